@@ -1,0 +1,159 @@
+"""Measures the build: a no-op, tiny against samexporter's command and onnxsim, large's memory.
+
+    uv run python benchmarks/build.py [--runs 3] [--only no-op|tiny|large]
+
+Prints a Markdown table. Times are medians of alternating runs in fresh processes. Everything is
+written to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from project import Project  # noqa: E402
+
+STAGES = ("checkpoint", "export", "simplify", "verify", "deploy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished process: wall-clock seconds and the peak resident memory in bytes."""
+
+    seconds: float
+    peak: int
+
+
+def run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:
+    """Run a command to its end; what it prints goes to ``output.log`` in its folder."""
+    start = time.monotonic()
+    log = os.open(folder / "output.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    pid = os.posix_spawn(
+        command[0],
+        command,
+        {**os.environ, **(environment or {})},
+        file_actions=[(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)],
+    )
+    os.close(log)
+    _, status, usage = os.wait4(pid, 0)
+    if os.waitstatus_to_exitcode(status) != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{(folder / 'output.log').read_text()[-3000:]}")
+    return Run(time.monotonic() - start, usage.ru_maxrss * 1024)
+
+
+def no_op(folder: Path, runs: int) -> list[str]:
+    """`doit` over the nine configured models when all are built, against importing doit.
+
+    The models are built by the cheap actions of the tests: same graph, same files, which a
+    no-op only looks at the stat of.
+    """
+    project = Project(folder / "no-op", cheap=True)
+    models = (ROOT / "config/models.toml").read_text()
+    lines = [line for line in models.splitlines() if not line.startswith(("sha256", "size"))]
+    text = "\n".join("url = 'synthetic:'" if line.startswith("url") else line for line in lines)
+    project.configure(text.replace("default = false", "default = true"))
+    built = project.build()
+    assert built.status == 0, built.output
+    assert len(built.ran) == 45
+
+    command = project.command()
+    plain = [sys.executable, "-c", "import doit.doit_cmd"]
+    os.chdir(project.root)
+    pairs = [
+        (run(command, folder, project.environment), run(plain, folder)) for _ in range(5 * runs)
+    ]
+    imported = folder / "imports.log"
+    timed = [sys.executable, "-X", "importtime", *command[1:]]
+    run(timed, folder, project.environment)
+    (folder / "output.log").rename(imported)
+    names = {line.split("|")[-1].strip() for line in imported.read_text().splitlines()}
+    heavy = sorted(names & {"torch", "onnx", "onnxruntime", "requests", "sam2", "numpy"})
+    ratio = statistics.median(ours.seconds / base.seconds for ours, base in pairs)
+    ours = statistics.median(pair[0].seconds for pair in pairs)
+    base = statistics.median(pair[1].seconds for pair in pairs)
+    return [
+        f"| no-op `doit`, nine models | {ours:.2f} s | `import doit.doit_cmd` {base:.2f} s | "
+        f"{ratio:.1f} × (at most 3 ×); heavy imports: {', '.join(heavy) or 'none'} |"
+    ]
+
+
+def make_checkpoint(folder: Path, size: str) -> tuple[Project, Path]:
+    """A project that builds one size from a local synthetic checkpoint."""
+    project = Project(folder / size, cheap=False)
+    model = f'[models.{size}]\nmodel_type = "sam2_hiera_{size}"\n'
+    (project.root / "made_up.toml").write_text(
+        f'[build]\ndir = "made_up"\n{model}url = "synthetic:"\n'
+    )
+    made = project.build("config=made_up.toml", f"checkpoint:{size}")
+    assert made.status == 0, made.output
+    project.configure(f'{model}url = "made_up/checkpoints/{size}.pt"\n')
+    return project, project.root / f"made_up/checkpoints/{size}.pt"
+
+
+def tiny(folder: Path, runs: int) -> list[str]:
+    """From a local checkpoint to deployed and verified, against samexporter and onnxsim."""
+    project, checkpoint = make_checkpoint(folder, "tiny")
+    onnxsim = str(Path(sys.executable).parent / "onnxsim")
+    ours, base = [], []
+    for _ in range(runs):
+        os.chdir(project.root)
+        ours.append(run([*project.command(), "-a"], folder, project.environment))
+        export = [sys.executable, "-m", "samexporter.export_sam2", "--checkpoint", str(checkpoint)]
+        files = ["--output_encoder", "e.onnx", "--output_decoder", "d.onnx"]
+        os.chdir(folder)
+        steps = [run([*export, *files, "--model_type", "sam2_hiera_tiny"], folder)]
+        steps += [run([onnxsim, f"{x}.onnx", f"{x}.sim.onnx"], folder) for x in "ed"]
+        base.append(Run(sum(step.seconds for step in steps), max(step.peak for step in steps)))
+    ours_seconds = statistics.median(each.seconds for each in ours)
+    base_seconds = statistics.median(each.seconds for each in base)
+    ratio = statistics.median(a.seconds / b.seconds for a, b in zip(ours, base, strict=True))
+    return [
+        f"| tiny, local checkpoint to verified and deployed | {ours_seconds:.1f} s | samexporter "
+        f"and onnxsim, neither verified nor deployed: {base_seconds:.1f} s | {ratio:.2f} × |"
+    ]
+
+
+def large(folder: Path) -> list[str]:
+    """Seconds and peak memory of each stage of the largest model."""
+    project, _ = make_checkpoint(folder, "large")
+    built = project.build()
+    assert built.status == 0, built.output
+    records = json.loads((project.root / "build/state/doit.json").read_text())
+    rows = []
+    for stage in STAGES:
+        peak = records[f"{stage}:large"]["_values_:"].get("peak_memory")
+        if peak:
+            rows.append(f"| large, {stage} | peak {peak / 2**30:.1f} GiB | | at most 6 GiB |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", choices=("no-op", "tiny", "large"))
+    arguments = parser.parse_args()
+    print("| what | ours | against | |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, measure in (
+            ("no-op", lambda: no_op(folder, arguments.runs)),
+            ("tiny", lambda: tiny(folder, arguments.runs)),
+            ("large", lambda: large(folder)),
+        ):
+            if arguments.only in (None, name):
+                print("\n".join(measure()), flush=True)
+        os.chdir(ROOT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""Reads `config/models.toml` into frozen objects, or lists every mistake in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from doit.exceptions import InvalidDodoFile
+
+# The architectures of Meta's SAM 2 release and sam2's own configuration for each.
+ARCHITECTURES: Mapping[str, str] = {
+    "sam2_hiera_tiny": "configs/sam2/sam2_hiera_t.yaml",
+    "sam2_hiera_small": "configs/sam2/sam2_hiera_s.yaml",
+    "sam2_hiera_base_plus": "configs/sam2/sam2_hiera_b+.yaml",
+    "sam2_hiera_large": "configs/sam2/sam2_hiera_l.yaml",
+    "sam2.1_hiera_tiny": "configs/sam2.1/sam2.1_hiera_t.yaml",
+    "sam2.1_hiera_small": "configs/sam2.1/sam2.1_hiera_s.yaml",
+    "sam2.1_hiera_base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
+    "sam2.1_hiera_large": "configs/sam2.1/sam2.1_hiera_l.yaml",
+}
+
+# LayerNormalization entered ONNX with opset 17; torch's TorchScript exporter stops at 20.
+OPSETS = range(17, 21)
+DEFAULT_OPSET = 18
+
+# One folder or file name: no separator, nothing hidden, and none of doit's `:` and `*`.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+class ConfigurationError(InvalidDodoFile):  # type: ignore[misc]
+    """Everything that is wrong with a configuration; doit prints it and exits with 3."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint comes from.
+
+    ``path`` is set for ``kind="file"`` (relative to the project unless absolute),
+    ``seed`` for ``kind="synthetic"``.
+    """
+
+    kind: Literal["http", "file", "synthetic"]
+    url: str
+    path: Path | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """One ``[models.<name>]`` table."""
+
+    name: str
+    model_type: str
+    source: Source
+    deploy: Path
+    sha256: str | None = None
+    size: int | None = None
+    default: bool = True
+    opset: int = DEFAULT_OPSET
+    license: str | None = None
+    origin: str | None = None
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """The largest differences from PyTorch that ``verify`` accepts (``[verify]``).
+
+    ``encoder`` is relative to the largest magnitude of each encoder output, ``masks`` is
+    in logits, ``scores`` in predicted IoU.
+    """
+
+    encoder: float = 1e-4
+    masks: float = 1e-3
+    scores: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A whole configuration file. Relative paths are relative to the project root."""
+
+    path: Path
+    build: Path
+    models: tuple[Model, ...]
+    tolerances: Tolerances = field(default_factory=Tolerances)
+
+    @property
+    def default_models(self) -> tuple[Model, ...]:
+        """The models that a bare ``doit`` builds."""
+        return tuple(model for model in self.models if model.default)
+
+
+def load(path: str | Path, deploy: str | None = None) -> Configuration:
+    """Read a configuration file.
+
+    :param path: the TOML file, relative to the project root (the current folder).
+    :param deploy: replaces ``[build] deploy``.
+    :raises ConfigurationError: naming every mistake at once.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"no configuration at {path} (looked from {Path.cwd()}); "
+            "name one with config=FILE, relative to the project root"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
+    return parse(tables, path, deploy)
+
+
+def check_variables(given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse a ``name=value`` of the command line that nothing reads; doit would ignore it.
+
+    :raises ConfigurationError: naming what was given and what there is.
+    """
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"unknown on the command line: {', '.join(f'{name}=' for name in unknown)}; "
+            f"allowed: {', '.join(known)}"
+        )
+
+
+def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> Configuration:
+    """Turn a parsed TOML document into a `Configuration`; pure, no file is touched.
+
+    :raises ConfigurationError: naming every mistake at once.
+    """
+    mistakes: list[str] = []
+    top = _Table("top level", tables, mistakes)
+    build = top.table("build")
+    verify = top.table("verify")
+    build_folder = Path(build.take("dir", _text, "build"))
+    deploy_root = Path(deploy or build.take("deploy", _text, "public/onnx-models/sam"))
+    build.finish({"dir", "deploy"})
+
+    tolerances = Tolerances(
+        encoder=verify.take("encoder_tolerance", _positive, Tolerances.encoder),
+        masks=verify.take("mask_tolerance", _positive, Tolerances.masks),
+        scores=verify.take("score_tolerance", _positive, Tolerances.scores),
+    )
+    verify.finish({"encoder_tolerance", "mask_tolerance", "score_tolerance"})
+
+    models = []
+    for name in top.table("models").values:
+        table = top.table("models").table(name)
+        model = _model(name, table, deploy_root)
+        if model is not None:
+            models.append(model)
+    if not top.values.get("models"):
+        top.mistake("models", "none", "at least one [models.<name>] table")
+    top.finish({"build", "verify", "models"})
+    mistakes += _shared_folders(models)
+
+    if mistakes:
+        lines = "\n".join(f"  {line}" for line in dict.fromkeys(mistakes))
+        raise ConfigurationError(f"{path} has mistakes:\n{lines}")
+    return Configuration(path, build_folder, tuple(models), tolerances)
+
+
+# A check returns the value to use, or raises ValueError with what is allowed.
+Check = Callable[[Any], Any]
+
+_MODEL_KEYS = {
+    "model_type",
+    "url",
+    "sha256",
+    "size",
+    "folder",
+    "deploy",
+    "default",
+    "opset",
+    "license",
+    "origin",
+}
+_PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
+
+
+def _model(name: str, table: _Table, deploy_root: Path) -> Model | None:
+    """The model of one table, or None when the table has a mistake."""
+    before = len(table.mistakes)
+    if not PLAIN_NAME.fullmatch(name):
+        table.mistake("name", name, _PLAIN_NAME_RULE)
+    model_type = table.take("model_type", _one_of(ARCHITECTURES))
+    source = table.take("url", _source)
+    folder = table.take("folder", _plain_name, model_type or name)
+    model_deploy = Path(table.take("deploy", _text, deploy_root))
+    sha256 = table.take("sha256", _sha256, None)
+    size = table.take("size", _size, None)
+    default = table.take("default", _boolean, True)
+    opset = table.take("opset", _one_of(OPSETS), DEFAULT_OPSET)
+    license_name = table.take("license", _text, None)
+    origin = table.take("origin", _text, None)
+    table.finish(_MODEL_KEYS)
+    if len(table.mistakes) > before:
+        return None
+    return Model(
+        name=name,
+        model_type=model_type,
+        source=source,
+        deploy=model_deploy / folder,
+        sha256=sha256,
+        size=size,
+        default=default,
+        opset=opset,
+        license=license_name,
+        origin=origin,
+    )
+
+
+def _shared_folders(models: Iterable[Model]) -> list[str]:
+    """Name the models that would overwrite another's deployed or intermediate files.
+
+    Compared without case, as macOS and Windows do with file names.
+    """
+    mistakes = []
+    names: dict[str, Model] = {}
+    folders: dict[str, Model] = {}
+    for model in models:
+        namesake = names.setdefault(model.name.casefold(), model)
+        neighbour = folders.setdefault(os.path.normpath(model.deploy).casefold(), model)
+        if namesake is not model:
+            mistakes.append(
+                f"[models.{model.name}] name: differs from [models.{namesake.name}] in case only; "
+                "allowed: a name of its own"
+            )
+        if neighbour is not model:
+            mistakes.append(
+                f"[models.{model.name}] folder: found {model.deploy}, where "
+                f"[models.{neighbour.name}] deploys; allowed: a `folder` (or `deploy`) of its own"
+            )
+    return mistakes
+
+
+class _Table:
+    """A TOML table whose values are taken one key at a time, gathering mistakes."""
+
+    def __init__(self, name: str, values: object, mistakes: list[str]) -> None:
+        self.name = name
+        self.mistakes = mistakes
+        self.values: Mapping[str, Any] = {}
+        if isinstance(values, Mapping):
+            self.values = values
+        else:
+            mistakes.append(f"{name}: found {values!r}; allowed: a table")
+
+    def mistake(self, key: str, found: object, allowed: str) -> None:
+        self.mistakes.append(f"{self.name} {key}: found {found!r}; allowed: {allowed}")
+
+    def table(self, key: str) -> _Table:
+        name = f"[{key}]" if self.name == "top level" else f"{self.name[:-1]}.{key}]"
+        return _Table(name, self.values.get(key, {}), self.mistakes)
+
+    def take(self, key: str, check: Check, *default: Any) -> Any:
+        """The checked value of ``key``; None after a mistake, noted as such."""
+        if key not in self.values:
+            if not default:
+                self.mistake(key, "nothing", "a value (the key is required)")
+                return None
+            return default[0]
+        try:
+            return check(self.values[key])
+        except ValueError as rule:
+            self.mistake(key, self.values[key], str(rule))
+            return default[0] if default else None
+
+    def finish(self, known: set[str]) -> None:
+        """Note every key that nothing reads."""
+        for key in self.values:
+            if key not in known:
+                from difflib import get_close_matches
+
+                near = get_close_matches(key, known, 1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                self.mistakes.append(
+                    f"{self.name} {key}: unknown{hint}; allowed: {', '.join(sorted(known))}"
+                )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text that is not empty")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError("a whole number of bytes above 0")
+    return value
+
+
+def _positive(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
+        raise ValueError("a number above 0")
+    return float(value)
+
+
+def _sha256(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise ValueError("64 hexadecimal digits, as `sha256sum` prints them")
+    return value.lower()
+
+
+def _plain_name(value: Any) -> str:
+    if not isinstance(value, str) or not PLAIN_NAME.fullmatch(value):
+        raise ValueError(_PLAIN_NAME_RULE)
+    return value
+
+
+def _one_of(allowed: Iterable[Any]) -> Check:
+    choices = list(allowed)
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool) or value not in choices:
+            raise ValueError(", ".join(str(choice) for choice in choices))
+        return value
+
+    return check
+
+
+_SOURCE_RULE = (
+    "an https:, http: or file: address, a path relative to the project, or synthetic:?seed=N"
+)
+
+
+def _source(value: Any) -> Source:
+    url = _text(value)
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        return Source("http", url)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
+        return Source("file", url, path=Path(unquote(parts.path)))
+    if parts.scheme == "synthetic" and not parts.netloc and not parts.path:
+        options = parse_qs(parts.query, keep_blank_values=True)
+        seed = options.pop("seed", ["0"])[-1]
+        if not options and seed.isdecimal():
+            return Source("synthetic", url, seed=int(seed))
+    if not parts.scheme and parts.path:
+        return Source("file", url, path=Path(url))
+    raise ValueError(_SOURCE_RULE)

@@ -1,0 +1,352 @@
+"""Stage 4: the graphs proven against PyTorch, in onnxruntime.
+
+First the form (onnx.checker, the tensor contract), then the numbers: every output for one image
+and five prompts, against sam2's own `SAM2ImagePredictor`. Target: ``verify.json``, the report.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import checkpoint, child, simplify
+from tasks.child import StageError
+from tasks.configuration import Configuration, Model, Tolerances
+from tasks.contract import PREPROCESSING, Contract, Tensor, violations
+from tasks.export import peak
+from tasks.files import write_atomically
+from tasks.staleness import Trace, versions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from doit.task import Task
+    from numpy.typing import NDArray
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "sam2", "numpy")
+SOURCES = ("tasks/verify.py", "tasks/sam2_model.py", "tasks/contract.py")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a person could give: points, a box, a previous mask. Coordinates are 0 to 1."""
+
+    name: str
+    points: tuple[tuple[float, float], ...] = ()
+    labels: tuple[int, ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    previous_mask: bool = False
+
+
+PROMPTS = (
+    Prompt("one point", ((0.42, 0.55),), (1,)),
+    Prompt("points", ((0.42, 0.55), (0.30, 0.62), (0.80, 0.20)), (1, 1, 0)),
+    Prompt("box", box=(0.25, 0.35, 0.65, 0.75)),
+    Prompt("box and point", ((0.30, 0.40),), (0,), box=(0.25, 0.35, 0.65, 0.75)),
+    # Follows "one point", whose best mask it refines.
+    Prompt("previous mask", ((0.42, 0.55), (0.55, 0.60)), (1, 1), previous_mask=True),
+)
+
+
+def report_path(config: Configuration, model: Model) -> Path:
+    """The report of a model."""
+    return config.build / "models" / model.name / "verify.json"
+
+
+def task(config: Configuration, model: Model) -> dict[str, Any]:
+    """doit's task for one model."""
+    return {
+        "name": model.name,
+        "actions": [(verify, [config, model])],
+        "file_dep": [
+            str(checkpoint.path(config, model)),
+            *map(str, simplify.graphs(config, model)),
+            *SOURCES,
+        ],
+        "targets": [str(report_path(config, model))],
+        "uptodate": [
+            Trace(
+                {
+                    "model_type": model.model_type,
+                    **asdict(config.tolerances),
+                    **versions(*PACKAGES),
+                }
+            )
+        ],
+        "clean": True,
+        "io": {"capture": False},
+    }
+
+
+@child.action
+def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+    """Measure in a child process, judge, and write the report whichever way it went.
+
+    :raises StageError: naming each figure beyond its tolerance.
+    """
+    graphs = simplify.graphs(config, model)
+    log = config.build / "logs" / f"verify-{model.name}.log"
+    arguments = {
+        "model_type": model.model_type,
+        "checkpoint": str(checkpoint.path(config, model)),
+        "encoder": str(graphs.encoder),
+        "decoder": str(graphs.decoder),
+    }
+    result = child.run("tasks.verify:measure", arguments, log, task.verbosity == 2)
+    memory = result.pop("peak_memory")
+    broken = result.pop("violations")
+    failures = broken + beyond_tolerance(result["figures"], config.tolerances)
+    report = {
+        "model_type": model.model_type,
+        "passed": not failures,
+        "failures": failures,
+        "tolerances": asdict(config.tolerances),
+        **result,
+    }
+    path = report_path(config, model)
+    write_atomically(path, json.dumps(report, indent=2) + "\n")
+    if failures:
+        raise StageError(
+            f"{graphs.encoder.parent} does not do what PyTorch does, and is not deployed:\n"
+            + "\n".join(f"- {failure}" for failure in failures)
+            + f"\nReport: {path}. Log: {log}"
+        )
+    worst = worst_figures(result["figures"])
+    summary = (
+        f"equals PyTorch: encoder {worst['encoder']:.1g} of largest, masks {worst['masks']:.1g} "
+        f"logits, scores {worst['scores']:.1g}, {len(PROMPTS)} prompts"
+    )
+    return {"summary": summary + peak({"peak_memory": memory}), "peak_memory": memory}
+
+
+Figures = Mapping[str, Any]
+
+
+def worst_figures(figures: Figures) -> dict[str, float]:
+    """The largest difference of each kind: ``encoder``, ``masks`` and ``scores``."""
+    prompts = figures["prompts"].values()
+    return {
+        "encoder": _worst(figures["encoder"].values()),
+        "masks": _worst(prompt["masks"] for prompt in prompts),
+        "scores": _worst(prompt["scores"] for prompt in prompts),
+    }
+
+
+def _worst(values: Iterable[float | None]) -> float:
+    return max(math.inf if value is None else value for value in values)
+
+
+def beyond_tolerance(figures: Figures, tolerances: Tolerances) -> list[str]:
+    """A sentence for each figure above its tolerance; None stands for "not a number"."""
+    measured = [
+        (f"encoder output {name}", "encoder_tolerance", value, tolerances.encoder)
+        for name, value in figures["encoder"].items()
+    ]
+    for name, prompt in figures["prompts"].items():
+        measured += [
+            (f"masks of prompt '{name}'", "mask_tolerance", prompt["masks"], tolerances.masks),
+            (f"scores of prompt '{name}'", "score_tolerance", prompt["scores"], tolerances.scores),
+        ]
+    return [
+        f"{what}: differs by {'not a number' if value is None else f'{value:.2g}'}, "
+        f"[verify] {key} allows {allowed:g}"
+        for what, key, value, allowed in measured
+        if value is None or value > allowed
+    ]
+
+
+def measure(model_type: str, checkpoint: str, encoder: str, decoder: str) -> dict[str, Any]:
+    """Compare both graphs with PyTorch (runs in a child process).
+
+    :returns: ``violations`` of the contract, the ``tensors`` found and ``figures``: for each
+        encoder output the largest difference relative to its largest magnitude, for each
+        prompt the largest difference of mask logits and of scores. Figures have two
+        significant digits: more would change from machine to machine.
+    """
+    import onnx
+
+    from tasks import sam2_model
+
+    tensors = {}
+    for name, path in (("encoder", encoder), ("decoder", decoder)):
+        onnx.checker.check_model(path, full_check=True)
+        graph = onnx.load(path, load_external_data=False).graph
+        tensors[name] = {"inputs": _tensors(graph.input), "outputs": _tensors(graph.output)}
+    model = sam2_model.load(model_type, checkpoint)
+    broken = _contract_violations(sam2_model.contract_of(model), tensors)
+    image = natural_image(model.image_size)
+    references = _reference(model, image)
+    del model
+    figures = _compare(encoder, decoder, image, references)
+    described = {
+        name: {kind: [asdict(tensor) for tensor in found] for kind, found in kinds.items()}
+        for name, kinds in tensors.items()
+    }
+    return {"violations": broken, "tensors": described, "figures": figures}
+
+
+def _tensors(values: Iterable[onnx.ValueInfoProto]) -> list[Tensor]:
+    import onnx
+
+    found = []
+    for value in values:
+        tensor = value.type.tensor_type
+        shape = tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
+            for dim in tensor.shape.dim
+        )
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+        found.append(Tensor(value.name, dtype, shape))
+    return found
+
+
+def _contract_violations(
+    expected: Contract, found: Mapping[str, Mapping[str, list[Tensor]]]
+) -> list[str]:
+    return [
+        *violations("encoder", expected.encoder_inputs, found["encoder"]["inputs"]),
+        *violations("encoder", expected.encoder_outputs, found["encoder"]["outputs"]),
+        *violations("decoder", expected.decoder_inputs, found["decoder"]["inputs"]),
+        *violations("decoder", expected.decoder_outputs, found["decoder"]["outputs"]),
+    ]
+
+
+def natural_image(size: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A seeded RGB image (size, size, 3): shaded bodies on a ground with a natural spectrum.
+
+    The amplitude of natural images falls off about as 1/frequency (Field, 1987).
+    """
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
+    frequency[0, 0] = 1 / size
+    image = np.empty((size, size, 3))
+    for channel in range(3):
+        spectrum = np.fft.fft2(random.standard_normal((size, size))) / frequency
+        texture = np.fft.ifft2(spectrum).real
+        image[..., channel] = 110 + 25 * texture / texture.std()
+    y, x = np.mgrid[0:size, 0:size] / size
+    for center_x, center_y, radius in ((0.42, 0.55, 0.17), (0.75, 0.3, 0.1), (0.15, 0.2, 0.07)):
+        distance = np.hypot(x - center_x, (y - center_y) * 1.2) / radius
+        shade = np.clip(1.3 - distance, 0, 1)[..., None]
+        color = random.uniform(60, 230, 3)
+        image = np.where(distance[..., None] < 1, color * (0.6 + 0.4 * shade), image)
+    return np.clip(image + random.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+
+
+@dataclass
+class _Reference:
+    """What PyTorch makes of the image, and of each prompt: masks, scores and its mask input."""
+
+    features: dict[str, NDArray[np.float32]]
+    masks: dict[str, NDArray[np.float32]]
+    scores: dict[str, NDArray[np.float32]]
+    mask_inputs: dict[str, NDArray[np.float32]]
+
+
+def _reference(model: Any, image: NDArray[np.uint8]) -> _Reference:
+    from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+    predictor = SAM2ImagePredictor(model)
+    predictor.set_image(image)
+    features = {
+        "high_res_feats_0": predictor._features["high_res_feats"][0].numpy(),
+        "high_res_feats_1": predictor._features["high_res_feats"][1].numpy(),
+        "image_embed": predictor._features["image_embed"].numpy(),
+    }
+    reference = _Reference(features, {}, {}, {})
+    for prompt in PROMPTS:
+        if prompt.previous_mask:
+            best = reference.scores["one point"].argmax()
+            mask = reference.masks["one point"][best : best + 1]
+            reference.mask_inputs[prompt.name] = mask
+        masks, scores = _predict(predictor, prompt, image.shape[0], reference)
+        reference.masks[prompt.name], reference.scores[prompt.name] = masks, scores
+    return reference
+
+
+def _predict(
+    predictor: SAM2ImagePredictor, prompt: Prompt, size: int, reference: _Reference
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """sam2's own answer: low-resolution mask logits (3, M, M) and scores (3,)."""
+    import numpy as np
+
+    _, scores, masks = predictor.predict(
+        point_coords=np.array(prompt.points) * size if prompt.points else None,
+        point_labels=np.array(prompt.labels) if prompt.points else None,
+        box=np.array(prompt.box) * size if prompt.box else None,
+        mask_input=reference.mask_inputs.get(prompt.name),
+        multimask_output=True,
+        return_logits=True,
+    )
+    return masks, scores
+
+
+def decoder_prompt(prompt: Prompt, size: int) -> dict[str, NDArray[np.float32]]:
+    """``point_coords (1, N, 2)`` in pixels and ``point_labels (1, N)``; a box's corners first."""
+    import numpy as np
+
+    corners = np.reshape(prompt.box or (), (-1, 2))
+    points = np.reshape(prompt.points, (-1, 2))
+    coords = np.concatenate([corners, points]) * size
+    labels = [2, 3][: len(corners)] + list(prompt.labels)
+    return {
+        "point_coords": coords[None].astype(np.float32),
+        "point_labels": np.array([labels], np.float32),
+    }
+
+
+def preprocess(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """An RGB image (S, S, 3) of the encoder's input size as its input (1, 3, S, S)."""
+    import numpy as np
+
+    mean, std = np.array(PREPROCESSING["mean"]), np.array(PREPROCESSING["std"])
+    normalized: NDArray[np.float32] = ((image - mean) / std).astype(np.float32)
+    return normalized.transpose(2, 0, 1)[None]
+
+
+def _compare(
+    encoder: str, decoder: str, image: NDArray[np.uint8], reference: _Reference
+) -> dict[str, Any]:
+    import numpy as np
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(encoder, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    features = dict(zip(names, session.run(None, {"image": preprocess(image)}), strict=True))
+    del session
+    encoder_figures = {
+        name: _figure(np.abs(features[name] - expected).max() / np.abs(expected).max())
+        for name, expected in reference.features.items()
+    }
+
+    session = onnxruntime.InferenceSession(decoder, providers=["CPUExecutionProvider"])
+    mask_size = next(iter(reference.masks.values())).shape[-1]
+    prompts = {}
+    for prompt in PROMPTS:
+        previous = reference.mask_inputs.get(prompt.name)
+        inputs = {
+            **features,
+            **decoder_prompt(prompt, image.shape[0]),
+            "mask_input": np.zeros((1, 1, mask_size, mask_size), np.float32)
+            if previous is None
+            else previous[None],
+            "has_mask_input": np.array([previous is not None], np.float32),
+        }
+        masks, scores = session.run(["masks", "iou_predictions"], inputs)
+        prompts[prompt.name] = {
+            "masks": _figure(np.abs(masks[0] - reference.masks[prompt.name]).max()),
+            "scores": _figure(np.abs(scores[0] - reference.scores[prompt.name]).max()),
+        }
+    return {"encoder": encoder_figures, "prompts": prompts}
+
+
+def _figure(value: Any) -> float | None:
+    """Two significant digits; None for what is not a number."""
+    return float(f"{value:.2g}") if math.isfinite(value) else None

@@ -1,0 +1,69 @@
+"""The real graph and actions; only what a child process would compute is made up.
+
+Environment: CHEAP_EXPORT=constant makes every export the same bytes; CHEAP_FAIL=<function> makes
+one fail; CHEAP_HANG=<function> makes one open the FIFO at CHEAP_FIFO and wait to be killed.
+"""
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+from tasks import child
+from tasks.staleness import versions
+
+
+def digest(*parts: object) -> bytes:
+    return hashlib.sha256(repr(parts).encode()).hexdigest().encode()
+
+
+def make_synthetic(model_type, seed, destination):
+    Path(destination).write_bytes(digest(model_type, seed) * 1000)
+    return {"parameters": 1}
+
+
+def write_graphs(model_type, checkpoint, opset, encoder, decoder):
+    weights = Path(checkpoint).read_bytes()
+    if os.environ.get("CHEAP_EXPORT") == "constant":
+        weights, opset = b"", 0
+    made_by = versions("torch", "onnx") if opset else {}
+    Path(encoder).write_bytes(digest("encoder", model_type, weights, opset, made_by) * 1000)
+    Path(decoder).write_bytes(digest("decoder", model_type, weights, opset, made_by) * 1000)
+    return {}
+
+
+def fold(pairs):
+    for source, destination in pairs:
+        made_by = versions("onnxsim")
+        Path(destination).write_bytes(digest(Path(source).read_bytes(), made_by) * 1000)
+    return {"nodes": [[2, 1], [2, 1]]}
+
+
+def measure(model_type, checkpoint, encoder, decoder):
+    difference = 1.0 if os.environ.get("CHEAP_DIFFERENCE") else 0.0
+    return {
+        "violations": [],
+        "tensors": {"encoder": {"inputs": []}, "decoder": {"inputs": []}},
+        "figures": {
+            "encoder": {"image_embed": difference},
+            "prompts": {"one point": {"masks": 0.0, "scores": 0.0}},
+        },
+    }
+
+
+def run(function, arguments, log, verbose):
+    name = function.split(":")[1]
+    if os.environ.get("CHEAP_HANG") == name:
+        for argument in ("encoder", "destination"):
+            if argument in arguments and name != "measure":
+                Path(arguments[argument]).write_bytes(b"half")
+        with Path(os.environ["CHEAP_FIFO"]).open("w"):
+            threading.Event().wait()
+    if os.environ.get("CHEAP_FAIL") == name:
+        raise child.StageError(f"{name} was told to fail")
+    return {**globals()[name](**arguments), "peak_memory": 1 << 30}
+
+
+child.run = run
+
+from dodo import *  # noqa: E402, F403

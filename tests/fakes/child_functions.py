@@ -1,0 +1,30 @@
+"""What `tests/test_child.py` has run in child processes."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+from tasks.child import StageError
+
+
+def add(a, b):
+    print("adding")
+    return {"sum": a + b}
+
+
+def refuse():
+    raise StageError("expected 1, found 2")
+
+
+def crash():
+    raise ZeroDivisionError("a bug")
+
+
+def kill_itself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hold(fifo):
+    with Path(fifo).open("w"):
+        threading.Event().wait()

@@ -1,0 +1,100 @@
+"""A copy of the project in a temporary folder, built by doit in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a doit command ended: exit status, what it printed, and what became of each task."""
+
+    status: int
+    output: str
+    results: dict[str, str]
+
+    @property
+    def ran(self) -> set[str]:
+        """The subtasks that were run, successfully or not."""
+        return {
+            name for name, result in self.results.items() if result != "up-to-date" and ":" in name
+        }
+
+
+class Project:
+    def __init__(self, root: Path, cheap: bool) -> None:
+        self.root = root
+        root.mkdir(parents=True)
+        shutil.copy(ROOT / "dodo.py", root)
+        shutil.copytree(ROOT / "tasks", root / "tasks", ignore=shutil.ignore_patterns("__pyc*"))
+        if cheap:
+            shutil.copy(ROOT / "tests/fakes/cheap_dodo.py", root)
+        self.dodo = "cheap_dodo.py" if cheap else "dodo.py"
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(root),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.results_file = root.parent / "results.json"
+
+    def configure(self, text: str) -> None:
+        (self.root / "config").mkdir(exist_ok=True)
+        (self.root / "config/models.toml").write_text(text)
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "doit", "-f", self.dodo, *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a build and do not wait for it."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.root,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def doit(self, *arguments: str, **environment: str) -> Outcome:
+        """Run a doit command as a person would; the default reporter prints."""
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.root,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return Outcome(done.returncode, done.stdout, {})
+
+    def build(self, *arguments: str, **environment: str) -> Outcome:
+        """Run `doit run` and read from doit's JSON report what ran and what was up to date."""
+        self.results_file.unlink(missing_ok=True)
+        report = ("-r", "json", "-o", str(self.results_file))
+        outcome = self.doit("run", *report, *arguments, **environment)
+        text = self.results_file.read_text() if self.results_file.exists() else ""
+        tasks = json.loads(text)["tasks"] if text else []
+        results = {task["name"]: task["result"] for task in tasks}
+        errors = "\n".join(task["error"] for task in tasks if task["error"])
+        return Outcome(outcome.status, outcome.output + errors, results)
+
+    def pretend_installed(self, package: str, version: str) -> None:
+        """Let importlib.metadata find another version of a package, as after an upgrade."""
+        for earlier in self.root.glob(f"{package}-*.dist-info"):
+            shutil.rmtree(earlier)
+        info = self.root / f"{package}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+        )

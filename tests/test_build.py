@@ -1,0 +1,208 @@
+"""The real thing at real size: four architectures with synthetic weights, fetched over HTTP.
+
+Slow (minutes); the rest of the tests take seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from project import Project
+from server import FileServer
+
+from tasks import child, verify
+from tasks.child import StageError
+from tasks.configuration import Tolerances
+
+SIZES = ("tiny", "small", "base_plus", "large")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """All four sizes: made up once, served over loopback, and built from there by one `doit`."""
+    project = Project(tmp_path_factory.mktemp("real") / "project", cheap=False)
+    made_up = "".join(
+        f'[models.{size}]\nmodel_type = "sam2_hiera_{size}"\nurl = "synthetic:?seed=1"\n'
+        for size in SIZES
+    )
+    (project.root / "made_up.toml").write_text('[build]\ndir = "made_up"\n' + made_up)
+    outcome = project.build("config=made_up.toml", "checkpoint")
+    assert outcome.status == 0, outcome.output
+    server = FileServer()
+    served = ""
+    for size in SIZES:
+        file = project.root / f"made_up/checkpoints/{size}.pt"
+        server.files[f"/{size}.pt"] = file
+        digest = json.loads(file.with_suffix(".json").read_text())["sha256"]
+        served += (
+            f'[models.{size}]\nmodel_type = "sam2_hiera_{size}"\n'
+            f'url = "{server.url(f"/{size}.pt")}"\nsha256 = "{digest}"\n'
+        )
+    project.configure(served)
+    outcome = project.build("-n", "2")
+    assert outcome.status == 0, outcome.output
+    assert len(outcome.ran) == 20
+    yield project
+    server.close()
+
+
+def folder(project: Project, size: str) -> Path:
+    return project.root / f"public/onnx-models/sam/sam2_hiera_{size}"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
+    built: Project, size: str
+) -> None:
+    manifest = json.loads((folder(built, size) / "manifest.json").read_text())
+    for name, told in manifest["files"].items():
+        data = (folder(built, size) / name).read_bytes()
+        assert told == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert set(manifest["files"]) == {"encoder.onnx", "decoder.onnx"}
+    (image,) = manifest["encoder"]["inputs"]
+    assert image == {"name": "image", "dtype": "float32", "shape": [1, 3, 1024, 1024]}
+    shapes = {tensor["name"]: tensor["shape"] for tensor in manifest["decoder"]["inputs"]}
+    assert shapes["point_coords"] == [1, "num_points", 2]
+    assert manifest["decoder"]["outputs"][0]["shape"] == [1, 3, 256, 256]
+    assert set(manifest["verification"]["prompts"]) == {prompt.name for prompt in verify.PROMPTS}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_encoder_holds_operators_that_compute_shapes(built: Project, size: str) -> None:
+    graph = onnx.load(folder(built, size) / "encoder.onnx", load_external_data=False).graph
+    operators = {node.op_type for node in graph.node}
+    assert not operators & {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile"}
+    assert {node.domain for node in graph.node} == {""}
+
+
+def test_every_stage_of_every_size_stays_within_6_gib(built: Project) -> None:
+    records = json.loads((built.root / "build/state/doit.json").read_text())
+    peaks = {
+        task: record["_values_:"]["peak_memory"]
+        for task, record in records.items()
+        if "peak_memory" in record["_values_:"]
+    }
+    assert len(peaks) == 3 * len(SIZES)
+    assert max(peaks.values()) < 6 << 30, peaks
+
+
+def test_a_second_build_has_nothing_to_do(built: Project) -> None:
+    assert built.build().ran == set()
+
+
+def test_a_synthetic_model_says_so_in_its_manifest(built: Project) -> None:
+    built.configure(
+        '[models.demo]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\ndeploy = "demo"\n'
+    )
+    assert built.build("deploy:demo").status == 0
+    manifest = json.loads((built.root / "demo/sam2_hiera_tiny/manifest.json").read_text())
+    assert manifest["checkpoint"]["synthetic"] is True
+
+
+def test_the_same_checkpoint_gives_the_same_bytes(built: Project, tmp_path: Path) -> None:
+    again = {name: tmp_path / f"{name}.onnx" for name in ("encoder", "decoder")}
+    child.run(
+        "tasks.export:write_graphs",
+        {
+            "model_type": "sam2_hiera_tiny",
+            "checkpoint": str(built.root / "build/checkpoints/tiny.pt"),
+            "opset": 18,
+            **{name: str(path) for name, path in again.items()},
+        },
+        tmp_path / "log",
+        verbose=False,
+    )
+    for name, path in again.items():
+        exported = built.root / f"build/models/tiny/exported/{name}.onnx"
+        assert path.read_bytes() == exported.read_bytes()
+
+
+def measure(project: Project, folder: Path) -> dict[str, object]:
+    return verify.measure(
+        "sam2_hiera_tiny",
+        str(project.root / "build/checkpoints/tiny.pt"),
+        str(folder / "encoder.onnx"),
+        str(folder / "decoder.onnx"),
+    )
+
+
+def test_verify_finds_one_weight_that_is_off_by_a_tenth(built: Project, tmp_path: Path) -> None:
+    deployed = folder(built, "tiny")
+    (tmp_path / "encoder.onnx").symlink_to(deployed / "encoder.onnx")
+    decoder = onnx.load(deployed / "decoder.onnx")
+    weight = max(decoder.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    values = onnx.numpy_helper.to_array(weight) * 1.1
+    weight.CopyFrom(onnx.numpy_helper.from_array(values.astype("float32"), weight.name))
+    onnx.save(decoder, tmp_path / "decoder.onnx")
+    failures = verify.beyond_tolerance(measure(built, tmp_path)["figures"], Tolerances())
+    assert any(failure.startswith("masks of prompt 'one point'") for failure in failures)
+
+
+def test_verify_finds_a_free_axis_that_the_contract_fixes(built: Project, tmp_path: Path) -> None:
+    deployed = folder(built, "tiny")
+    (tmp_path / "encoder.onnx").symlink_to(deployed / "encoder.onnx")
+    decoder = onnx.load(deployed / "decoder.onnx")
+    (points,) = [each for each in decoder.graph.input if each.name == "point_coords"]
+    points.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.save(decoder, tmp_path / "decoder.onnx")
+    (broken,) = measure(built, tmp_path)["violations"]  # type: ignore[misc]
+    assert "expected point_coords float32 (1, num_points, 2)" in broken
+    assert "found point_coords float32 (batch, num_points, 2)" in broken
+
+
+def load(model_type: str, checkpoint: Path) -> str:
+    from tasks import sam2_model
+
+    with pytest.raises(StageError) as error:
+        sam2_model.load(model_type, checkpoint)
+    return str(error.value)
+
+
+def test_a_checkpoint_of_another_size_names_what_does_not_fit(built: Project) -> None:
+    message = load("sam2_hiera_small", built.root / "build/checkpoints/tiny.pt")
+    assert "does not fit sam2_hiera_small" in message
+    assert "missing keys (image_encoder.trunk.blocks.12." in message
+
+
+def test_a_checkpoint_of_a_newer_architecture_names_the_unexpected_keys(
+    built: Project, tmp_path: Path
+) -> None:
+    weights = torch.load(built.root / "build/checkpoints/tiny.pt", weights_only=True)
+    weights["model"]["no_obj_embed_spatial"] = torch.ones(1, 64)
+    torch.save(weights, tmp_path / "newer.pt")
+    message = load("sam2_hiera_tiny", tmp_path / "newer.pt")
+    assert "1 unexpected keys (no_obj_embed_spatial)" in message
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("code ran",))
+
+
+def test_a_checkpoint_that_would_run_code_is_refused_without_running_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.pt").write_bytes(pickle.dumps({"model": Malicious()}))
+    assert "holds more than tensors" in load("sam2_hiera_tiny", tmp_path / "bad.pt")
+    assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off"])
+def test_a_file_that_is_no_checkpoint_is_refused_with_what_was_expected(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "bad.pt").write_bytes(content)
+    assert '{"model": state_dict}' in load("sam2_hiera_tiny", tmp_path / "bad.pt")
+
+
+def test_a_bare_state_dict_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1)}, tmp_path / "bare.pt")
+    message = load("sam2_hiera_tiny", tmp_path / "bare.pt")
+    assert 'no state dict under "model": found keys weight' in message

@@ -1,0 +1,142 @@
+"""The configuration: what it accepts, and that every mistake is named with what is allowed."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import ROOT
+
+from tasks.configuration import Configuration, ConfigurationError, Source, load, parse
+
+
+def configuration(text: str, **keys: Any) -> Configuration:
+    return parse(tomllib.loads(text), Path("models.toml"), **keys)
+
+
+def mistakes(text: str) -> str:
+    with pytest.raises(ConfigurationError) as error:
+        configuration(text)
+    return str(error.value)
+
+
+TINY = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
+
+
+def test_the_projects_own_file_holds_nine_models_of_which_four_are_default() -> None:
+    config = load(ROOT / "config/models.toml")
+    assert [model.name for model in config.default_models] == [
+        "tiny",
+        "small",
+        "base_plus",
+        "large",
+    ]
+    assert [model.name for model in config.models if not model.default] == [
+        "tiny-2.1",
+        "small-2.1",
+        "base_plus-2.1",
+        "large-2.1",
+        "demo",
+    ]
+    assert all(model.sha256 and model.size for model in config.models if model.name != "demo")
+
+
+def test_the_architecture_names_the_folder_unless_one_is_given() -> None:
+    assert str(configuration(TINY).models[0].deploy) == "public/onnx-models/sam/sam2_hiera_tiny"
+    named = configuration(TINY + 'folder = "mine"\n')
+    assert str(named.models[0].deploy) == "public/onnx-models/sam/mine"
+
+
+def test_deploy_on_the_command_line_replaces_the_builds_folder_not_a_models_own() -> None:
+    text = TINY + '[models.demo]\nmodel_type = "sam2_hiera_tiny"\nurl = "x.pt"\ndeploy = "demo"\n'
+    tiny, demo = configuration(text, deploy="app").models
+    assert str(tiny.deploy) == "app/sam2_hiera_tiny"
+    assert str(demo.deploy) == "demo/sam2_hiera_tiny"
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        ("https://host/a.pt", Source("http", "https://host/a.pt")),
+        ("http://host:80/a.pt", Source("http", "http://host:80/a.pt")),
+        (
+            "file:///data/my%20model.pt",
+            Source("file", "file:///data/my%20model.pt", Path("/data/my model.pt")),
+        ),
+        ("weights/a.pt", Source("file", "weights/a.pt", Path("weights/a.pt"))),
+        ("synthetic:", Source("synthetic", "synthetic:", seed=0)),
+        ("synthetic:?seed=7", Source("synthetic", "synthetic:?seed=7", seed=7)),
+    ],
+)
+def test_every_kind_of_address_is_understood(url: str, source: Source) -> None:
+    text = f'[models.x]\nmodel_type = "sam2_hiera_tiny"\nurl = "{url}"\n'
+    assert configuration(text).models[0].source == source
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('url = "ftp://host/a.pt"', "[models.x] url: found 'ftp://host/a.pt'; allowed: an https:"),
+        ('url = "synthetic:?seed=a"', "[models.x] url: found 'synthetic:?seed=a'"),
+        ('url = "synthetic:?sed=1"', "[models.x] url: found 'synthetic:?sed=1'"),
+        ('sha256 = "12"', "[models.x] sha256: found '12'; allowed: 64 hexadecimal digits"),
+        ("size = 0", "[models.x] size: found 0; allowed: a whole number of bytes above 0"),
+        ("size = true", "[models.x] size: found True"),
+        ('model_type = "sam3"', "[models.x] model_type: found 'sam3'; allowed: sam2_hiera_tiny, "),
+        ("opset = 9", "[models.x] opset: found 9; allowed: 17, 18"),
+        ('default = "no"', "[models.x] default: found 'no'; allowed: true or false"),
+        ('folder = "../up"', "[models.x] folder: found '../up'; allowed: letters, digits"),
+        ('folder = "/abs"', "[models.x] folder: found '/abs'"),
+        ('folder = ".."', "[models.x] folder: found '..'"),
+        ('sha265 = "12"', "[models.x] sha265: unknown (did you mean sha256?); allowed: "),
+    ],
+)
+def test_a_mistake_is_named_with_its_table_key_value_and_what_is_allowed(
+    line: str, complaint: str
+) -> None:
+    keys = {"model_type": '"sam2_hiera_tiny"', "url": '"synthetic:"'}
+    key, _, value = line.partition(" = ")
+    text = "[models.x]\n" + "".join(f"{k} = {v}\n" for k, v in {**keys, key: value}.items())
+    assert complaint in mistakes(text)
+
+
+def test_all_mistakes_are_named_at_once_with_the_file() -> None:
+    message = mistakes('[build]\ndirr = "x"\n[verify]\nmask_tolerance = -1\n[models.x]\nurl = 3\n')
+    assert message.startswith("models.toml has mistakes:")
+    for part in ("[build] dirr", "[verify] mask_tolerance", "[models.x] url", "model_type: found"):
+        assert part in message
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "a:b", "*", ".hidden"])
+def test_a_name_that_would_leave_the_deploy_folder_is_refused(name: str) -> None:
+    text = f'[models."{name}"]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
+    assert f"name: found '{name}'" in mistakes(text)
+
+
+def test_two_models_with_one_folder_are_refused() -> None:
+    message = mistakes(TINY + TINY.replace("tiny]", "other]"))
+    assert "[models.other] folder: found public/onnx-models/sam/sam2_hiera_tiny" in message
+    assert "where [models.tiny] deploys" in message
+
+
+def test_names_that_differ_in_case_only_are_refused() -> None:
+    other = TINY.replace("models.tiny", "models.TINY") + 'folder = "other"\n'
+    assert "[models.TINY] name: differs from [models.tiny] in case only" in mistakes(TINY + other)
+
+
+def test_a_file_without_models_is_refused() -> None:
+    assert "allowed: at least one [models.<name>] table" in mistakes("")
+
+
+def test_a_file_that_is_not_toml_is_refused_with_the_line(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text("[models\n")
+    with pytest.raises(ConfigurationError, match="line 1"):
+        load(file)
+
+
+def test_a_missing_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="config=FILE"):
+        load(tmp_path / "none.toml")

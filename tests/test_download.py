@@ -1,0 +1,218 @@
+"""The download against a real server that misbehaves in every way the promise names."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from server import Fault, FileServer
+
+from tasks.child import StageError
+from tasks.download import Fetched, Patience, Wanted, fetch
+
+CONTENT = bytes(range(256)) * 4096
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+CHUNK = 1 << 16
+
+
+class Download:
+    """A file on the server, and the place it goes to."""
+
+    def __init__(self, server: FileServer, folder: Path) -> None:
+        server.files["/model.pt"] = CONTENT
+        self.server = server
+        self.target = folder / "model.pt"
+        self.part = folder / "model.pt.part"
+        self.waits: list[float] = []
+
+    def fetch(
+        self,
+        sha256: str | None = SHA256,
+        size: int | None = len(CONTENT),
+        path: str = "/model.pt",
+        attempts: int = 4,
+    ) -> Fetched:
+        return fetch(
+            Wanted(self.server.url(path), sha256, size, "[models.x]"),
+            self.target,
+            patience=Patience(attempts=attempts, first_wait=2.0),
+            sleep=self.waits.append,
+        )
+
+    def refused(self, **keys: object) -> str:
+        with pytest.raises(StageError) as refusal:
+            self.fetch(**keys)  # type: ignore[arg-type]
+        return str(refusal.value)
+
+
+@pytest.fixture
+def download(server: FileServer, tmp_path: Path) -> Download:
+    return Download(server, tmp_path)
+
+
+def test_a_file_arrives_whole_with_its_hash(download: Download) -> None:
+    assert download.fetch() == Fetched(SHA256, len(CONTENT))
+    assert download.target.read_bytes() == CONTENT
+    assert [path.name for path in download.target.parent.iterdir()] == ["model.pt"]
+
+
+def test_a_dropped_connection_is_resumed_where_it_broke(download: Download) -> None:
+    download.server.faults.append(Fault(drop_after=300_000))
+    assert download.fetch().sha256 == SHA256
+    assert download.server.ranges() == [None, f"bytes={300_000 // CHUNK * CHUNK}-"]
+
+
+def test_connections_that_keep_dropping_are_followed_while_bytes_come(download: Download) -> None:
+    for _ in range(8):
+        download.server.faults.append(Fault(drop_after=2 * CHUNK - 1))
+    assert download.fetch(attempts=2).sha256 == SHA256
+    assert len(download.server.requests) == 9
+
+
+def test_a_part_of_an_earlier_run_is_resumed(download: Download) -> None:
+    download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
+    assert "answered 404" in download.refused()
+    kept = download.part.stat().st_size
+    assert kept > 0
+    assert download.fetch() == Fetched(SHA256, len(CONTENT) - kept)
+
+
+def test_a_part_of_a_file_that_changed_there_is_started_afresh(download: Download) -> None:
+    download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
+    download.refused(sha256=None)
+    download.server.files["/model.pt"] = CONTENT[::-1]
+    assert download.fetch(sha256=None).sha256 == hashlib.sha256(CONTENT[::-1]).hexdigest()
+    assert download.server.requests[-1][1]["If-Range"]
+
+
+def test_a_part_is_resumed_from_a_mirror_of_the_same_hash(download: Download) -> None:
+    download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
+    download.refused()
+    download.server.files["/mirror.pt"] = CONTENT
+    assert download.fetch(path="/mirror.pt").sha256 == SHA256
+    assert "If-Range" not in download.server.requests[-1][1]
+    assert download.server.ranges()[-1] is not None
+
+
+def test_a_part_of_another_file_is_not_resumed(download: Download) -> None:
+    download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
+    download.refused()
+    download.server.files["/other.pt"] = CONTENT[::-1]
+    digest = hashlib.sha256(CONTENT[::-1]).hexdigest()
+    assert download.fetch(sha256=digest, path="/other.pt").sha256 == digest
+    assert download.server.ranges()[-1] is None
+
+
+def test_a_spoilt_part_is_thrown_away_once(download: Download) -> None:
+    download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
+    download.refused()
+    download.part.write_bytes(b"spoilt" + download.part.read_bytes()[6:])
+    assert download.fetch().sha256 == SHA256
+
+
+def test_a_part_that_is_whole_already_is_not_fetched_again(download: Download) -> None:
+    download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
+    download.refused()
+    download.part.write_bytes(CONTENT)
+    assert download.fetch() == Fetched(SHA256, 0)
+
+
+def test_a_server_without_ranges_sends_it_all_again(download: Download) -> None:
+    download.server.faults += [Fault(drop_after=300_000), Fault(ignore_range=True)]
+    assert download.fetch().sha256 == SHA256
+    assert download.target.read_bytes() == CONTENT
+
+
+def test_503_then_200_is_waited_for_as_the_server_asks(download: Download) -> None:
+    download.server.faults.append(Fault(status=503, headers={"Retry-After": "7"}))
+    download.fetch()
+    assert download.waits == [7.0]
+
+
+def test_waits_grow_when_the_server_says_nothing(download: Download) -> None:
+    download.server.faults += [Fault(status=500), Fault(status=502), Fault(status=429)]
+    download.fetch()
+    first, second, third = download.waits
+    assert 1 <= first <= 2 <= second <= 4 <= third <= 8
+
+
+def test_a_server_that_stays_down_is_given_up_with_what_to_do(download: Download) -> None:
+    for _ in range(4):
+        download.server.faults.append(Fault(status=503))
+    message = download.refused()
+    assert download.server.url("/model.pt") in message
+    assert "answered 503 (4 attempts" in message
+    assert "run the same command" in message
+
+
+def test_a_wait_of_an_hour_is_not_sat_out(download: Download) -> None:
+    download.server.faults.append(Fault(status=429, headers={"Retry-After": "3600"}))
+    assert "asks to wait 3600 s" in download.refused()
+    assert download.waits == []
+
+
+def test_nobody_listening_is_given_up_with_the_address(download: Download) -> None:
+    download.server.close()
+    assert download.server.url("/model.pt") in download.refused(attempts=2)
+
+
+def test_a_missing_file_is_refused_at_once(download: Download) -> None:
+    message = download.refused(path="/gone.pt")
+    assert "answered 404" in message
+    assert "[models.x]" in message
+    assert download.waits == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(body=b"<!doctype html>", headers={"Content-Type": "text/html; charset=utf-8"}),
+        Fault(body=b"\n <html>", headers={"Content-Type": "application/octet-stream"}),
+    ],
+)
+def test_a_web_page_is_refused(download: Download, fault: Fault) -> None:
+    download.server.faults.append(fault)
+    message = download.refused(size=None)
+    assert "web page; expected a checkpoint" in message
+    assert download.server.url("/model.pt") in message
+
+
+def test_another_hash_is_refused_with_both(download: Download) -> None:
+    message = download.refused(sha256="0" * 64)
+    assert "0" * 64 in message
+    assert SHA256 in message
+    assert not download.part.exists()
+
+
+@pytest.mark.parametrize("size", [len(CONTENT) - 1, len(CONTENT) + 1])
+def test_another_size_is_refused_with_both(download: Download, size: int) -> None:
+    message = download.refused(size=size)
+    assert f"expected {size} bytes, found {len(CONTENT)}" in message
+
+
+def test_an_answer_shorter_than_it_claims_is_refused(download: Download) -> None:
+    for _ in range(6):
+        download.server.faults.append(Fault(claimed_length=len(CONTENT) + 100))
+    download.server.etags["/model.pt"] = ""
+    assert "could not be downloaded" in download.refused(sha256=None, size=None)
+    assert not download.target.exists()
+
+
+def test_a_good_file_that_was_there_stays_when_the_new_one_is_refused(download: Download) -> None:
+    download.target.write_bytes(b"good")
+    download.refused(sha256="0" * 64)
+    assert download.target.read_bytes() == b"good"
+
+
+def test_too_little_disk_is_said_before_the_download(
+    download: Download, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    message = download.refused()
+    assert "not enough disk" in message
+    assert "1.0 MiB are to come" in message
+    assert not download.part.exists()
