@@ -11,10 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import signal
 import statistics
+import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,21 +39,41 @@ class Run:
     peak: int
 
 
-def run(command: list[str], folder: Path, environment: dict[str, str] | None = None) -> Run:
-    """Run a command to its end; what it prints goes to ``output.log`` in its folder."""
+def run(
+    command: list[str],
+    log_folder: Path,
+    environment: dict[str, str] | None = None,
+    folder: Path | None = None,
+    limit: int | None = None,
+) -> Run | None:
+    """Run a command to its end; what it prints goes to ``output.log`` in ``log_folder``.
+
+    :param limit: kill it at so many bytes of resident memory, and return None.
+    """
     start = time.monotonic()
-    log = os.open(folder / "output.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    pid = os.posix_spawn(
-        command[0],
-        command,
-        {**os.environ, **(environment or {})},
-        file_actions=[(os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)],
-    )
-    os.close(log)
-    _, status, usage = os.wait4(pid, 0)
-    if os.waitstatus_to_exitcode(status) != 0:
-        sys.exit(f"{' '.join(command)} failed:\n{(folder / 'output.log').read_text()[-3000:]}")
+    with (log_folder / "output.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env={**os.environ, **(environment or {})}, cwd=folder, stdout=log, stderr=log
+        )
+    if limit is not None:
+        threading.Thread(target=kill_above, args=(process.pid, limit), daemon=True).start()
+    _, status, usage = os.wait4(process.pid, 0)
+    exit_code = process.returncode = os.waitstatus_to_exitcode(status)
+    if limit is not None and exit_code == -signal.SIGKILL:
+        return None
+    if exit_code != 0:
+        sys.exit(f"{' '.join(command)} failed:\n{(log_folder / 'output.log').read_text()[-3000:]}")
     return Run(time.monotonic() - start, usage.ru_maxrss * 1024)
+
+
+def kill_above(pid: int, limit: int) -> None:
+    """Kill a process as soon as its resident memory passes a limit in bytes."""
+    with suppress(FileNotFoundError, ProcessLookupError, IndexError):
+        while True:
+            pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+            if pages * resource.getpagesize() > limit:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
 
 
 def no_op(folder: Path, runs: int) -> list[str]:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import checkpoint, child, ledger, simplify, verify
+from tasks import checkpoint, child, export, ledger, simplify, verify
 from tasks.checkpoint import Record
 from tasks.child import StageError
 from tasks.configuration import Configuration, Model
@@ -54,11 +54,10 @@ def _described(model: Model) -> dict[str, Any]:
     """What the manifest says of the configuration."""
     return {
         "model": model.name,
-        "model_type": model.model_type,
         "url": model.source.url,
         "license": model.license,
         "origin": model.origin,
-        "opset": model.opset,
+        **export.options(model),
     }
 
 
@@ -116,7 +115,7 @@ def manifest(
         "encoder": {"file": "encoder.onnx", **report["tensors"]["encoder"]},
         "decoder": {"file": "decoder.onnx", **report["tensors"]["decoder"]},
         "preprocessing": dict(PREPROCESSING),
-        "options": {"opset": model.opset},
+        "options": export.options(model),
         "packages": versions(*PACKAGES),
         "verification": {
             "against": "SAM2ImagePredictor (PyTorch), onnxruntime on CPU",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks import checkpoint, child
-from tasks.configuration import Configuration, Model
+from tasks.configuration import AttentionKind, Configuration, MaskChoice, Model
 from tasks.contract import (
     DECODER_INPUTS,
     DECODER_OUTPUTS,
@@ -47,15 +47,24 @@ def graphs(config: Configuration, model: Model) -> Graphs:
 
 def task(config: Configuration, model: Model) -> dict[str, Any]:
     """doit's task for one model."""
-    options = {"model_type": model.model_type, "opset": model.opset}
     return {
         "name": model.name,
         "actions": [(export, [config, model])],
         "file_dep": [str(checkpoint.path(config, model)), *SOURCES],
         "targets": [str(path) for path in graphs(config, model)],
-        "uptodate": [Trace({**options, **versions(*PACKAGES)})],
+        "uptodate": [Trace({**options(model), **versions(*PACKAGES)})],
         "clean": True,
         "io": {"capture": False},
+    }
+
+
+def options(model: Model) -> dict[str, Any]:
+    """What of the configuration shapes the graphs."""
+    return {
+        "model_type": model.model_type,
+        "opset": model.opset,
+        "masks": model.masks,
+        "attention": model.attention,
     }
 
 
@@ -68,9 +77,8 @@ def export(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     with scratch_folder(config.build / "tmp" / f"export-{model.name}") as scratch:
         made = Graphs.within(scratch)
         arguments = {
-            "model_type": model.model_type,
+            **options(model),
             "checkpoint": str(checkpoint.path(config, model)),
-            "opset": model.opset,
             "encoder": str(made.encoder),
             "decoder": str(made.decoder),
         }
@@ -92,7 +100,13 @@ def peak(result: dict[str, Any]) -> str:
 
 
 def write_graphs(
-    model_type: str, checkpoint: str, opset: int, encoder: str, decoder: str
+    model_type: str,
+    checkpoint: str,
+    opset: int,
+    masks: MaskChoice,
+    attention: AttentionKind,
+    encoder: str,
+    decoder: str,
 ) -> dict[str, Any]:
     """Trace both modules and write their graphs (runs in a child process).
 
@@ -103,33 +117,35 @@ def write_graphs(
     from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 
     from tasks import sam2_model
-    from tasks.patches import patched
+    from tasks.patches import patched_decoder, patched_encoder
 
     model = sam2_model.load(model_type, checkpoint)
-    shapes = sam2_model.contract_of(model)
-    with torch.no_grad(), patched(model):  # samexporter's command keeps gradients: 24 GiB for large
-        torch.manual_seed(0)
-        torch.onnx.export(
-            SAM2ImageEncoder(model).eval(),
-            (torch.randn(shapes.encoder_inputs[0].sizes()),),
-            encoder,
-            dynamo=False,
-            do_constant_folding=False,  # onnxsim folds, and must know weights by their names
-            opset_version=opset,
-            input_names=list(ENCODER_INPUTS),
-            output_names=list(ENCODER_OUTPUTS),
-        )
+    shapes = sam2_model.contract_of(model, masks)
+    encoder_module = SAM2ImageEncoder(model).eval()
+    decoder_module = SAM2ImageDecoder(model, multimask_output=masks != "single").eval()
+    with torch.no_grad():  # samexporter's command keeps gradients: 24 GiB for large
+        with patched_encoder(encoder_module, attention):
+            torch.onnx.export(
+                encoder_module,
+                (torch.zeros(shapes.encoder_inputs[0].sizes()),),
+                encoder,
+                dynamo=False,
+                opset_version=opset,
+                input_names=list(ENCODER_INPUTS),
+                output_names=list(ENCODER_OUTPUTS),
+                custom_opsets={"com.microsoft": 1} if attention == "fused" else None,
+            )
         # Two points, or any other number: that axis is free.
-        examples = tuple(torch.rand(each.sizes(points=2)) for each in shapes.decoder_inputs)
-        torch.onnx.export(
-            SAM2ImageDecoder(model, multimask_output=True).eval(),
-            examples,
-            decoder,
-            dynamo=False,
-            do_constant_folding=False,
-            opset_version=opset,
-            input_names=list(DECODER_INPUTS),
-            output_names=list(DECODER_OUTPUTS),
-            dynamic_axes={"point_coords": {1: POINTS}, "point_labels": {1: POINTS}},
-        )
+        examples = tuple(torch.zeros(each.sizes(points=2)) for each in shapes.decoder_inputs)
+        with patched_decoder(decoder_module, masks):
+            torch.onnx.export(
+                decoder_module,
+                examples,
+                decoder,
+                dynamo=False,
+                opset_version=opset,
+                input_names=list(DECODER_INPUTS),
+                output_names=list(DECODER_OUTPUTS),
+                dynamic_axes={"point_coords": {1: POINTS}, "point_labels": {1: POINTS}},
+            )
     return {}

@@ -12,7 +12,7 @@ import torch
 from sam2.build_sam import build_sam2
 
 from tasks.child import StageError
-from tasks.configuration import ARCHITECTURES
+from tasks.configuration import ARCHITECTURES, MaskChoice
 from tasks.contract import Contract, contract
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def make_synthetic(model_type: str, seed: int, destination: str) -> dict[str, in
     return {"parameters": sum(tensor.numel() for tensor in weights.values())}
 
 
-def contract_of(model: SAM2Base, masks: int = 3) -> Contract:
+def contract_of(model: SAM2Base, choice: MaskChoice) -> Contract:
     """The tensor contract of a model's encoder and decoder."""
     decoder = model.sam_mask_decoder
     return contract(
@@ -132,5 +132,5 @@ def contract_of(model: SAM2Base, masks: int = 3) -> Contract:
         embed_dim=model.sam_prompt_encoder.embed_dim,
         feature_channels=(decoder.conv_s0.out_channels, decoder.conv_s1.out_channels),
         stride=model.backbone_stride,
-        masks=masks,
+        masks=decoder.num_multimask_outputs if choice == "multi" else 1,
     )

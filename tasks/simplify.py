@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnxsim", "onnx")
 
-# Weights whose products are larger than they are: folding tiny's positional embedding would
-# add 24 MiB to its 104, for two small products when the model is loaded.
-COMPUTED_WHEN_LOADED = ("trunk.pos_embed", "trunk.pos_embed_window")
+# Weights from this size on (in bytes) are kept from onnxsim, which then works on a few hundred
+# nodes instead of a gigabyte. It also would compute what is larger than the weights it comes
+# from: the positional embedding of tiny, two small products, adds 24 MiB to its 104.
+KEPT_WEIGHTS = 1 << 14
 
 # They join query, key and value to one product with a Split behind it, or to
 # com.microsoft::Attention, which not every execution provider has.
@@ -85,31 +86,67 @@ def fold(pairs: list[list[str]]) -> dict[str, Any]:
     for source, destination in pairs:
         model = onnx.load(source)
         before = len(model.graph.node)
-        weights = _hold_back(model.graph)
+        constants_to_initializers(model.graph)
+        weights = hold_back(model.graph)
         model, _ = onnxsim.simplify(model, skipped_optimizers=SKIPPED_PASSES)
-        _give_back(model.graph, weights)
+        constants_to_initializers(model.graph)
+        give_back(model.graph, weights)
+        share_equal_weights(model.graph)
         onnx.save(model, destination)
         counts.append([before, len(model.graph.node)])
-        del model
+        del model, weights
     return {"nodes": counts}
 
 
-def _hold_back(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """Turn `COMPUTED_WHEN_LOADED` into inputs, which onnxsim cannot fold; return the weights."""
+def constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Make every Constant node that holds a tensor an initializer, which is what it is."""
+    kept = []
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+        else:
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def hold_back(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Turn large weights into inputs, which are not folded; return the weights."""
     import onnx
 
-    held = [each for each in graph.initializer if each.name.endswith(COMPUTED_WHEN_LOADED)]
-    for weight in held:
-        graph.initializer.remove(weight)
-        graph.input.append(
-            onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims)
-        )
+    held = [each for each in graph.initializer if each.ByteSize() >= KEPT_WEIGHTS]
+    small = [each for each in graph.initializer if each.ByteSize() < KEPT_WEIGHTS]
+    graph.input.extend(
+        onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in held
+    )
+    del graph.initializer[:]  # what `held` refers to stays alive outside the graph
+    graph.initializer.extend(small)
     return held
 
 
-def _give_back(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
-    """Turn those inputs into weights again."""
+def give_back(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
+    """Turn those inputs into weights again; one that nothing reads any more is left out."""
     names = {weight.name for weight in weights}
     for value in [each for each in graph.input if each.name in names]:
         graph.input.remove(value)
-    graph.initializer.extend(weights)
+    read = {name for node in graph.node for name in node.input}
+    graph.initializer.extend(weight for weight in weights if weight.name in read)
+
+
+def share_equal_weights(graph: onnx.GraphProto) -> None:
+    """Keep one of several weights that hold the same, whatever they are called."""
+    import hashlib
+
+    first: dict[tuple[object, ...], str] = {}
+    alias: dict[str, str] = {}
+    for tensor in list(graph.initializer):
+        digest = hashlib.sha256(tensor.raw_data).digest() if tensor.raw_data else tensor.name
+        owner = first.setdefault((tensor.data_type, tuple(tensor.dims), digest), tensor.name)
+        if owner != tensor.name:
+            alias[tensor.name] = owner
+            graph.initializer.remove(tensor)
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            node.input[position] = alias.get(name, name)

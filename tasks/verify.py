@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import checkpoint, child, simplify
 from tasks.child import StageError
-from tasks.configuration import Configuration, Model, Tolerances
+from tasks.configuration import Configuration, MaskChoice, Model, Tolerances
 from tasks.contract import PREPROCESSING, Contract, Tensor, violations
 from tasks.export import peak
 from tasks.files import write_atomically
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import onnx
     from doit.task import Task
     from numpy.typing import NDArray
+    from sam2.modeling.sam2_base import SAM2Base
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "sam2", "numpy")
@@ -73,6 +74,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
             Trace(
                 {
                     "model_type": model.model_type,
+                    "masks": model.masks,
                     **asdict(config.tolerances),
                     **versions(*PACKAGES),
                 }
@@ -93,6 +95,7 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     log = config.build / "logs" / f"verify-{model.name}.log"
     arguments = {
         "model_type": model.model_type,
+        "masks": model.masks,
         "checkpoint": str(checkpoint.path(config, model)),
         "encoder": str(graphs.encoder),
         "decoder": str(graphs.decoder),
@@ -160,7 +163,9 @@ def beyond_tolerance(figures: Figures, tolerances: Tolerances) -> list[str]:
     ]
 
 
-def measure(model_type: str, checkpoint: str, encoder: str, decoder: str) -> dict[str, Any]:
+def measure(
+    model_type: str, masks: MaskChoice, checkpoint: str, encoder: str, decoder: str
+) -> dict[str, Any]:
     """Compare both graphs with PyTorch (runs in a child process).
 
     :returns: ``violations`` of the contract, the ``tensors`` found and ``figures``: for each
@@ -178,9 +183,9 @@ def measure(model_type: str, checkpoint: str, encoder: str, decoder: str) -> dic
         graph = onnx.load(path, load_external_data=False).graph
         tensors[name] = {"inputs": _tensors(graph.input), "outputs": _tensors(graph.output)}
     model = sam2_model.load(model_type, checkpoint)
-    broken = _contract_violations(sam2_model.contract_of(model), tensors)
+    broken = _contract_violations(sam2_model.contract_of(model, masks), tensors)
     image = natural_image(model.image_size)
-    references = _reference(model, image)
+    references = _reference(model, image, masks)
     del model
     figures = _compare(encoder, decoder, image, references)
     described = {
@@ -250,7 +255,8 @@ class _Reference:
     mask_inputs: dict[str, NDArray[np.float32]]
 
 
-def _reference(model: Any, image: NDArray[np.uint8]) -> _Reference:
+def _reference(model: SAM2Base, image: NDArray[np.uint8], choice: MaskChoice) -> _Reference:
+    """sam2's answers, made to return the masks that the graph does."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
@@ -266,15 +272,19 @@ def _reference(model: Any, image: NDArray[np.uint8]) -> _Reference:
             best = reference.scores["one point"].argmax()
             mask = reference.masks["one point"][best : best + 1]
             reference.mask_inputs[prompt.name] = mask
-        masks, scores = _predict(predictor, prompt, image.shape[0], reference)
+        masks, scores = _predict(predictor, prompt, image.shape[0], reference, choice)
         reference.masks[prompt.name], reference.scores[prompt.name] = masks, scores
     return reference
 
 
 def _predict(
-    predictor: SAM2ImagePredictor, prompt: Prompt, size: int, reference: _Reference
+    predictor: SAM2ImagePredictor,
+    prompt: Prompt,
+    size: int,
+    reference: _Reference,
+    choice: MaskChoice,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """sam2's own answer: low-resolution mask logits (3, M, M) and scores (3,)."""
+    """sam2's own answer: low-resolution mask logits (K, M, M) and scores (K,)."""
     import numpy as np
 
     _, scores, masks = predictor.predict(
@@ -282,9 +292,12 @@ def _predict(
         point_labels=np.array(prompt.labels) if prompt.points else None,
         box=np.array(prompt.box) * size if prompt.box else None,
         mask_input=reference.mask_inputs.get(prompt.name),
-        multimask_output=True,
+        multimask_output=choice != "single",
         return_logits=True,
     )
+    if choice == "best":
+        best = scores.argmax()
+        masks, scores = masks[best : best + 1], scores[best : best + 1]
     return masks, scores
 
 

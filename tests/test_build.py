@@ -113,7 +113,9 @@ def test_the_same_checkpoint_gives_the_same_bytes(built: Project, tmp_path: Path
         {
             "model_type": "sam2_hiera_tiny",
             "checkpoint": str(built.root / "build/checkpoints/tiny.pt"),
-            "opset": 18,
+            "opset": 20,
+            "masks": "multi",
+            "attention": "plain",
             **{name: str(path) for name, path in again.items()},
         },
         tmp_path / "log",
@@ -127,6 +129,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(built: Project, tmp_path: Path
 def measure(project: Project, folder: Path) -> dict[str, object]:
     return verify.measure(
         "sam2_hiera_tiny",
+        "multi",
         str(project.root / "build/checkpoints/tiny.pt"),
         str(folder / "encoder.onnx"),
         str(folder / "decoder.onnx"),

@@ -105,8 +105,13 @@ def test_a_mirror_of_the_same_hash_downloads_and_exports_nothing(built: Build) -
     assert manifest["checkpoint"]["url"].endswith("/mirror/small.pt")
 
 
-def test_another_opset_reruns_that_model_from_export_on(built: Build) -> None:
-    built.tables["tiny"]["opset"] = 17
+@pytest.mark.parametrize(
+    ("option", "value"), [("opset", 17), ("masks", "best"), ("attention", "fused")]
+)
+def test_another_option_reruns_that_model_from_export_on(
+    built: Build, option: str, value: object
+) -> None:
+    built.tables["tiny"][option] = value
     built.write()
     assert succeeded(built.build()) == stages("tiny", since="export")
 
@@ -372,7 +377,7 @@ def test_ctrl_c_ends_with_a_sentence_and_keeps_finished_stages(
 ) -> None:
     process = hanging(build, "measure", tmp_path / "fifo")
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate()
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in output
     assert "run the same command to go on" in output

@@ -22,13 +22,12 @@ def make_synthetic(model_type, seed, destination):
     return {"parameters": 1}
 
 
-def write_graphs(model_type, checkpoint, opset, encoder, decoder):
-    weights = Path(checkpoint).read_bytes()
+def write_graphs(checkpoint, encoder, decoder, **options):
+    made_from = [Path(checkpoint).read_bytes(), options, versions("torch", "onnx")]
     if os.environ.get("CHEAP_EXPORT") == "constant":
-        weights, opset = b"", 0
-    made_by = versions("torch", "onnx") if opset else {}
-    Path(encoder).write_bytes(digest("encoder", model_type, weights, opset, made_by) * 1000)
-    Path(decoder).write_bytes(digest("decoder", model_type, weights, opset, made_by) * 1000)
+        made_from = []
+    Path(encoder).write_bytes(digest("encoder", *made_from) * 1000)
+    Path(decoder).write_bytes(digest("decoder", *made_from) * 1000)
     return {}
 
 
@@ -39,7 +38,7 @@ def fold(pairs):
     return {"nodes": [[2, 1], [2, 1]]}
 
 
-def measure(model_type, checkpoint, encoder, decoder):
+def measure(model_type, masks, checkpoint, encoder, decoder):
     difference = 1.0 if os.environ.get("CHEAP_DIFFERENCE") else 0.0
     return {
         "violations": [],
