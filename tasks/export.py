@@ -133,6 +133,7 @@ def write_graphs(
                 opset_version=opset,
                 input_names=list(ENCODER_INPUTS),
                 output_names=list(ENCODER_OUTPUTS),
+                do_constant_folding=False,  # it would repeat the window of the embedding
                 custom_opsets={"com.microsoft": 1} if attention == "fused" else None,
             )
         # Two points, or any other number: that axis is free.

@@ -29,15 +29,20 @@ class Trace:
 
     def __init__(self, inputs: Inputs) -> None:
         self.inputs = json.loads(json.dumps(inputs))
+        self._changes: list[str] = []
 
     def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:
         """Compare with the recorded trace, and have the next success record a new one."""
         task.value_savers.append(
             lambda: {"inputs": self.inputs, "outputs": fingerprint.combined(task.targets)}
         )
-        return not changes(
-            values, {"inputs": self.inputs, "outputs": fingerprint.combined(task.targets)}
-        )
+        current = {"inputs": self.inputs, "outputs": fingerprint.combined(task.targets)}
+        self._changes = changes(values, current)
+        return not self._changes
+
+    def __repr__(self) -> str:
+        """What changed, for ``doit info``."""
+        return "; ".join(self._changes) or "nothing changed"
 
 
 def changes(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

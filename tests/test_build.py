@@ -106,6 +106,27 @@ def test_a_synthetic_model_says_so_in_its_manifest(built: Project) -> None:
     assert manifest["checkpoint"]["synthetic"] is True
 
 
+def test_every_option_passes_verification(built: Project) -> None:
+    """One model for each mask choice, attention and the oldest opset, from one checkpoint."""
+    options = ('masks = "best"\nopset = 17', 'masks = "single"', 'attention = "fused"')
+    built.configure(
+        "".join(
+            f'[models.x{number}]\nmodel_type = "sam2_hiera_tiny"\nfolder = "x{number}"\n'
+            f'url = "build/checkpoints/tiny.pt"\n{option}\n'
+            for number, option in enumerate(options)
+        )
+    )
+    outcome = built.build("-n", "2", "verify")
+    assert outcome.status == 0, outcome.output
+    best, single, fused = (
+        onnx.load(built.root / f"build/models/x{number}/{name}.onnx", load_external_data=False)
+        for number, name in enumerate(("decoder", "decoder", "encoder"))
+    )
+    assert "ArgMax" in {node.op_type for node in best.graph.node}
+    assert "Where" in {node.op_type for node in single.graph.node}
+    assert "MultiHeadAttention" in {node.op_type for node in fused.graph.node}
+
+
 def test_the_same_checkpoint_gives_the_same_bytes(built: Project, tmp_path: Path) -> None:
     again = {name: tmp_path / f"{name}.onnx" for name in ("encoder", "decoder")}
     child.run(

@@ -456,6 +456,12 @@ def test_list_shows_the_stages_with_a_line_each(build: Build) -> None:
         assert any(line.startswith(stage) and len(line.split()) > 3 for line in output.splitlines())
 
 
+def test_info_says_what_made_a_stage_stale(built: Build) -> None:
+    built.tables["tiny"]["opset"] = 17
+    built.write()
+    assert "opset: was 20, is 17" in built.doit("info", "export:tiny").output
+
+
 def test_a_misspelt_variable_on_the_command_line_is_refused(build: Build) -> None:
     outcome = build.doit("run", "confg=other.toml")
     assert outcome.status == 3

@@ -38,8 +38,24 @@ def difference(found: Tensor, expected: Tensor) -> float:
 
 def test_the_positional_embedding_is_the_original(model: SAM2Base) -> None:
     trunk = model.image_encoder.trunk
-    size = (model.image_size // 4, model.image_size // 4)
-    assert difference(patches.positional_embedding(trunk)(size), trunk._get_pos_embed(size)) < 1e-6
+    side = model.image_size // 4
+    expected = trunk._get_pos_embed((side, side))
+    down, sources = patches.positional_embedding(trunk, side, side)
+    assert difference((down @ sources).reshape(expected.shape), expected) < 1e-6
+
+
+def test_a_positional_embedding_that_is_not_square_is_the_original(model: SAM2Base) -> None:
+    trunk = model.image_encoder.trunk
+    expected = trunk._get_pos_embed((32, 48))
+    down, sources = patches.positional_embedding(trunk, 32, 48)
+    assert difference((down @ sources).reshape(expected.shape), expected) < 1e-6
+
+
+def test_the_trunk_is_the_original(model: SAM2Base) -> None:
+    trunk = model.image_encoder.trunk
+    image = torch.randn(1, 3, 256, 256)
+    for found, expected in zip(patches.hiera(trunk)(image), trunk(image), strict=True):
+        assert difference(found, expected) < 1e-5
 
 
 def test_every_block_and_its_attention_is_the_original(model: SAM2Base) -> None:
