@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-
-from build import Run, make_checkpoint, run
+from pipeline import Run, make_checkpoint, run
 
 HERE = Path(__file__).resolve().parent
 SHAPE_OPERATORS = {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile", "Size"}

@@ -1,6 +1,6 @@
 """Measures the build: a no-op, tiny against samexporter's command and onnxsim, large's memory.
 
-    uv run python benchmarks/build.py [--runs 3] [--only no-op|tiny|large]
+    uv run python benchmarks/pipeline.py [--runs 3] [--only no-op|tiny|large]
 
 Prints a Markdown table. Times are medians of alternating runs in fresh processes. Everything is
 written to a temporary folder.
