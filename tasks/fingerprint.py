@@ -25,12 +25,10 @@ class Fingerprints:
     is read again, so a checkout that moved or a restored cache costs one reading.
     """
 
-    def __init__(self, cache: Path | None = None) -> None:
+    def __init__(self) -> None:
         self._lock = threading.RLock()
         self._cache: Path | None = None
         self._known: dict[str, list[int | str]] = {}
-        if cache is not None:
-            self.remember_in(cache)
 
     def remember_in(self, cache: Path) -> None:
         """Keep what is known in ``cache`` (JSON) as well, and take up what it holds."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 PACKAGES = ("onnxsim", "onnx")
 
 # Weights from this size on (in bytes) are kept from onnxsim, which then works on a few hundred
-# nodes instead of a gigabyte. It also would compute what is larger than the weights it comes
-# from: the positional embedding of tiny, two small products, adds 24 MiB to its 104.
+# nodes instead of a gigabyte. It also would store what is larger than the weights it is computed
+# from, as the factors of the positional embedding are.
 KEPT_WEIGHTS = 1 << 14
 
 # They join query, key and value to one product with a Split behind it, or to
