@@ -64,7 +64,10 @@ def read(checkpoint: str | Path) -> dict[str, torch.Tensor]:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StageError(f"{checkpoint} cannot be read: {reason} ({expected})") from error
+        raise StageError(
+            f"{checkpoint} cannot be read: {reason} ({expected}). "
+            "It may be cut off: fetch or copy it again, then run the same command."
+        ) from error
     weights = content.get("model") if isinstance(content, dict) else None
     if not isinstance(weights, dict) or not all(
         isinstance(tensor, torch.Tensor) for tensor in weights.values()
