@@ -1,4 +1,4 @@
-"""The pipeline: checkpoint → export → simplify → verify → deploy, one subtask a model.
+"""The pipeline: checkpoint → export → simplify → verify → browser → deploy, for each model.
 
 `doit` builds every default model, `doit export:small` one stage of one; see README.md.
 """
@@ -9,6 +9,7 @@ from typing import Any
 from doit import doit_cmd, get_var
 
 from tasks import (
+    browser,
     checkpoint,
     configuration,
     deploy,
@@ -22,6 +23,8 @@ from tasks.fingerprint import FINGERPRINTS, ContentChecker
 
 configuration.check_variables(doit_cmd._CMDLINE_VARS or {}, known=("config", "deploy"))
 CONFIG = configuration.load(get_var("config", "config/models.toml"), deploy=get_var("deploy"))
+BROWSER = browser.find(CONFIG.browser)
+browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")
 
 DOIT_CONFIG = {
@@ -61,10 +64,17 @@ def task_verify() -> Tasks:
         yield verify.task(CONFIG, model)
 
 
-def task_deploy() -> Tasks:
-    """5. copy the proven files to the application, with a manifest"""
+def task_browser() -> Tasks:
+    """5. prove both graphs in a real browser"""
     for model in CONFIG.models:
-        yield deploy.task(CONFIG, model)
+        if model.browser is not False:
+            yield browser.task(CONFIG, model, BROWSER)
+
+
+def task_deploy() -> Tasks:
+    """6. copy the proven files to the application, with a manifest"""
+    for model in CONFIG.models:
+        yield deploy.task(CONFIG, model, BROWSER)
 
 
 if any(model.name == "demo" for model in CONFIG.models):

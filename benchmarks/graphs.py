@@ -3,15 +3,14 @@
     uv run python benchmarks/graphs.py [--model tiny|small|base_plus|large] [--rounds 5]
 
 Prints a Markdown table of medians. Each measurement is a process of its own, the graphs taking
-turns. samexporter's command is killed at --memory-limit GiB. WASM rows need Node and
-`npm ci --ignore-scripts` in this folder. Everything is written to a temporary folder.
+turns. samexporter's command is killed at --memory-limit GiB. Everything is written to
+a temporary folder. benchmarks/browser.py does the same in a browser.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -55,7 +54,7 @@ def ours(folder: Path, checkpoint: Path, project: Any, attention: str) -> tuple[
     name = project.root.name
     project.configure(
         f'[build]\ndir = "{folder}"\n[models.{name}]\nmodel_type = "sam2_hiera_{name}"\n'
-        f'url = "{checkpoint}"\nattention = "{attention}"\n'
+        f'url = "{checkpoint}"\nattention = "{attention}"\nbrowser = false\n'
     )
     fetched = project.build(f"checkpoint:{name}")
     assert fetched.status == 0, fetched.output
@@ -98,11 +97,6 @@ def measured(command: list[str]) -> dict[str, Any]:
 def native(path: Path, runs: int) -> dict[str, Any]:
     """One measurement in onnxruntime."""
     return measured([sys.executable, str(HERE / "measure_graph.py"), str(path), str(runs)])
-
-
-def wasm(path: Path, runs: int) -> dict[str, Any]:
-    """One measurement in onnxruntime-web."""
-    return measured(["node", "measure_wasm.mjs", str(path), str(runs)])
 
 
 def in_turns(graphs: dict[str, Path], measure: Any, rounds: int) -> dict[str, dict[str, Any]]:
@@ -159,7 +153,6 @@ def main() -> None:
             peaks = {columns[0]: base, "ours": plain_run.peak / 2**30}
         print(row("build to simplified graphs, s", times, columns, "{:.1f}"))
         print(row("build, peak memory, GiB", peaks, columns, "{:.1f}"), flush=True)
-        have_wasm = shutil.which("node") and (HERE / "node_modules/onnxruntime-web").is_dir()
         for part, runs in (("encoder", 1), ("decoder", 20)):
             graphs = {name: paths[part] for name, paths in all_graphs.items() if paths}
             figures = {name: static(path) for name, path in graphs.items()}
@@ -183,16 +176,6 @@ def main() -> None:
                     row(f"{part}: {label}", values, columns, "{:.0f}" if unit == MIB else "{:.1f}")
                 )
             sys.stdout.flush()
-            if have_wasm and (part == "decoder" or arguments.model == "tiny"):
-                rounds = arguments.rounds if part == "decoder" else 1
-                results = in_turns(graphs, lambda path, runs=runs: wasm(path, runs), rounds)
-                for label, key in (("session creation", "create"), ("run", "run")):
-                    values = {name: each.get(key, "fails") for name, each in results.items()}
-                    print(row(f"{part}, WASM: {label}, ms", values, columns, "{:.0f}"))
-                for name, each in results.items():
-                    if "error" in each:
-                        note = each["error"].replace("\n", " ")[:300]
-                        print(f"{part}, WASM, {name}: {note}", file=sys.stderr)
             sys.stdout.flush()
 
 

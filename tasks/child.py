@@ -144,16 +144,20 @@ def _explain(outcome: dict[str, Any] | None, status: int, log: Path) -> str:
     return f"ended without a result ({how}).\nLog: {log}"
 
 
-def _peak_memory() -> int | None:
-    """The largest resident memory of this process in bytes; None where it is not told.
-
-    On Linux ru_maxrss would be at least that of the process which started this one.
-    """
+def peak_memory_of(process: int | str) -> int | None:
+    """The largest resident memory of a running process in bytes; None where it is not told."""
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path(f"/proc/{process}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     except (OSError, IndexError):
-        pass  # not Linux
+        return None  # not Linux, or it has ended
+
+
+def _peak_memory() -> int | None:
+    """That of this process. On Linux ru_maxrss would be at least its parent's."""
+    peak = peak_memory_of("self")
+    if peak is not None:
+        return peak
     try:
         import resource
     except ImportError:  # Windows

@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -35,6 +35,9 @@ DEFAULT_OPSET = 20
 # Which masks the decoder returns, and how the encoder's attention is written.
 MaskChoice = Literal["multi", "best", "single"]
 AttentionKind = Literal["plain", "fused"]
+
+# Whether a browser must have run a model before it is deployed; "auto": where there is one.
+Switch = Literal["auto"] | bool
 
 # One folder or file name: no separator, nothing hidden, and none of doit's `:` and `*`.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -72,6 +75,7 @@ class Model:
     opset: int = DEFAULT_OPSET
     masks: MaskChoice = "multi"
     attention: AttentionKind = "plain"
+    browser: Switch = "auto"
     license: str | None = None
     origin: str | None = None
 
@@ -90,13 +94,28 @@ class Tolerances:
 
 
 @dataclass(frozen=True)
+class BrowserCheck:
+    """How a browser proves a model, and the least agreement with onnxruntime (``[browser]``).
+
+    ``executable`` is a Chromium-like browser, None the first that is found. ``mask_iou`` is
+    that of each pair of masks.
+    """
+
+    executable: str | None = None
+    webgpu: bool = True
+    tolerances: Tolerances = Tolerances(encoder=1e-3, masks=1e-2, scores=1e-3)
+    mask_iou: float = 0.999
+
+
+@dataclass(frozen=True)
 class Configuration:
     """A whole configuration file. Relative paths are relative to the project root."""
 
     path: Path
     build: Path
     models: tuple[Model, ...]
-    tolerances: Tolerances = field(default_factory=Tolerances)
+    tolerances: Tolerances = Tolerances()
+    browser: BrowserCheck = BrowserCheck()
 
     @property
     def default_models(self) -> tuple[Model, ...]:
@@ -150,28 +169,41 @@ def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> C
     deploy_root = Path(deploy or build.take("deploy", _text, "public/onnx-models/sam"))
     build.finish({"dir", "deploy"})
 
-    tolerances = Tolerances(
-        encoder=verify.take("encoder_tolerance", _positive, Tolerances.encoder),
-        masks=verify.take("mask_tolerance", _positive, Tolerances.masks),
-        scores=verify.take("score_tolerance", _positive, Tolerances.scores),
+    browser = top.table("browser")
+    tolerances = _tolerances(verify, Tolerances())
+    verify.finish(_TOLERANCE_KEYS)
+    check = BrowserCheck(
+        executable=browser.take("executable", _text, None),
+        webgpu=browser.take("webgpu", _boolean, True),
+        tolerances=_tolerances(browser, BrowserCheck.tolerances),
+        mask_iou=browser.take("mask_iou", _share, BrowserCheck.mask_iou),
     )
-    verify.finish({"encoder_tolerance", "mask_tolerance", "score_tolerance"})
+    enabled = browser.take("enabled", _switch, "auto")
+    browser.finish({"enabled", "executable", "webgpu", "mask_iou", *_TOLERANCE_KEYS})
 
     models = []
     for name in top.table("models").values:
         table = top.table("models").table(name)
-        model = _model(name, table, deploy_root)
+        model = _model(name, table, deploy_root, enabled)
         if model is not None:
             models.append(model)
     if not top.values.get("models"):
         top.mistake("models", "none", "at least one [models.<name>] table")
-    top.finish({"build", "verify", "models"})
+    top.finish({"build", "verify", "browser", "models"})
     mistakes += _shared_folders(models)
 
     if mistakes:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(mistakes))
         raise ConfigurationError(f"{path} has mistakes:\n{lines}")
-    return Configuration(path, build_folder, tuple(models), tolerances)
+    return Configuration(path, build_folder, tuple(models), tolerances, check)
+
+
+def _tolerances(table: _Table, defaults: Tolerances) -> Tolerances:
+    return Tolerances(
+        encoder=table.take("encoder_tolerance", _positive, defaults.encoder),
+        masks=table.take("mask_tolerance", _positive, defaults.masks),
+        scores=table.take("score_tolerance", _positive, defaults.scores),
+    )
 
 
 # A check returns the value to use, or raises ValueError with what is allowed.
@@ -188,14 +220,19 @@ _MODEL_KEYS = {
     "opset",
     "masks",
     "attention",
+    "browser",
     "license",
     "origin",
 }
+_TOLERANCE_KEYS = {"encoder_tolerance", "mask_tolerance", "score_tolerance"}
 _PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
 
 
-def _model(name: str, table: _Table, deploy_root: Path) -> Model | None:
-    """The model of one table, or None when the table has a mistake."""
+def _model(name: str, table: _Table, deploy_root: Path, enabled: Switch) -> Model | None:
+    """The model of one table, or None when the table has a mistake.
+
+    :param enabled: ``[browser] enabled``, the default of ``browser``.
+    """
     before = len(table.mistakes)
     if not PLAIN_NAME.fullmatch(name):
         table.mistake("name", name, _PLAIN_NAME_RULE)
@@ -209,6 +246,14 @@ def _model(name: str, table: _Table, deploy_root: Path) -> Model | None:
     opset = table.take("opset", _one_of(OPSETS, OPSET_RULE), DEFAULT_OPSET)
     masks = table.take("masks", _one_of(get_args(MaskChoice)), "multi")
     attention = table.take("attention", _one_of(get_args(AttentionKind)), "plain")
+    browser = table.take("browser", _switch, enabled)
+    if attention == "fused" and browser is not False:
+        table.mistake(
+            "attention",
+            attention,
+            "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
+            "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
+        )
     license_name = table.take("license", _text, None)
     origin = table.take("origin", _text, None)
     table.finish(_MODEL_KEYS)
@@ -225,6 +270,7 @@ def _model(name: str, table: _Table, deploy_root: Path) -> Model | None:
         opset=opset,
         masks=masks,
         attention=attention,
+        browser=browser,
         license=license_name,
         origin=origin,
     )
@@ -309,6 +355,18 @@ def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
     return value
+
+
+def _switch(value: Any) -> Switch:
+    if not isinstance(value, bool) and value != "auto":
+        raise ValueError('true, false or "auto"')
+    return value  # type: ignore[no-any-return]
+
+
+def _share(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+        raise ValueError("a number above 0, at most 1")
+    return float(value)
 
 
 def _size(value: Any) -> int:

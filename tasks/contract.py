@@ -113,6 +113,24 @@ def contract(
     )
 
 
+def described(
+    files: Mapping[str, Mapping[str, Any]],
+    encoder: Mapping[str, Any],
+    decoder: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The part of a manifest that a consumer runs the files by.
+
+    :param files: size and sha256 of each, by name.
+    :param encoder: its ``inputs`` and ``outputs``, each a `Tensor`'s fields.
+    """
+    return {
+        "files": files,
+        "encoder": {"file": "encoder.onnx", **encoder},
+        "decoder": {"file": "decoder.onnx", **decoder},
+        "preprocessing": dict(PREPROCESSING),
+    }
+
+
 def violations(file: str, expected: Sequence[Tensor], found: Sequence[Tensor]) -> list[str]:
     """What a graph's tensors break of the contract, a sentence each."""
     by_name = {tensor.name: tensor for tensor in found}

@@ -1,4 +1,4 @@
-"""Stage 5: the proven files where the application serves them, with a manifest.
+"""Stage 6: the proven files where the application serves them, with a manifest.
 
 Targets: ``encoder.onnx``, ``decoder.onnx`` and ``manifest.json`` in the model's deploy folder.
 The manifest is written last and holds no time, so a consumer can key its cache on it.
@@ -10,11 +10,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import checkpoint, child, export, ledger, simplify, verify
+from tasks import browser, checkpoint, child, export, ledger, simplify, verify
+from tasks.browser import Browser
 from tasks.checkpoint import Record
 from tasks.child import StageError
 from tasks.configuration import Configuration, Model
-from tasks.contract import PREPROCESSING
+from tasks.contract import described
 from tasks.export import Graphs, describe
 from tasks.files import copy_atomically, write_atomically
 from tasks.fingerprint import FINGERPRINTS
@@ -27,19 +28,26 @@ SCHEMA_VERSION = 1
 PACKAGES = ("sam2", "samexporter", "torch", "onnx", "onnxsim", "onnxruntime")
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for one model."""
+def task(config: Configuration, model: Model, found: Browser) -> dict[str, Any]:
+    """doit's task for one model.
+
+    :param found: what can prove a model in a browser.
+    """
+    proof = browser.is_part_of_build(model, found)
+    reports = [verify.report_path(config, model)]
+    if proof:
+        reports.append(browser.report_path(config, model))
     return {
         "name": model.name,
-        "actions": [(deploy, [config, model])],
+        "actions": [(deploy, [config, model, found])],
         "file_dep": [
             *map(str, simplify.graphs(config, model)),
-            str(verify.report_path(config, model)),
+            *map(str, reports),
             str(checkpoint.record_path(config, model)),
             "tasks/deploy.py",
         ],
         "targets": [*map(str, Graphs.within(model.deploy)), str(manifest_path(model))],
-        "uptodate": [Trace({**_described(model), **versions(*PACKAGES)})],
+        "uptodate": [Trace({**_traced(model), "browser": proof, **versions(*PACKAGES)})],
         "clean": [(withdraw, [config, model])],
         "io": {"capture": False},
     }
@@ -50,7 +58,7 @@ def manifest_path(model: Model) -> Path:
     return model.deploy / "manifest.json"
 
 
-def _described(model: Model) -> dict[str, Any]:
+def _traced(model: Model) -> dict[str, Any]:
     """What the manifest says of the configuration."""
     return {
         "model": model.name,
@@ -62,7 +70,7 @@ def _described(model: Model) -> dict[str, Any]:
 
 
 @child.action
-def deploy(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+def deploy(config: Configuration, model: Model, found: Browser, task: Task) -> dict[str, Any]:
     """Copy what differs, each file whole, and write the manifest."""
     sources = simplify.graphs(config, model)
     targets = Graphs.within(model.deploy)
@@ -82,22 +90,39 @@ def deploy(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     record = checkpoint.read_record(checkpoint.record_path(config, model))
     if record is None:
         raise StageError(f"{checkpoint.record_path(config, model)} cannot be read; remove it")
-    report = json.loads(verify.report_path(config, model).read_text())
+    report = verify.read_report(config, model)
+    proof = None
+    if browser.is_part_of_build(model, found):
+        proof = json.loads(browser.report_path(config, model).read_text())
     files = {
         path.name: {"size": path.stat().st_size, "sha256": FINGERPRINTS.sha256(path)}
         for path in targets
     }
-    text = json.dumps(manifest(model, record, report, files), indent=2) + "\n"
+    text = json.dumps(manifest(model, record, report, proof, files), indent=2) + "\n"
     path = manifest_path(model)
     if not path.is_file() or path.read_text() != text:
         write_atomically(path, text)
-    return {"summary": f"{describe(targets)} in {model.deploy}"}
+    summary = f"{describe(targets)} in {model.deploy}"
+    if proof or model.browser is False:
+        return {"summary": summary}
+    return {
+        "summary": summary,
+        "note": f"No browser has proven what was deployed: {found.missing}.",
+    }
 
 
 def manifest(
-    model: Model, record: Record, report: dict[str, Any], files: dict[str, Any]
+    model: Model,
+    record: Record,
+    report: dict[str, Any],
+    proof: dict[str, Any] | None,
+    files: dict[str, Any],
 ) -> dict[str, Any]:
-    """What a consumer needs to know of the deployed files; pure."""
+    """What a consumer needs to know of the deployed files; pure.
+
+    :param report: of ``verify``.
+    :param proof: of ``browser``; None when no browser has run the files.
+    """
     synthetic = record.synthetic
     return {
         "schema_version": SCHEMA_VERSION,
@@ -111,10 +136,7 @@ def manifest(
         },
         "license": model.license,
         "origin": "random numbers, not a trained model" if synthetic else model.origin,
-        "files": files,
-        "encoder": {"file": "encoder.onnx", **report["tensors"]["encoder"]},
-        "decoder": {"file": "decoder.onnx", **report["tensors"]["decoder"]},
-        "preprocessing": dict(PREPROCESSING),
+        **described(files, report["tensors"]["encoder"], report["tensors"]["decoder"]),
         "options": export.options(model),
         "packages": versions(*PACKAGES),
         "verification": {
@@ -122,6 +144,7 @@ def manifest(
             "tolerances": report["tolerances"],
             **report["figures"],
         },
+        "browser": proof and browser.proven(proof),
     }
 
 

@@ -18,7 +18,8 @@ _NAME_WIDTH = 22
 class StageReporter(ConsoleReporter):  # type: ignore[misc]
     """A line for each stage that ran, none for those that are up to date.
 
-    A stage's line is the ``summary`` of the values its action returned. On a terminal the
+    A stage's line is the ``summary`` of the values its action returned; a ``note`` among them
+    is printed at the end, once however many stages have the same. On a terminal the
     stages at work are shown on the last line until they end.
     """
 
@@ -29,6 +30,7 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
         self._started: dict[str, float] = {}
         self._ran = 0
         self._fresh = 0
+        self._notes: dict[str, None] = {}
         self._terminal = bool(getattr(outstream, "isatty", lambda: False)())
 
     def execute_task(self, task: Task) -> None:
@@ -44,6 +46,8 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
         self._ran += 1
         seconds = self._seconds(task)
         summary = task.values.get("summary")
+        if task.values.get("note"):
+            self._notes[task.values["note"]] = None
         if summary:
             self._print(f"{task.name:<{_NAME_WIDTH}} {summary}  ({seconds:.1f} s)")
         self._show_running()
@@ -68,6 +72,8 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
         self._clear()
         for error in self.runtime_errors:
             self._print(f"Stopped: {error}")
+        for note in self._notes:
+            self._print(note)
         if not self._ran and not self.failures and not self.runtime_errors and self._fresh:
             self._print(f"Up to date: {self._fresh} stages, nothing to do.")
         elif self.failures:

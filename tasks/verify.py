@@ -59,6 +59,12 @@ def report_path(config: Configuration, model: Model) -> Path:
     return config.build / "models" / model.name / "verify.json"
 
 
+def read_report(config: Configuration, model: Model) -> dict[str, Any]:
+    """What ``verify`` found of a model."""
+    report: dict[str, Any] = json.loads(report_path(config, model).read_text())
+    return report
+
+
 def task(config: Configuration, model: Model) -> dict[str, Any]:
     """doit's task for one model."""
     return {
@@ -144,8 +150,13 @@ def _worst(values: Iterable[float | None]) -> float:
     return max(math.inf if value is None else value for value in values)
 
 
-def beyond_tolerance(figures: Figures, tolerances: Tolerances) -> list[str]:
-    """A sentence for each figure above its tolerance; None stands for "not a number"."""
+def beyond_tolerance(
+    figures: Figures, tolerances: Tolerances, table: str = "[verify]"
+) -> list[str]:
+    """A sentence for each figure above its tolerance; None stands for "not a number".
+
+    :param table: of the configuration, which holds the tolerances.
+    """
     measured = [
         (f"encoder output {name}", "encoder_tolerance", value, tolerances.encoder)
         for name, value in figures["encoder"].items()
@@ -157,7 +168,7 @@ def beyond_tolerance(figures: Figures, tolerances: Tolerances) -> list[str]:
         ]
     return [
         f"{what}: differs by {'not a number' if value is None else f'{value:.2g}'}, "
-        f"[verify] {key} allows {allowed:g}"
+        f"{table} {key} allows {allowed:g}"
         for what, key, value, allowed in measured
         if value is None or value > allowed
     ]
@@ -177,22 +188,36 @@ def measure(
 
     from tasks import sam2_model
 
-    tensors = {}
-    for name, path in (("encoder", encoder), ("decoder", decoder)):
+    for path in (encoder, decoder):
         onnx.checker.check_model(path, full_check=True)
-        graph = onnx.load(path, load_external_data=False).graph
-        tensors[name] = {"inputs": _tensors(graph.input), "outputs": _tensors(graph.output)}
+    tensors = {"encoder": tensors_of(encoder), "decoder": tensors_of(decoder)}
     model = sam2_model.load(model_type, checkpoint)
     broken = _contract_violations(sam2_model.contract_of(model, masks), tensors)
     image = natural_image(model.image_size)
-    references = _reference(model, image, masks)
+    expected = _reference(model, image, masks)
     del model
-    figures = _compare(encoder, decoder, image, references)
-    described = {
-        name: {kind: [asdict(tensor) for tensor in found] for kind, found in kinds.items()}
-        for name, kinds in tensors.items()
+    found = run_graphs(encoder, decoder, image, expected.mask_inputs)
+    return {
+        "violations": broken,
+        "tensors": as_json(tensors),
+        "figures": differences(found, expected),
     }
-    return {"violations": broken, "tensors": described, "figures": figures}
+
+
+def as_json(tensors: Mapping[str, Mapping[str, list[Tensor]]]) -> dict[str, Any]:
+    """Tensors as reports and manifests have them."""
+    return {
+        part: {kind: [asdict(tensor) for tensor in found] for kind, found in kinds.items()}
+        for part, kinds in tensors.items()
+    }
+
+
+def tensors_of(path: str) -> dict[str, list[Tensor]]:
+    """The ``inputs`` and ``outputs`` of a graph file."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    return {"inputs": _tensors(graph.input), "outputs": _tensors(graph.output)}
 
 
 def _tensors(values: Iterable[onnx.ValueInfoProto]) -> list[Tensor]:
@@ -246,8 +271,12 @@ def natural_image(size: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 @dataclass
-class _Reference:
-    """What PyTorch makes of the image, and of each prompt: masks, scores and its mask input."""
+class Answers:
+    """What one implementation makes of an image, and of prompts by their name.
+
+    ``features`` are the encoder's outputs; ``masks`` logits (K, M, M), ``scores`` (K,),
+    ``mask_inputs`` (1, M, M) of those prompts that refine a mask.
+    """
 
     features: dict[str, NDArray[np.float32]]
     masks: dict[str, NDArray[np.float32]]
@@ -255,7 +284,7 @@ class _Reference:
     mask_inputs: dict[str, NDArray[np.float32]]
 
 
-def _reference(model: SAM2Base, image: NDArray[np.uint8], choice: MaskChoice) -> _Reference:
+def _reference(model: SAM2Base, image: NDArray[np.uint8], choice: MaskChoice) -> Answers:
     """sam2's answers, made to return the masks that the graph does."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
@@ -266,7 +295,7 @@ def _reference(model: SAM2Base, image: NDArray[np.uint8], choice: MaskChoice) ->
         "high_res_feats_1": predictor._features["high_res_feats"][1].numpy(),
         "image_embed": predictor._features["image_embed"].numpy(),
     }
-    reference = _Reference(features, {}, {}, {})
+    reference = Answers(features, {}, {}, {})
     for prompt in PROMPTS:
         if prompt.previous_mask:
             best = reference.scores["one point"].argmax()
@@ -281,7 +310,7 @@ def _predict(
     predictor: SAM2ImagePredictor,
     prompt: Prompt,
     size: int,
-    reference: _Reference,
+    reference: Answers,
     choice: MaskChoice,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """sam2's own answer: low-resolution mask logits (K, M, M) and scores (K,)."""
@@ -324,9 +353,13 @@ def preprocess(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return normalized.transpose(2, 0, 1)[None]
 
 
-def _compare(
-    encoder: str, decoder: str, image: NDArray[np.uint8], reference: _Reference
-) -> dict[str, Any]:
+def run_graphs(
+    encoder: str,
+    decoder: str,
+    image: NDArray[np.uint8],
+    mask_inputs: Mapping[str, NDArray[np.float32]],
+) -> Answers:
+    """What both graphs make of an image and of `PROMPTS`, in onnxruntime on the CPU."""
     import numpy as np
     import onnxruntime
 
@@ -334,30 +367,47 @@ def _compare(
     names = [output.name for output in session.get_outputs()]
     features = dict(zip(names, session.run(None, {"image": preprocess(image)}), strict=True))
     del session
-    encoder_figures = {
-        name: _figure(np.abs(features[name] - expected).max() / np.abs(expected).max())
-        for name, expected in reference.features.items()
-    }
 
+    answers = Answers(features, {}, {}, dict(mask_inputs))
     session = onnxruntime.InferenceSession(decoder, providers=["CPUExecutionProvider"])
-    mask_size = next(iter(reference.masks.values())).shape[-1]
-    prompts = {}
+    blank = np.zeros((1, 1, *features["high_res_feats_0"].shape[2:]), np.float32)  # of its size
     for prompt in PROMPTS:
-        previous = reference.mask_inputs.get(prompt.name)
+        previous = mask_inputs.get(prompt.name)
         inputs = {
             **features,
             **decoder_prompt(prompt, image.shape[0]),
-            "mask_input": np.zeros((1, 1, mask_size, mask_size), np.float32)
-            if previous is None
-            else previous[None],
+            "mask_input": blank if previous is None else previous[None],
             "has_mask_input": np.array([previous is not None], np.float32),
         }
         masks, scores = session.run(["masks", "iou_predictions"], inputs)
-        prompts[prompt.name] = {
-            "masks": _figure(np.abs(masks[0] - reference.masks[prompt.name]).max()),
-            "scores": _figure(np.abs(scores[0] - reference.scores[prompt.name]).max()),
-        }
-    return {"encoder": encoder_figures, "prompts": prompts}
+        answers.masks[prompt.name], answers.scores[prompt.name] = masks[0], scores[0]
+    return answers
+
+
+def differences(found: Answers, expected: Answers) -> dict[str, Any]:
+    """The largest differences: relative to each encoder output's magnitude, and absolute in
+    the mask logits and scores of each prompt that was answered."""
+    import numpy as np
+
+    return {
+        "encoder": {
+            name: _figure(np.abs(values - expected.features[name]).max() / _largest(expected, name))
+            for name, values in found.features.items()
+        },
+        "prompts": {
+            name: {
+                "masks": _figure(np.abs(found.masks[name] - expected.masks[name]).max()),
+                "scores": _figure(np.abs(found.scores[name] - expected.scores[name]).max()),
+            }
+            for name in found.masks
+        },
+    }
+
+
+def _largest(answers: Answers, feature: str) -> Any:
+    import numpy as np
+
+    return np.abs(answers.features[feature]).max()
 
 
 def _figure(value: Any) -> float | None:

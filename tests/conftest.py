@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from project import Project
+from project import ROOT, Project
 from server import FileServer
+
+from tasks import browser
+from tasks.configuration import BrowserCheck
 
 
 @pytest.fixture
@@ -23,3 +27,28 @@ def server() -> Iterator[FileServer]:
 def project(tmp_path: Path) -> Project:
     """A copy of the project whose heavy child processes are replaced by cheap ones."""
     return Project(tmp_path / "project", cheap=True)
+
+
+@pytest.fixture(scope="session")
+def executable() -> str | None:
+    """A browser (None is Playwright's own). Without one its tests are skipped; in CI they fail."""
+    found = browser.find(BrowserCheck())
+    if found.missing:
+        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
+        give_up(f"needs a browser: {found.missing}")
+    return found.executable
+
+
+@pytest.fixture(scope="session")
+def demo(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """tiny with synthetic weights, built up to its deployment, the browser's proof included."""
+    project = Project(tmp_path_factory.mktemp("browser") / "project", cheap=False)
+    (project.root / "web").symlink_to(ROOT / "web")
+    project.configure(
+        f'[build]\ndeploy = "{project.root / "public"}"\n[browser]\nenabled = true\n'
+        '[models.demo]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\nfolder = "demo"\n'
+    )
+    outcome = project.build("deploy:demo")
+    assert outcome.status == 0, outcome.output
+    assert "browser:demo" in outcome.ran
+    return project

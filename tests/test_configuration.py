@@ -142,3 +142,41 @@ def test_a_file_that_is_not_toml_is_refused_with_the_line(tmp_path: Path) -> Non
 def test_a_missing_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="config=FILE"):
         load(tmp_path / "none.toml")
+
+
+def test_a_browser_proves_every_model_where_there_is_one_unless_told_otherwise() -> None:
+    assert configuration(TINY).models[0].browser == "auto"
+    assert configuration("[browser]\nenabled = false\n" + TINY).models[0].browser is False
+    assert configuration("[browser]\nenabled = true\n" + TINY).models[0].browser is True
+    own = configuration("[browser]\nenabled = true\n" + TINY + "browser = false\n")
+    assert own.models[0].browser is False
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ('enabled = "yes"', "[browser] enabled: found 'yes'; allowed: true, false or \"auto\""),
+        ("mask_iou = 1.5", "[browser] mask_iou: found 1.5; allowed: a number above 0, at most 1"),
+        ("webgpu = 1", "[browser] webgpu: found 1; allowed: true or false"),
+        ("mask_tolerance = 0", "[browser] mask_tolerance: found 0; allowed: a number above 0"),
+        ("timeout = 3", "[browser] timeout: unknown"),
+    ],
+)
+def test_a_mistake_about_the_browser_is_named(line: str, complaint: str) -> None:
+    assert complaint in mistakes(f"[browser]\n{line}\n{TINY}")
+
+
+FUSED = TINY + 'attention = "fused"\n'
+
+
+@pytest.mark.parametrize("text", [FUSED, "[browser]\nenabled = true\n" + FUSED])
+def test_fused_attention_is_refused_with_a_proof_on_wasm_which_cannot_run_it(text: str) -> None:
+    assert "[models.tiny] attention: found 'fused'" in mistakes(text)
+    assert "`browser = false`: onnxruntime-web's WASM" in mistakes(text)
+
+
+@pytest.mark.parametrize(
+    "text", [FUSED + "browser = false\n", "[browser]\nenabled = false\n" + FUSED]
+)
+def test_fused_attention_is_taken_where_no_browser_is_asked(text: str) -> None:
+    assert configuration(text).models[0].attention == "fused"

@@ -108,7 +108,11 @@ def test_a_synthetic_model_says_so_in_its_manifest(built: Project) -> None:
 
 def test_every_option_passes_verification(built: Project) -> None:
     """One model for each mask choice, attention and the oldest opset, from one checkpoint."""
-    options = ('masks = "best"\nopset = 17', 'masks = "single"', 'attention = "fused"')
+    options = (
+        'masks = "best"\nopset = 17',
+        'masks = "single"',
+        'attention = "fused"\nbrowser = false',
+    )
     built.configure(
         "".join(
             f'[models.x{number}]\nmodel_type = "sam2_hiera_tiny"\nfolder = "x{number}"\n'

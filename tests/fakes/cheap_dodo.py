@@ -1,10 +1,13 @@
 """The real graph and actions; only what a child process would compute is made up.
 
-Environment: CHEAP_EXPORT=constant makes every export the same bytes; CHEAP_FAIL=<function> makes
-one fail; CHEAP_HANG=<function> makes one open the FIFO at CHEAP_FIFO and wait to be killed.
+A browser is any program that the configuration names, beside npm packages in `web/`. Environment:
+CHEAP_EXPORT=constant makes every export the same bytes; CHEAP_FAIL=<function> makes one fail;
+CHEAP_DIFFERENCE lets verify find fault, CHEAP_REFUSAL and CHEAP_IOU the browser;
+CHEAP_HANG=<function> makes one open the FIFO at CHEAP_FIFO and wait to be killed.
 """
 
 import hashlib
+import json
 import os
 import threading
 from pathlib import Path
@@ -47,6 +50,30 @@ def measure(model_type, masks, checkpoint, encoder, decoder):
             "encoder": {"image_embed": difference},
             "prompts": {"one point": {"masks": 0.0, "scores": 0.0}},
         },
+    }
+
+
+def prove(encoder, decoder, tensors, scratch, executable, webgpu, webgpu_encoder):
+    package = Path("web/node_modules/onnxruntime-web/package.json")
+    version = json.loads(package.read_text())["version"]
+    part = {"create_ms": 100, "run_ms": 1000}
+    proof = {
+        "decoder": part,
+        "differences": {"encoder": {}, "prompts": {}},
+        "ious": {"one point": float(os.environ.get("CHEAP_IOU", "1"))},
+        "mask_iou": 1.0,
+    }
+    adapter = {"adapter": {"name": "pretended", "software": True}}
+    providers = {"wasm": {"encoder": part, **proof}}
+    if webgpu:
+        providers["webgpu"] = {**adapter, **proof, **({"encoder": part} if webgpu_encoder else {})}
+    return {
+        "browser": "Chromium 1",
+        "runtime": f"onnxruntime-web {version}",
+        "threads": 2,
+        "providers": providers,
+        "memory": {"renderer": 1 << 30},
+        "error": os.environ.get("CHEAP_REFUSAL"),
     }
 
 

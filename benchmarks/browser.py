@@ -1,0 +1,148 @@
+"""Our graphs against onnxsim's of samexporter's output, in a real browser, same checkpoint and run.
+
+    uv run python benchmarks/browser.py [--model tiny] [--rounds 5]
+
+Prints a Markdown table of medians: WASM with two threads, each measurement a browser of its own,
+the graphs taking turns, created as the page creates them (decoder first). Then how long after a
+click the page shows its mask, against the decoder's own time. Needs Chromium and the packages of
+`web/`. Everything is written to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from graphs import Graphs, baseline, ours, row
+from pipeline import make_checkpoint
+from playwright.sync_api import expect, sync_playwright
+
+from tasks import browser, child, serve, verify
+from tasks.configuration import BrowserCheck, load
+from tasks.server import serving
+
+THREADS = 2
+
+
+def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> dict[str, Any]:
+    """One run of both graphs in a browser; ``like`` has the shapes that they are fed."""
+    tensors = {part: verify.tensors_of(str(path)) for part, path in like.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = {
+            **{part: str(path) for part, path in graphs.items()},
+            "tensors": verify.as_json(tensors),
+            "scratch": scratch,
+            "executable": executable,
+            "webgpu": False,
+            "threads": THREADS,
+            "encoder_runs": runs,
+        }
+        log = Path(scratch) / "browser.log"
+        report = child.run("tasks.browser:prove", arguments, log, verbose=False)
+    if report["error"]:
+        return {"error": report["error"]}
+    wasm = report["providers"]["wasm"]
+    return {
+        "encoder: session creation, ms": wasm["encoder"]["create_ms"],
+        "encoder: run, ms": wasm["encoder"]["run_ms"],
+        "decoder: session creation, ms": wasm["decoder"]["create_ms"],
+        "decoder: run, ms": wasm["decoder"]["run_ms"],
+        "peak memory of the page, MiB": report["memory"].get("renderer", 0) / 2**20,
+    }
+
+
+def click(config_path: Path, executable: str | None, clicks: int) -> list[tuple[float, float]]:
+    """Milliseconds from a click to its mask on the page, and the decoder's part of them."""
+    config = load(config_path)
+    with serving(serve.application(config)) as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable)
+        page = chromium.new_page()
+        page.goto(address)
+        page.get_by_role("button", name="Sample").click()
+        expect(page.locator("#status")).to_contain_text("Encoded in", timeout=120_000)
+        area = page.locator("#overlay").bounding_box()
+        assert area
+        for number in range(clicks):
+            page.get_by_role("button", name="Clear").click(force=True)
+            place = {"x": area["width"] * (number + 1) / (clicks + 1), "y": area["height"] / 2}
+            page.locator("#overlay").click(position=place)
+            expect(page.locator("#status")).to_contain_text("predicted IoU", timeout=60_000)
+        found: list[tuple[float, float]] = page.evaluate(
+            "performance.getEntriesByName('prompt to mask')"
+            ".map((each) => [each.duration, each.detail.decoder])"
+        )
+        chromium.close()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model", choices=("tiny", "small"), default="tiny")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clicks", type=int, default=20)
+    arguments = parser.parse_args()
+    found = browser.find(BrowserCheck())
+    if found.missing:
+        sys.exit(f"needs a browser: {found.missing}")
+    columns = ["samexporter + onnxsim", "ours"]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        project, checkpoint = make_checkpoint(folder, arguments.model)
+        raw, simplified, _ = baseline(folder, checkpoint, arguments.model, 16 << 30)
+        own, _ = ours(folder / "plain", checkpoint, project, "plain")
+        both = dict(zip(columns, (simplified, own), strict=True))
+
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in columns}
+        for _ in range(arguments.rounds):
+            for name, graphs in both.items():
+                result = measure(
+                    in_one_folder(graphs, folder / "in" / name), own, found.executable, 1
+                )
+                if "error" in result:
+                    sys.exit(f"{name}: {result['error']}")
+                results[name].append(result)
+        print(f"| {arguments.model}, WASM, {THREADS} threads | {' | '.join(columns)} | ratio |")
+        print("|---" * (len(columns) + 2) + "|")
+        for figure in results["ours"][0]:
+            values = {
+                name: statistics.median(each[figure] for each in runs)
+                for name, runs in results.items()
+            }
+            form = "{:.1f}" if figure.startswith("decoder: run") else "{:.0f}"
+            print(row(figure, values, columns, form), flush=True)
+
+        refused = measure(in_one_folder(raw, folder / "in/raw"), own, found.executable, 1)
+        print(f"\nsamexporter's own output: {refused.get('error', 'loads')}\n", flush=True)
+
+        built = project.build(f"deploy:{arguments.model}")
+        assert built.status == 0, built.output
+        text = (project.root / "config/models.toml").read_text()
+        deployed = f'deploy = "{project.root / "public/onnx-models/sam"}"\n'
+        (folder / "served.toml").write_text(text.replace("[models.", deployed + "[models.", 1))
+        times = click(folder / "served.toml", found.executable, arguments.clicks)
+        mask, decoder = (statistics.median(each) for each in zip(*times, strict=True))
+        ratio = statistics.median(whole / part for whole, part in times)
+        print(
+            f"Page: {mask:.0f} ms from a click to its mask, {decoder:.0f} ms of it the decoder: "
+            f"{ratio:.2f} × (median of {len(times)} clicks)"
+        )
+        print(json.dumps(results), file=sys.stderr)
+
+
+def in_one_folder(graphs: Graphs, folder: Path) -> Graphs:
+    """Links named as the files are deployed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    links = {part: folder / f"{part}.onnx" for part in graphs}
+    for part, path in graphs.items():
+        if not links[part].exists():
+            links[part].hardlink_to(path)
+    return links
+
+
+if __name__ == "__main__":
+    main()

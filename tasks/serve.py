@@ -1,0 +1,104 @@
+"""`doit serve`: the deployed models on a page, to try by hand."""
+
+from __future__ import annotations
+
+import errno
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from doit.cmd_base import DoitCmdBase
+from doit.exceptions import InvalidCommand
+
+from tasks.browser import INSTALL_RUNTIME, PAGE, RUNTIME
+from tasks.configuration import Configuration
+from tasks.deploy import manifest_path
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+DEFAULT_PORT = 8000
+
+
+class Serve(DoitCmdBase):  # type: ignore[misc]
+    """Serves the page until Ctrl-C; builds may run beside it (an entry point names it)."""
+
+    doc_purpose = "try the deployed models by hand, on a page in the browser"
+    doc_usage = ""
+    doc_description = "Serves on 127.0.0.1 until Ctrl-C. What is built meanwhile needs a reload."
+    cmd_options = (
+        {
+            "name": "port",
+            "short": "p",
+            "long": "port",
+            "type": int,
+            "default": 0,
+            "help": f"port to listen on (default: {DEFAULT_PORT}, or a free one if it is taken)",
+        },
+        {
+            "name": "open",
+            "short": "",
+            "long": "open",
+            "type": bool,
+            "default": False,
+            "help": "open the page in the default browser",
+        },
+    )
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Load the configuration from dodo.py and serve; exit status 0 after Ctrl-C."""
+        if args:
+            raise InvalidCommand(f"`doit serve` takes no task, found: {' '.join(args)}")
+        self.loader.setup(params)
+        config = self.loader.namespace["CONFIG"]
+        serve(config, params["port"], params["open"])
+        return 0
+
+
+def deployed(config: Configuration) -> list[str]:
+    """The configured models that are deployed, by name."""
+    return [model.name for model in config.models if manifest_path(model).is_file()]
+
+
+def application(config: Configuration) -> Starlette:
+    """The page, onnxruntime-web, and each model's deploy folder under ``/models/<name>``."""
+    from tasks import server
+
+    folders = {f"/models/{model.name}": model.deploy for model in config.models}
+    folders |= {"/onnxruntime-web": RUNTIME / "dist", "/": PAGE}
+    return server.application(folders, {"/models.json": lambda: deployed(config)})
+
+
+def serve(config: Configuration, port: int, open_page: bool) -> None:
+    """Serve until Ctrl-C.
+
+    :param port: 0 is `DEFAULT_PORT`, or a free one if that is taken.
+    :raises InvalidCommand: when the port is taken or onnxruntime-web is not installed.
+    """
+    from tasks.server import serving
+
+    if not RUNTIME.is_dir():
+        raise InvalidCommand(f"onnxruntime-web is not installed; run `{INSTALL_RUNTIME}` first")
+    app = application(config)
+    for attempt in (port,) if port else (DEFAULT_PORT, 0):
+        try:
+            with serving(app, attempt) as address:
+                _announce(config, address, open_page)
+                threading.Event().wait()
+        except KeyboardInterrupt:
+            sys.stdout.write("\nStopped.\n")
+            return
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise
+    raise InvalidCommand(f"port {port} cannot be listened on; choose another with --port")
+
+
+def _announce(config: Configuration, address: str, open_page: bool) -> None:
+    models = ", ".join(deployed(config)) or "no model yet: run `doit demo` or `doit`"
+    sys.stdout.write(f"{address}  (deployed: {models})\nCtrl-C stops it.\n")
+    sys.stdout.flush()
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(address)

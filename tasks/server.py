@@ -1,0 +1,104 @@
+"""The loopback server of the browser stage and of `doit serve`: a page, a runtime, models.
+
+It listens on 127.0.0.1, serves the folders it is given and nothing above them, and isolates
+its pages, which onnxruntime-web's threads need (SharedArrayBuffer).
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+HOST = "127.0.0.1"
+
+HEADERS = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",  # kept, but asked for again with its ETag
+}
+
+# A system's own table may lack or change them, and a browser refuses a module or a streamed
+# WebAssembly of another type.
+MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+
+def application(
+    folders: Mapping[str, Path], documents: Mapping[str, Callable[[], Any]] | None = None
+) -> Starlette:
+    """The web application.
+
+    :param folders: what is under each path, the longest first; ``/`` is the page's. A folder
+        may appear later.
+    :param documents: JSON made at each request, by path.
+    """
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.responses import FileResponse, JSONResponse
+    from starlette.routing import BaseRoute, Mount, Route
+    from starlette.staticfiles import StaticFiles
+
+    for suffix, media_type in MEDIA_TYPES.items():
+        mimetypes.add_type(media_type, suffix)
+
+    class Folder(StaticFiles):
+        async def check_config(self) -> None:
+            """A folder that is not there has no files: 404, not an exception."""
+
+        def file_response(self, *args: Any, **options: Any) -> Response:
+            response = super().file_response(*args, **options)
+            response.headers.update(HEADERS)
+            if isinstance(response, FileResponse):
+                response.chunk_size = 1 << 20
+            return response
+
+    def document(make: Callable[[], Any]) -> Callable[[Request], Response]:
+        return lambda request: JSONResponse(make(), headers=HEADERS)
+
+    routes: list[BaseRoute] = [
+        Route(path, document(make)) for path, make in (documents or {}).items()
+    ]
+    routes += [
+        Mount(path, Folder(directory=folder, html=path == "/", check_dir=False))
+        for path, folder in folders.items()
+    ]
+    # Another site's page whose name resolves to loopback must not read the models.
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    return Starlette(routes=routes, middleware=[hosts])
+
+
+@contextmanager
+def serving(app: Starlette, port: int = 0) -> Iterator[str]:
+    """Serve from a thread while the context lasts; gives the address, without a slash at its end.
+
+    :param port: 0 takes a free one.
+    :raises OSError: when the port is taken.
+    """
+    import uvicorn
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(128)  # from here on a request waits until the thread answers
+        settings = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none")
+        server = uvicorn.Server(settings)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            yield f"http://{HOST}:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            server.force_exit = True
+            thread.join()

@@ -1,0 +1,190 @@
+"""The proof in a real Chromium, on tiny at real size: what passes it, and what must not.
+
+Slow (minutes). Without a browser these tests are skipped, in CI (the variable CI) they fail.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from project import ROOT, Project
+
+from tasks import browser, child, verify
+from tasks.configuration import BrowserCheck
+from tasks.verify import Answers
+
+
+def report(project: Project) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(
+        (project.root / "build/models/demo/browser.json").read_text()
+    )
+    return content
+
+
+def verify_report(project: Project) -> dict[str, Any]:
+    path = project.root / "build/models/demo/verify.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_a_good_model_is_proven_on_wasm_with_its_figures(demo: Project) -> None:
+    found = report(demo)
+    assert found["passed"] is True
+    assert found["isolated"] is True
+    assert found["browser"].startswith("Chromium ")
+    version = json.loads((ROOT / "web/package.json").read_text())["dependencies"]["onnxruntime-web"]
+    assert found["runtime"] == f"onnxruntime-web {version}"
+    assert found["threads"] >= 1
+    wasm = found["providers"]["wasm"]
+    for part in ("encoder", "decoder"):
+        assert wasm[part]["create_ms"] > 0
+        assert wasm[part]["run_ms"] > 0
+        assert found["load_ms"][part] > 0
+    assert set(wasm["ious"]) == {prompt.name for prompt in verify.PROMPTS}
+    assert wasm["mask_iou"] >= 0.999
+    assert set(wasm["differences"]["encoder"]) == {
+        "image_embed",
+        "high_res_feats_0",
+        "high_res_feats_1",
+    }
+    assert found["preprocessing"] < 1e-6
+    if sys.platform == "linux":
+        assert 100 << 20 < found["memory"]["renderer"] < 4 << 30
+
+
+def test_its_decoder_is_proven_on_webgpu_which_is_named_as_software(demo: Project) -> None:
+    webgpu = report(demo)["providers"]["webgpu"]
+    assert webgpu["adapter"]["name"]
+    assert webgpu["mask_iou"] >= 0.999
+    if webgpu["adapter"]["software"]:
+        assert "encoder" not in webgpu
+        assert set(webgpu["ious"]) == {"one point"}
+
+
+def test_what_was_proven_is_what_was_deployed(demo: Project) -> None:
+    for name in ("encoder.onnx", "decoder.onnx"):
+        deployed = demo.root / "public/demo" / name
+        assert deployed.read_bytes() == (demo.root / "build/models/demo" / name).read_bytes()
+    manifest = json.loads((deployed.parent / "manifest.json").read_text())
+    assert manifest["browser"]["browser"] == report(demo)["browser"]
+    assert manifest["browser"]["providers"]["wasm"]["parts"] == ["encoder", "decoder"]
+    assert demo.build("deploy:demo").ran == set()
+
+
+@pytest.fixture
+def prove(demo: Project, executable: str | None, tmp_path: Path) -> Any:
+    """Prove other files in place of the good ones, on WASM."""
+
+    def run(executable: str | None = executable, **files: Path) -> dict[str, Any]:
+        (tmp_path / "model").mkdir()
+        (tmp_path / "scratch").mkdir()
+        arguments: dict[str, Any] = {
+            "tensors": verify_report(demo)["tensors"],
+            "scratch": str(tmp_path / "scratch"),
+            "executable": executable,
+            "webgpu": False,
+        }
+        for part in ("encoder", "decoder"):
+            good = demo.root / f"build/models/demo/{part}.onnx"
+            copy = shutil.copy(files.get(part, good), tmp_path / f"model/{part}.onnx")
+            arguments[part] = str(copy)
+        return child.run("tasks.browser:prove", arguments, tmp_path / "log", verbose=False)
+
+    return run
+
+
+def test_samexporters_own_encoder_is_refused_in_onnxruntime_webs_words(
+    demo: Project, prove: Any, tmp_path: Path
+) -> None:
+    raw = {part: tmp_path / f"raw.{part}.onnx" for part in ("encoder", "decoder")}
+    command = [sys.executable, "-m", "samexporter.export_sam2", "--model_type", "sam2_hiera_tiny"]
+    command += ["--checkpoint", str(demo.root / "build/checkpoints/demo.pt")]
+    for part, path in raw.items():
+        command += [f"--output_{part}", str(path)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    result = prove(**raw)
+    assert result["error"].startswith("encoder on wasm: create its session: ")
+    assert "ShapeInferenceError" in result["error"]
+    assert result["load_ms"]["encoder"] > 0  # the report holds what was measured until then
+
+
+def test_a_truncated_file_is_refused_in_onnxruntime_webs_words(
+    demo: Project, prove: Any, tmp_path: Path
+) -> None:
+    whole = (demo.root / "build/models/demo/encoder.onnx").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    error = prove(encoder=tmp_path / "cut.onnx")["error"]
+    assert error.startswith("encoder on wasm: create its session: ")
+    assert "protobuf" in error.lower()
+
+
+def test_an_html_page_in_place_of_a_model_is_named_as_such(prove: Any, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text("<!doctype html><title>App</title>")
+    error = prove(decoder=tmp_path / "page.html")["error"]
+    assert error.startswith("decoder: load: ")
+    assert "found an HTML page, expected an ONNX file" in error
+
+
+def test_an_operator_that_the_browser_lacks_is_refused(
+    demo: Project, prove: Any, tmp_path: Path
+) -> None:
+    graph = onnx.load(demo.root / "build/models/demo/decoder.onnx")
+    next(node for node in graph.graph.node if node.op_type == "Gelu").op_type = "NoSuchOperator"
+    onnx.save(graph, tmp_path / "foreign.onnx")
+    error = prove(decoder=tmp_path / "foreign.onnx")["error"]
+    assert error.startswith("decoder on wasm: create its session: ")
+    assert "NoSuchOperator" in error
+
+
+def test_a_browser_that_does_not_start_is_named(prove: Any) -> None:
+    with pytest.raises(child.StageError, match=r"python.* does not start: .*\n?.*executable"):
+        prove(executable=sys.executable)
+
+
+def answers(logits: float, features: float = 1.0) -> Answers:
+    """Masks whose left half is foreground, of some certainty."""
+    masks = np.full((1, 4, 4), -1.0, np.float32)
+    masks[..., :2] = logits
+    scores = np.array([0.5], np.float32)
+    features_of = {"image_embed": np.full((1, 2, 2, 2), features, np.float32)}
+    return Answers(features_of, {"box": masks}, {"box": scores}, {})
+
+
+def judged(found: Answers, expected: Answers, **rules: Any) -> list[str]:
+    figures = {
+        "differences": verify.differences(found, expected),
+        "ious": {"box": browser.least_iou(found.masks["box"], expected.masks["box"])},
+    }
+    return browser.beyond({"wasm": figures}, replace(BrowserCheck(), **rules))
+
+
+def test_equal_answers_pass() -> None:
+    assert judged(answers(1.0), answers(1.0)) == []
+
+
+def test_masks_that_overlap_too_little_are_named_with_the_rule() -> None:
+    (logits, iou) = judged(answers(-1.0), answers(1.0))
+    assert logits.startswith("on wasm, masks of prompt 'box': differs by 2, [browser] mask_toler")
+    assert iou.startswith("on wasm, masks of prompt 'box': IoU with onnxruntime's is 0, [browser]")
+
+
+def test_features_that_are_not_numbers_never_pass() -> None:
+    (sentence,) = judged(answers(1.0, features=np.nan), answers(1.0))
+    assert "encoder output image_embed: differs by not a number" in sentence
+
+
+def test_an_iou_is_that_of_the_worst_of_several_masks() -> None:
+    one = np.ones((2, 2, 2), np.float32)
+    other = one.copy()
+    other[1, 0, 0] = -1
+    assert browser.least_iou(one, other) == 0.75
+    assert browser.least_iou(-one, -one) == 1.0

@@ -1,0 +1,384 @@
+"""The page of `doit serve`, used as a person would, in a real Chromium with tiny's real files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
+from project import Project
+
+from tasks import browser, configuration, serve, server, verify
+
+SIZE = 1024
+
+
+@pytest.fixture(scope="module")
+def address(demo: Project) -> Iterator[str]:
+    config = configuration.load(demo.root / "config/models.toml")
+    with server.serving(serve.application(config)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def chromium(executable: str | None) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image of the encoder's own size, so that nothing is resampled."""
+    path = tmp_path_factory.mktemp("picture") / "cells.png"
+    Image.fromarray(verify.natural_image(SIZE)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def opened(chromium: Browser, address: str, picture: Path) -> Page:
+    """The page with its model and an image opened; encoded once for all tests."""
+    page = chromium.new_page()
+    page.add_init_script(
+        """addEventListener('DOMContentLoaded', () => {
+          window.phases = []
+          const phase = document.querySelector('#phase')
+          new MutationObserver(() => window.phases.push(phase.textContent))
+            .observe(phase, { childList: true })
+        })"""
+    )
+    page.goto(address)
+    page.locator("#file").set_input_files(picture)
+    expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+    return page
+
+
+@pytest.fixture
+def page(opened: Page) -> Page:
+    """The page without a prompt, as after Clear."""
+    opened.locator("#refine").uncheck()
+    opened.get_by_label("Foreground").check()
+    clear = opened.get_by_role("button", name="Clear")
+    if clear.is_enabled():
+        clear.click()
+    expect(clear).to_be_disabled()
+    return opened
+
+
+def area(page: Page) -> FloatRect:
+    box = page.locator("#overlay").bounding_box()
+    assert box
+    return box
+
+
+def click(page: Page, x: float, y: float, **options: Any) -> None:
+    """Click in parts of the image and wait for the mask."""
+    box = area(page)
+    position = {"x": x * box["width"], "y": y * box["height"]}
+    page.locator("#overlay").click(position=position, **options)
+    wait(page)
+
+
+def wait(page: Page) -> None:
+    expect(page.locator("#status")).to_contain_text("predicted IoU", timeout=20_000)
+
+
+def shown(page: Page) -> tuple[int, float]:
+    """Which mask is shown, and its predicted IoU."""
+    found = re.match(r"Mask (\d) of 3: predicted IoU", page.locator("#status").inner_text())
+    assert found
+    return int(found[1]) - 1, float(page.locator("#score").inner_text())
+
+
+def saved(page: Page) -> NDArray[np.bool_]:
+    """The mask that the page saves."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save mask").click()
+    assert download.value.suggested_filename == "cells-mask.png"
+    picture = np.array(Image.open(download.value.path()).convert("L"))
+    assert set(np.unique(picture)) <= {0, 255}
+    return picture > 0
+
+
+@pytest.fixture(scope="module")
+def answer(demo: Project) -> Any:
+    """onnxruntime's own masks over the image and scores for a prompt in pixels."""
+    encoder, decoder = (
+        onnxruntime.InferenceSession(
+            demo.root / f"public/demo/{part}.onnx", providers=["CPUExecutionProvider"]
+        )
+        for part in ("encoder", "decoder")
+    )
+    names = [output.name for output in encoder.get_outputs()]
+    image = verify.preprocess(verify.natural_image(SIZE))
+    features = dict(zip(names, encoder.run(None, {"image": image}), strict=True))
+
+    def run(
+        points: list[list[float]], labels: list[int], mask: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+        empty = np.zeros((1, 1, 256, 256), np.float32)
+        inputs = {
+            **features,
+            "point_coords": np.array([points], np.float32),
+            "point_labels": np.array([labels], np.float32),
+            "mask_input": empty if mask is None else mask[None, None],
+            "has_mask_input": np.array([mask is not None], np.float32),
+        }
+        masks, scores = decoder.run(["masks", "iou_predictions"], inputs)
+        # As sam2 itself makes masks of the image's size.
+        over = torch.nn.functional.interpolate(
+            torch.from_numpy(masks), (SIZE, SIZE), mode="bilinear", align_corners=False
+        )
+        return over[0].numpy() > 0, scores[0], masks[0]
+
+    return run
+
+
+def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def test_a_click_draws_the_mask_that_onnxruntime_gives(page: Page, answer: Any) -> None:
+    click(page, 0.42, 0.55)
+    masks, scores, _ = answer([[0.42 * SIZE, 0.55 * SIZE]], [1])
+    index, score = shown(page)
+    assert index == scores.argmax()
+    assert score == pytest.approx(scores.max(), abs=2e-3)
+    # A click lands on a whole pixel of the screen, a little off the exact point.
+    assert iou(saved(page), masks[index]) > 0.99
+
+
+def test_a_right_click_adds_a_background_point(page: Page, answer: Any) -> None:
+    click(page, 0.42, 0.55)
+    click(page, 0.75, 0.3, button="right")
+    masks, scores, _ = answer([[0.42 * SIZE, 0.55 * SIZE], [0.75 * SIZE, 0.3 * SIZE]], [1, 0])
+    assert iou(saved(page), masks[scores.argmax()]) > 0.99
+
+
+def test_a_drag_draws_a_box(page: Page, answer: Any) -> None:
+    box = area(page)
+    corners = [(0.65, 0.75), (0.25, 0.35)]  # from the bottom right
+    (x0, y0), (x1, y1) = (
+        (box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners
+    )
+    page.mouse.move(x0, y0)
+    page.mouse.down()
+    page.mouse.move((x0 + x1) / 2, y0)
+    page.mouse.move(x1, y1)
+    page.mouse.up()
+    wait(page)
+    masks, scores, _ = answer([[0.25 * SIZE, 0.35 * SIZE], [0.65 * SIZE, 0.75 * SIZE]], [2, 3])
+    assert iou(saved(page), masks[scores.argmax()]) > 0.99
+
+
+def test_a_refinement_starts_from_the_mask_that_was_shown(page: Page, answer: Any) -> None:
+    click(page, 0.42, 0.55)
+    page.get_by_role("radio", name="2:").check()
+    page.locator("#refine").check()
+    click(page, 0.55, 0.6)
+    first, second = [0.42 * SIZE, 0.55 * SIZE], [0.55 * SIZE, 0.6 * SIZE]
+    _, _, logits = answer([first], [1])
+    masks, scores, _ = answer([first, second], [1, 1], logits[1])
+    without, _, _ = answer([first, second], [1, 1])
+    best = scores.argmax()
+    assert iou(without[best], masks[best]) < 0.99  # else this would show nothing
+    assert iou(saved(page), masks[best]) > 0.99
+
+
+def test_another_of_the_three_masks_can_be_chosen(page: Page, answer: Any) -> None:
+    click(page, 0.42, 0.55)
+    masks, scores, _ = answer([[0.42 * SIZE, 0.55 * SIZE]], [1])
+    for index in range(3):
+        page.get_by_role("radio", name=f"{index + 1}:").check()
+        assert shown(page) == (index, pytest.approx(scores[index], abs=2e-3))
+        assert iou(saved(page), masks[index]) > 0.99
+
+
+def test_undo_goes_back_one_prompt_at_a_time(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    one = saved(page)
+    click(page, 0.8, 0.2)
+    assert iou(saved(page), one) < 0.999
+    undo = page.get_by_role("button", name="Undo")
+    undo.click()
+    wait(page)
+    assert iou(saved(page), one) == 1
+    undo.click()
+    expect(undo).to_be_disabled()
+    expect(page.get_by_role("button", name="Save mask")).to_be_disabled()
+
+
+def test_the_keyboard_alone_places_points_and_boxes(page: Page, answer: Any) -> None:
+    page.locator("#overlay").focus()
+    for _ in range(2):
+        page.keyboard.press("Shift+ArrowLeft")
+    page.keyboard.press("Enter")
+    wait(page)
+    masks, scores, _ = answer([[0.4 * SIZE, 0.5 * SIZE]], [1])
+    assert iou(saved(page), masks[scores.argmax()]) > 0.999
+
+    page.locator("#overlay").focus()
+    page.keyboard.press("Escape")
+    page.keyboard.press("x")
+    page.keyboard.press("Enter")
+    for key in ("Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowDown"):
+        page.keyboard.press(key)
+    page.keyboard.press("Enter")
+    wait(page)
+    masks, scores, _ = answer([[0.4 * SIZE, 0.5 * SIZE], [0.5 * SIZE, 0.55 * SIZE]], [2, 3])
+    assert iou(saved(page), masks[scores.argmax()]) > 0.999
+
+    page.locator("#overlay").focus()
+    page.keyboard.press("Backspace")
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+
+
+def test_every_control_has_a_name_that_a_screen_reader_can_say(page: Page) -> None:
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll('button, input, select, canvas, progress')]
+          .filter((element) => element.ariaHidden !== 'true')
+          .filter((element) => !element.ariaLabel && !element.innerText?.trim()
+            && !element.labels?.length)
+          .map((element) => element.outerHTML)"""
+    )
+    assert nameless == []
+    expect(page.get_by_role("status")).to_be_visible()
+
+
+def test_loading_shows_how_much_of_the_files_has_come(page: Page, demo: Project) -> None:
+    sizes = [
+        (demo.root / f"public/demo/{part}.onnx").stat().st_size for part in ("encoder", "decoder")
+    ]
+    total = f"{sum(sizes) / 2**20:.1f} MiB"
+    phases = page.evaluate("window.phases")
+    loading = [phase for phase in phases if phase.startswith("Loading")]
+    assert len(loading) > 5
+    assert loading[-1] == f"Loading {total} of {total}"
+    assert phases.index("Encoding the image…") > phases.index("Creating the sessions…")
+
+
+def test_a_dropped_image_is_opened_at_its_own_shape(
+    chromium: Browser, address: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (300, 150), "teal").save(tmp_path / "wide.png")
+    page = chromium.new_page()
+    page.goto(address)
+    page.evaluate(
+        """async (bytes) => {
+          const transfer = new DataTransfer()
+          transfer.items.add(new File([new Uint8Array(bytes)], 'wide.png', { type: 'image/png' }))
+          document.querySelector('#stage').dispatchEvent(
+            new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }))
+        }""",
+        list((tmp_path / "wide.png").read_bytes()),
+    )
+    expect(page.locator("#overlay")).to_be_visible()
+    box = area(page)
+    assert box["width"] / box["height"] == pytest.approx(2, rel=0.02)
+    page.close()
+
+
+def test_the_sample_needs_no_file(chromium: Browser, address: str) -> None:
+    page = chromium.new_page()
+    page.goto(address)
+    page.get_by_role("button", name="Sample").click()
+    expect(page.locator("#overlay")).to_be_visible()
+    page.close()
+
+
+def test_a_file_that_is_no_image_is_named(chromium: Browser, address: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    page = chromium.new_page()
+    page.goto(address)
+    page.locator("#file").set_input_files(tmp_path / "notes.png")
+    expect(page.get_by_role("alert")).to_contain_text("notes.png is not an image")
+    page.close()
+
+
+def test_a_browser_without_webgpu_is_told_and_uses_wasm(page: Page) -> None:
+    expect(page.locator("#webgpu")).to_contain_text("This browser has no WebGPU")
+    assert page.locator("#provider").input_value() == "wasm"
+    assert page.locator("#provider option[value=webgpu]").is_disabled()
+
+
+def test_a_model_is_fetched_once_and_again_when_its_hash_changes(
+    chromium: Browser, demo: Project, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(demo.root / "public/demo", folder)
+    app = server.application(
+        {
+            "/models/mine": folder,
+            "/onnxruntime-web": browser.RUNTIME / "dist",
+            "/": browser.PAGE,
+        },
+        {"/models.json": lambda: ["mine"]},
+    )
+    with server.serving(app) as address:
+        context = chromium.new_context()
+        fetched: list[str] = []
+
+        def visit() -> list[str]:
+            fetched.clear()
+            page = context.new_page()
+            page.on("request", lambda request: fetched.append(request.url.split("/")[-1]))
+            page.goto(address)
+            expect(page.locator("#status")).to_contain_text("is ready", timeout=60_000)
+            page.close()
+            return [name for name in fetched if name.endswith(".onnx")]
+
+        assert visit() == ["encoder.onnx", "decoder.onnx"]
+        assert visit() == []
+        # Another file of the same size under the same name, and a manifest that says so.
+        changed = (folder / "decoder.onnx").read_bytes().replace(b"pytorch", b"PyTorch", 1)
+        (folder / "decoder.onnx").write_bytes(changed)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["files"]["decoder.onnx"]["size"] == len(changed)
+        manifest["files"]["decoder.onnx"]["sha256"] = hashlib.sha256(changed).hexdigest()
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        assert visit() == ["decoder.onnx"]
+        context.close()
+
+
+def test_a_file_that_is_not_what_the_manifest_says_is_refused(
+    chromium: Browser, demo: Project, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(demo.root / "public/demo", folder)
+    (folder / "encoder.onnx").write_text("<!doctype html><title>the application</title>")
+    app = server.application(
+        {"/models/mine": folder, "/": browser.PAGE}, {"/models.json": lambda: ["mine"]}
+    )
+    with server.serving(app) as address:
+        page = chromium.new_page()
+        page.goto(address)
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("mine cannot be used")
+        expect(alert).to_contain_text("encoder.onnx: found an HTML page, expected an ONNX file")
+        (folder / "encoder.onnx").write_bytes(b"half")
+        page.reload()
+        expect(alert).to_contain_text("encoder.onnx: found 4 bytes, the manifest says")
+        (folder / "encoder.onnx").unlink()
+        page.reload()
+        expect(alert).to_contain_text("encoder.onnx: HTTP 404")
+        page.close()
+
+
+def test_without_a_deployed_model_the_page_says_what_to_run(chromium: Browser) -> None:
+    with server.serving(server.application({"/": browser.PAGE}, {"/models.json": list})) as address:
+        page = chromium.new_page()
+        page.goto(address)
+        expect(page.get_by_role("alert")).to_contain_text("uv run doit demo")
+        page.close()

@@ -1,0 +1,52 @@
+// The page's side of worker.js.
+
+/** A model in a worker of its own: closing it stops whatever runs and gives its memory back. */
+export class Model {
+  /**
+   * @param {import('./model.js').Manifest} manifest
+   * @param {(phase: string, done?: number, total?: number) => void} onProgress done and total
+   *   in bytes
+   */
+  constructor(manifest, onProgress) {
+    this.manifest = manifest
+    /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void }>} */
+    this.waiting = new Map()
+    this.calls = 0
+    this.worker = new Worker('worker.js', { type: 'module' })
+    this.worker.onmessage = ({ data: { id, progress, result, error } }) => {
+      if (progress) {
+        onProgress(progress.phase, progress.done, progress.total)
+        return
+      }
+      const call = this.waiting.get(id)
+      this.waiting.delete(id)
+      if (error === undefined) call?.resolve(result)
+      else call?.reject(new Error(error))
+    }
+    this.worker.onerror = (event) => {
+      for (const { reject } of this.waiting.values()) reject(new Error(event.message))
+    }
+  }
+
+  /** Whether nothing is being done. */
+  get idle() {
+    return this.waiting.size === 0
+  }
+
+  /**
+   * @param {string} call one of worker.js's calls
+   * @param {object} args
+   * @returns {Promise<any>}
+   */
+  call(call, args) {
+    const id = this.calls++
+    return new Promise((resolve, reject) => {
+      this.waiting.set(id, { resolve, reject })
+      this.worker.postMessage({ id, call, args })
+    })
+  }
+
+  close() {
+    this.worker.terminate()
+  }
+}

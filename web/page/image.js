@@ -1,0 +1,33 @@
+// Decodes images and scales them on a canvas.
+
+/** @typedef {import('./preprocessing.js').Placement} Placement */
+
+/**
+ * @param {string} url of an image, an object URL too
+ * @returns {Promise<HTMLImageElement>} decoded, turned as its EXIF data says
+ */
+export async function loadImage(url) {
+  const image = new Image()
+  image.src = url
+  await image.decode()
+  return image
+}
+
+/**
+ * The image's pixels at the size it has in the encoder's input; transparent ones on white.
+ *
+ * @param {HTMLImageElement} image
+ * @param {Placement} place
+ * @returns {Uint8ClampedArray} RGBA
+ */
+export function scaledPixels(image, { scaledWidth, scaledHeight }) {
+  const canvas = new OffscreenCanvas(scaledWidth, scaledHeight)
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (
+    canvas.getContext('2d', { willReadFrequently: true })
+  )
+  context.fillStyle = 'white'
+  context.fillRect(0, 0, scaledWidth, scaledHeight)
+  context.imageSmoothingQuality = 'high'
+  context.drawImage(image, 0, 0, scaledWidth, scaledHeight)
+  return context.getImageData(0, 0, scaledWidth, scaledHeight).data
+}

@@ -1,0 +1,195 @@
+// Loads a model's files with onnxruntime-web and runs them, as manifest.json describes them.
+
+import { imageTensor, promptTensors } from './preprocessing.js'
+
+/** @typedef {import('onnxruntime-web')} Runtime */
+/** @typedef {import('onnxruntime-web').InferenceSession} Session */
+/** @typedef {import('./preprocessing.js').Placement} Placement */
+/** @typedef {import('./preprocessing.js').Prompt} Prompt */
+/** @typedef {'wasm' | 'webgpu'} Provider an execution provider of onnxruntime-web */
+/** @typedef {{ data: Float32Array, dims: readonly number[] }} Values */
+/** @typedef {Record<string, Values>} Features the encoder's outputs, by name */
+/** @typedef {{ name: string, dtype: string, shape: (number | string)[] }} TensorInfo */
+/** @typedef {{ file: string, inputs: TensorInfo[], outputs: TensorInfo[] }} Part */
+/**
+ * @typedef {object} Manifest
+ * @property {Record<string, { size: number, sha256: string }>} files
+ * @property {Part} encoder
+ * @property {Part} decoder
+ * @property {import('./preprocessing.js').Preprocessing} preprocessing
+ */
+
+const BUNDLES = { wasm: 'ort.wasm.min.mjs', webgpu: 'ort.webgpu.min.mjs' }
+
+/**
+ * onnxruntime-web for a provider.
+ *
+ * @param {Provider} provider
+ * @param {number} threads of WASM; more than one needs a cross-origin isolated page
+ * @returns {Promise<Runtime>}
+ */
+export async function runtime(provider, threads) {
+  /** @type {Runtime} */
+  const ort = await import(`/onnxruntime-web/${BUNDLES[provider]}`)
+  ort.env.wasm.numThreads = threads
+  ort.env.logLevel = 'error'
+  return ort
+}
+
+/** @returns {number} as many threads as help: onnxruntime-web itself takes at most 4 */
+export function threadsHere() {
+  return globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1
+}
+
+/**
+ * What WebGPU runs on here, or null where there is none.
+ *
+ * @returns {Promise<{ name: string, software: boolean } | null>}
+ */
+export async function adapter() {
+  /** @type {any} */
+  const found = await /** @type {any} */ (navigator).gpu?.requestAdapter()
+  if (!found) return null
+  const { vendor, architecture, description, isFallbackAdapter } = found.info
+  const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed'
+  return { name, software: Boolean(isFallbackAdapter) }
+}
+
+/**
+ * Fetch one model file, or take it from a cache whose keys hold the file's hash.
+ *
+ * @param {string} url
+ * @param {{ size: number, sha256: string }} expected as the manifest has it
+ * @param {(loaded: number) => void} onProgress bytes so far
+ * @param {Cache} [cache] where it is kept, an earlier version of it removed
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
+ */
+export async function fetchFile(url, { size, sha256 }, onProgress, cache) {
+  const key = `${url}?sha256=${sha256}`
+  const kept = await cache?.match(key)
+  if (kept) {
+    onProgress(size)
+    return new Uint8Array(await kept.arrayBuffer())
+  }
+  const response = await fetch(url)
+  if (!response.ok || !response.body) throw new Error(`${url}: HTTP ${response.status}`)
+  /** @type {Uint8Array<ArrayBuffer>[]} */
+  const chunks = []
+  let loaded = 0
+  const reader = response.body.getReader()
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    chunks.push(read.value)
+    loaded += read.value.length
+    onProgress(loaded)
+  }
+  const bytes = new Uint8Array(await new Blob(chunks).arrayBuffer())
+  // A server that answers anything it lacks with its own page would poison the cache.
+  if (bytes[0] === '<'.charCodeAt(0)) {
+    throw new Error(`${url}: found an HTML page, expected an ONNX file`)
+  }
+  if (bytes.length !== size) {
+    throw new Error(`${url}: found ${bytes.length} bytes, the manifest says ${size}`)
+  }
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
+  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('')
+  if (found !== sha256) throw new Error(`${url}: found sha256 ${found}, the manifest says ${sha256}`)
+  if (cache) {
+    for (const request of await cache.keys()) {
+      if (request.url.startsWith(new URL(`${url}?`, location.href).href)) await cache.delete(request)
+    }
+    await cache.put(key, new Response(bytes))
+  }
+  return bytes
+}
+
+/** @type {Promise<unknown>} */
+let creating = Promise.resolve()
+
+/**
+ * Create a session, after those that are being created: onnxruntime-web must not create two at
+ * once.
+ *
+ * @param {Runtime} ort
+ * @param {Uint8Array} file
+ * @param {Provider} provider
+ * @returns {Promise<Session>}
+ */
+export function createSession(ort, file, provider) {
+  const created = creating.then(() =>
+    ort.InferenceSession.create(file, { executionProviders: [provider] }),
+  )
+  creating = created.catch(() => {})
+  return created
+}
+
+/**
+ * Run the encoder.
+ *
+ * @param {Runtime} ort
+ * @param {Session} encoder
+ * @param {Manifest} manifest
+ * @param {Uint8ClampedArray} rgba the image at its scaled size
+ * @param {Placement} place
+ * @returns {Promise<Features>}
+ */
+export async function encode(ort, encoder, manifest, rgba, place) {
+  const input = manifest.encoder.inputs[0]
+  const pixels = imageTensor(rgba, place, manifest.preprocessing)
+  const image = new ort.Tensor('float32', pixels, /** @type {number[]} */ (input.shape))
+  return valuesOf(await encoder.run({ [input.name]: image }))
+}
+
+/**
+ * Run the decoder.
+ *
+ * @param {Runtime} ort
+ * @param {Session} decoder
+ * @param {Manifest} manifest
+ * @param {Features} features
+ * @param {Prompt} prompt
+ * @param {Placement} place
+ * @param {Float32Array | null} previous the logits of a mask to refine
+ * @returns {Promise<{ masks: Values, scores: Float32Array }>}
+ */
+export async function decode(ort, decoder, manifest, features, prompt, place, previous) {
+  const { coords, labels, count } = promptTensors(prompt, place, manifest.preprocessing)
+  const mask = /** @type {number[]} */ (
+    manifest.decoder.inputs.find(({ name }) => name === 'mask_input')?.shape
+  )
+  const blank = () => new Float32Array(mask.reduce((product, size) => product * size))
+  /** @type {Record<string, import('onnxruntime-web').Tensor>} */
+  const feeds = {
+    point_coords: new ort.Tensor('float32', coords, [1, count, 2]),
+    point_labels: new ort.Tensor('float32', labels, [1, count]),
+    mask_input: new ort.Tensor('float32', previous ?? blank(), mask),
+    has_mask_input: new ort.Tensor('float32', [previous ? 1 : 0], [1]),
+  }
+  for (const [name, { data, dims }] of Object.entries(features)) {
+    feeds[name] = new ort.Tensor('float32', data, dims)
+  }
+  const { masks, iou_predictions: scores } = valuesOf(await decoder.run(feeds))
+  return { masks, scores: scores.data }
+}
+
+/**
+ * @param {import('onnxruntime-web').InferenceSession.OnnxValueMapType} outputs
+ * @returns {Features}
+ */
+function valuesOf(outputs) {
+  return Object.fromEntries(
+    Object.entries(outputs).map(([name, value]) => {
+      const { data, dims } = /** @type {import('onnxruntime-web').TypedTensor<'float32'>} */ (value)
+      return [name, { data, dims }]
+    }),
+  )
+}
+
+/**
+ * The side of the encoder's square input.
+ *
+ * @param {Manifest} manifest
+ * @returns {number}
+ */
+export function inputSize(manifest) {
+  return Number(manifest.encoder.inputs[0].shape[2])
+}
