@@ -50,7 +50,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
     if model.source.path is not None and model.source.path.is_file():
         file_dep.append(str(model.source.path))  # a fine-tuning that saves again is seen
     if model.source.kind == "synthetic":
-        file_dep.append("tasks/sam2_model.py")
+        file_dep += ["tasks/sam2_model.py", *model.architecture_files]
     return {
         "name": model.name,
         "actions": [(obtain, [config, model])],
@@ -71,7 +71,7 @@ def identity(model: Model) -> dict[str, Any]:
     if model.sha256 is not None:
         return {"sha256": model.sha256}
     if model.source.kind == "synthetic":
-        return {"url": model.source.url, "model_type": model.model_type}
+        return {"url": model.source.url, "architecture": model.architecture}
     return {"url": model.source.url}
 
 
@@ -161,7 +161,7 @@ def _make_up(config: Configuration, model: Model, target: Path, verbose: bool) -
     log = config.build / "logs" / f"checkpoint-{model.name}.log"
     with scratch_folder(config.build / "tmp" / f"checkpoint-{model.name}") as scratch:
         arguments = {
-            "model_type": model.model_type,
+            "architecture": model.architecture,
             "seed": model.source.seed,
             "destination": str(scratch / "checkpoint.pt"),
         }

@@ -63,10 +63,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Model:
-    """One ``[models.<name>]`` table."""
+    """One ``[models.<name>]`` table.
+
+    The architecture is one of sam2's own (``model_type``) or a YAML file's (``config``).
+    """
 
     name: str
-    model_type: str
+    model_type: str | None
+    config: Path | None
     source: Source
     deploy: Path
     sha256: str | None = None
@@ -78,6 +82,16 @@ class Model:
     browser: Switch = "auto"
     license: str | None = None
     origin: str | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The name of sam2's own, or the path of the YAML file."""
+        return str(self.config or self.model_type)
+
+    @property
+    def architecture_files(self) -> list[str]:
+        """The files that what is built from the architecture depends on."""
+        return [str(self.config)] if self.config else []
 
 
 @dataclass(frozen=True)
@@ -140,7 +154,16 @@ def load(path: str | Path, deploy: str | None = None) -> Configuration:
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
-    return parse(tables, path, deploy)
+    config = parse(tables, path, deploy)
+    missing = [model for model in config.models if model.config and not model.config.is_file()]
+    if missing:
+        lines = "\n".join(
+            f"  [models.{model.name}] config: found {str(model.config)!r}, where there is no file; "
+            "allowed: a YAML file, relative to the project"
+            for model in missing
+        )
+        raise ConfigurationError(f"{path} has mistakes:\n{lines}")
+    return config
 
 
 def check_variables(given: Iterable[str], known: Sequence[str]) -> None:
@@ -211,6 +234,7 @@ Check = Callable[[Any], Any]
 
 _MODEL_KEYS = {
     "model_type",
+    "config",
     "url",
     "sha256",
     "size",
@@ -236,7 +260,16 @@ def _model(name: str, table: _Table, deploy_root: Path, enabled: Switch) -> Mode
     before = len(table.mistakes)
     if not PLAIN_NAME.fullmatch(name):
         table.mistake("name", name, _PLAIN_NAME_RULE)
-    model_type = table.take("model_type", _one_of(ARCHITECTURES))
+    model_type = table.take("model_type", _one_of(ARCHITECTURES), None)
+    config = table.take("config", _text, None)
+    if ("model_type" in table.values) == ("config" in table.values):
+        found = "both" if "config" in table.values else "neither"
+        table.mistake(
+            "model_type or config",
+            found,
+            f"one of them: model_type, an architecture of sam2 ({', '.join(ARCHITECTURES)}), or "
+            "config, the path of a YAML file",
+        )
     source = table.take("url", _source)
     folder = table.take("folder", _plain_name, model_type or name)
     model_deploy = Path(table.take("deploy", _text, deploy_root))
@@ -262,6 +295,7 @@ def _model(name: str, table: _Table, deploy_root: Path, enabled: Switch) -> Mode
     return Model(
         name=name,
         model_type=model_type,
+        config=Path(config) if config else None,
         source=source,
         deploy=model_deploy / folder,
         sha256=sha256,

@@ -128,6 +128,7 @@ def manifest(
         "schema_version": SCHEMA_VERSION,
         "model": model.name,
         "model_type": model.model_type,
+        "config": str(model.config) if model.config else None,
         "checkpoint": {
             "url": model.source.url,
             "sha256": record.sha256,

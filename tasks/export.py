@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from doit.task import Task
 
 PACKAGES = ("torch", "torchvision", "sam2", "samexporter", "onnx")
-SOURCES = ("tasks/export.py", "tasks/patches.py", "tasks/sam2_model.py", "tasks/contract.py")
+SOURCES = tuple(
+    f"tasks/{name}.py" for name in ("export", "patches", "sam2_model", "architecture", "contract")
+)
 
 
 class Graphs(NamedTuple):
@@ -50,7 +52,11 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
     return {
         "name": model.name,
         "actions": [(export, [config, model])],
-        "file_dep": [str(checkpoint.path(config, model)), *SOURCES],
+        "file_dep": [
+            str(checkpoint.path(config, model)),
+            *model.architecture_files,
+            *SOURCES,
+        ],
         "targets": [str(path) for path in graphs(config, model)],
         "uptodate": [Trace({**options(model), **versions(*PACKAGES)})],
         "clean": True,
@@ -61,7 +67,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
 def options(model: Model) -> dict[str, Any]:
     """What of the configuration shapes the graphs."""
     return {
-        "model_type": model.model_type,
+        "architecture": model.architecture,
         "opset": model.opset,
         "masks": model.masks,
         "attention": model.attention,
@@ -100,7 +106,7 @@ def peak(result: dict[str, Any]) -> str:
 
 
 def write_graphs(
-    model_type: str,
+    architecture: str,
     checkpoint: str,
     opset: int,
     masks: MaskChoice,
@@ -119,7 +125,7 @@ def write_graphs(
     from tasks import sam2_model
     from tasks.patches import patched_decoder, patched_encoder
 
-    model = sam2_model.load(model_type, checkpoint)
+    model = sam2_model.load(architecture, checkpoint)
     shapes = sam2_model.contract_of(model, masks)
     encoder_module = SAM2ImageEncoder(model).eval()
     decoder_module = SAM2ImageDecoder(model, multimask_output=masks != "single").eval()

@@ -19,26 +19,34 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 
-def build(model_type: str) -> SAM2Base:
-    """sam2's model in evaluation mode on the CPU, with the weights it was initialized with."""
-    return build_sam2(ARCHITECTURES[model_type], ckpt_path=None, device="cpu")
+def build(architecture: str) -> SAM2Base:
+    """sam2's model in evaluation mode on the CPU, with the weights it was initialized with.
+
+    :param architecture: one of sam2's own, or the path of a YAML file.
+    :raises StageError: when the file describes no model that can be exported.
+    """
+    if architecture in ARCHITECTURES:
+        return build_sam2(ARCHITECTURES[architecture], ckpt_path=None, device="cpu")
+    from tasks import architecture as custom
+
+    return custom.build(architecture)
 
 
-def load(model_type: str, checkpoint: str | Path) -> SAM2Base:
+def load(architecture: str, checkpoint: str | Path) -> SAM2Base:
     """sam2's model with the weights of a checkpoint in the published format.
 
     :param checkpoint: a torch file holding ``{"model": state_dict}``.
     :raises StageError: when the file is no such checkpoint, or fits another architecture.
     """
     weights = read(checkpoint)
-    model = build(model_type)
+    model = build(architecture)
     own = model.state_dict()
     complaint = misfit(
         {name: tuple(tensor.shape) for name, tensor in own.items()},
         {name: tuple(tensor.shape) for name, tensor in weights.items()},
     )
     if complaint:
-        raise StageError(f"{checkpoint} does not fit {model_type}: {complaint}")
+        raise StageError(f"{checkpoint} does not fit {architecture}: {complaint}")
     model.load_state_dict(weights)
     return model
 
@@ -105,7 +113,7 @@ def _some(names: Iterable[str], limit: int = 4) -> str:
     return ", ".join(names[:limit]) + more
 
 
-def make_synthetic(model_type: str, seed: int, destination: str) -> dict[str, int]:
+def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, int]:
     """Write a checkpoint of random weights in the published format.
 
     A new model has many parameters that are all zero (positional embeddings and biases), behind
@@ -114,7 +122,7 @@ def make_synthetic(model_type: str, seed: int, destination: str) -> dict[str, in
     :returns: ``parameters``, how many numbers were written.
     """
     torch.manual_seed(seed)
-    weights = build(model_type).state_dict()
+    weights = build(architecture).state_dict()
     noise = torch.Generator().manual_seed(seed)
     for tensor in weights.values():
         tensor.add_(torch.randn(tensor.shape, generator=noise), alpha=0.02)

@@ -73,13 +73,14 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
         "file_dep": [
             str(checkpoint.path(config, model)),
             *map(str, simplify.graphs(config, model)),
+            *model.architecture_files,
             *SOURCES,
         ],
         "targets": [str(report_path(config, model))],
         "uptodate": [
             Trace(
                 {
-                    "model_type": model.model_type,
+                    "architecture": model.architecture,
                     "masks": model.masks,
                     **asdict(config.tolerances),
                     **versions(*PACKAGES),
@@ -100,7 +101,7 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     graphs = simplify.graphs(config, model)
     log = config.build / "logs" / f"verify-{model.name}.log"
     arguments = {
-        "model_type": model.model_type,
+        "architecture": model.architecture,
         "masks": model.masks,
         "checkpoint": str(checkpoint.path(config, model)),
         "encoder": str(graphs.encoder),
@@ -111,7 +112,7 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     broken = result.pop("violations")
     failures = broken + beyond_tolerance(result["figures"], config.tolerances)
     report = {
-        "model_type": model.model_type,
+        "architecture": model.architecture,
         "passed": not failures,
         "failures": failures,
         "tolerances": asdict(config.tolerances),
@@ -175,7 +176,7 @@ def beyond_tolerance(
 
 
 def measure(
-    model_type: str, masks: MaskChoice, checkpoint: str, encoder: str, decoder: str
+    architecture: str, masks: MaskChoice, checkpoint: str, encoder: str, decoder: str
 ) -> dict[str, Any]:
     """Compare both graphs with PyTorch (runs in a child process).
 
@@ -191,7 +192,7 @@ def measure(
     for path in (encoder, decoder):
         onnx.checker.check_model(path, full_check=True)
     tensors = {"encoder": tensors_of(encoder), "decoder": tensors_of(decoder)}
-    model = sam2_model.load(model_type, checkpoint)
+    model = sam2_model.load(architecture, checkpoint)
     broken = _contract_violations(sam2_model.contract_of(model, masks), tensors)
     image = natural_image(model.image_size)
     expected = _reference(model, image, masks)
@@ -289,6 +290,8 @@ def _reference(model: SAM2Base, image: NDArray[np.uint8], choice: MaskChoice) ->
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
+    grid = model.image_size // model.backbone_stride
+    predictor._bb_feat_sizes = [(grid * scale, grid * scale) for scale in (4, 2, 1)]
     predictor.set_image(image)
     features = {
         "high_res_feats_0": predictor._features["high_res_feats"][0].numpy(),

@@ -107,7 +107,12 @@ def test_a_mistake_is_named_with_its_table_key_value_and_what_is_allowed(
 def test_all_mistakes_are_named_at_once_with_the_file() -> None:
     message = mistakes('[build]\ndirr = "x"\n[verify]\nmask_tolerance = -1\n[models.x]\nurl = 3\n')
     assert message.startswith("models.toml has mistakes:")
-    for part in ("[build] dirr", "[verify] mask_tolerance", "[models.x] url", "model_type: found"):
+    for part in (
+        "[build] dirr",
+        "[verify] mask_tolerance",
+        "[models.x] url",
+        "model_type or config: found",
+    ):
         assert part in message
 
 
@@ -121,6 +126,31 @@ def test_two_models_with_one_folder_are_refused() -> None:
     message = mistakes(TINY + TINY.replace("tiny]", "other]"))
     assert "[models.other] folder: found public/onnx-models/sam/sam2_hiera_tiny" in message
     assert "where [models.tiny] deploys" in message
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [("", "neither"), ('model_type = "sam2_hiera_tiny"\nconfig = "my.yaml"\n', "both")],
+)
+def test_an_architecture_is_sam2s_own_or_a_yaml_file(lines: str, found: str) -> None:
+    message = mistakes(f'[models.x]\nurl = "synthetic:"\n{lines}')
+    assert f"[models.x] model_type or config: found '{found}'; allowed: one of them" in message
+
+
+def test_a_custom_architecture_deploys_under_the_models_name() -> None:
+    (model,) = configuration('[models.mine]\nurl = "x.pt"\nconfig = "my.yaml"\n').models
+    assert (model.architecture, str(model.deploy)) == ("my.yaml", "public/onnx-models/sam/mine")
+
+
+def test_a_yaml_file_that_is_not_there_is_named_when_the_configuration_is_read(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[models.mine]\nurl = "x.pt"\nconfig = "none.yaml"\n')
+    with pytest.raises(
+        ConfigurationError, match=r"\[models.mine\] config: found 'none.yaml', where"
+    ):
+        load(file)
 
 
 def test_names_that_differ_in_case_only_are_refused() -> None:

@@ -136,7 +136,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(built: Project, tmp_path: Path
     child.run(
         "tasks.export:write_graphs",
         {
-            "model_type": "sam2_hiera_tiny",
+            "architecture": "sam2_hiera_tiny",
             "checkpoint": str(built.root / "build/checkpoints/tiny.pt"),
             "opset": 20,
             "masks": "multi",

@@ -20,8 +20,8 @@ def digest(*parts: object) -> bytes:
     return hashlib.sha256(repr(parts).encode()).hexdigest().encode()
 
 
-def make_synthetic(model_type, seed, destination):
-    Path(destination).write_bytes(digest(model_type, seed) * 1000)
+def make_synthetic(architecture, seed, destination):
+    Path(destination).write_bytes(digest(architecture, seed) * 1000)
     return {"parameters": 1}
 
 
@@ -41,7 +41,7 @@ def fold(pairs):
     return {"nodes": [[2, 1], [2, 1]]}
 
 
-def measure(model_type, masks, checkpoint, encoder, decoder):
+def measure(architecture, masks, checkpoint, encoder, decoder):
     difference = 1.0 if os.environ.get("CHEAP_DIFFERENCE") else 0.0
     return {
         "violations": [],

@@ -174,7 +174,8 @@ function describe(manifest) {
   const total = sizes.reduce((sum, size) => sum + size, 0)
   const trained = manifest.checkpoint?.synthetic ? 'random weights: masks mean nothing' : ''
   const proof = manifest.browser ? `proven in ${manifest.browser.browser}` : 'proven in no browser'
-  return [manifest.model_type, mebibytes(total), trained, proof].filter(Boolean).join(' · ')
+  const architecture = manifest.model_type ?? manifest.config
+  return [architecture, mebibytes(total), trained, proof].filter(Boolean).join(' · ')
 }
 
 // The image.
