@@ -74,7 +74,8 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
             self._print(f"Stopped: {error}")
         for note in self._notes:
             self._print(note)
-        if not self._ran and not self.failures and not self.runtime_errors and self._fresh:
+        idle = not (self._ran or self._started or self.failures or self.runtime_errors)
+        if idle and self._fresh:
             self._print(f"Up to date: {self._fresh} stages, nothing to do.")
         elif self.failures:
             sys.stderr.flush()

@@ -24,7 +24,7 @@ class Serve(DoitCmdBase):  # type: ignore[misc]
     """Serves the page until Ctrl-C; builds may run beside it (an entry point names it)."""
 
     doc_purpose = "try the deployed models by hand, on a page in the browser"
-    doc_usage = ""
+    doc_usage = "[OPTIONS]"
     doc_description = "Serves on 127.0.0.1 until Ctrl-C. What is built meanwhile needs a reload."
     cmd_options = (
         {

@@ -384,6 +384,16 @@ def test_ctrl_c_ends_with_a_sentence_and_keeps_finished_stages(
     assert "checkpoint:tiny" not in succeeded(build.build())
 
 
+def test_ctrl_c_in_the_first_stage_that_runs_does_not_claim_that_all_is_done(
+    build: Build, tmp_path: Path
+) -> None:
+    assert build.build("simplify").status == 0
+    process = hanging(build, "measure", tmp_path / "fifo")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert "nothing to do" not in output
+
+
 def test_a_write_that_fails_leaves_no_half_file_and_no_lost_stage(build: Build) -> None:
     # A limit on file size makes the kernel refuse a write in its middle, as a full disk does.
     limit = ["prlimit", "--fsize=90000"]
