@@ -65,7 +65,9 @@ class Source:
 class Model:
     """One ``[models.<name>]`` table.
 
-    The architecture is one of sam2's own (``model_type``) or a YAML file's (``config``).
+    The architecture is one of sam2's own (``model_type``) or a YAML file's (``config``). ``truth``
+    is a ``module:function`` that draws images whose masks are known, on which one click must
+    reach a mean IoU of ``truth_iou``.
     """
 
     name: str
@@ -80,6 +82,8 @@ class Model:
     masks: MaskChoice = "multi"
     attention: AttentionKind = "plain"
     browser: Switch = "auto"
+    truth: str | None = None
+    truth_iou: float = 0.5
     license: str | None = None
     origin: str | None = None
 
@@ -92,6 +96,11 @@ class Model:
     def architecture_files(self) -> list[str]:
         """The files that what is built from the architecture depends on."""
         return [str(self.config)] if self.config else []
+
+    @property
+    def truth_files(self) -> list[str]:
+        """The file that draws images with known masks."""
+        return [self.truth.split(":")[0].replace(".", "/") + ".py"] if self.truth else []
 
 
 @dataclass(frozen=True)
@@ -155,14 +164,19 @@ def load(path: str | Path, deploy: str | None = None) -> Configuration:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
     config = parse(tables, path, deploy)
-    missing = [model for model in config.models if model.config and not model.config.is_file()]
-    if missing:
-        lines = "\n".join(
-            f"  [models.{model.name}] config: found {str(model.config)!r}, where there is no file; "
-            "allowed: a YAML file, relative to the project"
-            for model in missing
+    missing = [
+        f"  [models.{model.name}] {key}: found {found!r}, but there is no file {file}; "
+        "allowed: a file of the project"
+        for model in config.models
+        for key, found, files in (
+            ("config", str(model.config), model.architecture_files),
+            ("truth", model.truth, model.truth_files),
         )
-        raise ConfigurationError(f"{path} has mistakes:\n{lines}")
+        for file in files
+        if not Path(file).is_file()
+    ]
+    if missing:
+        raise ConfigurationError("\n".join([f"{path} has mistakes:", *missing]))
     return config
 
 
@@ -245,6 +259,8 @@ _MODEL_KEYS = {
     "masks",
     "attention",
     "browser",
+    "truth",
+    "truth_iou",
     "license",
     "origin",
 }
@@ -287,6 +303,8 @@ def _model(name: str, table: _Table, deploy_root: Path, enabled: Switch) -> Mode
             "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
             "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
         )
+    truth = table.take("truth", _function, None)
+    truth_iou = table.take("truth_iou", _share, Model.truth_iou)
     license_name = table.take("license", _text, None)
     origin = table.take("origin", _text, None)
     table.finish(_MODEL_KEYS)
@@ -305,6 +323,8 @@ def _model(name: str, table: _Table, deploy_root: Path, enabled: Switch) -> Mode
         masks=masks,
         attention=attention,
         browser=browser,
+        truth=truth,
+        truth_iou=truth_iou,
         license=license_name,
         origin=origin,
     )
@@ -419,6 +439,12 @@ def _sha256(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
         raise ValueError("64 hexadecimal digits, as `sha256sum` prints them")
     return value.lower()
+
+
+def _function(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z_][\w.]*:[a-z_]\w*", value):
+        raise ValueError("module:function, of a module in the project")
+    return value
 
 
 def _plain_name(value: Any) -> str:

@@ -144,6 +144,7 @@ def manifest(
             "against": "SAM2ImagePredictor (PyTorch), onnxruntime on CPU",
             "tolerances": report["tolerances"],
             **report["figures"],
+            **({"truth": report["truth"]} if report["truth"] else {}),
         },
         "browser": proof and browser.proven(proof),
     }

@@ -33,6 +33,12 @@ PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "sam2", "numpy")
 SOURCES = ("tasks/verify.py", "tasks/sam2_model.py", "tasks/contract.py")
 
 
+# Of images with known masks: a few.
+TRUTH_SEEDS = range(8)
+TRUTH_OBJECTS = 4
+ONE_CLICK = "1 click"
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What a person could give: points, a box, a previous mask. Coordinates are 0 to 1."""
@@ -74,7 +80,9 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
             str(checkpoint.path(config, model)),
             *map(str, simplify.graphs(config, model)),
             *model.architecture_files,
+            *model.truth_files,
             *SOURCES,
+            *(["tasks/truth.py"] if model.truth else []),
         ],
         "targets": [str(report_path(config, model))],
         "uptodate": [
@@ -83,6 +91,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
                     "architecture": model.architecture,
                     "masks": model.masks,
                     **asdict(config.tolerances),
+                    **({"truth_iou": model.truth_iou} if model.truth else {}),
                     **versions(*PACKAGES),
                 }
             )
@@ -106,11 +115,13 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
         "checkpoint": str(checkpoint.path(config, model)),
         "encoder": str(graphs.encoder),
         "decoder": str(graphs.decoder),
+        "truth": model.truth,
     }
     result = child.run("tasks.verify:measure", arguments, log, task.verbosity == 2)
     memory = result.pop("peak_memory")
     broken = result.pop("violations")
     failures = broken + beyond_tolerance(result["figures"], config.tolerances)
+    failures += below_truth(result["truth"], model.truth_iou)
     report = {
         "architecture": model.architecture,
         "passed": not failures,
@@ -131,6 +142,8 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
         f"equals PyTorch: encoder {worst['encoder']:.1g} of largest, masks {worst['masks']:.1g} "
         f"logits, scores {worst['scores']:.1g}, {len(PROMPTS)} prompts"
     )
+    if result["truth"]:
+        summary += f"; IoU with the truth from one click {result['truth']['iou'][ONE_CLICK]:.3f}"
     return {"summary": summary + peak({"peak_memory": memory}), "peak_memory": memory}
 
 
@@ -149,6 +162,14 @@ def worst_figures(figures: Figures) -> dict[str, float]:
 
 def _worst(values: Iterable[float | None]) -> float:
     return max(math.inf if value is None else value for value in values)
+
+
+def below_truth(found: Mapping[str, Any] | None, least: float) -> list[str]:
+    """A sentence when one click segments too badly; None is a model whose truth is unknown."""
+    if found is None or found["iou"][ONE_CLICK] >= least:
+        return []
+    iou = found["iou"][ONE_CLICK]
+    return [f"IoU with the true masks from one click: {iou:.3f}, truth_iou asks for {least:g}"]
 
 
 def beyond_tolerance(
@@ -176,18 +197,25 @@ def beyond_tolerance(
 
 
 def measure(
-    architecture: str, masks: MaskChoice, checkpoint: str, encoder: str, decoder: str
+    architecture: str,
+    masks: MaskChoice,
+    checkpoint: str,
+    encoder: str,
+    decoder: str,
+    truth: str | None = None,
 ) -> dict[str, Any]:
     """Compare both graphs with PyTorch (runs in a child process).
 
     :returns: ``violations`` of the contract, the ``tensors`` found and ``figures``: for each
         encoder output the largest difference relative to its largest magnitude, for each
         prompt the largest difference of mask logits and of scores. Figures have two
-        significant digits: more would change from machine to machine.
+        significant digits: more would change from machine to machine. ``truth`` is what
+        `truth.measure` finds with the images that the function of that name draws, or None.
     """
     import onnx
 
     from tasks import sam2_model
+    from tasks import truth as known_masks
 
     for path in (encoder, decoder):
         onnx.checker.check_model(path, full_check=True)
@@ -202,6 +230,10 @@ def measure(
         "violations": broken,
         "tensors": as_json(tensors),
         "figures": differences(found, expected),
+        "truth": truth
+        and known_masks.measure(
+            encoder, decoder, known_masks.load(truth), TRUTH_SEEDS, TRUTH_OBJECTS
+        ),
     }
 
 

@@ -35,7 +35,9 @@ class Project:
         self.root = root
         root.mkdir(parents=True)
         shutil.copy(ROOT / "dodo.py", root)
-        shutil.copytree(ROOT / "tasks", root / "tasks", ignore=shutil.ignore_patterns("__pyc*"))
+        for folder in ("tasks", "demo"):
+            ignored = shutil.ignore_patterns("__pyc*")
+            shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
         if cheap:
             shutil.copy(ROOT / "tests/fakes/cheap_dodo.py", root)
         self.dodo = "cheap_dodo.py" if cheap else "dodo.py"

@@ -11,10 +11,12 @@ import pytest
 import torch
 from project import ROOT, Project
 
-from tasks import architecture, sam2_model
+from demo.scenes import scene
+from tasks import architecture, sam2_model, truth
 from tasks.child import StageError
 
 NARROW = ROOT / "tests/narrow.yaml"
+PARTS = ("encoder", "decoder")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def test_every_shape_follows_from_the_files_input_size_and_widths(built: Project
     assert (content["model_type"], content["config"]) == (None, "narrow.yaml")
     shapes = {
         tensor["name"]: tensor["shape"]
-        for part in ("encoder", "decoder")
+        for part in PARTS
         for kind in ("inputs", "outputs")
         for tensor in content[part][kind]
     }
@@ -73,11 +75,19 @@ def test_its_encoder_is_folded_like_the_rest(built: Project) -> None:
     assert not operators & {"Shape", "Range", "Mod", "If", "Loop", "Tile", "Resize"}
 
 
+def test_its_masks_can_be_compared_with_the_truth(built: Project) -> None:
+    graphs = [str(built.root / f"build/models/narrow/{part}.onnx") for part in PARTS]
+    found = truth.measure(*graphs, draw=scene, seeds=range(2), objects=2)
+    assert (found["images"], found["objects"]) == (2, 4)
+    assert set(found["iou"]) == {"1 click", "2 clicks", "3 clicks", "box"}
+    assert all(0 <= iou < 0.5 for iou in found["iou"].values())  # its weights are random
+
+
 def test_another_yaml_reruns_the_model_from_its_synthetic_checkpoint_on(built: Project) -> None:
     assert built.build().ran == set()
     file = built.root / "narrow.yaml"
     file.write_text(file.read_text().replace("stages: [1, 2, 3, 2]", "stages: [1, 1, 2, 1]"))
-    # One more block of global attention than there are blocks: the model has seven, not eight.
+    # Five blocks now, so that of global attention has another number.
     file.write_text(file.read_text().replace("global_att_blocks: [7]", "global_att_blocks: [4]"))
     outcome = built.build("simplify:narrow")
     assert outcome.status == 0, outcome.output

@@ -92,6 +92,7 @@ def test_every_kind_of_address_is_understood(url: str, source: Source) -> None:
         ('folder = "../up"', "[models.x] folder: found '../up'; allowed: letters, digits"),
         ('folder = "/abs"', "[models.x] folder: found '/abs'"),
         ('folder = ".."', "[models.x] folder: found '..'"),
+        ('truth = "scenes.py"', "[models.x] truth: found 'scenes.py'; allowed: module:function"),
         ('sha265 = "12"', "[models.x] sha265: unknown (did you mean sha256?); allowed: "),
     ],
 )
@@ -142,15 +143,15 @@ def test_a_custom_architecture_deploys_under_the_models_name() -> None:
     assert (model.architecture, str(model.deploy)) == ("my.yaml", "public/onnx-models/sam/mine")
 
 
-def test_a_yaml_file_that_is_not_there_is_named_when_the_configuration_is_read(
-    tmp_path: Path,
-) -> None:
+def test_files_that_are_not_there_are_named_when_the_configuration_is_read(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
-    file.write_text('[models.mine]\nurl = "x.pt"\nconfig = "none.yaml"\n')
-    with pytest.raises(
-        ConfigurationError, match=r"\[models.mine\] config: found 'none.yaml', where"
-    ):
+    file.write_text('[models.mine]\nurl = "x.pt"\nconfig = "none.yaml"\ntruth = "cells.own:draw"\n')
+    with pytest.raises(ConfigurationError) as error:
         load(file)
+    assert "[models.mine] config: found 'none.yaml', but there is no file none.yaml" in str(
+        error.value
+    )
+    assert "truth: found 'cells.own:draw', but there is no file cells/own.py" in str(error.value)
 
 
 def test_names_that_differ_in_case_only_are_refused() -> None:

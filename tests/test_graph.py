@@ -253,6 +253,27 @@ def test_a_model_that_fails_verification_leaves_what_was_deployed(built: Build) 
     assert report["passed"] is False
 
 
+def test_known_masks_that_are_missed_keep_a_model_from_being_deployed(build: Build) -> None:
+    build.tables["tiny"] |= {"truth": "demo.scenes:scene", "truth_iou": 0.7}
+    build.write()
+    outcome = build.doit("run", "deploy:tiny", CHEAP_TRUTH="0.4")
+    assert outcome.status != 0
+    assert "IoU with the true masks from one click: 0.400, truth_iou asks for 0.7" in outcome.output
+    assert not build.deployed("tiny", "manifest.json").exists()
+    assert build.build("deploy:tiny", CHEAP_TRUTH="0.8").status == 0
+    manifest = json.loads(build.deployed("tiny", "manifest.json").read_text())
+    assert manifest["verification"]["truth"]["iou"]["1 click"] == 0.8
+
+
+def test_another_way_to_draw_the_truth_verifies_that_model_again(build: Build) -> None:
+    build.tables["tiny"]["truth"] = "demo.scenes:scene"
+    build.write()
+    assert build.build().status == 0
+    source = build.root / "demo/scenes.py"
+    source.write_text(source.read_text() + "\n# brighter\n")
+    assert succeeded(build.build()) == {"verify:tiny"}
+
+
 def test_a_wider_tolerance_verifies_again(built: Build) -> None:
     text = (built.root / "config/models.toml").read_text()
     built.configure(text + "[verify]\nmask_tolerance = 0.01\n")

@@ -1,0 +1,1 @@
+"""Drawn images whose true masks are known."""

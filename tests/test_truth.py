@@ -1,0 +1,140 @@
+"""How known masks are compared: clicks, IoU, scores against IoUs; and what drawn scenes hold."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from demo.scenes import Scene, scene
+from tasks import truth, verify
+from tasks.child import StageError
+
+
+def disc(size: int, row: int, column: int, radius: int) -> truth.Bools:
+    y, x = np.mgrid[:size, :size]
+    found: truth.Bools = np.hypot(y - row, x - column) <= radius
+    return found
+
+
+def test_a_click_is_far_from_the_edge_of_the_mask() -> None:
+    assert truth.center(disc(64, 20, 40, 9)) == (20, 40)
+
+
+def test_a_click_is_on_the_object_even_where_its_middle_is_not() -> None:
+    ring = disc(64, 32, 32, 20) & ~disc(64, 32, 32, 10)
+    row, column = truth.center(ring)
+    assert ring[row, column]
+    assert 13 <= np.hypot(row - 32, column - 32) <= 17
+
+
+def test_an_object_at_the_images_edge_and_one_of_a_pixel_can_be_clicked() -> None:
+    mask = np.zeros((8, 8), bool)
+    mask[0, 7] = True
+    assert truth.center(mask) == (0, 7)
+
+
+def test_masks_are_enlarged_as_torch_does_it() -> None:
+    logits = np.random.default_rng(0).standard_normal((2, 16, 16)).astype(np.float32)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(logits)[None], (64, 64), mode="bilinear", align_corners=False
+    )
+    assert truth.enlarged(logits, 64) == pytest.approx(expected[0].numpy(), abs=1e-5)
+
+
+def test_iou_is_the_shared_part_of_both_and_1_for_two_empty_masks() -> None:
+    one, other = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
+    assert truth.iou(one, other) == pytest.approx(1 / 3)
+    assert truth.iou(one & False, other & False) == 1
+
+
+def test_rank_correlation_sees_order_alone_and_shares_ranks_of_equals() -> None:
+    one = np.array([0.1, 0.2, 0.3, 0.4])
+    assert truth.rank_correlation(one, one**3) == pytest.approx(1)
+    assert truth.rank_correlation(one, -one) == pytest.approx(-1)
+    assert truth.rank_correlation(one, np.array([1, 1, 2, 2])) == pytest.approx(0.894, abs=1e-3)
+
+
+class Perfect:
+    """Answers with the true mask where a prompt lies on an object, and says how sure it is."""
+
+    def __init__(self, encoder: str, decoder: str) -> None:
+        self.size = 256
+
+    def open(self, image: NDArray[np.uint8]) -> None:
+        self.labels = next(s.labels for s in self.scenes if s.image is image)
+
+    scenes: ClassVar[list[Scene]] = []
+
+    def ask(
+        self, points: list[tuple[float, float]], labels: list[int], mask: truth.Floats | None = None
+    ) -> truth.Answer:
+        x, y = (int(sum(each[axis] for each in points) / len(points)) for axis in (0, 1))
+        if labels == [1]:
+            x, y = (int(each) for each in points[0])
+        true = self.labels == (self.labels[y, x] or -1)
+        masks = np.stack([true, np.zeros_like(true)])
+        return truth.Answer(masks, np.array([0.9, 0.1], np.float32), masks.astype(np.float32))
+
+
+def draw(seed: int, size: int) -> Scene:
+    labels = np.zeros((size, size), np.int32)
+    labels[disc(size, 80 + seed, 60, 20)] = 1
+    labels[disc(size, 180, 170, 30)] = 2
+    found = Scene(np.zeros((size, size, 3), np.uint8), labels)
+    Perfect.scenes.append(found)
+    return found
+
+
+def test_masks_that_are_the_truth_have_an_iou_of_1_and_scores_that_rank_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(truth, "Segmenter", Perfect)
+    found = truth.measure("", "", draw, range(3), objects=2)
+    assert (found["images"], found["objects"]) == (3, 6)
+    assert found["iou"]["1 click"] == 1
+    assert found["iou"]["box"] == 1
+    assert found["score_correlation"] > 0.9
+
+
+def test_axes_that_are_swapped_show_in_the_iou(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Swapped(Perfect):
+        def ask(self, points: Any, labels: Any, mask: Any = None) -> truth.Answer:
+            return super().ask([(y, x) for x, y in points], labels, mask)
+
+    monkeypatch.setattr(truth, "Segmenter", Swapped)
+    assert truth.measure("", "", draw, range(3), objects=2)["iou"]["1 click"] < 0.6
+
+
+def test_a_function_that_is_not_there_is_named() -> None:
+    with pytest.raises(StageError, match=r"demo.scenes has no function scenery"):
+        truth.load("demo.scenes:scenery")
+    assert truth.load("demo.scenes:scene") is scene
+
+
+def test_a_model_that_segments_too_badly_is_named_with_both_figures() -> None:
+    (sentence,) = verify.below_truth({"iou": {"1 click": 0.4}}, 0.5)
+    assert sentence == "IoU with the true masks from one click: 0.400, truth_iou asks for 0.5"
+    assert verify.below_truth({"iou": {"1 click": 0.6}}, 0.5) == []
+    assert verify.below_truth(None, 0.5) == []
+
+
+def test_a_scene_is_the_same_for_the_same_seed_and_another_for_another() -> None:
+    one, again, other = scene(4, 256), scene(4, 256), scene(5, 256)
+    assert np.array_equal(one.image, again.image)
+    assert np.array_equal(one.labels, again.labels)
+    assert not np.array_equal(one.image, other.image)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_objects_of_a_scene_can_be_told_from_what_is_around_them(seed: int) -> None:
+    drawn = scene(seed, 512)
+    assert drawn.image.shape == (512, 512, 3)
+    assert drawn.image.dtype == np.uint8
+    inside = drawn.labels > 0
+    assert inside.any()
+    means = [drawn.image[part].mean(axis=0) for part in (inside, ~inside)]
+    assert np.abs(means[0] - means[1]).max() > 4
