@@ -193,7 +193,8 @@ def prove_model(
     write_atomically(path, json.dumps(report, indent=2) + "\n")
     if failures:
         raise StageError(
-            f"{graphs.encoder.parent} does not work in {result['browser']}, and is not deployed:\n"
+            f"{graphs.encoder.parent} does not work in {result.get('browser', 'the browser')}, "
+            "and is not deployed:\n"
             + "\n".join(f"- {failure}" for failure in failures)
             + f"\nReport: {path}. Log: {log}"
         )

@@ -269,6 +269,48 @@ def test_loading_shows_how_much_of_the_files_has_come(page: Page, demo: Project)
     assert phases.index("Encoding the image…") > phases.index("Creating the sessions…")
 
 
+def test_another_image_can_be_opened_while_a_mask_is_being_drawn(
+    chromium: Browser, address: str, picture: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (300, 150), "teal").save(tmp_path / "wide.png")
+    page = chromium.new_page()
+    page.goto(address)
+    page.locator("#file").set_input_files(picture)
+    expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+    page.locator("#overlay").click()
+    page.locator("#file").set_input_files(tmp_path / "wide.png")
+    # The first picture is square.
+    page.wait_for_function("document.querySelector('#overlay').height === 512")
+    expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+    page.locator("#overlay").click()
+    wait(page)
+    page.close()
+
+
+def test_another_model_can_be_picked_at_any_time_and_keeps_the_prompt(
+    chromium: Browser, demo: Project, picture: Path
+) -> None:
+    folder = demo.root / "public/demo"
+    folders = {"/models/one": folder, "/models/two": folder}
+    folders |= {"/onnxruntime-web": browser.RUNTIME / "dist", "/": browser.PAGE}
+    app = server.application(folders, {"/models.json": lambda: ["one", "two"]})
+    with server.serving(app) as address:
+        page = chromium.new_page()
+        page.goto(address)
+        model = page.get_by_label("Model")
+        model.select_option("two")  # while the first is being opened
+        page.locator("#file").set_input_files(picture)
+        expect(page.locator("#phase")).to_have_text("Encoding the image…", timeout=60_000)
+        model.select_option("one")  # while the image is being encoded
+        expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+        page.locator("#overlay").click()
+        model.select_option("two")  # while a mask is being drawn
+        expect(page.locator("#phase")).to_have_text("Encoding the image…", timeout=60_000)
+        expect(page.locator("#status")).to_contain_text("predicted IoU", timeout=60_000)
+        expect(page.get_by_role("alert")).to_be_hidden()
+        page.close()
+
+
 def test_a_dropped_image_is_opened_at_its_own_shape(
     chromium: Browser, address: str, tmp_path: Path
 ) -> None:

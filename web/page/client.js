@@ -9,6 +9,8 @@ export class Model {
    */
   constructor(manifest, onProgress) {
     this.manifest = manifest
+    /** Whether its sessions are ready. */
+    this.opened = false
     /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void }>} */
     this.waiting = new Map()
     this.calls = 0
@@ -23,14 +25,7 @@ export class Model {
       if (error === undefined) call?.resolve(result)
       else call?.reject(new Error(error))
     }
-    this.worker.onerror = (event) => {
-      for (const { reject } of this.waiting.values()) reject(new Error(event.message))
-    }
-  }
-
-  /** Whether nothing is being done. */
-  get idle() {
-    return this.waiting.size === 0
+    this.worker.onerror = (event) => this.fail(event.message)
   }
 
   /**
@@ -46,7 +41,15 @@ export class Model {
     })
   }
 
+  /** What is not answered yet fails. */
   close() {
     this.worker.terminate()
+    this.fail('the model was closed')
+  }
+
+  /** @param {string} reason */
+  fail(reason) {
+    for (const { reject } of this.waiting.values()) reject(new Error(reason))
+    this.waiting.clear()
   }
 }

@@ -84,6 +84,7 @@ let cross = null
 let corner = null
 /** @type {{ x: number, y: number } | null} where that box would end now */
 let opposite = null
+let encoding = false
 let decoding = false
 
 const current = () => history.at(-1) ?? null
@@ -163,6 +164,7 @@ async function openModel() {
     return
   }
   if (model !== opening) return
+  opening.opened = true
   showProgress()
   say(`${name} is ready.${image ? '' : ' Open an image.'}`)
   await encodeImage()
@@ -202,35 +204,43 @@ async function openImage(url, name) {
   ui.empty.hidden = true
   history = []
   place = null
+  say(`${name} is open.`)
   await encodeImage()
 }
 
+/** Encode what is open, then decode its prompts. */
 async function encodeImage() {
   draw()
-  const encoding = model
-  const shown = image
-  if (!encoding || !shown || !encoding.idle) return
+  if (encoding) return // it goes on until what is open by then is encoded
+  encoding = true
+  while (await encodeOnce());
+  encoding = false
+  await decodePrompts()
+}
+
+/** @returns {Promise<boolean>} whether another model or image was opened meanwhile */
+async function encodeOnce() {
+  const [using, shown] = [model, image]
+  if (!using?.opened || !shown || place) return false
   const { naturalWidth, naturalHeight } = shown.element
-  const found = placement(naturalWidth, naturalHeight, inputSize(encoding.manifest))
+  const found = placement(naturalWidth, naturalHeight, inputSize(using.manifest))
   showProgress('Encoding the image')
   try {
     const rgba = scaledPixels(shown.element, found)
-    const { milliseconds } = await encoding.call('encode', { rgba, place: found })
-    if (model !== encoding) return
-    if (image !== shown) {
-      await encodeImage() // another was opened meanwhile
-      return
-    }
+    const { milliseconds } = await using.call('encode', { rgba, place: found })
+    if (model !== using || image !== shown) return true
     place = found
     ui.encoderTime.textContent = duration(milliseconds)
-    for (const step of history) step.answer = null // they were another model's
+    // Prompts stay when the model changes, its answers do not.
+    for (const step of history) Object.assign(step, { answer: null, choice: null })
     say(`Encoded in ${duration(milliseconds)}. Click what to segment.`)
   } catch (error) {
+    if (model !== using || image !== shown) return true
     complain(`The encoder failed.\n${words(error)}`)
   }
   showProgress()
   enable()
-  await decodePrompts()
+  return false
 }
 
 // The prompt.
@@ -281,13 +291,13 @@ async function decodePrompts() {
   enable()
   if (decoding) return
   decoding = true
+  const using = model
   try {
     for (let step = current(); step && place && !step.answer; step = current()) await answer(step)
   } catch (error) {
-    complain(`The decoder failed.\n${words(error)}`)
-  } finally {
-    decoding = false
+    if (model === using) complain(`The decoder failed.\n${words(error)}`)
   }
+  decoding = false
   draw()
   const step = current()
   if (step?.answer) {
