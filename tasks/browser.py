@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import statistics
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -470,6 +469,8 @@ class Run:
         self.report["providers"][provider][part] = figures
 
     def _encode(self, page: Page, provider: str, runs: int) -> None:
+        from statistics import median
+
         what = f"encoder on {provider}: run"
         times = []
         for _ in range(runs):
@@ -478,9 +479,11 @@ class Run:
         features = {name: _array(packed) for name, packed in found["values"].items()}
         self._image = features.pop("image")
         self._answers[provider].features.update(features)
-        self.report["providers"][provider]["encoder"]["run_ms"] = round(statistics.median(times))
+        self.report["providers"][provider]["encoder"]["run_ms"] = round(median(times))
 
     def _decode(self, page: Page, provider: str, prompts: tuple[Prompt, ...], runs: int) -> None:
+        from statistics import median
+
         answers = self._answers[provider]
         times = []
         for prompt in prompts:
@@ -499,7 +502,7 @@ class Run:
             if found["mask_input"]:
                 answers.mask_inputs[prompt.name] = _array(found["mask_input"])[0]
             times += found["times"]
-        self.report["providers"][provider]["decoder"]["run_ms"] = round(statistics.median(times), 1)
+        self.report["providers"][provider]["decoder"]["run_ms"] = round(median(times), 1)
 
     def _in_pixels(self, prompt: Prompt) -> dict[str, Any]:
         """A prompt as preprocessing.js takes it."""
