@@ -93,6 +93,24 @@ def test_every_stage_of_every_size_stays_within_6_gib(built: Project) -> None:
     assert max(peaks.values()) < 6 << 30, peaks
 
 
+def test_large_runs_in_the_browser_within_its_4_gib(
+    built: Project, executable: str | None, tmp_path: Path
+) -> None:
+    """WASM addresses 4 GiB, and large's encoder is 0.8 GiB that is copied more than once."""
+    report = json.loads((built.root / "build/models/large/verify.json").read_text())
+    arguments = {
+        **{part: str(folder(built, "large") / f"{part}.onnx") for part in ("encoder", "decoder")},
+        "tensors": report["tensors"],
+        "scratch": str(tmp_path),
+        "executable": executable,
+        "webgpu": False,
+        "decoder_runs": 1,
+    }
+    result = child.run("tasks.browser:prove", arguments, tmp_path / "log", verbose=False)
+    assert result["error"] is None
+    assert result["providers"]["wasm"]["mask_iou"] >= 0.999
+
+
 def test_a_second_build_has_nothing_to_do(built: Project) -> None:
     assert built.build().ran == set()
 

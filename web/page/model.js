@@ -66,40 +66,49 @@ export async function adapter() {
  */
 export async function fetchFile(url, { size, sha256 }, onProgress, cache) {
   const key = `${url}?sha256=${sha256}`
-  const kept = await cache?.match(key)
-  if (kept) {
+  const kept = await (await cache?.match(key))?.arrayBuffer().catch(() => null)
+  if (kept?.byteLength === size) {
     onProgress(size)
-    return new Uint8Array(await kept.arrayBuffer())
+    return new Uint8Array(kept)
   }
   const response = await fetch(url)
   if (!response.ok || !response.body) throw new Error(`${url}: HTTP ${response.status}`)
-  /** @type {Uint8Array<ArrayBuffer>[]} */
-  const chunks = []
+  const bytes = new Uint8Array(size) // at once: large's encoder is more than a Blob can hold
   let loaded = 0
   const reader = response.body.getReader()
   for (let read = await reader.read(); !read.done; read = await reader.read()) {
-    chunks.push(read.value)
+    // A server that answers anything it lacks with its own page would poison the cache.
+    if (loaded === 0 && read.value[0] === '<'.charCodeAt(0)) {
+      throw new Error(`${url}: found an HTML page, expected an ONNX file`)
+    }
+    if (loaded + read.value.length <= size) bytes.set(read.value, loaded)
     loaded += read.value.length
     onProgress(loaded)
   }
-  const bytes = new Uint8Array(await new Blob(chunks).arrayBuffer())
-  // A server that answers anything it lacks with its own page would poison the cache.
-  if (bytes[0] === '<'.charCodeAt(0)) {
-    throw new Error(`${url}: found an HTML page, expected an ONNX file`)
-  }
-  if (bytes.length !== size) {
-    throw new Error(`${url}: found ${bytes.length} bytes, the manifest says ${size}`)
+  if (loaded !== size) {
+    throw new Error(`${url}: found ${loaded} bytes, the manifest says ${size}`)
   }
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
   const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('')
   if (found !== sha256) throw new Error(`${url}: found sha256 ${found}, the manifest says ${sha256}`)
-  if (cache) {
-    for (const request of await cache.keys()) {
-      if (request.url.startsWith(new URL(`${url}?`, location.href).href)) await cache.delete(request)
-    }
-    await cache.put(key, new Response(bytes))
-  }
+  // Where there is no room for it, it is fetched again the next time.
+  if (cache) await keep(cache, url, key, bytes).catch(() => {})
   return bytes
+}
+
+/**
+ * Put a file into the cache in place of earlier versions of it.
+ *
+ * @param {Cache} cache
+ * @param {string} url
+ * @param {string} key
+ * @param {Uint8Array<ArrayBuffer>} bytes
+ */
+async function keep(cache, url, key, bytes) {
+  for (const request of await cache.keys()) {
+    if (request.url.startsWith(new URL(`${url}?`, location.href).href)) await cache.delete(request)
+  }
+  await cache.put(key, new Response(bytes))
 }
 
 /** @type {Promise<unknown>} */
