@@ -332,24 +332,30 @@ def _unpartition(windows: Tensor, window: int, height: int, width: int) -> Tenso
 def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor) -> Forward:
     """Replaces ``FpnNeck.forward`` and the convolutions that samexporter applies to its output.
 
-    Every convolution here is 1 × 1, a product over rows. Where nothing comes between two of them
-    (the two high-resolution levels) their product is one smaller matrix: 256 channels at
-    256 × 256 are never computed. Doubling by nearest neighbour is a broadcast. The positional
-    encodings, which no output uses, are left out.
+    In the published models every convolution here is 1 × 1, a product over rows. Where nothing
+    comes between two of them (the two high-resolution levels) they are one with fewer channels:
+    256 channels at 256 × 256 are never computed. Doubling by nearest neighbour is a broadcast.
+    The positional encodings, which no output uses, are left out.
 
-    :param after: the convolution that follows each high-resolution level.
+    :param after: the 1 × 1 convolution that follows each high-resolution level.
     :param constant: added to the last level that is used (``no_mem_embed``).
     Largest difference: 7e-7.
     """
     top = len(neck.convs) - 1
-    weights = [conv.conv.weight.detach().flatten(1) for conv in list(neck.convs)[::-1]]
-    biases = [conv.conv.bias.detach() for conv in list(neck.convs)[::-1]]
+    convs: list[nn.Conv2d] = [stage.conv for stage in list(neck.convs)[::-1]]
+    weights, biases = [conv.weight.detach() for conv in convs], [_bias(conv) for conv in convs]
     from_above = {level for level in neck.fpn_top_down_levels if level < top}
     composed = {level: conv for level, conv in after.items() if level not in from_above}
     for level, conv in composed.items():
         matrix = conv.weight.detach().flatten(1).double()
-        biases[level] = (matrix @ biases[level].double() + _bias(conv).detach()).float()
-        weights[level] = (matrix @ weights[level].double()).float()
+        biases[level] = (matrix @ biases[level].double() + _bias(conv)).float().detach()
+        weights[level] = torch.einsum("oc,cihw->oihw", matrix, weights[level].double()).float()
+
+    def lateral(level: int, x: Tensor) -> Tensor:
+        conv, weight, bias = convs[level], weights[level], biases[level]
+        if conv.kernel_size == (1, 1):
+            return _rows(_rows_of_map(x), weight.flatten(1), bias)
+        return _rows_of_map(functional.conv2d(x, weight, bias, conv.stride, conv.padding))
 
     def double(rows: Tensor, height: int, width: int, channels: int) -> Tensor:
         if neck.fpn_interp_model == "nearest":
@@ -367,7 +373,7 @@ def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor
         above: Tensor | None = None
         for level in range(top, -1, -1):
             height, width = _sizes(xs[level])[2:]
-            rows = _rows(_rows_of_map(xs[level]), weights[level], biases[level])
+            rows = lateral(level, xs[level])
             channels = int(rows.shape[1])
             if level in from_above and above is not None:
                 quads = rows.reshape(height // 2, 2, width // 2, 2, channels)

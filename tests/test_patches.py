@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from sam2.modeling.backbones.image_encoder import FpnNeck
 from sam2.modeling.sam2_base import SAM2Base
 from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 from torch import Tensor
@@ -102,6 +103,24 @@ def test_a_pyramid_that_adds_to_every_level_keeps_its_convolutions_apart(model: 
     finally:
         neck.fpn_top_down_levels = original
     assert difference(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("from_above", [[2, 3], [0, 1, 2, 3]])
+def test_a_pyramid_of_larger_kernels_is_the_original(
+    model: SAM2Base, from_above: list[int]
+) -> None:
+    neck, head = model.image_encoder.neck, model.sam_mask_decoder
+    channels = neck.backbone_channel_list
+    wide = FpnNeck(
+        neck.position_encoding, neck.d_model, channels, kernel_size=3, padding=1,
+        fpn_interp_model="nearest", fpn_top_down_levels=from_above,
+    )  # fmt: skip
+    maps = [torch.randn(1, each, 32 >> n, 32 >> n) for n, each in enumerate(channels[::-1])]
+    expected = [head.conv_s0(wide(list(maps))[0][0]), head.conv_s1(wide(list(maps))[0][1])]
+    after = {0: head.conv_s0, 1: head.conv_s1}
+    found = patches.feature_pyramid(wide, after, model.no_mem_embed)(maps)[0]
+    for each, original in zip(found, expected, strict=False):
+        assert difference(each, original) < 1e-5
 
 
 def test_points_of_every_label_are_embedded_as_the_original_does(
