@@ -1,4 +1,4 @@
-"""The pipeline: checkpoint → export → simplify → verify → browser → deploy, for each model.
+"""The pipeline: checkpoint → export → simplify → verify → variant → fidelity → browser → deploy.
 
 `doit` builds every default model, `doit export:small` one stage of one; see README.md.
 """
@@ -14,11 +14,15 @@ from tasks import (
     configuration,
     deploy,
     export,
+    fidelity,
     prune,
+    report,
     reporter,
     simplify,
+    variant,
     verify,
 )
+from tasks.configuration import FP32
 from tasks.fingerprint import FINGERPRINTS, ContentChecker
 
 configuration.check_variables(doit_cmd._CMDLINE_VARS or {}, known=("config", "deploy"))
@@ -64,15 +68,38 @@ def task_verify() -> Tasks:
         yield verify.task(CONFIG, model)
 
 
+def task_variant() -> Tasks:
+    """5. store weights in fewer bits, or write .ort files"""
+    for model in CONFIG.models:
+        for each in model.derived:
+            yield variant.task(CONFIG, model, each)
+
+
+def task_reference() -> Tasks:
+    """ask PyTorch about drawn images, for the fidelity of variants"""
+    for model in CONFIG.models:
+        if model.derived:
+            yield fidelity.reference_task(CONFIG, model)
+
+
+def task_fidelity() -> Tasks:
+    """6. measure how near each variant comes to PyTorch"""
+    for model in CONFIG.models:
+        if model.derived:
+            for each in model.variants:
+                yield fidelity.task(CONFIG, model, each)
+
+
 def task_browser() -> Tasks:
-    """5. prove both graphs in a real browser"""
+    """7. prove what is to be deployed in a real browser"""
     for model in CONFIG.models:
         if model.browser is not False:
-            yield browser.task(CONFIG, model, BROWSER)
+            for each in dict.fromkeys([FP32, *model.variants]):
+                yield browser.task(CONFIG, model, BROWSER, each)
 
 
 def task_deploy() -> Tasks:
-    """6. copy the proven files to the application, with a manifest"""
+    """8. copy the proven files to the application, with a manifest"""
     for model in CONFIG.models:
         yield deploy.task(CONFIG, model, BROWSER)
 
@@ -82,6 +109,11 @@ if any(model.name == "demo" for model in CONFIG.models):
     def task_demo() -> dict[str, Any]:
         """build the demo model, which needs no network"""
         return {"actions": None, "task_dep": ["deploy:demo"]}
+
+
+def task_report() -> dict[str, Any]:
+    """show on one page what was measured of every model that is built"""
+    return report.task(CONFIG)
 
 
 def task_prune() -> dict[str, Any]:

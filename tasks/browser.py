@@ -10,22 +10,31 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import child, simplify, verify
+from tasks import child, fidelity, variant, verify
 from tasks.child import StageError
-from tasks.configuration import BrowserCheck, Configuration, ConfigurationError, Model
+from tasks.configuration import (
+    FP32,
+    BrowserCheck,
+    Configuration,
+    ConfigurationError,
+    Model,
+    Tolerances,
+    Variant,
+)
 from tasks.contract import described
 from tasks.files import scratch_folder, write_atomically
 from tasks.staleness import Trace, versions
-from tasks.verify import Answers, Prompt
+from tasks.verify import Answers, Case, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,9 +62,6 @@ EXECUTABLES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
-
-# A software adapter takes 20 s for a run of the decoder: it draws this prompt alone.
-SOFTWARE_PROMPTS = verify.PROMPTS[:1]
 
 
 @dataclass(frozen=True)
@@ -113,27 +119,48 @@ def is_part_of_build(model: Model, browser: Browser) -> bool:
     return model.browser is True or (model.browser == "auto" and not browser.missing)
 
 
-def report_path(config: Configuration, model: Model) -> Path:
-    """The report of a model."""
-    return config.build / "models" / model.name / "browser.json"
+def report_path(config: Configuration, model: Model, chosen: Variant = FP32) -> Path:
+    """The report of a model, or of one of its variants."""
+    name = "browser.json" if chosen == FP32 else f"browser.{chosen.name}.json"
+    return config.build / "models" / model.name / name
 
 
-def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
-    """doit's task for one model."""
-    check = config.browser
+def task_name(model: Model, chosen: Variant) -> str:
+    """A model's own proof has its name alone."""
+    return model.name if chosen == FP32 else f"{model.name}:{chosen.name}"
+
+
+def check_of(config: Configuration, chosen: Variant) -> BrowserCheck:
+    """The rules for a variant.
+
+    Integer products round a little differently on each machine: of eight bits each mask must agree
+    as well as ``[fidelity]`` asks of the worst, and nothing more.
+    """
+    if chosen.precision != "q8":
+        return config.browser
+    loose = Tolerances(encoder=math.inf, masks=math.inf, scores=math.inf)
+    least = config.fidelity.mask_iou["q8"] - config.fidelity.worst
+    return replace(config.browser, tolerances=loose, mask_iou=least)
+
+
+def task(
+    config: Configuration, model: Model, browser: Browser, chosen: Variant = FP32
+) -> dict[str, Any]:
+    """doit's task for one model, or one of its variants."""
+    check = check_of(config, chosen)
     inputs = {
         "onnxruntime-web": browser.runtime,
         "webgpu": check.webgpu,
         "mask_iou": check.mask_iou,
-        **asdict(check.tolerances),
+        **written(check.tolerances),
         **versions(*PACKAGES),
     }
     return {
-        "name": model.name,
-        "actions": [(prove_model, [config, model, browser])],
-        "file_dep": [*map(str, simplify.graphs(config, model)), *SOURCES],
+        "name": task_name(model, chosen),
+        "actions": [(prove_model, [config, model, browser, chosen])],
+        "file_dep": [*map(str, variant.graphs(config, model, chosen)), *SOURCES],
         "task_dep": [f"verify:{model.name}"],
-        "targets": [str(report_path(config, model))],
+        "targets": [str(report_path(config, model, chosen))],
         "uptodate": [Trace(inputs), _has_what_is_asked],
         "params": [
             {
@@ -149,6 +176,11 @@ def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any
     }
 
 
+def written(tolerances: Tolerances) -> dict[str, float | None]:
+    """Tolerances as JSON has them; None where anything goes."""
+    return {key: None if math.isinf(value) else value for key, value in asdict(tolerances).items()}
+
+
 def _has_what_is_asked(task: Task, values: Mapping[str, Any]) -> bool:
     """False when the encoder on WebGPU is asked for and the last run did without."""
     asked = bool((task.options or {}).get("webgpu_encoder"))
@@ -157,22 +189,32 @@ def _has_what_is_asked(task: Task, values: Mapping[str, Any]) -> bool:
 
 @child.action
 def prove_model(
-    config: Configuration, model: Model, browser: Browser, webgpu_encoder: bool, task: Task
+    config: Configuration,
+    model: Model,
+    browser: Browser,
+    chosen: Variant,
+    webgpu_encoder: bool,
+    task: Task,
 ) -> dict[str, Any]:
     """Prove in a child process, judge, and write the report whichever way it went.
 
-    :raises StageError: when a file does not load or run, or answers otherwise, with the
-        browser's own words.
+    A variant that is refused on a provider is noted so, and the build goes on.
+
+    :raises StageError: when a file in single precision does not load or run, or answers
+        otherwise, with the browser's own words.
     """
     if browser.missing:
         raise StageError(f"No browser can prove {model.name}: {browser.missing}.")
-    graphs = simplify.graphs(config, model)
-    log = config.build / "logs" / f"browser-{model.name}.log"
-    with scratch_folder(config.build / "tmp" / f"browser-{model.name}") as scratch:
+    graphs = variant.graphs(config, model, chosen)
+    name = f"browser-{task_name(model, chosen).replace(':', '-')}"
+    log = config.build / "logs" / f"{name}.log"
+    check = check_of(config, chosen)
+    with scratch_folder(config.build / "tmp" / name) as scratch:
         arguments = {
             "encoder": str(graphs.encoder),
             "decoder": str(graphs.decoder),
             "tensors": verify.read_report(config, model)["tensors"],
+            "draw": None if chosen == FP32 else fidelity.images(model),
             "scratch": str(scratch),
             "executable": browser.executable,
             "webgpu": config.browser.webgpu,
@@ -181,15 +223,19 @@ def prove_model(
         result = child.run("tasks.browser:prove", arguments, log, task.verbosity == 2)
     memory = result.pop("peak_memory")
     error = result.pop("error")
-    failures = [error] if error else beyond(result["providers"], config.browser)
+    failures = [error] if error else []
+    failures += beyond(result["providers"], check)
     report = {
         "passed": not failures,
         "failures": failures,
-        "tolerances": {"mask_iou": config.browser.mask_iou, **asdict(config.browser.tolerances)},
+        "tolerances": {"mask_iou": check.mask_iou, **written(check.tolerances)},
         **result,
     }
-    path = report_path(config, model)
+    path = report_path(config, model, chosen)
     write_atomically(path, json.dumps(report, indent=2) + "\n")
+    if failures and chosen != FP32:
+        note = f"{model.name}'s {chosen.name} does not work everywhere: {'; '.join(failures)}"
+        return {"summary": f"REFUSED: {failures[0]}", "note": note, "peak_memory": memory}
     if failures:
         raise StageError(
             f"{graphs.encoder.parent} does not work in {result.get('browser', 'the browser')}, "
@@ -243,14 +289,21 @@ def proven(report: Mapping[str, Any]) -> dict[str, Any]:
         "runtime": report["runtime"],
         "tolerances": report["tolerances"],
         "providers": {
-            provider: {
-                "parts": parts,
-                "software": _is_software(report["providers"][provider]),
-                "mask_iou": report["providers"][provider]["mask_iou"],
-                **report["providers"][provider]["differences"],
-            }
+            provider: _agreement(parts, report["providers"][provider])
             for provider, parts in _parts(report).items()
         },
+    }
+
+
+def _agreement(parts: list[str], figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of one provider."""
+    if "error" in figures:
+        return {"error": figures["error"]}
+    return {
+        "parts": parts,
+        "software": _is_software(figures),
+        "mask_iou": figures["mask_iou"],
+        **figures["differences"],
     }
 
 
@@ -258,6 +311,8 @@ def beyond(providers: Mapping[str, Any], check: BrowserCheck) -> list[str]:
     """A sentence for each figure beyond ``[browser]``'s tolerances; pure."""
     failures = []
     for provider, figures in providers.items():
+        if "error" in figures:
+            continue
         found = verify.beyond_tolerance(figures["differences"], check.tolerances, "[browser]")
         failures += [f"on {provider}, {sentence}" for sentence in found]
         failures += [
@@ -284,6 +339,7 @@ def prove(
     threads: int | None = None,
     encoder_runs: int = 1,
     decoder_runs: int = 5,
+    draw: str | None = None,
 ) -> dict[str, Any]:
     """Run both graphs in the browser and compare with onnxruntime (runs in a child process).
 
@@ -293,6 +349,8 @@ def prove(
     :param webgpu: run the decoder there too, and the encoder when the adapter is hardware or
         ``webgpu_encoder``.
     :param threads: of WASM; by default the processors there are, at most 4.
+    :param draw: a variant's images, as `fidelity` has them: of each prompt the mask with the best
+        score is compared. By default ``verify``'s image and prompts, and every mask.
     :returns: the report, times in milliseconds, memory in bytes. ``error`` is None or what the
         browser refused, and then the figures end where it did.
     """
@@ -300,10 +358,14 @@ def prove(
 
     from tasks.server import application, serving
 
-    manifest = described({Path(p).name: _file(p) for p in (encoder, decoder)}, **tensors)
+    names = Path(encoder).name, Path(decoder).name
+    files = {Path(path).name: _file(path) for path in (encoder, decoder)}
+    manifest = described(files, **tensors, names=names)
     size = tensors["encoder"]["inputs"][0]["shape"][2]
-    image = verify.natural_image(size)
-    Image.fromarray(image).save(Path(scratch) / "image.png")
+    case = verify.Case(verify.natural_image(size), verify.PROMPTS, {})
+    if draw is not None:
+        case = fidelity.first_case(draw, size)
+    Image.fromarray(case.image).save(Path(scratch) / "image.png")
     app = application(
         {
             "/onnxruntime-web": RUNTIME / "dist",
@@ -314,7 +376,7 @@ def prove(
         {"/model/manifest.json": lambda: manifest},
     )
     with serving(app) as address:
-        run = Run(address, size, threads or min(4, os.cpu_count() or 1))
+        run = Run(address, case, threads or min(4, os.cpu_count() or 1))
         error = None
         try:
             with _page(executable, webgpu) as page:
@@ -323,8 +385,10 @@ def prove(
                     run.webgpu(page, webgpu_encoder)
         except Refused as refusal:
             error = str(refusal)
-    if not error:  # onnxruntime runs after the browser, whose memory is free again
-        run.compare(encoder, decoder, image)
+            run.refuse(error)
+    run.compare(
+        encoder, decoder, best=draw is not None
+    )  # after the browser, whose memory is free again
     return {**run.report, "error": error}
 
 
@@ -369,13 +433,14 @@ def _page(executable: str | None, webgpu: bool) -> Iterator[Page]:
 class Run:
     """One run in a page, its report growing step by step."""
 
-    def __init__(self, address: str, size: int, threads: int) -> None:
+    def __init__(self, address: str, case: Case, threads: int) -> None:
         """
         :param address: of the server.
-        :param size: side of the image in pixels.
+        :param case: the image that the server has, and what is asked about it.
         """
         self.address = address
-        self.size = size
+        self.case = case
+        self.size = case.image.shape[0]
         self.threads = threads
         self.report: dict[str, Any] = {"threads": threads, "providers": {}, "memory": {}}
         self._answers: dict[str, Answers] = {}
@@ -402,7 +467,7 @@ class Run:
         self._create(page, "decoder", "wasm")
         self._create(page, "encoder", "wasm")
         self._encode(page, "wasm", encoder_runs)
-        self._decode(page, "wasm", verify.PROMPTS, decoder_runs)
+        self._decode(page, "wasm", self.case.prompts, decoder_runs)
 
     def webgpu(self, page: Page, encoder: bool) -> None:
         """Run the decoder on WebGPU, if the browser has an adapter, and perhaps the encoder.
@@ -419,22 +484,37 @@ class Run:
             self._create(page, "encoder", "webgpu")
             self._encode(page, "webgpu", 1)
         self._create(page, "decoder", "webgpu")
-        self._decode(page, "webgpu", SOFTWARE_PROMPTS if software else verify.PROMPTS, 1)
+        # A software adapter takes 20 s for a run of the decoder.
+        self._decode(page, "webgpu", self.case.prompts[: 1 if software else None], 1)
 
-    def compare(self, encoder: str, decoder: str, image: NDArray[np.uint8]) -> None:
-        """Add how the browser's answers differ from onnxruntime's to the same inputs."""
+    def refuse(self, reason: str) -> None:
+        """Note that the provider at work refused something, and forget what it answered."""
+        if self._answers:
+            provider = list(self._answers)[-1]
+            self.report["providers"][provider]["error"] = reason
+            del self._answers[provider]
+
+    def compare(self, encoder: str, decoder: str, best: bool) -> None:
+        """Add how the browser's answers differ from onnxruntime's to the same inputs.
+
+        :param best: compare the mask of the best score alone.
+        """
         import numpy as np
 
-        prepared = verify.preprocess(image)
+        if "wasm" not in self._answers:
+            return
+        prepared = verify.preprocess(self.case.image)
         assert self._image is not None
         self.report["preprocessing"] = float(f"{np.abs(self._image - prepared).max():.2g}")
         wasm = self._answers["wasm"]
-        expected = verify.run_graphs(encoder, decoder, image, wasm.mask_inputs)
+        case = self.case._replace(mask_inputs=wasm.mask_inputs)
+        (expected,) = verify.run_graphs(encoder, decoder, [case])
         for provider, answers in self._answers.items():
-            ious = {
-                name: float(f"{least_iou(masks, expected.masks[name]):.6g}")
-                for name, masks in answers.masks.items()
-            }
+            ious = {}
+            for name, masks in answers.masks.items():
+                chosen = [int(expected.scores[name].argmax())] if best else slice(None)
+                iou = least_iou(masks[chosen], expected.masks[name][chosen])
+                ious[name] = float(f"{iou:.6g}")
             figures = self.report["providers"][provider]
             figures["differences"] = verify.differences(answers, expected)
             figures["ious"] = ious
@@ -481,7 +561,7 @@ class Run:
         self._answers[provider].features.update(features)
         self.report["providers"][provider]["encoder"]["run_ms"] = round(median(times))
 
-    def _decode(self, page: Page, provider: str, prompts: tuple[Prompt, ...], runs: int) -> None:
+    def _decode(self, page: Page, provider: str, prompts: Sequence[Prompt], runs: int) -> None:
         from statistics import median
 
         answers = self._answers[provider]
@@ -494,7 +574,7 @@ class Run:
                 provider=provider,
                 name=prompt.name,
                 prompt=self._in_pixels(prompt),
-                previous=verify.PROMPTS[0].name if prompt.previous_mask else None,
+                previous=prompts[0].name if prompt.previous_mask else None,
                 runs=runs,
             )
             answers.masks[prompt.name] = _array(found["values"]["masks"])[0]

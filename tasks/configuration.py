@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -36,6 +36,10 @@ DEFAULT_OPSET = 20
 MaskChoice = Literal["multi", "best", "single"]
 AttentionKind = Literal["plain", "fused"]
 
+# How weights are stored, and in what kind of file.
+Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
+Format = Literal["onnx", "ort"]
+
 # Whether a browser must have run a model before it is deployed; "auto": where there is one.
 Switch = Literal["auto"] | bool
 
@@ -61,13 +65,45 @@ class Source:
     seed: int = 0
 
 
+# transformers.js's names, so that its users find the file they expect.
+SUFFIXES: Mapping[Precision, str] = {
+    "fp32": "",
+    "fp16": "_fp16",
+    "q8": "_quantized",
+    "q4": "_q4",
+    "q4f16": "_q4f16",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """An encoder and a decoder in one precision and file format."""
+
+    precision: Precision = "fp32"
+    format: Format = "onnx"
+
+    @property
+    def name(self) -> str:
+        """What stands in a task's name: ``q8``, ``q8.ort``."""
+        return self.precision if self.format == "onnx" else f"{self.precision}.{self.format}"
+
+    @property
+    def file_names(self) -> tuple[str, str]:
+        """Those of the encoder and the decoder."""
+        end = f"{SUFFIXES[self.precision]}.{self.format}"
+        return f"encoder{end}", f"decoder{end}"
+
+
+FP32 = Variant()
+
+
 @dataclass(frozen=True)
 class Model:
     """One ``[models.<name>]`` table.
 
     The architecture is one of sam2's own (``model_type``) or a YAML file's (``config``). ``truth``
     is a ``module:function`` that draws images whose masks are known, on which one click must
-    reach a mean IoU of ``truth_iou``.
+    reach a mean IoU of ``truth_iou``. ``variants`` are those that are deployed.
     """
 
     name: str
@@ -82,6 +118,7 @@ class Model:
     masks: MaskChoice = "multi"
     attention: AttentionKind = "plain"
     browser: Switch = "auto"
+    variants: tuple[Variant, ...] = (FP32,)
     truth: str | None = None
     truth_iou: float = 0.5
     license: str | None = None
@@ -96,6 +133,12 @@ class Model:
     def architecture_files(self) -> list[str]:
         """The files that what is built from the architecture depends on."""
         return [str(self.config)] if self.config else []
+
+    @property
+    def derived(self) -> tuple[Variant, ...]:
+        """The variants to make from the simplified graphs; an ``.ort`` file's ONNX comes first."""
+        wanted = [Variant(each.precision) for each in self.variants] + list(self.variants)
+        return tuple(each for each in dict.fromkeys(wanted) if each != FP32)
 
     @property
     def truth_files(self) -> list[str]:
@@ -130,6 +173,22 @@ class BrowserCheck:
     mask_iou: float = 0.999
 
 
+LEAST_IOU = {"fp32": 0.999, "fp16": 0.995, "q8": 0.97, "q4": 0.93, "q4f16": 0.93}
+
+
+@dataclass(frozen=True)
+class FidelityCheck:
+    """How near a variant's masks must come to PyTorch's to be deployed (``[fidelity]``).
+
+    ``mask_iou`` is the least mean IoU of each precision, ``worst`` how far below the mean a
+    single mask may be; over four prompts on each of so many ``images``.
+    """
+
+    images: int = 8
+    mask_iou: Mapping[str, float] = field(default_factory=lambda: dict(LEAST_IOU))
+    worst: float = 0.1
+
+
 @dataclass(frozen=True)
 class Configuration:
     """A whole configuration file. Relative paths are relative to the project root."""
@@ -139,6 +198,7 @@ class Configuration:
     models: tuple[Model, ...]
     tolerances: Tolerances = Tolerances()
     browser: BrowserCheck = BrowserCheck()
+    fidelity: FidelityCheck = field(default_factory=FidelityCheck)
 
     @property
     def default_models(self) -> tuple[Model, ...]:
@@ -218,21 +278,33 @@ def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> C
     enabled = browser.take("enabled", _switch, "auto")
     browser.finish({"enabled", "executable", "webgpu", "mask_iou", *_TOLERANCE_KEYS})
 
+    table = top.table("fidelity")
+    fidelity = FidelityCheck(
+        images=table.take("images", _count, FidelityCheck.images),
+        mask_iou={name: table.take(name, _share, least) for name, least in LEAST_IOU.items()},
+        worst=table.take("worst", _share, FidelityCheck.worst),
+    )
+    table.finish({"images", "worst", *LEAST_IOU})
+
+    defaults = top.table("defaults")
+    variants = _variants(defaults, Defaults())
+    defaults.finish(_VARIANT_KEYS)
+
     models = []
     for name in top.table("models").values:
         table = top.table("models").table(name)
-        model = _model(name, table, deploy_root, enabled)
+        model = _model(name, table, deploy_root, enabled, variants)
         if model is not None:
             models.append(model)
     if not top.values.get("models"):
         top.mistake("models", "none", "at least one [models.<name>] table")
-    top.finish({"build", "verify", "browser", "models"})
+    top.finish({"build", "verify", "browser", "fidelity", "defaults", "models"})
     mistakes += _shared_folders(models)
 
     if mistakes:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(mistakes))
         raise ConfigurationError(f"{path} has mistakes:\n{lines}")
-    return Configuration(path, build_folder, tuple(models), tolerances, check)
+    return Configuration(path, build_folder, tuple(models), tolerances, check, fidelity)
 
 
 def _tolerances(table: _Table, defaults: Tolerances) -> Tolerances:
@@ -240,6 +312,24 @@ def _tolerances(table: _Table, defaults: Tolerances) -> Tolerances:
         encoder=table.take("encoder_tolerance", _positive, defaults.encoder),
         masks=table.take("mask_tolerance", _positive, defaults.masks),
         scores=table.take("score_tolerance", _positive, defaults.scores),
+    )
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """The precisions and file formats that a model is deployed in (``[defaults]``)."""
+
+    precisions: tuple[Precision, ...] = ("fp32",)
+    formats: tuple[Format, ...] = ("onnx",)
+
+
+_VARIANT_KEYS = {"variants", "formats"}
+
+
+def _variants(table: _Table, default: Defaults) -> Defaults:
+    return Defaults(
+        table.take("variants", _several_of(get_args(Precision)), default.precisions),
+        table.take("formats", _several_of(get_args(Format)), default.formats),
     )
 
 
@@ -259,6 +349,7 @@ _MODEL_KEYS = {
     "masks",
     "attention",
     "browser",
+    *_VARIANT_KEYS,
     "truth",
     "truth_iou",
     "license",
@@ -268,10 +359,13 @@ _TOLERANCE_KEYS = {"encoder_tolerance", "mask_tolerance", "score_tolerance"}
 _PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
 
 
-def _model(name: str, table: _Table, deploy_root: Path, enabled: Switch) -> Model | None:
+def _model(
+    name: str, table: _Table, deploy_root: Path, enabled: Switch, defaults: Defaults
+) -> Model | None:
     """The model of one table, or None when the table has a mistake.
 
     :param enabled: ``[browser] enabled``, the default of ``browser``.
+    :param defaults: those of ``variants`` and ``formats``.
     """
     before = len(table.mistakes)
     if not PLAIN_NAME.fullmatch(name):
@@ -303,6 +397,7 @@ def _model(name: str, table: _Table, deploy_root: Path, enabled: Switch) -> Mode
             "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
             "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
         )
+    asked = _variants(table, defaults)
     truth = table.take("truth", _function, None)
     truth_iou = table.take("truth_iou", _share, Model.truth_iou)
     license_name = table.take("license", _text, None)
@@ -323,6 +418,7 @@ def _model(name: str, table: _Table, deploy_root: Path, enabled: Switch) -> Mode
         masks=masks,
         attention=attention,
         browser=browser,
+        variants=tuple(Variant(p, f) for f in asked.formats for p in asked.precisions),
         truth=truth,
         truth_iou=truth_iou,
         license=license_name,
@@ -429,6 +525,12 @@ def _size(value: Any) -> int:
     return value
 
 
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
+        raise ValueError("a whole number, 1 to 1000")
+    return value
+
+
 def _positive(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
         raise ValueError("a number above 0")
@@ -460,6 +562,15 @@ def _one_of(allowed: Iterable[Any], rule: str = "") -> Check:
         if isinstance(value, bool) or value not in choices:
             raise ValueError(rule or ", ".join(str(choice) for choice in choices))
         return value
+
+    return check
+
+
+def _several_of(allowed: Sequence[str]) -> Check:
+    def check(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value or any(each not in allowed for each in value):
+            raise ValueError(f"a list of some of {', '.join(allowed)}")
+        return tuple(dict.fromkeys(value))
 
     return check
 

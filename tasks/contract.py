@@ -117,16 +117,18 @@ def described(
     files: Mapping[str, Mapping[str, Any]],
     encoder: Mapping[str, Any],
     decoder: Mapping[str, Any],
+    names: tuple[str, str] = ("encoder.onnx", "decoder.onnx"),
 ) -> dict[str, Any]:
     """The part of a manifest that a consumer runs the files by.
 
     :param files: size and sha256 of each, by name.
     :param encoder: its ``inputs`` and ``outputs``, each a `Tensor`'s fields.
+    :param names: of the files of both.
     """
     return {
         "files": files,
-        "encoder": {"file": "encoder.onnx", **encoder},
-        "decoder": {"file": "decoder.onnx", **decoder},
+        "encoder": {"file": names[0], **encoder},
+        "decoder": {"file": names[1], **decoder},
         "preprocessing": dict(PREPROCESSING),
     }
 

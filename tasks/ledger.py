@@ -77,7 +77,7 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
     manifest = deployment.folder / "manifest.json"
     lines = []
     verb = "would remove" if dry_run else "removed"
-    for name, expected in _named_files(manifest).items():
+    for name, expected in named_files(manifest).items():
         file = deployment.folder / name
         if not file.is_file():
             continue
@@ -97,7 +97,7 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
     return lines
 
 
-def _named_files(manifest: Path) -> dict[str, str | None]:
+def named_files(manifest: Path) -> dict[str, str | None]:
     """File names of a manifest with their SHA-256, the manifest itself last.
 
     A name that is a path is passed over: nothing outside the folder is ever removed.

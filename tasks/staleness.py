@@ -54,8 +54,13 @@ def changes(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str
         before, now = recorded.get(kind, {}), current[kind]
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
-                found.append(f"{key}: was {before.get(key)!r}, is {now.get(key)!r}")
+                found.append(f"{key}: was {_short(before.get(key))}, is {_short(now.get(key))}")
     return found
+
+
+def _short(value: object) -> str:
+    """A value as people read it: of a hash the beginning."""
+    return f"{value[:8]}…" if isinstance(value, str) and len(value) == 64 else repr(value)
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -61,6 +61,15 @@ class DurableDB(JsonDB):  # type: ignore[misc]
             write_atomically(Path(self.name), self.codec.encode(self._db))
 
 
+def recorded_values(path: Path) -> dict[str, dict[str, Any]]:
+    """What each task's last run returned, of doit's records; empty when there are none."""
+    try:
+        records = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {name: record.get("_values_:", {}) for name, record in records.items()}
+
+
 @contextmanager
 def exclusive() -> Iterator[None]:
     """Records that are opened inside are locked for this process and may be written."""

@@ -23,7 +23,7 @@ Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
 CLICKS = 3
-LEAST_PIXELS = 150  # of an object that is asked for
+LEAST_PIXELS = 1000  # of an object that is asked for: some nine cells of a mask across
 
 
 class Truth(Protocol):
@@ -119,14 +119,12 @@ def measure(
     images = 0
     for seed in seeds:
         drawn = draw(seed, segmenter.size)
-        numbers = [
-            n for n, c in enumerate(np.bincount(drawn.labels.ravel())) if n and c >= LEAST_PIXELS
-        ]
+        numbers = objects_of(drawn)
         if not numbers:
             continue
         images += 1
         segmenter.open(drawn.image)
-        for number in np.random.default_rng(seed).permutation(numbers)[:objects]:
+        for number in np.random.default_rng(seed).permutation(sorted(numbers))[:objects]:
             true = drawn.labels == number
             for name, answer in ask_about(segmenter, true).items():
                 each = [iou(mask, true) for mask in answer.masks]
@@ -139,6 +137,14 @@ def measure(
         "iou": {name: round(float(np.mean(values)), 4) for name, values in found.items()},
         "score_correlation": round(rank_correlation(np.array(scores), np.array(ious)), 4),
     }
+
+
+def objects_of(drawn: Truth) -> list[int]:
+    """The numbers of the objects that are large enough to ask for, the largest first."""
+    areas = np.bincount(drawn.labels.ravel())
+    areas[0] = 0
+    order = np.argsort(-areas, kind="stable")
+    return [int(number) for number in order if areas[number] >= LEAST_PIXELS]
 
 
 def ask_about(segmenter: Segmenter, true: Bools) -> dict[str, Answer]:

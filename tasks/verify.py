@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks import checkpoint, child, simplify
 from tasks.child import StageError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import onnx
     from doit.task import Task
     from numpy.typing import NDArray
+    from onnxruntime import InferenceSession
     from sam2.modeling.sam2_base import SAM2Base
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
@@ -47,7 +49,7 @@ class Prompt:
     points: tuple[tuple[float, float], ...] = ()
     labels: tuple[int, ...] = ()
     box: tuple[float, float, float, float] | None = None
-    previous_mask: bool = False
+    previous_mask: bool = False  # refines the best mask of the first prompt
 
 
 PROMPTS = (
@@ -55,7 +57,7 @@ PROMPTS = (
     Prompt("points", ((0.42, 0.55), (0.30, 0.62), (0.80, 0.20)), (1, 1, 0)),
     Prompt("box", box=(0.25, 0.35, 0.65, 0.75)),
     Prompt("box and point", ((0.30, 0.40),), (0,), box=(0.25, 0.35, 0.65, 0.75)),
-    # Follows "one point", whose best mask it refines.
+    # Refines the best mask of the first.
     Prompt("previous mask", ((0.42, 0.55), (0.55, 0.60)), (1, 1), previous_mask=True),
 )
 
@@ -223,9 +225,9 @@ def measure(
     model = sam2_model.load(architecture, checkpoint)
     broken = _contract_violations(sam2_model.contract_of(model, masks), tensors)
     image = natural_image(model.image_size)
-    expected = _reference(model, image, masks)
+    expected = reference(predictor_of(model), image, PROMPTS, masks)
     del model
-    found = run_graphs(encoder, decoder, image, expected.mask_inputs)
+    (found,) = run_graphs(encoder, decoder, [Case(image, PROMPTS, expected.mask_inputs)])
     return {
         "violations": broken,
         "tensors": as_json(tensors),
@@ -317,35 +319,45 @@ class Answers:
     mask_inputs: dict[str, NDArray[np.float32]]
 
 
-def _reference(model: SAM2Base, image: NDArray[np.uint8], choice: MaskChoice) -> Answers:
-    """sam2's answers, made to return the masks that the graph does."""
+def predictor_of(model: SAM2Base) -> SAM2ImagePredictor:
+    """sam2's own predictor; its sizes of the feature maps are those of 1024 pixels, unless told."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
     grid = model.image_size // model.backbone_stride
     predictor._bb_feat_sizes = [(grid * scale, grid * scale) for scale in (4, 2, 1)]
+    return predictor
+
+
+def reference(
+    predictor: SAM2ImagePredictor,
+    image: NDArray[np.uint8],
+    prompts: Sequence[Prompt],
+    choice: MaskChoice,
+) -> Answers:
+    """sam2's answers, made to return the masks that the graph does."""
     predictor.set_image(image)
     features = {
         "high_res_feats_0": predictor._features["high_res_feats"][0].numpy(),
         "high_res_feats_1": predictor._features["high_res_feats"][1].numpy(),
         "image_embed": predictor._features["image_embed"].numpy(),
     }
-    reference = Answers(features, {}, {}, {})
-    for prompt in PROMPTS:
+    answers = Answers(features, {}, {}, {})
+    for prompt in prompts:
         if prompt.previous_mask:
-            best = reference.scores["one point"].argmax()
-            mask = reference.masks["one point"][best : best + 1]
-            reference.mask_inputs[prompt.name] = mask
-        masks, scores = _predict(predictor, prompt, image.shape[0], reference, choice)
-        reference.masks[prompt.name], reference.scores[prompt.name] = masks, scores
-    return reference
+            first = prompts[0].name
+            best = answers.scores[first].argmax()
+            answers.mask_inputs[prompt.name] = answers.masks[first][best : best + 1]
+        masks, scores = _predict(predictor, prompt, image.shape[0], answers, choice)
+        answers.masks[prompt.name], answers.scores[prompt.name] = masks, scores
+    return answers
 
 
 def _predict(
     predictor: SAM2ImagePredictor,
     prompt: Prompt,
     size: int,
-    reference: Answers,
+    answers: Answers,
     choice: MaskChoice,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """sam2's own answer: low-resolution mask logits (K, M, M) and scores (K,)."""
@@ -355,7 +367,7 @@ def _predict(
         point_coords=np.array(prompt.points) * size if prompt.points else None,
         point_labels=np.array(prompt.labels) if prompt.points else None,
         box=np.array(prompt.box) * size if prompt.box else None,
-        mask_input=reference.mask_inputs.get(prompt.name),
+        mask_input=answers.mask_inputs.get(prompt.name),
         multimask_output=choice != "single",
         return_logits=True,
     )
@@ -388,35 +400,68 @@ def preprocess(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return normalized.transpose(2, 0, 1)[None]
 
 
+class Case(NamedTuple):
+    """An image (S, S, 3), prompts, and the masks (1, M, M) that some of them refine."""
+
+    image: NDArray[np.uint8]
+    prompts: Sequence[Prompt]
+    mask_inputs: Mapping[str, NDArray[np.float32]]
+
+
 def run_graphs(
-    encoder: str,
-    decoder: str,
-    image: NDArray[np.uint8],
-    mask_inputs: Mapping[str, NDArray[np.float32]],
-) -> Answers:
-    """What both graphs make of an image and of `PROMPTS`, in onnxruntime on the CPU."""
-    import numpy as np
+    encoder: str, decoder: str, cases: Sequence[Case], times: dict[str, list[float]] | None = None
+) -> list[Answers]:
+    """What both graphs make of images and prompts, in onnxruntime on the CPU.
+
+    :param times: gets the seconds of each creation and run: ``encoder_create_ms`` and so on.
+    """
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(encoder, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    features = dict(zip(names, session.run(None, {"image": preprocess(image)}), strict=True))
-    del session
+    def timed(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = work(*arguments)
+        if times is not None:
+            times.setdefault(name, []).append(time.perf_counter() - start)
+        return result
 
-    answers = Answers(features, {}, {}, dict(mask_inputs))
-    session = onnxruntime.InferenceSession(decoder, providers=["CPUExecutionProvider"])
-    blank = np.zeros((1, 1, *features["high_res_feats_0"].shape[2:]), np.float32)  # of its size
-    for prompt in PROMPTS:
-        previous = mask_inputs.get(prompt.name)
-        inputs = {
-            **features,
-            **decoder_prompt(prompt, image.shape[0]),
-            "mask_input": blank if previous is None else previous[None],
-            "has_mask_input": np.array([previous is not None], np.float32),
-        }
-        masks, scores = session.run(["masks", "iou_predictions"], inputs)
-        answers.masks[prompt.name], answers.scores[prompt.name] = masks[0], scores[0]
-    return answers
+    def session(path: str) -> InferenceSession:
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    graph = timed("encoder_create_ms", session, encoder)
+    names = [output.name for output in graph.get_outputs()]
+    encoded = []
+    for case in cases:
+        inputs = {"image": preprocess(case.image)}
+        outputs = timed("encoder_run_ms", graph.run, None, inputs)
+        encoded.append(dict(zip(names, outputs, strict=True)))
+    del graph
+
+    graph = timed("decoder_create_ms", session, decoder)
+    found = []
+    for case, features in zip(cases, encoded, strict=True):
+        answers = Answers(features, {}, {}, dict(case.mask_inputs))
+        for prompt in case.prompts:
+            inputs = {**features, **decoder_inputs(case, prompt, features)}
+            results = timed("decoder_run_ms", graph.run, ["masks", "iou_predictions"], inputs)
+            answers.masks[prompt.name], answers.scores[prompt.name] = (each[0] for each in results)
+        found.append(answers)
+    return found
+
+
+def decoder_inputs(
+    case: Case, prompt: Prompt, features: Mapping[str, NDArray[np.float32]]
+) -> dict[str, NDArray[np.float32]]:
+    """The decoder's inputs besides the features."""
+    import numpy as np
+
+    previous = case.mask_inputs.get(prompt.name)
+    side = features["high_res_feats_0"].shape[2]
+    blank = np.zeros((1, 1, side, side), np.float32)
+    return {
+        **decoder_prompt(prompt, case.image.shape[0]),
+        "mask_input": blank if previous is None else previous[None],
+        "has_mask_input": np.array([previous is not None], np.float32),
+    }
 
 
 def differences(found: Answers, expected: Answers) -> dict[str, Any]:

@@ -1,0 +1,206 @@
+"""What each precision makes of a graph, in onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from tasks import fidelity, variant
+from tasks.configuration import FidelityCheck, Precision, Variant
+from tasks.verify import Prompt
+
+ROWS, WIDTH, HIDDEN = 40, 64, 1088
+
+
+def small_model(path: Path) -> Path:
+    """A Gemm with transposed weights, a MatMul of many, one of few, and a map that is added."""
+    random = np.random.default_rng(0)
+
+    def weights(name: str, *shape: int) -> TensorProto:
+        values = random.normal(0, 1 / np.sqrt(shape[0]), shape).astype(np.float32)
+        return numpy_helper.from_array(values, name)
+
+    nodes = [
+        helper.make_node("Gemm", ["x", "first", "bias"], ["a"], transB=1),
+        helper.make_node("MatMul", ["a", "second"], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("MatMul", ["c", "third"], ["d"]),
+        helper.make_node("MatMul", ["a", "other"], ["e"]),
+        helper.make_node("Concat", ["d", "e"], ["f"], axis=1),
+        helper.make_node("Add", ["f", "map"], ["y"]),
+    ]
+    tensors = [
+        *(weights("first", WIDTH, WIDTH), weights("bias", WIDTH)),
+        *(weights("second", WIDTH, HIDDEN), weights("third", HIDDEN, WIDTH)),
+        *(weights("other", WIDTH, HIDDEN - WIDTH), weights("map", 100, HIDDEN)),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [100, width])
+        for name, width in (("x", WIDTH), ("y", HIDDEN))
+    ]
+    graph = helper.make_graph(nodes, "small", values[:1], values[1:], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    onnx.save(model, path)
+    return path
+
+
+def answer(path: Path) -> NDArray[np.float32]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [each.type for each in session.get_inputs()] == ["tensor(float)"]
+    assert [each.type for each in session.get_outputs()] == ["tensor(float)"]
+    x = np.random.default_rng(1).standard_normal((100, WIDTH)).astype(np.float32)
+    (y,) = session.run(None, {"x": x})
+    assert isinstance(y, np.ndarray)
+    return y
+
+
+def converted(tmp_path: Path, precision: Precision) -> tuple[Path, Path]:
+    source, made = small_model(tmp_path / "small.onnx"), tmp_path / f"small_{precision}.onnx"
+    variant.convert([[str(source), str(made)]], precision, "onnx")
+    return source, made
+
+
+def operators(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize(
+    ("precision", "error", "share"),
+    [("fp16", 1e-3, 0.51), ("q8", 0.03, 0.32), ("q4", 0.2, 0.75), ("q4f16", 0.2, 0.45)],
+)
+def test_a_precision_is_near_the_original_and_smaller_by_what_it_promises(
+    tmp_path: Path, precision: Precision, error: float, share: float
+) -> None:
+    source, made = converted(tmp_path, precision)
+    expected = answer(source)
+    assert np.abs(answer(made) - expected).max() < error * np.abs(expected).max()
+    assert made.stat().st_size < share * source.stat().st_size
+
+
+def test_half_precision_is_of_the_weights_alone_and_computed_in_single(tmp_path: Path) -> None:
+    _, made = converted(tmp_path, "fp16")
+    graph = onnx.load(made).graph
+    types = {tensor.data_type for tensor in graph.initializer if np.prod(tensor.dims) >= 256}
+    assert types == {TensorProto.FLOAT16}
+    casts = [node for node in graph.node if node.op_type == "Cast"]
+    assert {node.attribute[0].i for node in casts} == {TensorProto.FLOAT}
+
+
+def test_a_value_beyond_half_precision_is_kept_finite(tmp_path: Path) -> None:
+    model = onnx.load(small_model(tmp_path / "small.onnx"))
+    weights = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weights[0, 0] = 1e6
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "first"))
+    onnx.save(model, tmp_path / "large.onnx")
+    variant.convert([[str(tmp_path / "large.onnx"), str(tmp_path / "half.onnx")]], "fp16", "onnx")
+    assert np.isfinite(answer(tmp_path / "half.onnx")).all()
+
+
+def test_eight_bits_quantize_a_value_once_for_all_products_of_it(tmp_path: Path) -> None:
+    _, made = converted(tmp_path, "q8")
+    found = operators(made)
+    assert found.count("MatMulInteger") == 4
+    assert found.count("DynamicQuantizeLinear") == 3  # x, a for two products, c
+    assert found.count("DequantizeLinear") == 1  # of the map
+
+
+def test_four_bits_are_for_large_matrices_and_eight_for_small(tmp_path: Path) -> None:
+    _, made = converted(tmp_path, "q4")
+    bits = {
+        node.input[1]: next(each.i for each in node.attribute if each.name == "bits")
+        for node in onnx.load(made).graph.node
+        if node.op_type == "MatMulNBits"
+    }
+    assert bits == {
+        "first_packed": 8,
+        "second_packed": 4,
+        "third_packed": 4,
+        "other_packed": 8,
+    }
+
+
+def test_the_best_scale_of_four_bits_is_never_worse_than_that_of_the_largest_weight() -> None:
+    blocks = np.random.default_rng(3).standard_normal((50, 4, 32)).astype(np.float32)
+    scales, integers = variant.best_integers(blocks, 4)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1) / -8
+    plain = np.clip(np.rint(blocks / largest), -8, 7) * largest
+    best = (integers.astype(np.float32) - 8) * scales[..., None]
+    errors = [((each - blocks) ** 2).sum(axis=-1) for each in (best, plain)]
+    assert (errors[0] <= errors[1] * 1.0001).all()
+    assert errors[0].sum() < 0.95 * errors[1].sum()
+
+
+def test_a_block_of_nothing_stays_nothing() -> None:
+    scales, integers = variant.best_integers(np.zeros((1, 1, 32), np.float32), 4)
+    assert np.isfinite(scales).all()
+    assert (integers == 8).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "q8", "q4f16"])
+def test_an_ort_file_answers_the_same_and_is_not_larger_than_its_onnx_file(
+    tmp_path: Path, precision: Precision
+) -> None:
+    source, made = small_model(tmp_path / "small.onnx"), tmp_path / "made.onnx"
+    if precision == "fp32":
+        made = source
+    else:
+        variant.convert([[str(source), str(made)]], precision, "onnx")
+    variant.convert([[str(made), str(tmp_path / "made.ort")]], precision, "ort")
+    expected = answer(made)
+    difference = np.abs(answer(tmp_path / "made.ort") - expected).max()
+    assert difference < 0.01 * np.abs(expected).max()
+    assert (tmp_path / "made.ort").stat().st_size < made.stat().st_size + 20_000
+
+
+def test_a_variant_is_named_as_transformers_js_names_it() -> None:
+    assert Variant("q8").file_names == ("encoder_quantized.onnx", "decoder_quantized.onnx")
+    assert Variant("q4f16", "ort").file_names == ("encoder_q4f16.ort", "decoder_q4f16.ort")
+    assert Variant().file_names == ("encoder.onnx", "decoder.onnx")
+
+
+@pytest.mark.parametrize(
+    ("mean", "worst", "complaints"),
+    [
+        (0.98, 0.90, []),
+        (0.96, 0.95, ["mean IoU with PyTorch's masks is 0.9600, [fidelity] q8 asks for 0.97"]),
+        (0.98, 0.87, ["worst IoU is 0.8700, 0.1100 below the mean, [fidelity] worst allows 0.1"]),
+        (float("nan"), float("nan"), ["mean IoU", "worst IoU"]),
+    ],
+)
+def test_a_variant_must_be_near_on_average_and_nowhere_far(
+    mean: float, worst: float, complaints: list[str]
+) -> None:
+    found = fidelity.below({"mean": mean, "worst": worst}, Variant("q8"), FidelityCheck())
+    assert len(found) == len(complaints)
+    assert all(part in text for part, text in zip(complaints, found, strict=True))
+
+
+class Drawn:
+    def __init__(self) -> None:
+        self.image = np.zeros((256, 256, 3), np.uint8)
+        self.labels = np.zeros((256, 256), np.int32)
+
+
+def test_prompts_are_on_the_objects_of_the_image() -> None:
+    drawn = Drawn()
+    drawn.labels[10:60, 10:110] = 1
+    drawn.labels[100:180, 40:200] = 2
+    click, two, box, refined = fidelity.prompts_about(drawn)
+    assert (click.labels, two.labels, refined.previous_mask) == ((1,), (1, 0), True)
+    x, y = (int(256 * each) for each in click.points[0])
+    assert drawn.labels[y, x] == 1
+    x, y = (int(256 * each) for each in two.points[1])
+    assert drawn.labels[y, x] == 2
+    assert box == Prompt("box", box=(10 / 256, 10 / 256, 109 / 256, 59 / 256))
+
+
+def test_an_image_with_one_object_leaves_nothing_out() -> None:
+    drawn = Drawn()
+    drawn.labels[10:60, 10:110] = 1
+    assert fidelity.prompts_about(drawn)[1].labels == (1,)

@@ -1,0 +1,269 @@
+"""Variants in the build: what is made, what is deployed, what reruns; and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import Outcome, Project
+
+BEFORE = {f"{stage}:tiny" for stage in ("checkpoint", "export", "simplify", "verify")}
+
+
+class Build(Project):
+    """One synthetic model in fp32 and q8; no browser."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, cheap=True)
+        self.write()
+
+    def write(
+        self, variants: str = '["fp32", "q8"]', formats: str = '["onnx"]', more: str = ""
+    ) -> None:
+        self.configure(
+            f"[browser]\nenabled = false\n{more}\n"
+            '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
+            f"variants = {variants}\nformats = {formats}\n"
+        )
+
+    @property
+    def deployed(self) -> Path:
+        return self.root / "public/onnx-models/sam/sam2_hiera_tiny"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.deployed / "manifest.json").read_text())
+        return content
+
+    def files(self) -> set[str]:
+        return {path.name for path in self.deployed.iterdir()} - {"manifest.json"}
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    return Build(tmp_path / "project")
+
+
+@pytest.fixture
+def built(build: Build) -> Build:
+    succeeded(build.build())
+    return build
+
+
+def succeeded(outcome: Outcome) -> set[str]:
+    assert outcome.status == 0, outcome.output
+    return outcome.ran
+
+
+def test_every_variant_is_a_stage_of_its_own_that_is_measured_and_deployed(build: Build) -> None:
+    assert succeeded(build.build()) == BEFORE | {
+        "variant:tiny:q8",
+        "reference:tiny",
+        "fidelity:tiny:fp32",
+        "fidelity:tiny:q8",
+        "deploy:tiny",
+    }
+    assert build.files() == {
+        *("encoder.onnx", "decoder.onnx"),
+        *("encoder_quantized.onnx", "decoder_quantized.onnx"),
+    }
+    assert build.manifest["encoder"]["file"] == "encoder.onnx"
+    fp32, q8 = build.manifest["variants"]
+    assert (fp32["name"], q8["name"], q8["encoder"]) == ("fp32", "q8", "encoder_quantized.onnx")
+    assert q8["deployed"]
+    assert q8["fidelity"]["mask_iou"]["mean"] == 0.999
+    assert succeeded(build.build()) == set()
+
+
+def test_a_model_in_single_precision_alone_has_none_of_these_stages(build: Build) -> None:
+    build.write('["fp32"]')
+    assert succeeded(build.build()) == {*BEFORE, "deploy:tiny"}
+
+
+def test_adding_a_variant_builds_that_one(built: Build) -> None:
+    built.write('["fp32", "q8", "q4"]')
+    assert succeeded(built.build()) == {"variant:tiny:q4", "fidelity:tiny:q4", "deploy:tiny"}
+
+
+def test_a_variant_that_is_taken_out_takes_its_files_along(built: Build) -> None:
+    built.write('["fp32"]')
+    assert succeeded(built.build()) == {"deploy:tiny"}
+    assert built.files() == {"encoder.onnx", "decoder.onnx"}
+
+
+def test_an_ort_file_is_made_from_an_onnx_file_that_need_not_be_deployed(build: Build) -> None:
+    build.write('["q8"]', '["ort"]')
+    assert {"variant:tiny:q8", "variant:tiny:q8.ort"} < succeeded(build.build())
+    assert build.files() == {"encoder_quantized.ort", "decoder_quantized.ort"}
+    assert build.manifest["encoder"]["file"] == "encoder_quantized.ort"
+
+
+def test_defaults_hold_for_every_model_that_does_not_say_otherwise(build: Build) -> None:
+    tables = "".join(
+        f'[models.{name}]\nmodel_type = "sam2_hiera_{name}"\nurl = "synthetic:"\n{keys}\n'
+        for name, keys in (("tiny", ""), ("small", 'variants = ["fp32"]'))
+    )
+    build.configure(
+        f'[browser]\nenabled = false\n[defaults]\nvariants = ["fp16"]\nformats = ["ort"]\n{tables}'
+    )
+    succeeded(build.build())
+    assert build.files() == {"encoder_fp16.ort", "decoder_fp16.ort"}
+    small = build.deployed.with_name("sam2_hiera_small")
+    assert (small / "encoder.ort").is_file()
+
+
+def test_a_variant_below_its_fidelity_is_left_out_and_it_is_said_by_how_much(
+    build: Build,
+) -> None:
+    outcome = build.doit(CHEAP_BELOW="_quantized.onnx")
+    assert outcome.status == 0, outcome.output
+    assert "tiny's q8 is not deployed" in outcome.output
+    assert "0.5000, [fidelity] q8 asks for 0.97" in outcome.output
+    assert build.files() == {"encoder.onnx", "decoder.onnx"}
+    _, q8 = build.manifest["variants"]
+    assert not q8["deployed"]
+    assert "0.5000" in q8["reason"]
+    assert succeeded(build.build()) == set()
+
+
+def test_a_variant_that_became_worse_is_withdrawn(built: Build) -> None:
+    (built.root / "build/models/tiny/fidelity.q8.json").unlink()
+    succeeded(built.build(CHEAP_BELOW="_quantized.onnx"))
+    assert built.files() == {"encoder.onnx", "decoder.onnx"}
+
+
+def test_a_build_whose_every_variant_is_below_deploys_nothing_and_fails(build: Build) -> None:
+    build.write('["q8"]')
+    outcome = build.doit(CHEAP_BELOW="_quantized.onnx")
+    assert outcome.status != 0
+    assert "No variant of tiny may be deployed" in outcome.output
+    assert not build.deployed.exists()
+
+
+def test_another_threshold_judges_that_precision_again(built: Build) -> None:
+    built.write(more="[fidelity]\nq8 = 0.9\n")
+    assert succeeded(built.build()) == {"fidelity:tiny:q8", "deploy:tiny"}
+
+
+def test_more_images_ask_pytorch_again(built: Build) -> None:
+    built.write(more="[fidelity]\nimages = 9\n")
+    ran = succeeded(built.build())
+    assert "reference:tiny" in ran
+    assert not ran & {*BEFORE, "variant:tiny:q8"}
+
+
+@pytest.mark.parametrize("damage", ["edit", "delete"])
+def test_a_deployed_variant_that_was_changed_is_deployed_again(built: Build, damage: str) -> None:
+    path = built.deployed / "decoder_quantized.onnx"
+    before = path.read_bytes()
+    path.unlink() if damage == "delete" else path.write_bytes(b"edited")
+    assert succeeded(built.build()) == {"deploy:tiny"}
+    assert path.read_bytes() == before
+
+
+def test_an_unknown_variant_is_refused_before_anything_runs(build: Build) -> None:
+    build.write('["fp32", "q2"]')
+    outcome = build.doit()
+    assert outcome.status == 3
+    assert "[models.tiny] variants: found ['fp32', 'q2']" in outcome.output
+    assert "fp32, fp16, q8, q4, q4f16" in outcome.output
+    assert not (build.root / "build/models").exists()
+
+
+# --- report ------------------------------------------------------------------------------------
+
+
+def test_the_report_tells_of_every_variant_and_of_what_was_not_deployed(build: Build) -> None:
+    outcome = build.doit("deploy:tiny", "report", CHEAP_BELOW="_quantized.onnx")
+    assert outcome.status == 0, outcome.output
+    page = (build.root / "build/report/report.html").read_text()
+    assert "<b>q8</b>" in page
+    assert "q8 asks for 0.97" in page
+    assert "data:image/png;base64," in page
+    assert "http" not in page  # all of it is in the file
+    text = (build.root / "build/report/report.md").read_text()
+    assert "| fp32 | 0.1 MiB | 1.00 | 0.9990 |" in text
+
+
+def test_the_report_is_written_again_only_when_a_stages_report_changed(built: Build) -> None:
+    first = built.build("report")
+    assert first.results["report"] == "success"
+    assert built.build("report").results["report"] == "up-to-date"
+    built.write(more="[fidelity]\nq8 = 0.9\n")
+    assert built.build("deploy:tiny", "report").results["report"] == "success"
+
+
+def test_the_report_says_what_changed_since_the_one_before(built: Build) -> None:
+    succeeded(built.build("report"))
+    (built.root / "build/models/tiny/fidelity.q8.json").unlink()
+    succeeded(built.build("deploy:tiny", "report", CHEAP_BELOW="_quantized.onnx"))
+    text = (built.root / "build/report/report.md").read_text()
+    assert "tiny q8: mean mask IoU was 0.999, is 0.5" in text
+    assert "tiny q8: state was deployed, is not deployed" in text
+
+
+def test_a_report_of_nothing_says_so(build: Build) -> None:
+    outcome = build.doit("report")
+    assert outcome.status == 0, outcome.output
+    assert "No model is built yet" in (build.root / "build/report/report.html").read_text()
+
+
+# --- status ------------------------------------------------------------------------------------
+
+
+def test_status_names_models_that_were_never_built(build: Build) -> None:
+    outcome = build.doit("status")
+    assert outcome.status == 0, outcome.output
+    assert outcome.output.split() == ["tiny", "never", "built"]
+
+
+def test_status_says_that_a_built_model_is_fresh_and_how_large(built: Build) -> None:
+    assert "fresh, " in (line := built.doit("status").output)
+    assert "MiB built" in line
+
+
+def test_status_says_what_made_a_stage_stale_and_which_are_behind_it(built: Build) -> None:
+    built.pretend_installed("onnxsim", "99")
+    lines = {line.split()[0]: line for line in built.doit("status").output.splitlines()}
+    assert "onnxsim: was '" in lines["simplify:tiny"]
+    assert "is '99'" in lines["simplify:tiny"]
+    assert "behind simplify:tiny" in lines["variant:tiny:q8"]
+    assert lines["export:tiny"].endswith("fresh")
+
+
+def test_status_tells_of_what_a_removed_model_left(built: Build) -> None:
+    built.configure(
+        '[browser]\nenabled = false\n[models.other]\nmodel_type = "sam2_hiera_tiny"\n'
+        'url = "synthetic:"\nfolder = "other"\n'
+    )
+    outcome = built.doit("status")
+    assert "left over: public/onnx-models/sam/sam2_hiera_tiny, of tiny" in outcome.output
+
+
+def test_status_of_one_model_leaves_out_the_others(built: Build) -> None:
+    assert built.doit("status", "tiny").output == built.doit("status").output
+    outcome = built.doit("status", "huge")
+    assert outcome.status != 0
+    assert "no model huge; there are: tiny" in outcome.output
+
+
+def test_status_imports_nothing_heavy(built: Build) -> None:
+    code = (
+        "import sys; from doit.doit_cmd import DoitMain;"
+        "DoitMain().run(['-f', 'dodo.py', 'status']);"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'numpy', 'jinja2', 'requests', 'PIL'}"
+        " & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=built.root,
+        env=built.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout
