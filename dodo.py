@@ -15,6 +15,7 @@ from tasks import (
     deploy,
     export,
     fidelity,
+    picture,
     prune,
     report,
     reporter,
@@ -104,11 +105,12 @@ def task_deploy() -> Tasks:
         yield deploy.task(CONFIG, model, BROWSER)
 
 
-if any(model.name == "demo" for model in CONFIG.models):
+for demo in CONFIG.models:
+    if demo.name == "demo":
 
-    def task_demo() -> dict[str, Any]:
-        """build the demo model, which needs no network"""
-        return {"actions": None, "task_dep": ["deploy:demo"]}
+        def task_demo(model: configuration.Model = demo) -> dict[str, Any]:
+            """build the demo model, which needs no network, and a picture of its masks"""
+            return picture.task(CONFIG, model)
 
 
 def task_report() -> dict[str, Any]:

@@ -76,20 +76,30 @@ def kill_above(pid: int, limit: int) -> None:
             time.sleep(0.1)
 
 
-def no_op(folder: Path, runs: int) -> list[str]:
+def no_op(folder: Path, runs: int, variants: bool) -> list[str]:
     """`doit` over the nine configured models when all are built, against importing doit.
+
+    :param variants: in every precision and format, each proven by what passes for a browser.
 
     The models are built by the cheap actions of the tests: same graph, same files, which a
     no-op only looks at the stat of.
     """
-    project = Project(folder / "no-op", cheap=True)
+    project = Project(folder / ("no-op-variants" if variants else "no-op"), cheap=True)
     models = (ROOT / "config/models.toml").read_text()
     lines = [line for line in models.splitlines() if not line.startswith(("sha256", "size"))]
     text = "\n".join("url = 'synthetic:'" if line.startswith("url") else line for line in lines)
-    project.configure(text.replace("default = false", "default = true"))
+    text = text.replace("default = false", "default = true").replace("folder = ", "# ")
+    if variants:
+        text += '\n[defaults]\nvariants = ["fp32", "fp16", "q8", "q4", "q4f16"]\n'
+        text += f'formats = ["onnx", "ort"]\n[browser]\nexecutable = "{sys.executable}"\n'
+        package = project.root / "web/node_modules/onnxruntime-web/package.json"
+        package.parent.mkdir(parents=True)
+        package.write_text(json.dumps({"version": "1"}))
+        (project.root / "web/page").symlink_to(ROOT / "web/page")
+    project.configure(text)
     built = project.build()
     assert built.status == 0, built.output
-    assert len(built.ran) == 45
+    assert len(built.ran) == (9 * 35 if variants else 45), len(built.ran)
 
     command = project.command()
     plain = [sys.executable, "-c", "import doit.doit_cmd"]
@@ -107,7 +117,8 @@ def no_op(folder: Path, runs: int) -> list[str]:
     ours = statistics.median(pair[0].seconds for pair in pairs)
     base = statistics.median(pair[1].seconds for pair in pairs)
     return [
-        f"| no-op `doit`, nine models | {ours:.2f} s | `import doit.doit_cmd` {base:.2f} s | "
+        f"| no-op `doit`, nine models{', every variant' * variants} | {ours:.2f} s | "
+        f"`import doit.doit_cmd` {base:.2f} s | "
         f"{ratio:.1f} × (at most 3 ×); heavy imports: {', '.join(heavy) or 'none'} |"
     ]
 
@@ -171,7 +182,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name, measure in (
-            ("no-op", lambda: no_op(folder, arguments.runs)),
+            ("no-op", lambda: no_op(folder, arguments.runs, variants=False)),
+            ("no-op", lambda: no_op(folder, arguments.runs, variants=True)),
             ("tiny", lambda: tiny(folder, arguments.runs)),
             ("large", lambda: large(folder)),
         ):

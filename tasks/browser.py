@@ -150,7 +150,7 @@ def task(
     check = check_of(config, chosen)
     inputs = {
         "onnxruntime-web": browser.runtime,
-        "webgpu": check.webgpu,
+        "webgpu": model.webgpu,
         "mask_iou": check.mask_iou,
         **written(check.tolerances),
         **versions(*PACKAGES),
@@ -217,7 +217,7 @@ def prove_model(
             "draw": None if chosen == FP32 else fidelity.images(model),
             "scratch": str(scratch),
             "executable": browser.executable,
-            "webgpu": config.browser.webgpu,
+            "webgpu": model.webgpu or webgpu_encoder,
             "webgpu_encoder": webgpu_encoder,
         }
         result = child.run("tasks.browser:prove", arguments, log, task.verbosity == 2)

@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -118,6 +118,7 @@ class Model:
     masks: MaskChoice = "multi"
     attention: AttentionKind = "plain"
     browser: Switch = "auto"
+    webgpu: bool = True
     variants: tuple[Variant, ...] = (FP32,)
     truth: str | None = None
     truth_iou: float = 0.5
@@ -168,7 +169,6 @@ class BrowserCheck:
     """
 
     executable: str | None = None
-    webgpu: bool = True
     tolerances: Tolerances = Tolerances(encoder=1e-3, masks=1e-2, scores=1e-3)
     mask_iou: float = 0.999
 
@@ -271,11 +271,11 @@ def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> C
     verify.finish(_TOLERANCE_KEYS)
     check = BrowserCheck(
         executable=browser.take("executable", _text, None),
-        webgpu=browser.take("webgpu", _boolean, True),
         tolerances=_tolerances(browser, BrowserCheck.tolerances),
         mask_iou=browser.take("mask_iou", _share, BrowserCheck.mask_iou),
     )
     enabled = browser.take("enabled", _switch, "auto")
+    webgpu = browser.take("webgpu", _boolean, True)
     browser.finish({"enabled", "executable", "webgpu", "mask_iou", *_TOLERANCE_KEYS})
 
     table = top.table("fidelity")
@@ -287,13 +287,13 @@ def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> C
     table.finish({"images", "worst", *LEAST_IOU})
 
     defaults = top.table("defaults")
-    variants = _variants(defaults, Defaults())
+    variants = _variants(defaults, Defaults(browser=enabled, webgpu=webgpu))
     defaults.finish(_VARIANT_KEYS)
 
     models = []
     for name in top.table("models").values:
         table = top.table("models").table(name)
-        model = _model(name, table, deploy_root, enabled, variants)
+        model = _model(name, table, deploy_root, variants)
         if model is not None:
             models.append(model)
     if not top.values.get("models"):
@@ -317,8 +317,10 @@ def _tolerances(table: _Table, defaults: Tolerances) -> Tolerances:
 
 @dataclass(frozen=True)
 class Defaults:
-    """The precisions and file formats that a model is deployed in (``[defaults]``)."""
+    """What a model is unless its table says otherwise (``[defaults]``, ``[browser]``)."""
 
+    browser: Switch = "auto"
+    webgpu: bool = True
     precisions: tuple[Precision, ...] = ("fp32",)
     formats: tuple[Format, ...] = ("onnx",)
 
@@ -327,9 +329,10 @@ _VARIANT_KEYS = {"variants", "formats"}
 
 
 def _variants(table: _Table, default: Defaults) -> Defaults:
-    return Defaults(
-        table.take("variants", _several_of(get_args(Precision)), default.precisions),
-        table.take("formats", _several_of(get_args(Format)), default.formats),
+    return replace(
+        default,
+        precisions=table.take("variants", _several_of(get_args(Precision)), default.precisions),
+        formats=table.take("formats", _several_of(get_args(Format)), default.formats),
     )
 
 
@@ -349,6 +352,7 @@ _MODEL_KEYS = {
     "masks",
     "attention",
     "browser",
+    "webgpu",
     *_VARIANT_KEYS,
     "truth",
     "truth_iou",
@@ -359,14 +363,8 @@ _TOLERANCE_KEYS = {"encoder_tolerance", "mask_tolerance", "score_tolerance"}
 _PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
 
 
-def _model(
-    name: str, table: _Table, deploy_root: Path, enabled: Switch, defaults: Defaults
-) -> Model | None:
-    """The model of one table, or None when the table has a mistake.
-
-    :param enabled: ``[browser] enabled``, the default of ``browser``.
-    :param defaults: those of ``variants`` and ``formats``.
-    """
+def _model(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> Model | None:
+    """The model of one table, or None when the table has a mistake."""
     before = len(table.mistakes)
     if not PLAIN_NAME.fullmatch(name):
         table.mistake("name", name, _PLAIN_NAME_RULE)
@@ -389,7 +387,8 @@ def _model(
     opset = table.take("opset", _one_of(OPSETS, OPSET_RULE), DEFAULT_OPSET)
     masks = table.take("masks", _one_of(get_args(MaskChoice)), "multi")
     attention = table.take("attention", _one_of(get_args(AttentionKind)), "plain")
-    browser = table.take("browser", _switch, enabled)
+    browser = table.take("browser", _switch, defaults.browser)
+    webgpu = table.take("webgpu", _boolean, defaults.webgpu)
     if attention == "fused" and browser is not False:
         table.mistake(
             "attention",
@@ -418,6 +417,7 @@ def _model(
         masks=masks,
         attention=attention,
         browser=browser,
+        webgpu=webgpu,
         variants=tuple(Variant(p, f) for f in asked.formats for p in asked.precisions),
         truth=truth,
         truth_iou=truth_iou,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {package: _version(package) for package in packages}
 
 
+@cache  # a reading of the package's metadata takes a millisecond, and every stage asks
 def _version(package: str) -> str:
     try:
         return metadata.version(package)

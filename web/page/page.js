@@ -47,6 +47,8 @@ const ui = {
   overlay: element('overlay', HTMLCanvasElement),
   model: element('model', HTMLSelectElement),
   about: element('about', HTMLElement),
+  variants: element('variants', HTMLElement),
+  variant: element('variant', HTMLSelectElement),
   provider: element('provider', HTMLSelectElement),
   webgpu: element('webgpu', HTMLElement),
   file: element('file', HTMLInputElement),
@@ -144,8 +146,9 @@ async function openModel() {
   try {
     const response = await fetch(`${base}/manifest.json`, { cache: 'no-cache' })
     if (!response.ok) throw new Error(`${base}/manifest.json: HTTP ${response.status}`)
-    const manifest = await response.json()
+    const whole = await response.json()
     if (name !== ui.model.value || provider !== ui.provider.value || model) return
+    const manifest = withVariant(whole, offerVariants(whole))
     ui.about.textContent = describe(manifest)
     model = opening = new Model(manifest, showProgress)
     await opening.call('open', { base, provider, threads: threadsHere(), manifest })
@@ -170,9 +173,38 @@ async function openModel() {
   await encodeImage()
 }
 
+/**
+ * List the variants that are deployed, and keep the one that was picked if there is such.
+ *
+ * @param {any} manifest
+ * @returns {string | undefined} the name of the one to open
+ */
+function offerVariants(manifest) {
+  /** @type {string[]} */
+  const names = (manifest.variants ?? [])
+    .filter((/** @type {any} */ { deployed }) => deployed)
+    .map((/** @type {any} */ { name }) => name)
+  const picked = names.includes(ui.variant.value) ? ui.variant.value : names[0]
+  ui.variant.replaceChildren(...names.map((name) => new Option(name)))
+  if (picked) ui.variant.value = picked
+  ui.variants.hidden = names.length < 2
+  return picked
+}
+
+/** @param {any} manifest @param {string | undefined} name */
+function withVariant(manifest, name) {
+  const variant = (manifest.variants ?? []).find((/** @type {any} */ each) => each.name === name)
+  if (!variant) return manifest
+  return {
+    ...manifest,
+    encoder: { ...manifest.encoder, file: variant.encoder },
+    decoder: { ...manifest.decoder, file: variant.decoder },
+  }
+}
+
 /** @param {any} manifest */
 function describe(manifest) {
-  const sizes = Object.values(manifest.files).map(({ size }) => size)
+  const sizes = [manifest.encoder, manifest.decoder].map(({ file }) => manifest.files[file].size)
   const total = sizes.reduce((sum, size) => sum + size, 0)
   const trained = manifest.checkpoint?.synthetic ? 'random weights: masks mean nothing' : ''
   const proof = manifest.browser ? `proven in ${manifest.browser.browser}` : 'proven in no browser'
@@ -522,6 +554,7 @@ ui.clear.onclick = clear
 ui.save.onclick = () => void save()
 ui.sample.onclick = () => void openImage('sample.svg', 'sample.svg')
 ui.model.onchange = () => void openModel()
+ui.variant.onchange = () => void openModel()
 ui.provider.onchange = () => void openModel()
 
 /** @param {File | undefined} file */

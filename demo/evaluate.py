@@ -1,0 +1,27 @@
+"""Measures the demo model's files on held-out scenes, as its model card reports them.
+
+uv run doit demo && uv run python -m demo.evaluate [--images 200]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from demo.scenes import scene
+from tasks import truth
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--objects", type=int, default=5, help="of each image, at most")
+    parser.add_argument("--encoder", default="build/demo/sam2_demo/encoder.onnx")
+    parser.add_argument("--decoder", default="build/demo/sam2_demo/decoder.onnx")
+    given = parser.parse_args()
+    found = truth.measure(given.encoder, given.decoder, scene, range(given.images), given.objects)
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""`doit demo` ends with a picture: drawn images, clicks on them, and the masks that come out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks import child
+from tasks.configuration import Configuration, Model
+from tasks.deploy import manifest_path
+from tasks.export import Graphs
+from tasks.files import scratch_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from doit.task import Task
+    from numpy.typing import NDArray
+    from PIL.ImageDraw import ImageDraw
+
+SEEDS = (3, 9, 5)
+CLICKS = 7
+SIDE = 640  # of each image in the picture, in pixels
+CLICK = (18, 161, 80)
+COLORS = ((255, 99, 71), (64, 200, 120), (70, 140, 255), (255, 200, 40), (220, 90, 230))
+
+
+def path(model: Model) -> Path:
+    """The picture, beside the model's deploy folder."""
+    return model.deploy.parent / f"{model.name}.png"
+
+
+def task(config: Configuration, model: Model) -> dict[str, Any]:
+    """doit's task for the demo model."""
+    return {
+        "actions": [(draw_model, [config, model])],
+        "file_dep": [str(manifest_path(model)), "tasks/picture.py", "tasks/truth.py"],
+        "targets": [str(path(model))],
+        "clean": True,
+        "io": {"capture": False},
+    }
+
+
+@child.action
+def draw_model(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+    """Draw in a child process, then move the picture into place."""
+    graphs = Graphs.within(model.deploy)
+    log = config.build / "logs" / f"picture-{model.name}.log"
+    with scratch_folder(config.build / "tmp" / f"picture-{model.name}") as scratch:
+        made = scratch / "picture.png"
+        arguments = {
+            "encoder": str(graphs.encoder),
+            "decoder": str(graphs.decoder),
+            "truth": model.truth,
+            "destination": str(made),
+        }
+        result = child.run("tasks.picture:draw", arguments, log, task.verbosity == 2)
+        made.replace(path(model))
+    return {
+        "summary": f"{result['masks']} clicks on {len(SEEDS)} images, mean IoU with the truth "
+        f"{result['iou']:.3f}, in {path(model)}"
+    }
+
+
+def draw(encoder: str, decoder: str, truth: str, destination: str) -> dict[str, Any]:
+    """Click on objects of drawn images and paint the best mask of each (runs in a child process).
+
+    :returns: how many ``masks``, and their mean ``iou`` with the truth.
+    """
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    from tasks import truth as known_masks
+
+    segmenter = known_masks.Segmenter(encoder, decoder)
+    scene = known_masks.load(truth)
+    picture = Image.new("RGB", (SIDE * len(SEEDS), SIDE))
+    ious = []
+    for place, seed in enumerate(SEEDS):
+        drawn = scene(seed, segmenter.size)
+        segmenter.open(drawn.image)
+        canvas = drawn.image.astype(np.float32)
+        clicks = []
+        for color, number in zip(COLORS * 2, known_masks.objects_of(drawn)[:CLICKS], strict=False):
+            true = drawn.labels == number
+            row, column = known_masks.center(true)
+            answer = segmenter.ask([(column, row)], [1])
+            mask = answer.masks[int(answer.scores.argmax())]
+            ious.append(known_masks.iou(mask, true))
+            paint(canvas, mask, color)
+            clicks.append((column, row))
+        panel = Image.fromarray(canvas.astype(np.uint8)).resize((SIDE, SIDE))
+        scale = SIDE / segmenter.size
+        mark(ImageDraw.Draw(panel), [(column * scale, row * scale) for column, row in clicks])
+        picture.paste(panel, (place * SIDE, 0))
+    picture.save(destination)
+    return {"masks": len(ious), "iou": float(np.mean(ious))}
+
+
+def paint(canvas: NDArray[np.float32], mask: NDArray[np.bool_], color: tuple[int, ...]) -> None:
+    """Tint a mask on an image (S, S, 3), and draw its rim."""
+    import numpy as np
+
+    from tasks.truth import peeled
+
+    inner = mask
+    for _ in range(3):
+        inner = peeled(inner)
+    canvas[mask] = canvas[mask] * 0.55 + np.array(color) * 0.45
+    canvas[mask & ~inner] = color
+
+
+def mark(pen: ImageDraw, clicks: list[tuple[float, float]]) -> None:
+    """Draw a dot where each click was."""
+    for x, y in clicks:
+        pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=CLICK, outline="white", width=2)

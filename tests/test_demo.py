@@ -1,0 +1,200 @@
+"""The demo model: built offline, its masks are those of what one clicks on, whoever asks."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+from project import ROOT, Project
+
+from demo.scenes import Scene, scene
+from tasks import configuration, serve, server, truth
+
+
+@pytest.fixture(scope="module")
+def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The demo model as the project's own configuration has it, built by `doit demo`."""
+    project = Project(tmp_path_factory.mktemp("demo") / "project", cheap=False)
+    (project.root / "web").symlink_to(ROOT / "web")
+    project.configure((ROOT / "config/models.toml").read_text() + "\n[browser]\nwebgpu = false\n")
+    outcome = project.build("demo")
+    assert outcome.status == 0, outcome.output
+    return project
+
+
+@pytest.fixture(scope="module")
+def varied(built: Project) -> Project:
+    """The same in every precision; of the formats `.ort` for the smallest."""
+    keys = 'variants = ["fp32", "fp16", "q8", "q4", "q4f16"]\nbrowser = false\n'
+    configured = (built.root / "config/models.toml").read_text()
+    text = configured.replace("[models.demo]\n", f"[models.demo]\n{keys}")
+    (built.root / "config/varied.toml").write_text(text)
+    outcome = built.build("config=config/varied.toml", "deploy:demo")
+    assert outcome.status == 0, outcome.output
+    assert not outcome.ran & {"export:demo", "simplify:demo", "verify:demo"}
+    return built
+
+
+@pytest.fixture(scope="module")
+def files(built: Project) -> Path:
+    return built.root / "build/demo/sam2_demo"
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, Path]:
+    """A held-out scene of nuclei, and as a file."""
+    path = tmp_path_factory.mktemp("scene") / "nuclei.png"
+    found = scene(11)
+    Image.fromarray(found.image).save(path)
+    return found, path
+
+
+def large_objects(found: Scene) -> list[Any]:
+    """The masks of the scene's objects that are wider than a few mask cells."""
+    areas = np.bincount(found.labels.ravel())
+    return [found.labels == n for n, area in enumerate(areas) if n and area > 4000]
+
+
+def test_its_manifest_says_that_it_is_trained_and_how_well(files: Path) -> None:
+    manifest = json.loads((files / "manifest.json").read_text())
+    assert manifest["checkpoint"]["synthetic"] is False
+    iou = manifest["verification"]["truth"]["iou"]
+    assert iou["1 click"] > 0.8
+    assert iou["1 click"] < iou["2 clicks"] < iou["3 clicks"]
+    assert manifest["verification"]["truth"]["score_correlation"] > 0.5
+    assert manifest["browser"]["providers"]["wasm"]["mask_iou"] >= 0.999
+    shapes = {each["name"]: each["shape"] for each in manifest["decoder"]["inputs"]}
+    assert shapes["image_embed"][2:] == [64, 64]
+    assert manifest["decoder"]["outputs"][0]["shape"] == [1, 3, 256, 256]
+
+
+def test_it_ends_with_a_picture_of_images_clicks_and_masks(built: Project) -> None:
+    picture = np.array(Image.open(built.root / "build/demo/demo.png"))
+    assert picture.shape == (640, 1920, 3)
+    painted = (picture == (18, 161, 80)).all(axis=-1)  # the clicks
+    assert painted.sum() > 500
+    assert built.build("demo").ran == set()
+
+
+def test_a_click_on_the_page_gives_the_mask_of_what_was_clicked(
+    built: Project, drawn: tuple[Scene, Path], executable: str | None
+) -> None:
+    found, path = drawn
+    config = configuration.load(built.root / "config/models.toml", deploy=str(built.root))
+    ious = []
+    for served in page_with(built, config, executable, path):
+        for true in large_objects(found)[:3]:
+            row, column = truth.center(true)
+            area = served.locator("#overlay").bounding_box()
+            assert area
+            scale = area["width"] / 1024
+            served.locator("#overlay").click(position={"x": column * scale, "y": row * scale})
+            expect(served.locator("#status")).to_contain_text("predicted IoU")
+            with served.expect_download() as download:
+                served.get_by_role("button", name="Save mask").click()
+            mask = np.array(Image.open(download.value.path()).convert("L")) > 0
+            ious.append(truth.iou(mask, true))
+            served.get_by_role("button", name="Clear").click()
+    assert np.mean(ious) > 0.8, ious
+
+
+def page_with(
+    built: Project, config: configuration.Configuration, executable: str | None, image: Path
+) -> Iterator[Any]:
+    """The page with the demo model and an image opened."""
+    (model,) = [each for each in config.models if each.name == "demo"]
+    folders = {
+        "/models/demo": built.root / model.deploy,
+        "/onnxruntime-web": serve.RUNTIME / "dist",
+        "/": serve.PAGE,
+    }
+    app = server.application(folders, {"/models.json": lambda: ["demo"]})
+    with server.serving(app) as address, sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=executable)
+        page = chromium.new_page()
+        page.goto(address)
+        page.locator("#file").set_input_files(image)
+        expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+        yield page
+        chromium.close()
+
+
+def test_samexporters_own_client_gives_it_too(
+    files: Path, drawn: tuple[Scene, Path], tmp_path: Path
+) -> None:
+    found, path = drawn
+    ious = []
+    for number, true in enumerate(large_objects(found)[:3]):
+        row, column = truth.center(true)
+        prompt = [{"type": "point", "data": [column, row], "label": 1}]
+        (tmp_path / "prompt.json").write_text(json.dumps(prompt))
+        output = tmp_path / f"{number}.png"
+        command = [sys.executable, "-m", "samexporter.inference", "--sam_variant", "sam2"]
+        command += ["--encoder_model", str(files / "encoder.onnx")]
+        command += ["--decoder_model", str(files / "decoder.onnx")]
+        command += ["--image", str(path), "--prompt", str(tmp_path / "prompt.json")]
+        subprocess.run([*command, "--output", str(output)], check=True, capture_output=True)
+        # It paints the mask, and a disc where the click was: inside what was clicked.
+        painted = (np.array(Image.open(output)) != found.image).any(axis=-1)
+        ious.append(truth.iou(painted, true))
+    assert np.mean(ious) > 0.8, ious
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "share"),
+    [("fp16", 0.995, 0.51), ("q8", 0.97, 0.32), ("q4", 0.93, 0.5), ("q4f16", 0.93, 0.32)],
+)
+def test_a_variant_is_near_pytorch_and_as_small_as_promised(
+    varied: Project, name: str, mean: float, share: float
+) -> None:
+    folder = varied.root / "build/models/demo"
+    report = json.loads((folder / f"fidelity.{name}.json").read_text())
+    assert report["mask_iou"]["mean"] >= mean
+    assert report["mask_iou"]["worst"] >= report["mask_iou"]["mean"] - 0.1
+    manifest = json.loads((varied.root / "build/demo/sam2_demo/manifest.json").read_text())
+    entry = next(each for each in manifest["variants"] if each["name"] == name)
+    assert entry["deployed"]
+    sizes = {file: each["size"] for file, each in manifest["files"].items()}
+    small = sizes[entry["encoder"]] + sizes[entry["decoder"]]
+    assert small <= share * (sizes["encoder.onnx"] + sizes["decoder.onnx"])
+
+
+@pytest.mark.parametrize("name", ["q8", "q4f16.ort"])
+def test_a_variant_runs_in_the_browser_and_agrees_with_onnxruntime(
+    varied: Project, name: str
+) -> None:
+    text = (varied.root / "config/varied.toml").read_text().replace("browser = false", "")
+    text = text.replace("[models.demo]\n", '[models.demo]\nformats = ["onnx", "ort"]\n')
+    (varied.root / "config/browsers.toml").write_text(text)
+    outcome = varied.build("config=config/browsers.toml", f"browser:demo:{name}")
+    assert outcome.status == 0, outcome.output
+    report = json.loads((varied.root / f"build/models/demo/browser.{name}.json").read_text())
+    assert report["passed"], report["failures"]
+    assert report["providers"]["wasm"]["mask_iou"] > 0.9
+
+
+def test_training_again_begins_with_the_same_losses(tmp_path: Path) -> None:
+    output = tmp_path / "again.pt"
+    command = [sys.executable, "-m", "demo.train", "--steps", "8", "--output", str(output)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    again = json.loads(output.with_suffix(".losses.json").read_text())["losses"]
+    recorded = json.loads((ROOT / "demo/sam2_demo.losses.json").read_text())["losses"]
+    assert len(recorded) == 100
+    assert again == pytest.approx(recorded[:8], rel=1e-3)
+
+
+def test_its_checkpoint_fits_in_the_repository_in_half_precision() -> None:
+    import torch
+
+    file = ROOT / "demo/sam2_demo.pt"
+    assert file.stat().st_size <= 16_000_000
+    weights = torch.load(file, weights_only=True)["model"]
+    assert {value.dtype for value in weights.values()} == {torch.float16}
