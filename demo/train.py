@@ -65,8 +65,6 @@ class Round:
     :param smallest: visible pixels from which on an object is asked for.
     :param boxes: the share of first prompts that are boxes, not points.
     :param looseness: how far boxes are off, as a share of their sides.
-    :param all_three: the weight of all masks' loss beside that of the best.
-    :param ranking: the weight of the scores' loss.
     """
 
     phases: tuple[Phase, ...]
@@ -78,8 +76,6 @@ class Round:
     smallest: int
     boxes: float = 0.5
     looseness: float = 0.05
-    all_three: float = 0.2
-    ranking: float = 1.0
 
     def rate_at(self, step: int) -> float:
         """The learning rate: it rises, stays, and falls."""
@@ -136,20 +132,6 @@ ROUNDS = (
         smallest=400,
         boxes=0.6,
         looseness=0.015,
-    ),
-    # All three masks good, and the scores right: the best-scored mask is the one that counts.
-    Round(
-        phases=(Phase(steps=540, crop=512, images=2, objects=10, corrections=1),),
-        horizon=540,
-        rate=6e-4,
-        hold=0.0,
-        keep=0.99,
-        outside=1,
-        smallest=600,
-        boxes=0.6,
-        looseness=0.01,
-        all_three=0.6,
-        ranking=3.0,
     ),
 )
 FIRST = ROUNDS[0].phases[0]
@@ -262,8 +244,8 @@ class Training:
             kinds = torch.from_numpy(labels).int()
             logits, scores = decode(self.model, features, coords, kinds, previous, corner)
             outside = math.inf if phase is FIRST else each.outside
-            masks_loss, ious = judge(logits, targets, outside, each.all_three)
-            losses.append(masks_loss + each.ranking * F.mse_loss(scores, ious))
+            loss, ious = judge(logits, scores, targets, outside)
+            losses.append(loss)
             best = scores[:, 1:].argmax(dim=1) + 1
             rows = torch.arange(len(best))
             quality.append(float(ious[rows, best].mean()))
@@ -505,9 +487,9 @@ def excess(features: Features) -> Tensor:
 
 
 def judge(
-    logits: Tensor, targets: Tensor, most_outside: float, all_three: float
+    logits: Tensor, scores: Tensor, targets: Tensor, most_outside: float
 ) -> tuple[Tensor, Tensor]:
-    """The loss of masks (N, 4, M, M), and the IoU that each has (N, 4).
+    """The loss of masks (N, 4, M, M) and scores (N, 4), and the IoU that each mask has (N, 4).
 
     :param most_outside: what is outside weighs as much as the object, all of it together, or as
         an area so many times the object's.
@@ -526,8 +508,8 @@ def judge(
     union = (inside | true).sum(dim=(2, 3))
     ious = (inside & true).sum(dim=(2, 3)) / union.clamp(min=1)
     three = loss[:, 1:]
-    masks = three.min(dim=1).values + all_three * three.mean(dim=1) + 0.5 * loss[:, 0]
-    return masks.mean(), ious.float()
+    masks = three.min(dim=1).values + 0.2 * three.mean(dim=1) + 0.5 * loss[:, 0]
+    return masks.mean() + F.mse_loss(scores, ious.float()), ious
 
 
 def first_points(random: np.random.Generator, truths: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -182,10 +182,11 @@ def _provider(report: Mapping[str, Any], provider: str) -> Row | None:
     if figures is None:
         return None
     if "error" in figures:
-        return {"error": figures["error"]}
+        return {"error": figures["error"], "software": False}
     parts = {part: figures[part] for part in ("encoder", "decoder") if part in figures}
     return {
         **{f"{part}_{key}": value for part, each in parts.items() for key, value in each.items()},
+        "error": None,
         "mask_iou": figures["mask_iou"],
         "software": bool((figures.get("adapter") or {}).get("software")),
     }

@@ -36,7 +36,7 @@ class Project:
         root.mkdir(parents=True)
         shutil.copy(ROOT / "dodo.py", root)
         for folder in ("tasks", "demo"):
-            ignored = shutil.ignore_patterns("__pyc*")
+            ignored = shutil.ignore_patterns("__pyc*", *(["*.pt"] if cheap else []))
             shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
         if cheap:
             shutil.copy(ROOT / "tests/fakes/cheap_dodo.py", root)

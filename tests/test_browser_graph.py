@@ -189,3 +189,28 @@ def test_the_manifest_stays_the_same_bytes_when_only_times_differ(proven: Build)
     before = proven.manifest
     assert succeeded(proven.build("-a", "deploy:tiny")) >= stages("browser", "deploy")
     assert proven.manifest == before
+
+
+def test_the_report_has_the_browsers_figures(proven: Build) -> None:
+    assert succeeded(proven.build("report")) == set()
+    page = (proven.root / "build/report/report.html").read_text()
+    assert "1.00 s" in page  # the encoder's run
+    assert "1,024.0 MiB" in page  # the page's memory
+
+
+def test_a_variant_that_webgpu_refuses_is_marked_and_one_that_wasm_refuses_is_left_out(
+    build: Build,
+) -> None:
+    build.install()
+    build.write(model='variants = ["fp32", "q8", "q4"]')
+    succeeded(build.build(CHEAP_REFUSAL_OF="encoder_quantized.onnx webgpu"))
+    _, q8, _ = build.manifest["variants"]  # type: ignore[misc]
+    assert q8["deployed"]
+    assert q8["browser"]["providers"]["webgpu"] == {"error": "webgpu refused"}
+    (build.root / "build/models/tiny/browser.q4.json").unlink()
+    succeeded(build.build(CHEAP_REFUSAL_OF="encoder_q4.onnx wasm"))
+    _, _, q4 = build.manifest["variants"]  # type: ignore[misc]
+    assert not q4["deployed"]
+    assert "wasm refused" in q4["reason"]
+    assert succeeded(build.build("report")) == set()
+    assert "wasm refused" in (build.root / "build/report/report.html").read_text()

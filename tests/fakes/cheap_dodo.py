@@ -3,7 +3,8 @@
 A browser is any program that the configuration names, beside npm packages in `web/`. Environment:
 CHEAP_EXPORT=constant makes every export the same bytes; CHEAP_BELOW=<ending of an encoder's name>
 gives that variant's masks an IoU of 0.5; CHEAP_FAIL=<function> makes one fail;
-CHEAP_DIFFERENCE lets verify find fault, CHEAP_REFUSAL and CHEAP_IOU the browser;
+CHEAP_DIFFERENCE lets verify find fault, CHEAP_REFUSAL and CHEAP_IOU the browser,
+CHEAP_REFUSAL_OF="<file> <provider>" that provider for one variant;
 CHEAP_HANG=<function> makes one open the FIFO at CHEAP_FIFO and wait to be killed.
 """
 
@@ -96,13 +97,18 @@ def prove(encoder, decoder, tensors, scratch, executable, webgpu, webgpu_encoder
     providers = {"wasm": {"encoder": part, **proof}}
     if webgpu:
         providers["webgpu"] = {**adapter, **proof, **({"encoder": part} if webgpu_encoder else {})}
+    refused, _, provider = os.environ.get("CHEAP_REFUSAL_OF", "").partition(" ")
+    error = os.environ.get("CHEAP_REFUSAL")
+    if refused and encoder.endswith(refused):
+        error = f"{provider} refused"
+        providers[provider] = {"error": error}
     return {
         "browser": "Chromium 1",
         "runtime": f"onnxruntime-web {version}",
         "threads": 2,
         "providers": providers,
         "memory": {"renderer": 1 << 30},
-        "error": os.environ.get("CHEAP_REFUSAL"),
+        "error": error,
     }
 
 
