@@ -52,7 +52,7 @@ def files(built: Project) -> Path:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, Path]:
     """A held-out scene of nuclei, and as a file."""
     path = tmp_path_factory.mktemp("scene") / "nuclei.png"
-    found = scene(11)
+    found = scene(21)
     Image.fromarray(found.image).save(path)
     return found, path
 
