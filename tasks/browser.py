@@ -158,7 +158,11 @@ def task(
     return {
         "name": task_name(model, chosen),
         "actions": [(prove_model, [config, model, browser, chosen])],
-        "file_dep": [*map(str, variant.graphs(config, model, chosen)), *SOURCES],
+        "file_dep": [
+            *map(str, variant.graphs(config, model, chosen)),
+            *SOURCES,
+            *([] if chosen == FP32 else fidelity.image_sources(model)),
+        ],
         "task_dep": [f"verify:{model.name}"],
         "targets": [str(report_path(config, model, chosen))],
         "uptodate": [Trace(inputs), _has_what_is_asked],
@@ -386,9 +390,8 @@ def prove(
         except Refused as refusal:
             error = str(refusal)
             run.refuse(error)
-    run.compare(
-        encoder, decoder, best=draw is not None
-    )  # after the browser, whose memory is free again
+    # onnxruntime runs after the browser, whose memory is free again.
+    run.compare(encoder, decoder, best=draw is not None)
     return {**run.report, "error": error}
 
 

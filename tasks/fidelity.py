@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks import checkpoint, child, variant, verify
 from tasks.configuration import Configuration, FidelityCheck, MaskChoice, Model, Variant
-from tasks.export import Graphs, peak
+from tasks.export import peak
 from tasks.files import scratch_folder, write_atomically
 from tasks.staleness import Trace, versions
 from tasks.verify import Case, Prompt
@@ -41,14 +41,14 @@ def reference_path(config: Configuration, model: Model) -> Path:
     return config.build / "models" / model.name / "reference.npz"
 
 
-def report_path(config: Configuration, model: Model, variant: Variant) -> Path:
+def report_path(config: Configuration, model: Model, chosen: Variant) -> Path:
     """The report of a variant."""
-    return config.build / "models" / model.name / f"fidelity.{variant.name}.json"
+    return config.build / "models" / model.name / f"fidelity.{chosen.name}.json"
 
 
-def picture_path(config: Configuration, model: Model, variant: Variant) -> Path:
+def picture_path(config: Configuration, model: Model, chosen: Variant) -> Path:
     """The image, PyTorch's mask, the variant's and their difference, where they differ most."""
-    return report_path(config, model, variant).with_suffix(".png")
+    return report_path(config, model, chosen).with_suffix(".png")
 
 
 def images(model: Model) -> str:
@@ -56,8 +56,10 @@ def images(model: Model) -> str:
     return model.truth or DRAWN
 
 
-def _image_file(model: Model) -> str:
-    return images(model).split(":")[0].replace(".", "/") + ".py"
+def image_sources(model: Model) -> list[str]:
+    """The files that a model's images and prompts come from."""
+    drawn = images(model).split(":")[0].replace(".", "/") + ".py"
+    return [drawn, "tasks/fidelity.py", "tasks/truth.py"]
 
 
 def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
@@ -74,9 +76,8 @@ def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
         "file_dep": [
             str(checkpoint.path(config, model)),
             *model.architecture_files,
-            _image_file(model),
+            *image_sources(model),
             *verify.SOURCES,
-            *("tasks/fidelity.py", "tasks/truth.py"),
         ],
         "targets": [str(reference_path(config, model))],
         "uptodate": [Trace(inputs)],
@@ -85,35 +86,31 @@ def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
     }
 
 
-def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
+def task(config: Configuration, model: Model, chosen: Variant) -> dict[str, Any]:
     """doit's task for one variant."""
     check = config.fidelity
     inputs = {
-        "mask_iou": check.mask_iou[variant.precision],
+        "mask_iou": check.mask_iou[chosen.precision],
         "worst": check.worst,
         **versions(*PACKAGES),
     }
     return {
-        "name": f"{model.name}:{variant.name}",
-        "actions": [(judge, [config, model, variant])],
+        "name": f"{model.name}:{chosen.name}",
+        "actions": [(judge, [config, model, chosen])],
         "file_dep": [
-            *map(str, _graphs(config, model, variant)),
+            *map(str, variant.graphs(config, model, chosen)),
             str(reference_path(config, model)),
-            _image_file(model),
-            *("tasks/fidelity.py", "tasks/verify.py", "tasks/truth.py"),
+            *image_sources(model),
+            "tasks/verify.py",
         ],
         "targets": [
-            str(report_path(config, model, variant)),
-            str(picture_path(config, model, variant)),
+            str(report_path(config, model, chosen)),
+            str(picture_path(config, model, chosen)),
         ],
         "uptodate": [Trace(inputs)],
         "clean": True,
         "io": {"capture": False},
     }
-
-
-def _graphs(config: Configuration, model: Model, chosen: Variant) -> Graphs:
-    return variant.graphs(config, model, chosen)
 
 
 @child.action
@@ -139,10 +136,10 @@ def refer(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
 
 
 @child.action
-def judge(config: Configuration, model: Model, variant: Variant, task: Task) -> dict[str, Any]:
+def judge(config: Configuration, model: Model, chosen: Variant, task: Task) -> dict[str, Any]:
     """Measure in a child process, judge, and write the report whichever way it went."""
-    graphs = _graphs(config, model, variant)
-    name = f"fidelity-{model.name}-{variant.name}"
+    graphs = variant.graphs(config, model, chosen)
+    name = f"fidelity-{model.name}-{chosen.name}"
     log = config.build / "logs" / f"{name}.log"
     with scratch_folder(config.build / "tmp" / name) as scratch:
         made = scratch / "worst.png"
@@ -154,16 +151,16 @@ def judge(config: Configuration, model: Model, variant: Variant, task: Task) -> 
             "picture": str(made),
         }
         result = child.run("tasks.fidelity:compare", arguments, log, task.verbosity == 2)
-        made.replace(picture_path(config, model, variant))
-    failures = below(result["mask_iou"], variant, config.fidelity)
+        made.replace(picture_path(config, model, chosen))
+    failures = below(result["mask_iou"], chosen, config.fidelity)
     report = {
-        "variant": variant.name,
+        "variant": chosen.name,
         "passed": not failures,
         "failures": failures,
-        "least": {"mean": config.fidelity.mask_iou[variant.precision]},
+        "least": {"mean": config.fidelity.mask_iou[chosen.precision]},
         **result,
     }
-    write_atomically(report_path(config, model, variant), json.dumps(report, indent=2) + "\n")
+    write_atomically(report_path(config, model, chosen), json.dumps(report, indent=2) + "\n")
     iou, speed = result["mask_iou"], result["native"]
     summary = (
         f"IoU with PyTorch's masks {iou['mean']:.4f}, worst {iou['worst']:.3f}; "
@@ -171,18 +168,18 @@ def judge(config: Configuration, model: Model, variant: Variant, task: Task) -> 
     )
     if not failures:
         return {"summary": summary}
-    note = f"{model.name}'s {variant.name} is not deployed: {'; '.join(failures)}."
+    note = f"{model.name}'s {chosen.name} is not deployed: {'; '.join(failures)}."
     return {"summary": f"BELOW: {summary}", "note": note}
 
 
-def below(found: Mapping[str, float], variant: Variant, check: FidelityCheck) -> list[str]:
+def below(found: Mapping[str, float], chosen: Variant, check: FidelityCheck) -> list[str]:
     """A sentence for each figure that is too low; pure."""
-    least = check.mask_iou[variant.precision]
+    least = check.mask_iou[chosen.precision]
     failures = []
     if not found["mean"] >= least:
         failures.append(
             f"the mean IoU with PyTorch's masks is {found['mean']:.4f}, "
-            f"[fidelity] {variant.precision} asks for {least:g}"
+            f"[fidelity] {chosen.precision} asks for {least:g}"
         )
     if not found["worst"] >= found["mean"] - check.worst:
         failures.append(

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import browser, deploy, fidelity, state, variant, verify
+from tasks import browser, child, deploy, fidelity, state, variant, verify
 from tasks.configuration import FP32, Configuration, Model, Variant
 from tasks.files import mebibytes, write_atomically
 from tasks.fingerprint import FINGERPRINTS
@@ -68,6 +69,7 @@ def reports(config: Configuration) -> dict[str, str]:
     return found
 
 
+@child.action
 def write(config: Configuration) -> dict[str, Any]:
     """Gather, compare with the report before, and write all three files."""
     import jinja2
@@ -268,8 +270,6 @@ def charts_of(rows: Sequence[Row]) -> dict[str, Any]:
     ``fidelity``: points of size against the distance of the mean IoU from 1, which is logarithmic
     and better further up. ``times``: bars of the encoder's time, WASM and native.
     """
-    import math
-
     left, bottom, width, height = 70, 250, 540, 220
     points = []
     measured = [row for row in rows if row["fidelity"]]

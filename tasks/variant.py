@@ -322,7 +322,8 @@ def q4(model: onnx.ModelProto) -> None:
     import onnx
 
     replace_products(model, few_bits)
-    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    if all(each.domain != "com.microsoft" for each in model.opset_import):  # fused attention has it
+        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
 
 
 def q4f16(model: onnx.ModelProto) -> None:

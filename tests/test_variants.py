@@ -125,6 +125,15 @@ def test_four_bits_are_for_large_matrices_and_eight_for_small(tmp_path: Path) ->
     }
 
 
+def test_a_graph_of_fused_attention_keeps_one_version_of_its_operators(tmp_path: Path) -> None:
+    source, made = small_model(tmp_path / "small.onnx"), tmp_path / "made.onnx"
+    model = onnx.load(source)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, source)
+    variant.convert([[str(source), str(made)]], "q4", "onnx")
+    assert [each.domain for each in onnx.load(made).opset_import] == ["", "com.microsoft"]
+
+
 def test_the_best_scale_of_four_bits_is_never_worse_than_that_of_the_largest_weight() -> None:
     blocks = np.random.default_rng(3).standard_normal((50, 4, 32)).astype(np.float32)
     scales, integers = variant.best_integers(blocks, 4)
