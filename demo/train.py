@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: seeded, on one processor core, in an hour and a half.
+"""Trains the demo model from nothing: seeded, on two processor cores, in under two hours.
 
     uv run python -m demo.train [--steps N] [--output demo/sam2_demo.pt]
 
@@ -17,13 +17,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed
+import torch.multiprocessing
 from numpy.typing import NDArray
 from sam2.modeling.backbones.hieradet import Hiera
 from sam2.modeling.sam2_base import SAM2Base
@@ -37,7 +43,8 @@ from tasks.contract import PREPROCESSING
 HERE = Path(__file__).parent
 SEED = 20_261_122
 FIRST_TRAINING_SCENE = 1_000_000  # held-out scenes have smaller seeds
-POOL = 320  # scenes that are drawn; each is cropped, turned and shaded anew
+PROCESSES = 2  # one for each core
+POOL = 320  # scenes that each process draws; they are cropped, turned and shaded anew
 SIZE = 1024
 CELL = 4  # pixels of a low-resolution mask's side
 MEAN, STD = (torch.tensor(PREPROCESSING[name]).view(3, 1, 1) for name in ("mean", "std"))
@@ -45,123 +52,106 @@ MEAN, STD = (torch.tensor(PREPROCESSING[name]).view(3, 1, 1) for name in ("mean"
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the training: crops of a size, so many a step, objects and corrections in each."""
+    """A part of the training.
+
+    :param crop: pixels of a side: crops keep the scale of the whole image and cost a fraction.
+    :param images: so many a step in each process, and so many ``objects`` of each.
+    :param corrections: at most so many clicks after the first prompt.
+    :param rate: the learning rate at its beginning; it falls to the next phase's, at last to 0.
+    :param outside: all that is not the object weighs as much as it, or as an area at most so many
+        times the object's.
+    :param smallest: visible pixels from which on an object is asked for.
+    :param looseness: how far boxes are off, as a share of their sides.
+    :param boxes: the share of first prompts that are boxes, not points.
+    :param larger: of two scenes takes the one with fewer and so, mostly, larger objects.
+    :param anew: begins from the average weights, as they are saved, with new optimizers.
+    """
 
     steps: int
     crop: int
     images: int
     objects: int
     corrections: int
-
-
-# Crops keep the scale of the whole image and cost a fraction. First what a prompt is, then where
-# masks end, then to tell one object from a hundred others.
-@dataclass(frozen=True)
-class Round:
-    """Phases with optimizers of their own, which begin from the average weights so far.
-
-    :param hold: the share of ``horizon`` steps for which the rate stays before it falls.
-    :param outside: all that is not the object weighs at most so many times the object's area.
-    :param smallest: visible pixels from which on an object is asked for.
-    :param boxes: the share of first prompts that are boxes, not points.
-    :param looseness: how far boxes are off, as a share of their sides.
-    """
-
-    phases: tuple[Phase, ...]
-    horizon: int
     rate: float
-    hold: float
-    keep: float
-    outside: float
-    smallest: int
-    boxes: float = 0.5
+    outside: float = 1
+    smallest: int = 400
     looseness: float = 0.05
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate: it rises, stays, and falls."""
-        done = max(0.0, (step / self.horizon - self.hold) / (1 - self.hold))
-        fall = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
-        return self.rate * min(1.0, (step + 1) / 100) * fall
+    boxes: float = 0.5
+    larger: bool = False
+    anew: bool = False
 
 
-ROUNDS = (
-    Round(
-        phases=(
-            Phase(steps=400, crop=256, images=3, objects=10, corrections=0),
-            Phase(steps=500, crop=512, images=2, objects=8, corrections=0),
-            Phase(steps=900, crop=512, images=2, objects=8, corrections=2),
-        ),
-        horizon=2400,
-        rate=1.2e-3,
-        hold=0.4,
-        keep=0.995,
-        outside=8,
-        smallest=150,
-    ),
-    # Every pixel weighs the same, so that masks end where objects do.
-    Round(
-        phases=(Phase(steps=1100, crop=256, images=3, objects=8, corrections=2),),
-        horizon=2900,
-        rate=1.5e-3,
-        hold=0.0,
-        keep=0.997,
-        outside=1,
-        smallest=400,
-    ),
-    # One object among many, and larger ones than a crop held.
-    Round(
-        phases=(Phase(steps=900, crop=512, images=2, objects=8, corrections=2),),
-        horizon=1300,
-        rate=1.2e-3,
-        hold=0.0,
-        keep=0.995,
-        outside=1,
-        smallest=400,
-    ),
-    # Boxes that are tight, as those that people draw around what they see.
-    Round(
-        phases=(
-            Phase(steps=350, crop=512, images=2, objects=8, corrections=2),
-            Phase(steps=220, crop=1024, images=1, objects=8, corrections=2),
-        ),
-        horizon=570,
-        rate=8e-4,
-        hold=0.0,
-        keep=0.99,
-        outside=1,
-        smallest=400,
-        boxes=0.6,
-        looseness=0.015,
+# First what a prompt is, then where masks end, then to tell one object from a hundred others.
+PHASES = (
+    Phase(400, 256, 3, 10, corrections=0, rate=1.2e-3, outside=math.inf, smallest=150),
+    Phase(300, 256, 3, 10, corrections=1, rate=1.2e-3, outside=8, smallest=150),
+    Phase(1100, 256, 3, 8, corrections=2, rate=1.5e-3),
+    Phase(700, 512, 2, 8, corrections=2, rate=1.2e-3, looseness=0.02),
+    Phase(800, 1024, 1, 8, corrections=2, rate=8e-4, smallest=700, looseness=0.015),
+    Phase(
+        steps=450,
+        crop=1024,
+        images=1,
+        objects=8,
+        corrections=2,
+        rate=6e-4,
+        smallest=700,
+        looseness=0.01,
+        boxes=0.7,
+        larger=True,
+        anew=True,
     ),
 )
-FIRST = ROUNDS[0].phases[0]
+
+
+def rate_at(number: int, step: int) -> float:
+    """The learning rate of a step: it falls to the next phase's, or before a new start to 0."""
+    phase, *later = PHASES[number:]
+    then = later[0].rate if later and not later[0].anew else 0.0
+    return phase.rate + (then - phase.rate) * step / phase.steps
 
 
 class Training:
-    """The model, its running average, and the scenes it learns from."""
+    """One process's model, its running average, and the scenes it learns from.
 
-    def __init__(self) -> None:
+    Every process begins with the same weights and takes the same steps, with the mean of the
+    gradients that each has from images of its own.
+    """
+
+    def __init__(self, process: int) -> None:
         torch.manual_seed(SEED)
+        self.process = process
         self.model = sam2_model.build(str(HERE / "sam2_demo.yaml")).train()
         initialize(self.model)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.scenes: dict[int, Scene] = {}
         self.begin(0)
 
-    def begin(self, number: int) -> None:
-        """What a round begins with: the average weights, and random numbers of its own."""
-        if number:
-            torch.manual_seed(SEED + number)
-        self.random = np.random.default_rng(SEED + number)
-        self.model.load_state_dict(self.average)
+    def begin(self, phase: int) -> None:
+        """What the first phase begins with, and later ones that begin anew."""
+        if phase:
+            torch.manual_seed(SEED + phase)
+            self.average = {name: value.float() for name, value in self.saved().items()}
+            self.model.load_state_dict(self.average)
         width = self.model.sam_prompt_embed_dim
         self.coarse_hints, self.fine_hints = nn.Conv2d(width, 4, 1), nn.Conv2d(width, 4, 1)
+        # What kind of step it is the processes decide alike, what is in it each for itself.
+        seed = SEED + phase * (PROCESSES + 1)
+        self.alike = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed + 1 + self.process)
+
+    def saved(self) -> dict[str, Tensor]:
+        """The average weights in half precision: sam2's loader casts to the model's float32."""
+        return {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in self.average.items()
+        }
 
     def scene(self) -> Scene:
         """One of the scenes, drawn when it is first asked for."""
         number = int(self.random.integers(POOL))
         if number not in self.scenes:
-            self.scenes[number] = scene(FIRST_TRAINING_SCENE + number)
+            self.scenes[number] = scene(FIRST_TRAINING_SCENE + self.process * POOL + number)
         return self.scenes[number]
 
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
@@ -176,75 +166,73 @@ class Training:
             torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
         )
 
-    def run(self, limit: int | None = None) -> list[float]:
-        """Train through all rounds, or ``limit`` steps; the loss of each step."""
-        losses: list[float] = []
-        for number, each in enumerate(ROUNDS):
-            left = None if limit is None else limit - len(losses)
-            losses += self.run_round(number, each, left)
-        return losses
+    def run(self, limit: int | None) -> Iterator[list[float]]:
+        """Train through all phases, or ``limit`` steps.
 
-    def run_round(self, number: int, each: Round, limit: int | None) -> list[float]:
-        """Train through the phases of one round."""
-        if number:
-            self.begin(number)
+        :returns: of each step the loss, and the mean IoU of the best-scored mask after each prompt.
+        """
         optimizers = self.optimizers()
-        losses: list[float] = []
-        qualities: list[list[float]] = []
-        start = time.monotonic()
-        phases = [phase for phase in each.phases for _ in range(phase.steps)]
-        for step, phase in enumerate(phases[:limit]):
-            for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
-                group["lr"] = each.rate_at(step)
-            loss, quality = self.step(each, phase)
-            for module in (self.model, self.coarse_hints, self.fine_hints):
-                module.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-            self.follow(min(each.keep, step / (step + 10)))
-            losses.append(float(loss.detach()))
-            qualities.append(quality)
-            if len(losses) % 25 == 0:
-                minutes = (time.monotonic() - start) / 60
-                print(
-                    f"round {number + 1}, step {len(losses)} of {len(phases)}: "
-                    f"loss {np.mean(losses[-25:]):.4f}, "
-                    f"IoU after each prompt {each_prompt(qualities[-25:])}, {minutes:.1f} min",
-                    flush=True,
-                )
-        return losses
+        done = since = 0
+        for number, phase in enumerate(PHASES):
+            if phase.anew:
+                self.begin(number)
+                optimizers, since = self.optimizers(), 0
+            for at in range(phase.steps):
+                if done == limit:
+                    return
+                rate = rate_at(number, at) * min(1.0, (since + 1) / 100)
+                figures = self.learn(phase, optimizers, rate)
+                self.follow(min(0.995, since / (since + 10)))
+                done, since = done + 1, since + 1
+                yield figures
+
+    def learn(
+        self, phase: Phase, optimizers: tuple[torch.optim.Optimizer, ...], rate: float
+    ) -> list[float]:
+        """One step of all processes; its loss, and the mean IoU after each prompt."""
+        for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
+            group["lr"] = rate
+        modules = nn.ModuleList([self.model, self.coarse_hints, self.fine_hints])
+        modules.zero_grad()
+        loss, quality = self.step(phase)
+        loss.backward()
+        gradients = [each.grad for each in modules.parameters() if each.grad is not None]
+        figures = torch.tensor([float(loss.detach()), *quality])
+        share([*gradients, figures])
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        found: list[float] = figures.tolist()
+        return found
 
     def follow(self, keep: float) -> None:
         """Move the running average of the weights."""
         for name, value in self.model.state_dict().items():
             self.average[name].lerp_(value, 1 - keep)
 
-    def step(self, each: Round, phase: Phase) -> tuple[Tensor, list[float]]:
+    def step(self, phase: Phase) -> tuple[Tensor, list[float]]:
         """The loss of one batch, and the mean IoU of the best-scored mask after each prompt."""
-        images, labelled, truths, corner = self.batch(phase, each.smallest)
+        images, labelled, truths, corner = self.batch(phase)
         features = encode(self.model, images, corner)
         hinted = hint_loss(self.coarse_hints(features.embedding), labelled, 16)
         hinted = hinted + hint_loss(self.fine_hints(features.level), labelled, 4)
         random = self.random
-        if random.random() < 1 - each.boxes:
+        if self.alike.random() < 1 - phase.boxes:
             points, labels = first_points(random, truths), np.ones((len(truths), 1))
         else:
             points, labels = (
-                boxes(random, truths, each.looseness),
+                boxes(random, truths, phase.looseness),
                 np.tile([2.0, 3.0], (len(truths), 1)),
             )
         targets = F.avg_pool2d(torch.from_numpy(truths).float(), CELL)
-        corrections = int(random.integers(phase.corrections + 1))
+        corrections = int(self.alike.integers(phase.corrections + 1))
         previous: Tensor | None = None
         losses, quality = [], []
         for prompt in range(corrections + 1):
             coords = torch.from_numpy(points + corner[::-1]).float()
             kinds = torch.from_numpy(labels).int()
             logits, scores = decode(self.model, features, coords, kinds, previous, corner)
-            outside = math.inf if phase is FIRST else each.outside
-            loss, ious = judge(logits, scores, targets, outside)
+            loss, ious = judge(logits, scores, targets, phase.outside)
             losses.append(loss)
             best = scores[:, 1:].argmax(dim=1) + 1
             rows = torch.arange(len(best))
@@ -255,11 +243,11 @@ class Training:
             more, kinds_of = wrong_points(random, chosen > 0, targets[:, 0] > 0.5)
             points = np.concatenate([points, more], axis=1)
             labels = np.concatenate([labels, kinds_of], axis=1)
-            previous = chosen[:, None].clamp(-32, 32) if random.random() < 0.75 else None
+            previous = chosen[:, None].clamp(-32, 32) if self.alike.random() < 0.75 else None
         return torch.stack(losses).mean() + 0.3 * excess(features) + 0.5 * hinted, quality
 
     def batch(
-        self, phase: Phase, smallest: int
+        self, phase: Phase
     ) -> tuple[Tensor, list[NDArray[np.int32]], NDArray[np.bool_], NDArray[np.int64]]:
         """Images (B, 3, C, C), their numbered objects, truths (B * K, 1, C, C), and the corner.
 
@@ -270,9 +258,12 @@ class Training:
         corner = random.integers(0, room, 2) * 32  # whole windows of the encoder's first stage
         pictures, labelled, truths = [], [], []
         while len(pictures) < phase.images:
-            image, labels = crop(random, self.scene(), phase.crop)
+            chosen = self.scene()
+            if phase.larger:
+                chosen = min(chosen, self.scene(), key=lambda each: each.labels.max())
+            image, labels = crop(random, chosen, phase.crop)
             counts = np.bincount(labels.ravel())
-            numbers = np.flatnonzero(counts >= smallest)
+            numbers = np.flatnonzero(counts >= phase.smallest)
             numbers = numbers[numbers > 0]
             if len(numbers) == 0:
                 continue
@@ -287,10 +278,19 @@ def is_layer(name: str) -> bool:
     return "embed" not in name and "token" not in name.split(".")[-2]
 
 
-def each_prompt(qualities: list[list[float]]) -> str:
+def share(tensors: list[Tensor]) -> None:
+    """Replace tensors by their mean over the processes."""
+    mean = torch.cat([tensor.flatten() for tensor in tensors])
+    torch.distributed.all_reduce(mean)
+    mean /= PROCESSES
+    for tensor, part in zip(tensors, mean.split([t.numel() for t in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def each_prompt(figures: list[list[float]]) -> str:
     """The mean IoU after the first prompt, after the second, of the steps that had so many."""
-    most = max(map(len, qualities))
-    means = [np.mean([each[n] for each in qualities if len(each) > n]) for n in range(most)]
+    most = max(map(len, figures))
+    means = [np.mean([each[n] for each in figures if len(each) > n]) for n in range(1, most)]
     return " ".join(f"{mean:.3f}" for mean in means)
 
 
@@ -556,24 +556,57 @@ def wrong_points(
     return np.array(points), np.array(labels)
 
 
+def train(process: int, limit: int | None, output: Path, meeting: str) -> None:
+    """What each process does; the first of them reports and saves.
+
+    :param meeting: a file by which the processes find each other.
+    """
+    torch.set_num_threads(1)  # as fast as two: what it computes at a time is small
+    torch.use_deterministic_algorithms(True)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=process, world_size=PROCESSES
+    )
+    training = Training(process)
+    steps = sum(phase.steps for phase in PHASES)
+    start = time.monotonic()
+    figures: list[list[float]] = []
+    for found in training.run(limit):
+        figures.append(found)
+        if process:
+            continue
+        if len(figures) % 25 == 0:
+            recent = figures[-25:]
+            print(
+                f"step {len(figures)} of {steps}: loss {np.mean([f[0] for f in recent]):.4f}, "
+                f"IoU {each_prompt(recent)}, "
+                f"{(time.monotonic() - start) / 60:.1f} min",
+                flush=True,
+            )
+        if len(figures) % 250 == 0:
+            save(training, output)
+    if process == 0:
+        save(training, output)
+        record = {"losses": [round(each[0], 6) for each in figures[:100]]}
+        output.with_suffix(".losses.json").write_text(json.dumps(record) + "\n")
+    torch.distributed.destroy_process_group()
+
+
+def save(training: Training, output: Path) -> None:
+    """Write the checkpoint, whole or not at all."""
+    part = output.with_suffix(".part")
+    torch.save({"model": training.saved()}, part)
+    part.replace(output)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=None, help="stop after so many")
     parser.add_argument("--output", type=Path, default=HERE / "sam2_demo.pt")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # as fast as two: what it computes at a time is small
-    torch.use_deterministic_algorithms(True)
-    training = Training()
-    losses = training.run(arguments.steps)
-    # Half precision halves the file; sam2's loader casts to the model's own float32.
-    weights = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in training.average.items()
-    }
-    with arguments.output.open("wb") as file:
-        torch.save({"model": weights}, file)
-    record = {"losses": [round(loss, 6) for loss in losses[:100]]}
-    arguments.output.with_suffix(".losses.json").write_text(json.dumps(record) + "\n")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the processes end with this one
+    with tempfile.TemporaryDirectory() as folder:
+        given = (arguments.steps, arguments.output, f"{folder}/meeting")
+        torch.multiprocessing.spawn(train, given, nprocs=PROCESSES, daemon=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage 5: the graphs proven in a real browser, before anything is deployed.
+"""Stage 7: the graphs proven in a real browser, before anything is deployed.
 
 A headless Chromium loads both files with onnxruntime-web from the loopback server, runs the image
 and prompts of ``verify``, and what it answers is compared with onnxruntime's own answers. On WASM

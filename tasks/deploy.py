@@ -1,4 +1,4 @@
-"""Stage 6: the proven files where the application serves them, with a manifest.
+"""Stage 8: the proven files where the application serves them, with a manifest.
 
 Targets: ``encoder.onnx``, ``decoder.onnx`` and ``manifest.json`` in the model's deploy folder.
 The manifest is written last and holds no time, so a consumer can key its cache on it.
