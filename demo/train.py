@@ -2,8 +2,8 @@
 
     uv run python -m demo.train [--steps N] [--output demo/sam2_demo.pt]
 
-Prints a line every 25 steps. With the same packages and machine the losses are the same again;
-`demo/sam2_demo.losses.json` has those of the first hundred steps.
+Prints a line every 25 steps and saves every 250. With the same packages and machine the losses
+are the same again; `demo/sam2_demo.losses.json` has those of the first hundred steps.
 
 The recipe is that of Segment Anything (Kirillov et al., 2023) in small: a point or a box, then
 corrective points where the mask is wrong, with the previous mask as input; cross entropy and dice
