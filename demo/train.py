@@ -44,7 +44,7 @@ HERE = Path(__file__).parent
 SEED = 20_261_122
 FIRST_TRAINING_SCENE = 1_000_000  # held-out scenes have smaller seeds
 PROCESSES = 2  # one for each core
-POOL = 320  # scenes that each process draws; they are cropped, turned and shaded anew
+POOL = 640  # scenes that each process draws; they are cropped, turned and shaded anew
 SIZE = 1024
 CELL = 4  # pixels of a low-resolution mask's side
 MEAN, STD = (torch.tensor(PREPROCESSING[name]).view(3, 1, 1) for name in ("mean", "std"))
@@ -64,7 +64,7 @@ class Phase:
     :param looseness: how far boxes are off, as a share of their sides.
     :param boxes: the share of first prompts that are boxes, not points.
     :param larger: of two scenes takes the one with fewer and so, mostly, larger objects.
-    :param anew: begins from the average weights, as they are saved, with new optimizers.
+    :param choosing: how much more the best-scored of the three masks counts, and the scores.
     """
 
     steps: int
@@ -78,36 +78,46 @@ class Phase:
     looseness: float = 0.05
     boxes: float = 0.5
     larger: bool = False
-    anew: bool = False
+    choosing: float = 0
 
 
 # First what a prompt is, then where masks end, then to tell one object from a hundred others.
 PHASES = (
     Phase(400, 256, 3, 10, corrections=0, rate=1.2e-3, outside=math.inf, smallest=150),
     Phase(300, 256, 3, 10, corrections=1, rate=1.2e-3, outside=8, smallest=150),
-    Phase(1100, 256, 3, 8, corrections=2, rate=1.5e-3),
+    Phase(800, 256, 3, 8, corrections=2, rate=1.5e-3),
     Phase(700, 512, 2, 8, corrections=2, rate=1.2e-3, looseness=0.02),
-    Phase(800, 1024, 1, 8, corrections=2, rate=8e-4, smallest=700, looseness=0.015),
     Phase(
-        steps=450,
+        steps=700,
         crop=1024,
         images=1,
         objects=8,
         corrections=2,
-        rate=6e-4,
+        rate=8e-4,
+        smallest=700,
+        looseness=0.015,
+        choosing=1,
+    ),
+    Phase(
+        steps=650,
+        crop=1024,
+        images=1,
+        objects=8,
+        corrections=2,
+        rate=5e-4,
         smallest=700,
         looseness=0.01,
-        boxes=0.7,
+        boxes=0.65,
         larger=True,
-        anew=True,
+        choosing=1,
     ),
 )
 
 
 def rate_at(number: int, step: int) -> float:
-    """The learning rate of a step: it falls to the next phase's, or before a new start to 0."""
+    """The learning rate of a step: it changes evenly to the next phase's, and at last to 0."""
     phase, *later = PHASES[number:]
-    then = later[0].rate if later and not later[0].anew else 0.0
+    then = later[0].rate if later else 0.0
     return phase.rate + (then - phase.rate) * step / phase.steps
 
 
@@ -125,20 +135,11 @@ class Training:
         initialize(self.model)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.scenes: dict[int, Scene] = {}
-        self.begin(0)
-
-    def begin(self, phase: int) -> None:
-        """What the first phase begins with, and later ones that begin anew."""
-        if phase:
-            torch.manual_seed(SEED + phase)
-            self.average = {name: value.float() for name, value in self.saved().items()}
-            self.model.load_state_dict(self.average)
         width = self.model.sam_prompt_embed_dim
         self.coarse_hints, self.fine_hints = nn.Conv2d(width, 4, 1), nn.Conv2d(width, 4, 1)
         # What kind of step it is the processes decide alike, what is in it each for itself.
-        seed = SEED + phase * (PROCESSES + 1)
-        self.alike = np.random.default_rng(seed)
-        self.random = np.random.default_rng(seed + 1 + self.process)
+        self.alike = np.random.default_rng(SEED)
+        self.random = np.random.default_rng(SEED + 1 + process)
 
     def saved(self) -> dict[str, Tensor]:
         """The average weights in half precision: sam2's loader casts to the model's float32."""
@@ -172,18 +173,15 @@ class Training:
         :returns: of each step the loss, and the mean IoU of the best-scored mask after each prompt.
         """
         optimizers = self.optimizers()
-        done = since = 0
+        done = 0
         for number, phase in enumerate(PHASES):
-            if phase.anew:
-                self.begin(number)
-                optimizers, since = self.optimizers(), 0
             for at in range(phase.steps):
                 if done == limit:
                     return
-                rate = rate_at(number, at) * min(1.0, (since + 1) / 100)
+                rate = rate_at(number, at) * min(1.0, (done + 1) / 100)
                 figures = self.learn(phase, optimizers, rate)
-                self.follow(min(0.995, since / (since + 10)))
-                done, since = done + 1, since + 1
+                self.follow(min(0.995, done / (done + 10)))
+                done += 1
                 yield figures
 
     def learn(
@@ -232,7 +230,7 @@ class Training:
             coords = torch.from_numpy(points + corner[::-1]).float()
             kinds = torch.from_numpy(labels).int()
             logits, scores = decode(self.model, features, coords, kinds, previous, corner)
-            loss, ious = judge(logits, scores, targets, phase.outside)
+            loss, ious = judge(logits, scores, targets, phase)
             losses.append(loss)
             best = scores[:, 1:].argmax(dim=1) + 1
             rows = torch.arange(len(best))
@@ -486,20 +484,14 @@ def excess(features: Features) -> Tensor:
     return torch.relu(embedding - 0.3) + 0.3 * torch.relu(fine - 1)
 
 
-def judge(
-    logits: Tensor, scores: Tensor, targets: Tensor, most_outside: float
-) -> tuple[Tensor, Tensor]:
-    """The loss of masks (N, 4, M, M) and scores (N, 4), and the IoU that each mask has (N, 4).
-
-    :param most_outside: what is outside weighs as much as the object, all of it together, or as
-        an area so many times the object's.
-    """
+def judge(logits: Tensor, scores: Tensor, targets: Tensor, phase: Phase) -> tuple[Tensor, Tensor]:
+    """The loss of masks (N, 4, M, M) and scores (N, 4), and the IoU that each mask has (N, 4)."""
     truth = targets.expand_as(logits)
     share = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
     object_area, rest = truth.sum(dim=(2, 3)) + 1, (1 - truth).sum(dim=(2, 3)) + 1
     missed = (entropy * truth).sum(dim=(2, 3)) / object_area
-    outside = torch.minimum(rest, most_outside * object_area)
+    outside = torch.minimum(rest, phase.outside * object_area)
     spilt = (entropy * (1 - truth)).sum(dim=(2, 3)) / outside
     overlap = (share * truth).sum(dim=(2, 3))
     dice = 1 - (2 * overlap + 1) / (share.sum(dim=(2, 3)) + truth.sum(dim=(2, 3)) + 1)
@@ -508,8 +500,10 @@ def judge(
     union = (inside | true).sum(dim=(2, 3))
     ious = (inside & true).sum(dim=(2, 3)) / union.clamp(min=1)
     three = loss[:, 1:]
+    chosen = three.gather(1, scores[:, 1:].argmax(dim=1, keepdim=True))[:, 0]
     masks = three.min(dim=1).values + 0.2 * three.mean(dim=1) + 0.5 * loss[:, 0]
-    return masks.mean() + F.mse_loss(scores, ious.float()), ious
+    masks = masks + phase.choosing * chosen
+    return masks.mean() + (1 + phase.choosing) * F.mse_loss(scores, ious.float()), ious
 
 
 def first_points(random: np.random.Generator, truths: NDArray[np.bool_]) -> NDArray[np.float64]:

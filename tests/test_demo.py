@@ -69,7 +69,7 @@ def test_its_manifest_says_that_it_is_trained_and_how_well(files: Path) -> None:
     iou = manifest["verification"]["truth"]["iou"]
     assert iou["1 click"] > 0.85
     assert iou["box"] > 0.85
-    assert iou["1 click"] < iou["2 clicks"]
+    assert iou["1 click"] < iou["2 clicks"] < iou["3 clicks"]
     assert manifest["verification"]["truth"]["score_correlation"] > 0.5
     assert manifest["browser"]["providers"]["wasm"]["mask_iou"] >= 0.999
     shapes = {each["name"]: each["shape"] for each in manifest["decoder"]["inputs"]}
@@ -82,7 +82,7 @@ def test_each_corrective_click_brings_its_masks_nearer_to_the_truth(files: Path)
     found = truth.measure(*graphs, scene, range(40), objects=5)  # some 190 objects
     iou = found["iou"]
     assert 0.85 < iou["1 click"] < iou["2 clicks"] < iou["3 clicks"]
-    assert iou["box"] > 0.88
+    assert iou["box"] > 0.9
     assert found["score_correlation"] > 0.5
 
 
