@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -81,36 +81,25 @@ class Phase:
     choosing: float = 0
 
 
+WHOLE = Phase(
+    steps=700,
+    crop=SIZE,
+    images=1,
+    objects=8,
+    corrections=2,
+    rate=8e-4,
+    smallest=700,
+    looseness=0.015,
+    choosing=1,
+)
 # First what a prompt is, then where masks end, then to tell one object from a hundred others.
 PHASES = (
     Phase(400, 256, 3, 10, corrections=0, rate=1.2e-3, outside=math.inf, smallest=150),
     Phase(300, 256, 3, 10, corrections=1, rate=1.2e-3, outside=8, smallest=150),
     Phase(800, 256, 3, 8, corrections=2, rate=1.5e-3),
     Phase(700, 512, 2, 8, corrections=2, rate=1.2e-3, looseness=0.02),
-    Phase(
-        steps=700,
-        crop=1024,
-        images=1,
-        objects=8,
-        corrections=2,
-        rate=8e-4,
-        smallest=700,
-        looseness=0.015,
-        choosing=1,
-    ),
-    Phase(
-        steps=650,
-        crop=1024,
-        images=1,
-        objects=8,
-        corrections=2,
-        rate=5e-4,
-        smallest=700,
-        looseness=0.01,
-        boxes=0.65,
-        larger=True,
-        choosing=1,
-    ),
+    WHOLE,
+    replace(WHOLE, steps=650, rate=5e-4, looseness=0.01, boxes=0.65, larger=True),
 )
 
 
