@@ -1,4 +1,4 @@
-"""Trains the demo model from nothing: seeded, on two processor cores, in under two hours.
+"""Trains the demo model from nothing: seeded, on two processor cores, in two hours.
 
     uv run python -m demo.train [--steps N] [--output demo/sam2_demo.pt]
 
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -44,7 +45,7 @@ HERE = Path(__file__).parent
 SEED = 20_261_122
 FIRST_TRAINING_SCENE = 1_000_000  # held-out scenes have smaller seeds
 PROCESSES = 2  # one for each core
-POOL = 640  # scenes that each process draws; they are cropped, turned and shaded anew
+POOL = 1200  # scenes that each process draws; they are cropped, turned and shaded anew
 SIZE = 1024
 CELL = 4  # pixels of a low-resolution mask's side
 MEAN, STD = (torch.tensor(PREPROCESSING[name]).view(3, 1, 1) for name in ("mean", "std"))
@@ -57,7 +58,8 @@ class Phase:
     :param crop: pixels of a side: crops keep the scale of the whole image and cost a fraction.
     :param images: so many a step in each process, and so many ``objects`` of each.
     :param corrections: at most so many clicks after the first prompt.
-    :param rate: the learning rate at its beginning; it falls to the next phase's, at last to 0.
+    :param rate: the learning rate at its beginning; it changes to the next phase's, before a final
+        one to 0.
     :param outside: all that is not the object weighs as much as it, or as an area at most so many
         times the object's.
     :param smallest: visible pixels from which on an object is asked for.
@@ -65,6 +67,9 @@ class Phase:
     :param boxes: the share of first prompts that are boxes, not points.
     :param larger: of two scenes takes the one with fewer and so, mostly, larger objects.
     :param choosing: how much more the best-scored of the three masks counts, and the scores.
+    :param bfloat16: matrix products and convolutions in bfloat16 (`products`).
+    :param final: it begins anew from the averaged weights, without hints and at one learning rate;
+        the average of what it passes is better than where it began.
     """
 
     steps: int
@@ -79,10 +84,12 @@ class Phase:
     boxes: float = 0.5
     larger: bool = False
     choosing: float = 0
+    bfloat16: bool = False
+    final: bool = False
 
 
 WHOLE = Phase(
-    steps=700,
+    steps=1000,
     crop=SIZE,
     images=1,
     objects=8,
@@ -91,23 +98,39 @@ WHOLE = Phase(
     smallest=700,
     looseness=0.015,
     choosing=1,
+    bfloat16=True,
 )
-# First what a prompt is, then where masks end, then to tell one object from a hundred others.
+# First what a prompt is, then where masks end, then to tell one object from a hundred others; at
+# last that the mask which is best scored be good, more than that one of three is.
 PHASES = (
     Phase(400, 256, 3, 10, corrections=0, rate=1.2e-3, outside=math.inf, smallest=150),
     Phase(300, 256, 3, 10, corrections=1, rate=1.2e-3, outside=8, smallest=150),
-    Phase(800, 256, 3, 8, corrections=2, rate=1.5e-3),
-    Phase(700, 512, 2, 8, corrections=2, rate=1.2e-3, looseness=0.02),
+    Phase(600, 256, 3, 8, corrections=2, rate=1.5e-3, bfloat16=True),
+    Phase(700, 512, 2, 8, corrections=2, rate=1.2e-3, looseness=0.02, bfloat16=True),
     WHOLE,
-    replace(WHOLE, steps=650, rate=5e-4, looseness=0.01, boxes=0.65, larger=True),
+    replace(WHOLE, steps=1150, rate=5e-4, looseness=0.01, boxes=0.65, larger=True),
+    replace(
+        WHOLE,
+        steps=210,
+        corrections=1,
+        rate=3e-4,
+        looseness=0.01,
+        boxes=0.75,
+        larger=True,
+        choosing=3,
+        final=True,
+    ),
 )
 
 
 def rate_at(number: int, step: int) -> float:
-    """The learning rate of a step: it changes evenly to the next phase's, and at last to 0."""
+    """The learning rate of a phase's step, after what new optimizers take to start."""
     phase, *later = PHASES[number:]
-    then = later[0].rate if later else 0.0
-    return phase.rate + (then - phase.rate) * step / phase.steps
+    if phase.final:
+        return phase.rate * min(1.0, (step + 1) / 20)
+    then = 0.0 if later[0].final else later[0].rate
+    started = min(1.0, (step + 1) / 100) if number == 0 else 1.0
+    return started * (phase.rate + (then - phase.rate) * step / phase.steps)
 
 
 class Training:
@@ -126,9 +149,14 @@ class Training:
         self.scenes: dict[int, Scene] = {}
         width = self.model.sam_prompt_embed_dim
         self.coarse_hints, self.fine_hints = nn.Conv2d(width, 4, 1), nn.Conv2d(width, 4, 1)
-        # What kind of step it is the processes decide alike, what is in it each for itself.
-        self.alike = np.random.default_rng(SEED)
-        self.random = np.random.default_rng(SEED + 1 + process)
+        self.seed(SEED)
+
+    def seed(self, seed: int) -> None:
+        """Start the random numbers: what kind of step it is the processes decide alike, what is in
+        it each for itself.
+        """
+        self.alike = np.random.default_rng(seed)
+        self.random = np.random.default_rng(seed + 1 + self.process)
 
     def saved(self) -> dict[str, Tensor]:
         """The average weights in half precision: sam2's loader casts to the model's float32."""
@@ -141,7 +169,9 @@ class Training:
         """One of the scenes, drawn when it is first asked for."""
         number = int(self.random.integers(POOL))
         if number not in self.scenes:
-            self.scenes[number] = scene(FIRST_TRAINING_SCENE + self.process * POOL + number)
+            # Numbers up to 150 fit a byte; four would fill the memory with labels.
+            drawn = scene(FIRST_TRAINING_SCENE + self.process * POOL + number)
+            self.scenes[number] = Scene(drawn.image, drawn.labels.astype(np.uint8))
         return self.scenes[number]
 
     def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
@@ -164,11 +194,14 @@ class Training:
         optimizers = self.optimizers()
         done = 0
         for number, phase in enumerate(PHASES):
+            if phase.final:
+                self.seed(SEED + 1000)
+                self.model.load_state_dict(self.average)
+                optimizers = self.optimizers()
             for at in range(phase.steps):
                 if done == limit:
                     return
-                rate = rate_at(number, at) * min(1.0, (done + 1) / 100)
-                figures = self.learn(phase, optimizers, rate)
+                figures = self.learn(phase, optimizers, rate_at(number, at))
                 self.follow(min(0.995, done / (done + 10)))
                 done += 1
                 yield figures
@@ -200,9 +233,11 @@ class Training:
     def step(self, phase: Phase) -> tuple[Tensor, list[float]]:
         """The loss of one batch, and the mean IoU of the best-scored mask after each prompt."""
         images, labelled, truths, corner = self.batch(phase)
-        features = encode(self.model, images, corner)
-        hinted = hint_loss(self.coarse_hints(features.embedding), labelled, 16)
-        hinted = hinted + hint_loss(self.fine_hints(features.level), labelled, 4)
+        features = encode(self.model, images, corner, phase.bfloat16)
+        hinted = torch.zeros(())
+        if not phase.final:
+            hinted = hint_loss(self.coarse_hints(features.embedding), labelled, 16)
+            hinted = hinted + hint_loss(self.fine_hints(features.level), labelled, 4)
         random = self.random
         if self.alike.random() < 1 - phase.boxes:
             points, labels = first_points(random, truths), np.ones((len(truths), 1))
@@ -218,7 +253,9 @@ class Training:
         for prompt in range(corrections + 1):
             coords = torch.from_numpy(points + corner[::-1]).float()
             kinds = torch.from_numpy(labels).int()
-            logits, scores = decode(self.model, features, coords, kinds, previous, corner)
+            logits, scores = decode(
+                self.model, features, coords, kinds, previous, corner, phase.bfloat16
+            )
             loss, ious = judge(logits, scores, targets, phase)
             losses.append(loss)
             best = scores[:, 1:].argmax(dim=1) + 1
@@ -368,17 +405,46 @@ class Features:
     embedding: Tensor
 
 
-def encode(model: SAM2Base, images: Tensor, corner: NDArray[np.int64]) -> Features:
+def encode(
+    model: SAM2Base, images: Tensor, corner: NDArray[np.int64], bfloat16: bool = False
+) -> Features:
     """The features of crops, whose positions are those they have in a whole image."""
     trunk = model.image_encoder.trunk
     trunk._get_pos_embed = lambda hw: positions(trunk, corner, *hw)
     try:
-        level, middle, coarse = model.image_encoder(images)["backbone_fpn"]
+        with products(bfloat16):
+            level, middle, coarse = model.image_encoder(images)["backbone_fpn"]
+            fine = model.sam_mask_decoder.conv_s0(level).float()
+            middle = model.sam_mask_decoder.conv_s1(middle).float()
     finally:
         del trunk._get_pos_embed
-    decoder = model.sam_mask_decoder
-    embedding = coarse + model.no_mem_embed.view(1, -1, 1, 1)
-    return Features(level, decoder.conv_s0(level), decoder.conv_s1(middle), embedding)
+    embedding = coarse.float() + model.no_mem_embed.view(1, -1, 1, 1)
+    return Features(level.float(), fine, middle, embedding)
+
+
+@contextmanager
+def products(bfloat16: bool) -> Iterator[None]:
+    """Matrix products and convolutions in bfloat16, if asked for, attention in single precision.
+
+    Where the processor multiplies bfloat16 the products of a whole image take a third of the time,
+    but attention's backward pass would take more than twice as long. Weights, gradients and
+    optimizers stay in single precision.
+    """
+    if not bfloat16:
+        yield
+        return
+    attention = F.scaled_dot_product_attention
+
+    def single(query: Tensor, key: Tensor, value: Tensor, **options: float) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return attention(query.float(), key.float(), value.float(), **options)
+
+    F.scaled_dot_product_attention = single
+    try:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=True):
+            yield
+    finally:
+        F.scaled_dot_product_attention = attention
 
 
 def positions(trunk: Hiera, corner: NDArray[np.int64], height: int, width: int) -> Tensor:
@@ -406,6 +472,7 @@ def decode(
     labels: Tensor,
     previous: Tensor | None,
     corner: NDArray[np.int64],
+    bfloat16: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, 4, M, M) and scores (N, 4) for N prompts, as many for each image.
 
@@ -417,15 +484,18 @@ def decode(
     encoder = model.sam_prompt_encoder
     sparse, dense = encoder(points=(coords, labels), boxes=None, masks=previous)
     position = encoder.get_dense_pe()[:, :, row : row + side, column : column + side]
-    logits, scores, _, _ = model.sam_mask_decoder.predict_masks(
-        image_embeddings=embedding.repeat_interleave(each, 0),
-        image_pe=position,
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense[:, :, :side, :side],
-        repeat_image=False,
-        high_res_features=[f.repeat_interleave(each, 0) for f in (features.fine, features.middle)],
-    )
-    return logits, scores
+    with products(bfloat16):
+        logits, scores, _, _ = model.sam_mask_decoder.predict_masks(
+            image_embeddings=embedding.repeat_interleave(each, 0),
+            image_pe=position,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense[:, :, :side, :side],
+            repeat_image=False,
+            high_res_features=[
+                f.repeat_interleave(each, 0) for f in (features.fine, features.middle)
+            ],
+        )
+    return logits.float(), scores.float()
 
 
 def hints(labels: NDArray[np.int32], stride: int) -> tuple[Tensor, Tensor]:
