@@ -441,7 +441,7 @@ def products(bfloat16: bool) -> Iterator[None]:
 
     F.scaled_dot_product_attention = single
     try:
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=True):
+        with torch.autocast("cpu", torch.bfloat16):
             yield
     finally:
         F.scaled_dot_product_attention = attention
