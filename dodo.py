@@ -11,32 +11,36 @@ from doit import doit_cmd, get_var
 from tasks import (
     browser,
     checkpoint,
-    configuration,
     deploy,
     export,
     fidelity,
+    packages,
     picture,
     prune,
     report,
-    reporter,
     simplify,
+    speed,
     variant,
     verify,
 )
-from tasks.configuration import FP32
-from tasks.fingerprint import FINGERPRINTS, ContentChecker
+from tasks.config import parse
+from tasks.config.schema import Model
+from tasks.engine import reporter, sources, staleness
+from tasks.engine.fingerprint import FINGERPRINTS
+from tasks.web import chromium
 
-configuration.check_variables(doit_cmd._CMDLINE_VARS or {}, known=("config", "deploy"))
-CONFIG = configuration.load(get_var("config", "config/models.toml"), deploy=get_var("deploy"))
-BROWSER = browser.find(CONFIG.browser)
+parse.check_variables(doit_cmd._CMDLINE_VARS or {}, known=("config", "deploy"))
+CONFIG = parse.load(get_var("config", "config/models.toml"), deploy=get_var("deploy"))
+BROWSER = chromium.find(CONFIG.browser)
 browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")
+sources.SUMMARIES.remember_in(CONFIG.build / "state" / "sources.json")
 
 DOIT_CONFIG = {
     "default_tasks": [f"deploy:{model.name}" for model in CONFIG.default_models],
     "backend": "durable",
     "dep_file": str(CONFIG.build / "state" / "doit.json"),
-    "check_file_uptodate": ContentChecker,
+    "check_file_uptodate": staleness.Untracked,
     "reporter": reporter.StageReporter,
     "par_type": "thread",  # the work is in child processes
     "verbosity": 0,
@@ -91,11 +95,16 @@ def task_fidelity() -> Tasks:
                 yield fidelity.task(CONFIG, model, each)
 
 
+def task_packages() -> dict[str, Any]:
+    """install the packages of npm that the browser's proof needs"""
+    return packages.task(CONFIG)
+
+
 def task_browser() -> Tasks:
     """7. prove what is to be deployed in a real browser"""
     for model in CONFIG.models:
         if model.browser is not False:
-            for each in dict.fromkeys([FP32, *model.variants]):
+            for each in model.variants:
                 yield browser.task(CONFIG, model, BROWSER, each)
 
 
@@ -108,9 +117,15 @@ def task_deploy() -> Tasks:
 for demo in CONFIG.models:
     if demo.name == "demo":
 
-        def task_demo(model: configuration.Model = demo) -> dict[str, Any]:
+        def task_demo(model: Model = demo) -> dict[str, Any]:
             """build the demo model, which needs no network, and a picture of its masks"""
             return picture.task(CONFIG, model)
+
+
+def task_speed() -> Tasks:
+    """measure how fast the variants of a model are, in one run"""
+    for model in CONFIG.models:
+        yield speed.task(CONFIG, model, BROWSER)
 
 
 def task_report() -> dict[str, Any]:

@@ -15,6 +15,7 @@ import json
 import statistics
 import sys
 import tempfile
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -22,37 +23,43 @@ from graphs import Graphs, baseline, ours, row
 from pipeline import make_checkpoint
 from playwright.sync_api import expect, sync_playwright
 
-from tasks import browser, child, serve, verify
-from tasks.configuration import BrowserCheck, load
-from tasks.server import serving
+from tasks import serve
+from tasks.config.parse import load
+from tasks.config.schema import BrowserCheck
+from tasks.inference.images import natural_image
+from tasks.inference.prompts import PROMPTS
+from tasks.inference.sessions import PromptedImage, tensors_of
+from tasks.web import chromium
+from tasks.web.server import serving
 
 THREADS = 2
 
 
 def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> dict[str, Any]:
     """One run of both graphs in a browser; ``like`` has the shapes that they are fed."""
-    tensors = {part: verify.tensors_of(str(path)) for part, path in like.items()}
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = {
-            **{part: str(path) for part, path in graphs.items()},
-            "tensors": verify.as_json(tensors),
-            "scratch": scratch,
-            "executable": executable,
-            "webgpu": False,
-            "threads": THREADS,
-            "encoder_runs": runs,
-        }
-        log = Path(scratch) / "browser.log"
-        report = child.run("tasks.browser:prove", arguments, log, verbose=False)
-    if report["error"]:
-        return {"error": report["error"]}
-    wasm = report["providers"]["wasm"]
+    tensors = {part: tensors_of(str(path)) for part, path in like.items()}
+    image = natural_image(tensors["encoder"]["inputs"][0]["shape"][2])
+    paths = {part: str(path) for part, path in graphs.items()}
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        redirect_stdout(sys.stderr),  # the page's steps
+        chromium.served(paths, tensors, image, scratch) as address,
+        chromium.launched(executable, webgpu=False) as browser,
+    ):
+        try:
+            with chromium.blank_page(browser) as page:
+                run = chromium.Run(page, address, PromptedImage(image, PROMPTS, {}), THREADS)
+                run.open()
+                run.wasm(runs, 5)
+        except chromium.Refused as refusal:
+            return {"error": str(refusal)}
+    wasm = run.report["providers"]["wasm"]
     return {
         "encoder: session creation, ms": wasm["encoder"]["create_ms"],
-        "encoder: run, ms": wasm["encoder"]["run_ms"],
+        "encoder: run, ms": statistics.median(wasm["encoder"]["run_ms"]),
         "decoder: session creation, ms": wasm["decoder"]["create_ms"],
-        "decoder: run, ms": wasm["decoder"]["run_ms"],
-        "peak memory of the page, MiB": report["memory"].get("renderer", 0) / 2**20,
+        "decoder: run, ms": statistics.median(wasm["decoder"]["run_ms"]),
+        "peak memory of the page, MiB": run.report["memory"].get("renderer", 0) / 2**20,
     }
 
 
@@ -60,8 +67,8 @@ def click(config_path: Path, executable: str | None, clicks: int) -> list[tuple[
     """Milliseconds from a click to its mask on the page, and the decoder's part of them."""
     config = load(config_path)
     with serving(serve.application(config)) as address, sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable)
-        page = chromium.new_page()
+        browser = playwright.chromium.launch(executable_path=executable)
+        page = browser.new_page()
         page.goto(address)
         page.get_by_role("button", name="Sample").click()
         expect(page.locator("#status")).to_contain_text("Encoded in", timeout=120_000)
@@ -76,7 +83,7 @@ def click(config_path: Path, executable: str | None, clicks: int) -> list[tuple[
             "performance.getEntriesByName('prompt to mask')"
             ".map((each) => [each.duration, each.detail.decoder])"
         )
-        chromium.close()
+        browser.close()
     return found
 
 
@@ -86,7 +93,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clicks", type=int, default=20)
     arguments = parser.parse_args()
-    found = browser.find(BrowserCheck())
+    found = chromium.find(BrowserCheck())
     if found.missing:
         sys.exit(f"needs a browser: {found.missing}")
     columns = ["samexporter + onnxsim", "ours"]

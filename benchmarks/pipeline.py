@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from project import Project  # noqa: E402
+from project import Project, install_packages  # noqa: E402
 
 STAGES = ("checkpoint", "export", "simplify", "verify", "deploy")
 
@@ -92,9 +92,7 @@ def no_op(folder: Path, runs: int, variants: bool) -> list[str]:
     if variants:
         text += '\n[defaults]\nvariants = ["fp32", "fp16", "q8", "q4", "q4f16"]\n'
         text += f'formats = ["onnx", "ort"]\n[browser]\nexecutable = "{sys.executable}"\n'
-        package = project.root / "web/node_modules/onnxruntime-web/package.json"
-        package.parent.mkdir(parents=True)
-        package.write_text(json.dumps({"version": "1"}))
+        install_packages(project.root)
         (project.root / "web/page").symlink_to(ROOT / "web/page")
     project.configure(text)
     built = project.build()

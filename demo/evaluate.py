@@ -9,7 +9,7 @@ import argparse
 import json
 
 from demo.scenes import scene
-from tasks import truth
+from tasks.inference import truth
 
 
 def main() -> None:

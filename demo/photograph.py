@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from tasks import picture
-from tasks.truth import Segmenter
+from tasks.inference.truth import Segmenter
 
 # A coin each, x and y in pixels of the photograph (384 × 303).
 CLICKS = (
@@ -39,11 +39,11 @@ def main() -> None:
     width, height = (round(scale * each) for each in photograph.size)
     image = np.zeros((segmenter.size, segmenter.size, 3), np.uint8)
     image[:height, :width] = np.asarray(photograph.resize((width, height)))
-    segmenter.open(image)
+    segmenter.set_image(image)
     canvas = image.astype(np.float32)
     clicks = [(scale * x, scale * y) for x, y in CLICKS]
     for color, click in zip(picture.COLORS * 2, clicks, strict=False):
-        answer = segmenter.ask([click], [1])
+        answer = segmenter.predict([click], [1])
         picture.paint(canvas, answer.masks[int(answer.scores.argmax())], color)
     drawn = Image.fromarray(canvas.astype(np.uint8)).crop((0, 0, width, height))
     picture.mark(ImageDraw.Draw(drawn), clicks)

@@ -1,7 +1,7 @@
 """Images with known masks: drawn nuclei, cells and plain shapes, the same for the same seed.
 
 They tell whether a mask means something: a swapped axis, a shifted coordinate or a wrong scale
-shows in the IoU with the truth (`truth` of a model in the configuration, tasks/truth.py).
+shows in the IoU with the truth (`truth` of a model in the configuration, tasks/inference/truth.py).
 """
 
 from __future__ import annotations

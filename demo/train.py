@@ -38,8 +38,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo.scenes import Scene, scene
-from tasks import sam2_model
-from tasks.contract import PREPROCESSING
+from tasks.inference.contract import PREPROCESSING
+from tasks.model import load
 
 HERE = Path(__file__).parent
 SEED = 20_261_122
@@ -143,7 +143,7 @@ class Training:
     def __init__(self, process: int) -> None:
         torch.manual_seed(SEED)
         self.process = process
-        self.model = sam2_model.build(str(HERE / "sam2_demo.yaml")).train()
+        self.model = load.build(str(HERE / "sam2_demo.yaml")).train()
         initialize(self.model)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.scenes: dict[int, Scene] = {}

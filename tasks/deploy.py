@@ -1,69 +1,88 @@
-"""Stage 8: the proven files where the application serves them, with a manifest.
+"""Stage 8: the proven files where the application serves them, with a manifest; all or nothing.
 
-Targets: ``encoder.onnx``, ``decoder.onnx`` and ``manifest.json`` in the model's deploy folder.
-The manifest is written last and holds no time, so a consumer can key its cache on it.
+A file is taken only when each report that the configuration asks for has judged just its bytes. All
+are staged beside their targets and checked, then renamed back to back, the manifest last. It
+holds no time, so a consumer can key its cache on it.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import browser, checkpoint, child, export, fidelity, ledger, variant, verify
-from tasks.browser import Browser
-from tasks.checkpoint import Record
-from tasks.child import StageError
-from tasks.configuration import FP32, Configuration, Model, Variant
-from tasks.contract import described
-from tasks.files import copy_atomically, mebibytes, write_atomically
-from tasks.fingerprint import FINGERPRINTS
-from tasks.staleness import Trace, versions
+from tasks.config.schema import FP32, Configuration, Model
+from tasks.engine import artifacts, checkpoint_record, ledger
+from tasks.engine.checkpoint_record import Record
+from tasks.engine.errors import StageError
+from tasks.engine.files import copy_and_hash, mebibytes, replace_together
+from tasks.engine.fingerprint import FINGERPRINTS
+from tasks.engine.stage import declare
+from tasks.engine.staleness import versions
+from tasks.proof import manifests, reports
+from tasks.proof.judgement import rules_of
+from tasks.proof.manifests import Judged
+from tasks.web import packages
+from tasks.web.chromium import Browser
 
 if TYPE_CHECKING:
     from doit.task import Task
 
-SCHEMA_VERSION = 1
 PACKAGES = ("sam2", "samexporter", "torch", "onnx", "onnxsim", "onnxruntime")
 
 
-def task(config: Configuration, model: Model, found: Browser) -> dict[str, Any]:
+def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
     """doit's task for one model.
 
-    :param found: what can prove a model in a browser.
+    :param browser: what can prove a model in a browser.
     """
-    proof = browser.is_part_of_build(model, found)
-    return {
-        "name": model.name,
-        "actions": [(deploy, [config, model, found])],
-        "file_dep": [
-            *(str(path) for each in model.variants for path in variant.graphs(config, model, each)),
-            *map(str, _reports(config, model, proof)),
-            str(checkpoint.record_path(config, model)),
-            "tasks/deploy.py",
-        ],
-        "targets": [str(manifest_path(model))],
-        "uptodate": [
-            Trace({**_traced(model), "browser": proof, **versions(*PACKAGES)}),
-            (holds_what_its_manifest_says, [model]),
-        ],
-        "clean": [(withdraw, [config, model])],
-        "io": {"capture": False},
+    in_browser = is_part_of_build(model, browser)
+    variants = dict.fromkeys([FP32, *model.variants])
+    needed = {
+        variant.name: reports.required(config, model, variant, in_browser) for variant in variants
     }
+    # What the reports must have been asked, and what they are judged by.
+    proofs = {
+        f"{variant.name} {each.proof}": {
+            **each.asked,
+            **rules_of(config, model, variant, each.proof),
+        }
+        for variant in variants
+        for each in needed[variant.name]
+    }
+    return declare(
+        model.name,
+        deploy,
+        [config, model, browser],
+        reads=[
+            *(
+                path
+                for variant in variants
+                for path in artifacts.graphs(config, model, variant).values()
+            ),
+            artifacts.checkpoint_record(config, model),
+        ],
+        writes=[artifacts.manifest(model)],
+        inputs={
+            **manifests.configured(model),
+            "sha256": model.sha256,
+            "variants": [each.name for each in model.variants],
+            "proofs": proofs,
+            **versions(*PACKAGES),
+        },
+        # The reports are no `reads`: what is missing of them is told by its proof.
+        file_dep=[each.path for found in needed.values() for each in found],
+        uptodate=[(holds_what_its_manifest_says, [model])],
+        clean=[(remove_deployed, [config, model])],
+    )
 
 
-def _reports(config: Configuration, model: Model, proof: bool) -> list[Path]:
-    """The reports that decide what is deployed."""
-    reports = [verify.report_path(config, model)]
-    if proof:
-        reports.append(browser.report_path(config, model))
-    if model.derived:
-        reports += [fidelity.report_path(config, model, each) for each in model.variants]
-    if proof:
-        reports += [
-            browser.report_path(config, model, each) for each in model.variants if each != FP32
-        ]
-    return reports
+def is_part_of_build(model: Model, browser: Browser) -> bool:
+    """Whether a browser must have run the model before it is deployed."""
+    return model.browser is True or (model.browser == "auto" and not browser.missing)
 
 
 def holds_what_its_manifest_says(model: Model) -> bool:
@@ -71,193 +90,219 @@ def holds_what_its_manifest_says(model: Model) -> bool:
 
     Which files there are is known only once their fidelity is: they are no targets of doit's.
     """
-    try:
-        files = json.loads(manifest_path(model).read_text())["files"]
-    except (OSError, ValueError, KeyError):
-        return False
-    paths = {name: model.deploy / name for name in files}
-    return all(
-        path.is_file() and FINGERPRINTS.sha256(path) == files[name]["sha256"]
-        for name, path in paths.items()
+    files = ledger.manifest_files(artifacts.manifest(model))
+    return files is not None and all(
+        (model.deploy / name).is_file() and FINGERPRINTS.sha256(model.deploy / name) == sha256
+        for name, sha256 in files.items()
     )
 
 
-def manifest_path(model: Model) -> Path:
-    """The manifest in a model's deploy folder."""
-    return model.deploy / "manifest.json"
-
-
-def _traced(model: Model) -> dict[str, Any]:
-    """What the manifest says of the configuration."""
-    return {
-        "model": model.name,
-        "url": model.source.url,
-        "license": model.license,
-        "origin": model.origin,
-        "variants": [each.name for each in model.variants],
-        **export.options(model),
-    }
-
-
-@child.action
-def deploy(config: Configuration, model: Model, found: Browser, task: Task) -> dict[str, Any]:
-    """Copy what differs, each file whole, and write the manifest.
+def deploy(config: Configuration, model: Model, browser: Browser, task: Task) -> dict[str, Any]:
+    """Put every proven variant and the manifest in place together.
 
     A variant that its reports speak against is left out; the manifest says why.
+
+    :raises StageError: when a file is not what its reports measured, or no variant may be deployed;
+        what was deployed before stays as it was.
     """
-    proof = browser.is_part_of_build(model, found)
-    record = checkpoint.read_record(checkpoint.record_path(config, model))
-    if record is None:
-        raise StageError(f"{checkpoint.record_path(config, model)} cannot be read; remove it")
-    entries = [described_variant(config, model, each, proof) for each in model.variants]
-    chosen = [
-        each for each, entry in zip(model.variants, entries, strict=True) if entry["deployed"]
-    ]
-    if not chosen:
-        reasons = "; ".join(f"{entry['name']}: {entry['reason']}" for entry in entries)
+    known = checkpoint_record.read(artifacts.checkpoint_record(config, model))
+    if known is None:
+        raise StageError(f"{artifacts.checkpoint_record(config, model)} cannot be read; remove it")
+    check_checkpoint(model, known)
+    in_browser, note = browser_asked(config, model, browser)
+    judged = judge_variants(config, model, known, in_browser)
+    deployed = [each for each in judged if each.deployed]
+    if not deployed:
+        reasons = "; ".join(f"{each.variant.name}: {each.reason}" for each in judged)
         raise StageError(f"No variant of {model.name} may be deployed: {reasons}")
-    model.deploy.mkdir(parents=True, exist_ok=True)
-    ledger.add(config, model)  # before the first file: what a killed copy leaves is known
-    for leftover in model.deploy.glob(".*.part"):
-        leftover.unlink()
-    copied = [
-        copy_whole(source, model.deploy / source.name)
-        for each in chosen
-        for source in variant.graphs(config, model, each)
-    ]
-    files = {
-        path.name: {"size": path.stat().st_size, "sha256": FINGERPRINTS.sha256(path)}
-        for path in copied
-    }
-    report = verify.read_report(config, model)
-    browsers = json.loads(browser.report_path(config, model).read_text()) if proof else None
-    told = manifest(model, record, report, browsers, files, entries)
-    text = json.dumps(told, indent=2) + "\n"
-    path = manifest_path(model)
-    obsolete = ledger.named_files(path).keys() - files.keys() - {path.name}
-    if not path.is_file() or path.read_text() != text:
-        write_atomically(path, text)
-    for name in sorted(obsolete):
-        (model.deploy / name).unlink(missing_ok=True)
-    summary = f"{_sizes(model, chosen)} in {model.deploy}"
-    if proof or model.browser is False:
-        return {"summary": summary}
-    return {
-        "summary": summary,
-        "note": f"No browser has proven what was deployed: {found.missing}.",
-    }
+    files = {path: sha256 for each in deployed for path, sha256 in each.files.items()}
+    with staging_folder(config, model) as staging:
+        staged = stage_files(model, files, staging)
+        sizes = {path.name: path.stat().st_size for path in files}
+        told = {
+            path.name: {"size": sizes[path.name], "sha256": sha256}
+            for path, sha256 in files.items()
+        }
+        text = manifests.text(model, known, told, judged, versions(*PACKAGES))
+        put_in_place(config, model, staged, text, staging)
+    summary = f"{_sizes(deployed, sizes)} in {model.deploy}"
+    return {"summary": summary, **({"note": note} if note else {})}
 
 
-def copy_whole(source: Path, target: Path) -> Path:
-    """Copy a file unless it is there already; the target.
+def check_checkpoint(model: Model, known: Record) -> None:
+    """Refuse a checkpoint that the configuration no longer asks for.
 
-    :raises StageError: when the target does not hold what was copied.
+    :raises StageError: with what it asks for and what was built.
     """
-    expected = FINGERPRINTS.sha256(source)
-    if not target.is_file() or FINGERPRINTS.sha256(target) != expected:
-        copy_atomically(source, target)
-    if FINGERPRINTS.sha256(target) != expected:
+    if model.sha256 is not None and model.sha256 != known.sha256:
+        asked, built = f"sha256 {model.sha256}", known.sha256
+    elif model.sha256 is None and model.source.url != known.url:
+        asked, built = f"url {model.source.url}", known.url
+    else:
+        return
+    raise StageError(
+        f"[models.{model.name}] asks for the checkpoint of {asked}, but what is built is of "
+        f"{built}; `doit deploy:{model.name}` (without -s) builds it again."
+    )
+
+
+def browser_asked(config: Configuration, model: Model, browser: Browser) -> tuple[bool, str | None]:
+    """Whether a browser's reports are asked for, and what to tell where none could be made."""
+    if model.browser is False:
+        return False, None
+    missing = browser.missing if model.browser == "auto" else None
+    if missing is None and model.browser == "auto" and not packages.are_installed():
+        report = reports.read(artifacts.report(config, model, "browser", model.variants[0]))
+        missing = report.get("unavailable") if report else None
+    if missing is None:
+        return True, None
+    return False, f"No browser has proven what was deployed: {missing}."
+
+
+def judge_variants(
+    config: Configuration, model: Model, known: Record, in_browser: bool
+) -> list[Judged]:
+    """Hold every variant against its reports.
+
+    :raises StageError: naming each file that a report does not speak for.
+    """
+    against = {"checkpoint": known.sha256}
+    if model.config is not None:
+        against["architecture"] = FINGERPRINTS.sha256(model.config)
+    if model.derived:
+        reference = artifacts.reference(config, model)
+        found_there = FINGERPRINTS.sha256(reference) if reference.is_file() else "not there"
+        against["reference"] = found_there
+    problems: dict[str, None] = {}
+    judged = []
+    for variant in dict.fromkeys([FP32, *model.variants]):
+        files = {
+            path: FINGERPRINTS.sha256(path)
+            for path in artifacts.graphs(config, model, variant).values()
+        }
+        found: dict[str, reports.Report] = {}
+        for needed in reports.required(config, model, variant, in_browser):
+            report = reports.read(needed.path)
+            unbound = reports.unbound(needed, report, files, against)
+            problems |= dict.fromkeys(unbound)
+            if report is not None and not unbound:
+                found[needed.proof] = report
+        judged.append(manifests.judged(config, model, variant, files, found, in_browser))
+    if problems:
         raise StageError(
-            f"{target} does not hold what was copied there: expected sha256 {expected}, "
-            f"found {FINGERPRINTS.sha256(target)}. Check the disk, then run this again."
+            f"{model.name} is not proven as it is, and is not deployed:\n"
+            + "\n".join(f"- {problem}" for problem in problems)
         )
-    return target
+    verified = judged[0]  # in single precision, which every other variant is made from
+    if "verify" in verified.failing:
+        raise StageError(f"{model.name} is not deployed: {verified.reason}")
+    return judged
 
 
-def _sizes(model: Model, chosen: list[Variant]) -> str:
+@contextmanager
+def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
+    """A folder beside the targets that no other build has; removed at the end, with what a killed
+    run left in it.
+
+    :raises StageError: when the deploy folder cannot be made.
+    """
+    try:
+        made = not model.deploy.exists()
+        model.deploy.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise StageError(
+            f"{error.filename} is a file; expected a folder to deploy to. Move it away, or give "
+            f"[models.{model.name}] another folder."
+        ) from None
+    staging = model.deploy / f".staged-{ledger.build_id(config)}"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        (staging / "before").mkdir(parents=True)
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if made:
+            with suppress(OSError):
+                model.deploy.rmdir()  # only when nothing was put in it
+
+
+def stage_files(model: Model, files: Mapping[Path, str], staging: Path) -> dict[str, Path]:
+    """Copy what differs from what is deployed; the copies, by the name that each will get.
+
+    :param files: what was judged, with its SHA-256.
+    :raises StageError: when a copy does not hold what was judged.
+    """
+    staged = {}
+    for source, sha256 in files.items():
+        target = model.deploy / source.name
+        if target.is_file() and FINGERPRINTS.sha256(target) == sha256:
+            continue
+        copy = staging / source.name
+        found = copy_and_hash(source, copy)
+        if found == sha256:
+            found = FINGERPRINTS.sha256(copy)  # read again: what the disk holds
+        if found != sha256:
+            raise StageError(
+                f"{source} was changed, or its copy does not hold what was copied: expected sha256 "
+                f"{sha256}, found {found}. Run this again; check the disk if it stays so."
+            )
+        staged[source.name] = copy
+    return staged
+
+
+def put_in_place(
+    config: Configuration, model: Model, staged: dict[str, Path], text: str, staging: Path
+) -> None:
+    """Rename everything under its final name, the manifest last, and take obsolete files away.
+
+    :raises StageError: when a rename is not possible; nothing has changed then.
+    """
+    manifest = artifacts.manifest(model)
+    kept = {*json.loads(text)["files"], manifest.name}
+    obsolete = [
+        name
+        for name in ledger.named_files(manifest)
+        if name not in kept and (model.deploy / name).is_file()
+    ]
+    if not staged and not obsolete and manifest.is_file() and manifest.read_text() == text:
+        return
+    (staging / manifest.name).write_text(text)
+    staged = {**staged, manifest.name: staging / manifest.name}
+    for name in staged:
+        if (model.deploy / name).is_dir():
+            raise StageError(
+                f"{model.deploy / name} is a folder, where a file is to be deployed. "
+                "Move it away, then run the same command again."
+            )
+    ledger.add(config, model)  # before the first file: what a killed run leaves is known
+    try:
+        replace_together(model.deploy, staged, obsolete, staging / "before")
+    except OSError as error:
+        paths = [Path(each) for each in (error.filename2, error.filename) if each]
+        target = next((each for each in paths if each.parent == model.deploy), model.deploy)
+        raise StageError(
+            f"{target} could not be put in place: {error.strerror}. What was renamed before it "
+            "was taken back; what was deployed is as it was."
+        ) from error
+    for name, entry in json.loads(text)["files"].items():
+        if name in staged:
+            FINGERPRINTS.remember(model.deploy / name, entry["sha256"])
+
+
+def _sizes(deployed: Sequence[Judged], sizes: Mapping[str, int]) -> str:
     """The sizes of the deployed files, for people: each of fp32, the sum of a variant."""
     texts = []
-    for each in chosen:
-        paths = [model.deploy / name for name in each.file_names]
-        sizes = [mebibytes(path.stat().st_size) for path in paths]
-        if each == FP32:
-            texts.append(f"encoder {sizes[0]}, decoder {sizes[1]}")
+    for each in deployed:
+        own = [sizes[path.name] for path in each.files]
+        if each.variant == FP32:
+            names = [path.stem for path in each.files]
+            texts += [f"{n} {mebibytes(size)}" for n, size in zip(names, own, strict=True)]
         else:
-            texts.append(f"{each.name} {mebibytes(sum(path.stat().st_size for path in paths))}")
+            texts.append(f"{each.variant.name} {mebibytes(sum(own))}")
     return ", ".join(texts)
 
 
-def described_variant(
-    config: Configuration, model: Model, chosen: Variant, proof: bool
-) -> dict[str, Any]:
-    """What a manifest says of a variant, deployed or not.
-
-    It is not deployed below its fidelity, or when WASM, which every browser has, refuses it.
-    """
-    encoder, decoder = chosen.file_names
-    entry: dict[str, Any] = {
-        "name": chosen.name,
-        "precision": chosen.precision,
-        "format": chosen.format,
-        "encoder": encoder,
-        "decoder": decoder,
-    }
-    reasons = []
-    if model.derived:
-        measured = json.loads(fidelity.report_path(config, model, chosen).read_text())
-        reasons += measured["failures"]
-        entry["fidelity"] = {key: measured[key] for key in fidelity.FIGURES}
-    if proof:
-        report = json.loads(browser.report_path(config, model, chosen).read_text())
-        entry["browser"] = browser.proven(report)
-        wasm = report["providers"].get("wasm", {})
-        if "mask_iou" not in wasm:
-            reasons.append("; ".join(report["failures"]))
-        else:
-            reasons += [each for each in report["failures"] if each.startswith("on wasm")]
-    return {
-        **entry,
-        "deployed": not reasons,
-        **({"reason": "; ".join(reasons)} if reasons else {}),
-    }
-
-
-def manifest(
-    model: Model,
-    record: Record,
-    report: dict[str, Any],
-    proof: dict[str, Any] | None,
-    files: dict[str, Any],
-    variants: list[dict[str, Any]],
-) -> dict[str, Any]:
-    """What a consumer needs to know of the deployed files; pure.
-
-    :param report: of ``verify``.
-    :param proof: of ``browser``; None when no browser has run the files.
-    :param variants: what there is to say of each; the first that is deployed is the one to load.
-    """
-    synthetic = record.synthetic
-    first = next(each for each in variants if each["deployed"])
-    tensors = report["tensors"]
-    names = first["encoder"], first["decoder"]
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "model": model.name,
-        "model_type": model.model_type,
-        "config": str(model.config) if model.config else None,
-        "checkpoint": {
-            "url": model.source.url,
-            "sha256": record.sha256,
-            "size": record.size,
-            "synthetic": synthetic,
-        },
-        "license": model.license,
-        "origin": "random numbers, not a trained model" if synthetic else model.origin,
-        **described(files, tensors["encoder"], tensors["decoder"], names),
-        "variants": variants,
-        "options": export.options(model),
-        "packages": versions(*PACKAGES),
-        "verification": {
-            "against": "SAM2ImagePredictor (PyTorch), onnxruntime on CPU",
-            "tolerances": report["tolerances"],
-            **report["figures"],
-            **({"truth": report["truth"]} if report["truth"] else {}),
-        },
-        "browser": proof and browser.proven(proof),
-    }
-
-
-def withdraw(config: Configuration, model: Model, dryrun: bool) -> None:
+def remove_deployed(config: Configuration, model: Model, dryrun: bool) -> None:
     """Remove a deployed model: the files its manifest names, and the folder once empty."""
     for deployment in ledger.read(config):
         if deployment.folder == model.deploy:

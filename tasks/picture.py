@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks import child
-from tasks.configuration import Configuration, Model
-from tasks.deploy import manifest_path
-from tasks.export import Graphs
-from tasks.files import scratch_folder
+from tasks.config.schema import Configuration, Model
+from tasks.engine import artifacts
+from tasks.engine.errors import StageError
+from tasks.engine.stage import declare, workspace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,29 +31,27 @@ def path(model: Model) -> Path:
 
 def task(config: Configuration, model: Model) -> dict[str, Any]:
     """doit's task for the demo model."""
-    return {
-        "actions": [(draw_model, [config, model])],
-        "file_dep": [str(manifest_path(model)), "tasks/picture.py", "tasks/truth.py"],
-        "targets": [str(path(model))],
-        "clean": True,
-        "io": {"capture": False},
-    }
+    return declare(
+        None,
+        draw_picture,
+        [config, model],
+        reads=[artifacts.manifest(model), *model.image_data],
+        writes=[path(model)],
+        inputs={},
+        also_runs=[model.images],
+    )
 
 
-@child.action
-def draw_model(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+def draw_picture(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     """Draw in a child process, then move the picture into place."""
-    graphs = Graphs.within(model.deploy)
-    log = config.build / "logs" / f"picture-{model.name}.log"
-    with scratch_folder(config.build / "tmp" / f"picture-{model.name}") as scratch:
-        made = scratch / "picture.png"
-        arguments = {
-            "encoder": str(graphs.encoder),
-            "decoder": str(graphs.decoder),
-            "truth": model.truth,
-            "destination": str(made),
-        }
-        result = child.run("tasks.picture:draw", arguments, log, task.verbosity == 2)
+    with workspace(config.build, task) as work:
+        made = work.scratch / "picture.png"
+        result = work.run(
+            "tasks.picture:draw",
+            graphs=deployed_files(model),
+            truth=model.images,
+            destination=str(made),
+        )
         made.replace(path(model))
     return {
         "summary": f"{result['masks']} clicks on {len(SEEDS)} images, mean IoU with the truth "
@@ -61,31 +59,48 @@ def draw_model(config: Configuration, model: Model, task: Task) -> dict[str, Any
     }
 
 
-def draw(encoder: str, decoder: str, truth: str, destination: str) -> dict[str, Any]:
+def deployed_files(model: Model) -> dict[str, str]:
+    """The files that the manifest says to load, whichever variant they are of.
+
+    :raises StageError: when there is no such manifest.
+    """
+    manifest = artifacts.manifest(model)
+    try:
+        told = json.loads(manifest.read_text())
+        return {graph: str(model.deploy / told[graph]["file"]) for graph in model.graphs}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(
+            f"{manifest} is no manifest of this build; `doit deploy:{model.name}` writes it"
+        ) from error
+
+
+def draw(graphs: dict[str, str], truth: str, destination: str) -> dict[str, Any]:
     """Click on objects of drawn images and paint the best mask of each (runs in a child process).
 
+    :param graphs: the file of each graph, by its name.
     :returns: how many ``masks``, and their mean ``iou`` with the truth.
     """
     import numpy as np
     from PIL import Image, ImageDraw
 
-    from tasks import truth as known_masks
+    from tasks.inference import truth as known_masks
+    from tasks.inference.metrics import mask_iou
 
-    segmenter = known_masks.Segmenter(encoder, decoder)
+    segmenter = known_masks.Segmenter(graphs["encoder"], graphs["decoder"])
     scene = known_masks.load(truth)
     picture = Image.new("RGB", (SIDE * len(SEEDS), SIDE))
     ious = []
     for place, seed in enumerate(SEEDS):
         drawn = scene(seed, segmenter.size)
-        segmenter.open(drawn.image)
+        segmenter.set_image(drawn.image)
         canvas = drawn.image.astype(np.float32)
         clicks = []
         for color, number in zip(COLORS * 2, known_masks.objects_of(drawn)[:CLICKS], strict=False):
             true = drawn.labels == number
-            row, column = known_masks.center(true)
-            answer = segmenter.ask([(column, row)], [1])
+            row, column = known_masks.interior_point(true)
+            answer = segmenter.predict([(column, row)], [1])
             mask = answer.masks[int(answer.scores.argmax())]
-            ious.append(known_masks.iou(mask, true))
+            ious.append(mask_iou(mask, true))
             paint(canvas, mask, color)
             clicks.append((column, row))
         panel = Image.fromarray(canvas.astype(np.uint8)).resize((SIDE, SIDE))
@@ -100,11 +115,11 @@ def paint(canvas: NDArray[np.float32], mask: NDArray[np.bool_], color: tuple[int
     """Tint a mask on an image (S, S, 3), and draw its rim."""
     import numpy as np
 
-    from tasks.truth import peeled
+    from tasks.inference.truth import eroded
 
     inner = mask
     for _ in range(3):
-        inner = peeled(inner)
+        inner = eroded(inner)
     canvas[mask] = canvas[mask] * 0.55 + np.array(color) * 0.45
     canvas[mask & ~inner] = color
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tasks import ledger
-from tasks.configuration import Configuration
+from tasks.config.schema import Configuration
+from tasks.engine import ledger
 
 
 def task(config: Configuration) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Read from the stages' reports of every model that was built, so it reruns only when one of them
 changed. Targets in ``<build>/report``: ``report.html`` (self-contained), ``report.md`` and
-``report.json``, which the next report compares itself with.
+``report.json``, which the next report compares itself with. Times are those of `doit speed` alone,
+which takes them of all variants in one run.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tasks import browser, child, deploy, fidelity, state, variant, verify
-from tasks.configuration import FP32, Configuration, Model, Variant
-from tasks.files import mebibytes, write_atomically
-from tasks.fingerprint import FINGERPRINTS
-from tasks.staleness import Trace
+from tasks.config.schema import FP32, Configuration, Model, Variant
+from tasks.engine import artifacts, state
+from tasks.engine.files import mebibytes, write_atomically
+from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
+from tasks.engine.stage import declare
+from tasks.proof import reports
+from tasks.proof.judgement import largest_differences
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -35,52 +39,50 @@ def folder(config: Configuration) -> Path:
 
 
 def task(config: Configuration) -> dict[str, Any]:
-    """doit's task."""
-    targets = [folder(config) / f"report.{kind}" for kind in ("html", "md", "json")]
-
-    def is_of_these_reports(task: Task, values: Mapping[str, Any]) -> bool:
+    """doit's task; run with others, it waits for them."""
+    return declare(
+        None,
+        write,
+        [config],
+        reads=[TEMPLATES / "report.html", TEMPLATES / "report.md"],
+        writes=[folder(config) / f"report.{kind}" for kind in ("html", "md", "json")],
         # Which reports there are is known only when the stages before this one have run.
-        return Trace(reports(config))(task, values)
-
-    return {
-        "actions": [(write, [config])],
-        "file_dep": [
-            *("tasks/report.py", str(TEMPLATES / "report.html"), str(TEMPLATES / "report.md")),
-        ],
-        "targets": list(map(str, targets)),
-        "uptodate": [is_of_these_reports],
-        "clean": True,
-        "io": {"capture": False},
-    }
+        inputs=lambda: hashes_of(sources_of(config)),
+        meta={"last": True},
+    )
 
 
-def reports(config: Configuration) -> dict[str, str]:
-    """The SHA-256 of every file that a report is made of."""
-    found: dict[str, str] = {}
+def variants_of(model: Model) -> list[Variant]:
+    """What there is to tell of: single precision, and what was asked for."""
+    return list(dict.fromkeys([FP32, *model.variants]))
+
+
+def sources_of(config: Configuration) -> list[Path]:
+    """Every file that a report may be made of."""
+    paths: list[Path] = []
     for model in config.models:
-        paths = [verify.report_path(config, model), deploy.manifest_path(model)]
-        for each in dict.fromkeys([FP32, *model.variants]):
+        paths += [
+            artifacts.report(config, model, "verify"),
+            artifacts.speeds(config, model),
+            artifacts.manifest(model),
+        ]
+        for each in variants_of(model):
             paths += [
-                browser.report_path(config, model, each),
-                fidelity.report_path(config, model, each),
-                fidelity.picture_path(config, model, each),
+                artifacts.report(config, model, "browser", each),
+                artifacts.report(config, model, "fidelity", each),
+                artifacts.picture(config, model, each),
             ]
-        found |= {str(path): FINGERPRINTS.sha256(path) for path in paths if path.is_file()}
-    return found
+    return paths
 
 
-@child.action
-def write(config: Configuration) -> dict[str, Any]:
+def write(config: Configuration, task: Task) -> dict[str, Any]:
     """Gather, compare with the report before, and write all three files."""
     import jinja2
 
-    models = [gather(config, model) for model in config.models if _is_built(config, model)]
+    gathered = [gather(config, model) for model in config.models]
+    models = [each for each in gathered if each is not None]
     target = folder(config) / "report.json"
-    data: dict[str, Any] = {"models": models, "changes": []}
-    if target.is_file():
-        previous = json.loads(target.read_text())
-        same = previous["models"] == models
-        data["changes"] = previous["changes"] if same else changes(previous["models"], models)
+    data: dict[str, Any] = {"models": models, "changes": since(read_cache(target), models)}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=lambda name: bool(name and name.endswith(".html")),
@@ -88,7 +90,7 @@ def write(config: Configuration) -> dict[str, Any]:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"mebibytes": mebibytes, "milliseconds": milliseconds}
+    environment.filters |= {"mebibytes": mebibytes, "milliseconds": milliseconds, "spread": spread}
     pictures = {model.name: _pictures(config, model) for model in config.models}
     charts = {model["name"]: charts_of(model["variants"]) for model in models}
     for kind in ("html", "md"):
@@ -105,31 +107,61 @@ def write(config: Configuration) -> dict[str, Any]:
     }
 
 
-def _is_built(config: Configuration, model: Model) -> bool:
-    return verify.report_path(config, model).is_file()
+def since(previous: Mapping[str, Any], models: Sequence[Row]) -> list[str]:
+    """What changed since the report before; nothing where that is no report."""
+    try:
+        if previous["models"] == models:
+            return [str(line) for line in previous["changes"]]
+        return changes(previous["models"], models)
+    except (KeyError, TypeError, AttributeError):
+        return []
 
 
-def gather(config: Configuration, model: Model) -> dict[str, Any]:
-    """Everything that is told of one model."""
+def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
+    """Everything that is told of one model; None when it is not verified yet."""
+    verified = reports.read(artifacts.report(config, model, "verify"))
+    if verified is None:
+        return None
     records = state.recorded_values(config.build / "state" / "doit.json")
     own = {name: values for name, values in records.items() if name.split(":")[1:2] == [model.name]}
-    proof = verify.read_report(config, model)
-    manifest = _read(deploy.manifest_path(model))
-    told = {each["name"]: each for each in manifest.get("variants", [])}
+    manifest = read_cache(artifacts.manifest(model))
+    told = manifest.get("variants")
+    entries = {
+        each["name"]: each
+        for each in (told if isinstance(told, list) else [])
+        if isinstance(each, dict) and "deployed" in each
+    }
+    speed = current_speeds(config, model)
     return {
         "name": model.name,
         "architecture": model.architecture,
         "deploy": str(model.deploy),
-        "parity": verify.worst_figures(proof["figures"]),
-        "truth": proof["truth"],
+        "parity": largest_differences(verified["differences"]),
+        "truth": verified["truth"],
         "packages": manifest.get("packages", {}),
+        "prefer": manifest.get("prefer", {}),
         "memory": {stage: peak for stage in STAGES if (peak := max(_peaks(own, stage), default=0))},
+        "speed": {key: speed[key] for key in ("machine", "rounds")} if speed else None,
         "variants": [
-            row(config, model, each, own, told.get(each.name))
-            for each in dict.fromkeys([FP32, *model.variants])
-            if all(path.is_file() for path in variant.graphs(config, model, each))
+            row(config, model, each, own, entries.get(each.name), speed)
+            for each in variants_of(model)
+            if all(path.is_file() for path in artifacts.graphs(config, model, each).values())
         ],
     }
+
+
+def current_speeds(config: Configuration, model: Model) -> dict[str, Any]:
+    """The times of a model's variants, if they are those of the files that are there now."""
+    speed = read_cache(artifacts.speeds(config, model))
+    files = speed.get("files")
+    if not isinstance(files, dict):
+        return {}
+    return speed if files == _hashes(config, model, files) else {}
+
+
+def _hashes(config: Configuration, model: Model, names: Mapping[str, Any]) -> dict[str, str]:
+    paths = [artifacts.folder(config, model) / name for name in names]
+    return {path.name: FINGERPRINTS.sha256(path) for path in paths if path.is_file()}
 
 
 def _peaks(records: Mapping[str, Mapping[str, Any]], stage: str) -> list[int]:
@@ -143,33 +175,37 @@ def _peaks(records: Mapping[str, Mapping[str, Any]], stage: str) -> list[int]:
 def row(
     config: Configuration,
     model: Model,
-    chosen: Variant,
+    variant: Variant,
     records: Mapping[str, Mapping[str, Any]],
     told: Mapping[str, Any] | None,
+    speed: Mapping[str, Any],
 ) -> Row:
     """What is told of one variant; None where it was not measured."""
-    sizes = [path.stat().st_size for path in variant.graphs(config, model, chosen)]
-    base = [path.stat().st_size for path in variant.graphs(config, model, FP32)]
-    measured = _read(fidelity.report_path(config, model, chosen))
-    seen = _read(browser.report_path(config, model, chosen))
-    made = records.get(f"variant:{model.name}:{chosen.name}", {})
-    nodes = made.get("nodes")
-    if chosen == FP32 and f"simplify:{model.name}" in records:
+    graphs = artifacts.graphs(config, model, variant)
+    sizes = [path.stat().st_size for path in graphs.values()]
+    base = [path.stat().st_size for path in artifacts.graphs(config, model).values()]
+    measured = reports.read(artifacts.report(config, model, "fidelity", variant))
+    seen = reports.read(artifacts.report(config, model, "browser", variant)) or {}
+    nodes = records.get(f"variant:{model.name}:{variant.name}", {}).get("nodes")
+    if variant == FP32 and f"simplify:{model.name}" in records:
         nodes = [after for _, after in records[f"simplify:{model.name}"]["nodes"]]
+    times = speed.get("variants", {}).get(variant.name, {})
     return {
-        "name": chosen.name,
-        "files": list(chosen.file_names),
+        "name": variant.name,
+        "files": [path.name for path in graphs.values()],
         "sizes": sizes,
         "size": sum(sizes),
         "share": round(sum(sizes) / sum(base), 4),
         "nodes": nodes,
-        "fidelity": measured and {key: measured[key] for key in fidelity.FIGURES},
-        "native": measured and {**measured["native"], "memory": measured["peak_memory"]},
-        "wasm": _provider(seen, "wasm"),
-        "webgpu": _provider(seen, "webgpu"),
+        "fidelity": measured and {key: measured[key] for key in FIDELITY},
+        "times": {provider: times.get(provider) for provider in ("native", "wasm", "webgpu")},
+        "browser": {provider: _provider(seen, provider, told) for provider in ("wasm", "webgpu")},
         "page_memory": seen.get("memory", {}).get("renderer"),
         "state": _state(told),
     }
+
+
+FIDELITY = ("images", "prompts", "mask_iou", "ranking_flips", "logit_error", "score_error")
 
 
 def _state(told: Mapping[str, Any] | None) -> str:
@@ -178,33 +214,34 @@ def _state(told: Mapping[str, Any] | None) -> str:
     return "deployed" if told["deployed"] else f"not deployed: {told['reason']}"
 
 
-def _provider(report: Mapping[str, Any], provider: str) -> Row | None:
-    """A provider's figures in milliseconds, or the ``error`` it ended with."""
+def _provider(
+    report: Mapping[str, Any], provider: str, told: Mapping[str, Any] | None
+) -> Row | None:
+    """What the browser's proof says of a provider."""
     figures = report.get("providers", {}).get(provider)
     if figures is None:
         return None
-    if "error" in figures:
-        return {"error": figures["error"], "software": False}
-    parts = {part: figures[part] for part in ("encoder", "decoder") if part in figures}
+    refused = figures.get("refused", {}).get("words") or figures.get("unavailable")
+    proven = ((told or {}).get("browser") or {}).get("providers", {}).get(provider, {})
     return {
-        **{f"{part}_{key}": value for part, each in parts.items() for key, value in each.items()},
-        "error": None,
-        "mask_iou": figures["mask_iou"],
+        "error": refused,
+        "mask_iou": figures.get("mask_iou"),
         "software": bool((figures.get("adapter") or {}).get("software")),
+        "nodes": _nodes(figures.get("placement") or {}),
+        "not_proven": proven.get("reason"),
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    return found
+def _nodes(placement: Mapping[str, Any]) -> dict[str, int] | None:
+    """How many nodes of all graphs are on WebGPU and on the CPU; None where it is not known."""
+    if not placement or any(each is None for each in placement.values()):
+        return None
+    return {key: sum(each[key] for each in placement.values()) for key in ("webgpu", "cpu")}
 
 
 def _pictures(config: Configuration, model: Model) -> dict[str, str]:
     """Each variant's picture of masks, in base64."""
-    paths = {each.name: fidelity.picture_path(config, model, each) for each in model.variants}
+    paths = {each.name: artifacts.picture(config, model, each) for each in model.variants}
     return {
         name: base64.b64encode(path.read_bytes()).decode()
         for name, path in paths.items()
@@ -219,15 +256,23 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.2f} s"
 
 
+def spread(times: Sequence[float] | None) -> str:
+    """The median of several times, and the least and the most of them."""
+    if not times:
+        return "–"
+    if len(times) == 1:
+        return milliseconds(times[0])
+    return (
+        f"{milliseconds(median(times))} ({milliseconds(min(times))} to {milliseconds(max(times))})"
+    )
+
+
 # What is compared between two reports: a name, how to read it of a row, and the relative change
-# from which on it is told. Times of one machine differ by some ten percent from run to run.
+# from which on it is told. Times are not: they were taken in different runs.
 COMPARED = (
     ("size", ("size",), 0.0),
     ("mean mask IoU", ("fidelity", "mask_iou", "mean"), 1e-3),
     ("worst mask IoU", ("fidelity", "mask_iou", "worst"), 1e-2),
-    ("native encoder, ms", ("native", "encoder_run_ms"), 0.15),
-    ("WASM encoder, ms", ("wasm", "encoder_run_ms"), 0.15),
-    ("WASM decoder, ms", ("wasm", "decoder_run_ms"), 0.15),
     ("state", ("state",), 0.0),
 )
 
@@ -300,7 +345,7 @@ def charts_of(rows: Sequence[Row]) -> dict[str, Any]:
         for power in range(1, 6)
     ]
     bars = []
-    timed = [row for row in rows if row["native"] or _at(row, ("wasm", "encoder_run_ms"))]
+    timed = [row for row in rows if any(_times(row).values())]
     longest = max((value for row in timed for value in _times(row).values() if value), default=1.0)
     for index, row in enumerate(timed):
         for place, (kind, value) in enumerate(_times(row).items()):
@@ -324,7 +369,9 @@ def charts_of(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _times(row: Row) -> dict[str, float | None]:
-    return {
-        "WASM": _at(row, ("wasm", "encoder_run_ms")),
-        "native": _at(row, ("native", "encoder_run_ms")),
-    }
+    """The medians of the encoder's times."""
+    found = {}
+    for name, provider in (("WASM", "wasm"), ("native", "native")):
+        times = _at(row, ("times", provider, "encoder_run_ms"))
+        found[name] = median(times) if times else None
+    return found

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
-from tasks.browser import INSTALL_RUNTIME, PAGE, RUNTIME
-from tasks.configuration import Configuration
-from tasks.deploy import manifest_path
+from tasks.config.schema import Configuration
+from tasks.engine import artifacts
+from tasks.web.packages import PAGE, RUNTIME
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -57,12 +57,12 @@ class Serve(DoitCmdBase):  # type: ignore[misc]
 
 def deployed(config: Configuration) -> list[str]:
     """The configured models that are deployed, by name."""
-    return [model.name for model in config.models if manifest_path(model).is_file()]
+    return [model.name for model in config.models if artifacts.manifest(model).is_file()]
 
 
 def application(config: Configuration) -> Starlette:
     """The page, onnxruntime-web, and each model's deploy folder under ``/models/<name>``."""
-    from tasks import server
+    from tasks.web import server
 
     folders = {f"/models/{model.name}": model.deploy for model in config.models}
     folders |= {"/onnxruntime-web": RUNTIME / "dist", "/": PAGE}
@@ -75,10 +75,10 @@ def serve(config: Configuration, port: int, open_page: bool) -> None:
     :param port: 0 is `DEFAULT_PORT`, or a free one if that is taken.
     :raises InvalidCommand: when the port is taken or onnxruntime-web is not installed.
     """
-    from tasks.server import serving
+    from tasks.web.server import serving
 
     if not RUNTIME.is_dir():
-        raise InvalidCommand(f"onnxruntime-web is not installed; run `{INSTALL_RUNTIME}` first")
+        raise InvalidCommand("onnxruntime-web is not installed; run `doit packages` first")
     app = application(config)
     for attempt in (port,) if port else (DEFAULT_PORT, 0):
         try:

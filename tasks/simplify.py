@@ -1,4 +1,4 @@
-"""Stage 3: both graphs folded by onnxsim.
+"""Stage 3: every graph folded by onnxsim.
 
 Targets: ``<build>/models/<model>/encoder.onnx`` and ``decoder.onnx``, the files to deploy.
 """
@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks import child, export
-from tasks.configuration import Configuration, Model
-from tasks.export import Graphs, describe, peak
-from tasks.files import scratch_folder
-from tasks.staleness import Trace, versions
+from tasks.config.schema import Configuration, Model
+from tasks.engine import artifacts
+from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
+from tasks.engine.staleness import versions
 
 if TYPE_CHECKING:
     import onnx
@@ -29,47 +28,36 @@ KEPT_WEIGHTS = 1 << 14
 SKIPPED_PASSES = ["fuse_qkv", "fuse_attention"]
 
 
-def graphs(config: Configuration, model: Model) -> Graphs:
-    """The simplified files of a model."""
-    return Graphs.within(config.build / "models" / model.name)
-
-
 def task(config: Configuration, model: Model) -> dict[str, Any]:
     """doit's task for one model."""
-    exported = export.graphs(config, model)
-    return {
-        "name": model.name,
-        "actions": [(simplify, [config, model])],
-        "file_dep": [*map(str, exported), "tasks/simplify.py"],
-        "targets": [str(path) for path in graphs(config, model)],
-        "uptodate": [Trace(versions(*PACKAGES))],
-        "clean": True,
-        "io": {"capture": False},
-    }
+    return declare(
+        model.name,
+        simplify,
+        [config, model],
+        reads=list(artifacts.exported_graphs(config, model).values()),
+        writes=list(artifacts.graphs(config, model).values()),
+        inputs=versions(*PACKAGES),
+    )
 
 
-@child.action
 def simplify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
-    """Simplify in a child process, then move both graphs into place."""
-    targets = graphs(config, model)
-    log = config.build / "logs" / f"simplify-{model.name}.log"
-    with scratch_folder(config.build / "tmp" / f"simplify-{model.name}") as scratch:
-        made = Graphs.within(scratch)
-        pairs = [
-            [str(source), str(result)]
-            for source, result in zip(export.graphs(config, model), made, strict=True)
-        ]
-        result = child.run("tasks.simplify:fold", {"pairs": pairs}, log, task.verbosity == 2)
-        for source, target in zip(made, targets, strict=True):
-            source.replace(target)
+    """Simplify in a child process, then move the graphs into place."""
+    sources = artifacts.exported_graphs(config, model)
+    targets = artifacts.graphs(config, model)
+    with workspace(config.build, task) as work:
+        made = work.made(targets)
+        pairs = [[str(source), made[name]] for name, source in sources.items()]
+        result = work.run("tasks.simplify:simplify_graphs", pairs=pairs)
+        work.deliver(*targets.values())
     nodes = ", ".join(
         f"{name} {before} → {after}"
-        for name, (before, after) in zip(Graphs._fields, result["nodes"], strict=True)
+        for name, (before, after) in zip(targets, result["nodes"], strict=True)
     )
-    return {"summary": f"nodes {nodes}; {describe(targets)}{peak(result)}", **result}
+    summary = f"nodes {nodes}; {describe_sizes(targets)}{describe_peak(result)}"
+    return {"summary": summary, **result}
 
 
-def fold(pairs: list[list[str]]) -> dict[str, Any]:
+def simplify_graphs(pairs: list[list[str]]) -> dict[str, Any]:
     """Simplify each source graph into its destination (runs in a child process).
 
     :returns: ``nodes``, for each pair the number before and after.
@@ -87,10 +75,10 @@ def fold(pairs: list[list[str]]) -> dict[str, Any]:
         model = onnx.load(source)
         before = len(model.graph.node)
         constants_to_initializers(model.graph)
-        weights = hold_back(model.graph)
+        weights = detach_weights(model.graph)
         model, _ = onnxsim.simplify(model, skipped_optimizers=SKIPPED_PASSES)
         constants_to_initializers(model.graph)
-        give_back(model.graph, weights)
+        attach_weights(model.graph, weights)
         share_equal_weights(model.graph)
         onnx.save(model, destination)
         counts.append([before, len(model.graph.node)])
@@ -112,21 +100,22 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
     graph.node.extend(kept)
 
 
-def hold_back(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+def detach_weights(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     """Turn large weights into inputs, which are not folded; return the weights."""
     import onnx
 
-    held = [each for each in graph.initializer if each.ByteSize() >= KEPT_WEIGHTS]
+    detached = [each for each in graph.initializer if each.ByteSize() >= KEPT_WEIGHTS]
     small = [each for each in graph.initializer if each.ByteSize() < KEPT_WEIGHTS]
     graph.input.extend(
-        onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in held
+        onnx.helper.make_tensor_value_info(each.name, each.data_type, each.dims)
+        for each in detached
     )
-    del graph.initializer[:]  # what `held` refers to stays alive outside the graph
+    del graph.initializer[:]  # what `detached` refers to stays alive outside the graph
     graph.initializer.extend(small)
-    return held
+    return detached
 
 
-def give_back(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
+def attach_weights(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
     """Turn those inputs into weights again; one that nothing reads any more is left out."""
     names = {weight.name for weight in weights}
     for value in [each for each in graph.input if each.name in names]:

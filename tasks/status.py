@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from doit.cmd_base import DoitCmdBase
 
-from tasks import ledger
-from tasks.configuration import Configuration
-from tasks.files import mebibytes
-from tasks.staleness import Trace
+from tasks.config.schema import Configuration
+from tasks.engine import ledger
+from tasks.engine.files import mebibytes
+from tasks.engine.staleness import NEVER_BUILT, Trace
 
 if TYPE_CHECKING:
     from doit.task import Task
-
-_NEVER = "never built"
-_CHANGES = {
-    "changed_file_dep": "changed",
-    "missing_file_dep": "missing",
-    "added_file_dep": "now depended on",
-    "removed_file_dep": "no longer depended on",
-    "missing_target": "gone",
-}
 
 
 class Stage(NamedTuple):
@@ -47,14 +38,13 @@ class Status(DoitCmdBase):  # type: ignore[misc]
         pos_args = self._models
         config: Configuration = self.loader.namespace["CONFIG"]
         tasks = {task.name: task for task in self.task_list}
-        stages = judged(tasks, self.dep_manager)
+        stages = stage_states(tasks, self.dep_manager)
         known = [model.name for model in config.models]
         for name in pos_args:
             if name not in known:
                 self.outstream.write(f"no model {name}; there are: {', '.join(known)}\n")
                 return 1
-        chosen = pos_args or known
-        for line in told(config, stages, chosen):
+        for line in lines_about(config, stages, pos_args or known):
             self.outstream.write(line + "\n")
         return 0
 
@@ -64,7 +54,7 @@ class Status(DoitCmdBase):  # type: ignore[misc]
         return super().execute(params, [])  # type: ignore[no-any-return]
 
 
-def judged(tasks: Mapping[str, Task], records: Any) -> dict[str, Stage]:
+def stage_states(tasks: Mapping[str, Task], records: Any) -> dict[str, Stage]:
     """Each task's state; a task is behind those that it builds on, if they are not fresh."""
     makers = {target: name for name, task in tasks.items() for target in task.targets}
     found: dict[str, Stage] = {}
@@ -80,8 +70,8 @@ def judged(tasks: Mapping[str, Task], records: Any) -> dict[str, Stage]:
         size = sum(os.path.getsize(path) for path in task.targets if os.path.isfile(path))
         status = records.get_status(task, dict(tasks), get_log=True)
         reasons = list(phrases(status.reasons)) if status.status != "up-to-date" else []
-        if _NEVER in reasons:
-            reasons = [_NEVER]
+        if NEVER_BUILT in reasons:
+            reasons = [NEVER_BUILT]
         elif late:
             reasons.append(f"behind {late[0]}")
         found[name] = Stage(name, not reasons, "; ".join(reasons), size)
@@ -89,7 +79,12 @@ def judged(tasks: Mapping[str, Task], records: Any) -> dict[str, Stage]:
 
     for name in tasks:
         judge(name)
-    return found
+    # What is made only when asked for is not missed.
+    return {
+        name: stage
+        for name, stage in found.items()
+        if stage.why != NEVER_BUILT or not (tasks[name].meta or {}).get("on_demand")
+    }
 
 
 def phrases(reasons: Mapping[str, Any]) -> Iterable[str]:
@@ -99,18 +94,17 @@ def phrases(reasons: Mapping[str, Any]) -> Iterable[str]:
             yield repr(check)
         else:
             yield f"not: {getattr(check, '__name__', str(check)).strip('_').replace('_', ' ')}"
-    for kind, what in _CHANGES.items():
-        for file in reasons.get(kind) or ():
-            yield f"{file} {what}"
 
 
-def told(config: Configuration, stages: Mapping[str, Stage], models: Sequence[str]) -> list[str]:
+def lines_about(
+    config: Configuration, stages: Mapping[str, Stage], models: Sequence[str]
+) -> list[str]:
     """The lines to print; pure but for the ledger."""
     lines = []
     for model in models:
         own = [stage for stage in stages.values() if stage.name.split(":")[1:2] == [model]]
         stale = [stage for stage in own if not stage.fresh]
-        if all(stage.why == _NEVER for stage in own):
+        if all(stage.why == NEVER_BUILT for stage in own):
             lines.append(f"{model:<14} never built")
             continue
         size = mebibytes(sum(stage.size for stage in own))

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks import child, simplify
-from tasks.configuration import FP32, Configuration, Model, Precision, Variant
-from tasks.export import Graphs, describe, peak
-from tasks.files import scratch_folder
-from tasks.staleness import Trace, versions
+from tasks.config.schema import FP32, Configuration, Model, Precision, Variant
+from tasks.engine import artifacts
+from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
+from tasks.engine.staleness import versions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,47 +33,44 @@ BLOCK = 32  # weights of a column that share a scale
 MANY_WEIGHTS = 1 << 16  # above which a matrix has four bits in q4, not eight
 
 
-def graphs(config: Configuration, model: Model, variant: Variant) -> Graphs:
-    """The files of a variant; fp32's are the simplified ones."""
-    folder = config.build / "models" / model.name
-    return Graphs(*(folder / name for name in variant.file_names))
-
-
-def source(config: Configuration, model: Model, variant: Variant) -> Graphs:
-    """What a variant is made from."""
-    return graphs(config, model, FP32 if variant.format == "onnx" else Variant(variant.precision))
-
-
 def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
     """doit's task for one variant."""
-    sources = source(config, model, variant)
-    return {
-        "name": f"{model.name}:{variant.name}",
-        "actions": [(make, [config, model, variant])],
-        "file_dep": [*map(str, sources), "tasks/variant.py"],
-        "targets": [str(path) for path in graphs(config, model, variant)],
-        "uptodate": [Trace(versions(*PACKAGES))],
-        "clean": True,
-        "io": {"capture": False},
-    }
+    return declare(
+        f"{model.name}:{variant.name}",
+        make_variant,
+        [config, model, variant],
+        reads=list(artifacts.graphs(config, model, made_from(variant)).values()),
+        writes=list(artifacts.graphs(config, model, variant).values()),
+        inputs=versions(*PACKAGES),
+    )
 
 
-@child.action
-def make(config: Configuration, model: Model, variant: Variant, task: Task) -> dict[str, Any]:
-    """Convert in a child process, then move both graphs into place."""
-    sources, targets = source(config, model, variant), graphs(config, model, variant)
-    name = f"variant-{model.name}-{variant.name}"
-    log = config.build / "logs" / f"{name}.log"
-    with scratch_folder(config.build / "tmp" / name) as scratch:
-        made = [scratch / target.name for target in targets]
-        pairs = [[str(a), str(b)] for a, b in zip(sources, made, strict=True)]
-        arguments = {"pairs": pairs, "precision": variant.precision, "format": variant.format}
-        result = child.run("tasks.variant:convert", arguments, log, task.verbosity == 2)
-        for path, target in zip(made, targets, strict=True):
-            path.replace(target)
-    base = simplify.graphs(config, model)
-    share = sum(p.stat().st_size for p in targets) / sum(p.stat().st_size for p in base)
-    return {"summary": f"{describe(targets)}, {share:.2f} of fp32{peak(result)}", **result}
+def made_from(variant: Variant) -> Variant:
+    """The variant that another is made from."""
+    return FP32 if variant.format == "onnx" else Variant(variant.precision)
+
+
+def make_variant(
+    config: Configuration, model: Model, variant: Variant, task: Task
+) -> dict[str, Any]:
+    """Convert in a child process, then move the graphs into place."""
+    sources = artifacts.graphs(config, model, made_from(variant))
+    targets = artifacts.graphs(config, model, variant)
+    with workspace(config.build, task) as work:
+        made = work.made(targets)
+        result = work.run(
+            "tasks.variant:convert",
+            pairs=[[str(source), made[name]] for name, source in sources.items()],
+            precision=variant.precision,
+            format=variant.format,
+        )
+        work.deliver(*targets.values())
+    base = artifacts.graphs(config, model)
+    share = sum(each.stat().st_size for each in targets.values()) / sum(
+        each.stat().st_size for each in base.values()
+    )
+    summary = f"{describe_sizes(targets)}, {share:.2f} of fp32{describe_peak(result)}"
+    return {"summary": summary, **result}
 
 
 def convert(pairs: list[list[str]], precision: Precision, format: str) -> dict[str, Any]:
@@ -167,7 +163,7 @@ def replace_products(
     graph.initializer.extend([*kept, *made.values()])
 
 
-def store_grids_in_eight_bits(model: onnx.ModelProto) -> None:
+def quantize_position_maps(model: onnx.ModelProto) -> None:
     """Store what is added to every place of a map, as positions are, in eight bits per channel."""
     import numpy as np
     from onnx import helper, numpy_helper
@@ -216,7 +212,27 @@ def store_rest_in_half(model: onnx.ModelProto) -> None:
     graph.node.extend(casts + nodes)
 
 
-def eight_bits(found: Product, output: str) -> Replacement:
+def pair_scales(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A scale for each column of (K, N), with which no processor saturates its products.
+
+    Without VNNI an x86 processor adds the products of rows 2i and 2i + 1 in 16 bits, and
+    onnxruntime lets that saturate. Values go to 255, so two integers of one sign may come to no
+    more than 128: a scale that makes them 127 leaves room for rounding both up.
+    """
+    import numpy as np
+
+    rows, columns = weights.shape
+    pairs = np.pad(weights, ((0, rows % 2), (0, 0))).reshape(-1, 2, columns)
+    sums = [np.maximum(each, 0).sum(axis=1).max(axis=0) for each in (pairs, -pairs)]
+    scales: NDArray[np.float32] = np.maximum(np.maximum(*sums) / 127, 1e-12).astype(np.float32)
+    return scales
+
+
+def quantize_dynamic(
+    found: Product,
+    output: str,
+    scales_of: Callable[[NDArray[np.float32]], NDArray[np.float32]] = pair_scales,
+) -> Replacement:
     """Integer products: weights per column, the rows' values as they come, a scale for all.
 
     onnxruntime's dynamic quantization, with symmetric weights and no zero point, which WASM's
@@ -226,7 +242,7 @@ def eight_bits(found: Product, output: str) -> Replacement:
     from onnx import TensorProto, helper, numpy_helper
 
     values, name = found.node.input[0], found.name
-    scales = np.maximum(np.abs(found.weights).max(axis=0) / 127, 1e-12).astype(np.float32)
+    scales = scales_of(found.weights)
     integers = np.rint(found.weights / scales).astype(np.int8)
     quantized = [f"{values}_{part}" for part in ("integers", "scale", "zero")]
     nodes = [
@@ -245,7 +261,7 @@ def eight_bits(found: Product, output: str) -> Replacement:
     return nodes, tensors
 
 
-def few_bits(found: Product, output: str) -> Replacement:
+def quantize_blockwise(found: Product, output: str) -> Replacement:
     """``MatMulNBits``: a scale for each `BLOCK` weights of a column, values in single precision.
 
     Four bits where there is much to save, eight elsewhere: the small matrices are those that
@@ -260,7 +276,7 @@ def few_bits(found: Product, output: str) -> Replacement:
     blocks = -(-rows // BLOCK)
     padded = np.zeros((blocks * BLOCK, columns), np.float32)
     padded[:rows] = found.weights
-    scales, integers = best_integers(padded.T.reshape(columns, blocks, BLOCK), bits)
+    scales, integers = quantize_blocks(padded.T.reshape(columns, blocks, BLOCK), bits)
     if bits == 4:
         integers = integers[..., ::2] | np.left_shift(integers[..., 1::2], 4, dtype=np.uint8)
     node = helper.make_node(
@@ -280,7 +296,7 @@ def few_bits(found: Product, output: str) -> Replacement:
     return [node], tensors
 
 
-def best_integers(
+def quantize_blocks(
     blocks: NDArray[np.float32], bits: int
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Scales (N, B) and integers from 0 up, their middle being nothing, of blocks (N, B, K).
@@ -312,8 +328,8 @@ def fp16(model: onnx.ModelProto) -> None:
 
 def q8(model: onnx.ModelProto) -> None:
     """Products in integers, what else there is in half precision."""
-    replace_products(model, eight_bits)
-    store_grids_in_eight_bits(model)
+    replace_products(model, quantize_dynamic)
+    quantize_position_maps(model)
     store_rest_in_half(model)
 
 
@@ -321,7 +337,7 @@ def q4(model: onnx.ModelProto) -> None:
     """Products with weights of four or eight bits, what else there is in single precision."""
     import onnx
 
-    replace_products(model, few_bits)
+    replace_products(model, quantize_blockwise)
     if all(each.domain != "com.microsoft" for each in model.opset_import):  # fused attention has it
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
 

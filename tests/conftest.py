@@ -12,15 +12,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 from project import ROOT, Project
 from server import FileServer
 
-from tasks import browser
-from tasks.configuration import BrowserCheck
+from tasks import packages as stage
+from tasks.config.schema import BrowserCheck
+from tasks.web import chromium, packages
 
 
-@pytest.fixture
-def server() -> Iterator[FileServer]:
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[FileServer]:
     server = FileServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def server(shared_server: FileServer) -> FileServer:
+    """A server on loopback that has no files yet."""
+    shared_server.reset()
+    return shared_server
 
 
 @pytest.fixture
@@ -29,12 +37,25 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "project", cheap=True)
 
 
+def give_up(reason: str) -> None:
+    """Skip a test for what this machine lacks; in CI it fails."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
 @pytest.fixture(scope="session")
-def executable() -> str | None:
-    """A browser (None is Playwright's own). Without one its tests are skipped; in CI they fail."""
-    found = browser.find(BrowserCheck())
+def npm_packages() -> None:
+    """The packages of npm, installed as the build installs them."""
+    if not packages.are_installed():
+        stage.install(required=False, task=None)  # type: ignore[arg-type]
+    if not packages.are_installed():
+        give_up("needs the packages of npm in web/")
+
+
+@pytest.fixture(scope="session")
+def executable(npm_packages: None) -> str | None:
+    """A browser (None is Playwright's own)."""
+    found = chromium.find(BrowserCheck())
     if found.missing:
-        give_up = pytest.fail if os.environ.get("CI") else pytest.skip
         give_up(f"needs a browser: {found.missing}")
     return found.executable
 

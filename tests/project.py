@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 ROOT = Path(__file__).parent.parent
+
+
+def wait_for_opening(fifo: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until a process has opened a FIFO for writing; fail when it ends without."""
+
+    def open_at_its_end() -> None:
+        process.wait()
+        with suppress(OSError):  # nobody is waiting any more
+            os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+
+    threading.Thread(target=open_at_its_end, daemon=True).start()
+    with fifo.open():
+        pass
+    if process.poll() is not None:
+        raise AssertionError(f"the build ended early:\n{process.communicate()[0]}")
 
 
 @dataclass(frozen=True)
@@ -30,13 +49,26 @@ class Outcome:
         }
 
 
+def install_packages(root: Path, version: str = "1.27.0") -> None:
+    """Let onnxruntime-web seem to be asked for and installed in a copy of the project."""
+    packages = {"": {}, "node_modules/onnxruntime-web": {"version": version}}
+    text = json.dumps({"packages": packages})
+    runtime = root / "web/node_modules/onnxruntime-web"
+    runtime.mkdir(parents=True, exist_ok=True)
+    (runtime / "package.json").write_text(json.dumps({"version": version}))
+    (root / "web/package.json").write_text("{}")
+    (root / "web/package-lock.json").write_text(text)
+    (root / "web/node_modules/.package-lock.json").write_text(text)
+
+
 class Project:
     def __init__(self, root: Path, cheap: bool) -> None:
         self.root = root
         root.mkdir(parents=True)
         shutil.copy(ROOT / "dodo.py", root)
         for folder in ("tasks", "demo"):
-            ignored = shutil.ignore_patterns("__pyc*", *(["*.pt"] if cheap else []))
+            # Compiled modules come along: times are kept, so they hold for the copies.
+            ignored = shutil.ignore_patterns(*(["*.pt"] if cheap else []))
             shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
         if cheap:
             shutil.copy(ROOT / "tests/fakes/cheap_dodo.py", root)
@@ -44,9 +76,17 @@ class Project:
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(root),
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
         self.results_file = root.parent / "results.json"
+
+    def copy_to(self, root: Path) -> Self:
+        """The same project, with what it has built, elsewhere."""
+        shutil.copytree(self.root, root, symlinks=True)
+        other = copy.copy(self)
+        other.root = root
+        other.environment = {**self.environment, "PYTHONPATH": str(root)}
+        other.results_file = root.parent / "results.json"
+        return other
 
     def configure(self, text: str) -> None:
         (self.root / "config").mkdir(exist_ok=True)

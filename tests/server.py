@@ -56,6 +56,13 @@ class FileServer:
         self._server.shutdown()
         self._server.server_close()
 
+    def reset(self) -> None:
+        """Serve nothing, and forget what was asked."""
+        self.files.clear()
+        self.etags.clear()
+        self.faults.clear()
+        self.requests.clear()
+
     def ranges(self) -> list[str | None]:
         """The Range header of each request so far."""
         return [headers.get("Range") for _, headers in self.requests]

@@ -8,15 +8,20 @@ from typing import Any
 
 import onnx
 import pytest
+import sam2
 import torch
+from omegaconf import ListConfig
 from project import ROOT, Project
 
 from demo.scenes import scene
-from tasks import architecture, sam2_model, truth
-from tasks.child import StageError
+from tasks.config.published import PUBLISHED
+from tasks.engine.errors import StageError
+from tasks.inference import truth
+from tasks.model import architecture, load
 
 NARROW = ROOT / "tests/narrow.yaml"
 PARTS = ("encoder", "decoder")
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +45,7 @@ def manifest(project: Project) -> dict[str, Any]:
     return content
 
 
+@slow
 def test_every_shape_follows_from_the_files_input_size_and_widths(built: Project) -> None:
     content = manifest(built)
     assert (content["model_type"], content["config"]) == (None, "narrow.yaml")
@@ -63,18 +69,21 @@ def test_every_shape_follows_from_the_files_input_size_and_widths(built: Project
     }
 
 
+@slow
 def test_it_is_verified_and_proven_like_the_rest(built: Project) -> None:
     content = manifest(built)
     assert max(content["verification"]["encoder"].values()) < 1e-4
     assert content["browser"]["providers"]["wasm"]["mask_iou"] >= 0.999
 
 
+@slow
 def test_its_encoder_is_folded_like_the_rest(built: Project) -> None:
     path = built.root / "public/onnx-models/sam/narrow/encoder.onnx"
     operators = {node.op_type for node in onnx.load(path).graph.node}
     assert not operators & {"Shape", "Range", "Mod", "If", "Loop", "Tile", "Resize"}
 
 
+@slow
 def test_its_masks_can_be_compared_with_the_truth(built: Project) -> None:
     graphs = [str(built.root / f"build/models/narrow/{part}.onnx") for part in PARTS]
     found = truth.measure(*graphs, draw=scene, seeds=range(2), objects=2)
@@ -83,6 +92,7 @@ def test_its_masks_can_be_compared_with_the_truth(built: Project) -> None:
     assert all(0 <= iou < 0.5 for iou in found["iou"].values())  # its weights are random
 
 
+@slow
 def test_another_yaml_reruns_the_model_from_its_synthetic_checkpoint_on(built: Project) -> None:
     assert built.build().ran == set()
     file = built.root / "narrow.yaml"
@@ -94,12 +104,20 @@ def test_another_yaml_reruns_the_model_from_its_synthetic_checkpoint_on(built: P
     assert outcome.ran == {"checkpoint:narrow", "export:narrow", "simplify:narrow"}
 
 
-def refusal(tmp_path: Path, before: str, after: str) -> str:
-    """Why the narrow model is refused with one line changed."""
+def changed(tmp_path: Path, *changes: tuple[str, str]) -> Path:
+    """The file of the narrow model with some lines changed."""
     text = NARROW.read_text()
-    assert before in text
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after, 1)
     file = tmp_path / "changed.yaml"
-    file.write_text(text.replace(before, after, 1))
+    file.write_text(text)
+    return file
+
+
+def refusal(tmp_path: Path, *changes: tuple[str, str]) -> str:
+    """Why the narrow model is refused with some lines changed."""
+    file = changed(tmp_path, *changes)
     with pytest.raises(StageError) as error:
         architecture.build(file)
     return str(error.value).removeprefix(f"{file} ")
@@ -113,13 +131,15 @@ def refusal(tmp_path: Path, before: str, after: str) -> str:
         "sam2x.Hiera",
         "sam2.build_sam.build_sam2",  # a function
         "sam2.build_sam.torch.load",  # not sam2's, though reached through it
+        "sam2.modeling.sam2_base.torch.nn.Linear",
+        "sam2.modeling.sam2_base.MaskDecoder",  # not its own name
         "sam2.modeling.sam2_base.NoSuchClass",
     ],
 )
 def test_a_target_that_is_no_class_of_sam2_is_refused_and_never_called(
     tmp_path: Path, target: str
 ) -> None:
-    message = refusal(tmp_path, "sam2.modeling.backbones.hieradet.Hiera", target)
+    message = refusal(tmp_path, ("sam2.modeling.backbones.hieradet.Hiera", target))
     assert message.startswith(f"model.image_encoder.trunk._target_: found '{target}'; allowed: a c")
 
 
@@ -129,9 +149,9 @@ def test_a_target_that_is_no_class_of_sam2_is_refused_and_never_called(
         (
             "embed_dim: 32",
             "embed_dimm: 32",
-            "does not describe a model: model.image_encoder.trunk: Error in call to target "
-            "'sam2.modeling.backbones.hieradet.Hiera': TypeError(\"Hiera.__init__() got an "
-            "unexpected keyword argument 'embed_dimm'\")",
+            "does not describe a model: model.image_encoder.trunk: Hiera does not take what the "
+            "file says: TypeError: Hiera.__init__() got an unexpected keyword argument "
+            "'embed_dimm'",
         ),
         (
             "use_high_res_features_in_sam: true",
@@ -157,7 +177,130 @@ def test_a_target_that_is_no_class_of_sam2_is_refused_and_never_called(
 def test_what_cannot_be_built_or_exported_is_refused_with_its_key(
     tmp_path: Path, before: str, after: str, complaint: str
 ) -> None:
-    assert complaint in refusal(tmp_path, before, after)
+    assert complaint in refusal(tmp_path, (before, after))
+
+
+# What hydra and omegaconf would call: a copy of one real file to another.
+COPY = "{{_target_: shutil.copy, src: {source}, dst: {copy}}}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "key"),
+    [
+        (
+            "embed_dim: 32",
+            r"embed_dim: '\${{oc.create:{{_target_:shutil.copy,_args_:[{source},{copy}]}}}}'",
+            "image_encoder.trunk.embed_dim",
+        ),
+        (
+            "embed_dim: 32",
+            "embed_dim: '${{oc.create:{{_target_:shutil.copy,_args_:[{source},{copy}]}}}}'",
+            "image_encoder.trunk.embed_dim",
+        ),
+        ("embed_dim: 32", f"embed_dim: {COPY}", "image_encoder.trunk.embed_dim._target_"),
+        ("[2, 3]", f"[2, {COPY}]", "image_encoder.neck.fpn_top_down_levels[1]._target_"),
+        ("[2, 3]", f"[[2, [{COPY}]]]", "image_encoder.neck.fpn_top_down_levels[0][1][0]._target_"),
+    ],
+    ids=["escaped", "interpolated", "table", "in a list", "in lists of lists"],
+)
+def test_the_file_is_data_and_nothing_that_it_names_is_called(
+    tmp_path: Path, before: str, after: str, key: str
+) -> None:
+    source, copy = tmp_path / "source.txt", tmp_path / "copy.txt"
+    source.write_text("must stay where it is")
+    message = refusal(tmp_path, (before, after.format(source=source, copy=copy)))
+    assert message.startswith(f"model.{key}: found ")
+    assert "shutil.copy" in message
+    assert not copy.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (("embed_dim: 32", "embed_dim: ${oc.env:HOME}"), "image_encoder.trunk.embed_dim"),
+        (("embed_dim: 32", "embed_dim: ${model.${oc.env:HOME}}"), "image_encoder.trunk.embed_dim"),
+        (("image_size: 512", '"${oc.env:HOME}": 512'), "${oc.env:HOME}"),
+        (("image_size: 512", '"x${oc.env:HOME}": 512'), "x${oc.env:HOME}"),
+        (("[2, 3]", '["${oc.env:HOME}"]'), "image_encoder.neck.fpn_top_down_levels[0]"),
+    ],
+)
+def test_an_interpolation_that_asks_more_than_the_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], key: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/not-to-be-read")
+    message = refusal(tmp_path, change)
+    assert message.startswith(f"model.{key}: found ")
+    assert "${oc.env:HOME}" in message
+    assert "allowed: plain values, and references within the file" in message
+    assert "not-to-be-read" not in message
+
+
+def test_parts_that_join_to_an_interpolation_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/not-to-be-read")
+    message = refusal(
+        tmp_path,
+        ("\nmodel:", "\nbegin: $\nend: '{oc.env:HOME}'\nmodel:"),
+        ("embed_dim: 32", "embed_dim: ${begin}${end}"),
+    )
+    assert message.startswith("model.image_encoder.trunk.embed_dim: found '${oc.env:HOME}'")
+
+
+def test_weights_that_the_trunk_would_open_are_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save({}, weights)
+    change = ("embed_dim: 32", f"embed_dim: 32\n      weights_path: {weights}")
+    message = refusal(tmp_path, change)
+    assert message.startswith(
+        f"model.image_encoder.trunk.weights_path: found '{weights}'; allowed: nothing"
+    )
+
+
+@pytest.mark.parametrize("reference", ["${model.image_size}", "${model.${which}}"])
+def test_a_reference_within_the_file_is_resolved(tmp_path: Path, reference: str) -> None:
+    file = changed(
+        tmp_path,
+        ("\nmodel:", "\nwhich: image_size\nmodel:"),
+        ("num_maskmem: 0", f"num_maskmem: 0\n  memory_temporal_stride_for_eval: {reference}"),
+    )
+    assert architecture.build(file).memory_temporal_stride_for_eval == 512
+
+
+def test_a_target_may_be_a_reference_and_is_judged_by_what_it_refers_to(tmp_path: Path) -> None:
+    target = ("_target_: sam2.modeling.backbones.hieradet.Hiera", "_target_: ${trunk}")
+    harmless = ("\nmodel:", "\ntrunk: sam2.modeling.backbones.hieradet.Hiera\nmodel:")
+    model = architecture.build(changed(tmp_path, target, harmless))
+    assert type(model.image_encoder.trunk).__name__ == "Hiera"
+    message = refusal(tmp_path, target, ("\nmodel:", "\ntrunk: os.system\nmodel:"))
+    assert message.startswith("model.image_encoder.trunk._target_: found 'os.system'; allowed: a c")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=() if each.endswith("tiny") else slow) for each in PUBLISHED],
+)
+def test_sam2s_own_files_give_the_models_that_sam2s_own_builder_makes(name: str) -> None:
+    expected = load.build(name)
+    found = architecture.build(Path(sam2.__file__).parent / PUBLISHED[name])
+    assert repr(found) == repr(expected)
+    assert settings(found) == settings(expected)
+    shapes = [{n: v.shape for n, v in each.state_dict().items()} for each in (found, expected)]
+    assert shapes[0] == shapes[1]
+
+
+def settings(model: torch.nn.Module) -> dict[str, dict[str, Any]]:
+    """The plain values that every part of a model was constructed with."""
+    plain = (bool, int, float, str, list, tuple, type(None))
+    return {
+        name: {
+            # hydra gives lists of omegaconf's.
+            key: list(value) if isinstance(value, ListConfig) else value
+            for key, value in vars(part).items()
+            if isinstance(value, (*plain, ListConfig))
+        }
+        for name, part in model.named_modules()
+    }
 
 
 def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
@@ -170,18 +313,18 @@ def test_a_checkpoint_that_does_not_fit_the_file_names_both_and_the_tensors(
 ) -> None:
     wider = tmp_path / "wider.yaml"
     wider.write_text(NARROW.read_text().replace("stages: [1, 2, 3, 2]", "stages: [1, 2, 4, 2]"))
-    weights = sam2_model.build(str(NARROW)).state_dict()
+    weights = load.build(str(NARROW)).state_dict()
     torch.save({"model": weights}, tmp_path / "narrow.pt")
     with pytest.raises(StageError) as error:
-        sam2_model.load(str(wider), tmp_path / "narrow.pt")
+        load.load(str(wider), tmp_path / "narrow.pt")
     assert f"narrow.pt does not fit {wider}: " in str(error.value)
     assert "missing keys (image_encoder.trunk.blocks." in str(error.value)
 
 
 def test_half_precision_weights_are_cast_to_the_models_own(tmp_path: Path) -> None:
-    weights = sam2_model.build(str(NARROW)).state_dict()
+    weights = load.build(str(NARROW)).state_dict()
     torch.save({"model": {n: v.half() for n, v in weights.items()}}, tmp_path / "half.pt")
-    model = sam2_model.load(str(NARROW), tmp_path / "half.pt")
+    model = load.load(str(NARROW), tmp_path / "half.pt")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from project import ROOT, Outcome, Project
+from project import ROOT, Outcome, Project, install_packages
 
 BEFORE = ("checkpoint", "export", "simplify", "verify")
 
@@ -26,9 +27,7 @@ class Build(Project):
         )
 
     def install(self, version: str = "1.27.0") -> None:
-        package = self.root / "web/node_modules/onnxruntime-web/package.json"
-        package.parent.mkdir(parents=True, exist_ok=True)
-        package.write_text(json.dumps({"version": version}))
+        install_packages(self.root, version)
         if not (self.root / "web/page").exists():
             (self.root / "web/page").symlink_to(ROOT / "web/page")
         if not (self.root / "chromium").exists():
@@ -50,12 +49,18 @@ def build(tmp_path: Path) -> Build:
     return Build(tmp_path / "project")
 
 
-@pytest.fixture
-def proven(build: Build) -> Build:
-    """Built once, with a browser's proof."""
+@pytest.fixture(scope="module")
+def proven_once(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    build = Build(tmp_path_factory.mktemp("proven") / "project")
     build.install()
     assert succeeded(build.build()) == stages(*BEFORE, "browser", "deploy")
     return build
+
+
+@pytest.fixture
+def proven(proven_once: Build, tmp_path: Path) -> Build:
+    """A copy of what was built once, with a browser's proof."""
+    return proven_once.copy_to(tmp_path / "project")
 
 
 def stages(*names: str) -> set[str]:
@@ -67,23 +72,34 @@ def succeeded(outcome: Outcome) -> set[str]:
     return outcome.ran
 
 
+def variants(build: Build) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each variant."""
+    entries: list[dict[str, Any]] = build.manifest["variants"]  # type: ignore[assignment]
+    return {each["name"]: each for each in entries}
+
+
 def test_where_there_is_a_browser_it_proves_a_model_before_it_is_deployed(proven: Build) -> None:
     assert json.loads(proven.report.read_text())["passed"] is True
     assert proven.manifest["browser"] == {
         "browser": "Chromium 1",
         "runtime": "onnxruntime-web 1.27.0",
-        "tolerances": {"mask_iou": 0.999, "encoder": 1e-3, "masks": 1e-2, "scores": 1e-3},
+        "rules": {"mask_iou": 0.999, "encoder": 1e-3, "masks": 1e-2, "scores": 1e-3},
         "providers": {
             "wasm": {
+                "proven": True,
                 "parts": ["encoder", "decoder"],
-                "software": False,
                 "mask_iou": 1.0,
                 "encoder": {},
                 "prompts": {},
             },
             "webgpu": {
-                "parts": ["decoder"],
+                "proven": True,
                 "software": True,
+                "nodes": {
+                    "encoder": {"webgpu": 100, "cpu": 0},
+                    "decoder": {"webgpu": 100, "cpu": 0},
+                },
+                "parts": ["decoder"],
                 "mask_iou": 1.0,
                 "encoder": {},
                 "prompts": {},
@@ -96,12 +112,12 @@ def test_where_there_is_a_browser_it_proves_a_model_before_it_is_deployed(proven
 def test_where_there_is_none_the_run_says_so_in_one_line_and_the_manifest_too(
     build: Build,
 ) -> None:
-    outcome = build.doit("run")
+    outcome = build.doit("run", PATH="")
     assert outcome.status == 0, outcome.output
     (line,) = [each for each in outcome.output.splitlines() if "browser" in each]
     assert line == (
-        "No browser has proven what was deployed: onnxruntime-web is not installed; "
-        "run `npm ci --ignore-scripts --prefix web`."
+        "No browser has proven what was deployed: onnxruntime-web is not installed and there is "
+        "no npm; install Node.js 20 or newer."
     )
     assert build.manifest["browser"] is None
 
@@ -116,10 +132,10 @@ def test_a_browser_that_is_asked_for_and_missing_is_an_error_before_anything_run
     build: Build,
 ) -> None:
     build.write("enabled = true")
-    outcome = build.doit("run")
+    outcome = build.doit("run", PATH="")
     assert outcome.status == 3
     assert "[browser] enabled" in outcome.output
-    assert "npm ci --ignore-scripts --prefix web" in outcome.output
+    assert "install Node.js 20 or newer" in outcome.output
     assert not (build.root / "build/checkpoints").exists()
 
 
@@ -149,7 +165,13 @@ def test_a_file_that_the_browser_refuses_is_not_deployed_and_its_words_are_shown
     assert outcome.status != 0
     assert "build/models/tiny does not work in Chromium 1, and is not deployed" in outcome.output
     assert words in outcome.output
-    assert json.loads(build.report.read_text())["failures"] == [words]
+    (failure,) = json.loads(build.report.read_text())["failures"]
+    assert (failure["kind"], failure["provider"], failure["graph"]) == (
+        "refused",
+        "wasm",
+        "encoder",
+    )
+    assert failure["sentence"] == words
     assert not (build.root / "public").exists()
 
 
@@ -157,7 +179,7 @@ def test_masks_that_differ_from_onnxruntimes_are_not_deployed(build: Build) -> N
     build.install()
     outcome = build.doit("run", CHEAP_IOU="0.9")
     assert outcome.status != 0
-    assert "on wasm, masks of prompt 'one point': IoU with onnxruntime's is 0.9" in outcome.output
+    assert "on WASM, masks of prompt 'one point': IoU with onnxruntime's is 0.9" in outcome.output
     assert not (build.root / "public").exists()
 
 
@@ -194,8 +216,9 @@ def test_the_manifest_stays_the_same_bytes_when_only_times_differ(proven: Build)
 def test_the_report_has_the_browsers_figures(proven: Build) -> None:
     assert succeeded(proven.build("report")) == set()
     page = (proven.root / "build/report/report.html").read_text()
-    assert "1.00 s" in page  # the encoder's run
     assert "1,024.0 MiB" in page  # the page's memory
+    assert "<td>200, 0<br>" in page  # nodes on WebGPU and on the CPU
+    assert "doit speed:tiny" in page  # no time that was not taken beside others
 
 
 def test_a_variant_that_webgpu_refuses_is_marked_and_one_that_wasm_refuses_is_left_out(
@@ -206,7 +229,7 @@ def test_a_variant_that_webgpu_refuses_is_marked_and_one_that_wasm_refuses_is_le
     succeeded(build.build(CHEAP_REFUSAL_OF="encoder_quantized.onnx webgpu"))
     _, q8, _ = build.manifest["variants"]  # type: ignore[misc]
     assert q8["deployed"]
-    assert q8["browser"]["providers"]["webgpu"] == {"error": "webgpu refused"}
+    assert q8["browser"]["providers"]["webgpu"] == {"proven": False, "reason": "webgpu refused"}
     (build.root / "build/models/tiny/browser.q4.json").unlink()
     succeeded(build.build(CHEAP_REFUSAL_OF="encoder_q4.onnx wasm"))
     _, _, q4 = build.manifest["variants"]  # type: ignore[misc]
@@ -214,3 +237,43 @@ def test_a_variant_that_webgpu_refuses_is_marked_and_one_that_wasm_refuses_is_le
     assert "wasm refused" in q4["reason"]
     assert succeeded(build.build("report")) == set()
     assert "wasm refused" in (build.root / "build/report/report.html").read_text()
+
+
+def test_a_webgpu_adapter_that_does_not_start_takes_nothing_from_what_wasm_proved(
+    build: Build,
+) -> None:
+    build.install()
+    succeeded(build.build(CHEAP_UNAVAILABLE="start onnxruntime-web on webgpu: device lost"))
+    providers = variants(build)["fp32"]["browser"]["providers"]
+    assert providers["wasm"]["proven"] is True
+    assert providers["webgpu"]["proven"] is False
+    assert "device lost" in providers["webgpu"]["reason"]
+    assert build.manifest["prefer"] == {"wasm": "fp32", "webgpu": None}
+
+
+def test_a_variant_whose_products_run_on_the_cpu_is_not_called_proven_on_webgpu(
+    build: Build,
+) -> None:
+    build.install()
+    build.write(model='variants = ["fp32", "fp16", "q8"]')
+    succeeded(build.build())
+    webgpu = {
+        name: each["browser"]["providers"]["webgpu"] for name, each in variants(build).items()
+    }
+    assert {name: each["proven"] for name, each in webgpu.items()} == {
+        "fp32": True,
+        "fp16": True,
+        "q8": False,
+    }
+    assert webgpu["q8"]["reason"] == "14 matrix products run on the CPU"
+    assert webgpu["q8"]["nodes"]["decoder"] == {"webgpu": 100, "cpu": 7}
+    assert build.manifest["prefer"] == {"wasm": "q8", "webgpu": "fp16"}
+
+
+def test_a_variant_whose_masks_in_the_browser_are_not_pytorchs_is_left_out(build: Build) -> None:
+    build.install()
+    build.write(model='variants = ["fp32", "fp16"]')
+    succeeded(build.build(CHEAP_REFERENCE_IOU="0.5"))
+    fp16 = variants(build)["fp16"]
+    assert not fp16["deployed"]
+    assert "on WASM, masks of prompt 'click': IoU with PyTorch's is 0.5" in fp16["reason"]

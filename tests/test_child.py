@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from tasks import child
-from tasks.child import StageError
+from tasks.engine import child
+from tasks.engine.errors import StageError
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +42,19 @@ def test_verbose_shows_it_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "log").read_text() == "adding\n"
 
 
-def test_an_expected_error_keeps_its_words_and_names_the_log(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"expected 1, found 2\nLog: .*log"):
+def test_an_expected_error_keeps_its_words_and_names_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import child_functions as c\ndef refuse():\n    print('refusing')\n    c.refuse()\n"
+    (tmp_path / "talkative.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests/fakes"), str(tmp_path)]))
+    with pytest.raises(StageError, match=r"^expected 1, found 2\nLog: .*log$"):
+        child.run("talkative:refuse", {}, tmp_path / "log", verbose=False)
+    assert (tmp_path / "log").read_text() == "refusing\n"
+
+
+def test_a_log_in_which_there_is_nothing_is_not_named(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"^expected 1, found 2$"):
         run("refuse", tmp_path / "log")
 
 
@@ -62,7 +73,7 @@ def test_a_child_ends_when_its_build_is_killed(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     code = (
-        "from pathlib import Path; from tasks import child; "
+        "from pathlib import Path; from tasks.engine import child; "
         f"child.run('child_functions:hold', {{'fifo': {str(fifo)!r}}}, "
         f"Path({str(tmp_path / 'log')!r}), False)"
     )
@@ -71,3 +82,26 @@ def test_a_child_ends_when_its_build_is_killed(tmp_path: Path) -> None:
         build.send_signal(signal.SIGKILL)
         build.wait()
         assert held_by_the_child.read() == ""  # returns only once the child is gone
+
+
+def test_a_full_disk_in_a_child_says_so(tmp_path: Path) -> None:
+    # A limit on file size makes the kernel refuse a write in its middle, as a full disk does.
+    code = (
+        "from pathlib import Path; from tasks.engine import child; "
+        f"child.run('child_functions:fill', {{'path': {str(tmp_path / 'large')!r}}}, "
+        f"Path({str(tmp_path / 'log')!r}), False)"
+    )
+    done = subprocess.run(
+        ["prlimit", "--fsize=100000", sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "StageError: File too large" in done.stderr
+    assert "make room or give access" in done.stderr
+    assert "without a result" not in done.stderr
+
+
+def test_what_comes_back_may_be_larger_than_a_pipe_holds(tmp_path: Path) -> None:
+    assert len(run("much", tmp_path / "log", size=1 << 20)["text"]) == 1 << 20  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from project import ROOT
 
-from tasks.configuration import Configuration, ConfigurationError, Source, load, parse
+from tasks.config.parse import load, parse
+from tasks.config.schema import Configuration, ConfigurationError, Source
 
 
 def configuration(text: str, **keys: Any) -> Configuration:

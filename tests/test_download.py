@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from server import Fault, FileServer
 
-from tasks.child import StageError
-from tasks.download import Fetched, Patience, Wanted, fetch
+from tasks.engine.download import Fetched, Request, RetryPolicy, fetch
+from tasks.engine.errors import StageError
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -36,9 +36,9 @@ class Download:
         attempts: int = 4,
     ) -> Fetched:
         return fetch(
-            Wanted(self.server.url(path), sha256, size, "[models.x]"),
+            Request(self.server.url(path), sha256, size, "[models.x]"),
             self.target,
-            patience=Patience(attempts=attempts, first_wait=2.0),
+            policy=RetryPolicy(attempts=attempts, first_wait=2.0),
             sleep=self.waits.append,
         )
 
@@ -154,8 +154,10 @@ def test_a_wait_of_an_hour_is_not_sat_out(download: Download) -> None:
     assert download.waits == []
 
 
-def test_nobody_listening_is_given_up_with_the_address(download: Download) -> None:
-    download.server.close()
+def test_nobody_listening_is_given_up_with_the_address(tmp_path: Path) -> None:
+    gone = FileServer()
+    download = Download(gone, tmp_path)
+    gone.close()
     assert download.server.url("/model.pt") in download.refused(attempts=2)
 
 

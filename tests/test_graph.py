@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from project import Outcome, Project
+from project import Outcome, Project, wait_for_opening
 from server import Fault, FileServer
 
 STAGES = ("checkpoint", "export", "simplify", "verify", "deploy")
@@ -66,12 +67,22 @@ def build(tmp_path: Path, server: FileServer) -> Build:
     return Build(tmp_path / "project", server)
 
 
-@pytest.fixture
-def built(build: Build) -> Build:
-    """Everything built once; requests so far are forgotten."""
+@pytest.fixture(scope="module")
+def built_once(shared_server: FileServer, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    shared_server.reset()
+    build = Build(tmp_path_factory.mktemp("built") / "project", shared_server)
     outcome = build.build()
     assert outcome.status == 0, outcome.output
-    build.server.requests.clear()
+    return build
+
+
+@pytest.fixture
+def built(built_once: Build, server: FileServer, tmp_path: Path) -> Build:
+    """A copy of what was built once; no request was made of the server yet."""
+    build = built_once.copy_to(tmp_path / "project")
+    build.tables = copy.deepcopy(built_once.tables)
+    for model in MODELS:
+        server.files[f"/{model}.pt"] = content(model)
     return build
 
 
@@ -258,7 +269,7 @@ def test_known_masks_that_are_missed_keep_a_model_from_being_deployed(build: Bui
     build.write()
     outcome = build.doit("run", "deploy:tiny", CHEAP_TRUTH="0.4")
     assert outcome.status != 0
-    assert "IoU with the true masks from one click: 0.400, truth_iou asks for 0.7" in outcome.output
+    assert "IoU with the true masks from one click: 0.4, truth_iou asks for 0.7" in outcome.output
     assert not build.deployed("tiny", "manifest.json").exists()
     assert build.build("deploy:tiny", CHEAP_TRUTH="0.8").status == 0
     manifest = json.loads(build.deployed("tiny", "manifest.json").read_text())
@@ -354,8 +365,8 @@ def hanging(build: Build, function: str, fifo: Path) -> subprocess.Popen[str]:
     os.mkfifo(fifo)
     build.environment |= {"CHEAP_HANG": function, "CHEAP_FIFO": str(fifo)}
     process = build.start()
-    with fifo.open():  # returns once the other side has opened it too
-        build.environment.pop("CHEAP_HANG")
+    wait_for_opening(fifo, process)
+    build.environment.pop("CHEAP_HANG")
     return process
 
 
@@ -363,7 +374,7 @@ def hanging(build: Build, function: str, fifo: Path) -> subprocess.Popen[str]:
     ("function", "kept"),
     [
         ("write_graphs", {"checkpoint:tiny"}),
-        ("fold", {"checkpoint:tiny", "export:tiny"}),
+        ("simplify_graphs", {"checkpoint:tiny", "export:tiny"}),
         ("measure", {"checkpoint:tiny", "export:tiny", "simplify:tiny"}),
     ],
 )
@@ -475,9 +486,9 @@ def test_doits_own_console_reporter_works(build: Build) -> None:
 
 
 def test_a_failure_gives_the_reason_without_a_traceback(build: Build) -> None:
-    outcome = build.doit("run", "deploy:tiny", CHEAP_FAIL="fold")
+    outcome = build.doit("run", "deploy:tiny", CHEAP_FAIL="simplify_graphs")
     assert outcome.status != 0
-    assert "fold was told to fail" in outcome.output
+    assert "simplify_graphs was told to fail" in outcome.output
     assert "Traceback" not in outcome.output
 
 
@@ -506,3 +517,59 @@ def test_a_moved_checkout_rebuilds_nothing(built: Build) -> None:
     built.root = moved
     built.environment["PYTHONPATH"] = str(moved)
     assert succeeded(built.build()) == set()
+
+
+SHAPES = ("[]", "3", "null", '{"files": []}', '{"files": {"encoder.onnx": 1}}', '{"models": 3}')
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_json_of_another_shape_in_a_manifest_is_written_anew(built: Build, text: str) -> None:
+    good = built.deployed("tiny", "manifest.json").read_bytes()
+    built.deployed("tiny", "manifest.json").write_text(text)
+    assert built.doit("report").status == 0
+    assert built.doit("status").status == 0
+    assert succeeded(built.build()) == {"deploy:tiny"}
+    assert built.deployed("tiny", "manifest.json").read_bytes() == good
+
+
+@pytest.mark.parametrize("text", SHAPES)
+def test_json_of_another_shape_in_a_report_is_written_anew(built: Build, text: str) -> None:
+    assert built.build("report").status == 0
+    (built.root / "build/report/report.json").write_text(text)
+    assert built.build("report").results["report"] == "success"
+    assert '"models"' in (built.root / "build/report/report.json").read_text()
+
+
+def test_a_report_waits_for_what_the_same_command_builds(build: Build) -> None:
+    assert build.build("-n", "2", "report", "deploy").status == 0
+    page = (build.root / "build/report/report.html").read_text()
+    assert all(f"<h2>{model}</h2>" in page for model in MODELS)
+    assert page.count('<td class="text ">deployed') == len(MODELS)
+
+
+def test_what_was_deployed_is_removed_with_a_variant_that_is_no_longer_asked_for(
+    built: Build,
+) -> None:
+    built.tables["tiny"]["variants"] = ["q8"]
+    built.write()
+    succeeded(built.build())
+    manifest = json.loads(built.deployed("tiny", "manifest.json").read_text())
+    assert set(manifest["files"]) == {"encoder_quantized.onnx", "decoder_quantized.onnx"}
+    # Figures of single precision say nothing of the files that are there.
+    assert manifest["verification"] is None
+    (q8,) = manifest["variants"]
+    assert manifest["encoder"]["file"] == q8["files"]["encoder"]
+    assert not built.deployed("tiny", "encoder.onnx").exists()
+
+
+def test_every_task_has_a_log_and_a_scratch_folder_of_its_own(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from tasks.engine.stage import workspace
+
+    def places(name: str) -> tuple[Path, Path]:
+        with workspace(tmp_path, SimpleNamespace(name=name, verbosity=0)) as work:  # type: ignore[arg-type]
+            return work.log, work.scratch
+
+    names = ["variant:x:q8", "variant:x-q8", "browser:x", "browser:x:q8", "browser:x-q8:q8"]
+    assert len({place for name in names for place in places(name)}) == 2 * len(names)

@@ -19,14 +19,20 @@ from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
 from project import Project
 
-from tasks import browser, configuration, serve, server, verify
+from tasks import serve
+from tasks.config import parse
+from tasks.inference.images import natural_image
+from tasks.inference.preprocessing import preprocess
+from tasks.web import packages, server
+
+pytestmark = pytest.mark.slow
 
 SIZE = 1024
 
 
 @pytest.fixture(scope="module")
 def address(demo: Project) -> Iterator[str]:
-    config = configuration.load(demo.root / "config/models.toml")
+    config = parse.load(demo.root / "config/models.toml")
     with server.serving(serve.application(config)) as address:
         yield address
 
@@ -43,7 +49,7 @@ def chromium(executable: str | None) -> Iterator[Browser]:
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image of the encoder's own size, so that nothing is resampled."""
     path = tmp_path_factory.mktemp("picture") / "cells.png"
-    Image.fromarray(verify.natural_image(SIZE)).save(path)
+    Image.fromarray(natural_image(SIZE)).save(path)
     return path
 
 
@@ -122,7 +128,7 @@ def answer(demo: Project) -> Any:
         for part in ("encoder", "decoder")
     )
     names = [output.name for output in encoder.get_outputs()]
-    image = verify.preprocess(verify.natural_image(SIZE))
+    image = preprocess(natural_image(SIZE))
     features = dict(zip(names, encoder.run(None, {"image": image}), strict=True))
 
     def run(
@@ -292,7 +298,7 @@ def test_another_model_can_be_picked_at_any_time_and_keeps_the_prompt(
 ) -> None:
     folder = demo.root / "public/demo"
     folders = {"/models/one": folder, "/models/two": folder}
-    folders |= {"/onnxruntime-web": browser.RUNTIME / "dist", "/": browser.PAGE}
+    folders |= {"/onnxruntime-web": packages.RUNTIME / "dist", "/": packages.PAGE}
     app = server.application(folders, {"/models.json": lambda: ["one", "two"]})
     with server.serving(app) as address:
         page = chromium.new_page()
@@ -363,8 +369,8 @@ def test_a_model_is_fetched_once_and_again_when_its_hash_changes(
     app = server.application(
         {
             "/models/mine": folder,
-            "/onnxruntime-web": browser.RUNTIME / "dist",
-            "/": browser.PAGE,
+            "/onnxruntime-web": packages.RUNTIME / "dist",
+            "/": packages.PAGE,
         },
         {"/models.json": lambda: ["mine"]},
     )
@@ -401,7 +407,7 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(
     shutil.copytree(demo.root / "public/demo", folder)
     (folder / "encoder.onnx").write_text("<!doctype html><title>the application</title>")
     app = server.application(
-        {"/models/mine": folder, "/": browser.PAGE}, {"/models.json": lambda: ["mine"]}
+        {"/models/mine": folder, "/": packages.PAGE}, {"/models.json": lambda: ["mine"]}
     )
     with server.serving(app) as address:
         page = chromium.new_page()
@@ -419,7 +425,9 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(
 
 
 def test_without_a_deployed_model_the_page_says_what_to_run(chromium: Browser) -> None:
-    with server.serving(server.application({"/": browser.PAGE}, {"/models.json": list})) as address:
+    with server.serving(
+        server.application({"/": packages.PAGE}, {"/models.json": list})
+    ) as address:
         page = chromium.new_page()
         page.goto(address)
         expect(page.get_by_role("alert")).to_contain_text("uv run doit demo")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tasks.server import application, serving
+from tasks.web.server import application, serving
 
 
 @pytest.fixture

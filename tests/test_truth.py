@@ -10,8 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from demo.scenes import Scene, scene
-from tasks import truth, verify
-from tasks.child import StageError
+from tasks.config.schema import Tolerances
+from tasks.engine.errors import StageError
+from tasks.inference import metrics, preprocessing, truth
+from tasks.proof.failures import Failure
+from tasks.proof.judgement import verify_failures
 
 
 def disc(size: int, row: int, column: int, radius: int) -> truth.Bools:
@@ -21,12 +24,12 @@ def disc(size: int, row: int, column: int, radius: int) -> truth.Bools:
 
 
 def test_a_click_is_far_from_the_edge_of_the_mask() -> None:
-    assert truth.center(disc(64, 20, 40, 9)) == (20, 40)
+    assert truth.interior_point(disc(64, 20, 40, 9)) == (20, 40)
 
 
 def test_a_click_is_on_the_object_even_where_its_middle_is_not() -> None:
     ring = disc(64, 32, 32, 20) & ~disc(64, 32, 32, 10)
-    row, column = truth.center(ring)
+    row, column = truth.interior_point(ring)
     assert ring[row, column]
     assert 13 <= np.hypot(row - 32, column - 32) <= 17
 
@@ -34,7 +37,7 @@ def test_a_click_is_on_the_object_even_where_its_middle_is_not() -> None:
 def test_an_object_at_the_images_edge_and_one_of_a_pixel_can_be_clicked() -> None:
     mask = np.zeros((8, 8), bool)
     mask[0, 7] = True
-    assert truth.center(mask) == (0, 7)
+    assert truth.interior_point(mask) == (0, 7)
 
 
 def test_masks_are_enlarged_as_torch_does_it() -> None:
@@ -42,20 +45,20 @@ def test_masks_are_enlarged_as_torch_does_it() -> None:
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(logits)[None], (64, 64), mode="bilinear", align_corners=False
     )
-    assert truth.enlarged(logits, 64) == pytest.approx(expected[0].numpy(), abs=1e-5)
+    assert preprocessing.upsample(logits, 64) == pytest.approx(expected[0].numpy(), abs=1e-5)
 
 
 def test_iou_is_the_shared_part_of_both_and_1_for_two_empty_masks() -> None:
     one, other = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
-    assert truth.iou(one, other) == pytest.approx(1 / 3)
-    assert truth.iou(one & False, other & False) == 1
+    assert metrics.mask_iou(one, other) == pytest.approx(1 / 3)
+    assert metrics.mask_iou(one & False, other & False) == 1
 
 
 def test_rank_correlation_sees_order_alone_and_shares_ranks_of_equals() -> None:
     one = np.array([0.1, 0.2, 0.3, 0.4])
-    assert truth.rank_correlation(one, one**3) == pytest.approx(1)
-    assert truth.rank_correlation(one, -one) == pytest.approx(-1)
-    assert truth.rank_correlation(one, np.array([1, 1, 2, 2])) == pytest.approx(0.894, abs=1e-3)
+    assert metrics.rank_correlation(one, one**3) == pytest.approx(1)
+    assert metrics.rank_correlation(one, -one) == pytest.approx(-1)
+    assert metrics.rank_correlation(one, np.array([1, 1, 2, 2])) == pytest.approx(0.894, abs=1e-3)
 
 
 class Perfect:
@@ -64,12 +67,12 @@ class Perfect:
     def __init__(self, encoder: str, decoder: str) -> None:
         self.size = 256
 
-    def open(self, image: NDArray[np.uint8]) -> None:
+    def set_image(self, image: NDArray[np.uint8]) -> None:
         self.labels = next(s.labels for s in self.scenes if s.image is image)
 
     scenes: ClassVar[list[Scene]] = []
 
-    def ask(
+    def predict(
         self, points: list[tuple[float, float]], labels: list[int], mask: truth.Floats | None = None
     ) -> truth.Answer:
         x, y = (int(sum(each[axis] for each in points) / len(points)) for axis in (0, 1))
@@ -102,8 +105,8 @@ def test_masks_that_are_the_truth_have_an_iou_of_1_and_scores_that_rank_them(
 
 def test_axes_that_are_swapped_show_in_the_iou(monkeypatch: pytest.MonkeyPatch) -> None:
     class Swapped(Perfect):
-        def ask(self, points: Any, labels: Any, mask: Any = None) -> truth.Answer:
-            return super().ask([(y, x) for x, y in points], labels, mask)
+        def predict(self, points: Any, labels: Any, mask: Any = None) -> truth.Answer:
+            return super().predict([(y, x) for x, y in points], labels, mask)
 
     monkeypatch.setattr(truth, "Segmenter", Swapped)
     assert truth.measure("", "", draw, range(3), objects=2)["iou"]["1 click"] < 0.6
@@ -116,10 +119,16 @@ def test_a_function_that_is_not_there_is_named() -> None:
 
 
 def test_a_model_that_segments_too_badly_is_named_with_both_figures() -> None:
-    (sentence,) = verify.below_truth({"iou": {"1 click": 0.4}}, 0.5)
-    assert sentence == "IoU with the true masks from one click: 0.400, truth_iou asks for 0.5"
-    assert verify.below_truth({"iou": {"1 click": 0.6}}, 0.5) == []
-    assert verify.below_truth(None, 0.5) == []
+    def failures(known: dict[str, Any] | None) -> list[Failure]:
+        differences: dict[str, Any] = {"features": {}, "prompts": {}}
+        report = {"violations": [], "differences": differences, "truth": known}
+        return verify_failures(report, Tolerances(), 0.5)
+
+    (failure,) = failures({"iou": {"1 click": 0.4}})
+    assert (failure.kind, failure.found, failure.allowed) == ("truth iou", 0.4, 0.5)
+    assert str(failure) == "IoU with the true masks from one click: 0.4, truth_iou asks for 0.5"
+    assert failures({"iou": {"1 click": 0.6}}) == []
+    assert failures(None) == []
 
 
 def test_a_scene_is_the_same_for_the_same_seed_and_another_for_another() -> None:

@@ -11,9 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from tasks import fidelity, variant
-from tasks.configuration import FidelityCheck, Precision, Variant
-from tasks.verify import Prompt
+from tasks import variant
+from tasks.config.schema import FidelityCheck, Precision, Variant
+from tasks.inference.prompts import Prompt
+from tasks.inference.truth import prompts_about
+from tasks.proof.judgement import fidelity_failures
 
 ROWS, WIDTH, HIDDEN = 40, 64, 1088
 
@@ -136,7 +138,7 @@ def test_a_graph_of_fused_attention_keeps_one_version_of_its_operators(tmp_path:
 
 def test_the_best_scale_of_four_bits_is_never_worse_than_that_of_the_largest_weight() -> None:
     blocks = np.random.default_rng(3).standard_normal((50, 4, 32)).astype(np.float32)
-    scales, integers = variant.best_integers(blocks, 4)
+    scales, integers = variant.quantize_blocks(blocks, 4)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1) / -8
     plain = np.clip(np.rint(blocks / largest), -8, 7) * largest
     best = (integers.astype(np.float32) - 8) * scales[..., None]
@@ -146,7 +148,7 @@ def test_the_best_scale_of_four_bits_is_never_worse_than_that_of_the_largest_wei
 
 
 def test_a_block_of_nothing_stays_nothing() -> None:
-    scales, integers = variant.best_integers(np.zeros((1, 1, 32), np.float32), 4)
+    scales, integers = variant.quantize_blocks(np.zeros((1, 1, 32), np.float32), 4)
     assert np.isfinite(scales).all()
     assert (integers == 8).all()
 
@@ -168,26 +170,46 @@ def test_an_ort_file_answers_the_same_and_is_not_larger_than_its_onnx_file(
 
 
 def test_a_variant_is_named_as_transformers_js_names_it() -> None:
-    assert Variant("q8").file_names == ("encoder_quantized.onnx", "decoder_quantized.onnx")
-    assert Variant("q4f16", "ort").file_names == ("encoder_q4f16.ort", "decoder_q4f16.ort")
-    assert Variant().file_names == ("encoder.onnx", "decoder.onnx")
+    def names(variant: Variant) -> tuple[str, str]:
+        return variant.file_name("encoder"), variant.file_name("decoder")
+
+    assert names(Variant("q8")) == ("encoder_quantized.onnx", "decoder_quantized.onnx")
+    assert names(Variant("q4f16", "ort")) == ("encoder_q4f16.ort", "decoder_q4f16.ort")
+    assert names(Variant()) == ("encoder.onnx", "decoder.onnx")
 
 
 @pytest.mark.parametrize(
-    ("mean", "worst", "complaints"),
+    ("mean", "worst", "flips", "complaints"),
     [
-        (0.98, 0.90, []),
-        (0.96, 0.95, ["mean IoU with PyTorch's masks is 0.9600, [fidelity] q8 asks for 0.97"]),
-        (0.98, 0.87, ["worst IoU is 0.8700, 0.1100 below the mean, [fidelity] worst allows 0.1"]),
-        (float("nan"), float("nan"), ["mean IoU", "worst IoU"]),
+        (0.98, 0.90, 0.0, []),
+        (
+            *(0.96, 0.95, 0.0),
+            ["mean IoU with PyTorch's masks is 0.96, [fidelity] q8 asks for 0.97"],
+        ),
+        (
+            *(0.98, 0.87, 0.0),
+            ["worst IoU with PyTorch's masks is 0.87, [fidelity] worst asks for 0.88"],
+        ),
+        (0.98, 0.95, 0.1, []),
+        (
+            *(0.98, 0.95, 0.11),
+            [
+                "another mask than PyTorch's is scored best for 0.11 of the prompts, "
+                "[fidelity] ranking_flips allows 0.1"
+            ],
+        ),
+        (float("nan"), float("nan"), float("nan"), ["mean IoU", "worst IoU", "another mask"]),
     ],
 )
-def test_a_variant_must_be_near_on_average_and_nowhere_far(
-    mean: float, worst: float, complaints: list[str]
+def test_a_variant_must_be_near_on_average_and_nowhere_far_and_rank_masks_alike(
+    mean: float, worst: float, flips: float, complaints: list[str]
 ) -> None:
-    found = fidelity.below({"mean": mean, "worst": worst}, Variant("q8"), FidelityCheck())
+    report = {"mask_iou": {"mean": mean, "worst": worst}, "ranking_flips": flips}
+    found = fidelity_failures(report, Variant("q8"), FidelityCheck())
     assert len(found) == len(complaints)
-    assert all(part in text for part, text in zip(complaints, found, strict=True))
+    assert all(part in str(failure) for part, failure in zip(complaints, found, strict=True))
+    values = {"mean iou": mean, "worst iou": worst, "ranking flips": flips}
+    assert all(failure.found is values[failure.kind] for failure in found)
 
 
 class Drawn:
@@ -200,8 +222,8 @@ def test_prompts_are_on_the_objects_of_the_image() -> None:
     drawn = Drawn()
     drawn.labels[10:60, 10:110] = 1
     drawn.labels[100:180, 40:200] = 2
-    click, two, box, refined = fidelity.prompts_about(drawn)
-    assert (click.labels, two.labels, refined.previous_mask) == ((1,), (1, 0), True)
+    click, two, box, refined = prompts_about(drawn)
+    assert (click.labels, two.labels, refined.refines_mask) == ((1,), (1, 0), True)
     x, y = (int(256 * each) for each in click.points[0])
     assert drawn.labels[y, x] == 1
     x, y = (int(256 * each) for each in two.points[1])
@@ -212,4 +234,4 @@ def test_prompts_are_on_the_objects_of_the_image() -> None:
 def test_an_image_with_one_object_leaves_nothing_out() -> None:
     drawn = Drawn()
     drawn.labels[10:60, 10:110] = 1
-    assert fidelity.prompts_about(drawn)[1].labels == (1,)
+    assert prompts_about(drawn)[1].labels == (1,)

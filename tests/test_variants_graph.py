@@ -48,10 +48,17 @@ def build(tmp_path: Path) -> Build:
     return Build(tmp_path / "project")
 
 
-@pytest.fixture
-def built(build: Build) -> Build:
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    build = Build(tmp_path_factory.mktemp("built") / "project")
     succeeded(build.build())
     return build
+
+
+@pytest.fixture
+def built(built_once: Build, tmp_path: Path) -> Build:
+    """A copy of what was built once."""
+    return built_once.copy_to(tmp_path / "project")
 
 
 def succeeded(outcome: Outcome) -> set[str]:
@@ -73,7 +80,11 @@ def test_every_variant_is_a_stage_of_its_own_that_is_measured_and_deployed(build
     }
     assert build.manifest["encoder"]["file"] == "encoder.onnx"
     fp32, q8 = build.manifest["variants"]
-    assert (fp32["name"], q8["name"], q8["encoder"]) == ("fp32", "q8", "encoder_quantized.onnx")
+    assert (fp32["name"], q8["name"], q8["files"]["encoder"]) == (
+        "fp32",
+        "q8",
+        "encoder_quantized.onnx",
+    )
     assert q8["deployed"]
     assert q8["fidelity"]["mask_iou"]["mean"] == 0.999
     assert succeeded(build.build()) == set()
@@ -122,11 +133,11 @@ def test_a_variant_below_its_fidelity_is_left_out_and_it_is_said_by_how_much(
     outcome = build.doit(CHEAP_BELOW="_quantized.onnx")
     assert outcome.status == 0, outcome.output
     assert "tiny's q8 is not deployed" in outcome.output
-    assert "0.5000, [fidelity] q8 asks for 0.97" in outcome.output
+    assert "0.5, [fidelity] q8 asks for 0.97" in outcome.output
     assert build.files() == {"encoder.onnx", "decoder.onnx"}
     _, q8 = build.manifest["variants"]
     assert not q8["deployed"]
-    assert "0.5000" in q8["reason"]
+    assert "is 0.5, [fidelity] q8" in q8["reason"]
     assert succeeded(build.build()) == set()
 
 

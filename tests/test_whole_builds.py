@@ -10,6 +10,7 @@ import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -17,9 +18,15 @@ import torch
 from project import Project
 from server import FileServer
 
-from tasks import child, verify
-from tasks.child import StageError
-from tasks.configuration import Tolerances
+from tasks import verify
+from tasks.config.schema import Tolerances
+from tasks.engine import child
+from tasks.engine.errors import StageError
+from tasks.inference.prompts import PROMPTS
+from tasks.model import load
+from tasks.proof.judgement import exceeded
+
+pytestmark = pytest.mark.slow
 
 SIZES = ("tiny", "small", "base_plus", "large")
 
@@ -71,7 +78,7 @@ def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
     shapes = {tensor["name"]: tensor["shape"] for tensor in manifest["decoder"]["inputs"]}
     assert shapes["point_coords"] == [1, "num_points", 2]
     assert manifest["decoder"]["outputs"][0]["shape"] == [1, 3, 256, 256]
-    assert set(manifest["verification"]["prompts"]) == {prompt.name for prompt in verify.PROMPTS}
+    assert set(manifest["verification"]["prompts"]) == {prompt.name for prompt in PROMPTS}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -97,17 +104,17 @@ def test_large_runs_in_the_browser_within_its_4_gib(
     built: Project, executable: str | None, tmp_path: Path
 ) -> None:
     """WASM addresses 4 GiB, and large's encoder is 0.8 GiB that is copied more than once."""
-    report = json.loads((built.root / "build/models/large/verify.json").read_text())
     arguments = {
-        **{part: str(folder(built, "large") / f"{part}.onnx") for part in ("encoder", "decoder")},
-        "tensors": report["tensors"],
+        "graphs": {
+            part: str(folder(built, "large") / f"{part}.onnx") for part in ("encoder", "decoder")
+        },
         "scratch": str(tmp_path),
         "executable": executable,
         "webgpu": False,
         "decoder_runs": 1,
     }
     result = child.run("tasks.browser:prove", arguments, tmp_path / "log", verbose=False)
-    assert result["error"] is None
+    assert "refused" not in result["providers"]["wasm"]
     assert result["providers"]["wasm"]["mask_iou"] >= 0.999
 
 
@@ -159,7 +166,7 @@ def test_the_same_checkpoint_gives_the_same_bytes(built: Project, tmp_path: Path
             "opset": 20,
             "masks": "multi",
             "attention": "plain",
-            **{name: str(path) for name, path in again.items()},
+            "graphs": {name: str(path) for name, path in again.items()},
         },
         tmp_path / "log",
         verbose=False,
@@ -169,13 +176,16 @@ def test_the_same_checkpoint_gives_the_same_bytes(built: Project, tmp_path: Path
         assert path.read_bytes() == exported.read_bytes()
 
 
-def measure(project: Project, folder: Path) -> dict[str, object]:
+def measure(project: Project, folder: Path) -> dict[str, Any]:
     return verify.measure(
-        "sam2_hiera_tiny",
-        "multi",
-        str(project.root / "build/checkpoints/tiny.pt"),
-        str(folder / "encoder.onnx"),
-        str(folder / "decoder.onnx"),
+        architecture="sam2_hiera_tiny",
+        opset=20,
+        masks="multi",
+        attention="plain",
+        truth=None,
+        architecture_files=[],
+        checkpoint=str(project.root / "build/checkpoints/tiny.pt"),
+        graphs={name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")},
     )
 
 
@@ -187,8 +197,10 @@ def test_verify_finds_one_weight_that_is_off_by_a_tenth(built: Project, tmp_path
     values = onnx.numpy_helper.to_array(weight) * 1.1
     weight.CopyFrom(onnx.numpy_helper.from_array(values.astype("float32"), weight.name))
     onnx.save(decoder, tmp_path / "decoder.onnx")
-    failures = verify.beyond_tolerance(measure(built, tmp_path)["figures"], Tolerances())
-    assert any(failure.startswith("masks of prompt 'one point'") for failure in failures)
+    found = exceeded(measure(built, tmp_path)["differences"], Tolerances(), "[verify]")
+    failures = [each for each in found if (each.kind, each.prompt) == ("masks", "one point")]
+    assert failures
+    assert str(failures[0]).startswith("masks of prompt 'one point': differs by ")
 
 
 def test_verify_finds_a_free_axis_that_the_contract_fixes(built: Project, tmp_path: Path) -> None:
@@ -198,21 +210,22 @@ def test_verify_finds_a_free_axis_that_the_contract_fixes(built: Project, tmp_pa
     (points,) = [each for each in decoder.graph.input if each.name == "point_coords"]
     points.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.save(decoder, tmp_path / "decoder.onnx")
-    (broken,) = measure(built, tmp_path)["violations"]  # type: ignore[misc]
-    assert "expected point_coords float32 (1, num_points, 2)" in broken
-    assert "found point_coords float32 (batch, num_points, 2)" in broken
+    (broken,) = measure(built, tmp_path)["violations"]
+    assert (broken["kind"], broken["graph"]) == ("other tensor", "decoder")
+    assert broken["allowed"] == "point_coords float32 (1, num_points, 2)"
+    assert broken["found"] == "point_coords float32 (batch, num_points, 2)"
+    assert "expected point_coords float32 (1, num_points, 2)" in broken["sentence"]
+    assert "found point_coords float32 (batch, num_points, 2)" in broken["sentence"]
 
 
-def load(model_type: str, checkpoint: Path) -> str:
-    from tasks import sam2_model
-
+def refusal(model_type: str, checkpoint: Path) -> str:
     with pytest.raises(StageError) as error:
-        sam2_model.load(model_type, checkpoint)
+        load.load(model_type, checkpoint)
     return str(error.value)
 
 
 def test_a_checkpoint_of_another_size_names_what_does_not_fit(built: Project) -> None:
-    message = load("sam2_hiera_small", built.root / "build/checkpoints/tiny.pt")
+    message = refusal("sam2_hiera_small", built.root / "build/checkpoints/tiny.pt")
     assert "does not fit sam2_hiera_small" in message
     assert "missing keys (image_encoder.trunk.blocks.12." in message
 
@@ -223,7 +236,7 @@ def test_a_checkpoint_of_a_newer_architecture_names_the_unexpected_keys(
     weights = torch.load(built.root / "build/checkpoints/tiny.pt", weights_only=True)
     weights["model"]["no_obj_embed_spatial"] = torch.ones(1, 64)
     torch.save(weights, tmp_path / "newer.pt")
-    message = load("sam2_hiera_tiny", tmp_path / "newer.pt")
+    message = refusal("sam2_hiera_tiny", tmp_path / "newer.pt")
     assert "1 unexpected keys (no_obj_embed_spatial)" in message
 
 
@@ -236,7 +249,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_without_running_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.pt").write_bytes(pickle.dumps({"model": Malicious()}))
-    assert "holds more than tensors" in load("sam2_hiera_tiny", tmp_path / "bad.pt")
+    assert "holds more than tensors" in refusal("sam2_hiera_tiny", tmp_path / "bad.pt")
     assert "code ran" not in capsys.readouterr().out
 
 
@@ -245,10 +258,10 @@ def test_a_file_that_is_no_checkpoint_is_refused_with_what_was_expected(
     tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "bad.pt").write_bytes(content)
-    assert '{"model": state_dict}' in load("sam2_hiera_tiny", tmp_path / "bad.pt")
+    assert '{"model": state_dict}' in refusal("sam2_hiera_tiny", tmp_path / "bad.pt")
 
 
 def test_a_bare_state_dict_is_refused_with_what_was_found(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "bare.pt")
-    message = load("sam2_hiera_tiny", tmp_path / "bare.pt")
+    message = refusal("sam2_hiera_tiny", tmp_path / "bare.pt")
     assert 'no state dict under "model": found keys weight' in message

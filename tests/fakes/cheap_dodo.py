@@ -14,8 +14,10 @@ import os
 import threading
 from pathlib import Path
 
-from tasks import child
-from tasks.staleness import versions
+from tasks.engine import child
+from tasks.engine.errors import StageError
+from tasks.engine.files import sha256_of
+from tasks.engine.staleness import versions
 
 
 def digest(*parts: object) -> bytes:
@@ -27,29 +29,47 @@ def make_synthetic(architecture, seed, destination):
     return {"parameters": 1}
 
 
-def write_graphs(checkpoint, encoder, decoder, **options):
+def write_graphs(checkpoint, graphs, **options):
     made_from = [Path(checkpoint).read_bytes(), options, versions("torch", "onnx")]
     if os.environ.get("CHEAP_EXPORT") == "constant":
         made_from = []
-    Path(encoder).write_bytes(digest("encoder", *made_from) * 1000)
-    Path(decoder).write_bytes(digest("decoder", *made_from) * 1000)
+    for name, path in graphs.items():
+        Path(path).write_bytes(digest(name, *made_from) * 1000)
     return {}
 
 
-def fold(pairs):
+def simplify_graphs(pairs):
     for source, destination in pairs:
         made_by = versions("onnxsim")
         Path(destination).write_bytes(digest(Path(source).read_bytes(), made_by) * 1000)
     return {"nodes": [[2, 1], [2, 1]]}
 
 
-def measure(architecture, masks, checkpoint, encoder, decoder, truth):
+def hashes(graphs):
+    return {Path(path).name: sha256_of(path) for path in graphs.values()}
+
+
+def subject(checkpoint, architecture_files):
+    against = {"checkpoint": sha256_of(checkpoint)}
+    for path in architecture_files:
+        against["architecture"] = sha256_of(path)
+    return against
+
+
+def measure(checkpoint, graphs, truth, architecture_files, **options):
+    if "rounds" in options:
+        raise AssertionError("speed is measured for real only")
     difference = 1.0 if os.environ.get("CHEAP_DIFFERENCE") else 0.0
     return {
+        "files": hashes(graphs),
+        "against": subject(checkpoint, architecture_files),
         "violations": [],
-        "tensors": {"encoder": {"inputs": []}, "decoder": {"inputs": []}},
-        "figures": {
-            "encoder": {"image_embed": difference},
+        "tensors": {
+            "encoder": {"inputs": [{"shape": [1, 3, 1024, 1024]}], "outputs": []},
+            "decoder": {"inputs": [], "outputs": []},
+        },
+        "differences": {
+            "features": {"image_embed": difference},
             "prompts": {"one point": {"masks": 0.0, "scores": 0.0}},
         },
         "truth": truth and {"iou": {"1 click": float(os.environ.get("CHEAP_TRUTH", "0.9"))}},
@@ -63,65 +83,84 @@ def convert(pairs, precision, format):
     return {"nodes": [1, 1]}
 
 
-def write_reference(architecture, masks, checkpoint, draw, count, destination):
-    Path(destination).write_bytes(digest(Path(checkpoint).read_bytes(), count))
+def write_reference(architecture, architecture_files, masks, checkpoint, draw, count, destination):
+    against = subject(checkpoint, architecture_files)
+    Path(destination).write_text(json.dumps({"count": count, "against": against}))
     return {"images": count, "prompts": 4 * count}
 
 
-def compare(encoder, decoder, reference, draw, picture):
+def stored(reference):
+    against = json.loads(Path(reference).read_text())["against"]
+    return {**against, "reference": sha256_of(reference)}
+
+
+def compare(graphs, reference, draw, picture):
     below = os.environ.get("CHEAP_BELOW")
-    iou = 0.5 if below and encoder.endswith(below) else 0.999
-    Path(picture).write_bytes(digest(encoder))
-    times = ("encoder_create_ms", "encoder_run_ms", "decoder_create_ms", "decoder_run_ms")
+    iou = 0.5 if below and graphs["encoder"].endswith(below) else 0.999
+    Path(picture).write_bytes(digest(graphs))
     return {
+        "files": hashes(graphs),
+        "against": stored(reference),
         "images": 8,
         "prompts": 32,
         "mask_iou": {"mean": iou, "worst": iou},
+        "ranking_flips": float(os.environ.get("CHEAP_FLIPS", "0")),
         "logit_error": 0.1,
         "score_error": 0.1,
-        "native": dict.fromkeys(times, 10.0),
     }
 
 
-def prove(encoder, decoder, tensors, scratch, executable, webgpu, webgpu_encoder, draw):
-    package = Path("web/node_modules/onnxruntime-web/package.json")
-    version = json.loads(package.read_text())["version"]
-    part = {"create_ms": 100, "run_ms": 1000}
+def prove(graphs, reference, draw, scratch, executable, webgpu, webgpu_encoder):
+    lock = json.loads(Path("web/package-lock.json").read_text())
+    version = lock["packages"]["node_modules/onnxruntime-web"]["version"]
+    part = {"create_ms": 100, "run_ms": [1000]}
     proof = {
         "decoder": part,
-        "differences": {"encoder": {}, "prompts": {}},
+        "differences": {"features": {}, "prompts": {}},
         "ious": {"one point": float(os.environ.get("CHEAP_IOU", "1"))},
-        "mask_iou": 1.0,
+        "mask_iou": float(os.environ.get("CHEAP_IOU", "1")),
     }
-    adapter = {"adapter": {"name": "pretended", "software": True}}
+    if reference:
+        proof["reference_ious"] = {"click": float(os.environ.get("CHEAP_REFERENCE_IOU", "1"))}
+    operators = {"MatMulInteger": 7} if graphs["encoder"].endswith("_quantized.onnx") else {}
+    placed = {"webgpu": 100, "cpu": sum(operators.values()), "copies": 0, "cpuOperators": operators}
+    adapter = {
+        "adapter": {"name": "pretended", "software": True},
+        "placement": {"encoder": placed, "decoder": placed},
+    }
     providers = {"wasm": {"encoder": part, **proof}}
     if webgpu:
         providers["webgpu"] = {**adapter, **proof, **({"encoder": part} if webgpu_encoder else {})}
     refused, _, provider = os.environ.get("CHEAP_REFUSAL_OF", "").partition(" ")
-    error = os.environ.get("CHEAP_REFUSAL")
-    if refused and encoder.endswith(refused):
-        error = f"{provider} refused"
-        providers[provider] = {"error": error}
+    words = os.environ.get("CHEAP_REFUSAL")
+    if words:
+        providers["wasm"] = {"refused": {"words": words, "graph": "encoder"}}
+    if refused and graphs["encoder"].endswith(refused):
+        providers[provider] = {"refused": {"words": f"{provider} refused", "graph": "encoder"}}
+    if os.environ.get("CHEAP_UNAVAILABLE"):
+        providers["webgpu"] = {**adapter, "unavailable": os.environ["CHEAP_UNAVAILABLE"]}
     return {
+        "files": hashes(graphs),
+        "against": stored(reference) if reference else {},
         "browser": "Chromium 1",
         "runtime": f"onnxruntime-web {version}",
         "threads": 2,
         "providers": providers,
         "memory": {"renderer": 1 << 30},
-        "error": error,
     }
 
 
 def run(function, arguments, log, verbose):
     name = function.split(":")[1]
     if os.environ.get("CHEAP_HANG") == name:
-        for argument in ("encoder", "destination"):
-            if argument in arguments and name != "measure":
-                Path(arguments[argument]).write_bytes(b"half")
+        if name == "write_graphs":
+            Path(arguments["graphs"]["encoder"]).write_bytes(b"half")
+        elif name == "simplify_graphs":
+            Path(arguments["pairs"][0][1]).write_bytes(b"half")
         with Path(os.environ["CHEAP_FIFO"]).open("w"):
             threading.Event().wait()
     if os.environ.get("CHEAP_FAIL") == name:
-        raise child.StageError(f"{name} was told to fail")
+        raise StageError(f"{name} was told to fail")
     return {**globals()[name](**arguments), "peak_memory": 1 << 30}
 
 

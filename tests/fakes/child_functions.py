@@ -5,7 +5,7 @@ import signal
 import threading
 from pathlib import Path
 
-from tasks.child import StageError
+from tasks.engine.errors import StageError
 
 
 def add(a, b):
@@ -28,3 +28,12 @@ def kill_itself():
 def hold(fifo):
     with Path(fifo).open("w"):
         threading.Event().wait()
+
+
+def fill(path):
+    print("x" * 200_000, flush=True)
+    Path(path).write_bytes(bytes(200_000))
+
+
+def much(size):
+    return {"text": "x" * size}

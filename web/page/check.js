@@ -5,6 +5,7 @@
 
 import { loadImage, scaledPixels } from './image.js'
 import { adapter, createSession, decode, encode, fetchFile, inputSize, runtime } from './model.js'
+import { nodePlacement } from './placement.js'
 import { best, imageTensor, placement } from './preprocessing.js'
 
 /** @typedef {import('./model.js').Provider} Provider */
@@ -32,6 +33,28 @@ async function timed(work) {
   const start = performance.now()
   const result = await work()
   return [result, performance.now() - start]
+}
+
+/** @type {string[] | null} */
+let log = null
+const write = console.error
+// Replaced here, as onnxruntime-web logs to the console.error that there is when it starts.
+console.error = (...parts) => (log ? log.push(parts.join(' ')) : write(...parts))
+
+/**
+ * What onnxruntime-web logs meanwhile, kept from the console.
+ *
+ * @param {() => Promise<unknown>} work
+ * @returns {Promise<string[]>}
+ */
+async function logged(work) {
+  const lines = (log = /** @type {string[]} */ ([]))
+  try {
+    await work()
+  } finally {
+    log = null
+  }
+  return lines
 }
 
 /** @param {Values} values */
@@ -83,6 +106,20 @@ const steps = {
     )
     sessions[`${part} ${provider}`] = session
     return { milliseconds }
+  },
+
+  /**
+   * Where the nodes of a part are, by a session of its own: one that logs this logs each run too.
+   *
+   * @param {{ part: 'encoder' | 'decoder', provider: Provider }} step
+   */
+  async nodes({ part, provider }) {
+    const lines = await logged(async () => {
+      const options = { logSeverityLevel: /** @type {const} */ (0) }
+      const session = await createSession(runtimes[provider], files[part], provider, options)
+      await session.release()
+    })
+    return { placement: nodePlacement(lines) }
   },
 
   /** @param {{ provider: Provider, image: string }} step */

@@ -121,11 +121,12 @@ let creating = Promise.resolve()
  * @param {Runtime} ort
  * @param {Uint8Array} file
  * @param {Provider} provider
+ * @param {import('onnxruntime-web').InferenceSession.SessionOptions} [options] further ones
  * @returns {Promise<Session>}
  */
-export function createSession(ort, file, provider) {
+export function createSession(ort, file, provider, options) {
   const created = creating.then(() =>
-    ort.InferenceSession.create(file, { executionProviders: [provider] }),
+    ort.InferenceSession.create(file, { ...options, executionProviders: [provider] }),
   )
   creating = created.catch(() => {})
   return created

@@ -197,8 +197,8 @@ function withVariant(manifest, name) {
   if (!variant) return manifest
   return {
     ...manifest,
-    encoder: { ...manifest.encoder, file: variant.encoder },
-    decoder: { ...manifest.decoder, file: variant.decoder },
+    encoder: { ...manifest.encoder, file: variant.files.encoder },
+    decoder: { ...manifest.decoder, file: variant.files.decoder },
   }
 }
 

@@ -1,0 +1,207 @@
+"""Measures q8 where integer products saturate, as on x86 processors without VNNI.
+
+    uv run doit config=demo/variants.toml fidelity:demo:fp32
+    uv run python benchmarks/q8_saturation.py [--config demo/variants.toml]
+
+There onnxruntime multiplies with vpmaddubsw: the products of rows 2i and 2i + 1 of the weights
+are added in 16 bits, and a sum beyond them becomes the nearest that fits. Zero points are taken
+off afterwards and saturate nothing.
+
+Prints a Markdown table: for several scales of the weights, mean and worst IoU with PyTorch's
+masks in three arithmetics. "exact" and "saturating" are rewritten graphs, which give the same on
+every processor; "here" is the graph itself on this one, and so is what it equals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
+from numpy.typing import NDArray  # noqa: E402
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from tasks import fidelity, variant  # noqa: E402
+from tasks.config import parse  # noqa: E402
+from tasks.engine import artifacts  # noqa: E402
+from tasks.inference import truth  # noqa: E402
+from tasks.inference.preprocessing import preprocess  # noqa: E402
+from tasks.inference.stored import read_reference  # noqa: E402
+
+Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+LEAST, LARGEST = np.float32(-(1 << 15)), np.float32((1 << 15) - 1)
+LARGEST_VALUE = 255
+
+
+def largest_fits(weights: NDArray[np.float32], integer: int) -> NDArray[np.float32]:
+    """A scale for each column that makes its largest weight an integer."""
+    scales = np.maximum(np.abs(weights).max(axis=0) / integer, 1e-12)
+    return np.asarray(scales, np.float32)
+
+
+CHOICES: dict[str, Scales] = {
+    "8 bits": partial(largest_fits, integer=127),
+    "7 bits": partial(largest_fits, integer=63),
+    "8 bits, pairs": variant.pair_scales,
+}
+
+
+class Rewriting:
+    """A graph whose integer products are replaced, each by several nodes of its own.
+
+    :param saturate: whether to add what saturation takes from the exact product.
+    """
+
+    def __init__(self, model: onnx.ModelProto, saturate: bool) -> None:
+        self.pairs = self.can_saturate = 0
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants = {each.name: each for each in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "MatMulInteger":
+                self.replace(node, saturate)
+            else:
+                self.nodes.append(node)
+        read = {name for node in self.nodes for name in node.input}
+        del model.graph.node[:]
+        model.graph.node.extend(self.nodes)
+        del model.graph.initializer[:]
+        model.graph.initializer.extend(v for k, v in self.constants.items() if k in read)
+
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        """Add a node with one output; its name."""
+        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def constant(self, name: str, values: Any) -> str:
+        """Add a constant; its name."""
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        return name
+
+    def replace(self, node: onnx.NodeProto, saturate: bool) -> None:
+        """The product in two parts that never saturate, weights being 2 * half + odd."""
+        values, name, zero = node.input
+        output = node.output[0]
+        weights = numpy_helper.to_array(self.constants[name])
+        half = self.constant(f"{name}_half", weights >> 1)
+        odd = self.constant(f"{name}_odd", weights & 1)
+        two = self.constant("two", np.array(2, np.int32))
+        halves = self.node("MatMulInteger", [values, half, zero], f"{output}_half")
+        odds = self.node("MatMulInteger", [values, odd, zero], f"{output}_odd")
+        doubled = self.node("Mul", [halves, two], f"{output}_doubled")
+        lost = self.lost(values, weights, output) if saturate else None
+        exact = self.node("Add", [doubled, odds], f"{output}_exact" if lost else output)
+        if lost:
+            self.node("Add", [exact, lost], output)
+
+    def lost(self, values: str, weights: NDArray[np.int8], output: str) -> str | None:
+        """What saturation adds to each element, of the pairs of weights that can saturate."""
+        pairs = weights[: len(weights) // 2 * 2].astype(np.int32).reshape(-1, 2, weights.shape[1])
+        most = np.maximum(pairs, 0).sum(axis=1) * LARGEST_VALUE
+        least = np.minimum(pairs, 0).sum(axis=1) * LARGEST_VALUE
+        pair, column = np.nonzero((most > LARGEST) | (least < LEAST))
+        self.pairs += most.size
+        self.can_saturate += pair.size
+        if not pair.size:
+            return None
+        name = f"{output}_lost"
+        single = self.node("Cast", [values], f"{name}_values", to=TensorProto.FLOAT)
+        sides = []
+        for side in (0, 1):
+            rows = self.constant(f"{name}_rows_{side}", 2 * pair + side)
+            factors = self.constant(
+                f"{name}_weights_{side}", pairs[pair, side, column].astype(np.float32)
+            )
+            taken = self.node("Gather", [single, rows], f"{name}_taken_{side}", axis=-1)
+            sides.append(self.node("Mul", [taken, factors], f"{name}_product_{side}"))
+        total = self.node("Add", sides, f"{name}_sum")
+        limits = [self.constant("least", LEAST), self.constant("largest", LARGEST)]
+        kept = self.node("Clip", [total, *limits], f"{name}_kept")
+        difference = self.node("Sub", [kept, total], f"{name}_difference")
+        places = np.zeros((pair.size, weights.shape[1]), np.float32)
+        places[np.arange(pair.size), column] = 1
+        inputs = [difference, self.constant(f"{name}_places", places)]
+        return self.node(
+            "Cast", [self.node("MatMul", inputs, f"{name}_float")], name, to=TensorProto.INT32
+        )
+
+
+def convert(origin: Path, destination: Path, scales: Scales, arithmetic: str) -> tuple[int, int]:
+    """Write q8 of a graph; the pairs of weights it has, and those that can saturate."""
+    model = onnx.load(origin)
+    variant.replace_products(model, partial(variant.quantize_dynamic, scales_of=scales))
+    variant.quantize_position_maps(model)
+    variant.store_rest_in_half(model)
+    found = (0, 0)
+    if arithmetic != "here":
+        rewriting = Rewriting(model, arithmetic == "saturating")
+        found = rewriting.pairs, rewriting.can_saturate
+    onnx.save(model, destination)
+    return found
+
+
+def difference(encoders: list[Path], inputs: dict[str, Any]) -> float:
+    """The largest difference of two encoders' outputs."""
+    outputs = [
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, inputs)
+        for path in encoders
+    ]
+    return max(float(np.abs(a - b).max()) for a, b in zip(*outputs, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--config", default="demo/variants.toml")
+    given = parser.parse_args()
+    os.chdir(ROOT)
+    config = parse.load(given.config)
+    model = config.models[0]
+    origins = list(artifacts.graphs(config, model).values())
+    reference = artifacts.reference(config, model)
+    size = read_reference(str(reference)).size
+    (drawn,) = truth.draw_images(truth.load(model.images), size, 1)
+    inputs = {"image": preprocess(drawn.image)}
+    arithmetics = ("exact", "saturating", "here")
+    print(f"| {model.name} | pairs that can saturate | {' | '.join(arithmetics)} | here is |")
+    print("|---" * 6 + "|")
+    for name, scales in CHOICES.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            cells, share = [], 0.0
+            encoders: dict[str, Path] = {}
+            for arithmetic in arithmetics:
+                paths = [Path(scratch, f"{arithmetic}_{each.name}") for each in origins]
+                pairs = [
+                    convert(*both, scales, arithmetic) for both in zip(origins, paths, strict=True)
+                ]
+                if arithmetic == "saturating":
+                    share = sum(each[1] for each in pairs) / sum(each[0] for each in pairs)
+                encoders[arithmetic] = paths[0]
+                graphs = dict(zip(model.graphs, map(str, paths), strict=True))
+                picture = str(Path(scratch, "masks.png"))
+                found = fidelity.compare(graphs, str(reference), model.images, picture)
+                iou = found["mask_iou"]
+                cells.append(f"{iou['mean']:.4f}, worst {iou['worst']:.3f}")
+            same = [
+                each
+                for each in ("exact", "saturating")
+                if difference([encoders[each], encoders["here"]], inputs) == 0
+            ]
+        print(
+            f"| {name} | {share:.1%} | {' | '.join(cells)} | {' and '.join(same) or 'neither'} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,457 @@
+"""Reads `config/models.toml` into frozen objects, or lists every mistake in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tasks.config.published import PUBLISHED
+from tasks.config.schema import (
+    DEFAULT_OPSET,
+    LEAST_IOU,
+    OPSET_RULE,
+    OPSETS,
+    PLAIN_NAME,
+    AttentionKind,
+    BrowserCheck,
+    Configuration,
+    ConfigurationError,
+    FidelityCheck,
+    Format,
+    MaskChoice,
+    Model,
+    Precision,
+    Source,
+    Switch,
+    Tolerances,
+    Variant,
+)
+
+
+def load(path: str | Path, deploy: str | None = None) -> Configuration:
+    """Read a configuration file.
+
+    :param path: the TOML file, relative to the project root (the current folder).
+    :param deploy: replaces ``[build] deploy``.
+    :raises ConfigurationError: naming every mistake at once.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"no configuration at {path} (looked from {Path.cwd()}); "
+            "name one with config=FILE, relative to the project root"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
+    config = parse(tables, path, deploy)
+    missing = [
+        f"  [models.{model.name}] {key}: found {found!r}, but there is no file {file}; "
+        "allowed: a file of the project"
+        for model in config.models
+        for key, found, files in (
+            ("config", str(model.config), model.architecture_files),
+            ("truth", model.truth, _truth_files(model)),
+        )
+        for file in files
+        if not Path(file).is_file()
+    ]
+    missing += [
+        f"  [models.{model.name}] truth_data: found {pattern!r}, which no file matches; "
+        "allowed: patterns of files, relative to the project"
+        for model in config.models
+        for pattern in model.truth_data
+        if not any(path.is_file() for path in Path().glob(pattern))
+    ]
+    if missing:
+        raise ConfigurationError("\n".join([f"{path} has mistakes:", *missing]))
+    return config
+
+
+def _truth_files(model: Model) -> list[str]:
+    """The file of the module that draws images with known masks."""
+    return [model.truth.split(":")[0].replace(".", "/") + ".py"] if model.truth else []
+
+
+def check_variables(given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse a ``name=value`` of the command line that nothing reads; doit would ignore it.
+
+    :raises ConfigurationError: naming what was given and what there is.
+    """
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ConfigurationError(
+            f"unknown on the command line: {', '.join(f'{name}=' for name in unknown)}; "
+            f"allowed: {', '.join(known)}"
+        )
+
+
+def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> Configuration:
+    """Turn a parsed TOML document into a `Configuration`; pure, no file is touched.
+
+    :raises ConfigurationError: naming every mistake at once.
+    """
+    mistakes: list[str] = []
+    top = _Table("top level", tables, mistakes)
+    build = top.table("build")
+    verify = top.table("verify")
+    build_folder = Path(build.take("dir", _text, "build"))
+    deploy_root = Path(deploy or build.take("deploy", _text, "public/onnx-models/sam"))
+    build.finish({"dir", "deploy"})
+
+    browser = top.table("browser")
+    tolerances = _tolerances(verify, Tolerances())
+    verify.finish(_TOLERANCE_KEYS)
+    check = BrowserCheck(
+        executable=browser.take("executable", _text, None),
+        tolerances=_tolerances(browser, BrowserCheck.tolerances),
+        mask_iou=browser.take("mask_iou", _share, BrowserCheck.mask_iou),
+    )
+    enabled = browser.take("enabled", _switch, "auto")
+    webgpu = browser.take("webgpu", _boolean, True)
+    browser.finish({"enabled", "executable", "webgpu", "mask_iou", *_TOLERANCE_KEYS})
+
+    table = top.table("fidelity")
+    fidelity = FidelityCheck(
+        images=table.take("images", _count, FidelityCheck.images),
+        mask_iou={name: table.take(name, _share, least) for name, least in LEAST_IOU.items()},
+        worst=table.take("worst", _share, FidelityCheck.worst),
+        ranking_flips=table.take("ranking_flips", _part, FidelityCheck.ranking_flips),
+    )
+    table.finish({"images", "worst", "ranking_flips", *LEAST_IOU})
+
+    defaults = top.table("defaults")
+    variants = _variants(defaults, Defaults(browser=enabled, webgpu=webgpu))
+    defaults.finish(_VARIANT_KEYS)
+
+    models = []
+    for name in top.table("models").values:
+        table = top.table("models").table(name)
+        model = _model(name, table, deploy_root, variants)
+        if model is not None:
+            models.append(model)
+    if not top.values.get("models"):
+        top.mistake("models", "none", "at least one [models.<name>] table")
+    top.finish({"build", "verify", "browser", "fidelity", "defaults", "models"})
+    mistakes += _shared_folders(models)
+
+    if mistakes:
+        lines = "\n".join(f"  {line}" for line in dict.fromkeys(mistakes))
+        raise ConfigurationError(f"{path} has mistakes:\n{lines}")
+    return Configuration(path, build_folder, tuple(models), tolerances, check, fidelity)
+
+
+def _tolerances(table: _Table, defaults: Tolerances) -> Tolerances:
+    return Tolerances(
+        encoder=table.take("encoder_tolerance", _positive, defaults.encoder),
+        masks=table.take("mask_tolerance", _positive, defaults.masks),
+        scores=table.take("score_tolerance", _positive, defaults.scores),
+    )
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a model is unless its table says otherwise (``[defaults]``, ``[browser]``)."""
+
+    browser: Switch = "auto"
+    webgpu: bool = True
+    precisions: tuple[Precision, ...] = ("fp32",)
+    formats: tuple[Format, ...] = ("onnx",)
+
+
+_VARIANT_KEYS = {"variants", "formats"}
+
+
+def _variants(table: _Table, default: Defaults) -> Defaults:
+    return replace(
+        default,
+        precisions=table.take("variants", _several_of(get_args(Precision)), default.precisions),
+        formats=table.take("formats", _several_of(get_args(Format)), default.formats),
+    )
+
+
+# A check returns the value to use, or raises ValueError with what is allowed.
+Check = Callable[[Any], Any]
+
+_MODEL_KEYS = {
+    "model_type",
+    "config",
+    "url",
+    "sha256",
+    "size",
+    "folder",
+    "deploy",
+    "default",
+    "opset",
+    "masks",
+    "attention",
+    "browser",
+    "webgpu",
+    *_VARIANT_KEYS,
+    "truth",
+    "truth_data",
+    "truth_iou",
+    "license",
+    "origin",
+}
+_TOLERANCE_KEYS = {"encoder_tolerance", "mask_tolerance", "score_tolerance"}
+_PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
+
+
+def _model(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> Model | None:
+    """The model of one table, or None when the table has a mistake."""
+    before = len(table.mistakes)
+    if not PLAIN_NAME.fullmatch(name):
+        table.mistake("name", name, _PLAIN_NAME_RULE)
+    model_type = table.take("model_type", _one_of(PUBLISHED), None)
+    config = table.take("config", _text, None)
+    if ("model_type" in table.values) == ("config" in table.values):
+        found = "both" if "config" in table.values else "neither"
+        table.mistake(
+            "model_type or config",
+            found,
+            f"one of them: model_type, an architecture of sam2 ({', '.join(PUBLISHED)}), or "
+            "config, the path of a YAML file",
+        )
+    source = table.take("url", _source)
+    folder = table.take("folder", _plain_name, model_type or name)
+    model_deploy = Path(table.take("deploy", _text, deploy_root))
+    sha256 = table.take("sha256", _sha256, None)
+    size = table.take("size", _size, None)
+    default = table.take("default", _boolean, True)
+    opset = table.take("opset", _one_of(OPSETS, OPSET_RULE), DEFAULT_OPSET)
+    masks = table.take("masks", _one_of(get_args(MaskChoice)), "multi")
+    attention = table.take("attention", _one_of(get_args(AttentionKind)), "plain")
+    browser = table.take("browser", _switch, defaults.browser)
+    webgpu = table.take("webgpu", _boolean, defaults.webgpu)
+    if attention == "fused" and browser is not False:
+        table.mistake(
+            "attention",
+            attention,
+            "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
+            "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
+        )
+    asked = _variants(table, defaults)
+    truth = table.take("truth", _function, None)
+    truth_data = table.take("truth_data", _patterns, ())
+    if truth_data and truth is None:
+        table.mistake("truth_data", list(truth_data), "nothing without `truth`, which reads it")
+    truth_iou = table.take("truth_iou", _share, Model.truth_iou)
+    license_name = table.take("license", _text, None)
+    origin = table.take("origin", _text, None)
+    table.finish(_MODEL_KEYS)
+    if len(table.mistakes) > before:
+        return None
+    return Model(
+        name=name,
+        model_type=model_type,
+        config=Path(config) if config else None,
+        source=source,
+        deploy=model_deploy / folder,
+        sha256=sha256,
+        size=size,
+        default=default,
+        opset=opset,
+        masks=masks,
+        attention=attention,
+        browser=browser,
+        webgpu=webgpu,
+        variants=tuple(Variant(p, f) for f in asked.formats for p in asked.precisions),
+        truth=truth,
+        truth_data=truth_data,
+        truth_iou=truth_iou,
+        license=license_name,
+        origin=origin,
+    )
+
+
+def _shared_folders(models: Iterable[Model]) -> list[str]:
+    """Name the models that would overwrite another's deployed or intermediate files.
+
+    Compared without case, as macOS and Windows do with file names.
+    """
+    mistakes = []
+    names: dict[str, Model] = {}
+    folders: dict[str, Model] = {}
+    for model in models:
+        namesake = names.setdefault(model.name.casefold(), model)
+        neighbour = folders.setdefault(os.path.normpath(model.deploy).casefold(), model)
+        if namesake is not model:
+            mistakes.append(
+                f"[models.{model.name}] name: differs from [models.{namesake.name}] in case only; "
+                "allowed: a name of its own"
+            )
+        if neighbour is not model:
+            mistakes.append(
+                f"[models.{model.name}] folder: found {model.deploy}, where "
+                f"[models.{neighbour.name}] deploys; allowed: a `folder` (or `deploy`) of its own"
+            )
+    return mistakes
+
+
+class _Table:
+    """A TOML table whose values are taken one key at a time, gathering mistakes."""
+
+    def __init__(self, name: str, values: object, mistakes: list[str]) -> None:
+        self.name = name
+        self.mistakes = mistakes
+        self.values: Mapping[str, Any] = {}
+        if isinstance(values, Mapping):
+            self.values = values
+        else:
+            mistakes.append(f"{name}: found {values!r}; allowed: a table")
+
+    def mistake(self, key: str, found: object, allowed: str) -> None:
+        self.mistakes.append(f"{self.name} {key}: found {found!r}; allowed: {allowed}")
+
+    def table(self, key: str) -> _Table:
+        name = f"[{key}]" if self.name == "top level" else f"{self.name[:-1]}.{key}]"
+        return _Table(name, self.values.get(key, {}), self.mistakes)
+
+    def take(self, key: str, check: Check, *default: Any) -> Any:
+        """The checked value of ``key``; None after a mistake, noted as such."""
+        if key not in self.values:
+            if not default:
+                self.mistake(key, "nothing", "a value (the key is required)")
+                return None
+            return default[0]
+        try:
+            return check(self.values[key])
+        except ValueError as rule:
+            self.mistake(key, self.values[key], str(rule))
+            return default[0] if default else None
+
+    def finish(self, known: set[str]) -> None:
+        """Note every key that nothing reads."""
+        for key in self.values:
+            if key not in known:
+                from difflib import get_close_matches
+
+                near = get_close_matches(key, known, 1)
+                hint = f" (did you mean {near[0]}?)" if near else ""
+                self.mistakes.append(
+                    f"{self.name} {key}: unknown{hint}; allowed: {', '.join(sorted(known))}"
+                )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text that is not empty")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _switch(value: Any) -> Switch:
+    if not isinstance(value, bool) and value != "auto":
+        raise ValueError('true, false or "auto"')
+    return value  # type: ignore[no-any-return]
+
+
+def _share(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= 1:
+        raise ValueError("a number above 0, at most 1")
+    return float(value)
+
+
+def _part(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError("a number from 0 to 1")
+    return float(value)
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(
+        isinstance(each, str) and each and not Path(each).is_absolute() for each in value
+    ):
+        raise ValueError('a list of patterns relative to the project, as ["masks/*.tif"]')
+    return tuple(value)
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise ValueError("a whole number of bytes above 0")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
+        raise ValueError("a whole number, 1 to 1000")
+    return value
+
+
+def _positive(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < 1e9:
+        raise ValueError("a number above 0")
+    return float(value)
+
+
+def _sha256(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+        raise ValueError("64 hexadecimal digits, as `sha256sum` prints them")
+    return value.lower()
+
+
+def _function(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z_][\w.]*:[a-z_]\w*", value):
+        raise ValueError("module:function, of a module in the project")
+    return value
+
+
+def _plain_name(value: Any) -> str:
+    if not isinstance(value, str) or not PLAIN_NAME.fullmatch(value):
+        raise ValueError(_PLAIN_NAME_RULE)
+    return value
+
+
+def _one_of(allowed: Iterable[Any], rule: str = "") -> Check:
+    choices = list(allowed)
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool) or value not in choices:
+            raise ValueError(rule or ", ".join(str(choice) for choice in choices))
+        return value
+
+    return check
+
+
+def _several_of(allowed: Sequence[str]) -> Check:
+    def check(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not value or any(each not in allowed for each in value):
+            raise ValueError(f"a list of some of {', '.join(allowed)}")
+        return tuple(dict.fromkeys(value))
+
+    return check
+
+
+_SOURCE_RULE = (
+    "an https:, http: or file: address, a path relative to the project, or synthetic:?seed=N"
+)
+
+
+def _source(value: Any) -> Source:
+    url = _text(value)
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https") and parts.netloc:
+        return Source("http", url)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
+        return Source("file", url, path=Path(unquote(parts.path)))
+    if parts.scheme == "synthetic" and not parts.netloc and not parts.path:
+        options = parse_qs(parts.query, keep_blank_values=True)
+        seed = options.pop("seed", ["0"])[-1]
+        if not options and seed.isdecimal():
+            return Source("synthetic", url, seed=int(seed))
+    if not parts.scheme and parts.path:
+        return Source("file", url, path=Path(url))
+    raise ValueError(_SOURCE_RULE)

@@ -1,0 +1,225 @@
+"""What can be configured: models, their sources and variants, and the rules that judge them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from doit.exceptions import InvalidDodoFile
+
+# The graphs of a model that segments images.
+GRAPHS = ("encoder", "decoder")
+
+# LayerNormalization entered ONNX with opset 17; torch's TorchScript exporter stops at 20.
+OPSETS = range(17, 21)
+OPSET_RULE = "17 (LayerNormalization needs it) to 20 (torch's TorchScript exporter ends there)"
+# Gelu is one operator from 20 on (five before), and onnxruntime 1.24 and onnxruntime-web 1.27
+# run it: 48 nodes less in tiny's encoder, the same speed.
+DEFAULT_OPSET = 20
+
+# Which masks the decoder returns, and how the encoder's attention is written.
+MaskChoice = Literal["multi", "best", "single"]
+AttentionKind = Literal["plain", "fused"]
+
+# How weights are stored, and in what kind of file.
+Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
+Format = Literal["onnx", "ort"]
+
+# Whether a browser must have run a model before it is deployed; "auto": where there is one.
+Switch = Literal["auto"] | bool
+
+# One folder or file name: no separator, nothing hidden, and none of doit's `:` and `*`.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+class ConfigurationError(InvalidDodoFile):  # type: ignore[misc]
+    """Everything that is wrong with a configuration; doit prints it and exits with 3."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint comes from.
+
+    ``path`` is set for ``kind="file"`` (relative to the project unless absolute),
+    ``seed`` for ``kind="synthetic"``.
+    """
+
+    kind: Literal["http", "file", "synthetic"]
+    url: str
+    path: Path | None = None
+    seed: int = 0
+
+
+# transformers.js's names, so that its users find the file they expect.
+SUFFIXES: Mapping[Precision, str] = {
+    "fp32": "",
+    "fp16": "_fp16",
+    "q8": "_quantized",
+    "q4": "_q4",
+    "q4f16": "_q4f16",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model's graphs in one precision and file format."""
+
+    precision: Precision = "fp32"
+    format: Format = "onnx"
+
+    @property
+    def name(self) -> str:
+        """What stands in a task's name: ``q8``, ``q8.ort``."""
+        return self.precision if self.format == "onnx" else f"{self.precision}.{self.format}"
+
+    def file_name(self, graph: str) -> str:
+        """The file of one of the model's graphs: ``encoder_quantized.onnx``."""
+        return f"{graph}{SUFFIXES[self.precision]}.{self.format}"
+
+
+FP32 = Variant()
+
+# What is drawn where the configuration names no images of a model's own.
+DRAWN = "demo.scenes:scene"
+
+
+@dataclass(frozen=True)
+class Model:
+    """One ``[models.<name>]`` table.
+
+    The architecture is one of sam2's own (``model_type``) or a YAML file's (``config``). ``truth``
+    is a ``module:function`` that draws images whose masks are known, on which one click must
+    reach a mean IoU of ``truth_iou``; ``truth_data`` are patterns of the files that it reads.
+    ``variants`` are those that are deployed.
+    """
+
+    name: str
+    model_type: str | None
+    config: Path | None
+    source: Source
+    deploy: Path
+    sha256: str | None = None
+    size: int | None = None
+    default: bool = True
+    opset: int = DEFAULT_OPSET
+    masks: MaskChoice = "multi"
+    attention: AttentionKind = "plain"
+    browser: Switch = "auto"
+    webgpu: bool = True
+    variants: tuple[Variant, ...] = (FP32,)
+    truth: str | None = None
+    truth_data: tuple[str, ...] = ()
+    truth_iou: float = 0.5
+    license: str | None = None
+    origin: str | None = None
+
+    @property
+    def architecture(self) -> str:
+        """The name of sam2's own, or the path of the YAML file."""
+        return str(self.config or self.model_type)
+
+    @property
+    def architecture_files(self) -> list[str]:
+        """The files that what is built from the architecture depends on."""
+        return [str(self.config)] if self.config else []
+
+    @property
+    def derived(self) -> tuple[Variant, ...]:
+        """The variants to make from the simplified graphs; an ``.ort`` file's ONNX comes first."""
+        wanted = [Variant(each.precision) for each in self.variants] + list(self.variants)
+        return tuple(each for each in dict.fromkeys(wanted) if each != FP32)
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The names of the graphs that the model consists of, in the order they run in."""
+        return GRAPHS
+
+    @property
+    def graph_options(self) -> dict[str, str | int]:
+        """What of the configuration shapes the graphs."""
+        return {
+            "architecture": self.architecture,
+            "opset": self.opset,
+            "masks": self.masks,
+            "attention": self.attention,
+        }
+
+    @property
+    def images(self) -> str:
+        """The ``module:function`` that draws the images which variants are measured on."""
+        return self.truth or DRAWN
+
+    @property
+    def image_data(self) -> list[str]:
+        """The files that drawing those images reads, as they are there now."""
+        found = {
+            path.as_posix()
+            for pattern in self.truth_data
+            for path in Path().glob(pattern)
+            if path.is_file()
+        }
+        return sorted(found)
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """The largest differences from PyTorch that ``verify`` accepts (``[verify]``).
+
+    ``encoder`` is relative to the largest magnitude of each encoder output, ``masks`` is
+    in logits, ``scores`` in predicted IoU.
+    """
+
+    encoder: float = 1e-4
+    masks: float = 1e-3
+    scores: float = 1e-4
+
+
+@dataclass(frozen=True)
+class BrowserCheck:
+    """How a browser proves a model, and the least agreement with onnxruntime (``[browser]``).
+
+    ``executable`` is a Chromium-like browser, None the first that is found. ``mask_iou`` is
+    that of each pair of masks.
+    """
+
+    executable: str | None = None
+    tolerances: Tolerances = Tolerances(encoder=1e-3, masks=1e-2, scores=1e-3)
+    mask_iou: float = 0.999
+
+
+LEAST_IOU = {"fp32": 0.999, "fp16": 0.995, "q8": 0.97, "q4": 0.93, "q4f16": 0.93}
+
+
+@dataclass(frozen=True)
+class FidelityCheck:
+    """How near a variant's masks must come to PyTorch's to be deployed (``[fidelity]``).
+
+    ``mask_iou`` is the least mean IoU of each precision, ``worst`` how far below the mean a
+    single mask may be, ``ranking_flips`` for what share of the prompts it may score another mask
+    best than PyTorch does; over four prompts on each of so many ``images``.
+    """
+
+    images: int = 8
+    mask_iou: Mapping[str, float] = field(default_factory=lambda: dict(LEAST_IOU))
+    worst: float = 0.1
+    ranking_flips: float = 0.1
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A whole configuration file. Relative paths are relative to the project root."""
+
+    path: Path
+    build: Path
+    models: tuple[Model, ...]
+    tolerances: Tolerances = Tolerances()
+    browser: BrowserCheck = BrowserCheck()
+    fidelity: FidelityCheck = field(default_factory=FidelityCheck)
+
+    @property
+    def default_models(self) -> tuple[Model, ...]:
+        """The models that a bare ``doit`` builds."""
+        return tuple(model for model in self.models if model.default)

@@ -1,0 +1,1 @@
+"""How the build runs: child processes, records, fingerprints, files."""

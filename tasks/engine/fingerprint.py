@@ -1,0 +1,88 @@
+"""What a file holds, told by SHA-256, and told again without reading it while it is untouched."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tasks.engine.files import sha256_of, write_atomically
+
+
+class Fingerprints:
+    """SHA-256 of files, remembered with the stat of the file they were read from.
+
+    Size, modification time, change time and inode together tell whether a file was touched;
+    the change time cannot be set back by ``cp -p`` or ``touch -d``. A file that was touched
+    is read again, so a checkout that moved or a restored cache costs one reading.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._cache: Path | None = None
+        self._known: dict[str, list[int | str]] = {}
+
+    def remember_in(self, cache: Path) -> None:
+        """Keep what is known in ``cache`` (JSON) as well, and take up what it holds."""
+        with self._lock:
+            self._cache = cache
+            self._known = read_cache(cache)
+
+    def sha256(self, path: str | os.PathLike[str]) -> str:
+        """The SHA-256 of a file, as 64 hexadecimal digits.
+
+        :raises FileNotFoundError: when there is no such file.
+        """
+        key = os.fspath(path)
+        before = stat_signature(key)
+        with self._lock:
+            entry = self._known.get(key)
+        if isinstance(entry, list) and entry[:-1] == before:
+            return str(entry[-1])
+        digest = sha256_of(key)
+        if stat_signature(key) == before:  # else it was written to while it was read
+            self._remember(key, before, digest)
+        return digest
+
+    def remember(self, path: str | os.PathLike[str], sha256: str) -> None:
+        """Note the hash of a file that was computed while it was written."""
+        self._remember(os.fspath(path), stat_signature(path), sha256)
+
+    def _remember(self, key: str, stat: list[int], sha256: str) -> None:
+        with self._lock:
+            self._known[key] = [*stat, sha256]
+            if self._cache is not None:
+                with suppress(OSError):  # a full disk is reported by whoever must write
+                    write_atomically(self._cache, json.dumps(self._known))
+
+
+def read_cache(path: Path) -> dict[str, Any]:
+    """A cache in JSON; empty when there is none to be read, which costs nothing but time."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def stat_signature(path: str | os.PathLike[str]) -> list[int]:
+    """What changes whenever a file is written: size, modification and change time, inode."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+# One for the process: whoever asks about a file shares what is known of it.
+FINGERPRINTS = Fingerprints()
+
+
+def hashes_of(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """The SHA-256 of each file that exists, by its path as given."""
+    found = {}
+    for path in sorted(os.fspath(each) for each in paths):
+        with suppress(FileNotFoundError, IsADirectoryError):
+            found[path] = FINGERPRINTS.sha256(path)
+    return found

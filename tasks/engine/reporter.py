@@ -1,0 +1,99 @@
+"""What a person sees: one line a stage, saying what came out and how long it took."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from doit.reporter import ConsoleReporter
+
+if TYPE_CHECKING:
+    from doit.exceptions import BaseFail
+    from doit.task import Task
+
+_NAME_WIDTH = 22
+
+
+class StageReporter(ConsoleReporter):  # type: ignore[misc]
+    """A line for each stage that ran, none for those that are up to date.
+
+    A stage's line is the ``summary`` of the values its action returned; a ``note`` among them
+    is printed at the end, once however many stages have the same. On a terminal the
+    stages at work are shown on the last line until they end.
+    """
+
+    desc = "one line a stage with what came out"
+
+    def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
+        super().__init__(outstream, options)
+        self._started: dict[str, float] = {}
+        self._ran = 0
+        self._fresh = 0
+        self._notes: dict[str, None] = {}
+        self._terminal = bool(getattr(outstream, "isatty", lambda: False)())
+
+    def execute_task(self, task: Task) -> None:
+        """Show the stage as being at work."""
+        if task.actions:
+            self._started[task.name] = time.monotonic()
+            self._show_running()
+
+    def add_success(self, task: Task) -> None:
+        """Print what came out of the stage."""
+        if not task.actions:
+            return
+        self._ran += 1
+        seconds = self._seconds(task)
+        summary = task.values.get("summary")
+        if task.values.get("note"):
+            self._notes[task.values["note"]] = None
+        if summary:
+            self._print(f"{task.name:<{_NAME_WIDTH}} {summary}  ({seconds:.1f} s)")
+        self._show_running()
+
+    def skip_uptodate(self, task: Task) -> None:
+        """Count it, quietly."""
+        self._fresh += 1
+
+    def add_failure(self, task: Task, fail: BaseFail) -> None:
+        """Print the reason; a traceback only where the build itself is at fault, or asked for."""
+        self._seconds(task)
+        if not fail.report:
+            return
+        self.failures.append({"task": task, "exception": fail})
+        self._print(f"{task.name:<{_NAME_WIDTH}} FAILED")
+        message = fail.get_msg().strip()
+        self._print("\n".join(f"    {line}" for line in message.splitlines()))
+        self._show_running()
+
+    def complete_run(self) -> None:
+        """Say so when there was nothing to do."""
+        self._clear()
+        for error in self.runtime_errors:
+            self._print(f"Stopped: {error}")
+        for note in self._notes:
+            self._print(note)
+        idle = not (self._ran or self._started or self.failures or self.runtime_errors)
+        if idle and self._fresh:
+            self._print(f"Up to date: {self._fresh} stages, nothing to do.")
+        elif self.failures:
+            sys.stderr.flush()
+            self._print("Nothing of what failed was deployed; finished stages will not rerun.")
+
+    def _seconds(self, task: Task) -> float:
+        return time.monotonic() - self._started.pop(task.name, time.monotonic())
+
+    def _print(self, text: str) -> None:
+        self._clear()
+        self.write(text + "\n")
+        self.outstream.flush()
+
+    def _clear(self) -> None:
+        if self._terminal:
+            self.write("\r\033[K")
+
+    def _show_running(self) -> None:
+        if self._terminal and self._started:
+            self.write("\r\033[K… " + ", ".join(self._started))
+            self.outstream.flush()

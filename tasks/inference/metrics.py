@@ -1,0 +1,48 @@
+"""How near masks, features and scores come to others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Bools = NDArray[np.bool_]
+
+
+def mask_iou(one: Bools, other: Bools) -> float:
+    """Intersection over union of two masks; 1 where both are empty."""
+    import numpy as np
+
+    union = np.logical_or(one, other).sum()
+    return float(np.logical_and(one, other).sum() / union) if union else 1.0
+
+
+def least_iou(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The smallest IoU of several pairs of masks, logits (K, M, M)."""
+    return min(mask_iou(one, other) for one, other in zip(found > 0, expected > 0, strict=True))
+
+
+def largest_difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float | None:
+    """The largest absolute difference; None for what is not a finite number."""
+    import numpy as np
+
+    difference = float(np.abs(found - expected).max())
+    return difference if np.isfinite(difference) else None
+
+
+def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Spearman's coefficient: the correlation of the ranks, equal values sharing theirs."""
+    import numpy as np
+
+    def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+    return float(np.corrcoef(ranks(one), ranks(other))[0, 1])
+
+
+def significant(value: float | None, digits: int = 2) -> float | None:
+    """A figure for a manifest: more digits would change from machine to machine."""
+    return None if value is None else float(f"{value:.{digits}g}")

@@ -1,0 +1,223 @@
+"""Images whose true masks are known, and how well graphs segment what is on them.
+
+Parity with PyTorch cannot see an error that both share, as a swapped axis in what the model was
+trained on or fed; the IoU with the truth does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from tasks.engine.errors import StageError
+from tasks.inference.metrics import mask_iou, rank_correlation
+from tasks.inference.preprocessing import upsample
+from tasks.inference.prompts import Prompt
+from tasks.inference.sessions import Decoder, Encoder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Bools = NDArray[np.bool_]
+
+CLICKS = 3
+LEAST_PIXELS = 1000  # of an object that is asked for: some nine cells of a mask across
+
+
+class Truth(Protocol):
+    """An RGB image (S, S, 3), and for each pixel the number of its object (S, S), 0 outside."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+
+Draw = Callable[[int, int], Truth]
+
+
+def load(name: str) -> Draw:
+    """The function ``module:function`` that draws a `Truth` for a seed and a size.
+
+    :raises StageError: when the module has no such function.
+    """
+    module, _, function = name.partition(":")
+    found: Draw | None = getattr(importlib.import_module(module), function, None)
+    if found is None:
+        raise StageError(f"{module} has no function {function}, which `truth` names")
+    return found
+
+
+def draw_images(draw: Draw, size: int, count: int) -> list[Truth]:
+    """The first images that have an object to click on.
+
+    :raises StageError: when hardly one has.
+    """
+    found: list[Truth] = []
+    for seed in range(100 * count):
+        drawn = draw(seed, size)
+        if objects_of(drawn):
+            found.append(drawn)
+        if len(found) == count:
+            return found
+    raise StageError(f"hardly an image of {100 * count} has an object; expected {count}")
+
+
+def prompts_about(drawn: Truth) -> tuple[Prompt, ...]:
+    """A click on an object, one on another to leave that out, a box, and a mask refined."""
+    size = drawn.labels.shape[0]
+    numbers = objects_of(drawn)
+
+    def click(number: int) -> tuple[float, float]:
+        row, column = interior_point(drawn.labels == number)
+        return (column + 0.5) / size, (row + 0.5) / size
+
+    middle = numbers[len(numbers) // 2]
+    rows, columns = (drawn.labels == middle).nonzero()
+    on, other = click(middle), click(numbers[0])
+    box = tuple(
+        float(each) / size for each in (columns.min(), rows.min(), columns.max(), rows.max())
+    )
+    beside = [(on, 1), (other, 0)] if other != on else [(on, 1)]
+    return (
+        Prompt("click", (on,), (1,)),
+        Prompt("two clicks", tuple(p for p, _ in beside), tuple(label for _, label in beside)),
+        Prompt("box", box=(box[0], box[1], box[2], box[3])),
+        Prompt("refined", (on,), (1,), refines_mask=True),
+    )
+
+
+class Answer(NamedTuple):
+    """Three masks over the image (K, S, S), their scores and logits (K, M, M)."""
+
+    masks: Bools
+    scores: Floats
+    logits: Floats
+
+
+class Segmenter:
+    """Both graphs in onnxruntime on the CPU, for one image at a time."""
+
+    def __init__(self, encoder: str, decoder: str) -> None:
+        self._encoder, self._decoder = Encoder(encoder), Decoder(decoder)
+        self.size = self._encoder.size
+        self._features: dict[str, Floats] = {}
+
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Encode an image (S, S, 3)."""
+        self._features = self._encoder.run(image)
+
+    def predict(
+        self, points: list[tuple[float, float]], labels: list[int], mask: Floats | None = None
+    ) -> Answer:
+        """Masks for points (x, y) in pixels, and perhaps the logits (M, M) of a mask to refine."""
+        import numpy as np
+
+        logits, scores = self._decoder.run(
+            self._features,
+            np.array([points], np.float32),
+            np.array([labels], np.float32),
+            None if mask is None else mask[None],
+        )
+        return Answer(upsample(logits, self.size) > 0, scores, logits)
+
+
+def measure(
+    encoder: str, decoder: str, draw: Draw, seeds: Iterable[int], objects: int
+) -> dict[str, Any]:
+    """How well the graphs segment objects of drawn images.
+
+    :param objects: at most so many of each image.
+    :returns: how many ``images`` and ``objects``, ``iou``: the mean IoU of the best-scored mask
+        with the truth after one to three clicks (each where the last mask was wrong, and refining
+        it) and from a box, and ``score_correlation``, Spearman's between all scores and IoUs.
+    """
+    import numpy as np
+
+    segmenter = Segmenter(encoder, decoder)
+    found: dict[str, list[float]] = {}
+    scores: list[float] = []
+    ious: list[float] = []
+    images = 0
+    for seed in seeds:
+        drawn = draw(seed, segmenter.size)
+        numbers = objects_of(drawn)
+        if not numbers:
+            continue
+        images += 1
+        segmenter.set_image(drawn.image)
+        for number in np.random.default_rng(seed).permutation(sorted(numbers))[:objects]:
+            true = drawn.labels == number
+            for name, answer in answers_about(segmenter, true).items():
+                each = [mask_iou(mask, true) for mask in answer.masks]
+                found.setdefault(name, []).append(each[int(answer.scores.argmax())])
+                scores += [float(score) for score in answer.scores]
+                ious += each
+    return {
+        "images": images,
+        "objects": len(found.get("box", [])),
+        "iou": {name: round(float(np.mean(values)), 4) for name, values in found.items()},
+        "score_correlation": round(rank_correlation(np.array(scores), np.array(ious)), 4),
+    }
+
+
+def objects_of(drawn: Truth) -> list[int]:
+    """The numbers of the objects that are large enough to ask for, the largest first."""
+    import numpy as np
+
+    areas = np.bincount(drawn.labels.ravel())
+    areas[0] = 0
+    order = np.argsort(-areas, kind="stable")
+    return [int(number) for number in order if areas[number] >= LEAST_PIXELS]
+
+
+def answers_about(segmenter: Segmenter, true: Bools) -> dict[str, Answer]:
+    """Answers about one object, by the name of the prompt."""
+    import numpy as np
+
+    rows, columns = np.nonzero(true)
+    answers: dict[str, Answer] = {}
+    points: list[tuple[float, float]] = []
+    labels: list[int] = []
+    previous: Floats | None = None
+    wrong = true
+    for click in range(1, CLICKS + 1):
+        row, column = interior_point(wrong)
+        points.append((column, row))
+        labels.append(int(true[row, column]))
+        answer = segmenter.predict(points, labels, previous)
+        best = int(answer.scores.argmax())
+        previous, wrong = answer.logits[best], answer.masks[best] != true
+        answers[f"{click} click{'s' if click > 1 else ''}"] = answer
+        if not wrong.any():
+            wrong = true
+    corners = [(columns.min(), rows.min()), (columns.max(), rows.max())]
+    answers["box"] = segmenter.predict([(float(x), float(y)) for x, y in corners], [2, 3])
+    return answers
+
+
+def interior_point(mask: Bools) -> tuple[int, int]:
+    """Row and column of a pixel far from the mask's edge: what a person would click.
+
+    The mask is eroded, a layer of pixels at a time, until one more would leave nothing.
+    """
+    import numpy as np
+
+    rows, columns = np.nonzero(mask)
+    top, left = int(rows.min()), int(columns.min())
+    layer = mask[top : rows.max() + 1, left : columns.max() + 1]
+    while (inner := eroded(layer)).any():
+        layer = inner
+    rows, columns = np.nonzero(layer)
+    middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+    return int(rows[middle]) + top, int(columns[middle]) + left
+
+
+def eroded(mask: Bools) -> Bools:
+    """A mask without the pixels that touch its outside."""
+    import numpy as np
+
+    around = np.pad(mask, 1)
+    left: Bools = mask & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+    return left

@@ -1,0 +1,1 @@
+"""sam2's model, its checkpoints, and what must change in it to be exported."""

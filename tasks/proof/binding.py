@@ -1,0 +1,27 @@
+"""Ties what was measured to the bytes it was measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.engine.errors import StageError
+from tasks.engine.files import sha256_of
+from tasks.engine.fingerprint import stat_signature
+
+
+@contextmanager
+def measured(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """The SHA-256 of files that are measured inside the context, by the same keys.
+
+    :raises StageError: at the end, when one of them was written to meanwhile.
+    """
+    before = {path: stat_signature(path) for path in files.values()}
+    yield {key: sha256_of(path) for key, path in files.items()}
+    for path, signature in before.items():
+        if not Path(path).is_file() or stat_signature(path) != signature:
+            raise StageError(
+                f"{path} was written to while it was measured, so nothing is known of it. "
+                "Run the same command again."
+            )

@@ -1,0 +1,110 @@
+"""What a proof finds wrong, as a value; sentences are made of it, and nothing reads them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal[
+    "missing tensor",  # a graph's inputs and outputs against the contract
+    "other tensor",
+    "unknown tensor",
+    "option",  # a graph against what it was asked to be
+    "features",  # largest differences
+    "masks",
+    "scores",
+    "mask iou",  # agreement of masks
+    "mean iou",
+    "worst iou",
+    "truth iou",
+    "ranking flips",
+    "refused",  # by an execution provider or the browser, in its words
+]
+
+PROVIDERS = {"wasm": "WASM", "webgpu": "WebGPU"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One figure beyond its limit, or one refusal.
+
+    ``found`` is None for what is not a number. ``tensor`` names an output, ``prompt`` a prompt,
+    ``provider`` an execution provider of onnxruntime-web; ``rule`` is the key of the configuration
+    that sets ``allowed``; ``reference`` whose answer ``found`` is measured against.
+    """
+
+    kind: Kind
+    found: float | str | None
+    allowed: float | str | None = None
+    rule: str | None = None
+    provider: str | None = None
+    graph: str | None = None
+    tensor: str | None = None
+    prompt: str | None = None
+    reference: str | None = None
+
+    def __str__(self) -> str:
+        """A sentence for people."""
+        where = f"on {PROVIDERS.get(self.provider, self.provider)}, " if self.provider else ""
+        if self.kind == "refused":
+            where = ""  # the words say it
+        return where + _SENTENCES[self.kind].format(
+            **asdict(self),
+            value=_number(self.found),
+            limit=_number(self.allowed),
+            of_prompt=f" of prompt '{self.prompt}'" if self.prompt else "",
+        )
+
+
+_DIFFERS = "differs by {value}, {rule} allows {limit}"
+
+_SENTENCES: Mapping[Kind, str] = {
+    "missing tensor": "{graph}: expected {allowed}, found no tensor of that name",
+    "other tensor": "{graph}: expected {allowed}, found {found}",
+    "unknown tensor": "{graph}: found {found}, which the contract does not have",
+    "option": "{graph}: {tensor} is {found}, the configuration asks for {allowed}",
+    "features": "{graph} output {tensor}: " + _DIFFERS,
+    "masks": "masks{of_prompt}: " + _DIFFERS,
+    "scores": "scores{of_prompt}: " + _DIFFERS,
+    "mask iou": "masks{of_prompt}: IoU with {reference}'s is {value}, {rule} asks for {limit}",
+    "mean iou": "mean IoU with {reference}'s masks is {value}, {rule} asks for {limit}",
+    "worst iou": "worst IoU with {reference}'s masks is {value}, {rule} asks for {limit}",
+    "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} asks for {limit}",
+    "ranking flips": "another mask than {reference}'s is scored best for {value} of the prompts, "
+    "{rule} allows {limit}",
+    "refused": "{found}",
+}
+
+
+def _number(value: float | str | None) -> str:
+    if value is None:
+        return "not a number"
+    return f"{value:.4g}" if isinstance(value, float | int) else value
+
+
+def as_json(failures: Iterable[Failure]) -> list[dict[str, Any]]:
+    """Failures as a report has them, each with its sentence."""
+    return [
+        {
+            **{key: value for key, value in asdict(each).items() if value is not None},
+            "sentence": str(each),
+        }
+        for each in failures
+    ]
+
+
+def from_json(entries: Iterable[Mapping[str, Any]]) -> list[Failure]:
+    """Failures of a report.
+
+    :raises TypeError: when an entry is no failure.
+    """
+    return [
+        Failure(**{"found": None, **{k: v for k, v in each.items() if k != "sentence"}})
+        for each in entries
+    ]
+
+
+def sentences(failures: Iterable[Failure]) -> str:
+    """All on one line, for people."""
+    return "; ".join(map(str, failures))

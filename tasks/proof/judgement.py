@@ -1,0 +1,258 @@
+"""Figures against the rules of the configuration: what is wrong, as values. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from tasks.config.schema import (
+    FP32,
+    BrowserCheck,
+    Configuration,
+    FidelityCheck,
+    Model,
+    Tolerances,
+    Variant,
+)
+from tasks.inference.contract import Contract, Tensor
+from tasks.proof.failures import Failure, from_json
+
+Figures = Mapping[str, Any]
+ONE_CLICK = "1 click"
+PYTORCH, ONNXRUNTIME = "PyTorch", "onnxruntime"
+
+# Operators that multiply matrices, where nearly all of a graph's time goes.
+PRODUCTS = frozenset(
+    {"MatMul", "Gemm", "Conv", "MatMulInteger", "MatMulNBits", "MatMulIntegerToFloat"}
+    | {"DynamicQuantizeMatMul", "FusedMatMul", "FusedGemm", "FusedConv", "Attention"}
+    | {"MultiHeadAttention"}
+)
+
+
+def judge(
+    config: Configuration, model: Model, variant: Variant, proof: str, report: Figures
+) -> list[Failure]:
+    """What the rules that hold now find wrong in a report, whatever it was judged by before.
+
+    :raises KeyError, TypeError: when it is no such report.
+    """
+    if proof == "verify":
+        return verify_failures(report, config.tolerances, model.truth_iou)
+    if proof == "fidelity":
+        return fidelity_failures(report, variant, config.fidelity)
+    least = config.fidelity.mask_iou[variant.precision] - config.fidelity.worst
+    return browser_failures(report, browser_rules(config, variant), least)
+
+
+def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -> list[Failure]:
+    """Of the graphs against PyTorch: their tensors, the differences, the truth if it is known."""
+    found = from_json(report["violations"])
+    found += exceeded(report["differences"], tolerances, "[verify]")
+    truth = report["truth"]
+    if truth is not None and not truth["iou"][ONE_CLICK] >= truth_iou:
+        iou = truth["iou"][ONE_CLICK]
+        found.append(Failure("truth iou", iou, truth_iou, "truth_iou", prompt="one click"))
+    return found
+
+
+def violations(expected: Contract, found: Contract) -> list[Failure]:
+    """What graphs' tensors break of a contract."""
+    return [
+        failure
+        for graph, tensors in expected.items()
+        for wanted, given in (
+            (tensors.inputs, found[graph].inputs),
+            (tensors.outputs, found[graph].outputs),
+        )
+        for failure in _violations(graph, wanted, given)
+    ]
+
+
+def _violations(graph: str, expected: Sequence[Tensor], found: Sequence[Tensor]) -> list[Failure]:
+    by_name = {tensor.name: tensor for tensor in found}
+    broken = []
+    for tensor in expected:
+        actual = by_name.pop(tensor.name, None)
+        if actual is None:
+            broken.append(Failure("missing tensor", None, str(tensor), graph=graph))
+        elif (actual.dtype, actual.shape) != (tensor.dtype, tensor.shape):
+            broken.append(Failure("other tensor", str(actual), str(tensor), graph=graph))
+    broken += [Failure("unknown tensor", str(tensor), graph=graph) for tensor in by_name.values()]
+    return broken
+
+
+def exceeded(
+    differences: Figures, tolerances: Tolerances, table: str, provider: str | None = None
+) -> list[Failure]:
+    """Each difference above its tolerance, or not a number.
+
+    :param table: of the configuration, which holds the tolerances.
+    """
+    found = [
+        Failure(
+            "features",
+            value,
+            tolerances.encoder,
+            f"{table} encoder_tolerance",
+            provider,
+            graph="encoder",
+            tensor=name,
+        )
+        for name, value in differences["features"].items()
+        if value is None or not value <= tolerances.encoder
+    ]
+    for prompt, figures in differences["prompts"].items():
+        if figures["masks"] is None or not figures["masks"] <= tolerances.masks:
+            rule = f"{table} mask_tolerance"
+            limit = tolerances.masks
+            found.append(Failure("masks", figures["masks"], limit, rule, provider, prompt=prompt))
+        if figures["scores"] is None or not figures["scores"] <= tolerances.scores:
+            rule = f"{table} score_tolerance"
+            limit = tolerances.scores
+            found.append(Failure("scores", figures["scores"], limit, rule, provider, prompt=prompt))
+    return found
+
+
+def largest_differences(differences: Figures) -> dict[str, float]:
+    """The largest of each kind: ``encoder``, ``masks`` and ``scores``."""
+    prompts = list(differences["prompts"].values())
+    kinds = {
+        "encoder": list(differences["features"].values()),
+        "masks": [each["masks"] for each in prompts],
+        "scores": [each["scores"] for each in prompts],
+    }
+    return {
+        kind: max((math.inf if value is None else value for value in values), default=0.0)
+        for kind, values in kinds.items()
+    }
+
+
+def fidelity_failures(
+    report: Figures, variant: Variant, check: FidelityCheck, provider: str | None = None
+) -> list[Failure]:
+    """Of the masks that a variant scores best against those that PyTorch scores best."""
+    mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
+    least = check.mask_iou[variant.precision]
+    found = []
+
+    def fail(kind: Any, value: float, limit: float, key: str) -> None:
+        rule = f"[fidelity] {key}"
+        found.append(Failure(kind, value, limit, rule, provider, reference=PYTORCH))
+
+    if not mean >= least:
+        fail("mean iou", mean, least, variant.precision)
+    if not worst >= mean - check.worst:
+        fail("worst iou", worst, mean - check.worst, "worst")
+    if not report["ranking_flips"] <= check.ranking_flips:
+        fail("ranking flips", report["ranking_flips"], check.ranking_flips, "ranking_flips")
+    return found
+
+
+def browser_rules(config: Configuration, variant: Variant) -> BrowserCheck:
+    """The rules for a variant in the browser.
+
+    Integer products round a little differently on each machine: of eight bits each mask must agree
+    as well as ``[fidelity]`` asks of the worst, and nothing more.
+    """
+    if variant.precision != "q8":
+        return config.browser
+    loose = Tolerances(encoder=math.inf, masks=math.inf, scores=math.inf)
+    least = config.fidelity.mask_iou["q8"] - config.fidelity.worst
+    return replace(config.browser, tolerances=loose, mask_iou=least)
+
+
+def browser_failures(report: Figures, check: BrowserCheck, least: float) -> list[Failure]:
+    """Of what each provider answered, against onnxruntime's answers; and what it refused.
+
+    A provider that cannot even start is none of the model's faults.
+
+    :param least: the least IoU of each mask with PyTorch's, where that was measured.
+    """
+    found = []
+    for provider, figures in report["providers"].items():
+        if "refused" in figures:
+            words, graph = figures["refused"]["words"], figures["refused"]["graph"]
+            found.append(Failure("refused", words, provider=provider, graph=graph))
+        if "differences" not in figures:
+            continue
+        found += exceeded(figures["differences"], check.tolerances, "[browser]", provider)
+        for prompt, iou in figures["ious"].items():
+            if not iou >= check.mask_iou:
+                rule = "[browser] mask_iou"
+                found.append(
+                    Failure(
+                        "mask iou",
+                        iou,
+                        check.mask_iou,
+                        rule,
+                        provider,
+                        prompt=prompt,
+                        reference=ONNXRUNTIME,
+                    )
+                )
+        for prompt, iou in figures.get("reference_ious", {}).items():
+            if not iou >= least:
+                found.append(
+                    Failure(
+                        "mask iou",
+                        iou,
+                        least,
+                        "[fidelity]",
+                        provider,
+                        prompt=prompt,
+                        reference=PYTORCH,
+                    )
+                )
+    return found
+
+
+def keeps_from_deployment(variant: Variant, failure: Failure) -> bool:
+    """Whether a failure in the browser withholds a variant.
+
+    Single precision must work wherever it is asked to. Of the others what WASM refuses is of no use
+    in a browser; what another provider refuses is noted.
+    """
+    return variant == FP32 or failure.provider in (None, "wasm")
+
+
+def products_on_cpu(placement: Mapping[str, Figures | None]) -> int | None:
+    """How many matrix products WebGPU leaves to the CPU; None where nothing is known.
+
+    :param placement: of each graph, as the browser's report has it.
+    """
+    left = 0
+    for placed in placement.values():
+        if placed is None:
+            return None
+        operators = placed["cpuOperators"]
+        if operators is None:  # the log names none where every node is on the CPU
+            left += placed["cpu"]
+        else:
+            left += sum(count for name, count in operators.items() if name in PRODUCTS)
+    return left if placement else None
+
+
+def rules_of(
+    config: Configuration, model: Model, variant: Variant, proof: str
+) -> dict[str, float | None]:
+    """The rules that `judge` goes by, as JSON has them; None where anything goes."""
+    check = config.fidelity
+    least = check.mask_iou[variant.precision]
+    if proof == "verify":
+        truth = {"truth_iou": model.truth_iou} if model.truth else {}
+        return {**asdict(config.tolerances), **truth}
+    if proof == "fidelity":
+        flips = check.ranking_flips
+        return {"mask_iou": least, "worst": check.worst, "ranking_flips": flips}
+    reference = {} if variant == FP32 else {"reference_iou": least - check.worst}
+    return {**_as_json(browser_rules(config, variant)), **reference}
+
+
+def _as_json(check: BrowserCheck) -> dict[str, float | None]:
+    tolerances = asdict(check.tolerances).items()
+    return {
+        "mask_iou": check.mask_iou,
+        **{key: None if math.isinf(value) else value for key, value in tolerances},
+    }

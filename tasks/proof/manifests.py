@@ -1,0 +1,260 @@
+"""The manifest beside deployed files: what each variant was judged to be, and what to load."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tasks.config.schema import Configuration, Model, Precision, Variant
+from tasks.engine.checkpoint_record import Record
+from tasks.engine.errors import StageError
+from tasks.inference.contract import description
+from tasks.inference.metrics import significant
+from tasks.proof.failures import Failure, sentences
+from tasks.proof.judgement import judge, keeps_from_deployment, products_on_cpu
+from tasks.proof.reports import Report
+
+SCHEMA_VERSION = 2
+
+# Which precision to load where, the first that is proven there. On WASM integer products are the
+# fastest; WebGPU has none, and weights in half precision are the smaller download of what is left
+# (docs/variants.md has the measurements).
+PREFERRED: Mapping[str, tuple[Precision, ...]] = {
+    "wasm": ("q8", "fp16", "q4f16", "fp32", "q4"),
+    "webgpu": ("fp16", "q4f16", "fp32", "q4", "q8"),
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A variant with the reports on just its files.
+
+    ``files`` have their SHA-256; ``failing`` is what the rules find wrong, by proof.
+    """
+
+    variant: Variant
+    asked: bool
+    files: Mapping[Path, str]
+    reports: Mapping[str, Report]
+    failing: Mapping[str, list[Failure]] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """What keeps it from being deployed; empty when nothing does."""
+        return sentences(
+            failure
+            for proof, found in self.failing.items()
+            for failure in found
+            if proof != "browser" or keeps_from_deployment(self.variant, failure)
+        )
+
+    @property
+    def deployed(self) -> bool:
+        """Whether its files are to be deployed."""
+        return self.asked and not self.reason
+
+    def failing_on(self, provider: str) -> list[Failure]:
+        """What a provider did wrong."""
+        return [each for each in self.failing.get("browser", []) if each.provider == provider]
+
+
+def judged(
+    config: Configuration,
+    model: Model,
+    variant: Variant,
+    files: Mapping[Path, str],
+    found: Mapping[str, Report],
+    in_browser: bool,
+) -> Judged:
+    """Judge a variant's reports by the rules that hold now.
+
+    :raises StageError: when a report has not the figures of its proof.
+    """
+    failing = {}
+    for proof, report in found.items():
+        try:
+            failures = judge(config, model, variant, proof, report)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StageError(
+                f"the {proof} report of {model.name}'s {variant.name} lacks figures "
+                f"({type(error).__name__}: {error}); `doit forget` its task and run it again"
+            ) from error
+        if failures:
+            failing[proof] = failures
+    return Judged(variant, variant in model.variants, files, found, failing)
+
+
+def configured(model: Model) -> dict[str, Any]:
+    """What the manifest says of the configuration."""
+    return {
+        "model": model.name,
+        "url": model.source.url,
+        "license": model.license,
+        "origin": model.origin,
+        **model.graph_options,
+    }
+
+
+def text(
+    model: Model,
+    known: Record,
+    files: Mapping[str, Mapping[str, Any]],
+    variants: Sequence[Judged],
+    packages: Mapping[str, str],
+) -> str:
+    """What a consumer needs to know of the deployed files, in JSON; pure.
+
+    :param files: size and sha256 of each deployed file.
+    :param variants: fp32, whether it is asked for or not, then the others.
+    """
+    asked = sorted((v for v in variants if v.asked), key=lambda v: model.variants.index(v.variant))
+    first = next(each for each in asked if each.deployed)
+    single = variants[0]
+    verified = single.reports["verify"]
+    names = {graph: first.variant.file_name(graph) for graph in model.graphs}
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "model": model.name,
+        "model_type": model.model_type,
+        "config": str(model.config) if model.config else None,
+        "checkpoint": {
+            "url": model.source.url,
+            "sha256": known.sha256,
+            "size": known.size,
+            "synthetic": known.synthetic,
+        },
+        "license": model.license,
+        "origin": "random numbers, not a trained model" if known.synthetic else model.origin,
+        **description(files, verified["tensors"], names),
+        "variants": [entry(model, each) for each in asked],
+        "prefer": preferred(asked),
+        "options": model.graph_options,
+        "packages": packages,
+        # Figures of single precision say nothing of other files.
+        "verification": verification(verified) if single.deployed else None,
+        "browser": proven(first) if "browser" in first.reports else None,
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def verification(report: Report) -> dict[str, Any]:
+    """What there is to say of single precision against PyTorch."""
+    found = report["differences"]
+    return {
+        "against": "SAM2ImagePredictor (PyTorch), onnxruntime on CPU",
+        "tolerances": {key: report["rules"][key] for key in ("encoder", "masks", "scores")},
+        "encoder": {name: significant(value) for name, value in found["features"].items()},
+        "prompts": _rounded(found["prompts"]),
+        **({"truth": report["truth"]} if report["truth"] else {}),
+    }
+
+
+def entry(model: Model, each: Judged) -> dict[str, Any]:
+    """What a manifest says of a variant, deployed or not."""
+    found: dict[str, Any] = {
+        "name": each.variant.name,
+        "precision": each.variant.precision,
+        "format": each.variant.format,
+        "files": {graph: each.variant.file_name(graph) for graph in model.graphs},
+        "deployed": each.deployed,
+    }
+    if not each.deployed:
+        found["reason"] = each.reason
+    if "fidelity" in each.reports:
+        report = each.reports["fidelity"]
+        found["fidelity"] = {
+            "images": report["images"],
+            "prompts": report["prompts"],
+            "mask_iou": {key: round(value, 6) for key, value in report["mask_iou"].items()},
+            "ranking_flips": round(report["ranking_flips"], 4),
+            "logit_error": significant(report["logit_error"], 3),
+            "score_error": significant(report["score_error"], 3),
+        }
+    if "browser" in each.reports:
+        found["browser"] = proven(each)
+    return found
+
+
+def proven(each: Judged) -> dict[str, Any]:
+    """What a manifest says of a browser's report: the agreement, but no time."""
+    report = each.reports["browser"]
+    return {
+        "browser": report["browser"],
+        "runtime": report["runtime"],
+        "rules": report["rules"],
+        "providers": {
+            provider: _agreement(each, provider, figures)
+            for provider, figures in report["providers"].items()
+        },
+    }
+
+
+def _agreement(each: Judged, provider: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of one provider."""
+    if "unavailable" in figures:
+        return {"proven": False, "reason": figures["unavailable"]}
+    failing = each.failing_on(provider)
+    placement = figures.get("placement", {})
+    nodes = {
+        graph: placed and {"webgpu": placed["webgpu"], "cpu": placed["cpu"]}
+        for graph, placed in placement.items()
+    }
+    reason = sentences(failing)
+    if not reason and provider == "webgpu":
+        reason = _not_on_webgpu(placement)
+    found: dict[str, Any] = {"proven": not reason}
+    if reason:
+        found["reason"] = reason
+    if "adapter" in figures:
+        found |= {"software": bool(figures["adapter"]["software"]), "nodes": nodes}
+    if "differences" in figures:
+        found |= {
+            "parts": [part for part in ("encoder", "decoder") if "run_ms" in figures.get(part, {})],
+            "mask_iou": round(figures["mask_iou"], 6),
+            "encoder": {
+                name: significant(value)
+                for name, value in figures["differences"]["features"].items()
+            },
+            "prompts": _rounded(figures["differences"]["prompts"]),
+        }
+    return found
+
+
+def _not_on_webgpu(placement: Mapping[str, Any]) -> str:
+    """Why a graph that WebGPU runs is not proven on it; empty when it is."""
+    left = products_on_cpu(placement)
+    if left is None:
+        return "where its nodes run is not known"
+    return f"{left} matrix products run on the CPU" if left else ""
+
+
+def _rounded(prompts: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+    return {
+        name: {kind: significant(value) for kind, value in figures.items()}
+        for name, figures in prompts.items()
+    }
+
+
+def preferred(variants: Sequence[Judged]) -> dict[str, str | None]:
+    """The variant to load on each provider; None where none is proven."""
+    found: dict[str, str | None] = {}
+    for provider, precisions in PREFERRED.items():
+        candidates = [
+            each
+            for precision in precisions
+            for each in variants
+            if each.variant.precision == precision and each.deployed and is_proven(each, provider)
+        ]
+        found[provider] = candidates[0].variant.name if candidates else None
+    return found
+
+
+def is_proven(each: Judged, provider: str) -> bool:
+    """Whether a browser has run a variant on a provider, as it should."""
+    if "browser" not in each.reports:
+        return False
+    figures = each.reports["browser"]["providers"].get(provider)
+    return figures is not None and bool(_agreement(each, provider, figures)["proven"])

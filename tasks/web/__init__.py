@@ -1,0 +1,1 @@
+"""A browser, the packages of npm, and the loopback server."""

@@ -1,0 +1,371 @@
+"""A Chromium that runs a model's graphs with onnxruntime-web, step by step, from a loopback page.
+
+The steps are those of ``web/page/check.js``. What a provider refuses is that provider's: what
+others answered before it stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.engine import child
+from tasks.engine.errors import StageError
+from tasks.engine.files import sha256_of
+from tasks.inference.contract import description
+from tasks.inference.sessions import Predictions, PromptedImage
+from tasks.web import packages
+from tasks.web.server import application, serving
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from playwright.sync_api import Browser as PlaywrightBrowser
+    from playwright.sync_api import Page
+
+    from tasks.config.schema import BrowserCheck
+    from tasks.inference.prompts import Prompt
+
+INSTALL_BROWSER = "uv run playwright install chromium"
+
+# Names on the search path, most of them of Linux; then where macOS has its applications.
+EXECUTABLES = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge"),
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+
+# On a software adapter the encoder is not run: a session tells where its nodes are. Beyond this
+# size (in bytes) the page's memory would be at risk.
+PLACED_ENCODER = 400 << 20
+
+
+@dataclass(frozen=True)
+class Browser:
+    """What graphs can be run in: a browser (``executable`` None is Playwright's own) and the
+    version of onnxruntime-web; or why there is none, and what to do."""
+
+    executable: str | None = None
+    runtime: str | None = None
+    missing: str | None = None
+
+
+def find(check: BrowserCheck) -> Browser:
+    """Look for a browser, and for the npm packages or the npm to install them; starts nothing."""
+    runtime = packages.runtime_version()
+    if not (packages.are_installed() or packages.npm()):
+        missing = "onnxruntime-web is not installed and there is no npm; install Node.js"
+        return Browser(missing=f"{missing} 20 or newer")
+    if runtime is None:
+        return Browser(missing=f"{packages.MANIFESTS[1]} does not name onnxruntime-web")
+    for name in (check.executable,) if check.executable else EXECUTABLES:
+        executable = shutil.which(name)
+        if executable:
+            return Browser(executable, runtime)
+    if check.executable:
+        missing = f"there is no program {check.executable} ([browser] executable)"
+        return Browser(runtime=runtime, missing=missing)
+    if any(_playwright_browsers().glob("chromium*-*")):
+        return Browser(None, runtime)
+    missing = f"no Chromium, Chrome or Edge is found; install one, or run `{INSTALL_BROWSER}`"
+    return Browser(runtime=runtime, missing=missing)
+
+
+def _playwright_browsers() -> Path:
+    """Where ``playwright install`` puts browsers."""
+    given = os.environ.get("PLAYWRIGHT_BROWSERS_PATH")
+    caches = {"darwin": "~/Library/Caches", "win32": "~/AppData/Local"}
+    cache = Path(caches.get(sys.platform, "~/.cache")).expanduser()
+    return Path(given) if given else cache / "ms-playwright"
+
+
+class Refused(Exception):
+    """What a step in the browser ended with, in the words of onnxruntime-web or the browser."""
+
+
+@contextmanager
+def served(
+    graphs: Mapping[str, str], tensors: Mapping[str, Any], image: NDArray[np.uint8], scratch: str
+) -> Iterator[str]:
+    """The address of a server that has a model's graphs, the page and an image.
+
+    :param graphs: the file of each graph, by its name; all in one folder.
+    :param tensors: inputs and outputs of each graph, as in ``verify``'s report.
+    :param scratch: an empty folder, for the image.
+    """
+    from PIL import Image
+
+    files = {
+        Path(path).name: {"size": os.path.getsize(path), "sha256": sha256_of(path)}
+        for path in graphs.values()
+    }
+    names = {graph: Path(path).name for graph, path in graphs.items()}
+    manifest = description(files, tensors, names)
+    Image.fromarray(image).save(Path(scratch) / "image.png")
+    (folder,) = {Path(path).parent for path in graphs.values()}
+    app = application(
+        {
+            "/onnxruntime-web": packages.RUNTIME / "dist",
+            "/model": folder,
+            "/image": Path(scratch),
+            "/": packages.PAGE,
+        },
+        {"/model/manifest.json": lambda: manifest},
+    )
+    with serving(app) as address:
+        yield address
+
+
+@contextmanager
+def launched(executable: str | None, webgpu: bool) -> Iterator[PlaywrightBrowser]:
+    """A headless browser, which ends with the context.
+
+    :raises StageError: when it does not start.
+    """
+    from playwright.sync_api import Error, sync_playwright
+
+    # Chromium gives WebGPU to headless pages of Linux only when asked; where there is no
+    # hardware, the adapter is SwiftShader.
+    flags = ["--enable-unsafe-webgpu"] if webgpu else []
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=executable, args=flags)
+        except Error as error:
+            reason = error.message.splitlines()[0]
+            raise StageError(
+                f"{executable or 'Playwright’s Chromium'} does not start: {reason}. "
+                "Name another with [browser] executable."
+            ) from error
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def blank_page(browser: PlaywrightBrowser) -> Iterator[Page]:
+    """A page whose messages are printed.
+
+    :raises Refused: when the browser ends it.
+    """
+    from playwright.sync_api import Error
+
+    try:
+        page = browser.new_page()
+        page.on("console", lambda message: print("console:", message.text))
+        page.on("pageerror", lambda error: print("page:", error))
+        yield page
+        page.close()
+    except Error as error:
+        raise Refused(f"the browser ended the page: {error.message}") from error
+
+
+def threads_here() -> int:
+    """As many threads of WASM as help: onnxruntime-web itself takes at most 4."""
+    return min(4, os.cpu_count() or 1)
+
+
+class Run:
+    """One run of a model's graphs in a page, its report growing step by step."""
+
+    def __init__(self, page: Page, address: str, asked: PromptedImage, threads: int) -> None:
+        """
+        :param address: of the server.
+        :param asked: the image that the server has, and what is asked about it.
+        """
+        self.page = page
+        self.address = address
+        self.asked = asked
+        self.size = asked.image.shape[0]
+        self.threads = threads
+        self.report: dict[str, Any] = {"threads": threads, "providers": {}, "memory": {}}
+        self.predictions: dict[str, Predictions] = {}
+        self.image: NDArray[np.float32] | None = None
+        self._provider = "wasm"  # without it there is nothing
+        self._graph: str | None = None
+
+    def open(self) -> None:
+        """Open the page and load both files.
+
+        :raises Refused: naming the file.
+        """
+        browser = self.page.context.browser
+        assert browser is not None
+        self.report["browser"] = f"Chromium {browser.version}"
+        self.page.goto(f"{self.address}/check.html")
+        found = self._step("open the page", "environment")
+        self.report["isolated"] = found["isolated"]
+        self.adapter = found["adapter"]
+        self.report["load_ms"] = {}
+        for part in ("encoder", "decoder"):
+            self._graph = part
+            found = self._step(f"{part}: load", "load", part=part)
+            self.report["load_ms"][part] = found["milliseconds"]
+
+    def wasm(self, encoder_runs: int, decoder_runs: int) -> None:
+        """Run everything on WASM.
+
+        :raises Refused: naming the part and the provider.
+        """
+        self._start("wasm")
+        self._create("decoder")
+        self._create("encoder")
+        self._encode(encoder_runs)
+        self._decode(self.asked.prompts, decoder_runs)
+
+    def webgpu(self, run_encoder: bool, encoder_size: int, runs: int = 1) -> None:
+        """Run the decoder on WebGPU, and the encoder too on hardware or when asked.
+
+        An adapter on which not even a graph that does nothing runs is none of the model's faults:
+        it is noted as unavailable.
+
+        :param encoder_size: of its file, in bytes.
+        :raises Refused: naming the part and the provider.
+        """
+        if self.adapter is None:
+            return
+        software = self.adapter["software"]
+        try:
+            self._start("webgpu")
+        except Refused as refusal:
+            self.predictions.pop("webgpu", None)
+            self.report["providers"]["webgpu"] = {
+                "adapter": self.adapter,
+                "unavailable": str(refusal),
+            }
+            return
+        self.report["providers"]["webgpu"] |= {"adapter": self.adapter, "placement": {}}
+        run_encoder = run_encoder or not software
+        if run_encoder:
+            self._create("encoder")
+            self._encode(runs)
+        if run_encoder or encoder_size <= PLACED_ENCODER:
+            self._place("encoder")
+        self._create("decoder")
+        # A software adapter takes 20 s for a run of the decoder.
+        self._decode(self.asked.prompts[: 1 if software else None], runs)
+        self._place("decoder")
+
+    def refuse(self, reason: str) -> None:
+        """Note that the provider at work refused something, and forget what it answered."""
+        figures = self.report["providers"].setdefault(self._provider, {})
+        figures["refused"] = {"words": reason, "graph": self._graph}
+        self.predictions.pop(self._provider, None)
+
+    def _step(self, what: str, step: str, **arguments: Any) -> Any:
+        print(what, flush=True)
+        job = {"step": step, **arguments}
+        result = self.page.evaluate("job => window.check(job)", job)
+        self._measure_memory()
+        if "error" in result:
+            raise Refused(f"{what}: {result['error']}")
+        return result
+
+    def _start(self, provider: str) -> None:
+        self._provider, self._graph = provider, None
+        found = self._step(
+            f"start onnxruntime-web on {provider}",
+            "start",
+            provider=provider,
+            threads=self.threads,
+            nothing=list(_nothing()),
+        )
+        self.report["runtime"] = f"onnxruntime-web {found['version']}"
+        self.predictions[provider] = Predictions()
+        self.report["providers"][provider] = {"start_ms": found["milliseconds"]}
+
+    def _create(self, part: str) -> None:
+        provider, self._graph = self._provider, part
+        what = f"{part} on {provider}: create its session"
+        found = self._step(what, "create", part=part, provider=provider)
+        self.report["providers"][provider][part] = {"create_ms": found["milliseconds"]}
+
+    def _place(self, part: str) -> None:
+        """Note where the nodes of a graph are: see ``web/page/placement.js``."""
+        provider, self._graph = self._provider, part
+        what = f"{part} on {provider}: find its nodes"
+        found = self._step(what, "nodes", part=part, provider=provider)
+        self.report["providers"][provider]["placement"][part] = found["placement"]
+
+    def _encode(self, runs: int) -> None:
+        provider, self._graph = self._provider, "encoder"
+        what = f"encoder on {provider}: run"
+        times = []
+        for _ in range(runs):
+            found = self._step(what, "encode", provider=provider, image="/image/image.png")
+            times.append(found["milliseconds"])
+        features = {name: _array(packed) for name, packed in found["values"].items()}
+        self.image = features.pop("image")
+        self.predictions[provider].features.update(features)
+        self.report["providers"][provider]["encoder"]["run_ms"] = times
+
+    def _decode(self, prompts: Sequence[Prompt], runs: int) -> None:
+        provider, self._graph = self._provider, "decoder"
+        predictions = self.predictions[provider]
+        times = []
+        for prompt in prompts:
+            found = self._step(
+                f"decoder on {provider}: run prompt '{prompt.name}'",
+                "decode",
+                provider=provider,
+                name=prompt.name,
+                prompt=self._in_pixels(prompt),
+                previous=prompts[0].name if prompt.refines_mask else None,
+                runs=runs,
+            )
+            predictions.masks[prompt.name] = _array(found["values"]["masks"])[0]
+            predictions.scores[prompt.name] = _array(found["values"]["iou_predictions"])[0]
+            if found["mask_input"]:
+                predictions.mask_inputs[prompt.name] = _array(found["mask_input"])[0]
+            times += found["times"]
+        self.report["providers"][provider]["decoder"]["run_ms"] = times
+
+    def _in_pixels(self, prompt: Prompt) -> dict[str, Any]:
+        """A prompt as preprocessing.js takes it."""
+        return {
+            "points": [
+                {"x": x * self.size, "y": y * self.size, "foreground": label == 1}
+                for (x, y), label in zip(prompt.points, prompt.labels, strict=True)
+            ],
+            "box": [each * self.size for each in prompt.box] if prompt.box else None,
+        }
+
+    def _measure_memory(self) -> None:
+        """Note the largest memory so far of the page's process, and of that of the GPU."""
+        browser = self.page.context.browser
+        assert browser is not None
+        session = browser.new_browser_cdp_session()
+        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        session.detach()
+        for process in processes:
+            peak = child.peak_memory_of(process["id"])
+            kind = process["type"].lower()
+            if peak and kind in ("renderer", "gpu"):
+                memory = self.report["memory"]
+                memory[kind] = max(memory.get(kind, 0), peak)
+
+
+def _nothing() -> bytes:
+    """The smallest model: what goes in comes out."""
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    node = helper.make_node("Identity", ["x"], ["y"])
+    graph = helper.make_graph([node], "nothing", values[:1], values[1:])
+    opset = helper.make_opsetid("", 17)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    return model.SerializeToString()  # type: ignore[no-any-return]
+
+
+def _array(packed: Mapping[str, Any]) -> NDArray[np.float32]:
+    import numpy as np
+
+    values = np.frombuffer(base64.b64decode(packed["base64"]), np.float32)
+    return values.reshape(packed["dims"])

@@ -1,0 +1,279 @@
+"""A stage's own sources are found in the code, and a change of one reruns what it can reach."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project import ROOT, Project, install_packages
+
+from tasks.engine import sources
+
+STAGES = {
+    "export": "tasks.export:export",
+    "simplify": "tasks.simplify:simplify",
+    "verify": "tasks.verify:verify",
+    "variant": "tasks.variant:make_variant",
+    "reference": "tasks.fidelity:compute_reference",
+    "fidelity": "tasks.fidelity:measure_fidelity",
+    "browser": "tasks.browser:prove_in_browser",
+    "deploy": "tasks.deploy:deploy",
+}
+
+
+@pytest.fixture(autouse=True)
+def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def reached(stage: str) -> set[str]:
+    return set(sources.reached([STAGES[stage]]))
+
+
+# --- what a text mentions ----------------------------------------------------------------------
+
+
+def mentioned(text: str, definition: str = "f") -> list[str]:
+    return sources.summary(text)[definition]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("from a.b import c\ndef f(): c.d()", ["a.b:c.d"]),
+        ("from a.b import c as e\ndef f(): return e", ["a.b:c"]),
+        ("import a.b\ndef f(): a.b.c()", ["a:b.c"]),
+        ("import a.b as e\ndef f(): e.c()", ["a.b:c"]),
+        ("def f():\n    from a import b\n    b()", ["a:b"]),
+        ("def g(): pass\ndef f(): g()", [":g"]),
+        ("X = 1\ndef f(): return X", [":X"]),
+        ("from a import g\n@g\ndef f(): pass", ["a:g"]),
+        ("from a import b\ndef f():\n    def g(b): pass\n    return b", ["a:b"]),
+        ("def f(): run('tasks.export:write_graphs')", ["tasks.export:write_graphs"]),
+        ("try:\n    from a import b\nexcept ImportError:\n    b = None\ndef f(): b()", ["a:b"]),
+    ],
+)
+def test_names_lead_to_imports_and_definitions(text: str, names: list[str]) -> None:
+    assert mentioned(text) == names
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from a import b\ndef f(x: b) -> b: pass",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import b\ndef f(): b",
+        "def f(): print('not a function: of course')",
+        "from a import b\ndef f(b): return b",
+        "from a import b\ndef f():\n    b = 1\n    return b",
+    ],
+)
+def test_annotations_imports_for_type_checkers_and_own_names_lead_nowhere(text: str) -> None:
+    assert mentioned(text) == []
+
+
+# --- what stages reach -------------------------------------------------------------------------
+
+
+def test_an_export_reaches_the_model_and_the_contract_but_no_proof() -> None:
+    assert {
+        "tasks/export.py",
+        "tasks/model/load.py",
+        "tasks/model/architecture.py",
+        "tasks/model/encoder_patches.py",
+        "tasks/model/decoder_patches.py",
+        "tasks/model/patching.py",
+        "tasks/config/published.py",
+        "tasks/inference/contract.py",
+    } <= reached("export")
+    assert not {"tasks/verify.py", "tasks/inference/truth.py", "tasks/web/chromium.py"} & reached(
+        "export"
+    )
+
+
+def test_what_the_manifest_and_the_page_say_of_an_image_is_reached_by_whoever_proves_or_tells() -> (
+    None
+):
+    for stage in ("export", "verify", "fidelity", "browser", "deploy"):
+        assert "tasks/inference/contract.py" in reached(stage), stage
+    assert "tasks/inference/contract.py" not in reached("simplify") | reached("variant")
+
+
+def test_what_pytorch_answers_reaches_no_judgement() -> None:
+    assert "tasks/proof/judgement.py" not in reached("reference")
+    assert "tasks/inference/reference.py" in reached("reference")
+
+
+def test_simplify_reaches_itself_alone() -> None:
+    assert reached("simplify") == {"tasks/simplify.py"}
+
+
+def test_no_stage_reaches_how_the_build_runs() -> None:
+    for stage in STAGES:
+        assert not [path for path in reached(stage) if path.startswith("tasks/engine/")]
+
+
+def test_a_page_reaches_the_scripts_that_it_imports() -> None:
+    found = sources.javascript("web/page/check.html")
+    assert {"web/page/check.html", "web/page/check.js", "web/page/placement.js"} <= set(found)
+    assert {"web/page/model.js", "web/page/preprocessing.js", "web/page/image.js"} <= set(found)
+    assert "web/page/page.js" not in found
+
+
+TRACER = """
+import json, runpy, sys
+called = set()
+def note(frame, event, argument):
+    if event == "call" and frame.f_code.co_name != "<module>":
+        called.add(frame.f_code.co_filename)
+from tasks import export, fidelity, simplify, verify
+from tasks.model import load
+work, yaml = sys.argv[1:]
+load.make_synthetic(yaml, 1, f"{work}/w.pt")
+raw = {name: f"{work}/raw.{name}.onnx" for name in ("encoder", "decoder")}
+made = {name: f"{work}/{name}.onnx" for name in raw}
+options = {"architecture": yaml, "masks": "multi"}
+graph = {**options, "opset": 20, "attention": "plain", "checkpoint": f"{work}/w.pt"}
+asked = {"draw": "demo.scenes:scene"}
+reference = {**options, "architecture_files": [yaml], "checkpoint": f"{work}/w.pt", "count": 1}
+steps = {
+    "export": lambda: export.write_graphs(**graph, graphs=raw),
+    "simplify": lambda: simplify.simplify_graphs([[raw[name], made[name]] for name in raw]),
+    "verify": lambda: verify.measure(
+        **graph, truth="demo.scenes:scene", architecture_files=[yaml], graphs=made),
+    "reference": lambda: fidelity.write_reference(
+        **reference, **asked, destination=f"{work}/r.npz"),
+    "fidelity": lambda: fidelity.compare(made, f"{work}/r.npz", **asked, picture=f"{work}/p.png"),
+}
+found = {}
+for name, step in steps.items():
+    torch = sys.modules.pop("torch") if name == "simplify" else None
+    called.clear()
+    sys.setprofile(note)
+    step()
+    sys.setprofile(None)
+    if torch:
+        sys.modules["torch"] = torch
+    found[name] = sorted(called)
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_child_really_calls_was_reached_without_running_it(tmp_path: Path) -> None:
+    """The functions that run are noted by a profiler, which knows nothing of imports."""
+    import json
+
+    yaml = tmp_path / "small.yaml"
+    yaml.write_text((ROOT / "tests/narrow.yaml").read_text().replace("512", "256"))
+    done = subprocess.run(
+        [sys.executable, "-c", TRACER, str(tmp_path), str(yaml)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    called = json.loads(done.stdout.splitlines()[-1])
+    for stage, files in called.items():
+        own = {
+            Path(file).relative_to(ROOT).as_posix()
+            for file in files
+            if Path(file).is_relative_to(ROOT) and ".venv" not in file
+        }
+        run = {file for file in own if not file.startswith("tasks/engine/")}
+        found = set(sources.reached([STAGES[stage], "demo.scenes:scene"]))
+        assert run, stage
+        assert run <= found, stage
+
+
+# --- what reruns -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Every stage built once: a variant, a truth, what passes for a browser."""
+    project = Project(tmp_path_factory.mktemp("sources") / "project", cheap=True)
+    install_packages(project.root)
+    (project.root / "web/page").symlink_to(ROOT / "web/page")
+    project.configure(
+        f'[browser]\nexecutable = "{sys.executable}"\n'
+        '[models.m]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
+        'variants = ["fp32", "q8"]\ntruth = "demo.scenes:scene"\n'
+    )
+    outcome = project.build()
+    assert outcome.status == 0, outcome.output
+    assert {name.split(":")[0] for name in outcome.ran} == {"checkpoint", *STAGES}
+    return project
+
+
+def modules() -> list[str]:
+    found = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tasks").rglob("*.py"))
+    return [*found, "demo/scenes.py"]
+
+
+def rerun_after_an_edit(built: Project, module: str) -> set[str]:
+    source = built.root / module
+    source.write_text(source.read_text() + "\n# another line\n")
+    outcome = built.build()
+    assert outcome.status == 0, outcome.output
+    return {name.split(":")[0] for name in outcome.ran} - {"checkpoint"}
+
+
+def expected_after_an_edit(module: str) -> set[str]:
+    """The stages whose closure has a module; nothing behind them changes by a comment."""
+    truth = {"verify", "reference", "fidelity", "browser"}
+    return {
+        stage
+        for stage, root in STAGES.items()
+        if module in sources.reached([root, *(["demo.scenes:scene"] if stage in truth else [])])
+    }
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["tasks/inference/contract.py", "tasks/simplify.py", "tasks/engine/child.py", "demo/scenes.py"],
+)
+def test_an_edit_reruns_the_stages_that_reach_it(built: Project, module: str) -> None:
+    assert rerun_after_an_edit(built, module) == expected_after_an_edit(module)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", modules())
+def test_an_edit_of_any_module_reruns_the_stages_that_reach_it(built: Project, module: str) -> None:
+    assert rerun_after_an_edit(built, module) == expected_after_an_edit(module)
+
+
+def test_data_that_a_truth_reads_is_tracked(built: Project) -> None:
+    text = (built.root / "config/models.toml").read_text()
+    (built.root / "masks").mkdir()
+    (built.root / "masks/1.tif").write_bytes(b"one")
+    built.configure(f'{text}truth_data = ["masks/*.tif"]\n')
+    proofs = {"verify:m", "reference:m", "fidelity:m:fp32", "fidelity:m:q8", "browser:m:q8"}
+    assert proofs <= built.build().ran
+    assert built.build().ran == set()
+    (built.root / "masks/1.tif").write_bytes(b"another")
+    assert proofs <= built.build().ran
+    (built.root / "masks/2.tif").write_bytes(b"two")
+    assert proofs <= built.build().ran
+    built.configure(text)
+    assert built.build().status == 0
+
+
+def test_patterns_that_no_file_matches_are_refused(built: Project) -> None:
+    text = (built.root / "config/models.toml").read_text()
+    built.configure(f'{text}truth_data = ["nothing/*.tif"]\n')
+    outcome = built.doit("run")
+    built.configure(text)
+    assert outcome.status == 3
+    assert "truth_data: found 'nothing/*.tif', which no file matches" in outcome.output
+
+
+def test_what_the_contract_says_of_an_image_reaches_the_deployed_manifest(built: Project) -> None:
+    source = built.root / "tasks/inference/contract.py"
+    source.write_text(source.read_text().replace('"zero, after normalization"', '"grey"'))
+    assert built.build().status == 0
+    manifest = built.root / "public/onnx-models/sam/sam2_hiera_tiny/manifest.json"
+    assert '"padding": "grey"' in manifest.read_text()
