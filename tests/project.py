@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import compileall
 import copy
 import json
 import os
@@ -9,9 +11,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -61,22 +65,28 @@ def install_packages(root: Path, version: str = "1.27.0") -> None:
     (root / "web/node_modules/.package-lock.json").write_text(text)
 
 
+@cache
+def template(cheap: bool) -> Path:
+    """The project's files with their compiled modules, which hold for copies that keep times."""
+    folder = Path(tempfile.mkdtemp(prefix="sam2-onnx-build-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.copy2(ROOT / "dodo.py", folder)
+    for name in ("tasks", "demo"):
+        ignored = shutil.ignore_patterns("__pyc*", *(["*.pt"] if cheap else []))
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    if cheap:
+        shutil.copy2(ROOT / "tests/fakes/cheap_dodo.py", folder)
+    compileall.compile_dir(folder, quiet=1)
+    return folder
+
+
 class Project:
     def __init__(self, root: Path, cheap: bool) -> None:
         self.root = root
-        root.mkdir(parents=True)
-        shutil.copy(ROOT / "dodo.py", root)
-        for folder in ("tasks", "demo"):
-            # Compiled modules come along: times are kept, so they hold for the copies.
-            ignored = shutil.ignore_patterns(*(["*.pt"] if cheap else []))
-            shutil.copytree(ROOT / folder, root / folder, ignore=ignored)
-        if cheap:
-            shutil.copy(ROOT / "tests/fakes/cheap_dodo.py", root)
+        shutil.copytree(template(cheap), root)
         self.dodo = "cheap_dodo.py" if cheap else "dodo.py"
-        self.environment = {
-            **os.environ,
-            "PYTHONPATH": str(root),
-        }
+        self.environment = {**os.environ, "PYTHONPATH": str(root)}
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.results_file = root.parent / "results.json"
 
     def copy_to(self, root: Path) -> Self:

@@ -22,6 +22,7 @@ class Fault:
     body: bytes | None = None
     drop_after: int | None = None
     ignore_range: bool = False
+    ignore_if_range: bool = False
     claimed_length: int | None = None
 
 
@@ -84,7 +85,7 @@ class FileServer:
         etag = self.etags.get(handler.path, f'"{hash(content)}"')
         headers = {**({"ETag": etag} if etag else {}), "Content-Type": "application/octet-stream"}
         wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
-        same_version = handler.headers.get("If-Range", etag) == etag
+        same_version = handler.headers.get("If-Range", etag) == etag or fault.ignore_if_range
         if wanted and same_version and not fault.ignore_range:
             start = int(wanted[1])
             if start >= len(content):

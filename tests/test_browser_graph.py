@@ -277,3 +277,67 @@ def test_a_variant_whose_masks_in_the_browser_are_not_pytorchs_is_left_out(build
     fp16 = variants(build)["fp16"]
     assert not fp16["deployed"]
     assert "on WASM, masks of prompt 'click': IoU with PyTorch's is 0.5" in fp16["reason"]
+
+
+class Npm:
+    """A program of that name in front of the search path, beside a lock file of another version."""
+
+    def __init__(self, build: Build, script: str) -> None:
+        build.install()
+        lock = build.root / "web/package-lock.json"
+        lock.write_text(lock.read_text().replace("1.27.0", "1.28.0"))
+        folder = build.root / "bin"
+        folder.mkdir()
+        (folder / "npm").write_text(f"#!/bin/sh\n{script}\n")
+        (folder / "npm").chmod(0o755)
+        build.environment["PATH"] = f"{folder}:{build.environment['PATH']}"
+
+
+INSTALLS = (
+    "cp package-lock.json node_modules/.package-lock.json && "
+    'echo \'{"version": "1.28.0"}\' > node_modules/onnxruntime-web/package.json'
+)
+
+
+def test_another_lock_file_has_the_packages_installed_once(build: Build) -> None:
+    Npm(build, f'echo "$@" >> ../called; {INSTALLS}')
+    assert succeeded(build.build()) == stages(*BEFORE, "browser", "deploy")
+    assert build.manifest["browser"]["runtime"] == "onnxruntime-web 1.28.0"  # type: ignore[index]
+    assert succeeded(build.build("-a", "browser:tiny")) >= stages("browser")
+    (call,) = (build.root / "called").read_text().splitlines()
+    assert call.startswith("ci --ignore-scripts")
+
+
+def test_where_npm_fails_the_build_goes_on_and_says_so(build: Build) -> None:
+    Npm(build, 'echo "npm error network" >&2; exit 1')
+    outcome = build.doit("run")
+    assert outcome.status == 0, outcome.output
+    assert "NOT INSTALLED: `npm ci" in outcome.output
+    assert "npm error network" in outcome.output
+    assert "No browser has proven what was deployed" in outcome.output
+    assert build.manifest["browser"] is None
+    # As soon as it is installed the proof is made.
+    (build.root / "bin/npm").write_text(f"#!/bin/sh\n{INSTALLS}\n")
+    assert succeeded(build.build()) == stages("browser", "deploy")
+    assert build.manifest["browser"]["runtime"] == "onnxruntime-web 1.28.0"  # type: ignore[index]
+
+
+def test_where_npm_fails_a_browser_that_is_asked_for_is_an_error(build: Build) -> None:
+    Npm(build, 'echo "npm error network" >&2; exit 1')
+    build.write("enabled = true")
+    outcome = build.doit("run")
+    assert outcome.status != 0
+    assert "onnxruntime-web could not be installed" in outcome.output
+    assert not (build.root / "public").exists()
+
+
+def test_a_deploy_alone_without_a_browsers_report_is_refused_where_one_is_asked_for(
+    build: Build,
+) -> None:
+    build.install()
+    succeeded(build.build("verify:tiny"))
+    outcome = build.doit("run", "-s", "deploy:tiny")
+    assert outcome.status != 0
+    assert "browser.json is not there" in outcome.output
+    assert "`doit browser:tiny` makes it" in outcome.output
+    assert not (build.root / "public").exists()

@@ -166,6 +166,27 @@ def test_samexporters_own_client_gives_it_too(
 
 
 @pytest.mark.parametrize(
+    ("name", "keys", "file"),
+    [
+        ("q8", 'variants = ["q8"]\nformats = ["ort"]', "encoder_quantized.ort"),
+        ("best", 'masks = "best"', "encoder.onnx"),
+        ("single", 'masks = "single"\nattention = "fused"', "encoder.onnx"),
+    ],
+)
+def test_its_picture_is_drawn_with_any_option(
+    varied: Project, tmp_path: Path, name: str, keys: str, file: str
+) -> None:
+    configured = (varied.root / "config/models.toml").read_text()
+    text = configured.replace("[models.demo]\n", f"[models.demo]\n{keys}\nbrowser = false\n")
+    text = text.replace('deploy = "build/demo"', f'deploy = "{tmp_path}"')
+    (varied.root / f"config/{name}.toml").write_text(text)
+    outcome = varied.build(f"config=config/{name}.toml", "demo")
+    assert outcome.status == 0, outcome.output
+    assert np.array(Image.open(tmp_path / "demo.png")).shape == (640, 1920, 3)
+    assert (tmp_path / "sam2_demo" / file).is_file()
+
+
+@pytest.mark.parametrize(
     ("name", "mean", "share"),
     [("fp16", 0.995, 0.51), ("q8", 0.97, 0.32), ("q4", 0.93, 0.5), ("q4f16", 0.93, 0.32)],
 )

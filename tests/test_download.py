@@ -88,6 +88,18 @@ def test_a_part_of_a_file_that_changed_there_is_started_afresh(download: Downloa
     assert download.server.requests[-1][1]["If-Range"]
 
 
+def test_a_rest_of_another_version_is_never_joined_to_the_part(download: Download) -> None:
+    """Some servers send the rest whatever If-Range says; without a hash nothing else would tell."""
+    download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
+    download.refused(sha256=None, size=None)
+    changed = CONTENT[::-1]
+    download.server.files["/model.pt"] = changed
+    download.server.faults.append(Fault(ignore_if_range=True))
+    fetched = download.fetch(sha256=None, size=None)
+    assert download.target.read_bytes() == changed
+    assert fetched.sha256 == hashlib.sha256(changed).hexdigest()
+
+
 def test_a_part_is_resumed_from_a_mirror_of_the_same_hash(download: Download) -> None:
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     download.refused()

@@ -519,7 +519,8 @@ def test_a_moved_checkout_rebuilds_nothing(built: Build) -> None:
     assert succeeded(built.build()) == set()
 
 
-SHAPES = ("[]", "3", "null", '{"files": []}', '{"files": {"encoder.onnx": 1}}', '{"models": 3}')
+OTHERS = ("3", "null", '{"files": []}', '{"files": {"encoder.onnx": 1}}', '{"models": 3}')
+SHAPES = ["[]", *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)]
 
 
 @pytest.mark.parametrize("text", SHAPES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,12 @@ Proof = Literal["verify", "fidelity", "browser"]
 
 def folder(config: Configuration, model: Model) -> Path:
     """What is built of a model."""
-    return config.build / "models" / model.name
+    return _folder(config.build, model.name)
+
+
+@cache
+def _folder(build: Path, name: str) -> Path:
+    return build / "models" / name
 
 
 def checkpoint(config: Configuration, model: Model) -> Path:
@@ -45,7 +51,12 @@ def deployed_graphs(model: Model, variant: Variant = FP32) -> Graphs:
 
 
 def _graphs(place: Path, model: Model, variant: Variant) -> Graphs:
-    return {name: place / variant.file_name(name) for name in model.graphs}
+    return dict(_named(place, model.graphs, variant))
+
+
+@cache  # three hundred tasks ask for the same few dozen paths
+def _named(place: Path, graphs: tuple[str, ...], variant: Variant) -> tuple[tuple[str, Path], ...]:
+    return tuple((name, place / variant.file_name(name)) for name in graphs)
 
 
 def reference(config: Configuration, model: Model) -> Path:

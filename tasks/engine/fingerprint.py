@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tasks.engine.files import sha256_of, write_atomically
+
+RECENT = 0.05  # seconds
 
 
 class Fingerprints:
@@ -25,6 +28,7 @@ class Fingerprints:
         self._lock = threading.RLock()
         self._cache: Path | None = None
         self._known: dict[str, list[int | str]] = {}
+        self._seen: dict[str, tuple[float, str]] = {}
 
     def remember_in(self, cache: Path) -> None:
         """Keep what is known in ``cache`` (JSON) as well, and take up what it holds."""
@@ -48,6 +52,20 @@ class Fingerprints:
             self._remember(key, before, digest)
         return digest
 
+    def recent_sha256(self, path: str) -> str:
+        """The SHA-256 that a file had a moment ago, without looking again and again.
+
+        For dependencies before a run: three hundred stages share a few dozen sources. A change of
+        that moment is seen by the next build, for the earlier hash is what is recorded.
+        """
+        now = time.monotonic()
+        seen = self._seen.get(path)
+        if seen is not None and now - seen[0] < RECENT:
+            return seen[1]
+        digest = self.sha256(path)
+        self._seen[path] = now, digest
+        return digest
+
     def remember(self, path: str | os.PathLike[str], sha256: str) -> None:
         """Note the hash of a file that was computed while it was written."""
         self._remember(os.fspath(path), stat_signature(path), sha256)
@@ -55,6 +73,7 @@ class Fingerprints:
     def _remember(self, key: str, stat: list[int], sha256: str) -> None:
         with self._lock:
             self._known[key] = [*stat, sha256]
+            self._seen.pop(key, None)
             if self._cache is not None:
                 with suppress(OSError):  # a full disk is reported by whoever must write
                     write_atomically(self._cache, json.dumps(self._known))
@@ -79,10 +98,14 @@ def stat_signature(path: str | os.PathLike[str]) -> list[int]:
 FINGERPRINTS = Fingerprints()
 
 
-def hashes_of(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """The SHA-256 of each file that exists, by its path as given."""
+def hashes_of(paths: Iterable[str | os.PathLike[str]], recent: bool = False) -> dict[str, str]:
+    """The SHA-256 of each file that exists, by its path as given.
+
+    :param recent: as it was a moment ago; see `Fingerprints.recent_sha256`.
+    """
+    look = FINGERPRINTS.recent_sha256 if recent else FINGERPRINTS.sha256
     found = {}
     for path in sorted(os.fspath(each) for each in paths):
         with suppress(FileNotFoundError, IsADirectoryError):
-            found[path] = FINGERPRINTS.sha256(path)
+            found[path] = look(path)
     return found

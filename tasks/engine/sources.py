@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.engine.files import write_atomically
-from tasks.engine.fingerprint import FINGERPRINTS, read_cache
+from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
 
 ROOMS = ("tasks", "demo")  # packages of the project; `truth` may add modules beside them
 LEFT_OUT = ("tasks.engine", "tasks.config.schema", "tasks.config.parse")
@@ -36,7 +36,7 @@ Summary = dict[str, list[str]]
 
 
 class _Summaries:
-    """What each module's definitions mention, remembered under the hash of its text."""
+    """What modules' definitions mention and roots reach, remembered under hashes of the texts."""
 
     def __init__(self) -> None:
         self._cache: Path | None = None
@@ -54,11 +54,25 @@ class _Summaries:
         if isinstance(entry, dict) and entry.get("sha256") == digest:
             return entry["names"]  # type: ignore[no-any-return]
         names = summary(Path(path).read_text(encoding="utf-8"))
-        self._known[path] = {"sha256": digest, "names": names}
+        self._keep(path, {"sha256": digest, "names": names})
+        return names
+
+    def reached_before(self, root: str) -> frozenset[str] | None:
+        """The files that a root reached, while they are what they were."""
+        entry = self._known.get(f"from {root}")
+        if isinstance(entry, dict) and entry == hashes_of(entry, recent=True):
+            return frozenset(entry)
+        return None
+
+    def keep_reached(self, root: str, files: Iterable[str]) -> None:
+        """Note the files that a root reached, with their hashes."""
+        self._keep(f"from {root}", hashes_of(files, recent=True))
+
+    def _keep(self, key: str, entry: dict[str, Any]) -> None:
+        self._known[key] = entry
         if self._cache is not None:
             with suppress(OSError):
                 write_atomically(self._cache, json.dumps(self._known))
-        return names
 
 
 SUMMARIES = _Summaries()
@@ -74,6 +88,14 @@ def reached(roots: Iterable[str]) -> list[str]:
 
 @cache
 def _reached_from(root: str) -> frozenset[str]:
+    files = SUMMARIES.reached_before(root)
+    if files is None:
+        files = _walk(root)
+        SUMMARIES.keep_reached(root, files)
+    return files
+
+
+def _walk(root: str) -> frozenset[str]:
     waiting, seen = [root], set[str]()
     files = set[str]()
     while waiting:
@@ -185,7 +207,8 @@ def _mentions(
             visit(node.value, known, f"{node.attr}.{path}" if path else node.attr)
             return
         if isinstance(node, _SCOPES):
-            known = {name: at for name, at in known.items() if name not in _own_names(node)}
+            own = _own_names(node)
+            known = {name: at for name, at in known.items() if name not in own}
             for each in ast.walk(node):
                 if isinstance(each, ast.Import | ast.ImportFrom):
                     known |= _imported(each)

@@ -8,8 +8,8 @@ would be taken for what the run had read. So doit orders the stages, and traces 
 
 from __future__ import annotations
 
+import inspect
 import json
-import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
@@ -33,6 +33,11 @@ class Trace:
         known only when the stages before have run.
     """
 
+    # doit asks each trace for it, which takes longer than the trace itself.
+    __signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("task", "values")]
+    )
+
     def __init__(self, inputs: Inputs | Callable[[], Inputs]) -> None:
         self._inputs = inputs
         self._changes: list[str] = []
@@ -40,16 +45,18 @@ class Trace:
     def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:
         """Compare with the recorded trace, and have a successful run record a new one."""
         inputs = self._inputs() if callable(self._inputs) else self._inputs
+        if inputs != values.get("inputs"):  # perhaps a tuple, which JSON has as a list
+            inputs = json.loads(json.dumps(inputs))
         judged = {
-            "inputs": json.loads(json.dumps(inputs)),
-            "dependencies": hashes_of(task.file_dep),
+            "inputs": inputs,
+            "dependencies": hashes_of(task.file_dep, recent=True),
         }
         task.value_savers.append(lambda: self._recorded(task, judged))
         self._changes = changes(values, {**judged, "outputs": hashes_of(task.targets)})
         return not self._changes
 
     @staticmethod
-    def _recorded(task: Task, judged: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    def _recorded(task: Task, judged: dict[str, Any]) -> dict[str, Any]:
         """The trace of a run that has ended; what changed under it will not match again."""
         now = hashes_of(task.file_dep)
         dependencies = {
@@ -89,7 +96,11 @@ def _differences(before: Inputs, now: Inputs) -> list[tuple[str, Any, Any]]:
 class Untracked(FileChangedChecker):  # type: ignore[misc]
     """doit's checker of file dependencies: it leaves the decision to the trace."""
 
-    def check_modified(self, file_path: str, file_stat: os.stat_result, state: str) -> bool:
+    @staticmethod
+    def info(file_path: str) -> None:
+        """Nothing: that a file is missing is in the trace, and told by the stage."""
+
+    def check_modified(self, file_path: str, file_stat: None, state: str) -> bool:
         """Never: a changed file is in the trace."""
         return False
 

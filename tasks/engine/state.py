@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -93,14 +94,12 @@ def _lock(folder: Path, stack: ExitStack) -> None:
 
     :raises InvalidDodoFile: when another process holds it, naming that process.
     """
-    from filelock import FileLock, Timeout
-
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "lock", blocking=False)
+    lock = stack.enter_context((folder / "lock").open("w"))
     holder = folder / "lock-holder.json"
     try:
-        stack.enter_context(lock)
-    except Timeout:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         raise InvalidDodoFile(
             f"another build is at work in {folder.parent}: {_describe(holder)}.\n"
             "Wait until it ends, or stop it; then run this again."
