@@ -37,7 +37,7 @@ from tasks.config import parse  # noqa: E402
 from tasks.engine import artifacts  # noqa: E402
 from tasks.inference import truth  # noqa: E402
 from tasks.inference.preprocessing import preprocess  # noqa: E402
-from tasks.inference.stored import read_reference  # noqa: E402
+from tasks.inference.reference_file import read_reference  # noqa: E402
 
 Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

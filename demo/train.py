@@ -143,7 +143,7 @@ class Training:
     def __init__(self, process: int) -> None:
         torch.manual_seed(SEED)
         self.process = process
-        self.model = load.build(str(HERE / "sam2_demo.yaml")).train()
+        self.model = load.build_model(str(HERE / "sam2_demo.yaml")).train()
         initialize(self.model)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.scenes: dict[int, Scene] = {}

@@ -225,14 +225,14 @@ def prove(
     """
     from tasks.inference import images, truth
     from tasks.inference.prompts import PROMPTS
+    from tasks.inference.reference_file import read_reference
     from tasks.inference.sessions import PromptedImage, tensors_of
-    from tasks.inference.stored import read_reference
-    from tasks.proof.binding import measured
+    from tasks.proof.binding import unchanged
     from tasks.web import chromium
 
     subject = {} if reference is None else {"reference": reference}
     judged = {Path(path).name: path for path in graphs.values()}
-    with measured(judged) as files, measured(subject) as against:
+    with unchanged(judged) as files, unchanged(subject) as against:
         tensors = tensors or {name: tensors_of(path) for name, path in graphs.items()}
         size = tensors["encoder"]["inputs"][0]["shape"][2]
         asked = PromptedImage(images.natural_image(size), PROMPTS, {})

@@ -22,7 +22,7 @@ from tasks.engine.stage import Workspace, declare, workspace
 if TYPE_CHECKING:
     from doit.task import Task
 
-MAKES_UP = "tasks.model.load:make_synthetic"
+MAKE_SYNTHETIC = "tasks.model.load:make_synthetic"
 
 
 def task(config: Configuration, model: Model) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
         reads=[*reads, *(model.architecture_files if model.source.kind == "synthetic" else [])],
         writes=[artifacts.checkpoint(config, model), artifacts.checkpoint_record(config, model)],
         inputs=identity(model),
-        also_runs=[MAKES_UP] if model.source.kind == "synthetic" else [],
+        also_runs=[MAKE_SYNTHETIC] if model.source.kind == "synthetic" else [],
         clean=[clean_targets],
         meta={"fetched": model.source.kind != "synthetic"},
     )
@@ -87,7 +87,7 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
             if model.source.kind == "file":
                 how = _copy(model, target, work)
             else:
-                how = _make_up(model, target, work)
+                how = _generate(model, target, work)
 
     sha256, size = FINGERPRINTS.sha256(target), target.stat().st_size
     synthetic = model.source.kind == "synthetic"
@@ -141,10 +141,10 @@ def _copy(model: Model, target: Path, work: Workspace) -> str:
     return f"copied from {source}"
 
 
-def _make_up(model: Model, target: Path, work: Workspace) -> str:
+def _generate(model: Model, target: Path, work: Workspace) -> str:
     made = work.scratch / target.name
     work.run(
-        MAKES_UP,
+        MAKE_SYNTHETIC,
         architecture=model.architecture,
         seed=model.source.seed,
         destination=str(made),

@@ -105,6 +105,7 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     :raises StageError: when a file is not what its reports measured, or no variant may be deployed;
         what was deployed before stays as it was.
     """
+    undo_killed_run(config, model)
     known = checkpoint_record.read(artifacts.checkpoint_record(config, model))
     if known is None:
         raise StageError(f"{artifacts.checkpoint_record(config, model)} cannot be read; remove it")
@@ -123,7 +124,7 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
             path.name: {"size": sizes[path.name], "sha256": sha256}
             for path, sha256 in files.items()
         }
-        text = manifests.text(model, known, told, judged, versions(*PACKAGES))
+        text = manifests.manifest_text(model, known, told, judged, versions(*PACKAGES))
         put_in_place(config, model, staged, text, staging)
     summary = f"{_sizes(deployed, sizes)} in {model.deploy}"
     return {"summary": summary, **({"note": note} if note else {})}
@@ -171,8 +172,9 @@ def judge_variants(
         against["architecture"] = FINGERPRINTS.sha256(model.config)
     if model.derived:
         reference = artifacts.reference(config, model)
-        found_there = FINGERPRINTS.sha256(reference) if reference.is_file() else "not there"
-        against["reference"] = found_there
+        against["reference"] = "not there"
+        if reference.is_file():
+            against["reference"] = FINGERPRINTS.sha256(reference)
     problems: dict[str, None] = {}
     judged = []
     for variant in dict.fromkeys([FP32, *model.variants]):
@@ -183,11 +185,11 @@ def judge_variants(
         found: dict[str, reports.Report] = {}
         for needed in reports.required(config, model, variant, in_browser):
             report = reports.read(needed.path)
-            unbound = reports.unbound(needed, report, files, against)
-            problems |= dict.fromkeys(unbound)
-            if report is not None and not unbound:
+            unproven = reports.binding_problems(needed, report, files, against)
+            problems |= dict.fromkeys(unproven)
+            if report is not None and not unproven:
                 found[needed.proof] = report
-        judged.append(manifests.judged(config, model, variant, files, found, in_browser))
+        judged.append(manifests.judge_variant(config, model, variant, files, found, in_browser))
     if problems:
         raise StageError(
             f"{model.name} is not proven as it is, and is not deployed:\n"
@@ -199,10 +201,23 @@ def judge_variants(
     return judged
 
 
+def staging_path(config: Configuration, model: Model) -> Path:
+    """Where this build, and no other, stages the files of a model."""
+    return model.deploy / f".staged-{ledger.build_id(config)}"
+
+
+def undo_killed_run(config: Configuration, model: Model) -> None:
+    """Remove what a killed run left; put back what it had replaced, if it was amid its renames."""
+    staging = staging_path(config, model)
+    if staging.is_dir() and not holds_what_its_manifest_says(model):
+        for backup in (staging / "before").glob("*"):
+            backup.replace(model.deploy / backup.name)
+    shutil.rmtree(staging, ignore_errors=True)
+
+
 @contextmanager
 def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
-    """A folder beside the targets that no other build has; removed at the end, with what a killed
-    run left in it.
+    """A folder beside the targets that no other build has; removed at the end.
 
     :raises StageError: when the deploy folder cannot be made.
     """
@@ -214,8 +229,7 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
             f"{error.filename} is a file; expected a folder to deploy to. Move it away, or give "
             f"[models.{model.name}] another folder."
         ) from None
-    staging = model.deploy / f".staged-{ledger.build_id(config)}"
-    shutil.rmtree(staging, ignore_errors=True)
+    staging = staging_path(config, model)
     try:
         (staging / "before").mkdir(parents=True)
         yield staging

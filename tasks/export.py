@@ -69,7 +69,7 @@ def write_graphs(
     from tasks.model.decoder_patches import patched_decoder
     from tasks.model.encoder_patches import patched_encoder
 
-    model = load.load(architecture, checkpoint)
+    model = load.load_model(architecture, checkpoint)
     contract = contract_of(model, masks)
     encoder = SAM2ImageEncoder(model).eval()
     decoder = SAM2ImageDecoder(model, multimask_output=masks != "single").eval()

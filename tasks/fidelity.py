@@ -135,23 +135,23 @@ def write_reference(
 ) -> dict[str, Any]:
     """Ask sam2's predictor about drawn images (runs in a child process).
 
-    What it answers is stored with the hashes of what answered; see `tasks.inference.stored`.
+    What it answers is stored with the hashes of what answered.
     """
-    from tasks.inference import reference, stored, truth
+    from tasks.inference import reference, reference_file, truth
     from tasks.model import load
-    from tasks.proof.binding import measured
+    from tasks.proof.binding import unchanged
 
     subject = {"checkpoint": checkpoint}
     for each in architecture_files:
         subject["architecture"] = each
-    with measured(subject) as against:
-        model = load.load(architecture, checkpoint)
+    with unchanged(subject) as against:
+        model = load.load_model(architecture, checkpoint)
         predictor = reference.predictor_of(model)
         found = []
         for drawn in truth.draw_images(truth.load(draw), model.image_size, count):
             prompts = truth.prompts_about(drawn)
             found.append(reference.predict(predictor, drawn.image, prompts, masks))
-    stored.write_reference(destination, model.image_size, found, against)
+    reference_file.write_reference(destination, model.image_size, found, against)
     return {"images": count, "prompts": sum(len(each.masks) for each in found)}
 
 
@@ -174,11 +174,11 @@ def compare(graphs: dict[str, str], reference: str, draw: str, picture: str) -> 
 
     from tasks.inference import sessions, truth
     from tasks.inference.metrics import mask_iou
-    from tasks.inference.stored import read_reference
-    from tasks.proof.binding import measured
+    from tasks.inference.reference_file import read_reference
+    from tasks.proof.binding import unchanged
 
     judged = {Path(path).name: path for path in graphs.values()}
-    with measured(judged) as files, measured({"reference": reference}) as against:
+    with unchanged(judged) as files, unchanged({"reference": reference}) as against:
         stored = read_reference(reference)
         drawn_images = truth.draw_images(truth.load(draw), stored.size, len(stored.images))
         asked = [

@@ -124,7 +124,7 @@ def measure(
 
     from tasks.inference.images import natural_image
     from tasks.inference.sessions import tensors_of
-    from tasks.proof.binding import measured
+    from tasks.proof.binding import unchanged
     from tasks.web.chromium import launched
 
     paths = {Path(p).name: p for graphs in variants.values() for p in graphs.values()}
@@ -134,7 +134,7 @@ def measure(
     image = natural_image(size)
     found: dict[str, Times] = {name: {} for name in variants}
     adapter = None
-    with measured(paths) as files:
+    with unchanged(paths) as files:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", flush=True)
             for name, graphs in variants.items():

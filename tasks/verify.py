@@ -116,14 +116,14 @@ def measure(
     from tasks.inference.contract import as_json, contract_of
     from tasks.inference.prompts import PROMPTS
     from tasks.model import load
-    from tasks.proof.binding import measured
+    from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
 
     subject = {"checkpoint": checkpoint}
     for each in architecture_files:
         subject["architecture"] = each
     judged = {Path(path).name: path for path in graphs.values()}
-    with measured(judged) as files, measured(subject) as against:
+    with unchanged(judged) as files, unchanged(subject) as against:
         found: dict[str, GraphTensors] = {}
         broken: list[Failure] = []
         for name, path in graphs.items():
@@ -132,7 +132,7 @@ def measure(
             found[name] = tensors_of(graph)
             broken += other_options(name, graph, opset, attention)
             del graph
-        model = load.load(architecture, checkpoint)
+        model = load.load_model(architecture, checkpoint)
         broken += violations(contract_of(model, masks), found)
         image = images.natural_image(model.image_size)
         expected = reference.predict(reference.predictor_of(model), image, PROMPTS, masks)

@@ -281,7 +281,7 @@ def test_a_target_may_be_a_reference_and_is_judged_by_what_it_refers_to(tmp_path
     [pytest.param(each, marks=() if each.endswith("tiny") else slow) for each in PUBLISHED],
 )
 def test_sam2s_own_files_give_the_models_that_sam2s_own_builder_makes(name: str) -> None:
-    expected = load.build(name)
+    expected = load.build_model(name)
     found = architecture.build(Path(sam2.__file__).parent / PUBLISHED[name])
     assert repr(found) == repr(expected)
     assert settings(found) == settings(expected)
@@ -313,18 +313,18 @@ def test_a_checkpoint_that_does_not_fit_the_file_names_both_and_the_tensors(
 ) -> None:
     wider = tmp_path / "wider.yaml"
     wider.write_text(NARROW.read_text().replace("stages: [1, 2, 3, 2]", "stages: [1, 2, 4, 2]"))
-    weights = load.build(str(NARROW)).state_dict()
+    weights = load.build_model(str(NARROW)).state_dict()
     torch.save({"model": weights}, tmp_path / "narrow.pt")
     with pytest.raises(StageError) as error:
-        load.load(str(wider), tmp_path / "narrow.pt")
+        load.load_model(str(wider), tmp_path / "narrow.pt")
     assert f"narrow.pt does not fit {wider}: " in str(error.value)
     assert "missing keys (image_encoder.trunk.blocks." in str(error.value)
 
 
 def test_half_precision_weights_are_cast_to_the_models_own(tmp_path: Path) -> None:
-    weights = load.build(str(NARROW)).state_dict()
+    weights = load.build_model(str(NARROW)).state_dict()
     torch.save({"model": {n: v.half() for n, v in weights.items()}}, tmp_path / "half.pt")
-    model = load.load(str(NARROW), tmp_path / "half.pt")
+    model = load.load_model(str(NARROW), tmp_path / "half.pt")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

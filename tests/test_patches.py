@@ -39,7 +39,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[SAM2Base]:
     """A model of each architecture with noise on every parameter."""
     with torch.no_grad():
         torch.manual_seed(1)
-        model = load.build(request.param)
+        model = load.build_model(request.param)
         for tensor in model.state_dict().values():
             tensor.add_(torch.randn(tensor.shape), alpha=0.02)
         yield model

@@ -245,6 +245,25 @@ def test_only_its_own_leftovers_are_removed(rebuilt: Project) -> None:
     assert left == {".staged-another/encoder.onnx", ".notes.part"}
 
 
+def test_a_run_that_was_killed_between_two_renames_is_undone_by_the_next(
+    rebuilt: Project,
+) -> None:
+    before = contents(app(rebuilt))
+    path = rebuilt.root / "tasks/engine/files.py"
+    text = path.read_text()
+    line = "            target = folder / name\n"
+    assert text.count(line) == 1
+    kill = "            if len(done) == 1:\n                os.kill(os.getpid(), 9)\n"
+    path.write_text(text.replace(line, kill + line))
+    assert rebuilt.doit("run", "deploy:m").status == -9
+    assert app(rebuilt).joinpath("encoder.onnx").read_bytes() != before["encoder.onnx"]
+    path.write_text(text)
+    # The next one is refused, and what it finds is as it was before both.
+    flip_a_byte(rebuilt.root / "build/models/m/decoder.onnx")
+    refused(rebuilt.doit("run", "-s", "deploy:m"), "is not what verify measured")
+    assert contents(app(rebuilt)) == before
+
+
 # --- what was read is what is recorded ---------------------------------------------------------
 
 
@@ -290,7 +309,7 @@ def test_a_local_checkpoint_saved_while_it_was_copied_is_copied_again(
 def test_a_checkpoint_that_changed_under_an_export_is_exported_again(
     project: Project, weights: list[bytes]
 ) -> None:
-    hold(project, "tasks/export.py", "    model = load.load(architecture, checkpoint)\n")
+    hold(project, "tasks/export.py", "    model = load.load_model(architecture, checkpoint)\n")
     checkpoint = project.root / "build/checkpoints/m.pt"
     change_during(project, checkpoint, weights[1], "export:m")
     before = contents(app(project))
@@ -299,7 +318,7 @@ def test_a_checkpoint_that_changed_under_an_export_is_exported_again(
 
 
 def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) -> None:
-    hold(project, "tasks/export.py", "    model = load.load(architecture, checkpoint)\n")
+    hold(project, "tasks/export.py", "    model = load.load_model(architecture, checkpoint)\n")
     source = project.root / "tasks/model/patching.py"
     change_during(project, source, source.read_bytes() + b"\n# another rule\n", "export:m")
     ran = succeeded(project.build("export:m"))

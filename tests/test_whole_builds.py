@@ -220,7 +220,7 @@ def test_verify_finds_a_free_axis_that_the_contract_fixes(built: Project, tmp_pa
 
 def refusal(model_type: str, checkpoint: Path) -> str:
     with pytest.raises(StageError) as error:
-        load.load(model_type, checkpoint)
+        load.load_model(model_type, checkpoint)
     return str(error.value)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 
-def build(architecture: str) -> SAM2Base:
+def build_model(architecture: str) -> SAM2Base:
     """sam2's model in evaluation mode on the CPU, with the weights it was initialized with.
 
     :param architecture: one of sam2's own, or the path of a YAML file.
@@ -31,14 +31,14 @@ def build(architecture: str) -> SAM2Base:
     return custom.build(architecture)
 
 
-def load(architecture: str, checkpoint: str | Path) -> SAM2Base:
+def load_model(architecture: str, checkpoint: str | Path) -> SAM2Base:
     """sam2's model with the weights of a checkpoint in the published format.
 
     :param checkpoint: a torch file holding ``{"model": state_dict}``.
     :raises StageError: when the file is no such checkpoint, or fits another architecture.
     """
-    weights = read(checkpoint)
-    model = build(architecture)
+    weights = read_checkpoint(checkpoint)
+    model = build_model(architecture)
     own = model.state_dict()
     mismatch = state_dict_mismatch(
         {name: tuple(tensor.shape) for name, tensor in own.items()},
@@ -50,7 +50,7 @@ def load(architecture: str, checkpoint: str | Path) -> SAM2Base:
     return model
 
 
-def read(checkpoint: str | Path) -> dict[str, torch.Tensor]:
+def read_checkpoint(checkpoint: str | Path) -> dict[str, torch.Tensor]:
     """The state dict of a checkpoint; only tensors are read, no code in it is ever run.
 
     :raises StageError: when the file is not a torch checkpoint with a state dict in "model".
@@ -123,7 +123,7 @@ def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, 
     :returns: ``parameters``, how many numbers were written.
     """
     torch.manual_seed(seed)
-    weights = build(architecture).state_dict()
+    weights = build_model(architecture).state_dict()
     noise = torch.Generator().manual_seed(seed)
     for tensor in weights.values():
         tensor.add_(torch.randn(tensor.shape, generator=noise), alpha=0.02)

@@ -12,7 +12,7 @@ from tasks.engine.fingerprint import stat_signature
 
 
 @contextmanager
-def measured(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def unchanged(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """The SHA-256 of files that are measured inside the context, by the same keys.
 
     :raises StageError: at the end, when one of them was written to meanwhile.

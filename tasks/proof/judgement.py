@@ -208,7 +208,7 @@ def browser_failures(report: Figures, check: BrowserCheck, least: float) -> list
     return found
 
 
-def keeps_from_deployment(variant: Variant, failure: Failure) -> bool:
+def blocks_deployment(variant: Variant, failure: Failure) -> bool:
     """Whether a failure in the browser withholds a variant.
 
     Single precision must work wherever it is asked to. Of the others what WASM refuses is of no use

@@ -14,7 +14,7 @@ from tasks.engine.errors import StageError
 from tasks.inference.contract import description
 from tasks.inference.metrics import significant
 from tasks.proof.failures import Failure, sentences
-from tasks.proof.judgement import judge, keeps_from_deployment, products_on_cpu
+from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu
 from tasks.proof.reports import Report
 
 SCHEMA_VERSION = 2
@@ -48,7 +48,7 @@ class Judged:
             failure
             for proof, found in self.failing.items()
             for failure in found
-            if proof != "browser" or keeps_from_deployment(self.variant, failure)
+            if proof != "browser" or blocks_deployment(self.variant, failure)
         )
 
     @property
@@ -61,7 +61,7 @@ class Judged:
         return [each for each in self.failing.get("browser", []) if each.provider == provider]
 
 
-def judged(
+def judge_variant(
     config: Configuration,
     model: Model,
     variant: Variant,
@@ -98,7 +98,7 @@ def configured(model: Model) -> dict[str, Any]:
     }
 
 
-def text(
+def manifest_text(
     model: Model,
     known: Record,
     files: Mapping[str, Mapping[str, Any]],
@@ -129,13 +129,13 @@ def text(
         "license": model.license,
         "origin": "random numbers, not a trained model" if known.synthetic else model.origin,
         **description(files, verified["tensors"], names),
-        "variants": [entry(model, each) for each in asked],
+        "variants": [variant_entry(model, each) for each in asked],
         "prefer": preferred(asked),
         "options": model.graph_options,
         "packages": packages,
         # Figures of single precision say nothing of other files.
         "verification": verification(verified) if single.deployed else None,
-        "browser": proven(first) if "browser" in first.reports else None,
+        "browser": browser_proof(first) if "browser" in first.reports else None,
     }
     return json.dumps(content, indent=2) + "\n"
 
@@ -152,7 +152,7 @@ def verification(report: Report) -> dict[str, Any]:
     }
 
 
-def entry(model: Model, each: Judged) -> dict[str, Any]:
+def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
     """What a manifest says of a variant, deployed or not."""
     found: dict[str, Any] = {
         "name": each.variant.name,
@@ -174,11 +174,11 @@ def entry(model: Model, each: Judged) -> dict[str, Any]:
             "score_error": significant(report["score_error"], 3),
         }
     if "browser" in each.reports:
-        found["browser"] = proven(each)
+        found["browser"] = browser_proof(each)
     return found
 
 
-def proven(each: Judged) -> dict[str, Any]:
+def browser_proof(each: Judged) -> dict[str, Any]:
     """What a manifest says of a browser's report: the agreement, but no time."""
     report = each.reports["browser"]
     return {

@@ -69,7 +69,7 @@ def asked(config: Configuration, model: Model, proof: Proof, variant: Variant) -
 
 
 @dataclass(frozen=True)
-class Required:
+class RequiredReport:
     """A report that a variant cannot be deployed without, and the command that makes it.
 
     ``against`` is what it must name the hash of, besides its files.
@@ -84,7 +84,7 @@ class Required:
 
 def required(
     config: Configuration, model: Model, variant: Variant, in_browser: bool
-) -> list[Required]:
+) -> list[RequiredReport]:
     """The reports that must speak for the files of a variant.
 
     :param in_browser: whether a browser must have run them.
@@ -94,7 +94,7 @@ def required(
         proofs += ["fidelity"] if model.derived else []
         proofs += ["browser"] if in_browser else []
     return [
-        Required(
+        RequiredReport(
             proof,
             artifacts.report(config, model, proof, variant),
             f"doit {task_name(proof, model, variant)}",
@@ -119,8 +119,8 @@ def task_name(proof: Proof, model: Model, variant: Variant) -> str:
     return f"{proof}:{model.name}" if whole_model else f"{proof}:{model.name}:{variant.name}"
 
 
-def unbound(
-    needed: Required,
+def binding_problems(
+    needed: RequiredReport,
     report: Report | None,
     files: Mapping[Path, str],
     against: Mapping[str, str],
