@@ -154,7 +154,11 @@ def prove_in_browser(
     if found:
         note = f"{model.name}'s {variant.name} does not work everywhere: {sentences(found)}"
         return {"summary": f"REFUSED: {found[0]}", "note": note, **memory}
-    return {"summary": summary(figures), "providers": parts(figures), **memory}
+    return {
+        "summary": summary(figures, times=variant == FP32),
+        "providers": parts(figures),
+        **memory,
+    }
 
 
 def parts(report: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -165,8 +169,11 @@ def parts(report: Mapping[str, Any]) -> dict[str, list[str]]:
     }
 
 
-def summary(report: Mapping[str, Any]) -> str:
-    """The browser's figures on a line, for people."""
+def summary(report: Mapping[str, Any], times: bool) -> str:
+    """The browser's figures on a line, for people.
+
+    :param times: tell them too; those of variants, taken in different runs, do not compare.
+    """
     texts = [report["browser"]]
     for provider, figures in report["providers"].items():
         if "unavailable" in figures:
@@ -177,6 +184,9 @@ def summary(report: Mapping[str, Any]) -> str:
             adapter = figures["adapter"]
             name = f"WebGPU ({'software' if adapter['software'] else adapter['name']})"
         ran = parts(report)[provider]
+        if not times:
+            texts.append(f"{name} {' and '.join(ran)}{_placed(figures)}")
+            continue
         runs = ", ".join(f"{part} {_seconds(median(figures[part]['run_ms']))}" for part in ran)
         sessions = " + ".join(_seconds(figures[part]["create_ms"]) for part in ran)
         texts.append(f"{name} {runs}, sessions {sessions}{_placed(figures)}")

@@ -17,6 +17,11 @@ from tasks.config.schema import BrowserCheck
 from tasks.web import chromium, packages
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fast ones first: what is wrong is mostly seen there."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 @pytest.fixture(scope="session")
 def shared_server() -> Iterator[FileServer]:
     server = FileServer()
