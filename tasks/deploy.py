@@ -278,7 +278,12 @@ def put_in_place(
         for name in ledger.named_files(manifest)
         if name not in kept and (model.deploy / name).is_file()
     ]
-    if not staged and not obsolete and manifest.is_file() and manifest.read_text() == text:
+    if (
+        not staged
+        and not obsolete
+        and manifest.is_file()
+        and manifest.read_bytes() == text.encode()
+    ):
         return
     (staging / manifest.name).write_text(text)
     staged = {**staged, manifest.name: staging / manifest.name}

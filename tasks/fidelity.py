@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.config.schema import Configuration, MaskChoice, Model, Variant
 from tasks.engine import artifacts
+from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
 from tasks.proof import reports
@@ -104,6 +105,12 @@ def measure_fidelity(
         )
         work.deliver(picture)
     memory = {"peak_memory": figures.pop("peak_memory")}
+    asked = config.fidelity.images
+    if figures["images"] != asked:
+        raise StageError(
+            f"{artifacts.reference(config, model)} has {figures['images']} images, [fidelity] "
+            f"images asks for {asked}; `doit reference:{model.name}` asks PyTorch again"
+        )
     found = judge(config, model, variant, "fidelity", figures)
     reports.write(
         artifacts.report(config, model, "fidelity", variant),

@@ -37,7 +37,7 @@ def reached(stage: str) -> set[str]:
 
 
 def mentioned(text: str, definition: str = "f") -> list[str]:
-    return sources.summary(text)[definition]
+    return sources.summary(text, "here")[definition]
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,15 @@ def mentioned(text: str, definition: str = "f") -> list[str]:
         ("X = 1\ndef f(): return X", [":X"]),
         ("from a import g\n@g\ndef f(): pass", ["a:g"]),
         ("from a import b\ndef f():\n    def g(b): pass\n    return b", ["a:b"]),
+        ("from a.b import *\ndef f(): return anything()", ["a.b:"]),
+        ("from .c import d\ndef f(): return d", ["here.c:d"]),
+        ("from . import c\ndef f(): return c.d", ["here:c.d"]),
+        ("from a import b\ndef f(b=b): return b", ["a:b"]),
+        (
+            "from a import b\nTABLE = {}\nTABLE.update(x=b)\ndef f(): return TABLE",
+            [":TABLE", ":TABLE.update", "a:b"],
+        ),
+        ("from a import b\nfor each in (b,):\n    each()\ndef f(): pass", ["a:b"]),
         ("def f(): run('tasks.export:write_graphs')", ["tasks.export:write_graphs"]),
         ("try:\n    from a import b\nexcept ImportError:\n    b = None\ndef f(): b()", ["a:b"]),
     ],

@@ -185,6 +185,49 @@ def test_an_unknown_variant_is_refused_before_anything_runs(build: Build) -> Non
     assert not (build.root / "build/models").exists()
 
 
+def test_figures_of_fewer_images_than_asked_are_not_taken_for_them(built: Build) -> None:
+    built.write(more="[fidelity]\nimages = 64\n")
+    outcome = built.doit("run", "-s", "-a", "fidelity:tiny:q8")
+    assert outcome.status != 0
+    assert "has 8 images, [fidelity] images asks for 64; `doit reference:tiny`" in outcome.output
+    assert built.doit("run", "-s", "deploy:tiny").status != 0
+
+
+@pytest.mark.parametrize(
+    ("name", "emptied"),
+    [
+        ("verify", {"differences": {"features": {}, "prompts": {}}}),
+        ("fidelity.q8", {"mask_iou": {}}),
+    ],
+)
+def test_a_report_without_figures_proves_nothing(
+    built: Build, name: str, emptied: dict[str, Any]
+) -> None:
+    path = built.root / f"build/models/tiny/{name}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **emptied}))
+    outcome = built.doit("run", "-s", "deploy:tiny")
+    assert outcome.status != 0
+    assert "lacks figures" in outcome.output
+    assert "Traceback" not in outcome.output
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b""])
+def test_a_manifest_that_is_no_text_is_written_anew(built: Build, content: bytes) -> None:
+    (built.deployed / "manifest.json").write_bytes(content)
+    assert succeeded(built.build()) == {"deploy:tiny"}
+    assert built.manifest["schema_version"] == 2
+
+
+def test_a_file_where_the_folder_should_be_is_said(build: Build) -> None:
+    build.deployed.parent.mkdir(parents=True)
+    build.deployed.write_text("mine")
+    assert build.doit("status").status == 0
+    outcome = build.doit()
+    assert outcome.status != 0
+    assert "is a file; expected a folder to deploy to" in outcome.output
+    assert build.deployed.read_text() == "mine"
+
+
 # --- report ------------------------------------------------------------------------------------
 
 

@@ -106,6 +106,6 @@ def hashes_of(paths: Iterable[str | os.PathLike[str]], recent: bool = False) -> 
     look = FINGERPRINTS.recent_sha256 if recent else FINGERPRINTS.sha256
     found = {}
     for path in sorted(os.fspath(each) for each in paths):
-        with suppress(FileNotFoundError, IsADirectoryError):
+        with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
             found[path] = look(path)
     return found

@@ -53,7 +53,8 @@ class _Summaries:
         entry = self._known.get(path)
         if isinstance(entry, dict) and entry.get("sha256") == digest:
             return entry["names"]  # type: ignore[no-any-return]
-        names = summary(Path(path).read_text(encoding="utf-8"))
+        package = ".".join(Path(path).parent.parts)
+        names = summary(Path(path).read_text(encoding="utf-8"), package)
         self._keep(path, {"sha256": digest, "names": names})
         return names
 
@@ -110,7 +111,7 @@ def _walk(root: str) -> frozenset[str]:
         files.add(file)
         names = SUMMARIES.of(file)
         first = path.split(".")[0]
-        # A module that is passed about as a whole may be asked for anything in it.
+        # A module that is passed about as a whole, or starred, may be asked for anything in it.
         definitions = [first] if first in names else list(names) if not path else []
         for definition in definitions:
             waiting += [
@@ -140,22 +141,36 @@ def file_of(module: str) -> str | None:
     return None
 
 
-def summary(text: str) -> Summary:
-    """What each top-level definition of a module's text mentions; pure."""
-    tree = ast.parse(text)
+def summary(text: str, package: str = "") -> Summary:
+    """What each top-level definition of a module's text mentions; pure.
+
+    What else a module does when it is imported, and what it imports with a star, may be behind
+    any of its definitions.
+
+    :param package: which relative imports start from.
+    """
     imports: dict[str, str] = {}
     definitions: dict[str, list[ast.stmt]] = {}
-    for statement in _statements(tree.body):
+    body: list[ast.stmt] = []
+    for statement in _statements(ast.parse(text).body):
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            imports |= _imported(statement)
+            imports |= _imported(statement, package)
         elif isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             definitions.setdefault(statement.name, []).append(statement)
         elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
             for target in _assigned(statement):
                 definitions.setdefault(target, []).append(statement)
+        else:
+            body.append(statement)
+    starred = {name for name in imports.values() if name.endswith(":*")}
+    behind_all = {name.removesuffix("*") for name in starred}
+    for each in body:
+        behind_all |= _mentions(each, imports, definitions, package)
     return {
-        name: sorted(set().union(*(_mentions(each, imports, definitions) for each in statements)))
-        for name, statements in definitions.items()
+        name: sorted(
+            behind_all.union(*(_mentions(each, imports, definitions, package) for each in found))
+        )
+        for name, found in definitions.items()
     }
 
 
@@ -166,22 +181,28 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
             checked = ast.unparse(statement.test).endswith("TYPE_CHECKING")
             yield from () if checked else _statements(statement.body)
             yield from _statements(statement.orelse)
-        elif isinstance(statement, ast.Try | ast.With):
+        elif isinstance(statement, ast.Try):
+            yield from _statements([*statement.body, *statement.orelse, *statement.finalbody])
+            for handler in statement.handlers:
+                yield from _statements(handler.body)
+        elif isinstance(statement, ast.With):
             yield from _statements(statement.body)
         else:
             yield statement
 
 
-def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, str]:
+def _imported(statement: ast.Import | ast.ImportFrom, package: str) -> dict[str, str]:
     """The names that an import gives, and what each stands for."""
     if isinstance(statement, ast.ImportFrom):
-        return {
-            each.asname or each.name: f"{statement.module}:{each.name}" for each in statement.names
-        }
+        module = statement.module or ""
+        if statement.level:  # one dot is the package itself
+            parts = package.split(".")[: len(package.split(".")) - statement.level + 1]
+            module = ".".join([*parts, *filter(None, [module])])
+        return {each.asname or each.name: f"{module}:{each.name}" for each in statement.names}
     found = {}
     for each in statement.names:
-        package = each.name.split(".")[0]  # all that a plain `import a.b` gives a name to
-        found[each.asname or package] = f"{each.name if each.asname else package}:"
+        first = each.name.split(".")[0]  # all that a plain `import a.b` gives a name to
+        found[each.asname or first] = f"{each.name if each.asname else first}:"
     return found
 
 
@@ -197,7 +218,10 @@ _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 def _mentions(
-    definition: ast.stmt, imports: dict[str, str], definitions: dict[str, list[ast.stmt]]
+    definition: ast.stmt,
+    imports: dict[str, str],
+    definitions: dict[str, list[ast.stmt]],
+    package: str,
 ) -> set[str]:
     """What a definition mentions, annotations left out: they run nowhere."""
     found: set[str] = set()
@@ -207,11 +231,13 @@ def _mentions(
             visit(node.value, known, f"{node.attr}.{path}" if path else node.attr)
             return
         if isinstance(node, _SCOPES):
+            for default in (*node.args.defaults, *filter(None, node.args.kw_defaults)):
+                visit(default, known)  # which is looked up outside
             own = _own_names(node)
             known = {name: at for name, at in known.items() if name not in own}
             for each in ast.walk(node):
                 if isinstance(each, ast.Import | ast.ImportFrom):
-                    known |= _imported(each)
+                    known |= _imported(each, package)
         if isinstance(node, ast.Name) and node.id in known:
             start = known[node.id]
             found.add(f"{start}{'.' if path and not start.endswith(':') else ''}{path}")

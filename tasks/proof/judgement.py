@@ -48,6 +48,8 @@ def judge(
 
 def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -> list[Failure]:
     """Of the graphs against PyTorch: their tensors, the differences, the truth if it is known."""
+    if not report["differences"]["features"] or not report["differences"]["prompts"]:
+        raise KeyError("differences")  # nothing was measured, so nothing is proven
     found = from_json(report["violations"])
     found += exceeded(report["differences"], tolerances, "[verify]")
     truth = report["truth"]
@@ -171,7 +173,11 @@ def browser_failures(report: Figures, check: BrowserCheck, least: float) -> list
     :param least: the least IoU of each mask with PyTorch's, where that was measured.
     """
     found = []
+    if "wasm" not in report["providers"]:
+        raise KeyError("wasm")
     for provider, figures in report["providers"].items():
+        if "refused" not in figures and "unavailable" not in figures and not figures["ious"]:
+            raise KeyError("ious")  # nothing was compared, so nothing is proven
         if "refused" in figures:
             words, graph = figures["refused"]["words"], figures["refused"]["graph"]
             found.append(Failure("refused", words, provider=provider, graph=graph))
