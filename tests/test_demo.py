@@ -168,8 +168,7 @@ def test_samexporters_own_client_gives_it_too(
 @pytest.mark.parametrize(
     ("name", "keys", "file"),
     [
-        ("q8", 'variants = ["q8"]\nformats = ["ort"]', "encoder_quantized.ort"),
-        ("best", 'masks = "best"', "encoder.onnx"),
+        ("q8", 'variants = ["q8"]\nformats = ["ort"]\nmasks = "best"', "encoder_quantized.ort"),
         ("single", 'masks = "single"\nattention = "fused"', "encoder.onnx"),
     ],
 )

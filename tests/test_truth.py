@@ -120,7 +120,8 @@ def test_a_function_that_is_not_there_is_named() -> None:
 
 def test_a_model_that_segments_too_badly_is_named_with_both_figures() -> None:
     def failures(known: dict[str, Any] | None) -> list[Failure]:
-        differences: dict[str, Any] = {"features": {}, "prompts": {}}
+        prompt = {"masks": 0.0, "scores": 0.0}
+        differences = {"features": {"image_embed": 0.0}, "prompts": {"box": prompt}}
         report = {"violations": [], "differences": differences, "truth": known}
         return verify_failures(report, Tolerances(), 0.5)
 
