@@ -7,7 +7,9 @@ holds no time, so a consumer can key its cache on it.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -230,11 +232,16 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
             f"[models.{model.name}] another folder."
         ) from None
     staging = staging_path(config, model)
+    folder = os.open(model.deploy, os.O_RDONLY)
     try:
-        (staging / "before").mkdir(parents=True)
+        fcntl.flock(folder, fcntl.LOCK_EX)  # another build may deploy here too
+        (staging / "before").mkdir(parents=True, exist_ok=True)
         yield staging
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        # What could not be taken back is for the next run; see `undo_killed_run`.
+        if holds_what_its_manifest_says(model) or not any((staging / "before").glob("*")):
+            shutil.rmtree(staging, ignore_errors=True)
+        os.close(folder)
         if made:
             with suppress(OSError):
                 model.deploy.rmdir()  # only when nothing was put in it
@@ -301,11 +308,8 @@ def put_in_place(
         target = next((each for each in paths if each.parent == model.deploy), model.deploy)
         raise StageError(
             f"{target} could not be put in place: {error.strerror}. What was renamed before it "
-            "was taken back; what was deployed is as it was."
+            "was taken back."
         ) from error
-    for name, entry in json.loads(text)["files"].items():
-        if name in staged:
-            FINGERPRINTS.remember(model.deploy / name, entry["sha256"])
 
 
 def _sizes(deployed: Sequence[Judged], sizes: Mapping[str, int]) -> str:

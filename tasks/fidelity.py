@@ -43,7 +43,8 @@ def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
         inputs={
             "architecture": model.architecture,
             "masks": model.masks,
-            "images": config.fidelity.images,
+            "images": model.images,
+            "count": config.fidelity.images,
             **versions(*REFERENCE_PACKAGES),
         },
         also_runs=[model.images],
@@ -65,7 +66,11 @@ def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any
             artifacts.report(config, model, "fidelity", variant),
             artifacts.picture(config, model, variant),
         ],
-        inputs={**rules_of(config, model, variant, "fidelity"), **versions(*PACKAGES)},
+        inputs={
+            **reports.asked(config, model, "fidelity", variant),
+            **rules_of(config, model, variant, "fidelity"),
+            **versions(*PACKAGES),
+        },
         also_runs=[model.images],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 from tasks.config.schema import PLAIN_NAME, Configuration, Model
 from tasks.engine.files import mebibytes, write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS
+
+_LOCK = threading.Lock()  # models are deployed side by side
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,18 @@ def _write(config: Configuration, deployments: Sequence[Deployment]) -> None:
 def add(config: Configuration, model: Model) -> None:
     """Note that a model is deployed to its folder."""
     deployment = Deployment(os.fspath(config.path), model.name, model.deploy)
-    others = [each for each in read(config) if each.folder != model.deploy]
-    _write(config, [*others, deployment])
+    with _LOCK:
+        others = [each for each in read(config) if each.folder != model.deploy]
+        _write(config, [*others, deployment])
 
 
 def build_id(config: Configuration) -> str:
     """A name that no other build folder has, for what this one leaves in a deploy folder."""
     file = config.build / "state" / "id"
-    if not file.is_file():
-        write_atomically(file, uuid.uuid4().hex[:12])
-    return file.read_text()
+    with _LOCK:
+        if not file.is_file():
+            write_atomically(file, uuid.uuid4().hex[:12])
+        return file.read_text()
 
 
 def orphans(config: Configuration, deployments: Sequence[Deployment]) -> list[Deployment]:

@@ -40,6 +40,10 @@ def build(path: str | Path) -> SAM2Base:
     """
     table = read(path)
     extra = table.get("sam_mask_decoder_extra_args") or {}
+    if not isinstance(extra, dict):
+        raise StageError(
+            f"{path} model.sam_mask_decoder_extra_args: found {extra!r}; allowed: a table"
+        )
     table["sam_mask_decoder_extra_args"] = {**POSTPROCESSING, **extra}
     table["compile_image_encoder"] = False  # it is traced, not compiled
     # Every target is checked before the first is constructed.

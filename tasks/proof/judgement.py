@@ -27,7 +27,7 @@ PYTORCH, ONNXRUNTIME = "PyTorch", "onnxruntime"
 PRODUCTS = frozenset(
     {"MatMul", "Gemm", "Conv", "MatMulInteger", "MatMulNBits", "MatMulIntegerToFloat"}
     | {"DynamicQuantizeMatMul", "FusedMatMul", "FusedGemm", "FusedConv", "Attention"}
-    | {"MultiHeadAttention"}
+    | {"MultiHeadAttention", "ConvTranspose", "Einsum", "ConvInteger", "QLinearMatMul"}
 )
 
 

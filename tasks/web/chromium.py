@@ -291,7 +291,11 @@ class Run:
         """Note where the nodes of a graph are: see ``web/page/placement.js``."""
         provider, self._graph = self._provider, part
         what = f"{part} on {provider}: find its nodes"
-        found = self._step(what, "nodes", part=part, provider=provider)
+        try:
+            found = self._step(what, "nodes", part=part, provider=provider)
+        except Refused as refusal:  # a session for its log alone: where they are is not known
+            print(refusal)
+            found = {"placement": None}
         self.report["providers"][provider]["placement"][part] = found["placement"]
 
     def _encode(self, runs: int) -> None:

@@ -71,7 +71,7 @@ const steps = {
   /** Where this runs. */
   async environment() {
     manifest = await (await fetch(`${BASE}/manifest.json`)).json()
-    return { isolated: crossOriginIsolated, adapter: await adapter() }
+    return { isolated: crossOriginIsolated, adapter: await adapter().catch(() => null) }
   },
 
   /** @param {{ part: 'encoder' | 'decoder' }} step */
