@@ -51,19 +51,19 @@ Tasks = Iterator[dict[str, Any]]
 
 def task_checkpoint() -> Tasks:
     """1. fetch each checkpoint and check its SHA-256"""
-    for model in CONFIG.models:
+    for model in CONFIG.tables:
         yield checkpoint.task(CONFIG, model)
 
 
 def task_export() -> Tasks:
     """2. export encoder and decoder to ONNX"""
-    for model in CONFIG.models:
+    for model in CONFIG.tables:
         yield export.task(CONFIG, model)
 
 
 def task_simplify() -> Tasks:
     """3. fold both graphs with onnxsim"""
-    for model in CONFIG.models:
+    for model in CONFIG.tables:
         yield simplify.task(CONFIG, model)
 
 
@@ -75,22 +75,22 @@ def task_verify() -> Tasks:
 
 def task_variant() -> Tasks:
     """5. store weights in fewer bits, or write .ort files"""
-    for model in CONFIG.models:
-        for each in model.derived:
+    for model in CONFIG.tables:
+        for each in variant.asked_for(CONFIG, model):
             yield variant.task(CONFIG, model, each)
 
 
 def task_reference() -> Tasks:
     """ask PyTorch about drawn images, for the fidelity of variants"""
-    for model in CONFIG.models:
-        if model.derived:
+    for model in CONFIG.tables:
+        if any(each.has_smaller_variants for each in CONFIG.of_table(model)):
             yield fidelity.reference_task(CONFIG, model)
 
 
 def task_fidelity() -> Tasks:
     """6. measure how near each variant comes to PyTorch"""
     for model in CONFIG.models:
-        if model.derived:
+        if model.has_smaller_variants:
             for each in model.variants:
                 yield fidelity.task(CONFIG, model, each)
 
@@ -119,7 +119,7 @@ for demo in CONFIG.models:
 
         def task_demo(model: Model = demo) -> dict[str, Any]:
             """build the demo model, which needs no network, and a picture of its masks"""
-            return picture.task(CONFIG, model)
+            return picture.task(CONFIG, model, CONFIG.of_table(model))
 
 
 def task_speed() -> Tasks:

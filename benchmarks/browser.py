@@ -24,6 +24,7 @@ from pipeline import make_checkpoint
 from playwright.sync_api import expect, sync_playwright
 
 from tasks import serve
+from tasks.clients.known import CLIENTS
 from tasks.config.parse import load
 from tasks.config.schema import BrowserCheck
 from tasks.inference.images import natural_image
@@ -37,18 +38,22 @@ THREADS = 2
 
 def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> dict[str, Any]:
     """One run of both graphs in a browser; ``like`` has the shapes that they are fed."""
-    tensors = {part: tensors_of(str(path)) for part, path in like.items()}
-    image = natural_image(tensors["encoder"]["inputs"][0]["shape"][2])
+    client = CLIENTS["samexporter"]
+    tensors = {part: client.with_roles(part, tensors_of(str(path))) for part, path in like.items()}
     paths = {part: str(path) for part, path in graphs.items()}
+    names = {part: f"{part}.onnx" for part in graphs}
+    model = chromium.ServedModel(client, "multi", "one", "fp32", paths, names, tensors)
+    image = natural_image(model.size)
     with (
         tempfile.TemporaryDirectory() as scratch,
         redirect_stdout(sys.stderr),  # the page's steps
-        chromium.served(paths, tensors, image, scratch) as address,
+        chromium.served(model, image, scratch) as address,
         chromium.launched(executable, webgpu=False) as browser,
     ):
         try:
             with chromium.blank_page(browser) as page:
-                run = chromium.Run(page, address, PromptedImage(image, PROMPTS, {}), THREADS)
+                asked = PromptedImage(image, PROMPTS, {})
+                run = chromium.Run(page, address, model, asked, THREADS)
                 run.open()
                 run.wasm(runs, 5)
         except chromium.Refused as refusal:

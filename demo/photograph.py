@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from tasks import picture
+from tasks.clients.known import CLIENTS
+from tasks.inference.prompts import Prompt
 from tasks.inference.truth import Segmenter
 
 # A coin each, x and y in pixels of the photograph (384 × 303).
@@ -32,23 +34,23 @@ def main() -> None:
     parser.add_argument("output")
     parser.add_argument("--encoder", default="build/demo/sam2_demo/encoder.onnx")
     parser.add_argument("--decoder", default="build/demo/sam2_demo/decoder.onnx")
+    parser.add_argument("--client", default="nimbusimage", choices=CLIENTS)
     given = parser.parse_args()
     photograph = Image.fromarray(data.coins()).convert("RGB")
-    segmenter = Segmenter(given.encoder, given.decoder)
+    segmenter = Segmenter(given.encoder, given.decoder, CLIENTS[given.client])
     scale = segmenter.size / max(photograph.size)
-    width, height = (round(scale * each) for each in photograph.size)
-    image = np.zeros((segmenter.size, segmenter.size, 3), np.uint8)
-    image[:height, :width] = np.asarray(photograph.resize((width, height)))
-    segmenter.set_image(image)
-    canvas = image.astype(np.float32)
-    clicks = [(scale * x, scale * y) for x, y in CLICKS]
-    for color, click in zip(picture.COLORS * 2, clicks, strict=False):
-        answer = segmenter.predict([click], [1])
+    large = photograph.resize((round(scale * photograph.width), round(scale * photograph.height)))
+    segmenter.set_image(np.asarray(large))
+    canvas = np.asarray(large, np.float32).copy()
+    for color, (x, y) in zip(picture.COLORS * 2, CLICKS, strict=False):
+        point = (x / photograph.width, y / photograph.height)
+        answer = segmenter.predict(Prompt("click", (point,), (1,)))
         picture.paint(canvas, answer.masks[int(answer.scores.argmax())], color)
-    drawn = Image.fromarray(canvas.astype(np.uint8)).crop((0, 0, width, height))
-    picture.mark(ImageDraw.Draw(drawn), clicks)
+    drawn = Image.fromarray(canvas.astype(np.uint8))
+    picture.mark(ImageDraw.Draw(drawn), [(scale * x, scale * y) for x, y in CLICKS])
+    width, height = large.size
     both = Image.new("RGB", (2 * width, height))
-    both.paste(photograph.resize((width, height)), (0, 0))
+    both.paste(large, (0, 0))
     both.paste(drawn, (width, 0))
     both.resize((width, height // 2)).save(given.output, quality=85)
 

@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from demo.scenes import Scene, scene
-from tasks.inference.contract import PREPROCESSING
+from tasks.clients.contract import PREPROCESSING
 from tasks.model import load
 
 HERE = Path(__file__).parent

@@ -1,6 +1,6 @@
 """Stage 7: the graphs proven in a real browser, before anything is deployed.
 
-A headless Chromium loads a model's files with onnxruntime-web from the loopback server, runs the
+A headless Chromium loads a model's files from the loopback server as its client does, runs the
 image and prompts of ``verify``, and what it answers is compared with onnxruntime's own answers. On
 WASM always; the decoder on WebGPU where the browser gives an adapter. Of a variant the mask that it
 scores best is also compared with the one that PyTorch scores best. Target: ``browser.json``.
@@ -19,6 +19,7 @@ from tasks.config.schema import (
     Configuration,
     ConfigurationError,
     Model,
+    Precision,
     Variant,
 )
 from tasks.engine import artifacts, sources
@@ -34,6 +35,8 @@ from tasks.web.chromium import Browser
 if TYPE_CHECKING:
     from doit.task import Task
 
+    from tasks.clients.client import Client
+    from tasks.clients.contract import MaskChoice, PromptChoice
     from tasks.inference.sessions import PromptedImage
     from tasks.web.chromium import Run
 
@@ -57,10 +60,10 @@ def task(
     config: Configuration, model: Model, browser: Browser, variant: Variant = FP32
 ) -> dict[str, Any]:
     """doit's task for one model, or one of its variants."""
-    compared = variant != FP32
+    compared = variant.precision != "fp32"
     reads: list[str | Path] = [
         *artifacts.graphs(config, model, variant).values(),
-        *sources.javascript("web/page/check.html"),
+        *sources.javascript(f"web/page/{model.client.page}"),
     ]
     if compared:
         reads += [artifacts.reference(config, model), *map(Path, model.image_data)]
@@ -71,12 +74,13 @@ def task(
         reads=reads,
         writes=[artifacts.report(config, model, "browser", variant)],
         inputs={
-            "onnxruntime-web": browser.runtime,
+            "packages of npm": browser.packages,
+            "contract": model.client.as_json(),
             **reports.asked(config, model, "browser", variant),
             **rules_of(config, model, variant, "browser"),
             **versions(*PACKAGES),
         },
-        also_runs=[model.images] if compared else [],
+        also_runs=[*([model.images] if compared else []), model.client.documents_source],
         task_dep=["packages", f"verify:{model.name}"],
         uptodate=[_ran, _has_what_is_asked],
         params=[
@@ -112,7 +116,7 @@ def prove_in_browser(
 ) -> dict[str, Any]:
     """Prove in a child process, judge, and write the report whichever way it went.
 
-    A variant that is refused on a provider is noted so, and the build goes on.
+    A smaller variant that is refused on a provider is noted so, and the build goes on.
 
     :raises StageError: when a file in single precision does not load or run, or answers
         otherwise, with the browser's own words.
@@ -130,12 +134,18 @@ def prove_in_browser(
         reports.write(path, "browser", asked, rules, [], figures)
         return {"summary": f"NOT PROVEN: {missing}", "unavailable": missing}
     graphs = artifacts.graphs(config, model, variant)
+    compared = variant.precision != "fp32"
     with workspace(config.build, task) as work:
         figures = work.run(
             "tasks.browser:prove",
             graphs={name: str(each) for name, each in graphs.items()},
-            reference=None if variant == FP32 else str(artifacts.reference(config, model)),
-            draw=None if variant == FP32 else model.images,
+            names={name: model.file_name(name, variant) for name in graphs},
+            client=model.client.name,
+            masks=model.masks,
+            prompts=model.prompts,
+            precision=variant.precision,
+            reference=str(artifacts.reference(config, model)) if compared else None,
+            draw=model.images if compared else None,
             scratch=str(work.scratch),
             executable=browser.executable,
             webgpu=model.webgpu or webgpu_encoder,
@@ -144,7 +154,7 @@ def prove_in_browser(
     memory = {"peak_memory": figures.pop("peak_memory")}
     found = judge(config, model, variant, "browser", figures)
     reports.write(path, "browser", asked, rules, found, figures)
-    if found and variant == FP32:
+    if found and not compared:
         raise StageError(
             f"{path.parent} does not work in {figures.get('browser', 'the browser')}, "
             "and is not deployed:\n"
@@ -210,6 +220,11 @@ def _seconds(milliseconds: float) -> str:
 
 def prove(
     graphs: dict[str, str],
+    names: dict[str, str],
+    client: str,
+    masks: MaskChoice,
+    prompts: PromptChoice,
+    precision: Precision,
     scratch: str,
     executable: str | None = None,
     webgpu: bool = True,
@@ -221,8 +236,9 @@ def prove(
 ) -> dict[str, Any]:
     """Run a model's graphs in the browser and compare with onnxruntime (runs in a child process).
 
-    :param graphs: the file of each graph, by its name.
-    :param scratch: an empty folder, for the image.
+    :param graphs: the file of each graph, by its name; ``names``: what the client calls each.
+    :param client: which loads them, by its name, through the page that it has for it.
+    :param scratch: an empty folder, for what is served.
     :param executable: the browser; None is Playwright's own.
     :param webgpu: run the decoder there too, and the encoder when the adapter is hardware or
         ``webgpu_encoder``.
@@ -233,31 +249,35 @@ def prove(
     :returns: the report, times in milliseconds, memory in bytes. What a provider refused is in its
         figures, which end where it did.
     """
+    from tasks.clients.client import named
     from tasks.inference import images, truth
-    from tasks.inference.prompts import PROMPTS
+    from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
     from tasks.inference.reference_file import read_reference
-    from tasks.inference.sessions import PromptedImage, tensors_of
+    from tasks.inference.sessions import PromptedImage
     from tasks.proof.binding import unchanged
     from tasks.web import chromium
 
+    loads = named(client)
     subject = {} if reference is None else {"reference": reference}
     judged = {Path(path).name: path for path in graphs.values()}
     with unchanged(judged) as files, unchanged(subject) as against:
-        tensors = tensors or {name: tensors_of(path) for name, path in graphs.items()}
-        size = tensors["encoder"]["inputs"][0]["shape"][2]
-        asked = PromptedImage(images.natural_image(size), PROMPTS, {})
-        stored = None if reference is None else read_reference(reference)
+        model = chromium.ServedModel(loads, masks, prompts, precision, graphs, names, tensors)
+        together = AT_ONCE if prompts == "many" and reference is None else ()
+        put = answerable(PROMPTS, loads)
+        asked = PromptedImage(images.natural_image(model.size), put, {}, together)
+        stored = None if reference is None else read_reference(reference, masks)
         if draw is not None:
-            (drawn,) = truth.draw_images(truth.load(draw), size, 1)
-            asked = PromptedImage(drawn.image, truth.prompts_about(drawn), {})
+            (drawn,) = truth.draw_images(truth.load(draw), model.size, 1)
+            put = answerable(truth.prompts_about(drawn), loads)
+            asked = PromptedImage(drawn.image, put, {})
         with (
-            chromium.served(graphs, tensors, asked.image, scratch) as address,
+            chromium.served(model, asked.image, scratch) as address,
             chromium.launched(executable, webgpu) as browser,
         ):
             run: Run | None = None
             try:
                 with chromium.blank_page(browser) as page:
-                    run = chromium.Run(page, address, asked, chromium.threads_here())
+                    run = chromium.Run(page, address, model, asked, chromium.threads_here())
                     run.open()
                     run.wasm(1, decoder_runs)
                     if webgpu:
@@ -267,7 +287,7 @@ def prove(
                     raise StageError(str(refusal)) from refusal
                 run.refuse(str(refusal))
         # onnxruntime runs after the browser, whose memory is free again.
-        compare(run, graphs, asked, stored.images[0] if stored else None)
+        compare(run, graphs, asked, stored.images[0] if stored else None, loads)
     return {
         "files": files,
         "against": {**(stored.against if stored else {}), **against},
@@ -275,7 +295,9 @@ def prove(
     }
 
 
-def compare(run: Run, graphs: Mapping[str, str], asked: PromptedImage, reference: Any) -> None:
+def compare(
+    run: Run, graphs: Mapping[str, str], asked: PromptedImage, reference: Any, client: Client
+) -> None:
     """Add to a run's report how its answers differ from onnxruntime's to the same inputs.
 
     :param reference: PyTorch's answers, `Predictions`, or None. With it, the mask of the best score
@@ -285,14 +307,15 @@ def compare(run: Run, graphs: Mapping[str, str], asked: PromptedImage, reference
 
     from tasks.inference import sessions
     from tasks.inference.metrics import least_iou
-    from tasks.inference.preprocessing import preprocess
+    from tasks.inference.preprocessing import Placement, preprocess
 
     if not run.predictions.get("wasm") or not run.predictions["wasm"].masks:
         return
     assert run.image is not None
-    run.report["preprocessing"] = float(np.abs(run.image - preprocess(asked.image)).max())
+    place = Placement(run.size, run.size, run.size, client.resize)
+    run.report["preprocessing"] = float(np.abs(run.image - preprocess(asked.image, place)).max())
     asked = asked._replace(mask_inputs=run.predictions["wasm"].mask_inputs)
-    (expected,) = sessions.run_graphs(graphs["encoder"], graphs["decoder"], [asked])
+    (expected,) = sessions.run_graphs(graphs["encoder"], graphs["decoder"], [asked], client)
     for provider, found in run.predictions.items():
         figures = run.report["providers"][provider]
         figures["differences"] = sessions.differences(found, expected)

@@ -121,7 +121,7 @@ def _copy(model: Model, target: Path, work: Workspace) -> str:
             f"[models.{model.name}] url: no file at {source.absolute()}. "
             "Put the checkpoint there, or correct the url (relative to the project root)."
         )
-    copy = work.scratch / target.name
+    copy = Path(work.unfinished(target))
     before = stat_signature(source)
     sha256 = copy_and_hash(source, copy)
     if stat_signature(source) != before:
@@ -142,7 +142,7 @@ def _copy(model: Model, target: Path, work: Workspace) -> str:
 
 
 def _generate(model: Model, target: Path, work: Workspace) -> str:
-    made = work.scratch / target.name
+    made = Path(work.unfinished(target))
     work.run(
         MAKE_SYNTHETIC,
         architecture=model.architecture,

@@ -8,6 +8,7 @@ holds no time, so a consumer can key its cache on it.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -78,6 +79,7 @@ def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any
         # The reports are no `reads`: what is missing of them is told by its proof.
         file_dep=[each.path for found in needed.values() for each in found],
         uptodate=[(holds_what_its_manifest_says, [model])],
+        also_runs=[model.client.documents_source],
         clean=[(remove_deployed, [config, model])],
     )
 
@@ -118,17 +120,22 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     if not deployed:
         reasons = "; ".join(f"{each.variant.name}: {each.reason}" for each in judged)
         raise StageError(f"No variant of {model.name} may be deployed: {reasons}")
-    files = {path: sha256 for each in deployed for path, sha256 in each.files.items()}
+    files = {
+        model.file_name(graph, each.variant): (path, each.files[path])
+        for each in deployed
+        for graph, path in artifacts.graphs(config, model, each.variant).items()
+    }
+    sizes = {name: path.stat().st_size for name, (path, _) in files.items()}
+    told = {name: {"size": sizes[name], "sha256": sha256} for name, (_, sha256) in files.items()}
+    manifest = manifests.manifest_of(model, known, told, judged, versions(*PACKAGES))
+    documents = model.client.documents(manifest)
+    manifest["files"] = {**told, **{name: _entry(text) for name, text in documents.items()}}
     with staging_folder(config, model) as staging:
         staged = stage_files(model, files, staging)
-        sizes = {path.name: path.stat().st_size for path in files}
-        told = {
-            path.name: {"size": sizes[path.name], "sha256": sha256}
-            for path, sha256 in files.items()
-        }
-        text = manifests.manifest_text(model, known, told, judged, versions(*PACKAGES))
+        staged |= stage_documents(model, documents, staging)
+        text = json.dumps(manifest, indent=2) + "\n"
         put_in_place(config, model, staged, text, staging)
-    summary = f"{_sizes(deployed, sizes)} in {model.deploy}"
+    summary = f"{_sizes(model, deployed, sizes)} in {model.deploy}"
     return {"summary": summary, **({"note": note} if note else {})}
 
 
@@ -172,7 +179,7 @@ def judge_variants(
     against = {"checkpoint": known.sha256}
     if model.config is not None:
         against["architecture"] = FINGERPRINTS.sha256(model.config)
-    if model.derived:
+    if model.has_smaller_variants:
         reference = artifacts.reference(config, model)
         against["reference"] = "not there"
         if reference.is_file():
@@ -212,8 +219,9 @@ def undo_killed_run(config: Configuration, model: Model) -> None:
     """Remove what a killed run left; put back what it had replaced, if it was amid its renames."""
     staging = staging_path(config, model)
     if staging.is_dir() and not holds_what_its_manifest_says(model):
-        for backup in (staging / "before").glob("*"):
-            backup.replace(model.deploy / backup.name)
+        for name in _files_in(staging / "before"):
+            (model.deploy / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / "before" / name).replace(model.deploy / name)
     shutil.rmtree(staging, ignore_errors=True)
 
 
@@ -239,7 +247,7 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
         yield staging
     finally:
         # What could not be taken back is for the next run; see `undo_killed_run`.
-        if holds_what_its_manifest_says(model) or not any((staging / "before").glob("*")):
+        if holds_what_its_manifest_says(model) or not _files_in(staging / "before"):
             shutil.rmtree(staging, ignore_errors=True)
         os.close(folder)
         if made:
@@ -247,18 +255,32 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
                 model.deploy.rmdir()  # only when nothing was put in it
 
 
-def stage_files(model: Model, files: Mapping[Path, str], staging: Path) -> dict[str, Path]:
+def _files_in(folder: Path) -> list[Path]:
+    """The files in a folder and those below it, relative to it."""
+    return [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
+
+
+def _entry(text: str) -> dict[str, Any]:
+    """What a manifest says of a file with a text."""
+    content = text.encode()
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def stage_files(
+    model: Model, files: Mapping[str, tuple[Path, str]], staging: Path
+) -> dict[str, Path]:
     """Copy what differs from what is deployed; the copies, by the name that each will get.
 
-    :param files: what was judged, with its SHA-256.
+    :param files: what was judged, with its SHA-256, by that name.
     :raises StageError: when a copy does not hold what was judged.
     """
     staged = {}
-    for source, sha256 in files.items():
-        target = model.deploy / source.name
+    for name, (source, sha256) in files.items():
+        target = model.deploy / name
         if target.is_file() and FINGERPRINTS.sha256(target) == sha256:
             continue
-        copy = staging / source.name
+        copy = staging / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
         found = copy_and_hash(source, copy)
         if found == sha256:
             found = FINGERPRINTS.sha256(copy)  # read again: what the disk holds
@@ -267,7 +289,18 @@ def stage_files(model: Model, files: Mapping[Path, str], staging: Path) -> dict[
                 f"{source} was changed, or its copy does not hold what was copied: expected sha256 "
                 f"{sha256}, found {found}. Run this again; check the disk if it stays so."
             )
-        staged[source.name] = copy
+        staged[name] = copy
+    return staged
+
+
+def stage_documents(model: Model, documents: Mapping[str, str], staging: Path) -> dict[str, Path]:
+    """Write what differs from what is deployed; by the name that each will get."""
+    staged = {}
+    for name, text in documents.items():
+        target = model.deploy / name
+        if not target.is_file() or target.read_bytes() != text.encode():
+            staged[name] = staging / name
+            staged[name].write_text(text, encoding="utf-8")
     return staged
 
 
@@ -305,23 +338,23 @@ def put_in_place(
         replace_together(model.deploy, staged, obsolete, staging / "before")
     except OSError as error:
         paths = [Path(each) for each in (error.filename2, error.filename) if each]
-        target = next((each for each in paths if each.parent == model.deploy), model.deploy)
+        within = [each for each in paths if each.is_relative_to(model.deploy)]
+        target = next((each for each in within if staging not in each.parents), model.deploy)
         raise StageError(
             f"{target} could not be put in place: {error.strerror}. What was renamed before it "
             "was taken back."
         ) from error
 
 
-def _sizes(deployed: Sequence[Judged], sizes: Mapping[str, int]) -> str:
+def _sizes(model: Model, deployed: Sequence[Judged], sizes: Mapping[str, int]) -> str:
     """The sizes of the deployed files, for people: each of fp32, the sum of a variant."""
     texts = []
     for each in deployed:
-        own = [sizes[path.name] for path in each.files]
+        own = {graph: sizes[model.file_name(graph, each.variant)] for graph in model.graphs}
         if each.variant == FP32:
-            names = [path.stem for path in each.files]
-            texts += [f"{n} {mebibytes(size)}" for n, size in zip(names, own, strict=True)]
+            texts += [f"{graph} {mebibytes(size)}" for graph, size in own.items()]
         else:
-            texts.append(f"{each.variant.name} {mebibytes(sum(own))}")
+            texts.append(f"{each.variant.name} {mebibytes(sum(own.values()))}")
     return ", ".join(texts)
 
 

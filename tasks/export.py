@@ -1,34 +1,55 @@
 """Stage 2: a model's graphs in ONNX, from one load of the checkpoint.
 
-The modules are samexporter's, the model is sam2's. Targets:
-``<build>/models/<model>/exported/encoder.onnx`` and ``decoder.onnx``.
+The modules are samexporter's, the model is sam2's. One encoder, and a decoder for each set of
+options that the clients of a table ask for. Targets:
+``<build>/models/<model>/exported/encoder.onnx``, ``decoder.onnx``, and ``decoder-<client>.onnx``
+where a further client needs another.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tasks.config.schema import AttentionKind, Configuration, MaskChoice, Model
+from tasks.config.schema import AttentionKind, Configuration, Model
 from tasks.engine import artifacts
 from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
 from tasks.engine.staleness import versions
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from doit.task import Task
+    from torch import nn
+
+    from tasks.clients.contract import GraphTensors
 
 PACKAGES = ("torch", "torchvision", "sam2", "samexporter", "onnx")
 
+# What is traced: three prompts of two points and a box each. Of free axes any number will do but
+# 1, which tracing may take for granted.
+EXAMPLE = {"num_points": 2, "num_prompts": 3, "points_batch": 3, "num_boxes": 3, "mask_batch": 1}
+
 
 def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for one model."""
+    """doit's task for one table of models."""
     return declare(
-        model.name,
+        model.base,
         export,
         [config, model],
         reads=[artifacts.checkpoint(config, model), *model.architecture_files],
         writes=list(artifacts.exported_graphs(config, model).values()),
-        inputs={**model.graph_options, **versions(*PACKAGES)},
+        inputs={
+            **model.encoder_options,
+            "decoders": decoders(config, model),
+            **versions(*PACKAGES),
+        },
     )
+
+
+def decoders(config: Configuration, model: Model) -> dict[str, dict[str, str]]:
+    """The options of each decoder, by the name of its graph."""
+    return {name: asdict(each) for each, name in config.decoders(model).items()}
 
 
 def export(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
@@ -37,7 +58,8 @@ def export(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     with workspace(config.build, task) as work:
         result = work.run(
             "tasks.export:write_graphs",
-            **model.graph_options,
+            **model.encoder_options,
+            decoders=decoders(config, model),
             checkpoint=str(artifacts.checkpoint(config, model)),
             graphs=work.made(targets),
         )
@@ -50,52 +72,91 @@ def write_graphs(
     architecture: str,
     checkpoint: str,
     opset: int,
-    masks: MaskChoice,
     attention: AttentionKind,
+    decoders: dict[str, dict[str, Any]],
     graphs: dict[str, str],
 ) -> dict[str, Any]:
     """Trace the modules of a model and write their graphs (runs in a child process).
 
-    The encoder maps ``image (1, 3, S, S)`` to the three feature maps of the contract, the
-    decoder takes N points in ``point_coords (1, N, 2)``; N is the only free dimension.
+    The encoder maps ``image (1, 3, S, S)`` to the three feature maps of the contract; what a
+    decoder takes and returns is `tasks.clients.contract.traced`.
 
+    :param decoders: ``interface``, ``masks`` and ``prompts`` of each, by its graph's name.
     :param graphs: where each graph is written, by its name.
     """
-    import torch
     from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 
-    from tasks.inference.contract import contract_of
+    from tasks.clients.contract import dimensions_of, traced
     from tasks.model import load
     from tasks.model.decoder_patches import patched_decoder
     from tasks.model.encoder_patches import patched_encoder
 
     model = load.load_model(architecture, checkpoint)
-    contract = contract_of(model, masks)
+    dimensions = dimensions_of(model)
+
+    for name, options in decoders.items():
+        tensors = traced(dimensions, **options)["decoder"]
+        decoder = SAM2ImageDecoder(model, multimask_output=options["masks"] != "single").eval()
+        patched = patched_decoder(decoder, options["masks"], options["interface"])
+        write_traced(graphs[name], decoder, patched, tensors, opset)
+        declare_known_sizes(graphs[name], tensors)
     encoder = SAM2ImageEncoder(model).eval()
-    decoder = SAM2ImageDecoder(model, multimask_output=masks != "single").eval()
-    modules = {
-        "encoder": (encoder, patched_encoder(encoder, attention)),
-        "decoder": (decoder, patched_decoder(decoder, masks)),
-    }
-    for name, path in graphs.items():
-        module, patched = modules[name]
-        tensors = contract[name]
-        inputs, outputs = tensors.names()
-        with torch.no_grad(), patched:  # samexporter's command keeps gradients: 24 GiB for large
-            torch.onnx.export(
-                module,
-                # Two points, or any other number: that axis is free.
-                tuple(torch.zeros(each.sizes(points=2)) for each in tensors.inputs),
-                path,
-                dynamo=False,
-                opset_version=opset,
-                input_names=inputs,
-                output_names=outputs,
-                dynamic_axes=tensors.free_axes(),
-                # In the encoder it would repeat the window of the embedding.
-                do_constant_folding=name != "encoder",
-                custom_opsets=(
-                    {"com.microsoft": 1} if name == "encoder" and attention == "fused" else None
-                ),
-            )
+    write_traced(
+        graphs["encoder"],
+        encoder,
+        patched_encoder(encoder, attention),
+        traced(dimensions, "points", "multi", "one")["encoder"],
+        opset,
+        do_constant_folding=False,  # it would repeat the window of the embedding
+        custom_opsets={"com.microsoft": 1} if attention == "fused" else None,
+    )
     return {}
+
+
+def write_traced(
+    path: str,
+    module: nn.Module,
+    patched: AbstractContextManager[None],
+    tensors: GraphTensors,
+    opset: int,
+    **options: Any,
+) -> None:
+    """Trace a module while it is patched.
+
+    :param options: further ones of ``torch.onnx.export``.
+    """
+    import torch
+
+    inputs, outputs = tensors.names()
+    # samexporter's command keeps gradients: 24 GiB for large.
+    with torch.no_grad(), patched:
+        torch.onnx.export(
+            module,
+            tuple(
+                torch.ones(each.sizes(**EXAMPLE), dtype=getattr(torch, each.dtype))
+                for each in tensors.inputs
+            ),
+            path,
+            dynamo=False,
+            opset_version=opset,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_axes=tensors.free_axes(),
+            **options,
+        )
+
+
+def declare_known_sizes(path: str, tensors: GraphTensors) -> None:
+    """Give the sizes that tracing could not tell to the outputs of a graph.
+
+    Of masks at an image's size it knows none, though their number is fixed.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    told = {each.name: each.shape for each in tensors.outputs}
+    for output in model.graph.output:
+        for dim, size in zip(output.type.tensor_type.shape.dim, told[output.name], strict=True):
+            if not dim.HasField("dim_value") and isinstance(size, int):
+                dim.dim_value = size
+    onnx.save(model, path)

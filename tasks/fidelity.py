@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.config.schema import Configuration, MaskChoice, Model, Variant
+from tasks.clients.contract import MaskChoice
+from tasks.config.schema import Configuration, Model, Variant
 from tasks.engine import artifacts
 from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, workspace
@@ -22,6 +23,8 @@ from tasks.proof.judgement import judge, rules_of
 if TYPE_CHECKING:
     from doit.task import Task
 
+    from tasks.inference.sessions import Predictions
+
 REFERENCE_PACKAGES = ("torch", "torchvision", "sam2", "numpy", "pillow")
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
@@ -29,9 +32,9 @@ PICTURE_SIDE = 256  # of each panel, in pixels
 
 
 def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for PyTorch's answers."""
+    """doit's task for PyTorch's answers, for a table of models."""
     return declare(
-        model.name,
+        model.base,
         compute_reference,
         [config, model],
         reads=[
@@ -42,13 +45,18 @@ def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
         writes=[artifacts.reference(config, model)],
         inputs={
             "architecture": model.architecture,
-            "masks": model.masks,
+            "masks": choices_of(config, model),
             "images": model.images,
             "count": config.fidelity.images,
             **versions(*REFERENCE_PACKAGES),
         },
         also_runs=[model.images],
     )
+
+
+def choices_of(config: Configuration, model: Model) -> list[MaskChoice]:
+    """Which masks the clients of a table return."""
+    return list(dict.fromkeys(each.masks for each in config.of_table(model)))
 
 
 def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
@@ -69,6 +77,7 @@ def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any
         inputs={
             **reports.asked(config, model, "fidelity", variant),
             **rules_of(config, model, variant, "fidelity"),
+            "contract": model.client.as_json(),
             **versions(*PACKAGES),
         },
         also_runs=[model.images],
@@ -83,11 +92,11 @@ def compute_reference(config: Configuration, model: Model, task: Task) -> dict[s
             "tasks.fidelity:write_reference",
             architecture=model.architecture,
             architecture_files=model.architecture_files,
-            masks=model.masks,
+            masks=choices_of(config, model),
             checkpoint=str(artifacts.checkpoint(config, model)),
             draw=model.images,
             count=config.fidelity.images,
-            destination=str(work.scratch / target.name),
+            destination=work.unfinished(target),
         )
         work.deliver(target)
     summary = f"PyTorch's answers to {result['prompts']} prompts on {result['images']} images"
@@ -104,9 +113,11 @@ def measure_fidelity(
         figures = work.run(
             "tasks.fidelity:compare",
             graphs={name: str(path) for name, path in graphs.items()},
+            client=model.client.name,
+            masks=model.masks,
             reference=str(artifacts.reference(config, model)),
             draw=model.images,
-            picture=str(work.scratch / picture.name),
+            picture=work.unfinished(picture),
         )
         work.deliver(picture)
     memory = {"peak_memory": figures.pop("peak_memory")}
@@ -114,7 +125,7 @@ def measure_fidelity(
     if figures["images"] != asked:
         raise StageError(
             f"{artifacts.reference(config, model)} has {figures['images']} images, [fidelity] "
-            f"images asks for {asked}; `doit reference:{model.name}` asks PyTorch again"
+            f"images asks for {asked}; `doit reference:{model.base}` asks PyTorch again"
         )
     found = judge(config, model, variant, "fidelity", figures)
     reports.write(
@@ -139,7 +150,7 @@ def measure_fidelity(
 def write_reference(
     architecture: str,
     architecture_files: list[str],
-    masks: MaskChoice,
+    masks: list[MaskChoice],
     checkpoint: str,
     draw: str,
     count: int,
@@ -159,21 +170,30 @@ def write_reference(
     with unchanged(subject) as against:
         model = load.load_model(architecture, checkpoint)
         predictor = reference.predictor_of(model)
-        found = []
+        found: dict[str, list[Predictions]] = {choice: [] for choice in masks}
         for drawn in truth.draw_images(truth.load(draw), model.image_size, count):
             prompts = truth.prompts_about(drawn)
-            found.append(reference.predict(predictor, drawn.image, prompts, masks))
+            for choice in masks:
+                found[choice].append(reference.predict(predictor, drawn.image, prompts, choice))
     reference_file.write_reference(destination, model.image_size, found, against)
-    return {"images": count, "prompts": sum(len(each.masks) for each in found)}
+    return {"images": count, "prompts": sum(len(each.masks) for each in found[masks[0]])}
 
 
-def compare(graphs: dict[str, str], reference: str, draw: str, picture: str) -> dict[str, Any]:
+def compare(
+    graphs: dict[str, str],
+    client: str,
+    masks: MaskChoice,
+    reference: str,
+    draw: str,
+    picture: str,
+) -> dict[str, Any]:
     """Compare a variant with PyTorch's answers (runs in a child process).
 
     Of each prompt the mask that the variant scores best, which is what a person gets, with the
     one that PyTorch scores best.
 
     :param graphs: the file of each graph, by its name.
+    :param client: that loads them, by name; it cannot put every prompt.
     :param picture: a PNG is written there.
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
         ``mask_iou`` (``mean``, ``worst``), ``ranking_flips``, for what share of the prompts the
@@ -184,32 +204,37 @@ def compare(graphs: dict[str, str], reference: str, draw: str, picture: str) -> 
 
     import numpy as np
 
+    from tasks.clients.client import named
     from tasks.inference import sessions, truth
     from tasks.inference.metrics import mask_iou
+    from tasks.inference.prompts import answerable
     from tasks.inference.reference_file import read_reference
     from tasks.proof.binding import unchanged
 
+    loads = named(client)
     judged = {Path(path).name: path for path in graphs.values()}
     with unchanged(judged) as files, unchanged({"reference": reference}) as against:
-        stored = read_reference(reference)
+        stored = read_reference(reference, masks)
         drawn_images = truth.draw_images(truth.load(draw), stored.size, len(stored.images))
         asked = [
-            sessions.PromptedImage(drawn.image, truth.prompts_about(drawn), expected.mask_inputs)
+            sessions.PromptedImage(
+                drawn.image, answerable(truth.prompts_about(drawn), loads), expected.mask_inputs
+            )
             for drawn, expected in zip(drawn_images, stored.images, strict=True)
         ]
-        found = sessions.run_graphs(graphs["encoder"], graphs["decoder"], asked)
+        found = sessions.run_graphs(graphs["encoder"], graphs["decoder"], asked, loads)
     ious, flips, logits, scores = [], [], [], []
     shown: list[tuple[float, Any]] = []
     for each, expected, predictions in zip(asked, stored.images, found, strict=True):
         for prompt in each.prompts:
-            masks = predictions.best_mask(prompt.name)[0], expected.best_mask(prompt.name)[0]
-            ious.append(mask_iou(masks[0] > 0, masks[1] > 0))
+            pair = predictions.best_mask(prompt.name)[0], expected.best_mask(prompt.name)[0]
+            ious.append(mask_iou(pair[0] > 0, pair[1] > 0))
             flips.append(predictions.best(prompt.name) != expected.best(prompt.name))
             difference = predictions.masks[prompt.name] - expected.masks[prompt.name]
             logits.append(float(np.abs(difference).mean()))
             difference = predictions.scores[prompt.name] - expected.scores[prompt.name]
             scores.append(float(np.abs(difference).max()))
-            shown.append((ious[-1], (each.image, masks[1], masks[0])))
+            shown.append((ious[-1], (each.image, pair[1], pair[0])))
     draw_masks([shown[0][1], min(shown, key=lambda each: each[0])[1]], picture)
     return {
         "files": files,

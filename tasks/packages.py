@@ -54,13 +54,14 @@ def install(required: bool, task: Task) -> dict[str, Any]:
         words = [line for line in done.stderr.splitlines() if line.strip()]
         return _failed(required, f"`{' '.join(packages.COMMAND)}` ended with: {words[0]}"
                        if words else f"`{' '.join(packages.COMMAND)}` failed")  # fmt: skip
-    return {"summary": f"onnxruntime-web {packages.runtime_version()}"}
+    told = ", ".join(f"{name} {version}" for name, version in packages.versions().items())
+    return {"summary": told}
 
 
 def _failed(required: bool, reason: str) -> dict[str, Any]:
     if required:
         raise StageError(
-            f"onnxruntime-web could not be installed: {reason}. Connect to a network, or set "
+            f"The packages of npm could not be installed: {reason}. Connect to a network, or set "
             '[browser] enabled to "auto" or false.'
         )
     return {"summary": f"NOT INSTALLED: {reason}"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +30,20 @@ def path(model: Model) -> Path:
     return model.deploy.parent / f"{model.name}.png"
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for the demo model."""
+def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[str, Any]:
+    """doit's task for the demo model.
+
+    :param clients: the models of its table, all of which are deployed.
+    """
     return declare(
         None,
         draw_picture,
         [config, model],
         reads=[artifacts.manifest(model), *model.image_data],
         writes=[path(model)],
-        inputs={},
+        inputs={"contract": model.client.as_json()},
         also_runs=[model.images],
+        task_dep=[f"deploy:{each.name}" for each in clients],
     )
 
 
@@ -49,6 +54,7 @@ def draw_picture(config: Configuration, model: Model, task: Task) -> dict[str, A
         result = work.run(
             "tasks.picture:draw",
             graphs=deployed_files(model),
+            client=model.client.name,
             truth=model.images,
             destination=str(made),
         )
@@ -74,19 +80,21 @@ def deployed_files(model: Model) -> dict[str, str]:
         ) from error
 
 
-def draw(graphs: dict[str, str], truth: str, destination: str) -> dict[str, Any]:
+def draw(graphs: dict[str, str], client: str, truth: str, destination: str) -> dict[str, Any]:
     """Click on objects of drawn images and paint the best mask of each (runs in a child process).
 
     :param graphs: the file of each graph, by its name.
+    :param client: that they were made for, by name.
     :returns: how many ``masks``, and their mean ``iou`` with the truth.
     """
     import numpy as np
     from PIL import Image, ImageDraw
 
+    from tasks.clients.client import named
     from tasks.inference import truth as known_masks
     from tasks.inference.metrics import mask_iou
 
-    segmenter = known_masks.Segmenter(graphs["encoder"], graphs["decoder"])
+    segmenter = known_masks.Segmenter(graphs["encoder"], graphs["decoder"], named(client))
     scene = known_masks.load(truth)
     picture = Image.new("RGB", (SIDE * len(SEEDS), SIDE))
     ious = []
@@ -94,18 +102,17 @@ def draw(graphs: dict[str, str], truth: str, destination: str) -> dict[str, Any]
         drawn = scene(seed, segmenter.size)
         segmenter.set_image(drawn.image)
         canvas = drawn.image.astype(np.float32)
-        clicks = []
+        clicks: list[tuple[float, float]] = []
         for color, number in zip(COLORS * 2, known_masks.objects_of(drawn)[:CLICKS], strict=False):
             true = drawn.labels == number
-            row, column = known_masks.interior_point(true)
-            answer = segmenter.predict([(column, row)], [1])
+            click, _ = known_masks.prompts_for(true, str(number))
+            answer = segmenter.predict(click)
             mask = answer.masks[int(answer.scores.argmax())]
             ious.append(mask_iou(mask, true))
             paint(canvas, mask, color)
-            clicks.append((column, row))
+            clicks += click.points
         panel = Image.fromarray(canvas.astype(np.uint8)).resize((SIDE, SIDE))
-        scale = SIDE / segmenter.size
-        mark(ImageDraw.Draw(panel), [(column * scale, row * scale) for column, row in clicks])
+        mark(ImageDraw.Draw(panel), [(x * SIDE, y * SIDE) for x, y in clicks])
         picture.paste(panel, (place * SIDE, 0))
     picture.save(destination)
     return {"masks": len(ious), "iou": float(np.mean(ious))}

@@ -123,7 +123,11 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
     if verified is None:
         return None
     records = state.recorded_values(config.build / "state" / "doit.json")
-    own = {name: values for name, values in records.items() if name.split(":")[1:2] == [model.name]}
+    own = {
+        name: values
+        for name, values in records.items()
+        if name.split(":")[1:2] in ([model.name], [model.base])
+    }
     manifest = read_cache(artifacts.manifest(model))
     told = manifest.get("variants")
     entries = {
@@ -138,6 +142,8 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
         "deploy": str(model.deploy),
         "parity": largest_differences(verified["differences"]),
         "truth": verified["truth"],
+        "client": model.client.name,
+        "placement": verified.get("placement"),
         "packages": manifest.get("packages", {}),
         "prefer": manifest.get("prefer", {}),
         "memory": {stage: peak for stage in STAGES if (peak := max(_peaks(own, stage), default=0))},
@@ -160,7 +166,12 @@ def current_speeds(config: Configuration, model: Model) -> dict[str, Any]:
 
 
 def _hashes(config: Configuration, model: Model, names: Mapping[str, Any]) -> dict[str, str]:
-    paths = [artifacts.folder(config, model) / name for name in names]
+    paths = [
+        path
+        for each in variants_of(model)
+        for path in artifacts.graphs(config, model, each).values()
+        if path.name in names
+    ]
     return {path.name: FINGERPRINTS.sha256(path) for path in paths if path.is_file()}
 
 
@@ -186,9 +197,6 @@ def row(
     base = [path.stat().st_size for path in artifacts.graphs(config, model).values()]
     measured = reports.read(artifacts.report(config, model, "fidelity", variant))
     seen = reports.read(artifacts.report(config, model, "browser", variant)) or {}
-    nodes = records.get(f"variant:{model.name}:{variant.name}", {}).get("nodes")
-    if variant == FP32 and f"simplify:{model.name}" in records:
-        nodes = [after for _, after in records[f"simplify:{model.name}"]["nodes"]]
     times = speed.get("variants", {}).get(variant.name, {})
     return {
         "name": variant.name,
@@ -196,13 +204,31 @@ def row(
         "sizes": sizes,
         "size": sum(sizes),
         "share": round(sum(sizes) / sum(base), 4),
-        "nodes": nodes,
+        "nodes": _node_counts(config, model, variant, records),
         "fidelity": measured and {key: measured[key] for key in FIDELITY},
         "times": {provider: times.get(provider) for provider in ("native", "wasm", "webgpu")},
         "browser": {provider: _provider(seen, provider, told) for provider in ("wasm", "webgpu")},
         "page_memory": seen.get("memory", {}).get("renderer"),
         "state": _state(told),
     }
+
+
+def _node_counts(
+    config: Configuration,
+    model: Model,
+    variant: Variant,
+    records: Mapping[str, Mapping[str, Any]],
+) -> list[int] | None:
+    """How many nodes each graph has; None where its stage has not run."""
+    told: dict[str, int] = {}
+    for each in dict.fromkeys([Variant(variant.precision), variant]):
+        task = f"variant:{model.base}:{each.name}" if each != FP32 else f"simplify:{model.base}"
+        counts = records.get(task, {}).get("nodes", [])
+        if each == FP32:
+            counts = [after for _, after in counts]
+        told |= dict(zip(artifacts.shared_graphs(config, model, each), counts, strict=False))
+    names = [artifacts.shared_name(config, model, graph) for graph in model.graphs]
+    return [told[name] for name in names] if told.keys() >= set(names) else None
 
 
 FIDELITY = ("images", "prompts", "mask_iou", "ranking_flips", "logit_error", "score_error")

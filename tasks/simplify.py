@@ -1,12 +1,15 @@
 """Stage 3: every graph folded by onnxsim.
 
-Targets: ``<build>/models/<model>/encoder.onnx`` and ``decoder.onnx``, the files to deploy.
+Targets: ``<build>/models/<model>/encoder.onnx`` and so on, and those of them that a client wants
+under names of its own (``<build>/models/<model>/<client>/``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tasks.clients.naming import Names, write_renamed
 from tasks.config.schema import Configuration, Model
 from tasks.engine import artifacts
 from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
@@ -29,26 +32,36 @@ SKIPPED_PASSES = ["fuse_qkv", "fuse_attention"]
 
 
 def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for one model."""
+    """doit's task for one table of models."""
+    renamed = artifacts.renamed_graphs(config, model)
     return declare(
-        model.name,
+        model.base,
         simplify,
         [config, model],
         reads=list(artifacts.exported_graphs(config, model).values()),
-        writes=list(artifacts.graphs(config, model).values()),
-        inputs=versions(*PACKAGES),
+        writes=[
+            *artifacts.shared_graphs(config, model).values(),
+            *(each.path for each in renamed),
+        ],
+        inputs={"names": [each.names for each in renamed], **versions(*PACKAGES)},
     )
 
 
 def simplify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     """Simplify in a child process, then move the graphs into place."""
     sources = artifacts.exported_graphs(config, model)
-    targets = artifacts.graphs(config, model)
+    targets = artifacts.shared_graphs(config, model)
+    renamed = artifacts.renamed_graphs(config, model)
     with workspace(config.build, task) as work:
         made = work.made(targets)
-        pairs = [[str(source), made[name]] for name, source in sources.items()]
-        result = work.run("tasks.simplify:simplify_graphs", pairs=pairs)
-        work.deliver(*targets.values())
+        result = work.run(
+            "tasks.simplify:simplify_graphs",
+            pairs=[[str(source), made[name]] for name, source in sources.items()],
+            renamed=[
+                [made[each.shared], work.unfinished(each.path), each.names] for each in renamed
+            ],
+        )
+        work.deliver(*targets.values(), *(each.path for each in renamed))
     nodes = ", ".join(
         f"{name} {before} → {after}"
         for name, (before, after) in zip(targets, result["nodes"], strict=True)
@@ -57,9 +70,13 @@ def simplify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     return {"summary": summary, **result}
 
 
-def simplify_graphs(pairs: list[list[str]]) -> dict[str, Any]:
+def simplify_graphs(
+    pairs: list[list[str]], renamed: Sequence[tuple[str, str, Names]] = ()
+) -> dict[str, Any]:
     """Simplify each source graph into its destination (runs in a child process).
 
+    :param renamed: of those, which to write once more under other names: the file, where, and the
+        names.
     :returns: ``nodes``, for each pair the number before and after.
     """
     import sys
@@ -83,6 +100,8 @@ def simplify_graphs(pairs: list[list[str]]) -> dict[str, Any]:
         onnx.save(model, destination)
         counts.append([before, len(model.graph.node)])
         del model, weights
+    for each in renamed:
+        write_renamed(*each)
     return {"nodes": counts}
 
 

@@ -27,6 +27,10 @@ from tasks.web.chromium import Browser
 if TYPE_CHECKING:
     from doit.task import Task
 
+    from tasks.clients.client import Client
+    from tasks.clients.contract import MaskChoice, PromptChoice
+    from tasks.web.chromium import ServedModel
+
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 ROUNDS = 5
 
@@ -42,9 +46,16 @@ def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any
         model.name,
         measure_speed,
         [config, model, browser],
-        reads=[*reads, *sources.javascript("web/page/check.html")],
+        reads=[*reads, *sources.javascript(f"web/page/{model.client.page}")],
         writes=[artifacts.speeds(config, model)],
-        inputs={"onnxruntime-web": browser.runtime, **versions(*PACKAGES)},
+        inputs={
+            "packages of npm": browser.packages,
+            "browser": [model.browser, browser.missing],
+            "webgpu": model.webgpu,
+            "contract": model.client.as_json(),
+            **versions(*PACKAGES),
+        },
+        uptodate=[_has_as_many_rounds],
         task_dep=["packages", f"verify:{model.name}"],
         meta={"on_demand": True},
         params=[
@@ -57,6 +68,11 @@ def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any
             }
         ],
     )
+
+
+def _has_as_many_rounds(task: Task, values: Mapping[str, Any]) -> bool:
+    """False when another number of rounds is asked for than was run."""
+    return bool(values.get("rounds") == (task.options or {}).get("rounds"))
 
 
 def measure_speed(
@@ -80,6 +96,13 @@ def measure_speed(
                 }
                 for each in variants
             },
+            names={
+                each.name: {graph: model.file_name(graph, each) for graph in model.graphs}
+                for each in variants
+            },
+            client=model.client.name,
+            masks=model.masks,
+            prompts=model.prompts,
             rounds=rounds,
             scratch=str(work.scratch),
             executable=browser.executable,
@@ -97,7 +120,7 @@ def measure_speed(
         )
         texts.append(f"{name}: {times}")
     summary = f"encoder, medians of {rounds} rounds: {'; '.join(texts)}{describe_peak(memory)}"
-    return {"summary": summary, **memory}
+    return {"summary": summary, "rounds": rounds, **memory}
 
 
 Times = dict[str, dict[str, list[float]]]
@@ -105,6 +128,10 @@ Times = dict[str, dict[str, list[float]]]
 
 def measure(
     variants: dict[str, dict[str, str]],
+    names: dict[str, dict[str, str]],
+    client: str,
+    masks: MaskChoice,
+    prompts: PromptChoice,
     rounds: int,
     scratch: str,
     executable: str | None,
@@ -113,7 +140,9 @@ def measure(
 ) -> dict[str, Any]:
     """Let variants take turns (runs in a child process).
 
-    :param variants: the file of each graph, by the variant's name and its own.
+    :param variants: the file of each graph, by the variant's name and its own; ``names``: what the
+        client calls each.
+    :param client: which loads them, by its name.
     :returns: ``files`` with their hashes; ``machine``; ``rounds``; and for each of ``variants`` by
         provider (``native``, ``wasm``, ``webgpu`` on hardware) the milliseconds of each round: to
         create a session and to run, of encoder and decoder. A provider that refuses a variant has
@@ -122,29 +151,31 @@ def measure(
     import os
     import platform
 
+    from tasks.clients.client import named
     from tasks.inference.images import natural_image
-    from tasks.inference.sessions import tensors_of
     from tasks.proof.binding import unchanged
-    from tasks.web.chromium import launched
+    from tasks.web.chromium import ServedModel, launched
 
     paths = {Path(p).name: p for graphs in variants.values() for p in graphs.values()}
-    first = next(iter(variants.values()))
-    tensors = {graph: tensors_of(path) for graph, path in first.items()}
-    size = tensors["encoder"]["inputs"][0]["shape"][2]
-    image = natural_image(size)
+    loads = named(client)
+    models = {
+        name: ServedModel(loads, masks, prompts, name.partition(".")[0], graphs, names[name])
+        for name, graphs in variants.items()
+    }
+    image = natural_image(next(iter(models.values())).size)
     found: dict[str, Times] = {name: {} for name in variants}
     adapter = None
     with unchanged(paths) as files:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", flush=True)
             for name, graphs in variants.items():
-                _add(found[name], "native", run_natively(graphs, image))
+                _add(found[name], "native", run_natively(graphs, image, loads))
         if in_browser:
             with launched(executable, webgpu) as browser:
                 for number in range(rounds):
                     print(f"round {number + 1} of {rounds}, browser", flush=True)
-                    for name, graphs in variants.items():
-                        figures = run_in_page(browser, graphs, tensors, image, scratch, webgpu)
+                    for name, model in models.items():
+                        figures = run_in_page(browser, model, image, scratch, webgpu)
                         adapter = figures.pop("adapter", adapter)
                         for provider, times in figures.items():
                             _add(found[name], provider, times)
@@ -171,27 +202,27 @@ def _add(found: Times, provider: str, times: Mapping[str, Any]) -> None:
             into.setdefault(name, []).append(round(value, 2))
 
 
-def run_natively(graphs: Mapping[str, str], image: Any) -> dict[str, float]:
+def run_natively(graphs: Mapping[str, str], image: Any, client: Client) -> dict[str, float]:
     """One turn in onnxruntime on the CPU: each second run counts, the first fills caches."""
-    from tasks.inference.prompts import PROMPTS, prompt_tensors
+    from tasks.inference.prompts import PROMPTS
     from tasks.inference.sessions import Decoder, Encoder
 
     times: dict[str, float] = {}
     with _timed(times, "encoder_create_ms"):
-        encoder = Encoder(graphs["encoder"])
+        encoder = Encoder(graphs["encoder"], client)
     encoder.run(image)
     with _timed(times, "encoder_run_ms"):
         features = encoder.run(image)
+    place = encoder.place(image)
     del encoder
     with _timed(times, "decoder_create_ms"):
-        decoder = Decoder(graphs["decoder"])
-    prompt = prompt_tensors(PROMPTS[0], image.shape[0])
-    decoder.run(features, *prompt, None)
+        decoder = Decoder(graphs["decoder"], client)
+    decoder.run(features, PROMPTS[:1], place)
     each: list[float] = []
     for _ in range(5):
         one: dict[str, float] = {}
         with _timed(one, "run"):
-            decoder.run(features, *prompt, None)
+            decoder.run(features, PROMPTS[:1], place)
         each.append(one["run"])
     times["decoder_run_ms"] = median(each)
     return times
@@ -205,12 +236,7 @@ def _timed(times: dict[str, float], name: str) -> Iterator[None]:
 
 
 def run_in_page(
-    browser: Any,
-    graphs: Mapping[str, str],
-    tensors: Mapping[str, Any],
-    image: Any,
-    scratch: str,
-    webgpu: bool,
+    browser: Any, model: ServedModel, image: Any, scratch: str, webgpu: bool
 ) -> dict[str, Any]:
     """One turn in a page of its own: on WASM, and on WebGPU where that is hardware."""
     from tasks.inference.prompts import PROMPTS
@@ -220,10 +246,10 @@ def run_in_page(
     asked = PromptedImage(image, PROMPTS[:1], {})
     figures: dict[str, Any] = {}
     run: chromium.Run | None = None
-    with chromium.served(graphs, tensors, image, scratch) as address:
+    with chromium.served(model, image, scratch) as address:
         try:
             with chromium.blank_page(browser) as page:
-                run = chromium.Run(page, address, asked, chromium.threads_here())
+                run = chromium.Run(page, address, model, asked, chromium.threads_here())
                 run.open()
                 run.wasm(2, 5)
                 if webgpu and run.adapter is not None and not run.adapter["software"]:

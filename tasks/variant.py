@@ -1,21 +1,25 @@
 """Stage 5: the proven graphs with smaller weights, or as ``.ort`` files.
 
 Inputs and outputs stay float32, so any encoder works with any decoder, and a consumer changes
-nothing but the file's name. Targets: ``<build>/models/<model>/encoder_<precision>.onnx`` and so on,
-named as transformers.js names them.
+nothing but the file's name. Each graph of a table of models is converted once, and written again
+under the names of each client that has its own. Targets:
+``<build>/models/<model>/encoder_<precision>.onnx`` and so on, named as transformers.js names them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.config.schema import FP32, Configuration, Model, Precision, Variant
+from tasks.clients.naming import Names, write_renamed
+from tasks.config.schema import Configuration, Model, Precision, Variant
 from tasks.engine import artifacts
 from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
 from tasks.engine.staleness import versions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import onnx
     from doit.task import Task
@@ -34,28 +38,37 @@ MANY_WEIGHTS = 1 << 16  # above which a matrix has four bits in q4, not eight
 
 
 def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
-    """doit's task for one variant."""
+    """doit's task for one variant of a table of models."""
+    targets = artifacts.shared_graphs(config, model, variant)
+    renamed = artifacts.renamed_graphs(config, model, variant)
     return declare(
-        f"{model.name}:{variant.name}",
+        f"{model.base}:{variant.name}",
         make_variant,
         [config, model, variant],
-        reads=list(artifacts.graphs(config, model, made_from(variant)).values()),
-        writes=list(artifacts.graphs(config, model, variant).values()),
-        inputs=versions(*PACKAGES),
+        reads=list(sources_of(config, model, variant).values()),
+        writes=[*targets.values(), *(each.path for each in renamed)],
+        inputs={"names": [each.names for each in renamed], **versions(*PACKAGES)},
     )
 
 
-def made_from(variant: Variant) -> Variant:
-    """The variant that another is made from."""
-    return FP32 if variant.format == "onnx" else Variant(variant.precision)
+def asked_for(config: Configuration, model: Model) -> list[Variant]:
+    """The variants that clients of a table want, what another is made from first."""
+    return list(dict.fromkeys(each for client in config.of_table(model) for each in client.derived))
+
+
+def sources_of(config: Configuration, model: Model, variant: Variant) -> dict[str, Path]:
+    """The graphs that those of a variant are made from."""
+    made_from = artifacts.shared_graphs(config, model, variant.made_from)
+    return {name: made_from[name] for name in artifacts.shared_graphs(config, model, variant)}
 
 
 def make_variant(
     config: Configuration, model: Model, variant: Variant, task: Task
 ) -> dict[str, Any]:
     """Convert in a child process, then move the graphs into place."""
-    sources = artifacts.graphs(config, model, made_from(variant))
-    targets = artifacts.graphs(config, model, variant)
+    sources = sources_of(config, model, variant)
+    targets = artifacts.shared_graphs(config, model, variant)
+    renamed = artifacts.renamed_graphs(config, model, variant)
     with workspace(config.build, task) as work:
         made = work.made(targets)
         result = work.run(
@@ -63,19 +76,29 @@ def make_variant(
             pairs=[[str(source), made[name]] for name, source in sources.items()],
             precision=variant.precision,
             format=variant.format,
+            renamed=[
+                [made[each.shared], work.unfinished(each.path), each.names] for each in renamed
+            ],
         )
-        work.deliver(*targets.values())
-    base = artifacts.graphs(config, model)
+        work.deliver(*targets.values(), *(each.path for each in renamed))
+    base = artifacts.shared_graphs(config, model)
     share = sum(each.stat().st_size for each in targets.values()) / sum(
-        each.stat().st_size for each in base.values()
+        base[name].stat().st_size for name in targets
     )
     summary = f"{describe_sizes(targets)}, {share:.2f} of fp32{describe_peak(result)}"
     return {"summary": summary, **result}
 
 
-def convert(pairs: list[list[str]], precision: Precision, format: str) -> dict[str, Any]:
+def convert(
+    pairs: list[list[str]],
+    precision: Precision,
+    format: str,
+    renamed: Sequence[tuple[str, str, Names]] = (),
+) -> dict[str, Any]:
     """Write a variant of each source graph (runs in a child process).
 
+    :param renamed: of those, which to write once more under other names: the file, where, and the
+        names.
     :returns: ``nodes``, the number in each.
     """
     import onnx
@@ -90,6 +113,8 @@ def convert(pairs: list[list[str]], precision: Precision, format: str) -> dict[s
         onnx.checker.check_model(model)
         onnx.save(model, destination)
         counts.append(len(model.graph.node))
+    for each in renamed:
+        write_renamed(*each)
     return {"nodes": counts}
 
 

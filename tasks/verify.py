@@ -1,29 +1,37 @@
 """Stage 4: the graphs proven against PyTorch, in onnxruntime.
 
-First the form (onnx.checker, the tensor contract, what the configuration asks of the graphs), then
-the numbers: every output for one image and five prompts, against sam2's own `SAM2ImagePredictor`.
-Target: ``verify.json``, the report.
+First the form (onnx.checker, the client's contract, what the configuration asks of the graphs),
+then the numbers: every output for one image and several prompts, one at a time and at once, and for
+two images that are not square, against sam2's own `SAM2ImagePredictor`. Files of single precision
+in another format are asked the same. Target: ``verify.json``, the report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.config.schema import FP32, AttentionKind, Configuration, MaskChoice, Model
+from tasks.clients.contract import GraphTensors, Tensor
+from tasks.config.schema import FP32, AttentionKind, Configuration, Model, Variant
 from tasks.engine import artifacts
 from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
-from tasks.inference.contract import GraphTensors, Tensor
 from tasks.proof import failures, reports
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import ONE_CLICK, judge, largest_differences, rules_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     from doit.task import Task
+    from numpy.typing import NDArray
+
+    from tasks.clients.client import Client
+    from tasks.clients.contract import MaskChoice, PromptChoice
+    from tasks.inference.prompts import Prompt
+    from tasks.inference.sessions import Predictions
 
 PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "sam2", "numpy")
 
@@ -40,7 +48,11 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
         [config, model],
         reads=[
             artifacts.checkpoint(config, model),
-            *artifacts.graphs(config, model).values(),
+            *dict.fromkeys(
+                path
+                for variant in single_precision(model)
+                for path in artifacts.graphs(config, model, variant).values()
+            ),
             *model.architecture_files,
             *model.image_data,
         ],
@@ -48,10 +60,16 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
         inputs={
             **reports.asked(config, model, "verify", FP32),
             **rules_of(config, model, FP32, "verify"),
+            "contract": model.client.as_json(),
             **versions(*PACKAGES),
         },
         also_runs=[model.truth] if model.truth else [],
     )
+
+
+def single_precision(model: Model) -> list[Variant]:
+    """The variants whose weights are as the checkpoint has them."""
+    return list(dict.fromkeys([FP32, *(v for v in model.variants if v.precision == "fp32")]))
 
 
 def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
@@ -59,7 +77,6 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
 
     :raises StageError: naming each figure beyond its tolerance.
     """
-    graphs = artifacts.graphs(config, model)
     asked = reports.asked(config, model, "verify", FP32)
     with workspace(config.build, task) as work:
         figures = work.run(
@@ -67,7 +84,10 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
             **asked,
             architecture_files=model.architecture_files,
             checkpoint=str(artifacts.checkpoint(config, model)),
-            graphs={name: str(path) for name, path in graphs.items()},
+            graphs=[
+                {name: str(path) for name, path in artifacts.graphs(config, model, each).items()}
+                for each in single_precision(model)
+            ],
         )
     memory = {"peak_memory": figures.pop("peak_memory")}
     found = judge(config, model, FP32, "verify", figures)
@@ -88,72 +108,235 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     )
     if figures["truth"]:
         summary += f"; IoU with the truth from one click {figures['truth']['iou'][ONE_CLICK]:.3f}"
+    if figures["placement"]:
+        stretched = figures["placement"]["mask_iou"]
+        summary += (
+            f"; images that are not square: IoU with the stretched image's masks "
+            f"{stretched['mean']:.3f}, worst {stretched['worst']:.3f}"
+        )
     return {"summary": summary + describe_peak(memory), **memory}
 
 
 def measure(
     architecture: str,
     opset: int,
-    masks: MaskChoice,
     attention: AttentionKind,
+    masks: MaskChoice,
+    prompts: PromptChoice,
+    client: str,
     truth: str | None,
     architecture_files: list[str],
     checkpoint: str,
-    graphs: dict[str, str],
+    graphs: list[dict[str, str]],
 ) -> dict[str, Any]:
     """Compare a model's graphs with PyTorch (runs in a child process).
 
-    :param graphs: the file of each graph, by its name.
+    :param client: whose contract it is; its name.
+    :param graphs: the files of single precision by the graph's name; ONNX first, then those of
+        other formats.
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
         ``violations`` of the contract; the ``tensors`` found; ``differences``, see
         `sessions.differences`; ``truth``, what `truth.measure` finds with the images that the
-        function of that name draws, or None.
+        function of that name draws, or None; ``placement``, see `placed_images`.
     """
     import onnx
 
+    from tasks.clients.client import named
+    from tasks.clients.contract import as_json, dimensions_of
     from tasks.inference import images, reference, sessions
     from tasks.inference import truth as known_masks
-    from tasks.inference.contract import as_json, contract_of
-    from tasks.inference.prompts import PROMPTS
+    from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
     from tasks.model import load
     from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
 
+    loads = named(client)
     subject = {"checkpoint": checkpoint}
     for each in architecture_files:
         subject["architecture"] = each
-    judged = {Path(path).name: path for path in graphs.values()}
+    judged = {path: path for variant in graphs for path in variant.values()}
     with unchanged(judged) as files, unchanged(subject) as against:
         found: dict[str, GraphTensors] = {}
         broken: list[Failure] = []
-        for name, path in graphs.items():
+        for name, path in graphs[0].items():
             onnx.checker.check_model(path, full_check=True)
             graph = onnx.load(path)
             found[name] = tensors_of(graph)
             broken += other_options(name, graph, opset, attention)
             del graph
         model = load.load_model(architecture, checkpoint)
-        broken += violations(contract_of(model, masks), found)
+        contract = loads.contract(dimensions_of(model), masks, prompts)
+        broken += violations(contract, found)
+        if broken:  # nothing that fits what would be fed
+            return {
+                "files": {Path(path).name: sha256 for path, sha256 in files.items()},
+                "against": against,
+                "violations": failures.as_json(broken),
+                "tensors": as_json(found),
+                "differences": {"features": {}, "prompts": {}},
+                "truth": None,
+                "placement": None,
+            }
+        together = AT_ONCE if prompts == "many" else ()
+        alone = answerable(PROMPTS, loads)
+        everything = (*alone, *(prompt for group in together for prompt in group))
         image = images.natural_image(model.image_size)
-        expected = reference.predict(reference.predictor_of(model), image, PROMPTS, masks)
-        del model
-        asked = sessions.PromptedImage(image, PROMPTS, expected.mask_inputs)
-        (predictions,) = sessions.run_graphs(graphs["encoder"], graphs["decoder"], [asked])
+        predictor = reference.predictor_of(model, loads.resize)
+        expected = reference.predict(predictor, image, everything, masks, loads)
+        asked = [sessions.PromptedImage(image, alone, expected.mask_inputs, together)]
+        answers = [expected]
+        stretched = []
+        others = images_of_other_shapes(model.image_size, truth)
+        for other in others:
+            put = answerable(other.prompts, loads)
+            answers.append(reference.predict(predictor, other.image, put, masks, loads))
+            asked.append(sessions.PromptedImage(other.image, put, answers[-1].mask_inputs))
+            if loads.resize != "stretch":
+                usual = reference.predictor_of(model)
+                stretched.append(reference.predict(usual, other.image, put, "multi"))
+        del model, predictor
+        found_by = [
+            sessions.run_graphs(
+                each["encoder"], each["decoder"], asked[: None if first else 1], loads
+            )
+            for first, each in ((each is graphs[0], each) for each in graphs)
+        ]
         known = truth and known_masks.measure(
-            graphs["encoder"],
-            graphs["decoder"],
+            graphs[0]["encoder"],
+            graphs[0]["decoder"],
             known_masks.load(truth),
             TRUTH_SEEDS,
             TRUTH_OBJECTS,
+            loads,
         )
+    labels = ["", *(f" on {other.shape}" for other in others)]
+    differing = [
+        about(sessions.differences(predictions, right), f"{label}{where}")
+        for variant, by_image in zip(graphs, found_by, strict=True)
+        for label in ([""] if variant is graphs[0] else [f" by {Path(variant['encoder']).name}"])
+        for where, predictions, right in zip(labels, by_image, answers, strict=False)
+    ]
     return {
-        "files": files,
+        "files": {Path(path).name: sha256 for path, sha256 in files.items()},
         "against": against,
-        "violations": failures.as_json(broken),
-        "tensors": as_json(found),
-        "differences": sessions.differences(predictions, expected),
+        "violations": [],
+        "tensors": as_json(contract),
+        "differences": together_worst(differing),
         "truth": known or None,
+        "placement": placement_of(others, found_by[0][1:], stretched, loads),
     }
+
+
+class OtherShape(NamedTuple):
+    """An image (H, W, 3) that is not square, prompts about it, and the objects that they ask for.
+
+    ``truths``: the mask (H, W) of each prompt's object, where that is known.
+    """
+
+    shape: str
+    image: NDArray[np.uint8]
+    prompts: Sequence[Prompt]
+    truths: Mapping[str, NDArray[np.bool_]]
+
+
+# Width and height of what is cut out of a square.
+SHAPES = {"a 2:1 image": (1.0, 1 / 2), "a 1:3 image": (1 / 3, 1.0)}
+
+
+def images_of_other_shapes(size: int, truth: str | None) -> list[OtherShape]:
+    """Images that are not square and not of the input's size.
+
+    Parts of drawn images, where a function draws some; else a seeded natural one.
+    """
+    from tasks.inference import images
+    from tasks.inference import truth as known_masks
+    from tasks.inference.prompts import PROMPTS
+
+    side = 5 * size // 4
+    found = []
+    for shape, (width, height) in SHAPES.items():
+        if truth is None:
+            image = images.natural_image(round(side * height), round(side * width))
+            found.append(OtherShape(shape, image, PROMPTS, {}))
+            continue
+        draw = known_masks.load(truth)
+        parts = (known_masks.part_of(draw(seed, side), width, height) for seed in range(100))
+        part = next((each for each in parts if known_masks.objects_of(each)), None)
+        if part is None:
+            raise StageError(f"{truth} draws no object in the middle of 100 images")
+        prompts, truths = [], {}
+        for number in known_masks.objects_of(part)[:TRUTH_OBJECTS]:
+            mask = part.labels == number
+            for prompt in known_masks.prompts_for(mask, str(number)):
+                prompts.append(prompt)
+                truths[prompt.name] = mask
+        found.append(OtherShape(shape, part.image, prompts, truths))
+    return found
+
+
+def placement_of(
+    others: Sequence[OtherShape],
+    found: Sequence[Predictions],
+    stretched: Sequence[Predictions],
+    client: Client,
+) -> dict[str, Any] | None:
+    """What it costs that a client does not stretch images, as the model was trained.
+
+    :param stretched: PyTorch's answers about the stretched images; none where the client does so.
+    :returns: ``mask_iou`` with the stretched image's masks (``mean``, ``worst``), and ``truth``,
+        the mean IoU with the true masks of both, where they are known; None for a client that
+        stretches.
+    """
+    import numpy as np
+
+    from tasks.inference.metrics import mask_iou
+    from tasks.inference.preprocessing import Placement, masks_over
+
+    if not stretched:
+        return None
+    ious: list[float] = []
+    true: dict[str, list[float]] = {client.resize: [], "stretch": []}
+    for other, own, usual in zip(others, found, stretched, strict=True):
+        height, width = other.image.shape[:2]
+        for prompt in other.prompts:
+            if prompt.name not in own.masks:
+                continue
+            size = 4 * own.masks[prompt.name].shape[-1]
+            masks = {
+                resize: masks_over(
+                    answers.best_mask(prompt.name), Placement(size, width, height, resize)
+                )[0] > 0
+                for resize, answers in ((client.resize, own), ("stretch", usual))
+            }  # fmt: skip
+            ious.append(mask_iou(*masks.values()))
+            if prompt.name in other.truths:
+                for resize, mask in masks.items():
+                    true[resize].append(mask_iou(mask, other.truths[prompt.name]))
+    return {
+        "resize": client.resize,
+        "prompts": len(ious),
+        "mask_iou": {"mean": float(np.mean(ious)), "worst": min(ious)},
+        "truth": {name: float(np.mean(values)) for name, values in true.items() if values} or None,
+    }
+
+
+def about(differences: dict[str, Any], where: str) -> dict[str, Any]:
+    """Differences whose prompts say what they were about."""
+    return {
+        **differences,
+        "prompts": {f"{name}{where}": each for name, each in differences["prompts"].items()},
+    }
+
+
+def together_worst(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All prompts' differences, and of each feature the largest, None if one is not a number."""
+    features: dict[str, float | None] = {}
+    for each in found:
+        for name, value in each["features"].items():
+            before = features.get(name, 0.0)
+            features[name] = None if before is None or value is None else max(before, value)
+    prompts = {name: each for part in found for name, each in part["prompts"].items()}
+    return {"features": features, "prompts": prompts}
 
 
 def other_options(

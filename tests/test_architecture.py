@@ -14,6 +14,7 @@ from omegaconf import ListConfig
 from project import ROOT, Project
 
 from demo.scenes import scene
+from tasks.clients.known import CLIENTS
 from tasks.config.published import PUBLISHED
 from tasks.engine.errors import StageError
 from tasks.inference import truth
@@ -60,12 +61,12 @@ def test_every_shape_follows_from_the_files_input_size_and_widths(built: Project
         "high_res_feats_0": [1, 12, 128, 128],
         "high_res_feats_1": [1, 24, 64, 64],
         "image_embed": [1, 96, 32, 32],
-        "point_coords": [1, "num_points", 2],
-        "point_labels": [1, "num_points"],
-        "mask_input": [1, 1, 128, 128],
+        "point_coords": ["num_prompts", "num_points", 2],
+        "point_labels": ["num_prompts", "num_points"],
+        "mask_input": ["mask_batch", 1, 128, 128],
         "has_mask_input": [1],
-        "masks": [1, 3, 128, 128],
-        "iou_predictions": [1, 3],
+        "masks": ["num_prompts", 3, 128, 128],
+        "iou_predictions": ["num_prompts", 3],
     }
 
 
@@ -86,7 +87,7 @@ def test_its_encoder_is_folded_like_the_rest(built: Project) -> None:
 @slow
 def test_its_masks_can_be_compared_with_the_truth(built: Project) -> None:
     graphs = [str(built.root / f"build/models/narrow/{part}.onnx") for part in PARTS]
-    found = truth.measure(*graphs, draw=scene, seeds=range(2), objects=2)
+    found = truth.measure(*graphs, scene, range(2), 2, CLIENTS["samexporter"])
     assert (found["images"], found["objects"]) == (2, 4)
     assert set(found["iou"]) == {"1 click", "2 clicks", "3 clicks", "box"}
     assert all(0 <= iou < 0.5 for iou in found["iou"].values())  # its weights are random

@@ -327,7 +327,7 @@ def test_where_npm_fails_a_browser_that_is_asked_for_is_an_error(build: Build) -
     build.write("enabled = true")
     outcome = build.doit("run")
     assert outcome.status != 0
-    assert "onnxruntime-web could not be installed" in outcome.output
+    assert "The packages of npm could not be installed" in outcome.output
     assert not (build.root / "public").exists()
 
 

@@ -40,6 +40,7 @@ def test_the_projects_own_file_holds_nine_models_of_which_four_are_default() -> 
         "base_plus-2.1",
         "large-2.1",
         "demo",
+        "demo-transformers.js",
     ]
     assert all(model.sha256 and model.size for model in config.models if model.name != "demo")
 
@@ -87,7 +88,11 @@ def test_every_kind_of_address_is_understood(url: str, source: Source) -> None:
         ("size = true", "[models.x] size: found True"),
         ('model_type = "sam3"', "[models.x] model_type: found 'sam3'; allowed: sam2_hiera_tiny, "),
         ("opset = 16", "[models.x] opset: found 16; allowed: 17 (LayerNormalization needs it)"),
-        ('masks = "all"', "[models.x] masks: found 'all'; allowed: multi, best, single"),
+        (
+            'masks = "all"',
+            "[models.x] masks: found 'all'; allowed: multi, ranked, best, single for client "
+            "samexporter",
+        ),
         ('attention = "flash"', "[models.x] attention: found 'flash'; allowed: plain, fused"),
         ('default = "no"', "[models.x] default: found 'no'; allowed: true or false"),
         ('folder = "../up"', "[models.x] folder: found '../up'; allowed: letters, digits"),

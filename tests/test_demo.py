@@ -16,6 +16,7 @@ from playwright.sync_api import expect, sync_playwright
 from project import ROOT, Project
 
 from demo.scenes import Scene, scene
+from tasks.clients.known import CLIENTS
 from tasks.config import parse
 from tasks.config.schema import Configuration
 from tasks.inference import truth
@@ -69,6 +70,26 @@ def large_objects(found: Scene) -> list[Any]:
     return [found.labels == n for n, area in enumerate(areas) if n and area > 4000]
 
 
+def test_it_is_deployed_for_nimbusimage_and_for_transformers_js(files: Path) -> None:
+    assert (files / "encoder.ort").is_file()
+    other = files.with_name("sam2_demo-transformers.js")
+    manifest = json.loads((other / "manifest.json").read_text())
+    assert manifest["client"] == "transformers.js"
+    proof = manifest["browser"]
+    assert proof["runtime"].startswith("transformers.js ")
+    assert proof["providers"]["wasm"]["proven"] is True
+    assert {"one point", "box", "box and point", "3rd of 3"} <= set(
+        proof["providers"]["wasm"]["prompts"]
+    )
+
+
+def test_its_manifest_says_what_it_costs_not_to_stretch_an_image(files: Path) -> None:
+    told = json.loads((files / "manifest.json").read_text())["verification"]["not_square"]
+    assert told["resize"] == "longest side"
+    assert 0 < told["mask_iou_with_stretched"]["worst"] < told["mask_iou_with_stretched"]["mean"]
+    assert told["iou_with_truth"].keys() == {"longest side", "stretch"}
+
+
 def test_its_manifest_says_that_it_is_trained_and_how_well(files: Path) -> None:
     manifest = json.loads((files / "manifest.json").read_text())
     assert manifest["checkpoint"]["synthetic"] is False
@@ -86,7 +107,8 @@ def test_its_manifest_says_that_it_is_trained_and_how_well(files: Path) -> None:
 
 def test_each_corrective_click_brings_its_masks_nearer_to_the_truth(files: Path) -> None:
     graphs = str(files / "encoder.onnx"), str(files / "decoder.onnx")
-    found = truth.measure(*graphs, scene, range(40), objects=5)  # some 190 objects
+    client = CLIENTS["nimbusimage"]
+    found = truth.measure(*graphs, scene, range(40), 5, client)  # some 190 objects
     iou = found["iou"]
     assert 0.85 < iou["1 click"] < iou["2 clicks"] < iou["3 clicks"]
     assert iou["box"] > 0.9
@@ -121,6 +143,26 @@ def test_a_click_on_the_page_gives_the_mask_of_what_was_clicked(
             ious.append(mask_iou(mask, true))
             served.get_by_role("button", name="Clear").click()
     assert np.mean(ious) > 0.8, ious
+
+
+def test_everything_on_the_page_finds_what_is_in_the_image(
+    built: Project, drawn: tuple[Scene, Path], executable: str | None
+) -> None:
+    found, path = drawn
+    config = parse.load(built.root / "config/models.toml", deploy=str(built.root))
+    for page in page_with(built, config, executable, path):
+        page.get_by_role("button", name="Segment everything").click()
+        expect(page.locator("#status")).to_contain_text("found by 256 clicks", timeout=120_000)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save labels").click()
+        labels = np.array(Image.open(download.value.path()).convert("L"))
+    masks = [labels == number for number in range(1, labels.max() + 1)]
+    ious = [max(mask_iou(mask, true) for mask in masks) for true in large_objects(found)]
+    assert np.mean(np.array(ious) > 0.7) > 0.5, ious
+    # And little else: each mask is one of an object.
+    true = found.labels > 0
+    inside = [(mask & true).sum() / mask.sum() for mask in masks if mask.any()]
+    assert np.mean(inside) > 0.8, inside
 
 
 def page_with(
@@ -177,6 +219,7 @@ def test_its_picture_is_drawn_with_any_option(
 ) -> None:
     configured = (varied.root / "config/models.toml").read_text()
     text = configured.replace("[models.demo]\n", f"[models.demo]\n{keys}\nbrowser = false\n")
+    text = text.replace('clients = ["nimbusimage", "transformers.js"]\n', "")
     text = text.replace('deploy = "build/demo"', f'deploy = "{tmp_path}"')
     (varied.root / f"config/{name}.toml").write_text(text)
     outcome = varied.build(f"config=config/{name}.toml", "demo")

@@ -22,7 +22,7 @@ from project import Project
 from tasks import serve
 from tasks.config import parse
 from tasks.inference.images import natural_image
-from tasks.inference.preprocessing import preprocess
+from tasks.inference.preprocessing import Placement, preprocess
 from tasks.web import packages, server
 
 pytestmark = pytest.mark.slow
@@ -128,7 +128,7 @@ def answer(demo: Project) -> Any:
         for part in ("encoder", "decoder")
     )
     names = [output.name for output in encoder.get_outputs()]
-    image = preprocess(natural_image(SIZE))
+    image = preprocess(natural_image(SIZE), Placement(SIZE, SIZE, SIZE, "stretch"))
     features = dict(zip(names, encoder.run(None, {"image": image}), strict=True))
 
     def run(
@@ -275,6 +275,67 @@ def test_loading_shows_how_much_of_the_files_has_come(page: Page, demo: Project)
     assert phases.index("Encoding the image…") > phases.index("Creating the sessions…")
 
 
+def segment(page: Page, side: int, least: float = 0) -> None:
+    """Ask for everything, with so many clicks in each direction and these limits."""
+    page.get_by_label("Clicks", exact=True).select_option(str(side))
+    for limit in ("Least predicted IoU", "Least stability"):
+        page.get_by_label(limit).fill(str(least))
+    page.get_by_role("button", name="Segment everything").click()
+
+
+def objects(page: Page) -> int:
+    """How many the page says it has found."""
+    found = re.match(r"(\d+|One|No) objects? found by", page.locator("#status").inner_text())
+    assert found
+    return {"No": 0, "One": 1}[found[1]] if found[1].isalpha() else int(found[1])
+
+
+def test_everything_is_numbered_and_saved_as_labels(page: Page) -> None:
+    segment(page, 8)
+    expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
+    count = objects(page)
+    assert count > 0
+    assert "Segmenting 0 of 64 clicks" in page.evaluate("window.phases")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save labels").click()
+    assert download.value.suggested_filename == "cells-labels.png"
+    labels = np.array(Image.open(download.value.path()))
+    assert labels.shape[:2] == (SIZE, SIZE)
+    assert (labels[..., 0] == labels[..., 1]).all()  # gray
+    assert 0 < labels[..., 0].max() <= count
+
+
+def test_the_limits_choose_among_what_was_found(page: Page) -> None:
+    segment(page, 8)
+    expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
+    count = objects(page)
+    page.get_by_label("Least predicted IoU").fill("1")
+    expect(page.locator("#status")).to_contain_text("No objects found")
+    expect(page.get_by_role("button", name="Save labels")).to_be_disabled()
+    page.get_by_label("Least predicted IoU").fill("0")
+    expect(page.locator("#status")).not_to_contain_text("No objects")
+    assert objects(page) == count
+
+
+def test_a_prompt_takes_the_place_of_everything(page: Page) -> None:
+    segment(page, 8)
+    expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
+    click(page, 0.42, 0.55)
+    shown(page)
+    expect(page.get_by_role("button", name="Save labels")).to_be_disabled()
+
+
+def test_everything_can_be_cancelled(page: Page) -> None:
+    segment(page, 32)
+    cancel = page.get_by_role("button", name="Cancel")
+    expect(page.get_by_role("button", name="Segment everything")).to_be_disabled()
+    cancel.click()
+    expect(page.locator("#status")).to_have_text("Cancelled.")
+    expect(cancel).to_be_hidden()
+    click(page, 0.42, 0.55)
+    shown(page)
+
+
 def test_another_image_can_be_opened_while_a_mask_is_being_drawn(
     chromium: Browser, address: str, picture: Path, tmp_path: Path
 ) -> None:
@@ -290,6 +351,23 @@ def test_another_image_can_be_opened_while_a_mask_is_being_drawn(
     expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
     page.locator("#overlay").click()
     wait(page)
+    page.close()
+
+
+def test_another_image_can_be_opened_while_everything_is_segmented(
+    chromium: Browser, address: str, picture: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (300, 150), "teal").save(tmp_path / "wide.png")
+    page = chromium.new_page()
+    page.goto(address)
+    page.locator("#file").set_input_files(picture)
+    expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+    segment(page, 32)
+    expect(page.locator("#phase")).to_contain_text("of 1024 clicks")
+    page.locator("#file").set_input_files(tmp_path / "wide.png")
+    expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+    expect(page.locator("#waiting")).to_be_hidden()
+    click(page, 0.5, 0.5)
     page.close()
 
 
@@ -421,6 +499,23 @@ def test_a_file_that_is_not_what_the_manifest_says_is_refused(
         (folder / "encoder.onnx").unlink()
         page.reload()
         expect(alert).to_contain_text("encoder.onnx: HTTP 404")
+        page.close()
+
+
+def test_a_manifest_of_an_earlier_version_is_refused(
+    chromium: Browser, demo: Project, tmp_path: Path
+) -> None:
+    manifest = json.loads((demo.root / "public/demo/manifest.json").read_text())
+    for tensor in manifest["encoder"]["inputs"]:
+        del tensor["role"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    app = server.application(
+        {"/models/old": tmp_path, "/": packages.PAGE}, {"/models.json": lambda: ["old"]}
+    )
+    with server.serving(app) as address:
+        page = chromium.new_page()
+        page.goto(address)
+        expect(page.get_by_role("alert")).to_contain_text("deploy the model again")
         page.close()
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import onnxruntime
 import pytest
 import torch
 from sam2.modeling.backbones.image_encoder import FpnNeck
@@ -11,8 +12,10 @@ from sam2.modeling.sam2_base import SAM2Base
 from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 from torch import Tensor
 
+from tasks import export
+from tasks.clients.contract import dimensions_of, traced
 from tasks.config.published import PUBLISHED
-from tasks.inference.contract import contract_of
+from tasks.engine import child
 from tasks.model import decoder_patches, encoder_patches, load
 
 
@@ -147,9 +150,9 @@ def test_a_pyramid_of_larger_kernels_is_the_original(
 def test_points_of_every_label_are_embedded_as_the_original_does(
     decoder: SAM2ImageDecoder,
 ) -> None:
-    coords = torch.rand(1, 6, 2) * 1024
-    labels = torch.tensor([[1.0, 0.0, -1.0, 2.0, 3.0, 4.0]])
-    expected = decoder._embed_points(coords.clone(), labels)
+    coords = torch.rand(2, 5, 2) * 1024
+    labels = torch.tensor([[1.0, 0.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 1.0, 2.0]])
+    expected = decoder._embed_points(coords.clone(), labels)[:, :-1]  # without the padding point
     assert difference(decoder_patches.point_embedding(decoder)(coords, labels), expected) < 1e-5
 
 
@@ -158,73 +161,181 @@ def test_a_previous_mask_is_embedded_as_the_original_does(
     decoder: SAM2ImageDecoder, given: float
 ) -> None:
     mask, has_mask = torch.randn(1, 1, 256, 256) * 5, torch.tensor([given])
-    expected = decoder._embed_masks(mask, has_mask).flatten(2).permute(0, 2, 1)[0]
+    expected = decoder._embed_masks(mask, has_mask).flatten(2).permute(0, 2, 1)
     found = decoder_patches.mask_embedding(decoder)(mask, has_mask).expand(expected.shape)
     assert difference(found, expected) < 1e-5
 
 
+@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("count", [1, 8, 40])
 def test_the_decoders_attentions_are_the_original_for_few_and_many_tokens(
-    model: SAM2Base, count: int
+    model: SAM2Base, count: int, batch: int
 ) -> None:
     transformer = model.sam_mask_decoder.transformer
     layer = transformer.layers[0]
     width = transformer.embedding_dim
-    tokens, others = torch.randn(1, count, width), torch.randn(1, count, width)
-    image, values = torch.randn(1, 256, width), torch.randn(1, 256, width)
-    for attention, patch, inputs in (
-        (layer.self_attn, decoder_patches.token_attention, (tokens, others, others)),
+    absent = decoder_patches.Absent()
+    tokens, others = torch.randn(batch, count, width), torch.randn(batch, count, width)
+    image, values = torch.randn(batch, 256, width), torch.randn(batch, 256, width)
+    for attention, patched, inputs in (
+        (
+            layer.self_attn,
+            decoder_patches.token_attention(layer.self_attn, absent),
+            (tokens, others, others),
+        ),
         (
             layer.cross_attn_token_to_image,
-            decoder_patches.attention_to_image,
+            decoder_patches.attention_to_image(layer.cross_attn_token_to_image),
             (tokens, image, values),
         ),
         (
             transformer.final_attn_token_to_image,
-            decoder_patches.attention_to_image,
+            decoder_patches.attention_to_image(transformer.final_attn_token_to_image),
             (tokens, image, image),
         ),
         (
             layer.cross_attn_image_to_token,
-            decoder_patches.attention_from_image,
+            decoder_patches.attention_from_image(layer.cross_attn_image_to_token, absent),
             (image, tokens, others),
         ),
     ):
-        assert difference(patch(attention)(*inputs), attention(*inputs)) < 1e-5
+        assert difference(patched(*inputs), attention(*inputs)) < 1e-5
 
 
-def prompt(model: SAM2Base, points: int, has_mask: float) -> tuple[Tensor, ...]:
+def prompt(
+    model: SAM2Base, points: int, has_mask: float, prompts: int = 1, masks: int = 1
+) -> tuple[Tensor, ...]:
+    contract = traced(dimensions_of(model), "points", "multi", "many")
     inputs = [
-        torch.randn(tensor.sizes(points))
-        for tensor in contract_of(model, "multi")["decoder"].inputs
+        torch.randn(tensor.sizes(num_points=points, num_prompts=prompts, mask_batch=masks))
+        for tensor in contract["decoder"].inputs
     ]
-    inputs[3] = torch.rand(1, points, 2) * model.image_size
-    inputs[4] = torch.arange(points)[None] % 2.0
+    inputs[3] = torch.rand(prompts, points, 2) * model.image_size
+    inputs[4] = torch.arange(points).repeat(prompts, 1) % 2.0
     return (*inputs[:6], torch.tensor([has_mask]))
 
 
-@pytest.mark.parametrize(("points", "has_mask"), [(1, 0.0), (3, 1.0)])
+def one_by_one(decoder: SAM2ImageDecoder, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """samexporter's answers to several prompts; outside of a trace its modules take one."""
+    *features, coords, labels, masks, has_mask = inputs
+    each_mask = masks.expand(len(coords), -1, -1, -1)
+    answers = [
+        decoder(
+            *features, *(each[place : place + 1] for each in (coords, labels, each_mask)), has_mask
+        )
+        for place in range(len(coords))
+    ]
+    found, scores = (torch.cat(parts) for parts in zip(*answers, strict=True))
+    return found, scores
+
+
+@pytest.mark.parametrize(
+    ("points", "has_mask", "prompts", "masks"),
+    [(1, 0.0, 1, 1), (3, 1.0, 1, 1), (2, 0.0, 3, 1), (2, 1.0, 3, 1), (2, 1.0, 3, 3)],
+)
 def test_the_three_masks_and_scores_are_the_originals(
-    model: SAM2Base, decoder: SAM2ImageDecoder, points: int, has_mask: float
+    model: SAM2Base,
+    decoder: SAM2ImageDecoder,
+    points: int,
+    has_mask: float,
+    prompts: int,
+    masks: int,
 ) -> None:
-    inputs = prompt(model, points, has_mask)
-    masks, scores = decoder(*inputs)
-    with decoder_patches.patched_decoder(decoder, "multi"):
+    inputs = prompt(model, points, has_mask, prompts, masks)
+    expected, scores = one_by_one(decoder, inputs)
+    with decoder_patches.patched_decoder(decoder, "multi", "points"):
         found, found_scores = decoder(*inputs)
-    assert difference(found, masks) < 1e-4
+    assert difference(found, expected) < 1e-4
     assert difference(found_scores, scores) < 1e-5
+
+
+def test_ranked_masks_are_the_three_best_first(model: SAM2Base, decoder: SAM2ImageDecoder) -> None:
+    inputs = prompt(model, 2, 0.0, prompts=4)
+    masks, scores = one_by_one(decoder, inputs)
+    order = scores.argsort(dim=1, descending=True)
+    assert len({tuple(each.tolist()) for each in order}) > 1
+    with decoder_patches.patched_decoder(decoder, "ranked", "points"):
+        found, found_scores = decoder(*inputs)
+    sorted_masks = torch.stack([each[row] for each, row in zip(masks, order, strict=True)])
+    assert difference(found, sorted_masks) < 1e-4
+    assert difference(found_scores, scores.gather(1, order)) < 1e-5
+
+
+def test_of_equal_scores_the_earlier_is_ranked_first() -> None:
+    scores = torch.tensor([[0.5, 0.9, 0.5], [0.1, 0.1, 0.1], [0.3, 0.2, 0.3]])
+    permuted = scores[:, None] @ decoder_patches.ranking(scores)
+    assert permuted[:, 0].tolist() == scores.sort(dim=1, descending=True).values.tolist()
+    places = torch.arange(3.0).expand(3, 1, 3) @ decoder_patches.ranking(scores)
+    assert places[:, 0].tolist() == [[1, 0, 2], [0, 1, 2], [0, 2, 1]]
+
+
+def test_a_point_of_label_minus_1_is_as_if_it_were_not_there(
+    model: SAM2Base, decoder: SAM2ImageDecoder
+) -> None:
+    """So a prompt gets the same mask alone and beside longer ones, and from a client that pads."""
+    inputs = list(prompt(model, 2, 0.0))
+    padded = list(inputs)
+    padded[3] = torch.cat([inputs[3], torch.rand(1, 2, 2) * 1024], dim=1)
+    padded[4] = torch.cat([inputs[4], torch.tensor([[-1.0, -1.0]])], dim=1)
+    with decoder_patches.patched_decoder(decoder, "multi", "points"):
+        alone, padded_found = decoder(*inputs), decoder(*padded)
+    assert difference(padded_found[0], alone[0]) < 1e-5
+    assert difference(padded_found[1], alone[1]) < 1e-5
+    original = decoder(*padded)
+    assert difference(original[0], alone[0]) > 1e-3  # for which it is one more
+
+
+def test_all_masks_are_the_models_single_one_and_the_three(
+    model: SAM2Base, decoder: SAM2ImageDecoder
+) -> None:
+    inputs = prompt(model, 2, 0.0)
+    three, scores = decoder(*inputs)
+    size = torch.tensor([60, 100])
+    with decoder_patches.patched_decoder(decoder, "all", "image size"):
+        large, found_scores, small = decoder(*inputs, size)
+    assert (large.shape, small.shape) == ((1, 4, 60, 100), (1, 4, 256, 256))
+    assert difference(small[:, 1:], three) < 1e-4
+    assert difference(found_scores[:, 1:], scores) < 1e-5
+    enlarged = torch.nn.functional.interpolate(
+        small, (60, 100), mode="bilinear", align_corners=False
+    )
+    assert difference(large, enlarged) < 1e-4
+
+
+@pytest.mark.parametrize("prompts", [1, 3])
+@pytest.mark.parametrize("points", [0, 1, 3])
+@pytest.mark.parametrize("boxed", [False, True])
+def test_boxes_and_points_give_the_masks_that_corners_do(
+    model: SAM2Base, decoder: SAM2ImageDecoder, prompts: int, points: int, boxed: bool
+) -> None:
+    if not (points or boxed):
+        return
+    inputs = prompt(model, points, 0.0, prompts)
+    features, coords, labels = inputs[:3], inputs[3], inputs[4]
+    boxes = torch.rand(prompts, 4) * model.image_size if boxed else torch.zeros(0, 4)
+    corners = boxes.reshape(-1, 2, 2) if boxed else torch.zeros(prompts, 0, 2)
+    codes = torch.tensor([[2.0, 3.0]]).repeat(prompts, 1)[:, : corners.shape[1]]
+    joined = (torch.cat([corners, coords], dim=1), torch.cat([codes, labels], dim=1))
+    expected, scores = one_by_one(decoder, (*features, *joined, inputs[5], torch.zeros(1)))
+    fed = coords[None] if points else torch.zeros(1, 1, 0, 2)
+    with decoder_patches.patched_decoder(decoder, "multi", "points and boxes"):
+        found, found_scores, objects = decoder(*features, fed, labels[None].long(), boxes[None])
+    assert difference(found[0], expected) < 1e-4
+    assert difference(found_scores[0], scores) < 1e-5
+    assert objects.shape == (1, prompts, 1)
 
 
 def test_the_best_mask_is_the_one_of_the_highest_score(
     model: SAM2Base, decoder: SAM2ImageDecoder
 ) -> None:
-    inputs = prompt(model, 2, 0.0)
-    masks, scores = decoder(*inputs)
-    with decoder_patches.patched_decoder(decoder, "best"):
+    inputs = prompt(model, 2, 0.0, prompts=3)
+    masks, scores = one_by_one(decoder, inputs)
+    with decoder_patches.patched_decoder(decoder, "best", "points"):
         found, found_scores = decoder(*inputs)
-    best = int(scores.argmax())
-    assert difference(found, masks[:, best : best + 1]) < 1e-4
-    assert difference(found_scores, scores[:, best : best + 1]) < 1e-5
+    best = scores.argmax(dim=1)
+    expected = torch.stack([each[index] for each, index in zip(masks, best, strict=True)])
+    assert difference(found[:, 0], expected) < 1e-4
+    assert difference(found_scores[:, 0], scores.max(dim=1).values) < 1e-5
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.98, 2.0])
@@ -236,9 +347,9 @@ def test_the_single_mask_follows_the_models_stability_rule(
     assert head.dynamic_multimask_via_stability
     monkeypatch.setattr(head, "dynamic_multimask_stability_thresh", threshold)
     decoder = SAM2ImageDecoder(model, multimask_output=False).eval()
-    inputs = prompt(model, 2, 0.0)
-    masks, scores = decoder(*inputs)
-    with decoder_patches.patched_decoder(decoder, "single"):
+    inputs = prompt(model, 2, 0.0, prompts=2)
+    masks, scores = one_by_one(decoder, inputs)
+    with decoder_patches.patched_decoder(decoder, "single", "points"):
         found, found_scores = decoder(*inputs)
     assert difference(found, masks) < 1e-4
     assert difference(found_scores, scores) < 1e-5
@@ -249,8 +360,55 @@ def test_an_empty_single_mask_counts_as_stable(model: SAM2Base) -> None:
     scores = torch.tensor([[0.1, 0.2, 0.9, 0.3]])
     head = model.sam_mask_decoder
     expected = head._dynamic_multimask_via_stability(masks, scores)
-    assert torch.equal(decoder_patches.stable_mask(head, masks, scores)[1], expected[1])
+    two = decoder_patches.stable_mask(head, masks[:, :2], scores[:, [0, 2]])
+    assert torch.equal(two[1], expected[1])
     assert expected[1].item() == pytest.approx(0.1)
+
+
+@pytest.fixture(scope="module")
+def exported_decoder(
+    model: SAM2Base, decoder: SAM2ImageDecoder, tmp_path_factory: pytest.TempPathFactory
+) -> onnxruntime.InferenceSession:
+    """The decoder for many prompts as the build makes it."""
+    folder = tmp_path_factory.mktemp("decoder")
+    tensors = traced(dimensions_of(model), "points", "ranked", "many")["decoder"]
+    raw, made = str(folder / "raw.onnx"), str(folder / "decoder.onnx")
+    export.write_traced(
+        raw, decoder, decoder_patches.patched_decoder(decoder, "ranked", "points"), tensors, 20
+    )
+    pairs = {"pairs": [[raw, made]]}  # in a child: it hides torch from itself
+    child.run("tasks.simplify:simplify_graphs", pairs, folder / "log", verbose=False)
+    return onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize(("prompts", "masks"), [(3, 2), (1, 2), (2, 3)])
+def test_masks_that_do_not_fit_the_prompts_are_refused_by_the_graph(
+    exported_decoder: onnxruntime.InferenceSession, model: SAM2Base, prompts: int, masks: int
+) -> None:
+    inputs = prompt(model, 2, 1.0, prompts, masks)
+    feeds = {
+        each.name: values.numpy()
+        for each, values in zip(exported_decoder.get_inputs(), inputs, strict=True)
+    }
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail):
+        exported_decoder.run(None, feeds)
+
+
+@pytest.mark.parametrize(("coords", "labels"), [((2, 2), (2, 3)), ((2, 2), (3, 2))])
+def test_labels_that_do_not_fit_the_points_are_refused_by_the_graph(
+    exported_decoder: onnxruntime.InferenceSession,
+    model: SAM2Base,
+    coords: tuple[int, int],
+    labels: tuple[int, int],
+) -> None:
+    inputs = list(prompt(model, 2, 0.0, 2))
+    inputs[3], inputs[4] = torch.rand(*coords, 2), torch.ones(*labels)
+    feeds = {
+        each.name: values.numpy()
+        for each, values in zip(exported_decoder.get_inputs(), inputs, strict=True)
+    }
+    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.Fail):
+        exported_decoder.run(None, feeds)
 
 
 def test_after_the_export_the_modules_are_as_they_were(
@@ -264,7 +422,7 @@ def test_after_the_export_the_modules_are_as_they_were(
     before = own_attributes()
     with (
         encoder_patches.patched_encoder(encoder, "plain"),
-        decoder_patches.patched_decoder(decoder, "multi"),
+        decoder_patches.patched_decoder(decoder, "multi", "points"),
     ):
         assert own_attributes() != before
     assert own_attributes() == before

@@ -251,7 +251,7 @@ def test_a_run_that_was_killed_between_two_renames_is_undone_by_the_next(
     before = contents(app(rebuilt))
     path = rebuilt.root / "tasks/engine/files.py"
     text = path.read_text()
-    line = "            target = folder / name\n"
+    line = "            target, backup = folder / name, backups / name\n"
     assert text.count(line) == 1
     kill = "            if len(done) == 1:\n                os.kill(os.getpid(), 9)\n"
     path.write_text(text.replace(line, kill + line))

@@ -95,7 +95,7 @@ def test_an_export_reaches_the_model_and_the_contract_but_no_proof() -> None:
         "tasks/model/decoder_patches.py",
         "tasks/model/patching.py",
         "tasks/config/published.py",
-        "tasks/inference/contract.py",
+        "tasks/clients/contract.py",
     } <= reached("export")
     assert not {"tasks/verify.py", "tasks/inference/truth.py", "tasks/web/chromium.py"} & reached(
         "export"
@@ -106,8 +106,8 @@ def test_what_the_manifest_and_the_page_say_of_an_image_is_reached_by_whoever_pr
     None
 ):
     for stage in ("export", "verify", "fidelity", "browser", "deploy"):
-        assert "tasks/inference/contract.py" in reached(stage), stage
-    assert "tasks/inference/contract.py" not in reached("simplify") | reached("variant")
+        assert "tasks/clients/contract.py" in reached(stage), stage
+    assert "tasks/clients/contract.py" not in reached("simplify") | reached("variant")
 
 
 def test_what_pytorch_answers_reaches_no_judgement() -> None:
@@ -115,8 +115,15 @@ def test_what_pytorch_answers_reaches_no_judgement() -> None:
     assert "tasks/inference/reference.py" in reached("reference")
 
 
-def test_simplify_reaches_itself_alone() -> None:
-    assert reached("simplify") == {"tasks/simplify.py"}
+def test_simplify_reaches_itself_and_what_gives_tensors_their_names() -> None:
+    assert reached("simplify") == {"tasks/simplify.py", "tasks/clients/naming.py"}
+
+
+def test_whoever_puts_prompts_reaches_how_clients_are_described_but_no_client() -> None:
+    """Which client it is, and what that expects, is in the trace as a value."""
+    for stage in ("verify", "fidelity", "browser"):
+        found = {path for path in reached(stage) if path.startswith("tasks/clients/")}
+        assert found == {"tasks/clients/client.py", "tasks/clients/contract.py"}, stage
 
 
 def test_no_stage_reaches_how_the_build_runs() -> None:
@@ -143,18 +150,23 @@ work, yaml = sys.argv[1:]
 load.make_synthetic(yaml, 1, f"{work}/w.pt")
 raw = {name: f"{work}/raw.{name}.onnx" for name in ("encoder", "decoder")}
 made = {name: f"{work}/{name}.onnx" for name in raw}
-options = {"architecture": yaml, "masks": "multi"}
-graph = {**options, "opset": 20, "attention": "plain", "checkpoint": f"{work}/w.pt"}
+shown = {"masks": "multi", "prompts": "many"}
+model = {"architecture": yaml, "checkpoint": f"{work}/w.pt"}
+graph = {**model, "opset": 20, "attention": "plain"}
 asked = {"draw": "demo.scenes:scene"}
-reference = {**options, "architecture_files": [yaml], "checkpoint": f"{work}/w.pt", "count": 1}
+reference = {**model, "architecture_files": [yaml], "masks": ["multi"], "count": 1}
+loaded = {"client": "samexporter", "masks": "multi"}
 steps = {
-    "export": lambda: export.write_graphs(**graph, graphs=raw),
+    "export": lambda: export.write_graphs(
+        **graph, decoders={"decoder": {**shown, "interface": "points"}}, graphs=raw),
     "simplify": lambda: simplify.simplify_graphs([[raw[name], made[name]] for name in raw]),
     "verify": lambda: verify.measure(
-        **graph, truth="demo.scenes:scene", architecture_files=[yaml], graphs=made),
+        **graph, **shown, client="samexporter", truth="demo.scenes:scene",
+        architecture_files=[yaml], graphs=[made]),
     "reference": lambda: fidelity.write_reference(
         **reference, **asked, destination=f"{work}/r.npz"),
-    "fidelity": lambda: fidelity.compare(made, f"{work}/r.npz", **asked, picture=f"{work}/p.png"),
+    "fidelity": lambda: fidelity.compare(
+        made, **loaded, reference=f"{work}/r.npz", **asked, picture=f"{work}/p.png"),
 }
 found = {}
 for name, step in steps.items():
@@ -243,7 +255,7 @@ def expected_after_an_edit(module: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["tasks/inference/contract.py", "tasks/simplify.py", "tasks/engine/child.py", "demo/scenes.py"],
+    ["tasks/clients/contract.py", "tasks/simplify.py", "tasks/engine/child.py", "demo/scenes.py"],
 )
 def test_an_edit_reruns_the_stages_that_reach_it(built: Project, module: str) -> None:
     assert rerun_after_an_edit(built, module) == expected_after_an_edit(module)
@@ -281,8 +293,8 @@ def test_patterns_that_no_file_matches_are_refused(built: Project) -> None:
 
 
 def test_what_the_contract_says_of_an_image_reaches_the_deployed_manifest(built: Project) -> None:
-    source = built.root / "tasks/inference/contract.py"
-    source.write_text(source.read_text().replace('"zero, after normalization"', '"grey"'))
+    source = built.root / "tasks/clients/contract.py"
+    source.write_text(source.read_text().replace('"layout": "NCHW"', '"layout": "rows"'))
     assert built.build().status == 0
     manifest = built.root / "public/onnx-models/sam/sam2_hiera_tiny/manifest.json"
-    assert '"padding": "grey"' in manifest.read_text()
+    assert '"layout": "rows"' in manifest.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from demo.scenes import Scene, scene
+from tasks.clients.client import Client
+from tasks.clients.known import CLIENTS
 from tasks.config.schema import Tolerances
 from tasks.engine.errors import StageError
 from tasks.inference import metrics, preprocessing, truth
+from tasks.inference.prompts import Prompt
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import verify_failures
 
@@ -40,12 +44,23 @@ def test_an_object_at_the_images_edge_and_one_of_a_pixel_can_be_clicked() -> Non
     assert truth.interior_point(mask) == (0, 7)
 
 
-def test_masks_are_enlarged_as_torch_does_it() -> None:
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 90)])
+def test_masks_are_enlarged_as_torch_does_it(height: int, width: int) -> None:
     logits = np.random.default_rng(0).standard_normal((2, 16, 16)).astype(np.float32)
     expected = torch.nn.functional.interpolate(
-        torch.from_numpy(logits)[None], (64, 64), mode="bilinear", align_corners=False
+        torch.from_numpy(logits)[None], (height, width), mode="bilinear", align_corners=False
     )
-    assert preprocessing.upsample(logits, 64) == pytest.approx(expected[0].numpy(), abs=1e-5)
+    place = preprocessing.Placement(64, width, height, "stretch")
+    found = preprocessing.masks_over(logits, place)
+    assert found == pytest.approx(expected[0].numpy(), abs=1e-5)
+
+
+def test_of_masks_of_a_placed_image_only_its_own_cells_are_enlarged() -> None:
+    logits = np.full((1, 16, 16), -1, np.float32)
+    logits[:, :8] = 1  # the upper half, where a 2:1 image lies
+    place = preprocessing.Placement(64, 100, 50, "longest side")
+    assert preprocessing.masks_over(logits, place).shape == (1, 50, 100)
+    assert (preprocessing.masks_over(logits, place)[:, :-4] > 0).all()
 
 
 def test_iou_is_the_shared_part_of_both_and_1_for_two_empty_masks() -> None:
@@ -64,7 +79,7 @@ def test_rank_correlation_sees_order_alone_and_shares_ranks_of_equals() -> None:
 class Perfect:
     """Answers with the true mask where a prompt lies on an object, and says how sure it is."""
 
-    def __init__(self, encoder: str, decoder: str) -> None:
+    def __init__(self, encoder: str, decoder: str, client: Client) -> None:
         self.size = 256
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
@@ -72,12 +87,12 @@ class Perfect:
 
     scenes: ClassVar[list[Scene]] = []
 
-    def predict(
-        self, points: list[tuple[float, float]], labels: list[int], mask: truth.Floats | None = None
-    ) -> truth.Answer:
-        x, y = (int(sum(each[axis] for each in points) / len(points)) for axis in (0, 1))
-        if labels == [1]:
-            x, y = (int(each) for each in points[0])
+    def predict(self, prompt: Prompt, mask: truth.Floats | None = None) -> truth.Answer:
+        corners = [prompt.box[:2], prompt.box[2:]] if prompt.box else []
+        points = [*corners, *prompt.points]
+        x, y = (int(256 * sum(each[axis] for each in points) / len(points)) for axis in (0, 1))
+        if prompt.labels == (1,):
+            x, y = (int(256 * each) for each in points[0])
         true = self.labels == (self.labels[y, x] or -1)
         masks = np.stack([true, np.zeros_like(true)])
         return truth.Answer(masks, np.array([0.9, 0.1], np.float32), masks.astype(np.float32))
@@ -96,7 +111,7 @@ def test_masks_that_are_the_truth_have_an_iou_of_1_and_scores_that_rank_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(truth, "Segmenter", Perfect)
-    found = truth.measure("", "", draw, range(3), objects=2)
+    found = truth.measure("", "", draw, range(3), 2, CLIENTS["samexporter"])
     assert (found["images"], found["objects"]) == (3, 6)
     assert found["iou"]["1 click"] == 1
     assert found["iou"]["box"] == 1
@@ -105,11 +120,12 @@ def test_masks_that_are_the_truth_have_an_iou_of_1_and_scores_that_rank_them(
 
 def test_axes_that_are_swapped_show_in_the_iou(monkeypatch: pytest.MonkeyPatch) -> None:
     class Swapped(Perfect):
-        def predict(self, points: Any, labels: Any, mask: Any = None) -> truth.Answer:
-            return super().predict([(y, x) for x, y in points], labels, mask)
+        def predict(self, prompt: Prompt, mask: Any = None) -> truth.Answer:
+            points = tuple((y, x) for x, y in prompt.points)
+            return super().predict(replace(prompt, points=points), mask)
 
     monkeypatch.setattr(truth, "Segmenter", Swapped)
-    assert truth.measure("", "", draw, range(3), objects=2)["iou"]["1 click"] < 0.6
+    assert truth.measure("", "", draw, range(3), 2, CLIENTS["samexporter"])["iou"]["1 click"] < 0.6
 
 
 def test_a_function_that_is_not_there_is_named() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
+from torchvision.transforms import Resize
 
+from tasks.clients.contract import PREPROCESSING, Dimensions, GraphTensors, Tensor, tensor
+from tasks.clients.known import CLIENTS
 from tasks.config.schema import Tolerances
-from tasks.inference.contract import PREPROCESSING, GraphTensors, Tensor, contract, float32
 from tasks.inference.images import natural_image
-from tasks.inference.preprocessing import preprocess
-from tasks.inference.prompts import PROMPTS, prompt_tensors
+from tasks.inference.preprocessing import Placement, preprocess, resized
+from tasks.inference.prompts import PROMPTS, Prompt, prompt_tensors
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, violations
 
@@ -44,8 +50,8 @@ def test_not_a_number_is_never_within_a_tolerance() -> None:
 
 
 def test_a_tensor_of_another_shape_a_missing_and_a_foreign_one_break_the_contract() -> None:
-    expected = GraphTensors((float32("a", 1, 2), float32("b", 1)), ())
-    found = GraphTensors((float32("a", 1, "n"), Tensor("c", "int64", (1,))), ())
+    expected = GraphTensors((tensor("a", 1, 2), tensor("b", 1)), ())
+    found = GraphTensors((tensor("a", 1, "n"), Tensor("c", "int64", (1,))), ())
     broken = violations({"decoder": expected}, {"decoder": found})
     assert [(each.kind, each.graph) for each in broken] == [
         ("other tensor", "decoder"),
@@ -62,20 +68,60 @@ def test_a_tensor_of_another_shape_a_missing_and_a_foreign_one_break_the_contrac
     assert violations(*turned) == broken
 
 
+PUBLISHED = Dimensions(image_size=1024, embed_dim=256, feature_channels=(32, 64), stride=16)
+
+
+def shapes(client: str, graph: str, **options: Any) -> tuple[list[str], list[str]]:
+    loads = CLIENTS[client]
+    chosen = {"masks": loads.masks[0], "prompts": loads.prompts[0], **options}
+    found = loads.contract(PUBLISHED, **chosen)[graph]
+    return [str(each) for each in found.inputs], [str(each) for each in found.outputs]
+
+
 def test_the_contract_of_the_published_models_is_the_recipes() -> None:
-    shapes = contract(image_size=1024, embed_dim=256, feature_channels=(32, 64), stride=16, masks=3)
-    assert [str(tensor) for tensor in shapes["decoder"].inputs] == [
-        "image_embed float32 (1, 256, 64, 64)",
-        "high_res_feats_0 float32 (1, 32, 256, 256)",
-        "high_res_feats_1 float32 (1, 64, 128, 128)",
-        "point_coords float32 (1, num_points, 2)",
-        "point_labels float32 (1, num_points)",
-        "mask_input float32 (1, 1, 256, 256)",
-        "has_mask_input float32 (1)",
+    assert shapes("samexporter", "decoder", prompts="one") == (
+        [
+            "image_embed float32 (1, 256, 64, 64)",
+            "high_res_feats_0 float32 (1, 32, 256, 256)",
+            "high_res_feats_1 float32 (1, 64, 128, 128)",
+            "point_coords float32 (1, num_points, 2)",
+            "point_labels float32 (1, num_points)",
+            "mask_input float32 (1, 1, 256, 256)",
+            "has_mask_input float32 (1)",
+        ],
+        ["masks float32 (1, 3, 256, 256)", "iou_predictions float32 (1, 3)"],
+    )
+
+
+def test_the_contract_of_transformers_js_is_that_of_its_model() -> None:
+    assert shapes("transformers.js", "encoder") == (
+        ["pixel_values float32 (1, 3, 1024, 1024)"],
+        [
+            "image_embeddings.0 float32 (1, 32, 256, 256)",
+            "image_embeddings.1 float32 (1, 64, 128, 128)",
+            "image_embeddings.2 float32 (1, 256, 64, 64)",
+        ],
+    )
+    inputs, outputs = shapes("transformers.js", "decoder")
+    assert inputs[:3] == [
+        "input_points float32 (1, points_batch, num_points, 2)",
+        "input_labels int64 (1, num_prompts, num_points)",
+        "input_boxes float32 (1, num_boxes, 4)",
     ]
-    assert [str(tensor) for tensor in shapes["decoder"].outputs] == [
-        "masks float32 (1, 3, 256, 256)",
-        "iou_predictions float32 (1, 3)",
+    assert outputs == [
+        "iou_scores float32 (1, num_prompts, 3)",
+        "pred_masks float32 (1, num_prompts, 3, 256, 256)",
+        "object_score_logits float32 (1, num_prompts, 1)",
+    ]
+
+
+def test_the_contract_of_osam_has_masks_at_the_images_size() -> None:
+    inputs, outputs = shapes("osam", "decoder")
+    assert inputs[-1] == "orig_im_size int64 (2)"
+    assert outputs == [
+        "masks float32 (1, 4, height, width)",
+        "scores float32 (1, 4)",
+        "low_res_masks float32 (1, 4, 256, 256)",
     ]
 
 
@@ -87,17 +133,69 @@ def test_the_prompts_cover_points_of_both_kinds_boxes_and_a_previous_mask() -> N
     assert any(prompt.refines_mask for prompt in PROMPTS)
 
 
+SQUARE = Placement(100, 100, 100, "stretch")
+
+
+def fed(prompts: Sequence[Prompt], client: str, place: Placement = SQUARE) -> dict[str, Any]:
+    return {
+        role: values.tolist()
+        for role, values in prompt_tensors(prompts, place, CLIENTS[client]).items()
+    }
+
+
 def test_a_box_becomes_its_two_corners_before_the_points() -> None:
     (prompt,) = [each for each in PROMPTS if each.box and each.points]
-    coords, labels = prompt_tensors(prompt, 100)
-    assert coords == pytest.approx(np.array([[[25, 35], [65, 75], [30, 40]]]))
-    assert labels.tolist() == [[2, 3, 0]]
+    found = prompt_tensors([prompt], SQUARE, CLIENTS["samexporter"])
+    assert found["point_coords"] == pytest.approx(np.array([[[25, 35], [65, 75], [30, 40]]]))
+    assert found["point_labels"].tolist() == [[2, 3, 0]]
 
 
-def test_the_mean_color_becomes_zero() -> None:
+def test_a_box_stays_one_where_the_client_takes_boxes() -> None:
+    boxes = [Prompt("one", box=(0.25, 0.5, 0.75, 1)), Prompt("two", box=(0, 0, 0.5, 0.5))]
+    found = fed(boxes, "transformers.js")
+    assert found["boxes"] == [[25, 50, 75, 100], [0, 0, 50, 50]]
+    assert found["point_labels"] == [[], []]
+    assert fed([Prompt("point", ((0.5, 0.5),), (1,))], "transformers.js")["boxes"] == []
+
+
+def test_nimbusimages_padding_point_is_fed_where_there_is_no_box() -> None:
+    point, box = Prompt("point", ((0.5, 0.5),), (1,)), Prompt("box", box=(0, 0, 0.5, 0.5))
+    assert fed([point], "nimbusimage")["point_labels"] == [[1, -1]]
+    assert fed([box], "nimbusimage")["point_labels"] == [[2, 3]]
+
+
+def test_of_prompts_at_once_the_shorter_are_padded_and_boxes_are_for_all_or_none() -> None:
+    one = Prompt("one", ((0.5, 0.5),), (1,))
+    two = Prompt("two", ((0.1, 0.2), (0.3, 0.4)), (1, 0))
+    assert fed([one, two], "samexporter")["point_labels"] == [[1, -1], [1, 0]]
+    with pytest.raises(ValueError, match="all have a box or none has"):
+        fed([one, Prompt("box", box=(0, 0, 1, 1))], "samexporter")
+
+
+def test_a_point_goes_where_the_client_puts_that_part_of_the_image() -> None:
+    point = Prompt("point", ((0.5, 0.5),), (1,))
+    stretched, placed = (Placement(100, 300, 100, each) for each in ("stretch", "longest side"))
+    assert fed([point], "samexporter", stretched)["point_coords"] == [[[50, 50]]]
+    (coords,) = prompt_tensors([point], placed, CLIENTS["samexporter"])["point_coords"]
+    assert coords[0] == pytest.approx([50, 50 / 3])
+
+
+def test_the_mean_color_becomes_zero_and_so_does_what_is_no_image() -> None:
     image = np.full((4, 4, 3), PREPROCESSING["mean"])
-    assert preprocess(image).shape == (1, 3, 4, 4)
-    assert np.abs(preprocess(image)).max() < 1e-6
+    assert np.abs(preprocess(image, Placement(4, 4, 4, "stretch"))).max() < 1e-6
+    wide = np.zeros((2, 4, 3), np.uint8)
+    tensor = preprocess(wide, Placement(4, 4, 2, "longest side"))
+    assert tensor.shape == (1, 3, 4, 4)
+    assert (tensor[0, :, :2] < -1).all()
+    assert not tensor[0, :, 2:].any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 90), (64, 64), (200, 31)])
+def test_images_are_resized_as_sam2_does_it(height: int, width: int) -> None:
+    image = natural_image(height, width)
+    expected = Resize((64, 64))(torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)))
+    found = resized(image, 64, 64).transpose(2, 0, 1)
+    assert found == pytest.approx(expected.numpy(), abs=1e-3)
 
 
 def test_the_test_image_is_the_same_every_time_and_has_structure() -> None:

@@ -22,7 +22,7 @@ from tasks import verify
 from tasks.config.schema import Tolerances
 from tasks.engine import child
 from tasks.engine.errors import StageError
-from tasks.inference.prompts import PROMPTS
+from tasks.inference.prompts import AT_ONCE, PROMPTS
 from tasks.model import load
 from tasks.proof.judgement import exceeded
 
@@ -74,11 +74,19 @@ def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
         assert told == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     assert set(manifest["files"]) == {"encoder.onnx", "decoder.onnx"}
     (image,) = manifest["encoder"]["inputs"]
-    assert image == {"name": "image", "dtype": "float32", "shape": [1, 3, 1024, 1024]}
+    assert image == {
+        "name": "image",
+        "dtype": "float32",
+        "shape": [1, 3, 1024, 1024],
+        "role": "image",
+    }
     shapes = {tensor["name"]: tensor["shape"] for tensor in manifest["decoder"]["inputs"]}
-    assert shapes["point_coords"] == [1, "num_points", 2]
-    assert manifest["decoder"]["outputs"][0]["shape"] == [1, 3, 256, 256]
-    assert set(manifest["verification"]["prompts"]) == {prompt.name for prompt in PROMPTS}
+    assert shapes["point_coords"] == ["num_prompts", "num_points", 2]
+    assert manifest["decoder"]["outputs"][0]["shape"] == ["num_prompts", 3, 256, 256]
+    at_once = [prompt for group in AT_ONCE for prompt in group]
+    asked = {prompt.name for prompt in (*PROMPTS, *at_once)}
+    others = {f"{prompt.name} on {shape}" for prompt in PROMPTS for shape in verify.SHAPES}
+    assert set(manifest["verification"]["prompts"]) == asked | others
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -135,7 +143,7 @@ def test_every_option_passes_verification(built: Project) -> None:
     """One model for each mask choice, attention and the oldest opset, from one checkpoint."""
     options = (
         'masks = "best"\nopset = 17',
-        'masks = "single"',
+        'masks = "single"\nprompts = "one"',
         'attention = "fused"\nbrowser = false',
     )
     built.configure(
@@ -164,8 +172,8 @@ def test_the_same_checkpoint_gives_the_same_bytes(built: Project, tmp_path: Path
             "architecture": "sam2_hiera_tiny",
             "checkpoint": str(built.root / "build/checkpoints/tiny.pt"),
             "opset": 20,
-            "masks": "multi",
             "attention": "plain",
+            "decoders": {"decoder": {"interface": "points", "masks": "multi", "prompts": "many"}},
             "graphs": {name: str(path) for name, path in again.items()},
         },
         tmp_path / "log",
@@ -180,12 +188,14 @@ def measure(project: Project, folder: Path) -> dict[str, Any]:
     return verify.measure(
         architecture="sam2_hiera_tiny",
         opset=20,
-        masks="multi",
         attention="plain",
+        masks="multi",
+        prompts="many",
+        client="samexporter",
         truth=None,
         architecture_files=[],
         checkpoint=str(project.root / "build/checkpoints/tiny.pt"),
-        graphs={name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")},
+        graphs=[{name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")}],
     )
 
 
@@ -203,19 +213,21 @@ def test_verify_finds_one_weight_that_is_off_by_a_tenth(built: Project, tmp_path
     assert str(failures[0]).startswith("masks of prompt 'one point': differs by ")
 
 
-def test_verify_finds_a_free_axis_that_the_contract_fixes(built: Project, tmp_path: Path) -> None:
+def test_verify_finds_an_axis_that_is_another_than_the_contracts(
+    built: Project, tmp_path: Path
+) -> None:
     deployed = folder(built, "tiny")
     (tmp_path / "encoder.onnx").symlink_to(deployed / "encoder.onnx")
     decoder = onnx.load(deployed / "decoder.onnx")
     (points,) = [each for each in decoder.graph.input if each.name == "point_coords"]
-    points.type.tensor_type.shape.dim[0].dim_param = "batch"
+    points.type.tensor_type.shape.dim[1].dim_value = 1
     onnx.save(decoder, tmp_path / "decoder.onnx")
     (broken,) = measure(built, tmp_path)["violations"]
     assert (broken["kind"], broken["graph"]) == ("other tensor", "decoder")
-    assert broken["allowed"] == "point_coords float32 (1, num_points, 2)"
-    assert broken["found"] == "point_coords float32 (batch, num_points, 2)"
-    assert "expected point_coords float32 (1, num_points, 2)" in broken["sentence"]
-    assert "found point_coords float32 (batch, num_points, 2)" in broken["sentence"]
+    assert broken["allowed"] == "point_coords float32 (num_prompts, num_points, 2)"
+    assert broken["found"] == "point_coords float32 (num_prompts, 1, 2)"
+    assert "expected point_coords float32 (num_prompts, num_points, 2)" in broken["sentence"]
+    assert "found point_coords float32 (num_prompts, 1, 2)" in broken["sentence"]
 
 
 def refusal(model_type: str, checkpoint: Path) -> str:

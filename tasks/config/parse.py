@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tasks.clients.client import Client
+from tasks.clients.contract import Format, MaskChoice, PromptChoice
+from tasks.clients.known import CLIENTS
 from tasks.config.published import PUBLISHED
 from tasks.config.schema import (
+    DEFAULT_CLIENT,
     DEFAULT_OPSET,
     LEAST_IOU,
     OPSET_RULE,
@@ -23,8 +27,6 @@ from tasks.config.schema import (
     Configuration,
     ConfigurationError,
     FidelityCheck,
-    Format,
-    MaskChoice,
     Model,
     Precision,
     Source,
@@ -70,9 +72,27 @@ def load(path: str | Path, deploy: str | None = None) -> Configuration:
         for pattern in model.truth_data
         if not any(path.is_file() for path in Path().glob(pattern))
     ]
+    if not missing:
+        missing = [line for model in config.models for line in _other_image_size(model)]
     if missing:
         raise ConfigurationError("\n".join([f"{path} has mistakes:", *missing]))
     return config
+
+
+def _other_image_size(model: Model) -> list[str]:
+    """Say that a client does not take images of the size that a YAML file asks for."""
+    taken = model.client.image_sizes
+    if not taken or model.config is None:
+        return []
+    told = re.search(r"^\s*image_size:\s*(\d+)", model.config.read_text(encoding="utf-8"), re.M)
+    if told is None or int(told[1]) in taken:
+        return []
+    sizes = ", ".join(map(str, taken))
+    return [
+        f"  [models.{model.base}] client: found {model.client.name!r}, which feeds images of "
+        f"{sizes} pixels alone, but {model.config} has image_size {told[1]}; allowed: another "
+        "client, or an architecture of that size"
+    ]
 
 
 def _truth_files(model: Model) -> list[str]:
@@ -129,14 +149,13 @@ def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> C
 
     defaults = top.table("defaults")
     variants = _variants(defaults, Defaults(browser=enabled, webgpu=webgpu))
-    defaults.finish(_VARIANT_KEYS)
+    variants = replace(variants, clients=_clients(defaults, variants.clients))
+    defaults.finish(_VARIANT_KEYS | _CLIENT_KEYS)
 
-    models = []
+    models: list[Model] = []
     for name in top.table("models").values:
         table = top.table("models").table(name)
-        model = _model(name, table, deploy_root, variants)
-        if model is not None:
-            models.append(model)
+        models += _models(name, table, deploy_root, variants)
     if not top.values.get("models"):
         top.mistake("models", "none", "at least one [models.<name>] table")
     top.finish({"build", "verify", "browser", "fidelity", "defaults", "models"})
@@ -163,10 +182,12 @@ class Defaults:
     browser: Switch = "auto"
     webgpu: bool = True
     precisions: tuple[Precision, ...] = ("fp32",)
-    formats: tuple[Format, ...] = ("onnx",)
+    formats: tuple[Format, ...] | None = None  # each client's own
+    clients: tuple[Client, ...] = (CLIENTS[DEFAULT_CLIENT],)
 
 
 _VARIANT_KEYS = {"variants", "formats"}
+_CLIENT_KEYS = {"client", "clients"}
 
 
 def _variants(table: _Table, default: Defaults) -> Defaults:
@@ -175,6 +196,16 @@ def _variants(table: _Table, default: Defaults) -> Defaults:
         precisions=table.take("variants", _several_of(get_args(Precision)), default.precisions),
         formats=table.take("formats", _several_of(get_args(Format)), default.formats),
     )
+
+
+def _clients(table: _Table, default: tuple[Client, ...]) -> tuple[Client, ...]:
+    """The clients that a table names, one by ``client`` or several by ``clients``."""
+    if "client" in table.values and "clients" in table.values:
+        table.mistake("client", "both client and clients", "one of them")
+    one = table.take("client", _one_of(CLIENTS), None)
+    several = table.take("clients", _several_of(list(CLIENTS)), None)
+    names = several or ([one] if one else None)
+    return tuple(CLIENTS[name] for name in names) if names else default
 
 
 # A check returns the value to use, or raises ValueError with what is allowed.
@@ -191,10 +222,12 @@ _MODEL_KEYS = {
     "default",
     "opset",
     "masks",
+    "prompts",
     "attention",
     "browser",
     "webgpu",
     *_VARIANT_KEYS,
+    *_CLIENT_KEYS,
     "truth",
     "truth_data",
     "truth_iou",
@@ -205,8 +238,8 @@ _TOLERANCE_KEYS = {"encoder_tolerance", "mask_tolerance", "score_tolerance"}
 _PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
 
 
-def _model(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> Model | None:
-    """The model of one table, or None when the table has a mistake."""
+def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> list[Model]:
+    """A model for each client that a table asks for; none when the table has a mistake."""
     before = len(table.mistakes)
     if not PLAIN_NAME.fullmatch(name):
         table.mistake("name", name, _PLAIN_NAME_RULE)
@@ -221,13 +254,14 @@ def _model(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> M
             "config, the path of a YAML file",
         )
     source = table.take("url", _source)
-    folder = table.take("folder", _plain_name, model_type or name)
-    model_deploy = Path(table.take("deploy", _text, deploy_root))
+    folder = table.take("folder", _folder, None)
+    model_deploy = table.take("deploy", _text, str(deploy_root))
     sha256 = table.take("sha256", _sha256, None)
     size = table.take("size", _size, None)
     default = table.take("default", _boolean, True)
     opset = table.take("opset", _one_of(OPSETS, OPSET_RULE), DEFAULT_OPSET)
-    masks = table.take("masks", _one_of(get_args(MaskChoice)), "multi")
+    masks = table.take("masks", _one_of(get_args(MaskChoice)), None)
+    prompts = table.take("prompts", _one_of(get_args(PromptChoice)), None)
     attention = table.take("attention", _one_of(get_args(AttentionKind)), "plain")
     browser = table.take("browser", _switch, defaults.browser)
     webgpu = table.take("webgpu", _boolean, defaults.webgpu)
@@ -239,6 +273,7 @@ def _model(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> M
             "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
         )
     asked = _variants(table, defaults)
+    clients = _clients(table, defaults.clients)
     truth = table.take("truth", _function, None)
     truth_data = table.take("truth_data", _patterns, ())
     if truth_data and truth is None:
@@ -247,29 +282,91 @@ def _model(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> M
     license_name = table.take("license", _text, None)
     origin = table.take("origin", _text, None)
     table.finish(_MODEL_KEYS)
+    for client in clients:
+        _check_options(table, client, masks, prompts, asked.formats)
     if len(table.mistakes) > before:
-        return None
-    return Model(
-        name=name,
-        model_type=model_type,
-        config=Path(config) if config else None,
-        source=source,
-        deploy=model_deploy / folder,
-        sha256=sha256,
-        size=size,
-        default=default,
-        opset=opset,
-        masks=masks,
-        attention=attention,
-        browser=browser,
-        webgpu=webgpu,
-        variants=tuple(Variant(p, f) for f in asked.formats for p in asked.precisions),
-        truth=truth,
-        truth_data=truth_data,
-        truth_iou=truth_iou,
-        license=license_name,
-        origin=origin,
-    )
+        return []
+    models = []
+    for position, client in enumerate(clients):
+        place = _place(Path(model_deploy), folder, model_type or name, client, position)
+        if not place.name.startswith(client.folder_prefix):
+            table.mistake(
+                "folder",
+                place.name,
+                f"a name that begins with {client.folder_prefix}: {client.name} would take another "
+                "for a model of another kind",
+            )
+        models.append(
+            Model(
+                name=name if position == 0 else f"{name}-{client.name}",
+                table=name,
+                client=client,
+                model_type=model_type,
+                config=Path(config) if config else None,
+                source=source,
+                deploy=place,
+                sha256=sha256,
+                size=size,
+                default=default,
+                opset=opset,
+                masks=masks or client.masks[0],
+                prompts=prompts or client.prompts[0],
+                attention=attention,
+                browser=browser,
+                webgpu=webgpu,
+                variants=tuple(
+                    Variant(precision, kind)
+                    for kind in asked.formats or client.formats
+                    if kind in client.loads
+                    for precision in asked.precisions
+                ),
+                truth=truth,
+                truth_data=truth_data,
+                truth_iou=truth_iou,
+                license=license_name,
+                origin=origin,
+            )
+        )
+    return models if len(table.mistakes) == before else []
+
+
+def _check_options(
+    table: _Table,
+    client: Client,
+    masks: MaskChoice | None,
+    prompts: PromptChoice | None,
+    formats: Sequence[str] | None,
+) -> None:
+    """Note each option that a client cannot have."""
+    for key, value, allowed in (
+        ("masks", masks, client.masks),
+        ("prompts", prompts, client.prompts),
+    ):
+        if value is not None and value not in allowed:
+            table.mistake(key, value, f"{', '.join(allowed)} for client {client.name}")
+    if formats and not set(formats) & set(client.loads):
+        allowed_formats = ", ".join(client.loads)
+        table.mistake("formats", list(formats), f"{allowed_formats} for client {client.name}")
+
+
+def _place(deploy: Path, folder: str | None, kind: str, client: Client, position: int) -> Path:
+    """Where a client's files are deployed.
+
+    ``{client}`` in the folder or in the path before it is replaced; without it, a client after the
+    first has its name behind the folder's. A folder that was not chosen is made to begin as the
+    client asks.
+    """
+    path = str(deploy / (folder or kind))
+    named = path.replace("{client}", client.name)
+    if position and named == path:
+        named += f"-{client.name}"
+    found = Path(named)
+    prefix = client.folder_prefix
+    if folder is None and not found.name.startswith(prefix):
+        # sam2.1_hiera_tiny -> sam2_1_hiera_tiny
+        name = found.name.replace("sam2.", "sam2_", 1)
+        return found.with_name(name if name.startswith(prefix) else f"{prefix}{name}")
+    return found
 
 
 def _shared_folders(models: Iterable[Model]) -> list[str]:
@@ -281,17 +378,24 @@ def _shared_folders(models: Iterable[Model]) -> list[str]:
     names: dict[str, Model] = {}
     folders: dict[str, Model] = {}
     for model in models:
+        table = f"[models.{model.base}]"
         namesake = names.setdefault(model.name.casefold(), model)
         neighbour = folders.setdefault(os.path.normpath(model.deploy).casefold(), model)
-        if namesake is not model:
+        if namesake is not model and namesake.name == model.name:
             mistakes.append(
-                f"[models.{model.name}] name: differs from [models.{namesake.name}] in case only; "
+                f"{table} clients: files for {model.client.name} are built under the name "
+                f"{model.name}, as those of [models.{namesake.base}] are; allowed: another name"
+            )
+        elif namesake is not model:
+            mistakes.append(
+                f"{table} name: differs from [models.{namesake.name}] in case only; "
                 "allowed: a name of its own"
             )
         if neighbour is not model:
             mistakes.append(
-                f"[models.{model.name}] folder: found {model.deploy}, where "
-                f"[models.{neighbour.name}] deploys; allowed: a `folder` (or `deploy`) of its own"
+                f"{table} folder: found {model.deploy} for {model.client.name}, where "
+                f"[models.{neighbour.base}] deploys for {neighbour.client.name}; allowed: a "
+                "`folder` (or `deploy`) of its own"
             )
     return mistakes
 
@@ -409,8 +513,8 @@ def _function(value: Any) -> str:
     return value
 
 
-def _plain_name(value: Any) -> str:
-    if not isinstance(value, str) or not PLAIN_NAME.fullmatch(value):
+def _folder(value: Any) -> str:
+    if not isinstance(value, str) or not PLAIN_NAME.fullmatch(value.replace("{client}", "c")):
         raise ValueError(_PLAIN_NAME_RULE)
     return value
 

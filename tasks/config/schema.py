@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from doit.exceptions import InvalidDodoFile
+
+from tasks.clients.client import Client
+from tasks.clients.contract import Format, Interface, MaskChoice, PromptChoice
+from tasks.clients.known import CLIENTS
 
 # The graphs of a model that segments images.
 GRAPHS = ("encoder", "decoder")
@@ -20,13 +25,11 @@ OPSET_RULE = "17 (LayerNormalization needs it) to 20 (torch's TorchScript export
 # run it: 48 nodes less in tiny's encoder, the same speed.
 DEFAULT_OPSET = 20
 
-# Which masks the decoder returns, and how the encoder's attention is written.
-MaskChoice = Literal["multi", "best", "single"]
+# How the encoder's attention is written.
 AttentionKind = Literal["plain", "fused"]
 
-# How weights are stored, and in what kind of file.
+# How weights are stored.
 Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
-Format = Literal["onnx", "ort"]
 
 # Whether a browser must have run a model before it is deployed; "auto": where there is one.
 Switch = Literal["auto"] | bool
@@ -76,19 +79,39 @@ class Variant:
         return self.precision if self.format == "onnx" else f"{self.precision}.{self.format}"
 
     def file_name(self, graph: str) -> str:
-        """The file of one of the model's graphs: ``encoder_quantized.onnx``."""
+        """The file of a graph: ``encoder_quantized.onnx``."""
         return f"{graph}{SUFFIXES[self.precision]}.{self.format}"
+
+    @property
+    def made_from(self) -> Variant:
+        """The variant that this one is made from."""
+        return FP32 if self.format == "onnx" else Variant(self.precision)
 
 
 FP32 = Variant()
+DEFAULT_CLIENT = "samexporter"
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What tells one traced decoder of a checkpoint from another."""
+
+    interface: Interface
+    masks: MaskChoice
+    prompts: PromptChoice
+
 
 # What is drawn where the configuration names no images of a model's own.
 DRAWN = "demo.scenes:scene"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # one of a kind, and known by that
 class Model:
-    """One ``[models.<name>]`` table.
+    """What one ``[models.<name>]`` table asks for one client.
+
+    ``table`` is the table's name: models of one table share a checkpoint and the graphs that are
+    traced from it. ``name`` is the same for the table's first client, and has that of any further
+    one behind it.
 
     The architecture is one of sam2's own (``model_type``) or a YAML file's (``config``). ``truth``
     is a ``module:function`` that draws images whose masks are known, on which one click must
@@ -101,11 +124,14 @@ class Model:
     config: Path | None
     source: Source
     deploy: Path
+    table: str = ""
+    client: Client = CLIENTS[DEFAULT_CLIENT]
     sha256: str | None = None
     size: int | None = None
     default: bool = True
     opset: int = DEFAULT_OPSET
     masks: MaskChoice = "multi"
+    prompts: PromptChoice = "many"
     attention: AttentionKind = "plain"
     browser: Switch = "auto"
     webgpu: bool = True
@@ -115,6 +141,11 @@ class Model:
     truth_iou: float = 0.5
     license: str | None = None
     origin: str | None = None
+
+    @property
+    def base(self) -> str:
+        """What the files that models of one table share are named after."""
+        return self.table or self.name
 
     @property
     def architecture(self) -> str:
@@ -133,19 +164,39 @@ class Model:
         return tuple(each for each in dict.fromkeys(wanted) if each != FP32)
 
     @property
+    def has_smaller_variants(self) -> bool:
+        """Whether one has weights of fewer bits, whose fidelity must be measured."""
+        return any(each.precision != "fp32" for each in self.variants)
+
+    @property
     def graphs(self) -> tuple[str, ...]:
         """The names of the graphs that the model consists of, in the order they run in."""
         return GRAPHS
 
     @property
-    def graph_options(self) -> dict[str, str | int]:
-        """What of the configuration shapes the graphs."""
+    def decoder(self) -> Decoder:
+        """The traced decoder that the client's is made from."""
+        return Decoder(self.client.interface, self.masks, self.prompts)
+
+    @property
+    def encoder_options(self) -> dict[str, str | int]:
+        """What of the configuration shapes every graph of a table."""
         return {
             "architecture": self.architecture,
             "opset": self.opset,
-            "masks": self.masks,
             "attention": self.attention,
         }
+
+    @property
+    def graph_options(self) -> dict[str, str | int]:
+        """What of the configuration shapes the client's graphs."""
+        return {**self.encoder_options, "masks": self.masks, "prompts": self.prompts}
+
+    def file_name(self, graph: str, variant: Variant) -> str:
+        """Where a graph lies in the deployed folder, as the client looks for it."""
+        told = self.client.graph(graph)
+        loaded = variant if variant.format in told.formats else Variant(variant.precision)
+        return loaded.file_name(told.file)
 
     @property
     def images(self) -> str:
@@ -208,7 +259,7 @@ class FidelityCheck:
     ranking_flips: float = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Configuration:
     """A whole configuration file. Relative paths are relative to the project root."""
 
@@ -223,3 +274,35 @@ class Configuration:
     def default_models(self) -> tuple[Model, ...]:
         """The models that a bare ``doit`` builds."""
         return tuple(model for model in self.models if model.default)
+
+    @property
+    def tables(self) -> tuple[Model, ...]:
+        """The first model of each table, for the stages that all of a table share."""
+        return tuple(models[0] for models in self._by_table.values())
+
+    def of_table(self, model: Model) -> tuple[Model, ...]:
+        """All models of a model's table, the first client's first."""
+        return self._by_table[model.base]
+
+    @cached_property
+    def _by_table(self) -> dict[str, tuple[Model, ...]]:
+        found: dict[str, tuple[Model, ...]] = {}
+        for model in self.models:
+            found[model.base] = (*found.get(model.base, ()), model)
+        return found
+
+    def decoders(self, model: Model) -> dict[Decoder, str]:
+        """The decoders to trace for a model's table, each with the name of its graph."""
+        return self._decoders[model.base]
+
+    @cached_property
+    def _decoders(self) -> dict[str, dict[Decoder, str]]:
+        found: dict[str, dict[Decoder, str]] = {}
+        for table, models in self._by_table.items():
+            names: dict[Decoder, str] = {}
+            for each in models:
+                names.setdefault(
+                    each.decoder, f"decoder-{each.client.name}" if names else "decoder"
+                )
+            found[table] = names
+        return found

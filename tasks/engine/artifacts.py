@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from tasks.config.schema import FP32, Configuration, Model, Variant
 
 # The graphs of a model at one stage, by name.
-Graphs = dict[str, Path]
+Graphs = Mapping[str, Path]
 
 # What is measured, and reported on in a file of its own.
 Proof = Literal["verify", "fidelity", "browser"]
 
 
 def folder(config: Configuration, model: Model) -> Path:
-    """What is built of a model."""
+    """What is built of a model for its client."""
     return _folder(config.build, model.name)
 
 
@@ -27,7 +28,7 @@ def _folder(build: Path, name: str) -> Path:
 
 def checkpoint(config: Configuration, model: Model) -> Path:
     """The checkpoint of a model."""
-    return config.build / "checkpoints" / f"{model.name}.pt"
+    return config.build / "checkpoints" / f"{model.base}.pt"
 
 
 def checkpoint_record(config: Configuration, model: Model) -> Path:
@@ -35,33 +36,86 @@ def checkpoint_record(config: Configuration, model: Model) -> Path:
     return checkpoint(config, model).with_suffix(".json")
 
 
+@cache
 def exported_graphs(config: Configuration, model: Model) -> Graphs:
-    """The graphs as they are exported."""
-    return _graphs(folder(config, model) / "exported", model, FP32)
+    """The graphs of a model's table as they are traced."""
+    place = _folder(config.build, model.base) / "exported"
+    names = ("encoder", *config.decoders(model).values())
+    return {name: place / FP32.file_name(name) for name in names}
 
 
+@cache
+def shared_graphs(config: Configuration, model: Model, variant: Variant = FP32) -> Graphs:
+    """The graphs that a variant of a model's table has, under the names they were traced with.
+
+    fp32's are the simplified ones; of others, those that a client loads.
+    """
+    place = _folder(config.build, model.base)
+    found = {}
+    names = config.decoders(model)
+    for each in config.of_table(model):
+        if variant == FP32 or variant in each.derived:
+            for graph in each.graphs:
+                name = "encoder" if graph == "encoder" else names[each.decoder]
+                if variant.format in each.client.graph(graph).formats:
+                    found[name] = place / variant.file_name(name)
+    return found
+
+
+@cache
+def own_graphs(config: Configuration, model: Model, variant: Variant = FP32) -> Graphs:
+    """The graphs that a client wants under other names, or in another order, than the shared.
+
+    By the graph's name, ``encoder`` or ``decoder``; made beside the shared ones.
+    """
+    place = _folder(config.build, model.name) / model.client.name
+    return {
+        graph: place / Path(variant.file_name(model.client.graph(graph).file)).name
+        for graph in model.graphs
+        if variant.format in model.client.graph(graph).formats and model.client.renames(graph)
+    }
+
+
+class Renamed(NamedTuple):
+    """A client's own graph: the shared one that it is made from, its file, its tensors' names."""
+
+    shared: str
+    path: Path
+    names: dict[str, list[list[str]]]
+
+
+def renamed_graphs(config: Configuration, model: Model, variant: Variant = FP32) -> list[Renamed]:
+    """The graphs of a variant that clients of a model's table want under names of their own."""
+    return [
+        Renamed(shared_name(config, each, graph), path, each.client.names(graph))
+        for each in config.of_table(model)
+        if variant == FP32 or variant in each.derived
+        for graph, path in own_graphs(config, each, variant).items()
+    ]
+
+
+def shared_name(config: Configuration, model: Model, graph: str) -> str:
+    """The name of the shared graph that a client's is made from."""
+    return "encoder" if graph == "encoder" else config.decoders(model)[model.decoder]
+
+
+@cache
 def graphs(config: Configuration, model: Model, variant: Variant = FP32) -> Graphs:
-    """The graphs of a variant, as they are deployed; fp32's are the simplified ones."""
-    return _graphs(folder(config, model), model, variant)
-
-
-def deployed_graphs(model: Model, variant: Variant = FP32) -> Graphs:
-    """The graphs of a variant where the application serves them."""
-    return _graphs(model.deploy, model, variant)
-
-
-def _graphs(place: Path, model: Model, variant: Variant) -> Graphs:
-    return dict(_named(place, model.graphs, variant))
-
-
-@cache  # three hundred tasks ask for the same few dozen paths
-def _named(place: Path, graphs: tuple[str, ...], variant: Variant) -> tuple[tuple[str, Path], ...]:
-    return tuple((name, place / variant.file_name(name)) for name in graphs)
+    """The graphs of a variant, as its client loads them."""
+    found = {}
+    for graph in model.graphs:
+        loaded = variant
+        if variant.format not in model.client.graph(graph).formats:
+            loaded = Variant(variant.precision)
+        own = own_graphs(config, model, loaded).get(graph)
+        name = shared_name(config, model, graph)
+        found[graph] = own or _folder(config.build, model.base) / loaded.file_name(name)
+    return found
 
 
 def reference(config: Configuration, model: Model) -> Path:
-    """PyTorch's masks of drawn images."""
-    return folder(config, model) / "reference.npz"
+    """PyTorch's masks of drawn images, for all models of a table."""
+    return _folder(config.build, model.base) / "reference.npz"
 
 
 def report(config: Configuration, model: Model, proof: Proof, variant: Variant = FP32) -> Path:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def replace_together(
 ) -> None:
     """Rename staged files over those of a folder, in their order, or change nothing.
 
-    :param staged: by the name that each gets; all in the folder's file system.
+    :param staged: by the name that each gets, a path within the folder; all in its file system.
     :param obsolete: names of files to remove, before the last staged file is renamed.
     :param backups: an empty folder of the same file system, for what is replaced meanwhile.
     :raises OSError: when a rename fails; those before it are undone.
@@ -61,26 +61,40 @@ def replace_together(
     *first, last = staged
     try:
         for name in [*first, *obsolete, last]:
-            target = folder / name
-            done.append((target, _set_aside(target, backups, keep=name in staged)))
+            target, backup = folder / name, backups / name
+            for each in (target, backup):
+                each.parent.mkdir(parents=True, exist_ok=True)
+            done.append((target, _set_aside(target, backup, keep=name in staged)))
             if name in staged:
                 os.replace(staged[name], target)
     except BaseException:
-        for target, backup in reversed(done):
+        for target, before in reversed(done):
             with suppress(OSError):  # the others are still to be undone
-                if backup is None:
+                if before is None:
                     target.unlink(missing_ok=True)
                 else:
-                    os.replace(backup, target)
+                    os.replace(before, target)
+        remove_empty_folders(folder, staged)
         raise
+    remove_empty_folders(folder, obsolete)
 
 
-def _set_aside(target: Path, backups: Path, keep: bool) -> Path | None:
+def remove_empty_folders(folder: Path, names: Iterable[str]) -> None:
+    """Remove the folders of some files, and those above, as far as they are empty.
+
+    :param names: of the files, paths within ``folder``, which stays.
+    """
+    for name in names:
+        for parent in Path(name).parents[:-1]:
+            with suppress(OSError):
+                (folder / parent).rmdir()
+
+
+def _set_aside(target: Path, backup: Path, keep: bool) -> Path | None:
     """Give a file a second name, or move it; None when there is none.
 
     :param keep: leave it under its own name too, where the file system has hard links.
     """
-    backup = backups / target.name
     if not os.path.lexists(target):
         return None
     if keep:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.config.schema import PLAIN_NAME, Configuration, Model
-from tasks.engine.files import mebibytes, write_atomically
+from tasks.engine.files import mebibytes, remove_empty_folders, write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS
 
 _LOCK = threading.Lock()  # models are deployed side by side
@@ -99,6 +99,7 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
         edited = name != manifest.name and FINGERPRINTS.sha256(file) != expected
         if not dry_run:
             file.unlink()
+            remove_empty_folders(deployment.folder, [name])
         lines.append(f"{verb} {file} ({size}{', changed since it was deployed' * edited})")
     if not dry_run:
         _write(config, [each for each in read(config) if each.folder != deployment.folder])
@@ -114,13 +115,17 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
 def named_files(manifest: Path) -> dict[str, str | None]:
     """File names of a manifest with their SHA-256, the manifest itself last.
 
-    A name that is a path is passed over: nothing outside the folder is ever removed. A file that
-    is no manifest, though it may be JSON, names nothing.
+    A name that leads out of the folder is passed over: nothing outside is ever removed. A file
+    that is no manifest, though it may be JSON, names nothing.
     """
     files = manifest_files(manifest)
     if files is None:
         return {}
-    named = {name: sha256 for name, sha256 in files.items() if PLAIN_NAME.fullmatch(name)}
+    named = {
+        name: sha256
+        for name, sha256 in files.items()
+        if all(PLAIN_NAME.fullmatch(part) for part in name.split("/"))
+    }
     return {**named, manifest.name: None}
 
 

@@ -5,9 +5,9 @@ by hand, so it is read from the code: the names in a function lead to definition
 those to further definitions, in whichever module they are. A function that is named in a string,
 ``"tasks.export:export_graphs"``, is reached too: that is how a stage names what its child runs.
 
-How the build runs (`tasks.engine`) and reads its configuration (`tasks.config`'s schema and parser)
-is left out: from those a stage takes values, which its trace has, and no code that shapes what it
-makes.
+How the build runs (`tasks.engine`), how it reads its configuration (`tasks.config`'s schema and
+parser), and which clients there are (`tasks.clients.known`) is left out: from those a stage takes
+values, which its trace has, and no code that shapes what it makes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ from tasks.engine.files import write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
 
 ROOMS = ("tasks", "demo")  # packages of the project; `truth` may add modules beside them
-LEFT_OUT = ("tasks.engine", "tasks.config.schema", "tasks.config.parse")
+LEFT_OUT = (
+    "tasks.engine",
+    "tasks.config.schema",
+    "tasks.config.parse",
+    "tasks.clients.known",
+)
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["'](?:\./)?([\w-]+\.js)["']""")

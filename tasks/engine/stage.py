@@ -99,15 +99,19 @@ class Workspace:
         """Call ``module:function`` in a child process; see `child.run`."""
         return child.run(function, arguments, self.log, self.verbose)
 
+    def unfinished(self, target: Path) -> str:
+        """Where the child writes a target until it is whole; some differ in their folders alone."""
+        return str(self.scratch / f"{target.parent.name}~{target.name}")
+
     def made(self, targets: Mapping[str, Path]) -> dict[str, str]:
         """Where the child writes each target until it is whole, by the same keys."""
-        return {key: str(self.scratch / target.name) for key, target in targets.items()}
+        return {key: self.unfinished(target) for key, target in targets.items()}
 
     def deliver(self, *targets: Path) -> None:
         """Move what the child wrote under its final names."""
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
-            (self.scratch / target.name).replace(target)
+            Path(self.unfinished(target)).replace(target)
 
 
 @contextmanager

@@ -9,22 +9,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def natural_image(size: int, seed: int = 0) -> NDArray[np.uint8]:
-    """A seeded RGB image (size, size, 3): shaded bodies on a ground with a natural spectrum.
+def natural_image(height: int, width: int | None = None, seed: int = 0) -> NDArray[np.uint8]:
+    """A seeded RGB image (height, width, 3), square by default.
 
-    The amplitude of natural images falls off about as 1/frequency (Field, 1987).
+    Shaded bodies on a ground with a natural spectrum: the amplitude of natural images falls off
+    about as 1/frequency (Field, 1987).
     """
     import numpy as np
 
+    width = width or height
     random = np.random.default_rng(seed)
-    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
-    frequency[0, 0] = 1 / size
-    image = np.empty((size, size, 3))
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(width), np.fft.fftfreq(height)))
+    frequency[0, 0] = 1 / max(height, width)
+    image = np.empty((height, width, 3))
     for channel in range(3):
-        spectrum = np.fft.fft2(random.standard_normal((size, size))) / frequency
+        spectrum = np.fft.fft2(random.standard_normal((height, width))) / frequency
         texture = np.fft.ifft2(spectrum).real
         image[..., channel] = 110 + 25 * texture / texture.std()
-    y, x = np.mgrid[0:size, 0:size] / size
+    y, x = np.mgrid[0:height, 0:width] / np.reshape((height, width), (2, 1, 1))
     for center_x, center_y, radius in ((0.42, 0.55, 0.17), (0.75, 0.3, 0.1), (0.15, 0.2, 0.07)):
         distance = np.hypot(x - center_x, (y - center_y) * 1.2) / radius
         shade = np.clip(1.3 - distance, 0, 1)[..., None]

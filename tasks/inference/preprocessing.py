@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tasks.inference.contract import PREPROCESSING
+from tasks.clients.contract import PREPROCESSING, Resize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,23 +14,98 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
 
 
-def preprocess(image: NDArray[np.uint8]) -> Floats:
-    """An RGB image (S, S, 3) of the encoder's input size as its input (1, 3, S, S)."""
+@dataclass(frozen=True)
+class Placement:
+    """Where an image lies in the encoder's square input, whose side is ``size`` pixels.
+
+    ``width`` and ``height`` are the image's own, ``scaled_width`` and ``scaled_height`` those that
+    it has at the input's top left; ``right`` and ``down`` are input pixels for one of the image.
+    """
+
+    size: int
+    width: int
+    height: int
+    resize: Resize
+
+    @property
+    def right(self) -> float:
+        longest = max(self.width, self.height)
+        return self.size / (self.width if self.resize == "stretch" else longest)
+
+    @property
+    def down(self) -> float:
+        longest = max(self.width, self.height)
+        return self.size / (self.height if self.resize == "stretch" else longest)
+
+    @property
+    def scaled_width(self) -> int:
+        return max(1, round(self.width * self.right))
+
+    @property
+    def scaled_height(self) -> int:
+        return max(1, round(self.height * self.down))
+
+
+def preprocess(image: NDArray[np.uint8], place: Placement) -> Floats:
+    """An RGB image (H, W, 3) as the encoder's input (1, 3, S, S), zero where it does not lie."""
     import numpy as np
 
     mean, std = np.array(PREPROCESSING["mean"]), np.array(PREPROCESSING["std"])
-    normalized: Floats = ((image - mean) / std).astype(np.float32)
-    return normalized.transpose(2, 0, 1)[None]
+    scaled = resized(image, place.scaled_height, place.scaled_width)
+    normalized: Floats = ((scaled - mean) / std).astype(np.float32)
+    missing = (place.size - place.scaled_height, place.size - place.scaled_width)
+    padded = np.pad(normalized, ((0, missing[0]), (0, missing[1]), (0, 0)))
+    return padded.transpose(2, 0, 1)[None]
 
 
-def upsample(logits: Floats, size: int) -> Floats:
-    """Masks (K, M, M) as (K, size, size), linear between the centres of cells, as sam2 does."""
+def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
+    """An image (H, W, C) at another size, linear and antialiased, as torchvision's Resize does."""
     import numpy as np
 
-    side = logits.shape[-1]
-    centers = np.clip((np.arange(size) + 0.5) * side / size - 0.5, 0, side - 1)
-    first = np.floor(centers).astype(int)
-    second, part = np.minimum(first + 1, side - 1), (centers - first).astype(np.float32)
-    rows = logits[:, first] * (1 - part)[:, None] + logits[:, second] * part[:, None]
-    large: Floats = rows[:, :, first] * (1 - part) + rows[:, :, second] * part
+    if image.shape[:2] == (height, width):
+        return image.astype(np.float64)
+    rows = _weights(image.shape[0], height) @ image.reshape(image.shape[0], -1).astype(np.float64)
+    rows = rows.reshape(height, image.shape[1], -1)
+    turned = rows.transpose(1, 0, 2).reshape(image.shape[1], -1)
+    columns = _weights(image.shape[1], width) @ turned
+    large: NDArray[np.float64] = columns.reshape(width, height, -1).transpose(1, 0, 2)
     return large
+
+
+def _weights(count: int, result: int) -> NDArray[np.float64]:
+    """(result, count): a triangle over the pixels that each new one covers."""
+    import numpy as np
+
+    scale = count / result
+    reach = max(scale, 1.0)
+    centers = (np.arange(result) + 0.5) * scale
+    distance = (np.arange(count) + 0.5)[None] - centers[:, None]
+    triangles = np.clip(1 - np.abs(distance) / reach, 0, None)
+    weights: NDArray[np.float64] = triangles / triangles.sum(axis=1, keepdims=True)
+    return weights
+
+
+def masks_over(logits: Floats, place: Placement) -> Floats:
+    """Masks (K, M, M) over the image (K, H, W), linear between the centres of cells, as sam2 does.
+
+    Cells where the image does not lie are left out.
+    """
+    cells = logits.shape[-1] / place.size
+    rows = _between(place.height, place.scaled_height * cells, logits.shape[-2])
+    columns = _between(place.width, place.scaled_width * cells, logits.shape[-1])
+    first, second, part = rows
+    found: Floats = logits[:, first] * (1 - part)[:, None] + logits[:, second] * part[:, None]
+    first, second, part = columns
+    large: Floats = found[:, :, first] * (1 - part) + found[:, :, second] * part
+    return large
+
+
+def _between(
+    count: int, extent: float, limit: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
+    """For pixels over ``extent`` of ``limit`` cells: two cells each, how far from the first."""
+    import numpy as np
+
+    centers = np.clip((np.arange(count) + 0.5) * extent / count - 0.5, 0, limit - 1)
+    first = np.floor(centers).astype(np.intp)
+    return first, np.minimum(first + 1, limit - 1), (centers - first).astype(np.float32)

@@ -3,28 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
+from tasks.inference.preprocessing import Placement, preprocess
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import Predictions
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from numpy.typing import NDArray
     from sam2.modeling.sam2_base import SAM2Base
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-    from tasks.config.schema import MaskChoice
+    from tasks.clients.client import Client
+    from tasks.clients.contract import MaskChoice, Resize
+
+    Floats = NDArray[np.float32]
 
 
-def predictor_of(model: SAM2Base) -> SAM2ImagePredictor:
-    """sam2's own predictor; its sizes of the feature maps are those of 1024 pixels, unless told."""
+def predictor_of(model: SAM2Base, resize: Resize = "stretch") -> SAM2ImagePredictor:
+    """sam2's own predictor; its sizes of the feature maps are those of 1024 pixels, unless told.
+
+    It stretches images. One that a client places by its longer side is prepared here in its stead.
+    """
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
     grid = model.image_size // model.backbone_stride
     predictor._bb_feat_sizes = [(grid * scale, grid * scale) for scale in (4, 2, 1)]
+    if resize == "longest side":
+        predictor._transforms = _LongestSide(model.image_size)
     return predictor
+
+
+class _LongestSide:
+    """Takes the place of sam2's ``SAM2Transforms``, for images that are not stretched."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.place = Placement(size, size, size, "longest side")
+
+    def __call__(self, image: NDArray[np.uint8]) -> Any:
+        import torch
+
+        self.place = Placement(self.size, image.shape[1], image.shape[0], "longest side")
+        return torch.from_numpy(preprocess(image, self.place)[0])
+
+    def transform_coords(self, coords: Any, normalize: bool, orig_hw: tuple[int, int]) -> Any:
+        """Points in the image's pixels as those of the input."""
+        return coords * self.place.right
+
+    def transform_boxes(self, boxes: Any, normalize: bool, orig_hw: tuple[int, int]) -> Any:
+        """Boxes in the image's pixels as corners (B, 2, 2) in those of the input."""
+        return boxes.reshape(-1, 2, 2) * self.place.right
+
+    def postprocess_masks(self, masks: Any, orig_hw: tuple[int, int]) -> Any:
+        """Low-resolution masks as they are: only those are asked for."""
+        return masks
 
 
 def predict(
@@ -32,8 +70,15 @@ def predict(
     image: NDArray[np.uint8],
     prompts: Sequence[Prompt],
     choice: MaskChoice,
+    client: Client | None = None,
+    mask_inputs: dict[str, Floats] | None = None,
 ) -> Predictions:
-    """sam2's answers about an image (S, S, 3), made to return the masks that the graph does."""
+    """sam2's answers about an image (H, W, 3), made to return the masks that the graph does.
+
+    :param client: masks at the image's size are kept where its decoder returns such.
+    :param mask_inputs: the masks to refine, where they are known; by default the best mask of the
+        first prompt.
+    """
     predictor.set_image(image)
     first, second = predictor._features["high_res_feats"]
     found = Predictions(
@@ -43,33 +88,52 @@ def predict(
             "image_embed": predictor._features["image_embed"].numpy(),
         }
     )
+    found.mask_inputs.update(mask_inputs or {})
     for prompt in prompts:
-        if prompt.refines_mask:
+        if prompt.refines_mask and prompt.name not in found.mask_inputs:
             found.mask_inputs[prompt.name] = found.best_mask(prompts[0].name)
-        masks, scores = _answer(predictor, prompt, image.shape[0], found, choice)
-        found.masks[prompt.name], found.scores[prompt.name] = masks, scores
+        large, masks, scores = _answer(predictor, prompt, image, found, choice)
+        found.add(prompt.name, masks, scores)
+        if client is not None and "orig_im_size" in client.decoder.inputs:
+            found.full_masks[prompt.name] = large
     return found
 
 
 def _answer(
     predictor: SAM2ImagePredictor,
     prompt: Prompt,
-    size: int,
+    image: NDArray[np.uint8],
     found: Predictions,
     choice: MaskChoice,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Low-resolution mask logits (K, M, M) and scores (K,)."""
+) -> tuple[Floats, Floats, Floats]:
+    """Mask logits at the image's size (K, H, W) and small (K, M, M), and scores (K,)."""
     import numpy as np
 
-    _, scores, masks = predictor.predict(
-        point_coords=np.array(prompt.points) * size if prompt.points else None,
-        point_labels=np.array(prompt.labels) if prompt.points else None,
-        box=np.array(prompt.box) * size if prompt.box else None,
-        mask_input=found.mask_inputs.get(prompt.name),
-        multimask_output=choice != "single",
-        return_logits=True,
-    )
-    if choice == "best":
-        best = scores.argmax()
-        masks, scores = masks[best : best + 1], scores[best : best + 1]
-    return masks, scores
+    height, width = image.shape[:2]
+    asked = {
+        "point_coords": np.array(prompt.points) * (width, height) if prompt.points else None,
+        "point_labels": np.array(prompt.labels) if prompt.points else None,
+        "box": np.array(prompt.box) * (width, height, width, height) if prompt.box else None,
+        "mask_input": found.mask_inputs.get(prompt.name),
+        "return_logits": True,
+    }
+    if choice == "all":
+        with _own_single_mask(predictor.model.sam_mask_decoder):
+            answers = [predictor.predict(multimask_output=each, **asked) for each in (False, True)]
+        large, scores, masks = (np.concatenate(each) for each in zip(*answers, strict=True))
+        return large, masks, scores
+    large, scores, masks = predictor.predict(multimask_output=choice != "single", **asked)
+    order = np.argsort(-scores, kind="stable")
+    kept = {"best": order[:1], "ranked": order}.get(choice, np.arange(len(scores)))
+    return large[kept], masks[kept], scores[kept]
+
+
+@contextmanager
+def _own_single_mask(decoder: Any) -> Iterator[None]:
+    """Let the decoder return its single mask, be it stable or not."""
+    before = decoder.dynamic_multimask_via_stability
+    decoder.dynamic_multimask_via_stability = False
+    try:
+        yield
+    finally:
+        decoder.dynamic_multimask_via_stability = before

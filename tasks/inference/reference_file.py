@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tasks.inference.sessions import Predictions
@@ -18,33 +18,44 @@ class Reference(NamedTuple):
 
 
 def write_reference(
-    path: str, size: int, images: Sequence[Predictions], against: dict[str, str]
+    path: str,
+    size: int,
+    answers: Mapping[str, Sequence[Predictions]],
+    against: dict[str, str],
 ) -> None:
-    """Write masks (K, M, M), scores (K,) and refined masks (1, M, M); features are left out."""
+    """Write masks (K, M, M), scores (K,) and refined masks (1, M, M); features are left out.
+
+    :param answers: by which masks were asked for, by image.
+    """
     import numpy as np
 
     arrays: dict[str, Any] = {}
-    for number, found in enumerate(images):
-        for name, masks in found.masks.items():
-            arrays[f"{number}/{name}/masks"] = masks
-            arrays[f"{number}/{name}/scores"] = found.scores[name]
-        for name, mask in found.mask_inputs.items():
-            arrays[f"{number}/{name}/mask_input"] = mask
-    arrays |= {"size": size, "count": len(images), "against": json.dumps(against)}
+    for choice, images in answers.items():
+        for number, found in enumerate(images):
+            for name, masks in found.masks.items():
+                arrays[f"{choice}/{number}/{name}/masks"] = masks
+                arrays[f"{choice}/{number}/{name}/scores"] = found.scores[name]
+            for name, mask in found.mask_inputs.items():
+                arrays[f"{choice}/{number}/{name}/mask_input"] = mask
+    count = max(len(images) for images in answers.values())
+    arrays |= {"size": size, "count": count, "against": json.dumps(against)}
     np.savez(path, **arrays)
 
 
-def read_reference(path: str) -> Reference:
-    """Read what `write_reference` wrote."""
+def read_reference(path: str, choice: str) -> Reference:
+    """Read what `write_reference` wrote.
+
+    :param choice: which masks were asked for.
+    """
     import numpy as np
 
     with np.load(path) as file:
-        arrays = dict(file)
-    size, count = int(arrays.pop("size")), int(arrays.pop("count"))
-    against = json.loads(str(arrays.pop("against")))
+        wanted = {name: file[name] for name in file.files if name.startswith(f"{choice}/")}
+        size, count = int(file["size"]), int(file["count"])
+        against = json.loads(str(file["against"]))
     images = [Predictions() for _ in range(count)]
-    for key, values in arrays.items():
-        number, name, kind = key.split("/")
+    for key, values in wanted.items():
+        _, number, name, kind = key.split("/")
         kinds = {
             "masks": images[int(number)].masks,
             "scores": images[int(number)].scores,

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.inference.metrics import largest_difference
-from tasks.inference.preprocessing import preprocess
+from tasks.inference.preprocessing import Placement, preprocess
 from tasks.inference.prompts import Prompt, prompt_tensors
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
+
+    from tasks.clients.client import Client
 
     Floats = NDArray[np.float32]
 
@@ -23,13 +25,19 @@ class Predictions:
     """What one implementation makes of an image, and of prompts by their name.
 
     ``features`` are the encoder's outputs; ``masks`` logits (K, M, M), ``scores`` (K,),
-    ``mask_inputs`` (1, M, M) of those prompts that refine a mask.
+    ``mask_inputs`` (1, M, M) of those prompts that refine a mask; ``full_masks`` logits (K, H, W)
+    at the image's size, where the implementation returns such.
     """
 
     features: dict[str, Floats] = field(default_factory=dict)
     masks: dict[str, Floats] = field(default_factory=dict)
     scores: dict[str, Floats] = field(default_factory=dict)
     mask_inputs: dict[str, Floats] = field(default_factory=dict)
+    full_masks: dict[str, Floats] = field(default_factory=dict)
+
+    def add(self, prompt: str, masks: Floats, scores: Floats) -> None:
+        """Note the answer to a prompt."""
+        self.masks[prompt], self.scores[prompt] = masks, scores
 
     def best(self, prompt: str) -> int:
         """Which of the masks of a prompt has the highest score."""
@@ -42,11 +50,15 @@ class Predictions:
 
 
 class PromptedImage(NamedTuple):
-    """An image (S, S, 3), prompts, and the masks (1, M, M) that some of them refine."""
+    """An image (H, W, 3), prompts, and the masks (1, M, M) that some of them refine.
+
+    ``at_once``: further prompts, each group to be put in one run.
+    """
 
     image: NDArray[np.uint8]
     prompts: Sequence[Prompt]
     mask_inputs: Mapping[str, Floats]
+    at_once: Sequence[Sequence[Prompt]] = ()
 
 
 def create_session(path: str) -> InferenceSession:
@@ -64,7 +76,7 @@ def tensors_of(path: str) -> dict[str, Any]:
     level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is only looked at
     options.graph_optimization_level = level
     session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    dtypes = {"tensor(float)": "float32"}
+    dtypes = {"tensor(float)": "float32", "tensor(int64)": "int64"}
     return {
         kind: [
             {
@@ -81,61 +93,102 @@ def tensors_of(path: str) -> dict[str, Any]:
 class Encoder:
     """The encoder's graph."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, client: Client) -> None:
         self._session = create_session(path)
-        self._names = [output.name for output in self._session.get_outputs()]
+        self._client = client
         self.size = int(self._session.get_inputs()[0].shape[2])
 
+    def place(self, image: NDArray[np.uint8]) -> Placement:
+        """Where an image (H, W, 3) lies in the input, as the client puts it there."""
+        height, width = image.shape[:2]
+        return Placement(self.size, width, height, self._client.resize)
+
     def run(self, image: NDArray[np.uint8]) -> dict[str, Floats]:
-        """The features of an image (S, S, 3), by name."""
-        outputs = self._session.run(None, {"image": preprocess(image)})
-        return dict(zip(self._names, outputs, strict=True))
+        """The features of an image (H, W, 3), by role."""
+        told = self._client.encoder
+        pixels = preprocess(image, self.place(image))
+        outputs = self._session.run(list(told.outputs.values()), {told.inputs["image"]: pixels})
+        return dict(zip(told.outputs, outputs, strict=True))
 
 
 class Decoder:
     """The decoder's graph."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, client: Client) -> None:
         self._session = create_session(path)
+        self._client = client
+        self._inputs = {each.name: each for each in self._session.get_inputs()}
 
     def run(
-        self, features: Mapping[str, Floats], coords: Floats, labels: Floats, mask: Floats | None
-    ) -> tuple[Floats, Floats]:
-        """Mask logits (K, M, M) and scores (K,) of a prompt.
+        self,
+        features: Mapping[str, Floats],
+        prompts: Sequence[Prompt],
+        place: Placement,
+        mask: Floats | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """What a run with some prompts returns, by role; see `masks_of`.
 
-        :param coords: (1, N, 2), in pixels of the encoder's input.
-        :param labels: (1, N).
-        :param mask: the logits (1, M, M) of a mask to refine.
+        :param mask: the logits (1, M, M) of a mask that the prompt refines.
         """
         import numpy as np
 
         side = features["high_res_feats_0"].shape[2]
-        given = np.zeros((1, 1, side, side), np.float32) if mask is None else mask[None]
-        feeds: dict[str, Any] = {
+        values: dict[str, NDArray[Any]] = {
             **features,
-            "point_coords": coords,
-            "point_labels": labels,
-            "mask_input": given,
+            **prompt_tensors(prompts, place, self._client),
+            "mask_input": np.zeros((1, 1, side, side), np.float32) if mask is None else mask[None],
             "has_mask_input": np.array([mask is not None], np.float32),
+            "orig_im_size": np.array([place.height, place.width], np.int64),
         }
-        masks, scores = self._session.run(["masks", "iou_predictions"], feeds)
-        return masks[0], scores[0]
+        feeds = {
+            name: self._as_input(name, values[role])
+            for role, name in self._client.decoder.inputs.items()
+        }
+        told = self._client.decoder.outputs
+        outputs = self._session.run(list(told.values()), feeds)
+        return dict(zip(told, outputs, strict=True))
+
+    def _as_input(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
+        """Values in an input's type and number of dimensions."""
+        told = self._inputs[name]
+        missing = len(told.shape) - values.ndim
+        dtype = "int64" if told.type == "tensor(int64)" else "float32"
+        shaped: NDArray[Any] = values.reshape((1,) * missing + values.shape).astype(dtype)
+        if 0 in shaped.shape and missing and name == self._client.decoder.inputs["point_coords"]:
+            shaped = shaped[:, :1]  # no points: transformers.js feeds them for one prompt
+        return shaped
 
 
-def run_graphs(encoder: str, decoder: str, images: Sequence[PromptedImage]) -> list[Predictions]:
+def masks_of(found: Mapping[str, NDArray[Any]], prompt: int = 0) -> tuple[Floats, Floats]:
+    """Mask logits (K, M, M) and scores (K,) of one of the prompts of a run.
+
+    :param found: what `Decoder.run` returned.
+    """
+    masks = found.get("low_res_masks", found["masks"])
+    scores = found["iou_predictions"]
+    count, side = scores.shape[-1], masks.shape[-1]
+    return masks.reshape(-1, count, side, side)[prompt], scores.reshape(-1, count)[prompt]
+
+
+def run_graphs(
+    encoder: str, decoder: str, images: Sequence[PromptedImage], client: Client
+) -> list[Predictions]:
     """What both graphs make of images and prompts; one graph in memory at a time."""
-    encoding = Encoder(encoder)
+    encoding = Encoder(encoder, client)
     features = [encoding.run(each.image) for each in images]
+    places = [encoding.place(each.image) for each in images]
     del encoding
-    decoding = Decoder(decoder)
+    decoding = Decoder(decoder, client)
     found = []
-    for each, encoded in zip(images, features, strict=True):
-        predictions = Predictions(encoded, mask_inputs=dict(each.mask_inputs))
-        for prompt in each.prompts:
-            coords, labels = prompt_tensors(prompt, each.image.shape[0])
-            mask = each.mask_inputs.get(prompt.name)
-            masks, scores = decoding.run(encoded, coords, labels, mask)
-            predictions.masks[prompt.name], predictions.scores[prompt.name] = masks, scores
+    for asked, encoded, place in zip(images, features, places, strict=True):
+        predictions = Predictions(encoded, mask_inputs=dict(asked.mask_inputs))
+        for prompts in (*((each,) for each in asked.prompts), *asked.at_once):
+            mask = asked.mask_inputs.get(prompts[0].name)
+            answer = decoding.run(encoded, prompts, place, mask)
+            for number, prompt in enumerate(prompts):
+                predictions.add(prompt.name, *masks_of(answer, number))
+            if "low_res_masks" in answer:
+                predictions.full_masks[prompts[0].name] = answer["masks"][0]
         found.append(predictions)
     return found
 
@@ -153,13 +206,14 @@ def differences(found: Predictions, expected: Predictions) -> dict[str, Any]:
         largest = float(np.abs(expected.features[name]).max())
         difference = largest_difference(values, expected.features[name])
         features[name] = difference / largest if difference and largest else difference
-    return {
-        "features": features,
-        "prompts": {
-            name: {
-                "masks": largest_difference(found.masks[name], expected.masks[name]),
-                "scores": largest_difference(found.scores[name], expected.scores[name]),
-            }
-            for name in found.masks
-        },
-    }
+    prompts = {}
+    for name in found.masks:
+        pairs = [(found.masks[name], expected.masks[name])]
+        if name in found.full_masks:
+            pairs.append((found.full_masks[name], expected.full_masks[name]))
+        masks = [largest_difference(*pair) for pair in pairs]
+        prompts[name] = {
+            "masks": None if None in masks else max(filter(None, masks), default=0.0),
+            "scores": largest_difference(found.scores[name], expected.scores[name]),
+        }
+    return {"features": features, "prompts": prompts}

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.engine.errors import StageError
 from tasks.inference.metrics import mask_iou, rank_correlation
-from tasks.inference.preprocessing import upsample
+from tasks.inference.preprocessing import Placement, masks_over
 from tasks.inference.prompts import Prompt
-from tasks.inference.sessions import Decoder, Encoder
+from tasks.inference.sessions import Decoder, Encoder, masks_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from tasks.clients.client import Client
 
     Floats = NDArray[np.float32]
     Bools = NDArray[np.bool_]
@@ -28,10 +30,13 @@ LEAST_PIXELS = 1000  # of an object that is asked for: some nine cells of a mask
 
 
 class Truth(Protocol):
-    """An RGB image (S, S, 3), and for each pixel the number of its object (S, S), 0 outside."""
+    """An RGB image (H, W, 3), and for each pixel the number of its object (H, W), 0 outside."""
 
-    image: NDArray[np.uint8]
-    labels: NDArray[np.int32]
+    @property
+    def image(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def labels(self) -> NDArray[np.int32]: ...
 
 
 Draw = Callable[[int, int], Truth]
@@ -64,32 +69,52 @@ def draw_images(draw: Draw, size: int, count: int) -> list[Truth]:
     raise StageError(f"hardly an image of {100 * count} has an object; expected {count}")
 
 
+class Part(NamedTuple):
+    """A part of a `Truth`, cut out."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+
+def part_of(drawn: Truth, width: float, height: float) -> Part:
+    """The middle of a drawn image, so much of it."""
+    sides = drawn.labels.shape
+    size = round(sides[0] * height), round(sides[1] * width)
+    top, left = ((whole - part) // 2 for whole, part in zip(sides, size, strict=True))
+    area = slice(top, top + size[0]), slice(left, left + size[1])
+    return Part(drawn.image[area], drawn.labels[area])
+
+
+def click_on(mask: Bools) -> tuple[float, float]:
+    """A point that a person would click on a mask (H, W), in parts of the image."""
+    row, column = interior_point(mask)
+    return (column + 0.5) / mask.shape[1], (row + 0.5) / mask.shape[0]
+
+
+def prompts_for(mask: Bools, name: str) -> tuple[Prompt, ...]:
+    """A click on an object and a box around it."""
+    return (
+        Prompt(f"click {name}", (click_on(mask),), (1,)),
+        Prompt(f"box {name}", box=box_of(mask)),
+    )
+
+
 def prompts_about(drawn: Truth) -> tuple[Prompt, ...]:
     """A click on an object, one on another to leave that out, a box, and a mask refined."""
-    size = drawn.labels.shape[0]
     numbers = objects_of(drawn)
-
-    def click(number: int) -> tuple[float, float]:
-        row, column = interior_point(drawn.labels == number)
-        return (column + 0.5) / size, (row + 0.5) / size
-
     middle = numbers[len(numbers) // 2]
-    rows, columns = (drawn.labels == middle).nonzero()
-    on, other = click(middle), click(numbers[0])
-    box = tuple(
-        float(each) / size for each in (columns.min(), rows.min(), columns.max(), rows.max())
-    )
+    on, other = (click_on(drawn.labels == number) for number in (middle, numbers[0]))
     beside = [(on, 1), (other, 0)] if other != on else [(on, 1)]
     return (
         Prompt("click", (on,), (1,)),
         Prompt("two clicks", tuple(p for p, _ in beside), tuple(label for _, label in beside)),
-        Prompt("box", box=(box[0], box[1], box[2], box[3])),
+        Prompt("box", box=box_of(drawn.labels == middle)),
         Prompt("refined", (on,), (1,), refines_mask=True),
     )
 
 
 class Answer(NamedTuple):
-    """Three masks over the image (K, S, S), their scores and logits (K, M, M)."""
+    """Masks over the image (K, H, W), their scores and logits (K, M, M)."""
 
     masks: Bools
     scores: Floats
@@ -97,34 +122,31 @@ class Answer(NamedTuple):
 
 
 class Segmenter:
-    """Both graphs in onnxruntime on the CPU, for one image at a time."""
+    """Both graphs in onnxruntime on the CPU, for one image at a time, fed as a client does."""
 
-    def __init__(self, encoder: str, decoder: str) -> None:
-        self._encoder, self._decoder = Encoder(encoder), Decoder(decoder)
+    def __init__(self, encoder: str, decoder: str, client: Client) -> None:
+        self._encoder, self._decoder = Encoder(encoder, client), Decoder(decoder, client)
+        self.refines = "mask_input" in client.decoder.inputs
         self.size = self._encoder.size
         self._features: dict[str, Floats] = {}
+        self._place: Placement | None = None
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
-        """Encode an image (S, S, 3)."""
+        """Encode an image (H, W, 3)."""
         self._features = self._encoder.run(image)
+        self._place = self._encoder.place(image)
 
-    def predict(
-        self, points: list[tuple[float, float]], labels: list[int], mask: Floats | None = None
-    ) -> Answer:
-        """Masks for points (x, y) in pixels, and perhaps the logits (M, M) of a mask to refine."""
-        import numpy as np
-
-        logits, scores = self._decoder.run(
-            self._features,
-            np.array([points], np.float32),
-            np.array([labels], np.float32),
-            None if mask is None else mask[None],
-        )
-        return Answer(upsample(logits, self.size) > 0, scores, logits)
+    def predict(self, prompt: Prompt, mask: Floats | None = None) -> Answer:
+        """Masks for a prompt, and perhaps the logits (M, M) of a mask to refine."""
+        assert self._place is not None
+        refined = None if mask is None or not self.refines else mask[None]
+        found = self._decoder.run(self._features, (prompt,), self._place, refined)
+        logits, scores = masks_of(found)
+        return Answer(masks_over(logits, self._place) > 0, scores, logits)
 
 
 def measure(
-    encoder: str, decoder: str, draw: Draw, seeds: Iterable[int], objects: int
+    encoder: str, decoder: str, draw: Draw, seeds: Iterable[int], objects: int, client: Client
 ) -> dict[str, Any]:
     """How well the graphs segment objects of drawn images.
 
@@ -135,7 +157,7 @@ def measure(
     """
     import numpy as np
 
-    segmenter = Segmenter(encoder, decoder)
+    segmenter = Segmenter(encoder, decoder, client)
     found: dict[str, list[float]] = {}
     scores: list[float] = []
     ious: list[float] = []
@@ -174,9 +196,8 @@ def objects_of(drawn: Truth) -> list[int]:
 
 def answers_about(segmenter: Segmenter, true: Bools) -> dict[str, Answer]:
     """Answers about one object, by the name of the prompt."""
-    import numpy as np
 
-    rows, columns = np.nonzero(true)
+    height, width = true.shape
     answers: dict[str, Answer] = {}
     points: list[tuple[float, float]] = []
     labels: list[int] = []
@@ -184,17 +205,28 @@ def answers_about(segmenter: Segmenter, true: Bools) -> dict[str, Answer]:
     wrong = true
     for click in range(1, CLICKS + 1):
         row, column = interior_point(wrong)
-        points.append((column, row))
+        points.append((column / width, row / height))
         labels.append(int(true[row, column]))
-        answer = segmenter.predict(points, labels, previous)
+        answer = segmenter.predict(Prompt("clicks", tuple(points), tuple(labels)), previous)
         best = int(answer.scores.argmax())
         previous, wrong = answer.logits[best], answer.masks[best] != true
         answers[f"{click} click{'s' if click > 1 else ''}"] = answer
         if not wrong.any():
             wrong = true
-    corners = [(columns.min(), rows.min()), (columns.max(), rows.max())]
-    answers["box"] = segmenter.predict([(float(x), float(y)) for x, y in corners], [2, 3])
+    answers["box"] = segmenter.predict(Prompt("box", box=box_of(true)))
     return answers
+
+
+def box_of(mask: Bools) -> tuple[float, float, float, float]:
+    """The box around a mask (H, W), in parts of the image: left, top, right, bottom."""
+    rows, columns = mask.nonzero()
+    height, width = mask.shape
+    return (
+        float(columns.min()) / width,
+        float(rows.min()) / height,
+        float(columns.max()) / width,
+        float(rows.max()) / height,
+    )
 
 
 def interior_point(mask: Bools) -> tuple[int, int]:

@@ -1,11 +1,17 @@
-"""What must change in sam2's mask decoder for its graph to be right and fast; see `patching`."""
+"""What must change in sam2's mask decoder for its graph to be right and fast; see `patching`.
+
+B is the number of prompts, N of a prompt's points, T of its tokens, P of the image's places and
+C of the channels. What all prompts share has a first axis of 1 for as long as it can: the image,
+a mask that all of them refine, and the products of both in the first layer. B, N and T are free
+axes; no size of them is computed in the graph, for onnxruntime-web would do that on the CPU.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,192 +32,71 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_utils import LayerNorm2d
     from samexporter.export_sam2 import SAM2ImageDecoder
 
-    from tasks.config.schema import MaskChoice
+    from tasks.clients.contract import Interface, MaskChoice
 
 
 @contextmanager
-def patched_decoder(decoder: SAM2ImageDecoder, masks: MaskChoice) -> Iterator[None]:
-    """Apply every decoder patch to samexporter's module; on exit it is as it was."""
+def patched_decoder(
+    decoder: SAM2ImageDecoder, masks: MaskChoice, interface: Interface
+) -> Iterator[None]:
+    """Apply every decoder patch to samexporter's module; on exit it is as it was.
+
+    :param masks: see `mask_selection`.
+    :param interface: what ``forward`` takes and gives: see `points_decoder`, `boxes_decoder` and
+        `image_size_decoder`.
+    """
     transformer = decoder.mask_decoder.transformer
     to_image = transformer.final_attn_token_to_image
+    forwards = {
+        "points": points_decoder,
+        "points and boxes": boxes_decoder,
+        "image size": image_size_decoder,
+    }
+    absent = Absent()
     with ExitStack() as stack:
         replace_methods(stack, to_image, forward=attention_to_image(to_image))
         for layer in transformer.layers:
             own, to_image = layer.self_attn, layer.cross_attn_token_to_image
             from_image = layer.cross_attn_image_to_token
-            replace_methods(stack, own, forward=token_attention(own))
+            replace_methods(stack, own, forward=token_attention(own, absent))
             replace_methods(stack, to_image, forward=attention_to_image(to_image))
-            replace_methods(stack, from_image, forward=attention_from_image(from_image))
-        replace_methods(
-            stack,
-            decoder,
-            _embed_points=point_embedding(decoder),
-            _embed_masks=mask_embedding(decoder),
-            forward=decoder_outputs(decoder, masks),
-        )
+            replace_methods(stack, from_image, forward=attention_from_image(from_image, absent))
+        replace_methods(stack, decoder, forward=forwards[interface](decoder, masks, absent))
         yield
 
 
-def point_embedding(decoder: SAM2ImageDecoder) -> Forward:
-    """Replaces samexporter's ``SAM2ImageDecoder._embed_points``: no assignment into slices.
+class Absent:
+    """What is added to the attention that tokens get: none is left for points that are none.
 
-    (1, N, 2) and (1, N) to (1, N + 1, C), the padding point at the end. The label's embedding is
-    a product with its one-hot code, so a label that is none of -1 to 3 adds nothing, as before.
-    Largest difference: 6e-7.
+    A decoder's ``forward`` sets it before its attentions run; None where all points are some.
     """
-    encoder = decoder.prompt_encoder
-    embeddings = [encoder.not_a_point_embed, *encoder.point_embeddings]
-    table = torch.cat([embedding.weight for embedding in embeddings]).detach()
-    known = torch.arange(len(embeddings), dtype=torch.float32) - 1
-    frequencies = encoder.pe_layer.positional_encoding_gaussian_matrix.detach() * (2 * math.pi)
-    size = decoder.img_size
 
-    def embed(coords: Tensor, labels: Tensor) -> Tensor:
-        angles = (coords * (2 / size) + (1 / size - 1)) @ frequencies
-        position = torch.cat([angles.sin(), angles.cos()], dim=-1)
-        code = (labels[:, :, None] == known).float()
-        is_point = (labels[:, :, None] != -1).float()
-        points = position * is_point + code @ table
-        return torch.cat([points, table[None, :1]], dim=1)
+    among_tokens: Tensor | None = None  # (B, 1, 1, T)
+    from_image: Tensor | None = None  # (B, 1, T, 1)
 
-    return embed
+    def set(self, labels: Tensor, tokens: int) -> None:
+        """Pass over the points of a label below 0.
+
+        :param labels: (B, N) of points, which come behind so many tokens.
+        """
+        offsets = functional.pad(labels.clamp(max=0) * 1e9, (tokens, 0))
+        self.among_tokens = reshape(offsets, (0, 1, 1, -1))
+        self.from_image = self.among_tokens.transpose(2, 3)
 
 
-def mask_embedding(decoder: SAM2ImageDecoder) -> Forward:
-    """Replaces samexporter's ``SAM2ImageDecoder._embed_masks``: rows (H * W, C) at once.
+def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent) -> Forward:
+    """Replaces samexporter's ``SAM2ImageDecoder.forward``, its inputs and outputs as they were.
 
-    A convolution of kernel and stride 2 is a product over the rows of 2 × 2 blocks, and a
-    normalization over channels that are last is one LayerNormalization.
-    Largest difference: 3e-6.
-    """
-    conv1, norm1, act, conv2, norm2, _, conv3 = decoder.prompt_encoder.mask_downscaling
-    empty = decoder.prompt_encoder.no_mask_embed.weight
-
-    def halve(rows: Tensor, side: int, conv: nn.Conv2d, norm: LayerNorm2d) -> Tensor:
-        channels = int(rows.shape[1])
-        blocks = rows.reshape(side // 2, 2, side // 2, 2, channels).permute(0, 2, 1, 3, 4)
-        weight = conv.weight.detach().permute(0, 2, 3, 1).flatten(1)
-        rows = functional.linear(blocks.reshape(-1, 4 * channels), weight, conv.bias)
-        return act(normalize_rows(rows, norm))  # type: ignore[no-any-return]
-
-    def embed(mask: Tensor, given: Tensor) -> Tensor:
-        side = int(mask.shape[-1])
-        rows = halve(mask.reshape(side * side, 1), side, conv1, norm1)
-        rows = halve(rows, side // 2, conv2, norm2)
-        rows = functional.linear(rows, conv3.weight.flatten(1), conv3.bias)
-        embedded: Tensor = empty + given * (rows - empty)
-        return embedded
-
-    return embed
-
-
-def token_attention(attention: Attention) -> Forward:
-    """Replaces ``Attention.forward`` among tokens: batch 1, the query's weights scaled by
-    1/sqrt(head size). Largest difference: 5e-7.
-    """
-    scale, heads = _scale(attention), attention.num_heads
-    weight, bias = attention.q_proj.weight.detach() * scale, attention.q_proj.bias.detach() * scale
-
-    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        query = functional.linear(_unbatched(q), weight, bias)
-        key, value = attention.k_proj(_unbatched(k)), attention.v_proj(_unbatched(v))
-        query, key, value = (_heads_first(part, heads) for part in (query, key, value))
-        mixed = torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
-        return attention.out_proj(_heads_last(mixed))[None]  # type: ignore[no-any-return]
-
-    return forward
-
-
-def attention_to_image(attention: Attention) -> Forward:
-    """Replaces ``Attention.forward`` where a few tokens look at the whole image.
-
-    (q Wq)(k Wk)ᵀ is (q Wq Wkᵀ) kᵀ: projecting the tokens of each head back costs less than
-    projecting 4096 places, while there are fewer than 16 tokens. The same for the values, behind
-    the softmax. The key's bias adds the same to every place, which softmax does not see; the
-    value's bias passes through, for the weights of a softmax sum to 1.
-    Largest difference: 6e-7.
-    """
-    scale, heads = _scale(attention), attention.num_heads
-    query_weight = attention.q_proj.weight.detach() * scale
-    query_bias = attention.q_proj.bias.detach() * scale
-    key_weight = attention.k_proj.weight.detach().unflatten(0, (heads, -1))  # (heads, d, C)
-    value_weight = attention.v_proj.weight.detach().unflatten(0, (heads, -1)).transpose(1, 2)
-    out_bias = attention.out_proj(attention.v_proj.bias).detach()
-
-    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        key, value = _unbatched(k), _unbatched(v)
-        channels = int(key.shape[1])
-        query = _heads_first(functional.linear(_unbatched(q), query_weight, query_bias), heads)
-        looked_for = (query @ key_weight).reshape(-1, channels)  # (heads * tokens, C)
-        seen = torch.softmax(looked_for @ key.T, dim=-1) @ value
-        mixed = seen.reshape(heads, -1, channels) @ value_weight
-        rows = functional.linear(_heads_last(mixed), attention.out_proj.weight, out_bias)
-        return rows[None]
-
-    return forward
-
-
-def attention_from_image(attention: Attention) -> Forward:
-    """Replaces ``Attention.forward`` where every place of the image looks at a few tokens.
-
-    As in `attention_to_image`, the tokens are projected instead of the places.
-    Largest difference: 8e-7.
-    """
-    scale, heads = _scale(attention), attention.num_heads
-    query_weight = (attention.q_proj.weight.detach() * scale).unflatten(0, (heads, -1))
-    query_bias = (attention.q_proj.bias.detach() * scale).reshape(heads, -1, 1)
-    out_weight = attention.out_proj.weight.detach().T.unflatten(0, (heads, -1))  # (heads, d, C)
-
-    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        query = _unbatched(q)
-        places, channels = sizes_of(query)
-        key = _heads_first(attention.k_proj(_unbatched(k)), heads)
-        value = _heads_first(attention.v_proj(_unbatched(v)), heads)
-        offered = (key @ query_weight).reshape(-1, channels)  # (heads * tokens, C)
-        product = query @ offered.T + (key @ query_bias).reshape(1, -1)
-        weights = torch.softmax(product.reshape(places, heads, -1), dim=-1)
-        taken = (value @ out_weight).reshape(-1, channels)
-        mixed: Tensor = weights.reshape(places, -1) @ taken + attention.out_proj.bias
-        return mixed[None]
-
-    return forward
-
-
-def _scale(attention: Attention) -> float:
-    return 1 / math.sqrt(attention.internal_dim // attention.num_heads)
-
-
-def _unbatched(rows: Tensor) -> Tensor:
-    """(1, N, C) to (N, C), whether N is known or not."""
-    return rows.reshape(-1, int(rows.shape[2]))
-
-
-def _heads_first(rows: Tensor, heads: int) -> Tensor:
-    """(N, heads * d) to (heads, N, d)."""
-    return rows.reshape(-1, heads, int(rows.shape[1]) // heads).transpose(0, 1)
-
-
-def _heads_last(rows: Tensor) -> Tensor:
-    """(heads, N, d) to (N, heads * d)."""
-    heads, size = int(rows.shape[0]), int(rows.shape[2])
-    return rows.transpose(0, 1).reshape(-1, heads * size)
-
-
-def decoder_outputs(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Forward:
-    """Replaces samexporter's ``SAM2ImageDecoder.forward``: masks and scores as the model asks.
-
-    ``multi``: the three masks. ``best``: the one of the three with the highest score, decided
-    before masks are drawn, so only one is. ``single``: the model's own single mask, or the best
-    of three where that one is not stable (`MaskDecoder._dynamic_multimask_via_stability`).
+    B prompts of N points about one image. A point of label -1 stands where a prompt has fewer, and
+    is as if it were not there: samexporter's and sam2's decoders would take it for a further
+    padding point, so that a prompt beside longer ones, and each click of a client that pads, would
+    get another mask than alone.
+    ``mask_input`` is (B, 1, M, M), or (1, 1, M, M) for all prompts. Inputs whose numbers of prompts
+    or points do not agree are refused by the graph.
     Largest difference: 1e-6.
     """
-    mask_decoder = decoder.mask_decoder
-    predict = mask_prediction(
-        mask_decoder,
-        decoder.prompt_encoder.get_dense_pe(),
-        first=0 if choice == "single" else 1,
-        best=choice == "best",
-    )
+    embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
+    predict = mask_prediction(decoder, choice, absent)
 
     def forward(
         image_embed: Tensor,
@@ -222,35 +107,358 @@ def decoder_outputs(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Forward:
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        sparse = decoder._embed_points(point_coords, point_labels)
-        dense = decoder._embed_masks(mask_input, has_mask_input)
-        masks, scores = predict(image_embed, sparse, dense, high_res_feats_0, high_res_feats_1)
-        if choice == "single":
-            masks, scores = stable_mask(mask_decoder, masks, scores)
+        points = [embed_points(point_coords, point_labels)]
+        absent.set(point_labels, constant_tokens(decoder).shape[0])
+        dense = embed_masks(mask_input, has_mask_input)
+        masks, scores, _ = predict(image_embed, points, dense, high_res_feats_0, high_res_feats_1)
         return torch.clamp(masks, -32.0, 32.0), scores
 
     return forward
 
 
-def mask_prediction(
-    decoder: MaskDecoder, dense_position: Tensor, first: int, best: bool
-) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Replaces ``MaskDecoder.predict_masks`` for batch 1, from mask token ``first`` on.
+def image_size_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent) -> Forward:
+    """`points_decoder` for one prompt, its masks drawn at the size of the original image.
 
-    The image stays rows of tokens: a transposed convolution of kernel and stride 2 is a product
-    whose results are put in place, and a normalization over the channels is one operator. The
-    hypernetworks are one batched product.
-
-    :param dense_position: `PromptEncoder.get_dense_pe`, (1, C, H, W); depends on weights only.
+    Behind the other inputs comes ``orig_im_size`` (2,) int64, height and width in pixels. The
+    outputs are masks (1, K, height, width), interpolated as ``SAM2Transforms.postprocess_masks``
+    does, scores (1, K), and the masks as the model draws them, (1, K, M, M).
     """
-    object_token = [decoder.obj_score_token.weight] if decoder.pred_obj_scores else []
-    output_tokens = torch.cat(
-        [*object_token, decoder.iou_token.weight, decoder.mask_tokens.weight]
+    embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
+    predict = mask_prediction(decoder, choice, absent)
+
+    def forward(
+        image_embed: Tensor,
+        high_res_feats_0: Tensor,
+        high_res_feats_1: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        mask_input: Tensor,
+        has_mask_input: Tensor,
+        orig_im_size: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        points = [embed_points(point_coords, point_labels)]
+        absent.set(point_labels, constant_tokens(decoder).shape[0])
+        dense = embed_masks(mask_input, has_mask_input)
+        low_res, scores, _ = predict(image_embed, points, dense, high_res_feats_0, high_res_feats_1)
+        masks = resized(low_res, orig_im_size)
+        return masks, scores, torch.clamp(low_res, -32.0, 32.0)
+
+    return forward
+
+
+def boxes_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent) -> Forward:
+    """A decoder of points, boxes or both, as transformers.js feeds one; without a mask input.
+
+    ``point_coords`` (1, B, N, 2), ``point_labels`` (1, B, N) int64 and ``boxes`` (1, Q, 4), each
+    box its top left and bottom right corner. Q is 0 or B; with boxes alone the points are
+    (1, 1, 0, 2). Each prompt has one padding point, as in transformers' ``Sam2PromptEncoder``, so
+    the masks are those of sam2's predictor. Outputs are masks (1, B, K, M, M), scores (1, B, K)
+    and the logits (1, B, 1) of whether there is an object.
+    """
+    embed_points, embed_boxes = labelled_point_embedding(decoder), box_embedding(decoder)
+    predict = mask_prediction(decoder, choice, absent)
+    empty = decoder.prompt_encoder.no_mask_embed.weight.detach()
+
+    def forward(
+        image_embed: Tensor,
+        high_res_feats_0: Tensor,
+        high_res_feats_1: Tensor,
+        point_coords: Tensor,
+        point_labels: Tensor,
+        boxes: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        points = embed_points(point_coords, point_labels)
+        sparse = [points, embed_boxes(boxes, zeros_of_prompts(points))]
+        masks, scores, object_logits = predict(
+            image_embed, sparse, empty, high_res_feats_0, high_res_feats_1
+        )
+        return torch.clamp(masks, -32.0, 32.0)[None], scores[None], object_logits[None]
+
+    return forward
+
+
+def position_embedding(decoder: SAM2ImageDecoder) -> Callable[[Tensor], Tensor]:
+    """Replaces ``PositionEmbeddingRandom.forward_with_coords``, in pixels of the model's input.
+
+    (..., 2) to (..., C), a place in a pixel being its middle.
+    """
+    random = decoder.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+    frequencies = random.detach() * (2 * math.pi)
+    size = decoder.img_size
+
+    def embed(coords: Tensor) -> Tensor:
+        angles = (coords * (2 / size) + (1 / size - 1)) @ frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+    return embed
+
+
+def point_embedding(decoder: SAM2ImageDecoder) -> Forward:
+    """Replaces samexporter's ``SAM2ImageDecoder._embed_points``, without the padding point.
+
+    (B, N, 2) and (B, N) to (B, N, C). The label's embedding is a product with its one-hot code,
+    so a label above 3 adds nothing, as before. Nothing looks at a point of a label below 0.
+    Largest difference: 6e-7.
+    """
+    embeddings = decoder.prompt_encoder.point_embeddings
+    table = torch.cat([embedding.weight for embedding in embeddings]).detach()
+    known = torch.arange(len(embeddings), dtype=torch.float32)
+    position = position_embedding(decoder)
+
+    def embed(coords: Tensor, labels: Tensor) -> Tensor:
+        # Joined and split again: where they differ in length they cannot be joined.
+        points = torch.cat([coords, labels[:, :, None]], dim=2)
+        coords, label = points[:, :, :2], points[:, :, 2:]
+        return position(coords) + (label == known).float() @ table
+
+    return embed
+
+
+def labelled_point_embedding(decoder: SAM2ImageDecoder) -> Forward:
+    """As `point_embedding`, with labels that are integers: (1, B, N, 2), (1, B, N) to (B, N, C).
+
+    Labels choose rows of tables, a negative one counting from the end as Gather does:
+    onnxruntime-web converts 64-bit integers on the CPU alone. A label of -10 adds nothing, as in
+    transformers, which pads with it. Where there are no points, ``coords`` may be (1, 1, 0, 2).
+    Largest difference: 6e-7.
+    """
+    encoder = decoder.prompt_encoder
+    known = torch.cat([embedding.weight for embedding in encoder.point_embeddings]).detach()
+    rows = len(known) + 10
+    table = torch.zeros(rows, known.shape[1])
+    table[: len(known)], table[-1] = known, encoder.not_a_point_embed.weight.detach()[0]
+    has_place = torch.zeros(rows, 2)
+    has_place[: len(known)] = 1
+    position = position_embedding(decoder)
+
+    def embed(coords: Tensor, labels: Tensor) -> Tensor:
+        # Joined and split again: prompts of another number of points cannot be joined.
+        placed = torch.cat([has_place[labels], coords[:, :1]], dim=1)[:, :-1]
+        coords = reshape_like(coords, placed)
+        points = position(coords) * placed[:, :, :, :1] + table[labels]
+        return points.squeeze(0)
+
+    return embed
+
+
+def box_embedding(decoder: SAM2ImageDecoder) -> Forward:
+    """Replaces ``PromptEncoder._embed_boxes``: (1, Q, 4) to (B, 2, C), or (B, 0, C) where Q is 0.
+
+    B is that of the zeros (B, 1, C); boxes of another number are refused by the graph.
+    Largest difference: 6e-7.
+    """
+    encoder = decoder.prompt_encoder
+    corners = torch.cat([encoder.point_embeddings[each].weight for each in (2, 3)]).detach()
+    channels = int(corners.shape[1])
+    position = position_embedding(decoder)
+
+    def embed(boxes: Tensor, zeros: Tensor) -> Tensor:
+        own: Tensor = _BoxOfPrompt.apply(boxes, zeros[:, :, :4])  # type: ignore[no-untyped-call]
+        places = position(reshape(own, (0, -1, 2)))
+        # As one row for each box, for corners that are not there have no labels either.
+        labelled = reshape(places, (0, -1, 2 * channels)) + corners.flatten()
+        return reshape(labelled, (0, -1, channels))
+
+    return embed
+
+
+def mask_embedding(decoder: SAM2ImageDecoder) -> Forward:
+    """Replaces samexporter's ``SAM2ImageDecoder._embed_masks``: rows, (B, P, C).
+
+    A convolution of kernel and stride 2 is a product over the rows of 2 × 2 blocks, and a
+    normalization over channels that are last is one LayerNormalization. The last convolution,
+    without a bias of its own, is that of rows which are zero where no mask is given.
+    Largest difference: 3e-6.
+    """
+    conv1, norm1, act, conv2, norm2, _, conv3 = decoder.prompt_encoder.mask_downscaling
+    empty = decoder.prompt_encoder.no_mask_embed.weight.detach()[0]
+    offset = bias_of(conv3).detach() - empty
+
+    weight3 = conv3.weight.detach().flatten(1)
+
+    def halve(rows: Tensor, side: int, conv: nn.Conv2d, norm: LayerNorm2d) -> Tensor:
+        """(B * side * side, C) to (B * side / 2 * side / 2, D)."""
+        channels = int(rows.shape[-1])
+        blocks = rows.reshape(-1, 2, side // 2, 2, channels).permute(0, 2, 1, 3, 4)
+        weight = conv.weight.detach().permute(0, 2, 3, 1).flatten(1)
+        rows = functional.linear(blocks.reshape(-1, 4 * channels), weight, conv.bias)
+        return act(normalize_rows(rows, norm))  # type: ignore[no-any-return]
+
+    def embed(mask: Tensor, given: Tensor) -> Tensor:
+        side = int(mask.shape[-1])
+        rows = halve(mask.reshape(-1, 1), side, conv1, norm1)
+        rows = halve(rows, side // 2, conv2, norm2)
+        rows = functional.linear(given * rows, weight3, empty + given * offset)
+        return rows.reshape(-1, (side // 4) ** 2, len(empty))
+
+    return embed
+
+
+def zeros_of_prompts(points: Tensor) -> Tensor:
+    """(B, N, C) to (B, 1, C), all zero; N may be 0."""
+    return functional.pad(points, (0, 0, 0, 1))[:, -1:]
+
+
+def token_attention(attention: Attention, absent: Absent) -> Forward:
+    """Replaces ``Attention.forward`` among tokens: the query's weights scaled by
+    1/sqrt(head size).
+
+    The key's bias adds the same to all that a query is compared with, which softmax does not
+    see; the value's bias passes through, for the weights of a softmax sum to 1. So neither is
+    added here, nor where tokens look at the image or the image at them.
+    Largest difference: 5e-7.
+    """
+    scale, heads = _scale(attention), attention.num_heads
+    query_weight = attention.q_proj.weight.detach() * scale
+    query_bias = attention.q_proj.bias.detach() * scale
+    key_weight, value_weight = attention.k_proj.weight.detach(), attention.v_proj.weight.detach()
+    out_bias = attention.out_proj(attention.v_proj.bias).detach()
+
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        query = _heads_first(functional.linear(q, query_weight, query_bias), heads)
+        key = _heads_first(functional.linear(k, key_weight), heads)
+        value = _heads_first(functional.linear(v, value_weight), heads)
+        product = query @ key.transpose(2, 3)
+        if absent.among_tokens is not None:
+            product = product + absent.among_tokens
+        mixed = torch.softmax(product, dim=-1) @ value
+        return functional.linear(_heads_last(mixed), attention.out_proj.weight, out_bias)
+
+    return forward
+
+
+def attention_to_image(attention: Attention) -> Forward:
+    """Replaces ``Attention.forward`` where a few tokens look at the whole image.
+
+    (q Wq)(k Wk)ᵀ is (q Wq Wkᵀ) kᵀ: projecting the tokens of each head back costs less than
+    projecting 4096 places, while there are fewer than 16 tokens. The same for the values, behind
+    the softmax. An image that is the same for all prompts, (1, P, C), is one matrix product with
+    the tokens of all of them.
+    Largest difference: 6e-7.
+    """
+    scale, heads = _scale(attention), attention.num_heads
+    query_weight = attention.q_proj.weight.detach() * scale
+    query_bias = attention.q_proj.bias.detach() * scale
+    key_weight = attention.k_proj.weight.detach().unflatten(0, (heads, -1))  # (heads, d, C)
+    value_weight = attention.v_proj.weight.detach().unflatten(0, (heads, -1)).transpose(1, 2)
+    out_bias = attention.out_proj(attention.v_proj.bias).detach()
+
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        channels = int(k.shape[2])
+        query = _heads_first(functional.linear(q, query_weight, query_bias), heads)
+        looked_for = reshape(query @ key_weight, (0, -1, channels))  # (B, heads * T, C)
+        seen = torch.softmax(looked_for @ k.transpose(1, 2), dim=-1) @ v
+        mixed = reshape(seen, (0, heads, -1, channels)) @ value_weight
+        return functional.linear(_heads_last(mixed), attention.out_proj.weight, out_bias)
+
+    return forward
+
+
+def attention_from_image(attention: Attention, absent: Absent) -> Forward:
+    """Replaces ``Attention.forward`` where every place of the image looks at a few tokens.
+
+    As in `attention_to_image`, the tokens are projected instead of the places; and as the weights
+    of each head sum to 1, the bias behind them is shared out among the heads.
+    Largest difference: 8e-7.
+    """
+    scale, heads = _scale(attention), attention.num_heads
+    query_weight = (attention.q_proj.weight.detach() * scale).unflatten(0, (heads, -1))
+    query_bias = (attention.q_proj.bias.detach() * scale).reshape(heads, -1, 1)
+    out_weight = attention.out_proj.weight.detach().T.unflatten(0, (heads, -1))  # (heads, d, C)
+    out_bias = attention.out_proj(attention.v_proj.bias).detach() / heads
+    key_weight, value_weight = attention.k_proj.weight.detach(), attention.v_proj.weight.detach()
+
+    def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        channels = int(q.shape[2])
+        key = _heads_first(functional.linear(k, key_weight), heads)
+        value = _heads_first(functional.linear(v, value_weight), heads)
+        offered = reshape(key @ query_weight, (0, -1, channels))  # (B, heads * T, C)
+        offset = key @ query_bias
+        if absent.from_image is not None:
+            offset = offset + absent.from_image
+        offset = reshape(offset, (0, 1, -1))
+        product = q @ offered.transpose(1, 2) + offset  # (B, P, heads * T)
+        weights = torch.softmax(reshape(product, (0, 0, heads, -1)), dim=-1)
+        taken = reshape(value @ out_weight + out_bias, (0, -1, channels))
+        return reshape(weights, (0, 0, -1)) @ taken
+
+    return forward
+
+
+def _scale(attention: Attention) -> float:
+    return 1 / math.sqrt(attention.internal_dim // attention.num_heads)
+
+
+def _heads_first(rows: Tensor, heads: int) -> Tensor:
+    """(B, T, heads * d) to (B, heads, T, d)."""
+    return reshape(rows, (0, 0, heads, -1)).transpose(1, 2)
+
+
+def _heads_last(rows: Tensor) -> Tensor:
+    """(B, heads, T, d) to (B, T, heads * d)."""
+    return reshape(rows.transpose(1, 2), (0, 0, -1))
+
+
+def mask_selection(choice: MaskChoice, scores: Tensor) -> Tensor | None:
+    """Which masks to draw, decided by the scores (B, K) of all before any is drawn.
+
+    ``multi`` and ``all`` draw what there is; ``ranked`` the best first, ``best`` that alone;
+    ``single`` the first, and the best of the others (for `stable_mask`).
+
+    :returns: a matrix (B, K, drawn) of ones and zeros, or None for all as they are.
+    """
+    if choice == "ranked":
+        return ranking(scores)
+    if choice == "best":
+        return ranking(scores)[:, :, :1]
+    if choice == "single":
+        first = torch.tensor([[1.0, 0.0]] + [[0.0, 0.0]] * (int(scores.shape[1]) - 1))
+        return functional.pad(ranking(scores[:, 1:])[:, :, :1], (1, 0, 1, 0)) + first
+    return None
+
+
+def ranking(scores: Tensor) -> Tensor:
+    """The permutation (B, K, K) that brings K scores in order, best first; of equals the earlier.
+
+    A row of scores is multiplied by it from the left. Each score starts at its own place, and of
+    each pair whose later score is higher the two pass each other.
+    """
+    count = int(scores.shape[1])
+    pairs = torch.combinations(torch.arange(count))
+    earlier, later = functional.one_hot(pairs, count).float().unbind(1)  # (pairs, K) each
+    passed = (scores @ (later - earlier).T > 0).float()
+    places = torch.arange(count, dtype=torch.float32)
+    rank = functional.linear(passed, (earlier - later).T, places)
+    return (rank[:, :, None] == places).float()
+
+
+def constant_tokens(decoder: SAM2ImageDecoder) -> Tensor:
+    """The tokens that come first, whatever is asked: (T, C); the last is the padding point."""
+    mask_decoder = decoder.mask_decoder
+    object_token = [mask_decoder.obj_score_token.weight] if mask_decoder.pred_obj_scores else []
+    return torch.cat(
+        [
+            *object_token,
+            mask_decoder.iou_token.weight,
+            mask_decoder.mask_tokens.weight,
+            decoder.prompt_encoder.not_a_point_embed.weight,
+        ]
     ).detach()
-    score_token = len(object_token)
-    masks = decoder.num_mask_tokens - first
-    position = rows_of_map(dense_position.detach())[None]
-    networks = list(decoder.output_hypernetworks_mlps)[first:]
+
+
+def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent) -> Forward:
+    """Replaces ``MaskDecoder.predict_masks`` and the choice among its masks.
+
+    The image stays rows of tokens. The hypernetworks are one batched product.
+    """
+    mask_decoder = decoder.mask_decoder
+    first = 0 if choice in ("all", "single") else 1
+    has_object_token = bool(mask_decoder.pred_obj_scores)
+    score_token = int(has_object_token)
+    constant = constant_tokens(decoder)
+    masks = mask_decoder.num_mask_tokens - first
+    position = rows_of_map(decoder.prompt_encoder.get_dense_pe().detach())[None]
+    networks = list(mask_decoder.output_hypernetworks_mlps)[first:]
     layers = [
         (
             torch.stack([network.layers[depth].weight.detach().T for network in networks]),
@@ -258,30 +466,33 @@ def mask_prediction(
         )
         for depth in range(networks[0].num_layers)
     ]
-    grow1, norm, act1, grow2, act2 = decoder.output_upscaling
-    head = decoder.iou_prediction_head
-
-    def double(rows: Tensor, height: int, width: int, grow: nn.ConvTranspose2d) -> Tensor:
-        """(H * W, C) to (2H * 2W, D)."""
-        weight = grow.weight.detach().permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * D, C)
-        channels = int(grow.weight.shape[1])
-        blocks = functional.linear(rows, weight, bias_of(grow).detach().repeat(4))
-        # Only whole runs of 2 * D numbers change place, which is quick.
-        runs = blocks.reshape(height, width, 2, 2 * channels).transpose(1, 2)
-        return runs.reshape(4 * height * width, channels)
+    draw = mask_drawing(mask_decoder)
+    head = mask_decoder.iou_prediction_head
 
     def forward(
-        image_embed: Tensor, sparse: Tensor, dense: Tensor, feats_0: Tensor, feats_1: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        image_embed: Tensor,
+        sparse: Sequence[Tensor],
+        dense: Tensor,
+        feats_0: Tensor,
+        feats_1: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        :param sparse: embeddings of points, and of boxes, each (B, any number, C).
+        :param dense: embeddings of masks, (B or 1, P, C).
+        """
         _, _, height, width = sizes_of(image_embed)
-        tokens = torch.cat([output_tokens[None], sparse], dim=1)
-        keys = (rows_of_map(image_embed) + dense)[None]
+        zeros = zeros_of_prompts(sparse[0])
+        tokens = torch.cat([zeros + constant, *sparse], dim=1)
+        keys = rows_of_map(image_embed) + dense
+        keys = keys.reshape(-1, height * width, int(keys.shape[-1]))
         queries = tokens
-        transformer = decoder.transformer
+        transformer = mask_decoder.transformer
         for layer in transformer.layers:
             queries, keys = layer(queries=queries, keys=keys, query_pe=tokens, key_pe=position)
         mixed = transformer.final_attn_token_to_image(q=queries + tokens, k=keys + position, v=keys)
         queries = transformer.norm_final_attn(queries + mixed)
+        # Broadcasting took one prompt for as many as there are masks; these cannot be joined.
+        queries = torch.cat([queries, zeros], dim=1)
 
         score = queries[:, score_token]
         for depth, linear in enumerate(head.layers):
@@ -292,45 +503,175 @@ def mask_prediction(
         scores = torch.sigmoid(score) if head.sigmoid_output else score
 
         begin = score_token + 1 + first
-        mask_tokens = queries[0, begin : begin + masks]
-        shown = masks
-        kernels = layers
-        if best:
-            best_index = scores.argmax(dim=1)
-            scores = scores.gather(1, best_index[:, None])
-            mask_tokens = mask_tokens[best_index]
-            kernels = [(weight[best_index], bias[best_index]) for weight, bias in layers]
-            shown = 1
-        hyper = mask_tokens[:, None]
-        for depth, (weight, bias) in enumerate(kernels):
+        hyper = queries[:, begin : begin + masks].transpose(0, 1)  # (masks, B, C)
+        for depth, (weight, bias) in enumerate(layers):
             hyper = hyper @ weight + bias
-            if depth < len(kernels) - 1:
+            if depth < len(layers) - 1:
                 hyper = torch.relu(hyper)
+        hyper = hyper.permute(1, 2, 0)  # (B, D, masks)
+        selection = mask_selection(choice, scores)
+        if selection is not None:
+            hyper, scores = hyper @ selection, (scores[:, None] @ selection).squeeze(1)
 
-        rows = double(_unbatched(keys), height, width, grow1) + rows_of_map(feats_1)
-        rows = act1(normalize_rows(rows, norm))
-        rows = double(rows, 2 * height, 2 * width, grow2) + rows_of_map(feats_0)
-        drawn = act2(rows) @ hyper.reshape(shown, -1).T  # (16 * H * W, masks)
-        return drawn.T.reshape(1, shown, 4 * height, 4 * width), scores
+        drawn = draw(keys, feats_0, feats_1, hyper)
+        if choice == "single":
+            drawn, scores = stable_mask(mask_decoder, drawn, scores)
+        if has_object_token:
+            object_logits = mask_decoder.pred_obj_score_head(queries[:, 0])
+        else:
+            object_logits = scores[:, :1] * 0 + 10
+        return drawn, scores, object_logits
 
     return forward
 
 
+def mask_drawing(decoder: MaskDecoder) -> Forward:
+    """Replaces ``MaskDecoder.output_upscaling`` and the product with the hypernetworks' outputs.
+
+    A transposed convolution of kernel and stride 2 is a product. The 2 × 2 places that come of
+    each stay together: the maps that are added, which are the same for all prompts, are
+    put in that order, and the masks, which are small, back into the image's. Biases are added to
+    the maps. The last doubling is done in two halves, of the upper and of the lower two places, for
+    what is in memory at once.
+    """
+    grow1, norm, act1, grow2, act2 = decoder.output_upscaling
+    weight1 = grow1.weight.detach().permute(0, 2, 3, 1).flatten(1)  # (C, 2 * 2 * D)
+    halves = grow2.weight.detach().permute(2, 0, 3, 1).flatten(2).unbind()  # 2 of (D, 2 * E)
+    bias1, bias2 = bias_of(grow1).detach(), bias_of(grow2).detach()
+
+    def draw(keys: Tensor, feats_0: Tensor, feats_1: Tensor, hyper: Tensor) -> Tensor:
+        """(B, H * W, C) and (B, E, K) to masks (B, K, 4 * H, 4 * W)."""
+        height, width = (size // 4 for size in sizes_of(feats_0)[2:])
+        masks = int(hyper.shape[2])
+        # Only whole runs of numbers change place, which is quick.
+        added = (rows_of_map(feats_1) + bias1).reshape(height, 2, width, -1)
+        added = added.transpose(1, 2).reshape(4 * height * width, -1)
+        rows = reshape(keys @ weight1, (0, *sizes_of(added))) + added
+        rows = act1(normalize_rows(rows, norm))
+
+        added = (rows_of_map(feats_0) + bias2).reshape(height, 2, 2, width, 2, -1)
+        added = added.permute(2, 0, 3, 1, 4, 5).reshape(2, 8 * height * width, -1)
+        drawn = []
+        for half, features in zip(halves, added[:, None], strict=True):
+            pixels = act2(reshape(rows @ half, (0, *sizes_of(features)[1:])) + features)
+            drawn.append(reshape(pixels @ hyper, (0, -1, 2 * masks)))
+        blocks = torch.cat(drawn, dim=2).reshape(-1, width, 2, 2, 2, 2 * masks)
+        places = blocks.permute(0, 2, 4, 1, 3, 5).reshape(-1, 16 * height * width, masks)
+        return places.transpose(1, 2).reshape(-1, masks, 4 * height, 4 * width)
+
+    return draw
+
+
 def stable_mask(decoder: MaskDecoder, masks: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """What ``MaskDecoder._dynamic_multimask_via_stability`` does, for batch 1.
+    """What ``MaskDecoder._dynamic_multimask_via_stability`` does.
 
     The single mask, unless the area above +delta is too small a part of that above -delta; then
     the best of the others. Largest difference: none.
+
+    :param masks: (B, 2, M, M), the single mask and the best of the others.
+    :param scores: (B, 2), theirs.
     """
     if not decoder.dynamic_multimask_via_stability:
         return masks[:, :1], scores[:, :1]
     delta = decoder.dynamic_multimask_stability_delta
-    single, others = masks[:, :1], masks[:, 1:]
+    single = masks[:, :1]
     inner = (single > delta).float().sum(dim=(1, 2, 3))
     outer = (single > -delta).float().sum(dim=(1, 2, 3))
     # inner <= outer, so an empty mask (0 of 0) counts as stable here too.
     stable = inner >= decoder.dynamic_multimask_stability_thresh * outer
-    best_index = scores[:, 1:].argmax(dim=1)
-    mask = torch.where(stable[:, None, None, None], single, others[:, best_index])
-    score = torch.where(stable[:, None], scores[:, :1], scores[:, 1:][:, best_index])
-    return mask, score
+    mask = torch.where(stable[:, None, None, None], single, masks[:, 1:])
+    return mask, torch.where(stable[:, None], scores[:, :1], scores[:, 1:])
+
+
+class _Reshape(torch.autograd.Function):
+    """``Tensor.reshape`` where a 0 keeps the size of its axis, as in ONNX.
+
+    torch's own computes sizes in the graph where two axes are free.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return tensor.reshape(
+            [tensor.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
+        )
+
+    @staticmethod
+    def symbolic(g: Any, tensor: Any, shape: tuple[int, ...]) -> Any:
+        return g.op("Reshape", tensor, g.op("Constant", value_t=torch.tensor(shape)))
+
+
+def reshape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """See `_Reshape`."""
+    result: Tensor = _Reshape.apply(tensor, shape)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _ReshapeLike(torch.autograd.Function):
+    """A tensor in the shape of another; refused where they differ in size."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, other: Tensor) -> Tensor:
+        return tensor.reshape(other.shape)
+
+    @staticmethod
+    def symbolic(g: Any, tensor: Any, other: Any) -> Any:
+        return g.op("Reshape", tensor, g.op("Shape", other)).setType(other.type())
+
+
+def reshape_like(tensor: Tensor, other: Tensor) -> Tensor:
+    result: Tensor = _ReshapeLike.apply(tensor, other)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _BoxOfPrompt(torch.autograd.Function):
+    """Boxes (1, Q, 4) as (B, 1, 4), or as (B, 0, 4) where Q is 0.
+
+    :param zeros: (B, 1, 4), for its first axis.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, boxes: Tensor, zeros: Tensor) -> Tensor:
+        return boxes.transpose(0, 1) if boxes.shape[1] else zeros[:, :0]
+
+    @staticmethod
+    def symbolic(g: Any, boxes: Any, zeros: Any) -> Any:
+        def constant(*values: int) -> Any:
+            return g.op("Constant", value_t=torch.tensor(values))
+
+        # 4 * Q * B: either 0, or at least B and 1, and a slice ends where its axis does.
+        size = g.op("Shape", g.op("Reshape", g.op("Mul", boxes, zeros), constant(-1)))
+        end = constant(2**31 - 1)
+        rows = g.op("Reshape", boxes, constant(-1, 1, 4))
+        missing = g.op("Slice", zeros, size, end, constant(0))
+        filled = g.op("Concat", rows, missing, axis_i=0)
+        return g.op("Slice", filled, constant(0), size, constant(1)).setType(zeros.type())
+
+
+class _Resized(torch.autograd.Function):
+    """Masks (1, K, M, M) interpolated to a size (height, width) that is only known to the graph."""
+
+    @staticmethod
+    def forward(ctx: Any, masks: Tensor, size: Tensor, count: int) -> Tensor:
+        height, width = size.tolist()
+        return functional.interpolate(masks, (height, width), mode="bilinear", align_corners=False)
+
+    @staticmethod
+    def symbolic(g: Any, masks: Any, size: Any, count: int) -> Any:
+        kept = g.op("Constant", value_t=torch.tensor([1, count]))
+        nothing = g.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
+        sizes = g.op("Concat", kept, size, axis_i=0)
+        return g.op(
+            "Resize",
+            masks,
+            nothing,
+            nothing,
+            sizes,
+            mode_s="linear",
+            coordinate_transformation_mode_s="half_pixel",
+        )
+
+
+def resized(masks: Tensor, size: Tensor) -> Tensor:
+    """See `_Resized`."""
+    result: Tensor = _Resized.apply(masks, size, int(masks.shape[1]))  # type: ignore[no-untyped-call]
+    return result

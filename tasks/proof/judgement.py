@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from tasks.clients.contract import Contract, Tensor
 from tasks.config.schema import (
     FP32,
     BrowserCheck,
@@ -16,7 +17,6 @@ from tasks.config.schema import (
     Tolerances,
     Variant,
 )
-from tasks.inference.contract import Contract, Tensor
 from tasks.proof.failures import Failure, from_json
 
 Figures = Mapping[str, Any]
@@ -48,10 +48,12 @@ def judge(
 
 def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -> list[Failure]:
     """Of the graphs against PyTorch: their tensors, the differences, the truth if it is known."""
+    broken = from_json(report["violations"])
+    if broken:  # and was not run
+        return broken
     if not report["differences"]["features"] or not report["differences"]["prompts"]:
         raise KeyError("differences")  # nothing was measured, so nothing is proven
-    found = from_json(report["violations"])
-    found += exceeded(report["differences"], tolerances, "[verify]")
+    found = exceeded(report["differences"], tolerances, "[verify]")
     truth = report["truth"]
     if truth is not None and not truth["iou"][ONE_CLICK] >= truth_iou:
         iou = truth["iou"][ONE_CLICK]

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.clients.client import description
 from tasks.config.schema import Configuration, Model, Precision, Variant
 from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
-from tasks.inference.contract import description
 from tasks.inference.metrics import significant
 from tasks.proof.failures import Failure, sentences
 from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu
 from tasks.proof.reports import Report
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # Which precision to load where, the first that is proven there. On WASM integer products are the
 # fastest; WebGPU has none, and weights in half precision are the smaller download of what is left
@@ -94,18 +93,22 @@ def configured(model: Model) -> dict[str, Any]:
         "url": model.source.url,
         "license": model.license,
         "origin": model.origin,
+        "client": {**model.client.as_json(), "version": model.client.version},
+        "files": [
+            model.file_name(graph, each) for each in model.variants for graph in model.graphs
+        ],
         **model.graph_options,
     }
 
 
-def manifest_text(
+def manifest_of(
     model: Model,
     known: Record,
     files: Mapping[str, Mapping[str, Any]],
     variants: Sequence[Judged],
     packages: Mapping[str, str],
-) -> str:
-    """What a consumer needs to know of the deployed files, in JSON; pure.
+) -> dict[str, Any]:
+    """What a consumer needs to know of the deployed files; pure.
 
     :param files: size and sha256 of each deployed file.
     :param variants: fp32, whether it is asked for or not, then the others.
@@ -114,8 +117,8 @@ def manifest_text(
     first = next(each for each in asked if each.deployed)
     single = variants[0]
     verified = single.reports["verify"]
-    names = {graph: first.variant.file_name(graph) for graph in model.graphs}
-    content = {
+    names = {graph: model.file_name(graph, first.variant) for graph in model.graphs}
+    return {
         "schema_version": SCHEMA_VERSION,
         "model": model.name,
         "model_type": model.model_type,
@@ -128,7 +131,8 @@ def manifest_text(
         },
         "license": model.license,
         "origin": "random numbers, not a trained model" if known.synthetic else model.origin,
-        **description(files, verified["tensors"], names),
+        **description(model.client, model.masks, model.prompts, files, verified["tensors"], names),
+        "client_version": model.client.version,
         "variants": [variant_entry(model, each) for each in asked],
         "prefer": preferred(asked),
         "options": model.graph_options,
@@ -137,7 +141,6 @@ def manifest_text(
         "verification": verification(verified) if single.deployed else None,
         "browser": browser_proof(first) if "browser" in first.reports else None,
     }
-    return json.dumps(content, indent=2) + "\n"
 
 
 def verification(report: Report) -> dict[str, Any]:
@@ -149,6 +152,17 @@ def verification(report: Report) -> dict[str, Any]:
         "encoder": {name: significant(value) for name, value in found["features"].items()},
         "prompts": _rounded(found["prompts"]),
         **({"truth": report["truth"]} if report["truth"] else {}),
+        **({"not_square": not_square(report["placement"])} if report["placement"] else {}),
+    }
+
+
+def not_square(placement: Mapping[str, Any]) -> dict[str, Any]:
+    """What it costs on images that are not square that a client does not stretch them."""
+    truth = placement["truth"] or {}
+    return {
+        "resize": placement["resize"],
+        "mask_iou_with_stretched": {k: round(v, 4) for k, v in placement["mask_iou"].items()},
+        **({"iou_with_truth": {k: round(v, 4) for k, v in truth.items()}} if truth else {}),
     }
 
 
@@ -158,7 +172,7 @@ def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
         "name": each.variant.name,
         "precision": each.variant.precision,
         "format": each.variant.format,
-        "files": {graph: each.variant.file_name(graph) for graph in model.graphs},
+        "files": {graph: model.file_name(graph, each.variant) for graph in model.graphs},
         "deployed": each.deployed,
     }
     if not each.deployed:

@@ -59,12 +59,14 @@ def read(path: Path) -> Report | None:
 
 def asked(config: Configuration, model: Model, proof: Proof, variant: Variant) -> dict[str, Any]:
     """What the configuration asks to be measured: another answer is another measurement."""
+    client = {"client": model.client.name}
     if proof == "verify":
-        return {**model.graph_options, "truth": model.truth}
+        return {**model.graph_options, **client, "truth": model.truth}
+    options = {"masks": model.masks, "prompts": model.prompts, **client}
     if proof == "browser":
-        images = {} if variant == FP32 else {"images": model.images}
-        return {"webgpu": model.webgpu, **images}
-    options = {"architecture": model.architecture, "masks": model.masks}
+        images = {} if variant.precision == "fp32" else {"images": model.images}
+        return {**options, "webgpu": model.webgpu, **images}
+    options |= {"architecture": model.architecture}
     return {**options, "images": model.images, "count": config.fidelity.images}
 
 
@@ -89,9 +91,9 @@ def required(
 
     :param in_browser: whether a browser must have run them.
     """
-    proofs: list[Proof] = ["verify"] if variant == FP32 else []
+    proofs: list[Proof] = ["verify"] if variant.precision == "fp32" else []
     if variant in model.variants:  # else it is only what the others are made from
-        proofs += ["fidelity"] if model.derived else []
+        proofs += ["fidelity"] if model.has_smaller_variants else []
         proofs += ["browser"] if in_browser else []
     return [
         RequiredReport(
@@ -107,7 +109,7 @@ def required(
 
 def _against(model: Model, proof: Proof, variant: Variant) -> tuple[str, ...]:
     """What a proof measures against; single precision in the browser, against itself alone."""
-    if proof == "browser" and variant == FP32:
+    if proof == "browser" and variant.precision == "fp32":
         return ()
     subject = ("checkpoint", "architecture") if model.config else ("checkpoint",)
     return subject if proof == "verify" else (*subject, "reference")

@@ -12,15 +12,15 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.clients.client import Client, description
 from tasks.engine import child
 from tasks.engine.errors import StageError
 from tasks.engine.files import sha256_of
-from tasks.inference.contract import description
-from tasks.inference.sessions import Predictions, PromptedImage
+from tasks.inference.sessions import Predictions, PromptedImage, tensors_of
 from tasks.web import packages
 from tasks.web.server import application, serving
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser as PlaywrightBrowser
     from playwright.sync_api import Page
 
+    from tasks.clients.contract import MaskChoice, PromptChoice
     from tasks.config.schema import BrowserCheck
     from tasks.inference.prompts import Prompt
 
@@ -50,32 +51,32 @@ PLACED_ENCODER = 400 << 20
 @dataclass(frozen=True)
 class Browser:
     """What graphs can be run in: a browser (``executable`` None is Playwright's own) and the
-    version of onnxruntime-web; or why there is none, and what to do."""
+    versions of the packages of npm; or why there is none, and what to do."""
 
     executable: str | None = None
-    runtime: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
     missing: str | None = None
 
 
 def find(check: BrowserCheck) -> Browser:
     """Look for a browser, and for the npm packages or the npm to install them; starts nothing."""
-    runtime = packages.runtime_version()
+    found = packages.versions()
     if not (packages.are_installed() or packages.npm()):
         missing = "onnxruntime-web is not installed and there is no npm; install Node.js"
         return Browser(missing=f"{missing} 20 or newer")
-    if runtime is None:
-        return Browser(missing=f"{packages.MANIFESTS[1]} does not name onnxruntime-web")
+    if not found:
+        return Browser(missing=f"{packages.MANIFESTS[1]} names no packages")
     for name in (check.executable,) if check.executable else EXECUTABLES:
         executable = shutil.which(name)
         if executable:
-            return Browser(executable, runtime)
+            return Browser(executable, found)
     if check.executable:
         missing = f"there is no program {check.executable} ([browser] executable)"
-        return Browser(runtime=runtime, missing=missing)
+        return Browser(packages=found, missing=missing)
     if any(_playwright_browsers().glob("chromium*-*")):
-        return Browser(None, runtime)
+        return Browser(None, found)
     missing = f"no Chromium, Chrome or Edge is found; install one, or run `{INSTALL_BROWSER}`"
-    return Browser(runtime=runtime, missing=missing)
+    return Browser(packages=found, missing=missing)
 
 
 def _playwright_browsers() -> Path:
@@ -90,34 +91,71 @@ class Refused(Exception):
     """What a step in the browser ended with, in the words of onnxruntime-web or the browser."""
 
 
-@contextmanager
-def served(
-    graphs: Mapping[str, str], tensors: Mapping[str, Any], image: NDArray[np.uint8], scratch: str
-) -> Iterator[str]:
-    """The address of a server that has a model's graphs, the page and an image.
+class ServedModel:
+    """A variant of a model as its client finds it on a server.
 
-    :param graphs: the file of each graph, by its name; all in one folder.
-    :param tensors: inputs and outputs of each graph, as in ``verify``'s report.
-    :param scratch: an empty folder, for the image.
+    ``graphs`` are the files by graph, ``names`` what the client calls them; ``tensors`` their
+    inputs and outputs, where they are known already.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        masks: MaskChoice,
+        prompts: PromptChoice,
+        precision: str,
+        graphs: Mapping[str, str],
+        names: Mapping[str, str],
+        tensors: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.client, self.masks, self.prompts = client, masks, prompts
+        self.precision, self.graphs, self.names = precision, graphs, names
+        self.tensors = tensors or {
+            name: client.with_roles(name, tensors_of(path)) for name, path in graphs.items()
+        }
+        self.size = int(self.tensors["encoder"]["inputs"][0]["shape"][2])
+
+    def manifest(self) -> dict[str, Any]:
+        """What a manifest would say of it, as far as a client reads that."""
+        files = {
+            self.names[graph]: {"size": os.path.getsize(path), "sha256": sha256_of(path)}
+            for graph, path in self.graphs.items()
+        }
+        return {
+            "model": "model",
+            "origin": None,
+            **description(self.client, self.masks, self.prompts, files, self.tensors, self.names),
+            "dtype": self.precision,
+            "variants": [{"precision": self.precision, "deployed": True}],
+            "prefer": {"wasm": self.precision, "webgpu": self.precision},
+        }
+
+
+@contextmanager
+def served(model: ServedModel, image: NDArray[np.uint8], scratch: str) -> Iterator[str]:
+    """The address of a server that has a model's files, the page and an image.
+
+    :param scratch: a folder for what is served.
     """
     from PIL import Image
 
-    files = {
-        Path(path).name: {"size": os.path.getsize(path), "sha256": sha256_of(path)}
-        for path in graphs.values()
-    }
-    names = {graph: Path(path).name for graph, path in graphs.items()}
-    manifest = description(files, tensors, names)
-    Image.fromarray(image).save(Path(scratch) / "image.png")
-    (folder,) = {Path(path).parent for path in graphs.values()}
+    place = Path(scratch) / "served"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    manifest = model.manifest()
+    for name, text in model.client.documents(manifest).items():
+        (place / name).write_text(text, encoding="utf-8")
+    Image.fromarray(image).save(place / "image.png")
     app = application(
         {
             "/onnxruntime-web": packages.RUNTIME / "dist",
-            "/model": folder,
-            "/image": Path(scratch),
+            "/npm": packages.FOLDER / "node_modules",
+            "/model": place,
+            "/image": place,
             "/": packages.PAGE,
         },
         {"/model/manifest.json": lambda: manifest},
+        {f"/model/{name}": Path(model.graphs[graph]) for graph, name in model.names.items()},
     )
     with serving(app) as address:
         yield address
@@ -175,13 +213,16 @@ def threads_here() -> int:
 class Run:
     """One run of a model's graphs in a page, its report growing step by step."""
 
-    def __init__(self, page: Page, address: str, asked: PromptedImage, threads: int) -> None:
+    def __init__(
+        self, page: Page, address: str, model: ServedModel, asked: PromptedImage, threads: int
+    ) -> None:
         """
-        :param address: of the server.
+        :param address: of the server, which has the model.
         :param asked: the image that the server has, and what is asked about it.
         """
         self.page = page
         self.address = address
+        self.model = model
         self.asked = asked
         self.size = asked.image.shape[0]
         self.threads = threads
@@ -199,7 +240,7 @@ class Run:
         browser = self.page.context.browser
         assert browser is not None
         self.report["browser"] = f"Chromium {browser.version}"
-        self.page.goto(f"{self.address}/check.html")
+        self.page.goto(f"{self.address}/{self.model.client.page}")
         found = self._step("open the page", "environment")
         self.report["isolated"] = found["isolated"]
         self.adapter = found["adapter"]
@@ -219,6 +260,8 @@ class Run:
         self._create("encoder")
         self._encode(encoder_runs)
         self._decode(self.asked.prompts, decoder_runs)
+        for group in self.asked.at_once:
+            self._put(group, 1)
 
     def webgpu(self, run_encoder: bool, encoder_size: int, runs: int = 1) -> None:
         """Run the decoder on WebGPU, and the encoder too on hardware or when asked.
@@ -277,7 +320,8 @@ class Run:
             threads=self.threads,
             nothing=list(_nothing()),
         )
-        self.report["runtime"] = f"onnxruntime-web {found['version']}"
+        client = f"{found['client']}, " if "client" in found else ""
+        self.report["runtime"] = f"{client}onnxruntime-web {found['version']}"
         self.predictions[provider] = Predictions()
         self.report["providers"][provider] = {"start_ms": found["milliseconds"]}
 
@@ -305,31 +349,46 @@ class Run:
         for _ in range(runs):
             found = self._step(what, "encode", provider=provider, image="/image/image.png")
             times.append(found["milliseconds"])
-        features = {name: _array(packed) for name, packed in found["values"].items()}
+        features = {role: _array(packed) for role, packed in found["values"].items()}
         self.image = features.pop("image")
         self.predictions[provider].features.update(features)
         self.report["providers"][provider]["encoder"]["run_ms"] = times
 
     def _decode(self, prompts: Sequence[Prompt], runs: int) -> None:
+        """Put prompts one by one."""
+        times: list[float] = []
+        for prompt in prompts:
+            previous = prompts[0].name if prompt.refines_mask else None
+            times += self._put((prompt,), runs, previous)
+        self.report["providers"][self._provider]["decoder"]["run_ms"] = times
+
+    def _put(
+        self, prompts: Sequence[Prompt], runs: int, previous: str | None = None
+    ) -> list[float]:
+        """Put prompts at once, and note the answers.
+
+        :param previous: the name of the prompt whose best mask they refine.
+        :returns: the milliseconds of each run.
+        """
         provider, self._graph = self._provider, "decoder"
         predictions = self.predictions[provider]
-        times = []
-        for prompt in prompts:
-            found = self._step(
-                f"decoder on {provider}: run prompt '{prompt.name}'",
-                "decode",
-                provider=provider,
-                name=prompt.name,
-                prompt=self._in_pixels(prompt),
-                previous=prompts[0].name if prompt.refines_mask else None,
-                runs=runs,
-            )
-            predictions.masks[prompt.name] = _array(found["values"]["masks"])[0]
-            predictions.scores[prompt.name] = _array(found["values"]["iou_predictions"])[0]
-            if found["mask_input"]:
-                predictions.mask_inputs[prompt.name] = _array(found["mask_input"])[0]
-            times += found["times"]
-        self.report["providers"][provider]["decoder"]["run_ms"] = times
+        asked = [self._in_pixels(prompt) for prompt in prompts]
+        found = self._step(
+            f"decoder on {provider}: run {', '.join(repr(prompt.name) for prompt in prompts)}",
+            "decode",
+            provider=provider,
+            name=prompts[0].name,
+            prompt=asked[0],
+            prompts=asked,
+            previous=previous,
+            runs=runs,
+        )
+        masks, scores = (_array(found["values"][role]) for role in ("masks", "iou_predictions"))
+        for number, prompt in enumerate(prompts):
+            predictions.add(prompt.name, masks[number], scores[number])
+        if found["mask_input"]:
+            predictions.mask_inputs[prompts[0].name] = _array(found["mask_input"])[0]
+        return list(found["times"])
 
     def _in_pixels(self, prompt: Prompt) -> dict[str, Any]:
         """A prompt as preprocessing.js takes it."""

@@ -17,10 +17,18 @@ INSTALLED = FOLDER / "node_modules/.package-lock.json"  # npm's own record of wh
 COMMAND = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 
 
-def runtime_version() -> str | None:
-    """The version of onnxruntime-web that the lock file asks for."""
-    version = _packages(MANIFESTS[1]).get("node_modules/onnxruntime-web", {}).get("version")
-    return version if isinstance(version, str) else None
+# What loads models: the page's own runtime, and the client that is an npm package itself.
+LOADERS = ("onnxruntime-web", "@huggingface/transformers")
+
+
+def versions() -> dict[str, str]:
+    """The versions of what loads models that the lock file asks for; empty without a lock file."""
+    found = _packages(MANIFESTS[1])
+    return {
+        name: str(found[f"node_modules/{name}"].get("version"))
+        for name in LOADERS
+        if f"node_modules/{name}" in found
+    }
 
 
 def are_installed() -> bool:

@@ -35,13 +35,16 @@ MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "ap
 
 
 def application(
-    folders: Mapping[str, Path], documents: Mapping[str, Callable[[], Any]] | None = None
+    folders: Mapping[str, Path],
+    documents: Mapping[str, Callable[[], Any]] | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> Starlette:
     """The web application.
 
     :param folders: what is under each path, the longest first; ``/`` is the page's. A folder
         may appear later.
     :param documents: JSON made at each request, by path.
+    :param files: single files from anywhere, by path.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -58,11 +61,16 @@ def application(
             """A folder that is not there has no files: 404, not an exception."""
 
         def file_response(self, *args: Any, **options: Any) -> Response:
-            response = super().file_response(*args, **options)
-            response.headers.update(HEADERS)
-            if isinstance(response, FileResponse):
-                response.chunk_size = 1 << 20
-            return response
+            return told(super().file_response(*args, **options))
+
+    def told(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        if isinstance(response, FileResponse):
+            response.chunk_size = 1 << 20
+        return response
+
+    def file(path: Path) -> Callable[[Request], Response]:
+        return lambda request: told(FileResponse(path))
 
     def document(make: Callable[[], Any]) -> Callable[[Request], Response]:
         return lambda request: JSONResponse(make(), headers=HEADERS)
@@ -70,6 +78,7 @@ def application(
     routes: list[BaseRoute] = [
         Route(path, document(make)) for path, make in (documents or {}).items()
     ]
+    routes += [Route(path, file(each)) for path, each in (files or {}).items()]
     routes += [
         Mount(path, Folder(directory=folder, html=path == "/", check_dir=False))
         for path, folder in folders.items()

@@ -1,19 +1,21 @@
 // What the browser stage has a page do, step by step: fetch, create, encode, decode, each timed.
 //
-// tasks/browser.py calls these through `window.check` and compares what comes back. An error is
-// returned in onnxruntime-web's own words.
+// The stage calls these through `window.check` and compares what comes back.
 
+import { inputSize } from './contract.js'
+import { best, maskAt } from './feeds.js'
 import { loadImage, scaledPixels } from './image.js'
-import { adapter, createSession, decode, encode, fetchFile, inputSize, runtime } from './model.js'
+import { adapter, createSession, decode, encode, fetchFile, runtime } from './model.js'
 import { nodePlacement } from './placement.js'
-import { best, imageTensor, placement } from './preprocessing.js'
+import { imageTensor, placement } from './preprocessing.js'
+import { allPacked, logged, offer, packed, timed } from './steps.js'
 
+/** @typedef {import('./feeds.js').Answers} Answers */
 /** @typedef {import('./model.js').Provider} Provider */
-/** @typedef {import('./model.js').Values} Values */
 
 const BASE = '/model'
 
-/** @type {import('./model.js').Manifest} */
+/** @type {import('./contract.js').Manifest} */
 let manifest
 /** @type {Record<string, Uint8Array>} */
 const files = {}
@@ -23,51 +25,12 @@ const runtimes = {}
 const sessions = {}
 /** @type {import('./preprocessing.js').Placement} */
 let place
-/** @type {import('./model.js').Features} */
+/** @type {import('./feeds.js').Features} */
 let features
-/** @type {Record<string, { masks: Values, scores: Float32Array }>} */
+/** @type {Record<string, Answers>} */
 const answers = {}
 
-/** @template T @param {() => Promise<T>} work @returns {Promise<[T, number]>} */
-async function timed(work) {
-  const start = performance.now()
-  const result = await work()
-  return [result, performance.now() - start]
-}
-
-/** @type {string[] | null} */
-let log = null
-const write = console.error
-// Replaced here, as onnxruntime-web logs to the console.error that there is when it starts.
-console.error = (...parts) => (log ? log.push(parts.join(' ')) : write(...parts))
-
-/**
- * What onnxruntime-web logs meanwhile, kept from the console.
- *
- * @param {() => Promise<unknown>} work
- * @returns {Promise<string[]>}
- */
-async function logged(work) {
-  const lines = (log = /** @type {string[]} */ ([]))
-  try {
-    await work()
-  } finally {
-    log = null
-  }
-  return lines
-}
-
-/** @param {Values} values */
-async function packed({ data, dims }) {
-  const url = await new Promise((resolve) => {
-    const reader = new FileReader()
-    reader.onload = () => resolve(reader.result)
-    reader.readAsDataURL(new Blob([/** @type {Float32Array<ArrayBuffer>} */ (data)]))
-  })
-  return { base64: /** @type {string} */ (url).split(',')[1], dims }
-}
-
-const steps = {
+offer({
   /** Where this runs. */
   async environment() {
     manifest = await (await fetch(`${BASE}/manifest.json`)).json()
@@ -125,69 +88,56 @@ const steps = {
   /** @param {{ provider: Provider, image: string }} step */
   async encode({ provider, image }) {
     const picture = await loadImage(image)
-    place = placement(picture.naturalWidth, picture.naturalHeight, inputSize(manifest))
+    const size = inputSize(manifest)
+    const { resize } = manifest.preprocessing
+    place = placement(picture.naturalWidth, picture.naturalHeight, size, resize)
     const pixels = scaledPixels(picture, place)
     const session = sessions[`encoder ${provider}`]
     const [found, milliseconds] = await timed(() =>
       encode(runtimes[provider], session, manifest, pixels, place),
     )
     features ??= found
-    const size = place.size
-    const input = { data: imageTensor(pixels, place, manifest.preprocessing), dims: [1, 3, size, size] }
-    const outputs = Object.entries({ ...found, image: input })
-    return {
-      milliseconds,
-      values: Object.fromEntries(
-        await Promise.all(outputs.map(async ([name, values]) => [name, await packed(values)])),
-      ),
-    }
+    const tensor = imageTensor(pixels, place, manifest.preprocessing)
+    const input = { data: tensor, dims: [1, 3, size, size] }
+    return { milliseconds, values: await allPacked({ ...found, image: input }) }
   },
 
   /**
-   * Decode a prompt; `previous` names an earlier one whose best mask it refines.
+   * Decode a prompt, or several of one kind; `previous` names earlier ones whose best masks they
+   * refine.
    *
-   * @param {{ provider: Provider, name: string, previous: string | null, runs: number,
-   *   prompt: import('./preprocessing.js').Prompt }} step
+   * @param {{ provider: Provider, name: string, previous?: string | null, runs: number,
+   *   prompt: import('./preprocessing.js').Prompt,
+   *   prompts?: import('./preprocessing.js').Prompt[] }} step
    */
-  async decode({ provider, name, previous, prompt, runs }) {
+  async decode({ provider, name, previous, prompt, prompts = [prompt], runs }) {
     const session = sessions[`decoder ${provider}`]
-    const mask = previous ? bestMask(answers[previous]) : null
-    const times = []
-    let answer
+    const refined = previous ? bestMasks(answers[previous]) : null
+    const found = []
     for (let run = 0; run < runs; run++) {
-      const [found, milliseconds] = await timed(() =>
-        decode(runtimes[provider], session, manifest, features, prompt, place, mask),
+      found.push(
+        await timed(() =>
+          decode(runtimes[provider], session, manifest, features, prompts, place, refined),
+        ),
       )
-      times.push(milliseconds)
-      answer = found
     }
-    const { masks, scores } = /** @type {NonNullable<typeof answer>} */ (answer)
-    answers[name] ??= { masks, scores }
+    const [{ masks, scores, objects }] = found[runs - 1]
+    answers[name] ??= { masks, scores, objects }
+    const values = { masks, iou_predictions: scores }
+    const sizes = [refined?.length ?? 0, 1, ...masks.dims.slice(2)]
     return {
-      times,
-      values: {
-        masks: await packed(masks),
-        iou_predictions: await packed({ data: scores, dims: [1, scores.length] }),
-      },
-      mask_input: mask && (await packed({ data: mask, dims: [1, 1, ...masks.dims.slice(2)] })),
+      times: found.map(([, milliseconds]) => milliseconds),
+      values: await allPacked(objects ? { ...values, object_score_logits: objects } : values),
+      mask_input: refined && (await packed({ data: refined, dims: sizes })),
     }
   },
-}
+})
 
-/** @param {{ masks: Values, scores: Float32Array }} answer @returns {Float32Array} */
-function bestMask({ masks: { data, dims }, scores }) {
-  const size = dims[2] * dims[3]
-  const index = best(scores)
-  return data.slice(index * size, (index + 1) * size)
+/** The best mask of each prompt. @param {Answers} answer */
+function bestMasks({ masks, scores }) {
+  const [count, each] = scores.dims
+  return Array.from({ length: count }, (_, prompt) => {
+    const own = scores.data.subarray(prompt * each, (prompt + 1) * each)
+    return maskAt(masks, best(manifest, own), prompt)
+  })
 }
-
-/** @param {{ step: keyof typeof steps }} job */
-async function check(job) {
-  try {
-    return await steps[job.step](/** @type {any} */ (job))
-  } catch (error) {
-    return { error: error instanceof Error ? error.message : String(error) }
-  }
-}
-
-Object.assign(window, { check })

@@ -3,9 +3,8 @@
 /** A model in a worker of its own: closing it stops whatever runs and gives its memory back. */
 export class Model {
   /**
-   * @param {import('./model.js').Manifest} manifest
-   * @param {(phase: string, done?: number, total?: number) => void} onProgress done and total
-   *   in bytes
+   * @param {import('./contract.js').Manifest} manifest
+   * @param {(phase: string, done?: number, total?: number, unit?: string) => void} onProgress
    */
   constructor(manifest, onProgress) {
     this.manifest = manifest
@@ -17,7 +16,7 @@ export class Model {
     this.worker = new Worker('worker.js', { type: 'module' })
     this.worker.onmessage = ({ data: { id, progress, result, error } }) => {
       if (progress) {
-        onProgress(progress.phase, progress.done, progress.total)
+        onProgress(progress.phase, progress.done, progress.total, progress.unit)
         return
       }
       const call = this.waiting.get(id)
@@ -31,10 +30,12 @@ export class Model {
   /**
    * @param {string} call one of worker.js's calls
    * @param {object} args
+   * @param {AbortSignal} [signal] asks a call that takes long to stop; it answers null then
    * @returns {Promise<any>}
    */
-  call(call, args) {
+  call(call, args, signal) {
     const id = this.calls++
+    signal?.addEventListener('abort', () => this.worker.postMessage({ stop: id }))
     return new Promise((resolve, reject) => {
       this.waiting.set(id, { resolve, reject })
       this.worker.postMessage({ id, call, args })

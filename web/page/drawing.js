@@ -2,22 +2,67 @@
 
 /** @typedef {OffscreenCanvasRenderingContext2D | CanvasRenderingContext2D} Context */
 
+/** The colour of a mask, and of the first object: blue, green and red, 8 bits each. */
+const BLUE = 0xff901e
+
 /**
- * A mask in colour, its edge opaque.
+ * Masks in colour, their edges opaque.
  *
- * @param {Uint8Array} mask
+ * @param {Uint8Array} labels for each pixel the number of its object, or 0
  * @param {number} width
  * @param {number} height
  */
-export function tinted(mask, width, height) {
+export function tinted(labels, width, height) {
   const picture = new ImageData(width, height)
   const pixels = new Uint32Array(picture.data.buffer) // alpha, blue, green, red
-  for (let i = 0; i < mask.length; i++) {
-    if (!mask[i]) continue
-    const inside = mask[i - 2] && mask[i + 2] && mask[i - 2 * width] && mask[i + 2 * width]
-    pixels[i] = inside ? 0x73ff901e : 0xffff901e
+  const colors = Uint32Array.from({ length: 256 }, (_, number) => color(number))
+  for (let i = 0; i < labels.length; i++) {
+    const label = labels[i]
+    if (!label) continue
+    const inside =
+      labels[i - 2] === label &&
+      labels[i + 2] === label &&
+      labels[i - 2 * width] === label &&
+      labels[i + 2 * width] === label
+    pixels[i] = (inside ? 0x73000000 : 0xff000000) + colors[label]
   }
   return picture
+}
+
+/**
+ * The colour of an object: neighbours in number are far apart in hue.
+ *
+ * @param {number} number from 1
+ */
+function color(number) {
+  if (number === 1) return BLUE
+  const hue = (210 + (number - 1) * 137.5) % 360 // degrees; the golden angle
+  const channel = (/** @type {number} */ turn) => {
+    const at = Math.abs((((hue + turn) % 360) + 360) % 360 - 180) / 60
+    return Math.round(255 * (0.12 + 0.88 * Math.min(Math.max(at - 1, 0), 1)))
+  }
+  return channel(120) * 0x10000 + channel(240) * 0x100 + channel(0)
+}
+
+/**
+ * The numbers of objects.
+ *
+ * @param {Context} context
+ * @param {{ x: number, y: number }[]} places in parts of the canvas, of the first object first
+ */
+export function objectNumbers(context, places) {
+  const { width, height } = context.canvas
+  context.font = '600 15px system-ui, sans-serif'
+  context.textAlign = 'center'
+  context.textBaseline = 'middle'
+  context.lineWidth = 3.5
+  context.lineJoin = 'round'
+  context.strokeStyle = 'rgb(0 0 0 / 75%)'
+  context.fillStyle = 'white'
+  places.forEach(({ x, y }, index) => {
+    context.strokeText(String(index + 1), x * width, y * height)
+    context.fillText(String(index + 1), x * width, y * height)
+  })
 }
 
 /**

@@ -1,24 +1,18 @@
 // Loads a model's files with onnxruntime-web and runs them, as manifest.json describes them.
 
-import { imageTensor, promptTensors } from './preprocessing.js'
+import { inputSize, withRole } from './contract.js'
+import { answers, decoderFeeds, joined } from './feeds.js'
+import { imageTensor } from './preprocessing.js'
 
 /** @typedef {import('onnxruntime-web')} Runtime */
 /** @typedef {import('onnxruntime-web').InferenceSession} Session */
+/** @typedef {import('./contract.js').Manifest} Manifest */
+/** @typedef {import('./feeds.js').Answers} Answers */
+/** @typedef {import('./feeds.js').Features} Features */
+/** @typedef {import('./feeds.js').Values} Values */
 /** @typedef {import('./preprocessing.js').Placement} Placement */
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
 /** @typedef {'wasm' | 'webgpu'} Provider an execution provider of onnxruntime-web */
-/** @typedef {{ data: Float32Array, dims: readonly number[] }} Values */
-/** @typedef {Record<string, Values>} Features the encoder's outputs, by name */
-/** @typedef {{ name: string, dtype: string, shape: (number | string)[] }} TensorInfo */
-/** @typedef {{ file: string, inputs: TensorInfo[], outputs: TensorInfo[] }} Part */
-/**
- * @typedef {object} Manifest
- * @property {Record<string, { size: number, sha256: string }>} files
- * @property {Part} encoder
- * @property {Part} decoder
- * @property {import('./preprocessing.js').Preprocessing} preprocessing
- */
-
 const BUNDLES = { wasm: 'ort.wasm.min.mjs', webgpu: 'ort.webgpu.min.mjs' }
 
 /**
@@ -140,50 +134,51 @@ export function createSession(ort, file, provider, options) {
  * @param {Manifest} manifest
  * @param {Uint8ClampedArray} rgba the image at its scaled size
  * @param {Placement} place
- * @returns {Promise<Features>}
+ * @returns {Promise<Features>} by role
  */
 export async function encode(ort, encoder, manifest, rgba, place) {
-  const input = manifest.encoder.inputs[0]
-  const pixels = imageTensor(rgba, place, manifest.preprocessing)
-  const image = new ort.Tensor('float32', pixels, /** @type {number[]} */ (input.shape))
-  return valuesOf(await encoder.run({ [input.name]: image }))
+  const size = inputSize(manifest)
+  const { inputs, outputs } = manifest.encoder
+  const image = new ort.Tensor(
+    'float32',
+    imageTensor(rgba, place, manifest.preprocessing),
+    [1, 3, size, size],
+  )
+  const found = valuesOf(await encoder.run({ [withRole(inputs, 'image').name]: image }))
+  return Object.fromEntries(outputs.map(({ name, role }) => [role, found[name]]))
 }
 
 /**
- * Run the decoder.
+ * Run the decoder: once for all prompts where it takes many, otherwise one by one.
  *
  * @param {Runtime} ort
  * @param {Session} decoder
  * @param {Manifest} manifest
  * @param {Features} features
- * @param {Prompt} prompt
+ * @param {Prompt[]} prompts of one kind: of as many points each, with a box or without
  * @param {Placement} place
- * @param {Float32Array | null} previous the logits of a mask to refine
- * @returns {Promise<{ masks: Values, scores: Float32Array }>}
+ * @param {Float32Array[] | null} previous the logits of a mask to refine, for each prompt
+ * @returns {Promise<Answers>}
  */
-export async function decode(ort, decoder, manifest, features, prompt, place, previous) {
-  const { coords, labels, count } = promptTensors(prompt, place, manifest.preprocessing)
-  const mask = /** @type {number[]} */ (
-    manifest.decoder.inputs.find(({ name }) => name === 'mask_input')?.shape
-  )
-  const blank = () => new Float32Array(mask.reduce((product, size) => product * size))
-  /** @type {Record<string, import('onnxruntime-web').Tensor>} */
-  const feeds = {
-    point_coords: new ort.Tensor('float32', coords, [1, count, 2]),
-    point_labels: new ort.Tensor('float32', labels, [1, count]),
-    mask_input: new ort.Tensor('float32', previous ?? blank(), mask),
-    has_mask_input: new ort.Tensor('float32', [previous ? 1 : 0], [1]),
+export async function decode(ort, decoder, manifest, features, prompts, place, previous) {
+  const atOnce = manifest.prompts.at_once === 'many' ? prompts.length : 1
+  const parts = []
+  for (let start = 0; start < prompts.length; start += atOnce) {
+    const some = prompts.slice(start, start + atOnce)
+    const masks = previous && previous.slice(start, start + atOnce)
+    const feeds = Object.entries(decoderFeeds(manifest, features, some, place, masks))
+    const tensors = feeds.map(([name, { dtype, data, dims }]) => [
+      name,
+      new ort.Tensor(/** @type {any} */ (dtype), data, dims),
+    ])
+    parts.push(answers(manifest, valuesOf(await decoder.run(Object.fromEntries(tensors)))))
   }
-  for (const [name, { data, dims }] of Object.entries(features)) {
-    feeds[name] = new ort.Tensor('float32', data, dims)
-  }
-  const { masks, iou_predictions: scores } = valuesOf(await decoder.run(feeds))
-  return { masks, scores: scores.data }
+  return joined(parts)
 }
 
 /**
  * @param {import('onnxruntime-web').InferenceSession.OnnxValueMapType} outputs
- * @returns {Features}
+ * @returns {Record<string, Values>}
  */
 function valuesOf(outputs) {
   return Object.fromEntries(
@@ -192,14 +187,4 @@ function valuesOf(outputs) {
       return [name, { data, dims }]
     }),
   )
-}
-
-/**
- * The side of the encoder's square input.
- *
- * @param {Manifest} manifest
- * @returns {number}
- */
-export function inputSize(manifest) {
-  return Number(manifest.encoder.inputs[0].shape[2])
 }

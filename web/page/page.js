@@ -1,18 +1,20 @@
 // The page of `doit serve`: pick a deployed model, open an image, prompt, see the mask.
 
 import { Model } from './client.js'
-import { boxOutline, crossHair, promptMarks, tinted } from './drawing.js'
+import { inputSize, refines } from './contract.js'
+import { boxOutline, crossHair, objectNumbers, promptMarks, tinted } from './drawing.js'
+import { best, maskAt } from './feeds.js'
 import { loadImage, scaledPixels } from './image.js'
-import { adapter, inputSize, threadsHere } from './model.js'
-import { best, maskOver, placement } from './preprocessing.js'
+import { adapter, threadsHere } from './model.js'
+import { maskOver, placement } from './preprocessing.js'
 
-/** @typedef {import('./model.js').Manifest} Manifest */
+/** @typedef {import('./contract.js').Manifest} Manifest */
 /** @typedef {import('./model.js').Provider} Provider */
 /** @typedef {import('./preprocessing.js').Placement} Placement */
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
 /**
  * @typedef {object} Answer
- * @property {import('./model.js').Values} masks
+ * @property {import('./feeds.js').Values} masks
  * @property {Float32Array} scores
  * @property {number} milliseconds
  */
@@ -25,6 +27,16 @@ import { best, maskOver, placement } from './preprocessing.js'
  * @property {Answer | null} answer null until the decoder has run
  * @property {number | null} choice the mask a person chose; null is the best-scored
  * @property {number} since when it was asked for, in the page's time
+ */
+
+/**
+ * The objects of the whole image.
+ *
+ * @typedef {object} Everything
+ * @property {Uint8Array} labels for each pixel of what is drawn the number of its object, or 0
+ * @property {{ x: number, y: number }[]} middles of the objects, in image parts
+ * @property {number} prompts how many were asked
+ * @property {number} milliseconds
  */
 
 /** Longer side of what is drawn, in pixels. */
@@ -56,6 +68,7 @@ const ui = {
   waiting: element('waiting', HTMLElement),
   phase: element('phase', HTMLElement),
   progress: element('progress', HTMLProgressElement),
+  cancel: element('cancel', HTMLButtonElement),
   prompting: element('prompting', HTMLFieldSetElement),
   refine: element('refine', HTMLInputElement),
   undo: element('undo', HTMLButtonElement),
@@ -63,6 +76,12 @@ const ui = {
   masks: element('masks', HTMLFieldSetElement),
   candidates: element('candidates', HTMLElement),
   save: element('save', HTMLButtonElement),
+  everything: element('everything', HTMLFieldSetElement),
+  grid: element('grid', HTMLSelectElement),
+  leastScore: element('least-score', HTMLInputElement),
+  leastStability: element('least-stability', HTMLInputElement),
+  segment: element('segment', HTMLButtonElement),
+  saveLabels: element('save-labels', HTMLButtonElement),
   encoderTime: element('encoder-time', HTMLElement),
   decoderTime: element('decoder-time', HTMLElement),
   score: element('score', HTMLElement),
@@ -86,6 +105,10 @@ let cross = null
 let corner = null
 /** @type {{ x: number, y: number } | null} where that box would end now */
 let opposite = null
+/** @type {Everything | null} shown in place of the prompt */
+let everything = null
+/** @type {AbortController | null} stops what looks for everything */
+let search = null
 let encoding = false
 let decoding = false
 
@@ -106,15 +129,23 @@ function complain(text) {
   ui.problem.textContent = text ?? ''
 }
 
-/** @param {string} [phase] none hides it @param {number} [done] bytes @param {number} [total] */
-function showProgress(phase, done, total) {
+/**
+ * @param {string} [phase] none hides it
+ * @param {number} [done]
+ * @param {number} [total]
+ * @param {string} [unit] of both
+ */
+function showProgress(phase, done, total, unit) {
   ui.waiting.hidden = !phase
+  ui.cancel.hidden = !search
   if (!phase) return
   if (done === undefined || total === undefined) {
     ui.phase.textContent = `${phase}…`
     ui.progress.removeAttribute('value')
   } else {
-    ui.phase.textContent = `${phase} ${mebibytes(done)} of ${mebibytes(total)}`
+    const amount = unit === 'bytes' ? mebibytes : String
+    const words = `${amount(done)} of ${amount(total)}`
+    ui.phase.textContent = `${phase} ${words}${unit === 'bytes' ? '' : ` ${unit}`}`
     ui.progress.max = total
     ui.progress.value = done
   }
@@ -136,6 +167,7 @@ async function openModel() {
   model?.close()
   model = null
   place = null
+  everything = search = null
   complain()
   enable()
   const name = ui.model.value
@@ -149,6 +181,7 @@ async function openModel() {
     const whole = await response.json()
     if (name !== ui.model.value || provider !== ui.provider.value || model) return
     const manifest = withVariant(whole, offerVariants(whole))
+    inputSize(manifest) // refuses a manifest of an earlier version of the build
     ui.about.textContent = describe(manifest)
     model = opening = new Model(manifest, showProgress)
     await opening.call('open', { base, provider, threads: threadsHere(), manifest })
@@ -236,6 +269,8 @@ async function openImage(url, name) {
   ui.empty.hidden = true
   history = []
   place = null
+  search?.abort()
+  everything = search = null
   say(`${name} is open.`)
   await encodeImage()
 }
@@ -255,9 +290,11 @@ async function encodeOnce() {
   const [using, shown] = [model, image]
   if (!using?.opened || !shown || place) return false
   const { naturalWidth, naturalHeight } = shown.element
-  const found = placement(naturalWidth, naturalHeight, inputSize(using.manifest))
+  const { manifest } = using
+  const { resize } = manifest.preprocessing
   showProgress('Encoding the image')
   try {
+    const found = placement(naturalWidth, naturalHeight, inputSize(manifest), resize)
     const rgba = scaledPixels(shown.element, found)
     const { milliseconds } = await using.call('encode', { rgba, place: found })
     if (model !== using || image !== shown) return true
@@ -279,11 +316,13 @@ async function encodeOnce() {
 
 /** @param {Partial<Prompt>} change */
 function prompt(change) {
-  if (!place) return
+  if (!place || search) return
+  everything = null
   const before = current()
-  const refines = ui.refine.checked ? before : null
+  const refined = ui.refine.checked && !ui.refine.disabled ? before : null
   const now = { points: [], box: null, ...before?.prompt, ...change }
-  history.push({ prompt: now, refines, answer: null, choice: null, since: performance.now() })
+  const since = performance.now()
+  history.push({ prompt: now, refines: refined, answer: null, choice: null, since })
   void decodePrompts()
 }
 
@@ -306,12 +345,16 @@ function inImage({ x, y }) {
 }
 
 function undo() {
-  history.pop()
+  if (search) return
+  if (everything) everything = null
+  else history.pop()
   say(current() ? 'Undone.' : 'No prompt.')
   void decodePrompts()
 }
 
 function clear() {
+  search?.abort()
+  everything = null
   history = []
   corner = opposite = null
   say('Cleared.')
@@ -343,57 +386,139 @@ async function decodePrompts() {
 /** @param {Step} step @returns {Promise<Answer>} */
 async function answer(step) {
   if (!step.answer) {
-    const previous = step.refines && logits(step.refines, await answer(step.refines))
+    const previous = await refinedBy(step)
     step.answer = await model?.call('decode', { prompt: step.prompt, place, previous })
   }
   return /** @type {Answer} */ (step.answer)
 }
 
+/** The mask that a step starts from, where the model takes one. @param {Step} step */
+async function refinedBy({ refines: before }) {
+  if (!before || !model || !refines(model.manifest)) return null
+  return logits(before, await answer(before))
+}
+
 /** @param {Step} step @param {Answer} found */
-const chosen = (step, found) => step.choice ?? best(found.scores)
+const chosen = (step, found) => step.choice ?? (model ? best(model.manifest, found.scores) : 0)
 
 /** The low-resolution mask that is shown. @param {Step} step @param {Answer} found */
-function logits(step, found) {
-  const { data, dims } = found.masks
-  const size = dims[2] * dims[3]
-  const index = chosen(step, found)
-  return data.slice(index * size, (index + 1) * size)
-}
+const logits = (step, found) => maskAt(found.masks, chosen(step, found))
 
 /** @param {number} width @param {number} height */
 function shownMask(width, height) {
   const step = current()
-  if (!step?.answer || !place) return null
+  if (!step?.answer || !place || !model) return null
   const side = step.answer.masks.dims[3]
-  return maskOver(logits(step, step.answer), side, place, width, height)
+  const { mask_threshold: threshold } = model.manifest.prompts
+  return maskOver(logits(step, step.answer), side, place, width, height, threshold)
+}
+
+// Everything.
+
+/** Click on each point of a grid, and show the objects that are found. */
+async function segmentEverything() {
+  const [using, at] = [model, place]
+  if (!using || !at || search) return
+  const stop = (search = new AbortController())
+  everything = null
+  corner = opposite = null
+  complain()
+  enable()
+  draw()
+  announce()
+  say('Segmenting everything.')
+  /** @type {string | null} */
+  let problem = null
+  try {
+    const args = { side: Number(ui.grid.value), place: at }
+    const found = await using.call('everything', args, stop.signal)
+    const chosen = found && (await objects(ui.overlay))
+    if (chosen && search === stop) everything = { ...found, ...chosen }
+  } catch (error) {
+    problem = words(error)
+  }
+  if (search !== stop) return // another model or image was opened meanwhile
+  search = null
+  enable()
+  showProgress()
+  draw()
+  announce()
+  if (problem) complain(`The decoder failed.\n${problem}`)
+  else if (!everything) say('Cancelled.')
+}
+
+/**
+ * The objects within the limits that are set now.
+ *
+ * @param {{ width: number, height: number }} size of their labels
+ * @returns {Promise<Pick<Everything, 'labels' | 'middles'>>}
+ */
+async function objects({ width, height }) {
+  const limits = { score: Number(ui.leastScore.value), stability: Number(ui.leastStability.value) }
+  return model?.call('objects', { limits, place, width, height })
+}
+
+/** Choose anew among the masks that were found. */
+async function limit() {
+  const before = everything
+  if (!before) return
+  const chosen = await objects(ui.overlay)
+  if (everything !== before) return
+  everything = { ...before, ...chosen }
+  enable()
+  draw()
+  announce()
 }
 
 // What is seen.
 
 function enable() {
-  ui.prompting.disabled = !place
-  ui.undo.disabled = ui.clear.disabled = !history.length
-  ui.masks.disabled = !current()?.answer || !place
+  ui.prompting.disabled = !place || search !== null
+  ui.refine.disabled = !model || !refines(model.manifest)
+  ui.undo.disabled = ui.clear.disabled = !history.length && !everything
+  ui.masks.disabled = !current()?.answer || !place || everything !== null
+  ui.everything.disabled = !place || search !== null
+  ui.saveLabels.disabled = !everything?.middles.length
 }
 
 function draw() {
   const { width, height } = ui.overlay
-  const step = current()
-  const mask = shownMask(width, height)
   overlay.clearRect(0, 0, width, height)
+  if (everything) {
+    overlay.putImageData(tinted(everything.labels, width, height), 0, 0)
+    objectNumbers(overlay, everything.middles)
+  } else {
+    drawPrompt(width, height)
+  }
+  if (cross && document.activeElement === ui.overlay) crossHair(overlay, cross)
+}
+
+/** @param {number} width @param {number} height */
+function drawPrompt(width, height) {
+  const step = current()
+  const mask = search ? null : shownMask(width, height)
   if (mask) overlay.putImageData(tinted(mask, width, height), 0, 0)
   if (step && place) promptMarks(overlay, step.prompt, width / place.width, height / place.height)
   if (corner && opposite) {
     boxOutline(overlay, [corner.x, corner.y, opposite.x, opposite.y], width, height)
   }
-  if (cross && document.activeElement === ui.overlay) crossHair(overlay, cross)
 }
 
 /** Say in words and figures what is drawn. */
 function announce() {
   const step = current()
   ui.candidates.replaceChildren()
-  if (!step?.answer) {
+  if (everything) {
+    const { labels, middles, prompts, milliseconds } = everything
+    const count = middles.length === 1 ? 'One object' : `${middles.length || 'No'} objects`
+    const share = (100 * labels.reduce((sum, label) => sum + Math.min(label, 1), 0)) / labels.length
+    ui.decoderTime.textContent = `${duration(milliseconds / prompts)} a click`
+    ui.score.textContent = '–'
+    ui.area.textContent = `${share.toFixed(1)} %`
+    say(`${count} found by ${prompts} clicks in ${duration(milliseconds)}.`)
+    return
+  }
+  if (search || !step?.answer) {
     for (const figure of [ui.decoderTime, ui.score, ui.area]) figure.textContent = '–'
     return
   }
@@ -422,7 +547,7 @@ function announce() {
 /** @param {number} index */
 function choose(index) {
   const step = current()
-  if (!step?.answer || index >= step.answer.scores.length) return
+  if (ui.masks.disabled || !step?.answer || index >= step.answer.scores.length) return
   const focused = document.activeElement instanceof HTMLInputElement
   step.choice = index
   draw()
@@ -437,17 +562,45 @@ async function save() {
   const { width, height } = place
   const mask = shownMask(width, height)
   if (!mask) return
-  const picture = new ImageData(width, height)
-  const pixels = new Uint32Array(picture.data.buffer)
-  mask.forEach((inside, i) => (pixels[i] = inside ? 0xffffffff : 0xff000000))
+  await download(gray(mask, 0xff), width, height, `${image.name}-mask.png`)
+}
+
+/** Download the objects at the image's own size: each pixel as bright as its object's number. */
+async function saveLabels() {
+  if (!image || !place || !everything) return
+  const { width, height } = place
+  const { name } = image
+  const { labels } = await objects(place)
+  await download(gray(labels, 1), width, height, `${name}-labels.png`)
+}
+
+/**
+ * Gray pixels, RGBA.
+ *
+ * @param {Uint8Array} values
+ * @param {number} factor
+ */
+function gray(values, factor) {
+  const pixels = new Uint32Array(values.length)
+  values.forEach((value, i) => (pixels[i] = 0xff000000 + value * factor * 0x010101))
+  return new Uint8ClampedArray(pixels.buffer)
+}
+
+/**
+ * @param {Uint8ClampedArray<ArrayBuffer>} rgba
+ * @param {number} width
+ * @param {number} height
+ * @param {string} name
+ */
+async function download(rgba, width, height, name) {
   const canvas = new OffscreenCanvas(width, height)
-  canvas.getContext('2d')?.putImageData(picture, 0, 0)
+  canvas.getContext('2d')?.putImageData(new ImageData(rgba, width, height), 0, 0)
   const link = document.createElement('a')
   link.href = URL.createObjectURL(await canvas.convertToBlob({ type: 'image/png' }))
-  link.download = `${image.name}-mask.png`
+  link.download = name
   link.click()
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000)
-  say(`Saved ${link.download}.`)
+  say(`Saved ${name}.`)
 }
 
 // Mouse, touch and keys.
@@ -460,7 +613,7 @@ function position(event) {
 }
 
 ui.overlay.addEventListener('pointerdown', (event) => {
-  if (event.button !== 0 || !place) return
+  if (event.button !== 0 || !place || search) return
   ui.overlay.setPointerCapture(event.pointerId)
   cross = null
   corner = position(event)
@@ -552,6 +705,10 @@ ui.overlay.addEventListener('blur', draw)
 ui.undo.onclick = undo
 ui.clear.onclick = clear
 ui.save.onclick = () => void save()
+ui.segment.onclick = () => void segmentEverything()
+ui.cancel.onclick = () => search?.abort()
+ui.saveLabels.onclick = () => void saveLabels()
+ui.leastScore.oninput = ui.leastStability.oninput = () => void limit()
 ui.sample.onclick = () => void openImage('sample.svg', 'sample.svg')
 ui.model.onchange = () => void openModel()
 ui.variant.onchange = () => void openModel()

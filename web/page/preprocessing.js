@@ -1,20 +1,22 @@
 // What a model must be fed, and where its masks lie: pixels, coordinates, nothing else.
 //
 // The reference for other consumers of the files. No DOM and no onnxruntime in it; sizes and
-// constants come from the model's manifest.json.
+// constants come from the model's manifest.json. feeds.js makes the decoder's tensors.
 
 /**
- * Where an image lies in the encoder's square input: its longer side scaled to the input's
- * size, at the top left; the rest is padding.
+ * Where an image lies in the encoder's square input: stretched over all of it, or its longer side
+ * scaled to the input's size, at the top left, the rest padding.
  *
  * @typedef {object} Placement
  * @property {number} size side of the encoder's input, in pixels
  * @property {number} width of the image
  * @property {number} height of the image
- * @property {number} scale input pixels for one image pixel
+ * @property {number} scaleX input pixels for one image pixel, from left to right
+ * @property {number} scaleY and from top to bottom
  * @property {number} scaledWidth the image's width in the input
  * @property {number} scaledHeight the image's height in the input
  */
+/** @typedef {'stretch' | 'longest side'} Resize */
 
 /** @typedef {{ x: number, y: number, foreground: boolean }} Point in image pixels */
 /** @typedef {[number, number, number, number]} Box two opposite corners, in image pixels */
@@ -24,29 +26,38 @@
  * @typedef {object} Preprocessing the manifest's `preprocessing`
  * @property {[number, number, number]} mean of RGB values 0 to 255
  * @property {[number, number, number]} std
- * @property {Record<'background' | 'foreground' | 'box_top_left' | 'box_bottom_right', number>} point_labels
+ * @property {Resize} resize
+ * @property {Record<'padding' | 'background' | 'foreground' | 'box_top_left' | 'box_bottom_right',
+ *   number>} point_labels
  */
 
 /**
  * @param {number} width of the image
  * @param {number} height of the image
  * @param {number} size side of the encoder's input
+ * @param {Resize} resize
  * @returns {Placement}
  */
-export function placement(width, height, size) {
+export function placement(width, height, size, resize) {
+  if (resize === 'stretch') {
+    const [scaleX, scaleY] = [size / width, size / height]
+    return { size, width, height, scaleX, scaleY, scaledWidth: size, scaledHeight: size }
+  }
+  if (resize !== 'longest side') throw new Error(`resize ${JSON.stringify(resize)} is not known`)
   const scale = size / Math.max(width, height)
   return {
     size,
     width,
     height,
-    scale,
+    scaleX: scale,
+    scaleY: scale,
     scaledWidth: Math.max(1, Math.round(width * scale)),
     scaledHeight: Math.max(1, Math.round(height * scale)),
   }
 }
 
 /**
- * The encoder's input `image (1, 3, size, size)`, float32: normalized, padded with zeros.
+ * The encoder's image `(1, 3, size, size)`, float32: normalized, padded with zeros.
  *
  * @param {Uint8ClampedArray} rgba the image scaled to `scaledWidth` × `scaledHeight`
  * @param {Placement} place
@@ -73,60 +84,63 @@ export function imageTensor(rgba, place, { mean, std }) {
 }
 
 /**
- * The decoder's `point_coords (1, N, 2)` and `point_labels (1, N)`: a box's corners first. No
- * padding point is needed, the graph adds its own.
+ * A prompt's points and box in the input's pixels, the box's corners in order: left, top, right,
+ * bottom.
  *
  * @param {Prompt} prompt
  * @param {Placement} place
- * @param {Preprocessing} preprocessing
- * @returns {{ coords: Float32Array, labels: Float32Array, count: number }}
+ * @returns {Prompt}
  */
-export function promptTensors({ points, box }, place, { point_labels: labelOf }) {
-  const found = points.map(({ x, y, foreground }) => ({
-    x,
-    y,
-    label: foreground ? labelOf.foreground : labelOf.background,
-  }))
-  if (box) {
-    const [x0, y0, x1, y1] = box
-    found.unshift(
-      { x: Math.min(x0, x1), y: Math.min(y0, y1), label: labelOf.box_top_left },
-      { x: Math.max(x0, x1), y: Math.max(y0, y1), label: labelOf.box_bottom_right },
-    )
-  }
+export function inInput({ points, box }, { scaleX, scaleY }) {
+  const [left, top, right, bottom] = box ?? [0, 0, 0, 0]
   return {
-    coords: Float32Array.from(found.flatMap(({ x, y }) => [x * place.scale, y * place.scale])),
-    labels: Float32Array.from(found, ({ label }) => label),
-    count: found.length,
+    points: points.map(({ x, y, foreground }) => ({ x: x * scaleX, y: y * scaleY, foreground })),
+    box: box && [
+      Math.min(left, right) * scaleX,
+      Math.min(top, bottom) * scaleY,
+      Math.max(left, right) * scaleX,
+      Math.max(top, bottom) * scaleY,
+    ],
   }
 }
 
 /**
  * A mask over the image, or over the image drawn at another size: 1 where the logits,
- * interpolated linearly between the centres of their cells, are above 0.
+ * interpolated linearly between the centres of their cells, are above the threshold.
  *
  * @param {Float32Array} logits one low-resolution mask, `maskSize` × `maskSize`
  * @param {number} maskSize
  * @param {Placement} place
- * @param {number} width of the result
- * @param {number} height of the result
- * @returns {Uint8Array} `width` × `height`, 0 or 1
+ * @param {number} width of the image as drawn
+ * @param {number} height of the image as drawn
+ * @param {number} threshold
+ * @param {{ left: number, top: number, right: number, bottom: number }} [region] of the image as
+ *   drawn that is asked for; all of it, unless given
+ * @returns {Uint8Array} 0 or 1 for each pixel of the region
  */
-export function maskOver(logits, maskSize, place, width, height) {
+export function maskOver(
+  logits,
+  maskSize,
+  place,
+  width,
+  height,
+  threshold,
+  { left, top, right, bottom } = { left: 0, top: 0, right: width, bottom: height },
+) {
   const column = cells(width, (place.scaledWidth / place.size) * maskSize, maskSize)
   const row = cells(height, (place.scaledHeight / place.size) * maskSize, maskSize)
-  const mask = new Uint8Array(width * height)
+  const mask = new Uint8Array((right - left) * (bottom - top))
   const line = new Float32Array(maskSize)
-  for (let y = 0, to = 0; y < height; y++) {
+  for (let y = top, to = 0; y < bottom; y++) {
     const above = row.first[y] * maskSize
     const below = row.second[y] * maskSize
     const part = row.part[y]
     for (let x = 0; x < maskSize; x++) {
       line[x] = logits[above + x] + part * (logits[below + x] - logits[above + x])
     }
-    for (let x = 0; x < width; x++, to++) {
-      const left = line[column.first[x]]
-      mask[to] = left + column.part[x] * (line[column.second[x]] - left) > 0 ? 1 : 0
+    for (let x = left; x < right; x++, to++) {
+      const first = line[column.first[x]]
+      mask[to] = first + column.part[x] * (line[column.second[x]] - first) > threshold ? 1 : 0
     }
   }
   return mask
@@ -151,14 +165,4 @@ function cells(count, extent, limit) {
     part[i] = center - first[i]
   }
   return { first, second, part }
-}
-
-/**
- * @param {ArrayLike<number>} scores predicted IoU of each mask
- * @returns {number} the index of the highest
- */
-export function best(scores) {
-  let index = 0
-  for (let i = 1; i < scores.length; i++) if (scores[i] > scores[index]) index = i
-  return index
 }

@@ -1,21 +1,41 @@
 // Holds a model's sessions off the page's thread; see `Model` in page.js for the other side.
 
+import { candidate, grid, labelsOver, objectsAmong } from './everything.js'
+import { best, maskAt } from './feeds.js'
 import { createSession, decode, encode, fetchFile, runtime } from './model.js'
 
 /** @typedef {import('./model.js').Provider} Provider */
+/** @typedef {import('./preprocessing.js').Placement} Placement */
 
 /** @type {import('./model.js').Runtime} */
 let ort
-/** @type {import('./model.js').Manifest} */
+/** @type {import('./contract.js').Manifest} */
 let manifest
 /** @type {{ encoder: import('./model.js').Session, decoder: import('./model.js').Session }} */
 let sessions
-/** @type {import('./model.js').Features} */
+/** @type {import('./feeds.js').Features} */
 let features
+/** @type {import('./everything.js').Candidate[]} what was found last in the image */
+let candidates = []
 
-/** @param {string} phase @param {number} [done] @param {number} [total] in bytes */
-function progress(phase, done, total) {
-  postMessage({ progress: { phase, done, total } })
+/**
+ * How many clicks of a grid are decoded at once where the contract takes many: on WASM in about 0.75
+ * of the time that they take one by one. More are hardly faster, and take 15 MiB each.
+ */
+const AT_ONCE = 8
+
+/** @param {string} phase @param {number} [done] @param {number} [total] @param {string} [unit] */
+function progress(phase, done, total, unit) {
+  postMessage({ progress: { phase, done, total, unit } })
+}
+
+/** Let messages in that have come meanwhile. */
+function messages() {
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel()
+    port1.onmessage = resolve
+    port2.postMessage(null)
+  })
 }
 
 /** @template T @param {() => Promise<T>} work */
@@ -29,7 +49,7 @@ const calls = {
    * Fetch both files, or take them from the cache, and create their sessions.
    *
    * @param {{ base: string, provider: Provider, threads: number,
-   *   manifest: import('./model.js').Manifest }} args
+   *   manifest: import('./contract.js').Manifest }} args
    */
   async open({ base, provider, threads, manifest: given }) {
     manifest = given
@@ -41,7 +61,9 @@ const calls = {
     let before = 0
     for (const name of names) {
       const expected = manifest.files[name]
-      const report = (/** @type {number} */ loaded) => progress('Loading', before + loaded, total)
+      const report = (/** @type {number} */ loaded) => {
+        progress('Loading', before + loaded, total, 'bytes')
+      }
       files.push(await fetchFile(`${base}/${name}`, expected, report, cache))
       before += expected.size
     }
@@ -54,8 +76,9 @@ const calls = {
     sessions = { encoder: await createSession(ort, files[0], provider), decoder: second }
   },
 
-  /** @param {{ rgba: Uint8ClampedArray, place: import('./preprocessing.js').Placement }} args */
+  /** @param {{ rgba: Uint8ClampedArray, place: Placement }} args */
   async encode({ rgba, place }) {
+    candidates = []
     const { result, milliseconds } = await timed(() =>
       encode(ort, sessions.encoder, manifest, rgba, place),
     )
@@ -65,24 +88,82 @@ const calls = {
 
   /**
    * @param {{ prompt: import('./preprocessing.js').Prompt, previous: Float32Array | null,
-   *   place: import('./preprocessing.js').Placement }} args
+   *   place: Placement }} args
    */
   async decode({ prompt, place, previous }) {
     const { result, milliseconds } = await timed(() =>
-      decode(ort, sessions.decoder, manifest, features, prompt, place, previous),
+      decode(ort, sessions.decoder, manifest, features, [prompt], place, previous && [previous]),
     )
-    return { ...result, milliseconds }
+    return { masks: result.masks, scores: result.scores.data, milliseconds }
+  },
+
+  /**
+   * Decode a click on each point of a grid, and keep the best masks, of which `objects` chooses.
+   *
+   * @param {{ side: number, place: Placement }} args
+   * @param {() => boolean} stopped
+   * @returns {Promise<{ prompts: number, milliseconds: number } | null>} null when it was stopped
+   */
+  async everything({ side, place }, stopped) {
+    const { prompts } = manifest
+    const clicks = grid(side, place.width, place.height)
+    const atOnce = prompts.at_once === 'many' ? AT_ONCE : 1
+    candidates = []
+    const { milliseconds } = await timed(async () => {
+      for (let done = 0; done < clicks.length; done += atOnce) {
+        progress('Segmenting', done, clicks.length, 'clicks')
+        await messages()
+        if (stopped()) return
+        const some = clicks.slice(done, done + atOnce)
+        const found = await decode(ort, sessions.decoder, manifest, features, some, place, null)
+        const [, each, size] = found.masks.dims
+        some.forEach(({ points: [point] }, index) => {
+          const scores = found.scores.data.subarray(index * each, (index + 1) * each)
+          const chosen = best(manifest, scores)
+          const logits = maskAt(found.masks, chosen, index)
+          const score = scores[chosen]
+          const one = candidate(logits, size, score, point, place, prompts.mask_threshold)
+          if (one) candidates.push(one)
+        })
+      }
+    })
+    if (stopped()) {
+      candidates = []
+      return null
+    }
+    return { prompts: clicks.length, milliseconds }
+  },
+
+  /**
+   * The objects among what was found, and an image of their numbers.
+   *
+   * @param {{ limits: import('./everything.js').Limits, place: Placement, width: number,
+   *   height: number }} args
+   */
+  async objects({ limits, place, width, height }) {
+    const objects = objectsAmong(candidates, limits)
+    const { mask_threshold: threshold } = manifest.prompts
+    return {
+      labels: labelsOver(objects, place, width, height, threshold),
+      middles: objects.map(({ middle }) => middle),
+    }
   },
 }
 
 /** @type {Promise<void>} */
 let queue = Promise.resolve()
+/** @type {Set<number>} calls that are to stop */
+const stops = new Set()
 
-onmessage = ({ data: { id, call, args } }) => {
+onmessage = ({ data: { id, call, args, stop } }) => {
+  if (stop !== undefined) {
+    stops.add(stop)
+    return
+  }
   queue = queue.then(async () => {
     try {
-      const result = await calls[/** @type {keyof typeof calls} */ (call)](args)
-      postMessage({ id, result })
+      const run = calls[/** @type {keyof typeof calls} */ (call)]
+      postMessage({ id, result: await run(args, () => stops.has(id)) })
     } catch (error) {
       postMessage({ id, error: error instanceof Error ? error.message : String(error) })
     }

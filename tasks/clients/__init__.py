@@ -1,0 +1,1 @@
+"""The programs that load the files: what each expects, as a value."""

@@ -1,0 +1,19 @@
+"""The clients that a configuration can name. A further one is a module and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tasks.clients import anylabeling, nimbusimage, osam, samexporter, transformers_js
+from tasks.clients.client import Client
+
+CLIENTS: Mapping[str, Client] = {
+    each.name: each
+    for each in (
+        samexporter.CLIENT,
+        nimbusimage.CLIENT,
+        anylabeling.CLIENT,
+        transformers_js.CLIENT,
+        osam.CLIENT,
+    )
+}

@@ -1,0 +1,26 @@
+"""NimbusImage: a web tool for microscopy. Facts of its repository at 818835a.
+
+`src/pipelines/samPipeline.ts` loads ``encoder.ort`` on WebGPU and ``decoder.onnx`` on WASM, places
+the image at the top left, appends a padding point where there is no box, and takes the first mask;
+`onnxModels.ts` takes a folder for SAM 2 only when its name begins with ``sam2_``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tasks.clients.client import SAMEXPORTER_DECODER, SAMEXPORTER_ENCODER, Client
+
+CLIENT = Client(
+    name="nimbusimage",
+    version="818835a",
+    encoder=SAMEXPORTER_ENCODER,
+    decoder=replace(SAMEXPORTER_DECODER, formats=("onnx",)),
+    masks=("ranked", "best", "single"),  # of several it takes the first
+    prompts=("one", "many"),
+    resize="longest side",
+    formats=("onnx", "ort"),
+    padding_point=True,
+    folder_prefix="sam2_",
+    image_sizes=(1024,),
+)

@@ -1,0 +1,33 @@
+"""osam, which labelme runs models with. Facts of version 0.8.1, ``osam/_models/sam2``.
+
+The encoder's outputs are taken by position. The decoder returns masks at the image's own size, of
+which osam takes the one of the best score.
+"""
+
+from __future__ import annotations
+
+from tasks.clients.client import Client, GraphFile, same
+
+_FEATURES = {
+    "image_embed": "image_embeddings",
+    "high_res_feats_0": "high_res_features1",
+    "high_res_feats_1": "high_res_features2",
+}
+
+CLIENT = Client(
+    name="osam",
+    version="0.8.1",
+    encoder=GraphFile("encoder", {"image": "input"}, _FEATURES, ("onnx",)),
+    decoder=GraphFile(
+        "decoder",
+        _FEATURES
+        | same("point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"),
+        {"masks": "masks", "iou_predictions": "scores", "low_res_masks": "low_res_masks"},
+        ("onnx",),
+    ),
+    interface="image size",
+    masks=("all",),
+    prompts=("one",),
+    image_sizes=(1024,),  # its mask input is 256 × 256
+    loads=("onnx",),
+)

@@ -1,0 +1,83 @@
+"""transformers.js: ``Sam2Model`` of the npm package @huggingface/transformers, 4.3.1.
+
+It loads two graphs from a folder that also says what they are: ``config.json`` and
+``preprocessor_config.json``, in the form of its PyTorch namesake.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.clients.client import Client, GraphFile
+from tasks.clients.contract import FEATURES, PREPROCESSING
+
+_FEATURES = {role: f"image_embeddings.{level}" for level, role in enumerate(FEATURES)}
+
+
+def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """``config.json`` and ``preprocessor_config.json``.
+
+    On WASM the package asks for 8 bits unless it is told: which precision to load is told for each
+    device where one is proven, and otherwise the first that is deployed.
+    """
+    side = manifest["encoder"]["inputs"][0]["shape"][2]
+    deployed = [each["precision"] for each in manifest["variants"] if each["deployed"]]
+    config = {
+        "architectures": ["Sam2Model"],
+        "model_type": "sam2",
+        "vision_config": {"model_type": "sam2_vision_model", "num_feature_levels": len(FEATURES)},
+        "transformers.js_config": {
+            "dtype": deployed[0],
+            "device_config": {
+                device: {"dtype": variant or deployed[0]}
+                for device, variant in manifest["prefer"].items()
+            },
+        },
+    }
+    preprocessor = {
+        "processor_class": "Sam2Processor",
+        "image_processor_type": "Sam2ImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": side, "width": side},
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [round(value / 255, 6) for value in PREPROCESSING["mean"]],
+        "image_std": [round(value / 255, 6) for value in PREPROCESSING["std"]],
+        "mask_size": {"height": side // 4, "width": side // 4},
+    }
+    return {
+        name: json.dumps(content, indent=2) + "\n"
+        for name, content in (
+            ("config.json", config),
+            ("preprocessor_config.json", preprocessor),
+        )
+    }
+
+
+CLIENT = Client(
+    name="transformers.js",
+    version="4.3.1",
+    encoder=GraphFile("onnx/vision_encoder", {"image": "pixel_values"}, _FEATURES, ("onnx",)),
+    decoder=GraphFile(
+        "onnx/prompt_encoder_mask_decoder",
+        {"point_coords": "input_points", "point_labels": "input_labels", "boxes": "input_boxes"}
+        | _FEATURES,
+        {
+            "iou_predictions": "iou_scores",
+            "masks": "pred_masks",
+            "object_score_logits": "object_score_logits",
+        },
+        ("onnx",),
+    ),
+    interface="points and boxes",
+    masks=("multi", "ranked"),
+    prompts=("many",),
+    loads=("onnx",),
+    page="check-transformers.html",
+    documents=documents,
+)

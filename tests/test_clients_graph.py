@@ -1,0 +1,368 @@
+"""Clients in the configuration and in the build: who gets which files, and what they share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from project import Outcome, Project
+
+from tasks.clients.client import Client, description
+from tasks.clients.known import CLIENTS
+from tasks.clients.naming import rename_tensors
+from tasks.config.parse import load, parse
+from tasks.config.schema import Configuration, ConfigurationError, Variant
+
+TINY = {"model_type": "sam2_hiera_tiny", "url": "synthetic:"}
+Tables = Mapping[str, Any]
+
+
+def configured(model: Tables, **tables: Tables) -> Configuration:
+    return parse({**tables, "models": {"tiny": {**TINY, **model}}}, Path("models.toml"))
+
+
+def refusal(model: Tables, **tables: Tables) -> str:
+    with pytest.raises(ConfigurationError) as error:
+        configured(model, **tables)
+    return str(error.value)
+
+
+# --- the configuration -------------------------------------------------------------------------
+
+
+def test_without_the_key_a_model_is_samexporters() -> None:
+    (model,) = configured({}).models
+    assert (model.client.name, model.masks, model.prompts) == ("samexporter", "multi", "many")
+
+
+def test_a_client_is_a_default_for_all_models_and_each_may_have_another() -> None:
+    tables = {"nimbus": TINY, "other": {**TINY, "client": "osam", "folder": "other"}}
+    config = parse({"defaults": {"client": "nimbusimage"}, "models": tables}, Path("m.toml"))
+    assert [model.client.name for model in config.models] == ["nimbusimage", "osam"]
+
+
+def test_nimbusimage_gets_ranked_masks_for_one_prompt_and_an_ort_encoder() -> None:
+    (model,) = configured({"client": "nimbusimage"}).models
+    assert (model.masks, model.prompts) == ("ranked", "one")
+    assert model.variants == (Variant(), Variant(format="ort"))
+    names = {model.file_name(graph, each) for graph in model.graphs for each in model.variants}
+    assert names == {"encoder.onnx", "encoder.ort", "decoder.onnx"}
+
+
+def test_each_client_of_a_model_is_built_under_a_name_and_in_a_folder_of_its_own() -> None:
+    config = configured({"clients": ["nimbusimage", "transformers.js"]})
+    assert [(model.name, model.deploy.name) for model in config.models] == [
+        ("tiny", "sam2_hiera_tiny"),
+        ("tiny-transformers.js", "sam2_hiera_tiny-transformers.js"),
+    ]
+    assert [model.name for model in config.tables] == ["tiny"]
+
+
+@pytest.mark.parametrize("key", ["deploy", "folder"])
+def test_a_clients_name_can_stand_anywhere_in_the_path(key: str) -> None:
+    text = {"deploy": "apps/{client}/sam", "folder": "sam2_{client}"}[key]
+    models = configured({"clients": ["nimbusimage", "osam"], key: text}).models
+    assert [str(model.deploy) for model in models] == {
+        "deploy": ["apps/nimbusimage/sam/sam2_hiera_tiny", "apps/osam/sam/sam2_hiera_tiny"],
+        "folder": [
+            "public/onnx-models/sam/sam2_nimbusimage",
+            "public/onnx-models/sam/sam2_osam",
+        ],
+    }[key]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "folder"),
+    [("sam2_hiera_tiny", "sam2_hiera_tiny"), ("sam2.1_hiera_tiny", "sam2_1_hiera_tiny")],
+)
+def test_nimbusimages_folder_begins_as_it_asks(model_type: str, folder: str) -> None:
+    (model,) = configured({"model_type": model_type, "client": "nimbusimage"}).models
+    assert model.deploy.name == folder
+    (other,) = configured({"model_type": model_type}).models
+    assert other.deploy.name == model_type
+
+
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        ({"client": "nimbus"}, "client: found 'nimbus'; allowed: samexporter, nimbusimage"),
+        (
+            {"client": "transformers.js", "masks": "single"},
+            "masks: found 'single'; allowed: multi, ranked for client transformers.js",
+        ),
+        (
+            {"clients": ["nimbusimage", "osam"], "masks": "ranked"},
+            "masks: found 'ranked'; allowed: all for client osam",
+        ),
+        (
+            {"client": "osam", "prompts": "many"},
+            "prompts: found 'many'; allowed: one for client osam",
+        ),
+        (
+            {"client": "transformers.js", "formats": ["ort"]},
+            "formats: found ['ort']; allowed: onnx for client transformers.js",
+        ),
+        (
+            {"client": "nimbusimage", "folder": "sam2.1_tiny"},
+            "folder: found 'sam2.1_tiny'; allowed: a name that begins with sam2_",
+        ),
+        ({"client": "osam", "clients": ["osam"]}, "client: found 'both client and clients'"),
+        ({"clients": []}, "clients: found []; allowed: a list of some of samexporter"),
+    ],
+)
+def test_what_a_client_cannot_have_is_refused_with_the_reason(
+    model: Tables, complaint: str
+) -> None:
+    assert f"[models.tiny] {complaint}" in refusal(model)
+
+
+def test_two_clients_of_one_folder_are_refused() -> None:
+    other = {**TINY, "client": "osam", "folder": "sam2_hiera_tiny"}
+    tables = {"one": {**TINY, "client": "nimbusimage"}, "two": other}
+    with pytest.raises(ConfigurationError, match=r"for osam, where .*for nimbusimage"):
+        parse({"models": tables}, Path("models.toml"))
+
+
+def test_names_that_two_tables_would_build_under_are_refused() -> None:
+    tables = {"a": {**TINY, "clients": ["nimbusimage", "osam"]}, "a-osam": {**TINY, "folder": "f"}}
+    with pytest.raises(ConfigurationError, match=r"\[models.a-osam\] clients: .*another name"):
+        parse({"models": tables}, Path("models.toml"))
+
+
+@pytest.mark.parametrize("client", ["nimbusimage", "osam"])
+def test_an_image_size_that_a_client_does_not_feed_is_refused(client: str, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("model:\n  image_size: 512\n")
+    file = tmp_path / "models.toml"
+    table = f'[models.m]\nconfig = "{tmp_path}/small.yaml"\nurl = "synthetic:"\n'
+    file.write_text(f'{table}client = "{client}"\n')
+    with pytest.raises(ConfigurationError, match="feeds images of 1024 pixels alone"):
+        load(file)
+    file.write_text(table)
+    assert load(file).models[0].client.name == "samexporter"
+
+
+# --- names -------------------------------------------------------------------------------------
+
+
+def doubling() -> onnx.ModelProto:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    nodes = [helper.make_node("Add", ["x", "x"], ["inner"]), helper.make_node("Neg", ["x"], ["z"])]
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [1])
+    nodes.append(helper.make_node("Neg", ["inner"], ["y"]))
+    return helper.make_model(helper.make_graph(nodes, "doubling", [x], [y, z]))
+
+
+def test_tensors_get_a_clients_names_and_order() -> None:
+    model = doubling()
+    names = {"inputs": [["x", "pixels"]], "outputs": [["z", "scores"], ["y", "masks"]]}
+    rename_tensors(model.graph, names)
+    onnx.checker.check_model(model, full_check=True)
+    assert [each.name for each in model.graph.input] == ["pixels"]
+    assert [each.name for each in model.graph.output] == ["scores", "masks"]
+
+
+def test_a_name_that_the_graph_has_for_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="called inner already"):
+        rename_tensors(doubling().graph, {"inputs": [["x", "inner"]], "outputs": []})
+
+
+# --- documents ---------------------------------------------------------------------------------
+
+
+def manifest_for(client: Client) -> dict[str, Any]:
+    tensors = {
+        "encoder": {"inputs": [{"shape": [1, 3, 1024, 1024]}], "outputs": []},
+        "decoder": {"inputs": [], "outputs": []},
+    }
+    names = {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}
+    return {
+        "model": "a+b",
+        **description(client, client.masks[0], client.prompts[0], {}, tensors, names),
+        "variants": [
+            {"precision": "fp32", "deployed": False},
+            {"precision": "q8", "deployed": True},
+        ],
+        "prefer": {"wasm": "q8", "webgpu": None},
+    }
+
+
+def test_transformers_js_is_told_which_precision_to_load_where() -> None:
+    client = CLIENTS["transformers.js"]
+    texts = client.documents(manifest_for(client))
+    config = json.loads(texts["config.json"])
+    assert config["model_type"] == "sam2"
+    assert config["vision_config"]["num_feature_levels"] == 3
+    told = config["transformers.js_config"]
+    assert told["dtype"] == "q8"
+    assert {device: each["dtype"] for device, each in told["device_config"].items()} == {
+        "wasm": "q8",
+        "webgpu": "q8",  # the only one that is there
+    }
+    preprocessor = json.loads(texts["preprocessor_config.json"])
+    assert preprocessor["size"] == {"height": 1024, "width": 1024}
+    assert preprocessor["image_processor_type"] == "Sam2ImageProcessor"
+
+
+def test_anylabeling_and_x_anylabeling_get_a_yaml_each() -> None:
+    client = CLIENTS["anylabeling"]
+    texts = client.documents(manifest_for(client))
+    assert texts["x-anylabeling.yaml"].splitlines() == [
+        'type: "segment_anything_2"',
+        'name: "a_b"',
+        'display_name: "a_b"',
+        'encoder_model_path: "encoder.onnx"',
+        'decoder_model_path: "decoder.onnx"',
+    ]
+    assert "input_size: 1024" in texts["anylabeling.yaml"]
+
+
+# --- the build ---------------------------------------------------------------------------------
+
+SHARED = {"checkpoint:tiny", "export:tiny", "simplify:tiny"}
+
+
+class Build(Project):
+    """One synthetic model for some clients; no browser."""
+
+    def write(self, clients: list[str], more: str = "") -> None:
+        self.configure(
+            f'[browser]\nenabled = false\n[models.tiny]\nmodel_type = "sam2_hiera_tiny"\n'
+            f'url = "synthetic:"\nclients = {json.dumps(clients)}\n{more}\n'
+        )
+
+    def folder(self, client: str = "") -> Path:
+        return self.root / f"public/onnx-models/sam/sam2_hiera_tiny{client and '-' + client}"
+
+    def files(self, client: str = "") -> set[str]:
+        folder = self.folder(client)
+        return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    build = Build(tmp_path_factory.mktemp("built") / "project", cheap=True)
+    build.write(["nimbusimage", "transformers.js"])
+    assert succeeded(build.build()) == SHARED | {
+        "variant:tiny:fp32.ort",
+        "verify:tiny",
+        "deploy:tiny",
+        "verify:tiny-transformers.js",
+        "deploy:tiny-transformers.js",
+    }
+    return build
+
+
+@pytest.fixture
+def built(built_once: Build, tmp_path: Path) -> Build:
+    return built_once.copy_to(tmp_path / "project")
+
+
+def succeeded(outcome: Outcome) -> set[str]:
+    assert outcome.status == 0, outcome.output
+    return outcome.ran
+
+
+def test_each_client_finds_its_files_where_it_looks(built: Build) -> None:
+    assert built.files() == {"encoder.onnx", "encoder.ort", "decoder.onnx", "manifest.json"}
+    assert built.files("transformers.js") == {
+        "config.json",
+        "preprocessor_config.json",
+        "manifest.json",
+        "onnx/vision_encoder.onnx",
+        "onnx/prompt_encoder_mask_decoder.onnx",
+    }
+
+
+def test_the_manifest_names_every_file_and_the_client(built: Build) -> None:
+    for client, name in (("", "nimbusimage"), ("transformers.js", "transformers.js")):
+        manifest = json.loads((built.folder(client) / "manifest.json").read_text())
+        assert manifest["client"] == name
+        assert manifest["files"].keys() == built.files(client) - {"manifest.json"}
+    assert built.build().ran == set()
+
+
+def test_a_further_client_leaves_what_the_first_has_alone(built: Build) -> None:
+    """The export runs again for its decoder; what comes out the same counts as fresh."""
+    built.write(["nimbusimage", "transformers.js", "osam"])
+    assert succeeded(built.build()) == {
+        "export:tiny",
+        "simplify:tiny",
+        "verify:tiny-osam",
+        "deploy:tiny-osam",
+    }
+
+
+def test_clients_with_equal_decoders_share_one(built: Build) -> None:
+    built.write(["samexporter", "anylabeling"])
+    succeeded(built.build())
+    one, other = built.folder(), built.folder("anylabeling")
+    assert (one / "decoder.onnx").read_bytes() == (other / "decoder.onnx").read_bytes()
+    names = {path.name for path in (built.root / "build/models/tiny/exported").iterdir()}
+    assert "decoder-anylabeling.onnx" not in names
+    assert {"x-anylabeling.yaml", "anylabeling.yaml"} <= built.files("anylabeling")
+
+
+def test_a_document_that_is_edited_or_gone_is_deployed_again(built: Build) -> None:
+    config = built.folder("transformers.js") / "config.json"
+    before = config.read_text()
+    config.write_text("{}")
+    assert succeeded(built.build()) == {"deploy:tiny-transformers.js"}
+    assert config.read_text() == before
+    config.unlink()
+    assert succeeded(built.build()) == {"deploy:tiny-transformers.js"}
+    assert config.read_text() == before
+
+
+def test_what_a_client_reads_beside_the_graphs_is_tracked_through_its_code(built: Build) -> None:
+    source = built.root / "tasks/clients/transformers_js.py"
+    source.write_text(source.read_text().replace('"resample": 2', '"resample": 3'))
+    assert succeeded(built.build()) == {"deploy:tiny-transformers.js"}
+    deployed = built.folder("transformers.js") / "preprocessor_config.json"
+    assert '"resample": 3' in deployed.read_text()
+
+
+def test_another_name_of_a_tensor_reruns_what_that_client_reads_and_nothing_else(
+    built: Build,
+) -> None:
+    source = built.root / "tasks/clients/transformers_js.py"
+    source.write_text(source.read_text().replace('"pixel_values"', '"pixels"'))
+    ran = succeeded(built.build())
+    assert {"simplify:tiny", "verify:tiny-transformers.js", "deploy:tiny-transformers.js"} <= ran
+    assert not {"export:tiny", "verify:tiny", "deploy:tiny"} & ran
+
+
+def test_a_variant_is_made_once_for_all_clients(built: Build) -> None:
+    built.write(["nimbusimage", "transformers.js"], 'variants = ["fp32", "q8"]')
+    ran = succeeded(built.build())
+    assert {"variant:tiny:q8", "variant:tiny:q8.ort"} <= ran
+    assert not {name for name in ran if name.startswith("variant:tiny-")}
+    assert "onnx/vision_encoder_quantized.onnx" in built.files("transformers.js")
+    assert "encoder_quantized.ort" in built.files()
+
+
+def test_prune_removes_a_client_that_is_asked_for_no_more_with_its_folders(built: Build) -> None:
+    built.write(["nimbusimage"])
+    assert succeeded(built.build()) == {"export:tiny", "simplify:tiny"}
+    outcome = built.doit("prune", "--yes")
+    assert outcome.status == 0
+    assert not built.folder("transformers.js").exists()
+    assert built.files() == {"encoder.onnx", "encoder.ort", "decoder.onnx", "manifest.json"}
+
+
+def test_a_file_where_a_folder_is_to_be_changes_nothing(built: Build) -> None:
+    folder = built.folder("transformers.js")
+    shutil.rmtree(folder / "onnx")
+    (folder / "onnx").write_text("mine")
+    (folder / "config.json").unlink()
+    outcome = built.doit("run")
+    assert outcome.status != 0
+    assert "Traceback" not in outcome.output
+    assert str(folder.relative_to(built.root) / "onnx") in outcome.output
+    assert (folder / "onnx").read_text() == "mine"
+    assert not (folder / "config.json").exists()

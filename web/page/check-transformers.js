@@ -1,0 +1,208 @@
+// The steps of check.js, taken by transformers.js: what it loads from the folder of a model, what
+// it feeds and what it reads are its own.
+
+import { answers } from './feeds.js'
+import { adapter, fetchFile } from './model.js'
+import { nodePlacement } from './placement.js'
+import { allPacked, logged, offer, timed } from './steps.js'
+
+/** @typedef {import('./model.js').Provider} Provider */
+/** @typedef {import('./preprocessing.js').Prompt} Prompt */
+/** @typedef {'encoder' | 'decoder'} Part */
+
+const BASE = '/model'
+const NAME = BASE.slice(1)
+// The version that transformers.js asks for, which is not that of the page.
+const RUNTIME = '/npm/@huggingface/transformers/node_modules/onnxruntime-web/dist'
+const WASM = `${RUNTIME}/ort-wasm-simd-threaded.asyncify`
+/** @type {Record<Part, string>} what transformers.js calls the two sessions */
+const SESSIONS = { encoder: 'vision_encoder', decoder: 'prompt_encoder_mask_decoder' }
+
+/** @type {import('./contract.js').Manifest & { dtype?: any }} */
+let manifest
+/** @type {Partial<Record<Part, Uint8Array<ArrayBuffer>>>} */
+const files = {}
+/** @type {typeof import('@huggingface/transformers')} */
+let transformers
+/** @type {import('onnxruntime-web')} the one that transformers.js runs */
+let ort
+/** @type {Record<string, { session: any, milliseconds: number }>} by part and provider */
+const created = {}
+/** @type {Record<string, any>} Sam2Model, by part and provider */
+const models = {}
+/** @type {any} Sam2Processor */
+let processor
+/** @type {any} RawImage */
+let picture
+/** @type {any} */
+let embeddings
+
+/** Only what was loaded and hashed is run, and only this server is asked. @param {any} url */
+async function answerFetch(url) {
+  const { origin, pathname } = new URL(url, location.href)
+  if (origin !== location.origin) throw new Error(`transformers.js asks for ${url}`)
+  const part = partOf(({ file }) => pathname === `${BASE}/${file}`)
+  if (!part && pathname.endsWith('.onnx')) {
+    throw new Error(`transformers.js asks for ${pathname}, which manifest.json does not name`)
+  }
+  if (!part) return fetch(url)
+  const { buffer } = /** @type {Uint8Array<ArrayBuffer>} */ (files[part])
+  return Object.assign(new Response(), { arrayBuffer: async () => buffer })
+}
+
+/**
+ * @param {(part: import('./contract.js').Part, name: Part) => boolean} fits
+ * @returns {Part | undefined}
+ */
+function partOf(fits) {
+  return /** @type {const} */ (['encoder', 'decoder']).find((name) => fits(manifest[name], name))
+}
+
+/**
+ * Have transformers.js create the session of each part and provider once, and time it: it creates
+ * those of both parts with each model.
+ */
+function timeCreation() {
+  const create = ort.InferenceSession.create.bind(ort.InferenceSession)
+  /** @param {Uint8Array} bytes @param {any} options */
+  const once = async (bytes, options) => {
+    const part = partOf((_, name) => files[name]?.buffer === bytes.buffer)
+    if (!part) return create(bytes, options)
+    const key = `${part} ${options.executionProviders[0]}`
+    if (!created[key]) {
+      const [session, milliseconds] = await timed(() => create(bytes, options))
+      created[key] = { session, milliseconds }
+    }
+    return created[key].session
+  }
+  Object.assign(ort.InferenceSession, { create: once })
+}
+
+offer({
+  /** Where this runs. */
+  async environment() {
+    manifest = await (await fetch(`${BASE}/manifest.json`)).json()
+    return { isolated: crossOriginIsolated, adapter: await adapter().catch(() => null) }
+  },
+
+  /** @param {{ part: Part }} step */
+  async load({ part }) {
+    const { file } = manifest[part]
+    const [bytes, milliseconds] = await timed(() =>
+      fetchFile(`${BASE}/${file}`, manifest.files[file], () => {}),
+    )
+    files[part] = bytes
+    return { milliseconds }
+  },
+
+  /**
+   * Start transformers.js and its onnxruntime-web, with a graph that does nothing.
+   *
+   * @param {{ provider: Provider, threads: number, nothing: number[] }} step
+   */
+  async start({ provider, threads, nothing }) {
+    const [, milliseconds] = await timed(async () => {
+      if (!transformers) {
+        transformers = await import('@huggingface/transformers')
+        ort = await import('onnxruntime-web/webgpu')
+        const { env } = transformers
+        Object.assign(env, {
+          fetch: answerFetch,
+          allowLocalModels: true,
+          localModelPath: '/',
+          allowRemoteModels: false,
+          useBrowserCache: false,
+          useWasmCache: false,
+          logLevel: transformers.LogLevel.ERROR,
+        })
+        ort.env.wasm.wasmPaths = { mjs: `${WASM}.mjs`, wasm: `${WASM}.wasm` }
+        ort.env.wasm.numThreads = threads
+        timeCreation()
+      }
+      const bytes = Uint8Array.from(nothing)
+      await ort.InferenceSession.create(bytes, { executionProviders: [provider] })
+    })
+    const { version } = transformers.env
+    return { milliseconds, version: ort.env.versions.web, client: `transformers.js ${version}` }
+  },
+
+  /** @param {{ part: Part, provider: Provider }} step */
+  async create({ part, provider }) {
+    const other = part === 'encoder' ? 'decoder' : 'encoder'
+    // What it needs of the other part is there already, or the first of all.
+    const beside = created[`${other} ${provider}`] ? provider : 'wasm'
+    const device = { [SESSIONS[part]]: provider, [SESSIONS[other]]: beside }
+    const { Sam2Model } = transformers
+    const options = /** @type {any} */ ({ device, dtype: manifest.dtype ?? 'fp32' })
+    models[`${part} ${provider}`] = await Sam2Model.from_pretrained(NAME, options)
+    return { milliseconds: created[`${part} ${provider}`].milliseconds }
+  },
+
+  /**
+   * Where the nodes of a part are, by a session of its own of the same onnxruntime-web.
+   *
+   * @param {{ part: Part, provider: Provider }} step
+   */
+  async nodes({ part, provider }) {
+    const bytes = /** @type {Uint8Array} */ (files[part]).slice() // else it were the one there is
+    const lines = await logged(async () => {
+      const options = { logSeverityLevel: /** @type {const} */ (0), executionProviders: [provider] }
+      await (await ort.InferenceSession.create(bytes, options)).release()
+    })
+    return { placement: nodePlacement(lines) }
+  },
+
+  /** @param {{ provider: Provider, image: string }} step */
+  async encode({ provider, image }) {
+    const { AutoProcessor, RawImage } = transformers
+    processor ??= await AutoProcessor.from_pretrained(NAME)
+    picture = await RawImage.read(image)
+    const { pixel_values: input } = await processor(picture)
+    const model = models[`encoder ${provider}`]
+    const [found, milliseconds] = await timed(() =>
+      model.get_image_embeddings({ pixel_values: input }),
+    )
+    embeddings ??= found
+    const outputs = manifest.encoder.outputs.map(({ name, role }) => [role, found[name]])
+    const values = await allPacked({ ...Object.fromEntries(outputs), image: input })
+    return { milliseconds, values }
+  },
+
+  /**
+   * Decode a prompt, or several of one kind.
+   *
+   * @param {{ provider: Provider, previous?: string | null, runs: number, prompt: Prompt,
+   *   prompts?: Prompt[] }} step
+   */
+  async decode({ provider, previous, prompt, prompts = [prompt], runs }) {
+    if (previous) throw new Error('transformers.js takes no mask to refine')
+    const inputs = await processor(picture, asked(prompts))
+    const model = models[`decoder ${provider}`]
+    const found = []
+    for (let run = 0; run < runs; run++) {
+      found.push(await timed(() => model({ ...embeddings, ...inputs })))
+    }
+    const { masks, scores, objects } = answers(manifest, found[runs - 1][0])
+    const values = { masks, iou_predictions: scores }
+    return {
+      times: found.map(([, milliseconds]) => milliseconds),
+      values: await allPacked(objects ? { ...values, object_score_logits: objects } : values),
+      mask_input: null,
+    }
+  },
+})
+
+/**
+ * Prompts as the processor takes them, in the image's pixels.
+ *
+ * @param {Prompt[]} prompts
+ */
+function asked(prompts) {
+  const points = prompts.map((prompt) => prompt.points.map(({ x, y }) => [x, y]))
+  const labels = prompts.map((prompt) => prompt.points.map((point) => Number(point.foreground)))
+  const boxes = prompts.flatMap(({ box }) => (box ? [box] : []))
+  return {
+    ...(points[0].length ? { input_points: points, input_labels: labels } : {}),
+    ...(boxes.length ? { input_boxes: [boxes] } : {}),
+  }
+}

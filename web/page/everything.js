@@ -1,0 +1,188 @@
+// Everything in an image: a click on each point of a grid, and of the masks that come those that
+// are good, stable and not the same again. No DOM and no onnxruntime in it.
+//
+// The way is that of sam2's SAM2AutomaticMaskGenerator (sam2/automatic_mask_generator.py), which
+// asks for a predicted IoU of 0.8 and a stability of 0.95, and removes what overlaps by 0.7 (there
+// of boxes, here of masks). Of each click the best mask alone is taken, the one that it would draw.
+
+import { maskOver } from './preprocessing.js'
+
+/** @typedef {import('./preprocessing.js').Placement} Placement */
+/** @typedef {import('./preprocessing.js').Point} Point */
+/** @typedef {import('./preprocessing.js').Prompt} Prompt */
+/**
+ * A mask that may be an object's.
+ *
+ * @typedef {object} Candidate
+ * @property {Float32Array} logits `size` × `size`
+ * @property {number} size
+ * @property {number} score its predicted IoU
+ * @property {number} stability
+ * @property {Uint32Array} cells that are inside, a bit each
+ * @property {number} area how many these are
+ * @property {[number, number, number, number]} box around them: left, top, and what lies right and
+ *   below, in cells
+ * @property {{ x: number, y: number }} middle of them, or where the click was if the middle is
+ *   outside; in parts of the image
+ */
+/** @typedef {{ score: number, stability: number }} Limits the least that an object must have */
+
+/** How far from the threshold, in logits, a mask is cut again to tell its stability; as in sam2. */
+const OFFSET = 1
+/** From this IoU on, the mask with the lower score is the same object again. */
+const SAME = 0.7
+/** How many objects a label of 8 bits can number. */
+export const MOST = 255
+
+/**
+ * A click in the middle of each cell of a grid.
+ *
+ * @param {number} side cells in each direction
+ * @param {number} width of the image
+ * @param {number} height of the image
+ * @returns {Prompt[]} row by row, in image pixels
+ */
+export function grid(side, width, height) {
+  return Array.from({ length: side * side }, (_, i) => {
+    const [column, row] = [i % side, Math.floor(i / side)]
+    const x = ((column + 0.5) / side) * width
+    const y = ((row + 0.5) / side) * height
+    return { points: [{ x, y, foreground: true }], box: null }
+  })
+}
+
+/**
+ * A mask as a candidate, or null when nothing of it is in the image.
+ *
+ * Its stability is the IoU of the mask cut above and below the threshold: sam2's
+ * `calculate_stability_score` (sam2/utils/amg.py).
+ *
+ * @param {Float32Array} logits `size` × `size`
+ * @param {number} size
+ * @param {number} score
+ * @param {Point} point the click, in image pixels
+ * @param {Placement} place
+ * @param {number} threshold
+ * @returns {Candidate | null}
+ */
+export function candidate(logits, size, score, point, place, threshold) {
+  const columns = Math.ceil((place.scaledWidth / place.size) * size)
+  const rows = Math.ceil((place.scaledHeight / place.size) * size)
+  const cells = new Uint32Array(Math.ceil((size * size) / 32))
+  let [area, surely, perhaps, sumX, sumY] = [0, 0, 0, 0, 0]
+  let [left, top, right, bottom] = [size, size, 0, 0]
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) {
+      const i = y * size + x
+      const logit = logits[i]
+      if (logit > threshold + OFFSET) surely++
+      if (logit > threshold - OFFSET) perhaps++
+      if (!(logit > threshold)) continue
+      cells[i >> 5] |= 1 << (i & 31)
+      area++
+      sumX += x
+      sumY += y
+      left = Math.min(left, x)
+      right = Math.max(right, x + 1)
+      top = Math.min(top, y)
+      bottom = y + 1
+    }
+  }
+  if (!area) return null
+  const [x, y] = [Math.round(sumX / area), Math.round(sumY / area)]
+  const middle = has(cells, y * size + x)
+    ? { x: Math.min((x + 0.5) / columns, 1), y: Math.min((y + 0.5) / rows, 1) }
+    : { x: point.x / place.width, y: point.y / place.height }
+  const stability = surely / perhaps
+  return { logits, size, score, stability, cells, area, box: [left, top, right, bottom], middle }
+}
+
+/** @param {Uint32Array} cells @param {number} i */
+const has = (cells, i) => (cells[i >> 5] >>> (i & 31)) & 1
+
+/**
+ * The IoU of two masks, counted in cells.
+ *
+ * @param {Candidate} one
+ * @param {Candidate} other
+ * @returns {number}
+ */
+export function overlap(one, other) {
+  const [left, top, right, bottom] = one.box
+  const [otherLeft, otherTop, otherRight, otherBottom] = other.box
+  if (left >= otherRight || otherLeft >= right || top >= otherBottom || otherTop >= bottom) return 0
+  let both = 0
+  for (let i = 0; i < one.cells.length; i++) both += bits(one.cells[i] & other.cells[i])
+  return both / (one.area + other.area - both)
+}
+
+/** How many bits of 32 are set. @param {number} word */
+function bits(word) {
+  let count = 0
+  for (; word; word &= word - 1) count++
+  return count
+}
+
+/**
+ * The objects among candidates: what is within the limits, and no object with a higher score again.
+ *
+ * @param {Candidate[]} candidates
+ * @param {Limits} limits
+ * @returns {Candidate[]} best score first, at most `MOST`
+ */
+export function objectsAmong(candidates, { score, stability }) {
+  /** @type {Candidate[]} */
+  const objects = []
+  const good = candidates.filter((each) => each.score >= score && each.stability >= stability)
+  for (const each of good.sort((one, other) => other.score - one.score)) {
+    if (objects.length === MOST) break
+    if (objects.every((object) => overlap(object, each) < SAME)) objects.push(each)
+  }
+  return objects
+}
+
+/**
+ * For each pixel the number of its object, from 1, or 0. Where objects overlap, the smaller one is
+ * on top.
+ *
+ * @param {Candidate[]} objects
+ * @param {Placement} place
+ * @param {number} width of the result
+ * @param {number} height of the result
+ * @param {number} threshold
+ * @returns {Uint8Array} `width` × `height`
+ */
+export function labelsOver(objects, place, width, height, threshold) {
+  const labels = new Uint8Array(width * height)
+  const numbered = objects.map((object, index) => ({ object, number: index + 1 }))
+  numbered.sort((one, other) => other.object.area - one.object.area)
+  for (const { object, number } of numbered) {
+    const region = regionOf(object, place, width, height)
+    const mask = maskOver(object.logits, object.size, place, width, height, threshold, region)
+    for (let y = region.top, from = 0; y < region.bottom; y++) {
+      for (let x = region.left; x < region.right; x++, from++) {
+        if (mask[from]) labels[y * width + x] = number
+      }
+    }
+  }
+  return labels
+}
+
+/**
+ * Where a mask can be in the image as drawn: it can end between a cell that is inside and the next.
+ *
+ * @param {Candidate} mask
+ * @param {Placement} place
+ * @param {number} width
+ * @param {number} height
+ */
+function regionOf({ box: [left, top, right, bottom], size }, place, width, height) {
+  const across = (width * place.size) / (place.scaledWidth * size)
+  const down = (height * place.size) / (place.scaledHeight * size)
+  return {
+    left: Math.max(0, Math.floor((left - 1) * across)),
+    top: Math.max(0, Math.floor((top - 1) * down)),
+    right: Math.min(width, Math.ceil((right + 1) * across)),
+    bottom: Math.min(height, Math.ceil((bottom + 1) * down)),
+  }
+}
