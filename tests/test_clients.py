@@ -686,11 +686,13 @@ def test_nimbusimage_gets_the_masks_of_its_own_preprocessing_best_first(
                 mask_input=np.zeros((1, 1, 256, 256), np.float32),
                 has_mask_input=np.zeros(1, np.float32),
             )
-            # transformers takes a box's corners as points too.
+            # The answer is that to what was clicked: the padding point is passed over. transformers
+            # takes a box's corners as points too.
+            kept = feeds["point_labels"][0] >= 0
             answer = transformers(
                 **image,
-                input_points=feeds["point_coords"][None],
-                input_labels=feeds["point_labels"][None].astype(np.int64),
+                input_points=feeds["point_coords"][None][:, :, kept],
+                input_labels=feeds["point_labels"][None][:, :, kept].astype(np.int64),
             )
             image = {"image_embeddings": [answer[f"image_embeddings.{n}"] for n in range(3)]}
             order = np.argsort(-answer["iou_scores"][0, 0])

@@ -144,8 +144,8 @@ function showProgress(phase, done, total, unit) {
     ui.progress.removeAttribute('value')
   } else {
     const amount = unit === 'bytes' ? mebibytes : String
-    const words = `${amount(done)} of ${amount(total)}`
-    ui.phase.textContent = `${phase} ${words}${unit === 'bytes' ? '' : ` ${unit}`}`
+    const counted = unit === 'bytes' ? '' : ` ${unit}`
+    ui.phase.textContent = `${phase} ${amount(done)} of ${amount(total)}${counted}`
     ui.progress.max = total
     ui.progress.value = done
   }

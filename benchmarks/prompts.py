@@ -1,0 +1,219 @@
+"""Prompts one by one against many at once over one embedding; three clients against one.
+
+    uv run python benchmarks/prompts.py [--rounds 5]
+
+Prints a Markdown table of medians over rounds in which the alternatives take turns, each
+measurement in a process (or a page) of its own, on tiny with synthetic weights. Natively in
+onnxruntime with two threads; in a browser on WASM with two threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from measure_graph import high_water, start_onnxruntime
+from pipeline import make_checkpoint, run
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tasks.config.schema import BrowserCheck
+from tasks.engine import child
+from tasks.web import chromium, packages
+from tasks.web.server import application, serving
+
+MANY = 64
+THREADS = 2
+MIB = 2**20
+
+# What a page does: create a session, run all prompts in runs of some, twice; the second counts.
+PAGE = """
+async ({ count, atOnce, threads }) => {
+  const ort = await import('/onnxruntime-web/ort.wasm.min.mjs')
+  Object.assign(ort.env.wasm, { numThreads: threads })
+  const file = new Uint8Array(await (await fetch('/model/decoder.onnx')).arrayBuffer())
+  const session = await ort.InferenceSession.create(file, { executionProviders: ['wasm'] })
+  const noise = (dims) => new ort.Tensor('float32', Float32Array.from(
+    { length: dims.reduce((product, size) => product * size) }, () => Math.random() - 0.5), dims)
+  const features = {
+    image_embed: noise([1, 256, 64, 64]),
+    high_res_feats_0: noise([1, 32, 256, 256]),
+    high_res_feats_1: noise([1, 64, 128, 128]),
+    mask_input: new ort.Tensor('float32', new Float32Array(65536), [1, 1, 256, 256]),
+    has_mask_input: new ort.Tensor('float32', [0], [1]),
+  }
+  const prompt = {
+    point_coords: new ort.Tensor('float32', new Float32Array(2 * atOnce).fill(300), [atOnce, 1, 2]),
+    point_labels: new ort.Tensor('float32', new Float32Array(atOnce).fill(1), [atOnce, 1]),
+  }
+  const all = async () => {
+    for (let done = 0; done < count; done += atOnce) await session.run({ ...features, ...prompt })
+  }
+  await all()
+  const times = []
+  for (let turn = 0; turn < (count > 1 ? 1 : 15); turn++) {
+    const start = performance.now()
+    await all()
+    times.push(performance.now() - start)
+  }
+  return times.sort((a, b) => a - b)[times.length >> 1]
+}
+"""
+
+
+def feeds(at_once: int) -> dict[str, Any]:
+    """One click a prompt, over random features."""
+    random = np.random.default_rng(0)
+
+    def noise(*shape: int) -> Any:
+        return random.standard_normal(shape).astype(np.float32)
+
+    return {
+        "image_embed": noise(1, 256, 64, 64),
+        "high_res_feats_0": noise(1, 32, 256, 256),
+        "high_res_feats_1": noise(1, 64, 128, 128),
+        "point_coords": np.full((at_once, 1, 2), 300, np.float32),
+        "point_labels": np.ones((at_once, 1), np.float32),
+        "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+        "has_mask_input": np.zeros(1, np.float32),
+    }
+
+
+def measure_here(graph: str, count: int, at_once: int) -> None:
+    """Print the milliseconds of so many prompts, and the memory that they took (in a process)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    start_onnxruntime()
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    inputs = feeds(at_once)
+    times = []
+    for _ in range(4 if count > 1 else 30):
+        start = time.perf_counter()
+        for _ in range(count // at_once):
+            session.run(None, inputs)
+        times.append(1000 * (time.perf_counter() - start))
+    print(json.dumps({"ms": statistics.median(times[1:]), "peak": high_water()}))
+
+
+def natively(graph: Path, count: int, at_once: int) -> dict[str, float]:
+    """One measurement in a process of its own."""
+    command = [sys.executable, __file__, "--measure", str(graph), str(count), str(at_once)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def in_page(graph: Path, count: int, at_once: int, executable: str | None) -> dict[str, float]:
+    """One measurement in a browser of its own."""
+    folders = {"/onnxruntime-web": packages.RUNTIME / "dist", "/": packages.PAGE}
+    app = application(folders, files={"/model/decoder.onnx": graph})
+    with serving(app) as address, chromium.launched(executable, webgpu=False) as browser:
+        page = browser.new_page()
+        page.goto(f"{address}/check.html")
+        job = {"count": count, "atOnce": at_once, "threads": THREADS}
+        milliseconds = page.evaluate(PAGE, job)
+        session = browser.new_browser_cdp_session()
+        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        renderers = [each["id"] for each in processes if each["type"] == "renderer"]
+        peak = max(child.peak_memory_of(each) or 0 for each in renderers)
+    return {"ms": milliseconds, "peak": peak}
+
+
+def compare(name: str, ours: Any, base: Any, rounds: int) -> str:
+    """A row: both medians, the median ratio of rounds, and the peak memory of the first."""
+    pairs = [(ours(), base()) for _ in range(rounds)]
+    ratio = statistics.median(one["ms"] / other["ms"] for one, other in pairs)
+    times = [statistics.median(pair[place]["ms"] for pair in pairs) for place in (0, 1)]
+    peak = max(one["peak"] for one, _ in pairs) / MIB
+    return f"| {name} | {times[0]:.1f} | {times[1]:.1f} | {ratio:.2f} × | {peak:.0f} |"
+
+
+def three_clients(folder: Path, project: Any, checkpoint: Path, rounds: int) -> str:
+    """Exporting and simplifying for three clients against one."""
+    model = f'model_type = "sam2_hiera_tiny"\nurl = "{checkpoint}"\nbrowser = false\n'
+    asked = {
+        "three": 'clients = ["samexporter", "nimbusimage", "transformers.js"]\n',
+        "one": 'client = "samexporter"\n',
+    }
+    text = "".join(
+        f'[models.{name}]\n{model}folder = "sam2_{name}"\n{keys}' for name, keys in asked.items()
+    )
+    project.configure(text)
+    project.build("checkpoint")
+    pairs = []
+    for _ in range(rounds):
+        pair = []
+        for name in asked:
+            project.doit("forget", f"export:{name}", f"simplify:{name}")
+            command = project.command(f"simplify:{name}")
+            pair.append(run(command, folder, project.environment, project.root).seconds)
+        pairs.append(pair)
+    ratio = statistics.median(three / one for three, one in pairs)
+    times = [statistics.median(pair[place] for pair in pairs) for place in (0, 1)]
+    return (
+        f"| export and simplify for three clients, against one (s) | {times[0]:.1f} | "
+        f"{times[1]:.1f} | {ratio:.2f} × | |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        graph, count, at_once = given.measure
+        measure_here(graph, int(count), int(at_once))
+        return
+    found = chromium.find(BrowserCheck())
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        project, checkpoint = make_checkpoint(folder, "tiny")
+        model = f'model_type = "sam2_hiera_tiny"\nurl = "{checkpoint}"\nbrowser = false\n'
+        project.configure(
+            "".join(
+                f'[models.{prompts}]\n{model}folder = "{prompts}"\nprompts = "{prompts}"\n'
+                for prompts in ("one", "many")
+            )
+        )
+        assert project.build("simplify").status == 0
+        one, many = (project.root / f"build/models/{name}/decoder.onnx" for name in ("one", "many"))
+        nodes = {path.parent.name: len(onnx.load(path).graph.node) for path in (one, many)}
+        print(f"Nodes of the decoder: {nodes}\n")
+        print("| tiny's decoder | ms | against, ms | ratio | peak, MiB |\n|---|---|---|---|---|")
+        places: dict[str, Any] = {"native": natively}
+        if not found.missing:
+            places["WASM"] = lambda *job: in_page(*job, found.executable)
+        for place, measure in places.items():
+            rows = (
+                (f"one prompt, `many` against `one`, {place}", (many, 1, 1), (one, 1, 1)),
+                (
+                    f"{MANY} prompts in one run, against one by one, {place}",
+                    (many, MANY, MANY),
+                    (many, MANY, 1),
+                ),
+            )
+            for name, ours, base in rows:
+                row = compare(
+                    name,
+                    lambda job=ours, measure=measure: measure(*job),
+                    lambda job=base, measure=measure: measure(*job),
+                    given.rounds,
+                )
+                print(row, flush=True)
+        print(three_clients(folder, project, checkpoint, min(3, given.rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
