@@ -183,11 +183,11 @@ def position_embedding(decoder: SAM2ImageDecoder) -> Callable[[Tensor], Tensor]:
     (..., 2) to (..., C), a place in a pixel being its middle.
     """
     random = decoder.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
-    frequencies = random.detach() * (2 * math.pi)
     size = decoder.img_size
+    frequencies = random.detach() * (4 * math.pi / size)
 
     def embed(coords: Tensor) -> Tensor:
-        angles = (coords * (2 / size) + (1 / size - 1)) @ frequencies
+        angles = (coords + (0.5 - size / 2)) @ frequencies
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     return embed
@@ -427,9 +427,9 @@ def ranking(scores: Tensor) -> Tensor:
     pairs = torch.combinations(torch.arange(count))
     earlier, later = functional.one_hot(pairs, count).float().unbind(1)  # (pairs, K) each
     passed = (scores @ (later - earlier).T > 0).float()
-    places = torch.arange(count, dtype=torch.float32)
-    rank = functional.linear(passed, (earlier - later).T, places)
-    return (rank[:, :, None] == places).float()
+    moved = passed @ (earlier - later)
+    place = torch.arange(count, dtype=torch.float32)
+    return (moved[:, :, None] == place - place[:, None]).float()
 
 
 def constant_tokens(decoder: SAM2ImageDecoder) -> Tensor:
