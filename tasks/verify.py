@@ -137,7 +137,7 @@ def measure(
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
         ``violations`` of the contract; the ``tensors`` found; ``differences``, see
         `sessions.differences`; ``truth``, what `truth.measure` finds with the images that the
-        function of that name draws, or None; ``placement``, see `placed_images`.
+        function of that name draws, or None; ``placement``, see `placement_of`.
     """
     import onnx
 
@@ -196,10 +196,8 @@ def measure(
                 stretched.append(reference.predict(usual, other.image, put, "multi"))
         del model, predictor
         found_by = [
-            sessions.run_graphs(
-                each["encoder"], each["decoder"], asked[: None if first else 1], loads
-            )
-            for first, each in ((each is graphs[0], each) for each in graphs)
+            sessions.run_graphs(each["encoder"], each["decoder"], some, loads)
+            for each, some in zip(graphs, [asked, *[asked[:1]] * len(graphs[1:])], strict=True)
         ]
         known = truth and known_masks.measure(
             graphs[0]["encoder"],

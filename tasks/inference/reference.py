@@ -71,13 +71,10 @@ def predict(
     prompts: Sequence[Prompt],
     choice: MaskChoice,
     client: Client | None = None,
-    mask_inputs: dict[str, Floats] | None = None,
 ) -> Predictions:
     """sam2's answers about an image (H, W, 3), made to return the masks that the graph does.
 
     :param client: masks at the image's size are kept where its decoder returns such.
-    :param mask_inputs: the masks to refine, where they are known; by default the best mask of the
-        first prompt.
     """
     predictor.set_image(image)
     first, second = predictor._features["high_res_feats"]
@@ -88,9 +85,8 @@ def predict(
             "image_embed": predictor._features["image_embed"].numpy(),
         }
     )
-    found.mask_inputs.update(mask_inputs or {})
     for prompt in prompts:
-        if prompt.refines_mask and prompt.name not in found.mask_inputs:
+        if prompt.refines_mask:
             found.mask_inputs[prompt.name] = found.best_mask(prompts[0].name)
         large, masks, scores = _answer(predictor, prompt, image, found, choice)
         found.add(prompt.name, masks, scores)

@@ -95,8 +95,7 @@ def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent
     or points do not agree are refused by the graph.
     Largest difference: 1e-6.
     """
-    embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
-    predict = mask_prediction(decoder, choice, absent)
+    answer = answer_to_points(decoder, choice, absent)
 
     def forward(
         image_embed: Tensor,
@@ -107,13 +106,34 @@ def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        points = [embed_points(point_coords, point_labels)]
-        absent.set(point_labels, constant_tokens(decoder).shape[0])
-        dense = embed_masks(mask_input, has_mask_input)
-        masks, scores, _ = predict(image_embed, points, dense, high_res_feats_0, high_res_feats_1)
+        features = (image_embed, high_res_feats_0, high_res_feats_1)
+        masks, scores = answer(features, point_coords, point_labels, mask_input, has_mask_input)
         return torch.clamp(masks, -32.0, 32.0), scores
 
     return forward
+
+
+def answer_to_points(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent) -> Forward:
+    """Masks (B, K, M, M) and scores (B, K) of prompts that may refine masks."""
+    embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
+    predict = mask_prediction(decoder, choice, absent)
+    constant = constant_tokens(decoder).shape[0]
+
+    def answer(
+        features: tuple[Tensor, Tensor, Tensor],
+        coords: Tensor,
+        labels: Tensor,
+        mask: Tensor,
+        has_mask: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        image_embed, feats_0, feats_1 = features
+        points = [embed_points(coords, labels)]
+        absent.set(labels, constant)
+        dense = embed_masks(mask, has_mask)
+        masks, scores, _ = predict(image_embed, points, dense, feats_0, feats_1)
+        return masks, scores
+
+    return answer
 
 
 def image_size_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent) -> Forward:
@@ -123,8 +143,7 @@ def image_size_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Ab
     outputs are masks (1, K, height, width), interpolated as ``SAM2Transforms.postprocess_masks``
     does, scores (1, K), and the masks as the model draws them, (1, K, M, M).
     """
-    embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
-    predict = mask_prediction(decoder, choice, absent)
+    answer = answer_to_points(decoder, choice, absent)
 
     def forward(
         image_embed: Tensor,
@@ -136,10 +155,8 @@ def image_size_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Ab
         has_mask_input: Tensor,
         orig_im_size: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        points = [embed_points(point_coords, point_labels)]
-        absent.set(point_labels, constant_tokens(decoder).shape[0])
-        dense = embed_masks(mask_input, has_mask_input)
-        low_res, scores, _ = predict(image_embed, points, dense, high_res_feats_0, high_res_feats_1)
+        features = (image_embed, high_res_feats_0, high_res_feats_1)
+        low_res, scores = answer(features, point_coords, point_labels, mask_input, has_mask_input)
         masks = resized(low_res, orig_im_size)
         return masks, scores, torch.clamp(low_res, -32.0, 32.0)
 

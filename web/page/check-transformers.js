@@ -2,15 +2,13 @@
 // it feeds and what it reads are its own.
 
 import { answers } from './feeds.js'
-import { adapter, fetchFile } from './model.js'
 import { nodePlacement } from './placement.js'
-import { allPacked, logged, offer, timed } from './steps.js'
+import { allPacked, BASE, loadPart, logged, offer, readEnvironment, timed } from './steps.js'
 
 /** @typedef {import('./model.js').Provider} Provider */
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
 /** @typedef {'encoder' | 'decoder'} Part */
 
-const BASE = '/model'
 const NAME = BASE.slice(1)
 // The version that transformers.js asks for, which is not that of the page.
 const RUNTIME = '/npm/@huggingface/transformers/node_modules/onnxruntime-web/dist'
@@ -81,16 +79,14 @@ function timeCreation() {
 offer({
   /** Where this runs. */
   async environment() {
-    manifest = await (await fetch(`${BASE}/manifest.json`)).json()
-    return { isolated: crossOriginIsolated, adapter: await adapter().catch(() => null) }
+    const [found, answer] = await readEnvironment()
+    manifest = found
+    return answer
   },
 
   /** @param {{ part: Part }} step */
   async load({ part }) {
-    const { file } = manifest[part]
-    const [bytes, milliseconds] = await timed(() =>
-      fetchFile(`${BASE}/${file}`, manifest.files[file], () => {}),
-    )
+    const [bytes, milliseconds] = await loadPart(manifest, part)
     files[part] = bytes
     return { milliseconds }
   },

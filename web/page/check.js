@@ -5,15 +5,13 @@
 import { inputSize } from './contract.js'
 import { best, maskAt } from './feeds.js'
 import { loadImage, scaledPixels } from './image.js'
-import { adapter, createSession, decode, encode, fetchFile, runtime } from './model.js'
+import { createSession, decode, encode, runtime } from './model.js'
 import { nodePlacement } from './placement.js'
 import { imageTensor, placement } from './preprocessing.js'
-import { allPacked, logged, offer, packed, timed } from './steps.js'
+import { allPacked, loadPart, logged, offer, packed, readEnvironment, timed } from './steps.js'
 
 /** @typedef {import('./feeds.js').Answers} Answers */
 /** @typedef {import('./model.js').Provider} Provider */
-
-const BASE = '/model'
 
 /** @type {import('./contract.js').Manifest} */
 let manifest
@@ -33,16 +31,14 @@ const answers = {}
 offer({
   /** Where this runs. */
   async environment() {
-    manifest = await (await fetch(`${BASE}/manifest.json`)).json()
-    return { isolated: crossOriginIsolated, adapter: await adapter().catch(() => null) }
+    const [found, answer] = await readEnvironment()
+    manifest = found
+    return answer
   },
 
   /** @param {{ part: 'encoder' | 'decoder' }} step */
   async load({ part }) {
-    const { file } = manifest[part]
-    const [bytes, milliseconds] = await timed(() =>
-      fetchFile(`${BASE}/${file}`, manifest.files[file], () => {}),
-    )
+    const [bytes, milliseconds] = await loadPart(manifest, part)
     files[part] = bytes
     return { milliseconds }
   },

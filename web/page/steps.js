@@ -1,6 +1,30 @@
 // What the pages of the browser's proof share: steps that are timed, logged and answered as text.
 
+import { adapter, fetchFile } from './model.js'
+
 /** @typedef {import('./feeds.js').Values} Values */
+
+/** Where the server has the model. */
+export const BASE = '/model'
+
+/** Where a page runs, and what it is to load: `[manifest, answer]` of the step "environment". */
+export async function readEnvironment() {
+  /** @type {import('./contract.js').Manifest & { dtype?: any }} */
+  const manifest = await (await fetch(`${BASE}/manifest.json`)).json()
+  const found = await adapter().catch(() => null)
+  return /** @type {const} */ ([manifest, { isolated: crossOriginIsolated, adapter: found }])
+}
+
+/**
+ * A part's file, and how many milliseconds it took to come.
+ *
+ * @param {import('./contract.js').Manifest} manifest
+ * @param {'encoder' | 'decoder'} part
+ */
+export function loadPart(manifest, part) {
+  const { file } = manifest[part]
+  return timed(() => fetchFile(`${BASE}/${file}`, manifest.files[file], () => {}))
+}
 
 /** @template T @param {() => Promise<T>} work @returns {Promise<[T, number]>} and milliseconds */
 export async function timed(work) {
