@@ -97,6 +97,8 @@ def write_graphs(
     for name, options in decoders.items():
         tensors = traced(dimensions, **options)["decoder"]
         decoder = SAM2ImageDecoder(model, multimask_output=options["masks"] != "single").eval()
+        # What it refers to is traced with it, and the whole model is not used.
+        del decoder.model
         patched = patched_decoder(decoder, options["masks"], options["interface"])
         write_traced(graphs[name], decoder, patched, tensors, opset)
         declare_known_sizes(graphs[name], tensors)

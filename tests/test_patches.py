@@ -181,7 +181,12 @@ def test_the_decoders_attentions_are_the_original_for_few_and_many_tokens(
         (
             layer.self_attn,
             decoder_patches.token_attention(layer.self_attn, absent),
-            (tokens, others, others),
+            (tokens, tokens, tokens),
+        ),
+        (
+            layer.self_attn,
+            decoder_patches.token_attention(layer.self_attn, absent),
+            (tokens, tokens, others),
         ),
         (
             layer.cross_attn_token_to_image,

@@ -194,14 +194,16 @@ def boxes_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent)
     return forward
 
 
-def position_embedding(decoder: SAM2ImageDecoder) -> Callable[[Tensor], Tensor]:
+def position_embedding(decoder: SAM2ImageDecoder, further: int = 0) -> Callable[[Tensor], Tensor]:
     """Replaces ``PositionEmbeddingRandom.forward_with_coords``, in pixels of the model's input.
 
     (..., 2) to (..., C), a place in a pixel being its middle.
+
+    :param further: so many columns follow the two, and are not looked at.
     """
     random = decoder.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     size = decoder.img_size
-    frequencies = random.detach() * (4 * math.pi / size)
+    frequencies = functional.pad(random.detach() * (4 * math.pi / size), (0, 0, 0, further))
 
     def embed(coords: Tensor) -> Tensor:
         angles = (coords + (0.5 - size / 2)) @ frequencies
@@ -220,13 +222,12 @@ def point_embedding(decoder: SAM2ImageDecoder) -> Forward:
     embeddings = decoder.prompt_encoder.point_embeddings
     table = torch.cat([embedding.weight for embedding in embeddings]).detach()
     known = torch.arange(len(embeddings), dtype=torch.float32)
-    position = position_embedding(decoder)
+    position = position_embedding(decoder, further=1)
 
     def embed(coords: Tensor, labels: Tensor) -> Tensor:
         # Joined and split again: where they differ in length they cannot be joined.
         points = torch.cat([coords, labels[:, :, None]], dim=2)
-        coords, label = points[:, :, :2], points[:, :, 2:]
-        return position(coords) + (label == known).float() @ table
+        return position(points) + (points[:, :, 2:] == known).float() @ table
 
     return embed
 
@@ -317,8 +318,9 @@ def zeros_of_prompts(points: Tensor) -> Tensor:
 
 
 def token_attention(attention: Attention, absent: Absent) -> Forward:
-    """Replaces ``Attention.forward`` among tokens: the query's weights scaled by
-    1/sqrt(head size).
+    """Replaces ``Attention.forward`` among tokens, where queries and keys are of the same ones.
+
+    The query's weights are scaled by 1/sqrt(head size).
 
     The key's bias adds the same to all that a query is compared with, which softmax does not
     see; the value's bias passes through, for the weights of a softmax sum to 1. So neither is
@@ -326,15 +328,23 @@ def token_attention(attention: Attention, absent: Absent) -> Forward:
     Largest difference: 5e-7.
     """
     scale, heads = _scale(attention), attention.num_heads
-    query_weight = attention.q_proj.weight.detach() * scale
+    weights = [
+        attention.q_proj.weight.detach() * scale,
+        attention.k_proj.weight.detach(),
+        attention.v_proj.weight.detach(),
+    ]
     query_bias = attention.q_proj.bias.detach() * scale
-    key_weight, value_weight = attention.k_proj.weight.detach(), attention.v_proj.weight.detach()
+    no_bias = torch.zeros_like(query_bias)
     out_bias = attention.out_proj(attention.v_proj.bias).detach()
 
     def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        query = _heads_first(functional.linear(q, query_weight, query_bias), heads)
-        key = _heads_first(functional.linear(k, key_weight), heads)
-        value = _heads_first(functional.linear(v, value_weight), heads)
+        assert k is q
+        # What is computed from the same tokens is one product: in the first layer, all three.
+        joined = weights if v is q else weights[:2]
+        bias = torch.cat([query_bias, *[no_bias] * (len(joined) - 1)])
+        rows = functional.linear(q, torch.cat(joined), bias)
+        query, key, *last = torch.split(_heads_first(rows, len(joined) * heads), heads, dim=1)
+        value = last[0] if last else _heads_first(functional.linear(v, weights[2]), heads)
         product = query @ key.transpose(2, 3)
         if absent.among_tokens is not None:
             product = product + absent.among_tokens
@@ -567,10 +577,10 @@ def mask_drawing(decoder: MaskDecoder) -> Forward:
         rows = act1(normalize_rows(rows, norm))
 
         added = (rows_of_map(feats_0) + bias2).reshape(height, 2, 2, width, 2, -1)
-        added = added.permute(2, 0, 3, 1, 4, 5).reshape(2, 8 * height * width, -1)
+        added = added.permute(2, 0, 3, 1, 4, 5).reshape(16 * height * width, -1)
         drawn = []
-        for half, features in zip(halves, added[:, None], strict=True):
-            pixels = act2(reshape(rows @ half, (0, *sizes_of(features)[1:])) + features)
+        for half, features in zip(halves, torch.split(added, 8 * height * width), strict=True):
+            pixels = act2(reshape(rows @ half, (0, *sizes_of(features))) + features)
             drawn.append(reshape(pixels @ hyper, (0, -1, 2 * masks)))
         blocks = torch.cat(drawn, dim=2).reshape(-1, width, 2, 2, 2, 2 * masks)
         places = blocks.permute(0, 2, 4, 1, 3, 5).reshape(-1, 16 * height * width, masks)
