@@ -25,11 +25,11 @@ from tasks import (
 )
 from tasks.config import parse
 from tasks.config.schema import Model
-from tasks.engine import reporter, sources, staleness
+from tasks.engine import invocation, reporter, sources, staleness
 from tasks.engine.fingerprint import FINGERPRINTS
 from tasks.web import chromium
 
-parse.check_variables(doit_cmd._CMDLINE_VARS or {}, known=("config", "deploy"))
+parse.check_variables(doit_cmd._CMDLINE_VARS or {}, invocation.VARIABLES)
 CONFIG = parse.load(get_var("config", "config/models.toml"), deploy=get_var("deploy"))
 BROWSER = chromium.find(CONFIG.browser)
 browser.check_required(CONFIG, BROWSER)
@@ -44,6 +44,7 @@ DOIT_CONFIG = {
     "reporter": reporter.StageReporter,
     "par_type": "thread",  # the work is in child processes
     "verbosity": 0,
+    "sort": "definition",  # of `doit list`
 }
 
 Tasks = Iterator[dict[str, Any]]
@@ -81,14 +82,14 @@ def task_variant() -> Tasks:
 
 
 def task_reference() -> Tasks:
-    """ask PyTorch about drawn images, for the fidelity of variants"""
+    """6. ask PyTorch about drawn images, for the fidelity of variants"""
     for model in CONFIG.tables:
         if any(each.has_smaller_variants for each in CONFIG.of_table(model)):
             yield fidelity.reference_task(CONFIG, model)
 
 
 def task_fidelity() -> Tasks:
-    """6. measure how near each variant comes to PyTorch"""
+    """7. measure how near each variant comes to PyTorch"""
     for model in CONFIG.models:
         if model.has_smaller_variants:
             for each in model.variants:
@@ -96,12 +97,12 @@ def task_fidelity() -> Tasks:
 
 
 def task_packages() -> dict[str, Any]:
-    """install the packages of npm that the browser's proof needs"""
+    """8. install the packages of npm that the browser's proof needs"""
     return packages.task(CONFIG)
 
 
 def task_browser() -> Tasks:
-    """7. prove what is to be deployed in a real browser"""
+    """9. prove what is to be deployed in a real browser"""
     for model in CONFIG.models:
         if model.browser is not False:
             for each in model.variants:
@@ -109,7 +110,7 @@ def task_browser() -> Tasks:
 
 
 def task_deploy() -> Tasks:
-    """8. copy the proven files to the application, with a manifest"""
+    """10. copy the proven files to the application, with a manifest"""
     for model in CONFIG.models:
         yield deploy.task(CONFIG, model, BROWSER)
 
@@ -134,5 +135,5 @@ def task_report() -> dict[str, Any]:
 
 
 def task_prune() -> dict[str, Any]:
-    """list what removed models left deployed (--yes removes it)"""
+    """list what models that are no longer configured left (--yes removes it)"""
     return prune.task(CONFIG)

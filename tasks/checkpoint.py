@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doit.task import clean_targets
-
 from tasks.config.schema import Configuration, Model
 from tasks.engine import artifacts, checkpoint_record
 from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
 from tasks.engine.files import copy_and_hash, mebibytes
 from tasks.engine.fingerprint import FINGERPRINTS, stat_signature
+from tasks.engine.invocation import command
 from tasks.engine.stage import Workspace, declare, workspace
 
 if TYPE_CHECKING:
@@ -38,21 +37,15 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
         writes=[artifacts.checkpoint(config, model), artifacts.checkpoint_record(config, model)],
         inputs=identity(model),
         also_runs=[MAKE_SYNTHETIC] if model.source.kind == "synthetic" else [],
-        clean=[clean_targets],
         meta={"fetched": model.source.kind != "synthetic"},
     )
 
 
 def identity(model: Model) -> dict[str, Any]:
-    """What makes it this checkpoint and no other: its hash where one is given, else its address.
-
-    So a mirror of the same file is not fetched again.
-    """
-    if model.sha256 is not None:
-        return {"sha256": model.sha256}
+    """What makes it this checkpoint and no other: its address, and its hash where one is given."""
     if model.source.kind == "synthetic":
         return {"url": model.source.url, "architecture": model.architecture}
-    return {"url": model.source.url}
+    return {"url": model.source.url, "sha256": model.sha256}
 
 
 def is_wanted(model: Model, known: Record | None, sha256_on_disk: str | None) -> bool:
@@ -78,10 +71,13 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
     record_path = artifacts.checkpoint_record(config, model)
     target.parent.mkdir(parents=True, exist_ok=True)
     on_disk = FINGERPRINTS.sha256(target) if target.is_file() else None
-    if is_wanted(model, checkpoint_record.read(record_path), on_disk):
+    known = checkpoint_record.read(record_path)
+    if is_wanted(model, known, on_disk):
         how = "already there"
+        if model.source.kind == "http" and known is not None and known.url != model.source.url:
+            how += f"; {_check_address(model, target)}"
     elif model.source.kind == "http":
-        how = _download(model, target)
+        how = _download(config, model, target)
     else:
         with workspace(config.build, task) as work:
             if model.source.kind == "file":
@@ -100,14 +96,34 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
     return {"summary": f"{mebibytes(size)}, {how}, sha256 {sha256[:8]}…{sha256[-4:]}"}
 
 
-def _download(model: Model, target: Path) -> str:
+def _check_address(model: Model, target: Path) -> str:
+    """Ask a new address of a checkpoint that is there already; a wrong one is warned about."""
     from tasks.engine import download
 
-    fetched = download.fetch(
-        download.Request(model.source.url, model.sha256, model.size, f"[models.{model.name}]"),
-        target,
-        progress=download.show_progress(f"checkpoint:{model.name}"),
+    request = download.Request(model.source.url, size=target.stat().st_size)
+    problem = download.check(request)
+    if problem is None:
+        return "the new url has a file of its size"
+    sys.stderr.write(
+        f"warning: [models.{model.name}] url: {model.source.url} {problem}. The checkpoint that is "
+        "there has the sha256 that is asked for and stays; where there is none, this url must do.\n"
     )
+    return "the new url could not be confirmed"
+
+
+def _download(config: Configuration, model: Model, target: Path) -> str:
+    from tasks.engine import download
+
+    try:
+        fetched = download.fetch(
+            download.Request(model.source.url, model.sha256, model.size, f"[models.{model.name}]"),
+            target,
+            progress=download.show_progress(f"checkpoint:{model.name}"),
+        )
+    except download.Unreachable as error:
+        if not error.told and any(each.name == "demo" for each in config.models):
+            raise StageError(f"{error} {command('demo')} needs no network.") from error
+        raise
     FINGERPRINTS.remember(target, fetched.sha256)
     return f"{mebibytes(fetched.received)} downloaded"
 

@@ -23,6 +23,7 @@ from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
 from tasks.engine.files import copy_and_hash, mebibytes, replace_together
 from tasks.engine.fingerprint import FINGERPRINTS
+from tasks.engine.invocation import command
 from tasks.engine.stage import declare
 from tasks.engine.staleness import versions
 from tasks.proof import manifests, reports
@@ -80,7 +81,6 @@ def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any
         file_dep=[each.path for found in needed.values() for each in found],
         uptodate=[(holds_what_its_manifest_says, [model])],
         also_runs=[model.client.documents_source],
-        clean=[(remove_deployed, [config, model])],
     )
 
 
@@ -152,7 +152,7 @@ def check_checkpoint(model: Model, known: Record) -> None:
         return
     raise StageError(
         f"[models.{model.name}] asks for the checkpoint of {asked}, but what is built is of "
-        f"{built}; `doit deploy:{model.name}` (without -s) builds it again."
+        f"{built}; {command(f'deploy:{model.name}')} (without -s) builds it again."
     )
 
 
@@ -191,7 +191,7 @@ def judge_variants(
             path: FINGERPRINTS.sha256(path)
             for path in artifacts.graphs(config, model, variant).values()
         }
-        found: dict[str, reports.Report] = {}
+        found: dict[artifacts.Proof, reports.Report] = {}
         for needed in reports.required(config, model, variant, in_browser):
             report = reports.read(needed.path)
             unproven = reports.binding_problems(needed, report, files, against)
@@ -356,11 +356,3 @@ def _sizes(model: Model, deployed: Sequence[Judged], sizes: Mapping[str, int]) -
         else:
             texts.append(f"{each.variant.name} {mebibytes(sum(own.values()))}")
     return ", ".join(texts)
-
-
-def remove_deployed(config: Configuration, model: Model, dryrun: bool) -> None:
-    """Remove a deployed model: the files its manifest names, and the folder once empty."""
-    for deployment in ledger.read(config):
-        if deployment.folder == model.deploy:
-            for line in ledger.remove(config, deployment, dry_run=dryrun):
-                print(line)

@@ -14,6 +14,7 @@ from tasks.clients.contract import MaskChoice
 from tasks.config.schema import Configuration, Model, Variant
 from tasks.engine import artifacts
 from tasks.engine.errors import StageError
+from tasks.engine.invocation import command
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
 from tasks.proof import reports
@@ -125,7 +126,7 @@ def measure_fidelity(
     if figures["images"] != asked:
         raise StageError(
             f"{artifacts.reference(config, model)} has {figures['images']} images, [fidelity] "
-            f"images asks for {asked}; `doit reference:{model.base}` asks PyTorch again"
+            f"images asks for {asked}; {command(f'reference:{model.base}')} asks PyTorch again"
         )
     found = judge(config, model, variant, "fidelity", figures)
     reports.write(

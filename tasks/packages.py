@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def task(config: Configuration) -> dict[str, Any]:
-    """doit's task; ``doit clean`` keeps what it installed."""
+    """doit's task; it has no targets, so ``doit clean`` keeps what it installed."""
     required = any(model.browser is True for model in config.models)
     return declare(
         None,
@@ -25,7 +25,6 @@ def task(config: Configuration) -> dict[str, Any]:
         writes=[],
         inputs={},
         uptodate=[packages.are_installed],
-        clean=[],
     )
 
 

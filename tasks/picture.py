@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.config.schema import Configuration, Model
 from tasks.engine import artifacts
 from tasks.engine.errors import StageError
+from tasks.engine.invocation import command
 from tasks.engine.stage import declare, workspace
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def deployed_files(model: Model) -> dict[str, str]:
         return {graph: str(model.deploy / told[graph]["file"]) for graph in model.graphs}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StageError(
-            f"{manifest} is no manifest of this build; `doit deploy:{model.name}` writes it"
+            f"{manifest} is no manifest of this build; {command(f'deploy:{model.name}')} writes it"
         ) from error
 
 

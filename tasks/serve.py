@@ -12,6 +12,8 @@ from doit.exceptions import InvalidCommand
 
 from tasks.config.schema import Configuration
 from tasks.engine import artifacts
+from tasks.engine.commands import Plain
+from tasks.engine.invocation import command
 from tasks.web.packages import PAGE, RUNTIME
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8000
 
 
-class Serve(DoitCmdBase):  # type: ignore[misc]
+class Serve(Plain, DoitCmdBase):  # type: ignore[misc]
     """Serves the page until Ctrl-C; builds may run beside it (an entry point names it)."""
 
     doc_purpose = "try the deployed models by hand, on a page in the browser"
@@ -78,7 +80,7 @@ def serve(config: Configuration, port: int, open_page: bool) -> None:
     from tasks.web.server import serving
 
     if not RUNTIME.is_dir():
-        raise InvalidCommand("onnxruntime-web is not installed; run `doit packages` first")
+        raise InvalidCommand(f"onnxruntime-web is not installed; run {command('packages')} first")
     app = application(config)
     for attempt in (port,) if port else (DEFAULT_PORT, 0):
         try:
@@ -91,11 +93,15 @@ def serve(config: Configuration, port: int, open_page: bool) -> None:
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
-    raise InvalidCommand(f"port {port} cannot be listened on; choose another with --port")
+            taken = error.errno == errno.EADDRINUSE
+    why = "is in use" if taken else "may not be listened on by this user"
+    raise InvalidCommand(f"port {port or DEFAULT_PORT} {why}; choose another with --port")
 
 
 def _announce(config: Configuration, address: str, open_page: bool) -> None:
-    models = ", ".join(deployed(config)) or "no model yet: run `doit demo` or `doit`"
+    models = (
+        ", ".join(deployed(config)) or f"no model yet: run {command('demo')} or {command('deploy')}"
+    )
     sys.stdout.write(f"{address}  (deployed: {models})\nCtrl-C stops it.\n")
     sys.stdout.flush()
     if open_page:

@@ -27,13 +27,17 @@ class Fault:
 
 
 class FileServer:
-    """Serves `files` (bytes with ETag and ranges, or a file on disk); logs `requests`."""
+    """Serves `files` (bytes with ETag and ranges, or a file on disk).
+
+    Logs the `requests` that get something, and in `heads` the paths that HEAD asks for.
+    """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes | Path] = {}
         self.etags: dict[str, str] = {}
         self.faults: deque[Fault] = deque()
         self.requests: list[tuple[str, dict[str, str]]] = []
+        self.heads: list[str] = []
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -41,6 +45,9 @@ class FileServer:
 
             def do_GET(self) -> None:
                 owner.answer(self)
+
+            def do_HEAD(self) -> None:
+                owner.answer_head(self)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
@@ -63,10 +70,19 @@ class FileServer:
         self.etags.clear()
         self.faults.clear()
         self.requests.clear()
+        self.heads.clear()
 
     def ranges(self) -> list[str | None]:
         """The Range header of each request so far."""
         return [headers.get("Range") for _, headers in self.requests]
+
+    def answer_head(self, handler: BaseHTTPRequestHandler) -> None:
+        self.heads.append(handler.path)
+        fault = self.faults.popleft() if self.faults else Fault()
+        content = self.files.get(handler.path)
+        status = fault.status or (404 if content is None else 200)
+        length = len(content) if isinstance(content, bytes) else 0
+        self._send(handler, status, {}, b"", Fault(claimed_length=length))
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         self.requests.append((handler.path, dict(handler.headers)))

@@ -166,11 +166,15 @@ def test_a_wait_of_an_hour_is_not_sat_out(download: Download) -> None:
     assert download.waits == []
 
 
-def test_nobody_listening_is_given_up_with_the_address(tmp_path: Path) -> None:
+def test_nobody_listening_is_given_up_with_the_host_and_where_it_is_configured(
+    tmp_path: Path,
+) -> None:
     gone = FileServer()
     download = Download(gone, tmp_path)
     gone.close()
-    assert download.server.url("/model.pt") in download.refused(attempts=2)
+    told = download.refused(attempts=2)
+    assert f"{download.server.url('').removeprefix('http://')} cannot be reached" in told
+    assert "the url in [models.x]" in told
 
 
 def test_a_missing_file_is_refused_at_once(download: Download) -> None:

@@ -106,12 +106,15 @@ def test_a_new_url_and_hash_rerun_the_five_stages_of_that_model(built: Build) ->
     assert succeeded(built.build()) == stages("small")
 
 
-def test_a_mirror_of_the_same_hash_downloads_and_exports_nothing(built: Build) -> None:
+def test_a_mirror_of_the_same_hash_is_asked_whether_it_is_there_and_nothing_is_downloaded(
+    built: Build,
+) -> None:
     built.offer("small", content("small"), "/mirror/small.pt")
     built.write()
-    # The manifest names the address, so it alone is written again.
-    assert succeeded(built.build()) == {"deploy:small"}
+    # The manifest names the address, so it is written again.
+    assert succeeded(built.build()) == {"checkpoint:small", "deploy:small"}
     assert built.server.requests == []
+    assert built.server.heads == ["/mirror/small.pt"]
     manifest = json.loads(built.deployed("small", "manifest.json").read_text())
     assert manifest["checkpoint"]["url"].endswith("/mirror/small.pt")
 
@@ -314,7 +317,7 @@ def test_prune_with_yes_removes_exactly_what_the_manifest_names(built: Build) ->
     built.write()
     own = built.deployed("small", "notes.txt")
     own.write_text("mine")
-    outcome = built.doit("prune", "--yes")
+    outcome = built.doit("prune", "--yes", "--downloads")
     assert outcome.status == 0, outcome.output
     assert [path.name for path in own.parent.iterdir()] == ["notes.txt"]
     assert built.deployed("tiny", "encoder.onnx").is_file()
@@ -348,16 +351,6 @@ def test_prune_leaves_what_another_configuration_deployed(built: Build) -> None:
     )
     assert built.build("config=other.toml").status == 0
     assert "Nothing to prune" in built.doit("prune").output
-
-
-def test_clean_keeps_downloads_unless_asked(built: Build) -> None:
-    assert built.doit("clean").status == 0
-    assert not built.deployed("tiny", "encoder.onnx").parent.exists()
-    assert not (built.root / "build/models/tiny/encoder.onnx").exists()
-    assert built.checkpoint("tiny").is_file()
-    assert succeeded(built.build()) == stages(*MODELS, since="export")
-    assert built.doit("clean", "--downloads").status == 0
-    assert not built.checkpoint("tiny").exists()
 
 
 def hanging(build: Build, function: str, fifo: Path) -> subprocess.Popen[str]:
@@ -501,7 +494,8 @@ def test_list_shows_the_stages_with_a_line_each(build: Build) -> None:
 def test_info_says_what_made_a_stage_stale(built: Build) -> None:
     built.tables["tiny"]["opset"] = 17
     built.write()
-    assert "opset: was 20, is 17" in built.doit("info", "export:tiny").output
+    told = built.doit("info", "export:tiny").output
+    assert "config/models.toml: opset was 20, is 17" in told
 
 
 def test_a_misspelt_variable_on_the_command_line_is_refused(build: Build) -> None:

@@ -280,12 +280,12 @@ def test_status_says_that_a_built_model_is_fresh_and_how_large(built: Build) -> 
     assert "MiB built" in line
 
 
-def test_status_says_what_made_a_stage_stale_and_which_are_behind_it(built: Build) -> None:
+def test_status_says_what_made_a_stage_stale_and_which_wait_for_it(built: Build) -> None:
     built.pretend_installed("onnxsim", "99")
     lines = {line.split()[0]: line for line in built.doit("status").output.splitlines()}
-    assert "onnxsim: was '" in lines["simplify:tiny"]
-    assert "is '99'" in lines["simplify:tiny"]
-    assert "behind simplify:tiny" in lines["variant:tiny:q8"]
+    assert "onnxsim was " in lines["simplify:tiny"]
+    assert "is 99" in lines["simplify:tiny"]
+    assert "waits for simplify:tiny" in lines["variant:tiny:q8"]
     assert lines["export:tiny"].endswith("fresh")
 
 
@@ -302,7 +302,7 @@ def test_status_of_one_model_leaves_out_the_others(built: Build) -> None:
     assert built.doit("status", "tiny").output == built.doit("status").output
     outcome = built.doit("status", "huge")
     assert outcome.status != 0
-    assert "no model huge; there are: tiny" in outcome.output
+    assert "there is no model huge. There are: tiny." in outcome.output
 
 
 def test_status_imports_nothing_heavy(built: Build) -> None:

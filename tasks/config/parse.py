@@ -235,6 +235,9 @@ _MODEL_KEYS = {
     "origin",
 }
 _TOLERANCE_KEYS = {"encoder_tolerance", "mask_tolerance", "score_tolerance"}
+
+# Every key that shapes a stage.
+KEYS = _MODEL_KEYS | _TOLERANCE_KEYS | {"images", "worst", "ranking_flips", "mask_iou", *LEAST_IOU}
 _PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
 
 

@@ -1,28 +1,67 @@
-"""doit's writing commands, one at a time in a tree (entry points in ``pyproject.toml``)."""
+"""doit's commands as they are here: in words, the writing ones one at a time in a tree.
+
+Entry points in ``pyproject.toml`` name them.
+"""
 
 from __future__ import annotations
 
 import functools
+import re
 import sys
+import textwrap
 from typing import Any
 
-from doit.cmd_clean import Clean as DoitClean
 from doit.cmd_forget import Forget as DoitForget
+from doit.cmd_help import Help as DoitHelp
 from doit.cmd_ignore import Ignore as DoitIgnore
+from doit.cmd_list import List as DoitList
 from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
+from doit.exceptions import InvalidCommand
 
 from tasks.engine import state
+from tasks.engine.invocation import unknown_name
 
 
-class _Exclusive:
+class Suggesting:
+    """Answers the name of a task that is none with the nearest that there is."""
+
+    def execute(self, params: Any, args: list[str]) -> int | None:
+        """Load the graph and execute the command."""
+        try:
+            return super().execute(params, args)  # type: ignore[misc,no-any-return]
+        except InvalidCommand as error:
+            named = re.fullmatch(r"'(.+)' is not a task\.", str(error))  # where doit has no more
+            unknown = error.not_found or (named and named[1])
+            if not unknown:
+                raise
+            tasks = [task.name for task in self.task_list]  # type: ignore[attr-defined]
+            given_to = "" if self.name == "run" else self.name  # type: ignore[attr-defined]
+            commands = self.loader.cmd_names  # type: ignore[attr-defined]
+            raise InvalidCommand(unknown_name(unknown, tasks, commands, given_to)) from None
+
+
+class Plain:
+    """A command of our own, whose help has no options but its own."""
+
+    def help(self) -> str:
+        """The text of ``doit help <command>``."""
+        own = [option for option in self.cmdparser.options if not option.section]  # type: ignore[attr-defined]
+        options = [(option.help_param().strip(), option.help) for option in own]
+        width = max((len(name) for name, _ in options), default=0)
+        lines = [f"doit {self.name} {self.doc_usage}", "", *textwrap.wrap(self.doc_description, 88)]  # type: ignore[attr-defined]
+        lines += ["", *(f"  {name:<{width}}  {text}" for name, text in options)] if options else []
+        return "\n".join(lines)
+
+
+class Exclusive(Suggesting):
     """Runs a doit command with the records locked, and ends on Ctrl-C with a sentence."""
 
     def execute(self, params: Any, args: list[str]) -> int | None:
         """Load the graph and execute the command; exit status as doit's, 130 on Ctrl-C."""
         with state.exclusive():
             try:
-                return super().execute(params, args)  # type: ignore[misc,no-any-return]
+                return super().execute(params, args)
             except KeyboardInterrupt:
                 sys.stderr.write(
                     "\nStopped. Finished stages and the part of a download are kept: "
@@ -31,7 +70,7 @@ class _Exclusive:
                 return 130
 
 
-class Run(_Exclusive, DoitRun):  # type: ignore[misc]
+class Run(Exclusive, DoitRun):  # type: ignore[misc]
     """``doit run``, and bare ``doit``.
 
     A task whose ``meta`` says ``"last"`` reads what others write without asking for it to be made:
@@ -50,47 +89,26 @@ class Run(_Exclusive, DoitRun):  # type: ignore[misc]
         return super()._execute(*args, **options)  # type: ignore[no-any-return]
 
 
-class Forget(_Exclusive, DoitForget):  # type: ignore[misc]
+class Forget(Exclusive, DoitForget):  # type: ignore[misc]
     """``doit forget``."""
 
 
-class Ignore(_Exclusive, DoitIgnore):  # type: ignore[misc]
+class Ignore(Exclusive, DoitIgnore):  # type: ignore[misc]
     """``doit ignore``."""
 
 
-class ResetDep(_Exclusive, DoitResetDep):  # type: ignore[misc]
+class ResetDep(Exclusive, DoitResetDep):  # type: ignore[misc]
     """``doit reset-dep``."""
 
 
-_DOWNLOADS = {
-    "name": "downloads",
-    "short": "",
-    "long": "downloads",
-    "type": bool,
-    "default": False,
-    "help": "remove fetched checkpoints too",
-}
+class List(Suggesting, DoitList):  # type: ignore[misc]
+    """``doit list``."""
 
 
-class Clean(_Exclusive, DoitClean):  # type: ignore[misc]
-    """``doit clean``: what the stages built, and what was fetched only with ``--downloads``."""
+class Help(Suggesting, DoitHelp):  # type: ignore[misc]
+    """``doit help``."""
 
-    cmd_options = (*DoitClean.cmd_options, _DOWNLOADS)
-
-    def _execute(
-        self,
-        dryrun: bool,
-        cleandep: bool,
-        cleanall: bool,
-        cleanforget: bool,
-        downloads: bool,
-        pos_args: list[str] | None = None,
-    ) -> None:
-        named = set(pos_args or ())
-        for task in self.task_list:
-            fetched = (task.meta or {}).get("fetched", False)
-            asked = downloads or task.name in named or task.subtask_of in named
-            if fetched and not asked:
-                task._remove_targets = False
-                task.clean_actions = []
-        super()._execute(dryrun, cleandep, cleanall, cleanforget, pos_args)
+    def _execute(self, pos_args: list[str]) -> bool:
+        if not super()._execute(pos_args):
+            raise InvalidCommand(not_found=pos_args[0])
+        return True

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
 from tasks.engine.errors import StageError
 from tasks.engine.files import mebibytes, write_atomically
@@ -80,6 +81,24 @@ class _Retry(Exception):
         self.after = after
 
 
+class _NoConnection(_Retry):
+    """No connection to the server came about: no network, no such host, nothing listening."""
+
+
+class Unreachable(StageError):
+    """The server of an address could not be reached at all; ``told`` where that was said before."""
+
+    def __init__(self, reason: str, told: bool) -> None:
+        super().__init__(reason)
+        self.told = told
+
+
+# Servers that this process could not reach, and those that it has given up on: of several files
+# there, one is worth waiting for.
+_told: set[str] = set()
+_unreachable: set[str] = set()
+
+
 class _StartOver(Exception):
     """The part on disk does not belong to what the server has; start from the first byte."""
 
@@ -93,12 +112,16 @@ def fetch(
 ) -> Fetched:
     """Download a file to ``target``, replacing it only when the new one is whole and right.
 
+    :raises Unreachable: when no connection to the server comes about.
     :raises StageError: when the server refuses, keeps failing, or sends something else than
         expected; an earlier good ``target`` stays. What was received of a good file stays too
         and is resumed by the next call.
     """
     import requests
 
+    server = urlsplit(request.url).netloc
+    if server in _unreachable:
+        raise Unreachable(f"{server} cannot be reached, as said above.", told=True)
     policy = policy or RetryPolicy()
     progress = progress or Progress(lambda total, have: None, lambda count: None, lambda: None)
     part = _Part(target)
@@ -119,6 +142,14 @@ def fetch(
             except _Retry as problem:
                 failures = 1 if part.length() > before else failures + 1
                 if failures >= policy.attempts:
+                    if isinstance(problem, _NoConnection):
+                        _unreachable.add(server)
+                        raise Unreachable(
+                            f"{server} cannot be reached: {problem} ({failures} attempts). Check "
+                            f"the network and the url in {request.table}, then run the same "
+                            "command again.",
+                            told=False,
+                        ) from problem
                     raise StageError(
                         f"{request.url} could not be downloaded: {problem} "
                         f"({failures} attempts; {mebibytes(part.length())} are kept). "
@@ -154,8 +185,47 @@ def _wait(
                 f"{request.url}: {problem}, and the server asks to wait {seconds:.0f} s. "
                 "Run the same command after that; it resumes."
             ) from problem
-    sys.stderr.write(f"{request.url}: {problem}; trying again in {seconds:.1f} s\n")
+    if isinstance(problem, _NoConnection):
+        server = urlsplit(request.url).netloc
+        if server not in _told:
+            _told.add(server)
+            longest = sum(policy.wait_before(each, 0) for each in range(1, policy.attempts))
+            sys.stderr.write(
+                f"{server} cannot be reached: {problem}; trying for up to {longest:.0f} s\n"
+            )
+    else:
+        sys.stderr.write(f"{request.url}: {problem}; trying again in {seconds:.1f} s\n")
     sleep(seconds)
+
+
+def check(request: Request, policy: RetryPolicy | None = None) -> str | None:
+    """Ask once, without fetching it, whether a file is at an address and has the size it should.
+
+    :returns: what speaks against it or keeps it from being told, to follow the address in a
+        sentence; None when the server has a file of that size.
+    """
+    import requests
+
+    policy = policy or RetryPolicy()
+    try:
+        answer = requests.head(
+            request.url,
+            headers={"Accept-Encoding": "identity"},
+            timeout=(policy.connect_timeout, policy.read_timeout),
+            allow_redirects=True,
+        )
+    except requests.exceptions.RequestException as error:
+        return f"was not checked: {_in_words(error)}"
+    if answer.status_code in (405, 501):
+        return f"was not checked: the server answers {answer.status_code} to HEAD"
+    if answer.status_code != 200:
+        return f"is no address of it: the server answers {answer.status_code}"
+    length = answer.headers.get("Content-Length", "")
+    if not length.isdecimal():
+        return "was not checked: the server does not tell the size"
+    if request.size is not None and int(length) != request.size:
+        return f"is another file: expected {request.size} bytes, found {length}"
+    return None
 
 
 class _Part:
@@ -381,6 +451,7 @@ def _wrong_size(request: Request, found: str) -> str:
 @contextmanager
 def _network_errors_as_retry(request: Request) -> Iterator[None]:
     import requests
+    from urllib3.exceptions import NewConnectionError, ProxyError
 
     try:
         yield
@@ -392,8 +463,26 @@ def _network_errors_as_retry(request: Request) -> Iterator[None]:
         raise StageError(
             f"{request.url} cannot be used: {error}. Correct the url in {request.table}."
         ) from error
+    except requests.exceptions.ConnectTimeout as error:
+        raise _NoConnection("it does not answer") from error
+    except requests.exceptions.ConnectionError as error:
+        reason = getattr(error.args[0] if error.args else None, "reason", None)
+        unconnected = isinstance(reason, NewConnectionError | ProxyError)
+        failed = _NoConnection if unconnected else _Retry
+        raise failed(_in_words(error)) from error
     except requests.exceptions.RequestException as error:
-        raise _Retry(str(error) or type(error).__name__) from error
+        raise _Retry(_in_words(error)) from error
+
+
+def _in_words(error: Exception) -> str:
+    """The system's own words for what went wrong, where urllib3 wraps them."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        reason = getattr(inner.args[0] if inner.args else None, "reason", None)
+        inner = reason or inner.__cause__ or inner.__context__
+    return str(error) or type(error).__name__
 
 
 def show_progress(name: str) -> Progress:

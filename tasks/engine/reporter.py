@@ -59,7 +59,7 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
     def add_failure(self, task: Task, fail: BaseFail) -> None:
         """Print the reason; a traceback only where the build itself is at fault, or asked for."""
         self._seconds(task)
-        if not fail.report:
+        if not fail.report or not task.actions:  # of a group, its subtasks are told
             return
         self.failures.append({"task": task, "exception": fail})
         self._print(f"{task.name:<{_NAME_WIDTH}} FAILED")

@@ -15,6 +15,7 @@ from doit.exceptions import TaskFailed
 from tasks.engine import child, sources
 from tasks.engine.errors import StageError, disk_problem
 from tasks.engine.files import mebibytes, scratch_folder
+from tasks.engine.invocation import command
 from tasks.engine.staleness import Inputs, Trace
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def declare(
         **({"name": name} if name else {}),
         "actions": [(_guarded(action, reads), list(arguments))],
         "targets": [os.fspath(path) for path in writes],
-        "clean": True,
         "io": {"capture": False},
         **more,
         "file_dep": sorted(
@@ -72,7 +72,7 @@ def _guarded(action: Action, reads: Paths) -> Callable[..., Any]:
         if missing:
             return TaskFailed(
                 f"{task.name} reads {', '.join(missing)}, which is not there. "
-                f"`doit {task.name}` (without -s) makes it first."
+                f"{command(task.name)} (without -s) makes it first."
             )
         try:
             return action(*args, task=task, **kwargs)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from doit.dependency import FileChangedChecker
 
+from tasks.config import parse
 from tasks.engine.fingerprint import hashes_of
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Trace:
 
     def __init__(self, inputs: Inputs | Callable[[], Inputs]) -> None:
         self._inputs = inputs
-        self._changes: list[str] = []
+        self._recorded: Mapping[str, Any] = {}
+        self._current: Mapping[str, Any] = {}
 
     def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:
         """Compare with the recorded trace, and have a successful run record a new one."""
@@ -51,12 +53,12 @@ class Trace:
             "inputs": inputs,
             "dependencies": hashes_of(task.file_dep, recent=True),
         }
-        task.value_savers.append(lambda: self._recorded(task, judged))
-        self._changes = changes(values, {**judged, "outputs": hashes_of(task.targets)})
-        return not self._changes
+        task.value_savers.append(lambda: self._trace(task, judged))
+        self._recorded, self._current = values, {**judged, "outputs": hashes_of(task.targets)}
+        return not self.changes()
 
     @staticmethod
-    def _recorded(task: Task, judged: dict[str, Any]) -> dict[str, Any]:
+    def _trace(task: Task, judged: dict[str, Any]) -> dict[str, Any]:
         """The trace of a run that has ended; what changed under it will not match again."""
         now = hashes_of(task.file_dep)
         dependencies = {
@@ -65,24 +67,42 @@ class Trace:
         }
         return {**judged, "dependencies": dependencies, "outputs": hashes_of(task.targets)}
 
+    def changes(self, config: str = "the configuration") -> list[str]:
+        """Why the last call found the task stale; see `changes`."""
+        return changes(self._recorded, self._current, config)
+
     def __repr__(self) -> str:
-        """What changed, for ``doit info``."""
-        return "; ".join(self._changes) or "nothing changed"
+        """What changed, for doit's own reporters."""
+        return "; ".join(self.changes()) or "nothing changed"
 
 
-def changes(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """What differs between two traces, a phrase each; empty when nothing does."""
+def changes(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], config: str = "the configuration"
+) -> list[str]:
+    """What differs between two traces, a phrase each; empty when nothing does.
+
+    :param config: the file in which a person set what is a key of it.
+    """
     if not all(isinstance(recorded.get(kind), dict) for kind in current):
         return [NEVER_BUILT]
     found = [
-        f"{key}: was {before!r}, is {now!r}"
-        for key, before, now in _differences(recorded["inputs"], current["inputs"])
+        f"{f'{config}: ' * (key in parse.KEYS)}{key}{_change(before, now)}"
+        for key, before, now in _differing_leaves(recorded["inputs"], current["inputs"])
     ]
     for kind, changed in (("dependencies", "changed"), ("outputs", "was edited")):
         for path, before, now in _differences(recorded[kind], current[kind]):
             what = changed if before and now else "is gone" if before else "is new"
             found.append(f"{path} {what}")
-    return found
+    return list(dict.fromkeys(found))
+
+
+def _differing_leaves(before: Inputs, now: Inputs) -> Iterator[tuple[str, Any, Any]]:
+    """Differences of values that are no mappings, each under its own key alone."""
+    for key, was, is_now in _differences(before, now):
+        if isinstance(was, Mapping) and isinstance(is_now, Mapping):
+            yield from _differing_leaves(was, is_now)
+        else:
+            yield key, was, is_now
 
 
 def _differences(before: Inputs, now: Inputs) -> list[tuple[str, Any, Any]]:
@@ -91,6 +111,24 @@ def _differences(before: Inputs, now: Inputs) -> list[tuple[str, Any, Any]]:
         for key in sorted({*before, *now})
         if before.get(key) != now.get(key)
     ]
+
+
+def _change(before: Any, now: Any) -> str:
+    """`` was multi, is ranked``; only that it changed where the values are no words."""
+    texts = [_words(before), _words(now)]
+    if any(len(text) > 70 for text in texts):
+        return " changed"
+    return f" was {texts[0]}, is {texts[1]}"
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return ", ".join(value) or "none"
+    return json.dumps(value)
 
 
 class Untracked(FileChangedChecker):  # type: ignore[misc]

@@ -9,12 +9,14 @@ from typing import Any
 
 from tasks.clients.client import description
 from tasks.config.schema import Configuration, Model, Precision, Variant
+from tasks.engine.artifacts import Proof
 from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
+from tasks.engine.invocation import command
 from tasks.inference.metrics import significant
 from tasks.proof.failures import Failure, sentences
 from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu
-from tasks.proof.reports import Report
+from tasks.proof.reports import Report, task_name
 
 SCHEMA_VERSION = 3
 
@@ -37,8 +39,8 @@ class Judged:
     variant: Variant
     asked: bool
     files: Mapping[Path, str]
-    reports: Mapping[str, Report]
-    failing: Mapping[str, list[Failure]] = field(default_factory=dict)
+    reports: Mapping[Proof, Report]
+    failing: Mapping[Proof, list[Failure]] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
@@ -65,7 +67,7 @@ def judge_variant(
     model: Model,
     variant: Variant,
     files: Mapping[Path, str],
-    found: Mapping[str, Report],
+    found: Mapping[Proof, Report],
     in_browser: bool,
 ) -> Judged:
     """Judge a variant's reports by the rules that hold now.
@@ -77,9 +79,10 @@ def judge_variant(
         try:
             failures = judge(config, model, variant, proof, report)
         except (KeyError, TypeError, AttributeError) as error:
+            task = task_name(proof, model, variant)
             raise StageError(
                 f"the {proof} report of {model.name}'s {variant.name} lacks figures "
-                f"({type(error).__name__}: {error}); `doit forget` its task and run it again"
+                f"({type(error).__name__}: {error}); {command(f'forget {task}')} and build again"
             ) from error
         if failures:
             failing[proof] = failures

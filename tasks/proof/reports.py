@@ -17,6 +17,7 @@ from tasks.config.schema import FP32, Configuration, Model, Variant
 from tasks.engine import artifacts
 from tasks.engine.artifacts import Proof
 from tasks.engine.files import write_atomically
+from tasks.engine.invocation import command
 from tasks.proof.failures import Failure, as_json
 
 Report = Mapping[str, Any]
@@ -72,14 +73,14 @@ def asked(config: Configuration, model: Model, proof: Proof, variant: Variant) -
 
 @dataclass(frozen=True)
 class RequiredReport:
-    """A report that a variant cannot be deployed without, and the command that makes it.
+    """A report that a variant cannot be deployed without, and the task that makes it.
 
     ``against`` is what it must name the hash of, besides its files.
     """
 
     proof: Proof
     path: Path
-    command: str
+    task: str
     asked: Mapping[str, Any]
     against: tuple[str, ...]
 
@@ -99,7 +100,7 @@ def required(
         RequiredReport(
             proof,
             artifacts.report(config, model, proof, variant),
-            f"doit {task_name(proof, model, variant)}",
+            task_name(proof, model, variant),
             asked(config, model, proof, variant),
             _against(model, proof, variant),
         )
@@ -135,24 +136,25 @@ def binding_problems(
     if report is None:
         return [
             f"{needed.path} is not there, or is no report of this build; "
-            f"`{needed.command}` makes it"
+            f"{command(needed.task)} makes it"
         ]
     problems = [
         f"{file} is not what {needed.proof} measured: its sha256 is {sha256}, "
-        f"{needed.path} has {report['files'].get(file.name, 'none')}; `{needed.command}` proves it"
+        f"{needed.path} has {report['files'].get(file.name, 'none')}; {command(needed.task)} "
+        "proves it"
         for file, sha256 in files.items()
         if report["files"].get(file.name) != sha256
     ]
     problems += [
         f"{needed.path} was measured against another {what}: its sha256 was "
-        f"{report['against'].get(what, 'not noted')}, is {against[what]}; `{needed.command}` "
+        f"{report['against'].get(what, 'not noted')}, is {against[what]}; {command(needed.task)} "
         "measures again"
         for what in needed.against
         if report["against"].get(what) != against[what]
     ]
     problems += [
         f"{needed.path} was asked for {key} {report['asked'].get(key)!r}, the configuration now "
-        f"says {value!r}; `{needed.command}` measures again"
+        f"says {value!r}; {command(needed.task)} measures again"
         for key, value in needed.asked.items()
         if report["asked"].get(key) != value
     ]

@@ -1,0 +1,306 @@
+"""What a person types beside a build, rightly and wrongly, and what is answered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from project import Project
+from server import Fault, FileServer
+
+STAGES = ["checkpoint", "export", "simplify", "verify", "variant", "reference", "fidelity"]
+STAGES += ["packages", "browser", "deploy"]
+CONTENT = b"weights" * 20_000
+
+
+class Models(Project):
+    """Two models, one of which a server on loopback has; both built and deployed."""
+
+    def __init__(self, root: Path, server: FileServer) -> None:
+        super().__init__(root, cheap=True)
+        server.files["/fetched.pt"] = CONTENT
+        self.fetched = {
+            "model_type": "sam2_hiera_small",
+            "url": server.url("/fetched.pt"),
+            "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        }
+        self.write()
+
+    def write(self, *removed: str, **keys: object) -> None:
+        tables = {
+            "made_up": {"model_type": "sam2_hiera_tiny", "url": "synthetic:"},
+            "fetched": {**self.fetched, **keys},
+        }
+        text = '[build]\ndeploy = "public"\n'
+        for name in tables.keys() - set(removed):
+            text += f"[models.{name}]\n"
+            text += "".join(f"{key} = {json.dumps(it)}\n" for key, it in tables[name].items())
+        self.configure(text)
+
+    def says(self, *arguments: str) -> str:
+        outcome = self.doit(*arguments)
+        assert outcome.status == 0, outcome.output
+        return outcome.output
+
+    def refuses(self, *arguments: str) -> str:
+        outcome = self.doit(*arguments)
+        assert outcome.status == 3, outcome.output
+        assert "Traceback" not in outcome.output
+        return outcome.output
+
+    def files(self, folder: str) -> set[str]:
+        root = self.root / folder
+        return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def built_once(shared_server: FileServer, tmp_path_factory: pytest.TempPathFactory) -> Models:
+    shared_server.reset()
+    models = Models(tmp_path_factory.mktemp("commands") / "project", shared_server)
+    outcome = models.build()
+    assert outcome.status == 0, outcome.output
+    return models
+
+
+@pytest.fixture
+def models(built_once: Models, server: FileServer, tmp_path: Path) -> Models:
+    server.files["/fetched.pt"] = CONTENT
+    return built_once.copy_to(tmp_path / "project")
+
+
+@pytest.mark.parametrize(
+    ("typed", "suggested"),
+    [
+        (["exprot:fetched"], "doit export:fetched"),
+        (["export:fetchd"], "doit export:fetched"),
+        (["statsu"], "doit status"),
+        (["fetched"], "doit deploy:fetched"),
+        (["clean:fetched"], "doit clean fetched"),
+        (["run", "deploi"], "doit deploy"),
+        (["info", "exprot:fetched"], "doit info export:fetched"),
+        (["list", "exprot"], "doit list export"),
+        (["forget", "verfy:fetched"], "doit forget verify:fetched"),
+        (["clean", "fetchd"], "doit clean fetched"),
+        (["status", "fetchd"], "doit status fetched"),
+        (["help", "exprot"], "doit help export"),
+    ],
+)
+def test_a_misspelt_name_gets_a_suggestion(
+    built_once: Models, typed: list[str], suggested: str
+) -> None:
+    assert f"Did you mean `{suggested}`?" in (told := built_once.refuses(*typed)) or (
+        f"`{suggested}` builds and deploys it" in told
+    )
+
+
+def test_a_suggestion_carries_the_variables_that_were_given(built_once: Models) -> None:
+    told = built_once.refuses("config=config/models.toml", "deploy=an app", "exprot:fetched")
+    assert "`doit config=config/models.toml deploy='an app' export:fetched`" in told
+
+
+def test_a_name_like_no_other_is_told_where_to_look(built_once: Models) -> None:
+    assert "`doit list` lists the tasks" in built_once.refuses("xyzzy")
+
+
+def test_list_has_the_stages_in_the_order_of_the_pipeline_numbered_without_gaps(
+    built_once: Models,
+) -> None:
+    lines = [line.split(maxsplit=2) for line in built_once.says("list").splitlines()]
+    assert [name for name, *_ in lines[: len(STAGES)]] == STAGES
+    assert [number for _, number, _ in lines[: len(STAGES)]] == [
+        f"{number}." for number in range(1, len(STAGES) + 1)
+    ]
+
+
+def test_status_and_info_give_a_reason_once_and_in_words(models: Models) -> None:
+    models.write(masks="ranked")
+    reason = "config/models.toml: masks was multi, is ranked"
+    told = models.says("info", "export:fetched")
+    assert told.count(reason) == 1
+    (line,) = [each for each in models.says("status").splitlines() if "export:fetched  " in each]
+    assert line.endswith(reason)
+    models.pretend_installed("onnxsim", "99.0")
+    assert "onnxsim was" in models.says("info", "simplify:fetched")
+
+
+def test_a_stage_that_was_never_built_is_called_so_and_no_more(models: Models) -> None:
+    models.says("clean")
+    models.says("forget", "-a")
+    told = models.says("info", "export:fetched").splitlines()
+    assert told[1:3] == ["Stale, because:", "  never built; waits for checkpoint:fetched"] or told[
+        1:3
+    ] == ["Stale, because:", "  never built"]
+
+
+def test_info_of_a_fresh_stage_says_what_it_reads_and_makes(models: Models) -> None:
+    told = models.says("info", "export:fetched")
+    assert "Fresh" in told
+    assert "build/checkpoints/fetched.pt" in told
+    assert "build/models/fetched/exported/encoder.onnx (0.1 MiB)" in told
+
+
+@pytest.mark.parametrize("name", ["clean", "status", "info", "serve"])
+def test_help_of_our_commands_is_a_text_about_them(built_once: Models, name: str) -> None:
+    told = built_once.says("help", name)
+    assert told.startswith(f"doit {name} ")
+    assert "backend" not in told
+
+
+def test_clean_removes_what_was_built_of_every_model_and_says_how_much(models: Models) -> None:
+    told = models.says("clean")
+    assert models.files("build/models") == set()
+    assert "removed 7 files, 0.3 MiB, of made_up" in told
+    assert "5 files" in told
+
+
+def test_clean_keeps_deployed_copies_and_downloads_and_says_so(models: Models) -> None:
+    deployed = models.files("public")
+    told = models.says("clean")
+    assert models.files("public") == deployed
+    assert models.files("build/checkpoints") == {"fetched.pt", "fetched.json"}
+    assert "Kept the deployed copies: public/sam2_hiera_small (--deployed removes them)" in told
+    assert "Kept what was fetched: 2 files" in told
+
+
+def test_clean_removes_what_its_options_name(models: Models) -> None:
+    (models.root / "build/checkpoints/fetched.pt.part").write_bytes(b"begun")
+    own = models.root / "public/sam2_hiera_small/notes.txt"
+    own.write_text("mine")
+    told = models.says("clean", "--deployed", "--downloads")
+    assert models.files("build/checkpoints") == set()
+    assert models.files("public") == {"sam2_hiera_small/notes.txt"}
+    assert "removed public/sam2_hiera_tiny/encoder.onnx" in told
+
+
+def test_clean_of_a_model_leaves_the_others(models: Models) -> None:
+    before = models.files("build/models/made_up")
+    models.says("clean", "fetched")
+    assert not (models.root / "build/models/fetched").exists()
+    assert models.files("build/models/made_up") == before
+    assert models.build().ran == {f"{stage}:fetched" for stage in ("export", "simplify", "verify")}
+
+
+def test_clean_of_a_task_by_its_name_takes_a_download_too(models: Models) -> None:
+    models.says("clean", "checkpoint:fetched")
+    assert models.files("build/checkpoints") == {"made_up.pt", "made_up.json"}
+
+
+def test_a_dry_run_of_clean_removes_nothing(models: Models) -> None:
+    before = models.files(".")
+    assert "would remove" in models.says("clean", "-n", "--deployed", "--downloads")
+    assert models.files(".") - before == set()
+    assert before - models.files(".") <= {"build/state/lock-holder.json"}
+
+
+def test_clean_of_nothing_says_so(models: Models) -> None:
+    models.says("clean", "--deployed", "--downloads")
+    assert models.says("clean") == "Nothing to remove.\n"
+
+
+def test_prune_finds_what_a_model_left_in_the_build_folder(models: Models) -> None:
+    models.write("made_up")
+    told = models.says("prune")
+    assert "would remove build/models/made_up" in told
+    assert "would remove build/checkpoints/made_up.pt" in told
+    assert (models.root / "build/models/made_up").is_dir()
+    models.says("prune", "--yes")
+    assert not (models.root / "build/models/made_up").exists()
+    assert (models.root / "build/models/fetched").is_dir()
+    assert not list(models.root.glob("build/logs/*made_up*"))
+    assert "Nothing to prune" in models.says("prune")
+
+
+def test_prune_keeps_what_was_fetched_unless_asked(models: Models) -> None:
+    models.write("fetched")
+    assert "kept what was fetched for fetched: 2 files" in models.says("prune", "--yes")
+    assert models.files("build/checkpoints") >= {"fetched.pt", "fetched.json"}
+    models.says("prune", "--yes", "--downloads")
+    assert models.files("build/checkpoints") == {"made_up.pt", "made_up.json"}
+
+
+def test_prune_tells_the_command_with_the_variables_it_was_given(models: Models) -> None:
+    models.write("made_up")
+    told = models.says("config=config/models.toml", "deploy=elsewhere", "prune", "--downloads")
+    command = "`doit config=config/models.toml deploy=elsewhere prune --yes --downloads`"
+    assert f"Run {command} to remove these files." in told
+
+
+def test_prune_spares_what_another_configuration_builds_in_the_same_folder(models: Models) -> None:
+    (models.root / "other.toml").write_text(
+        '[build]\ndeploy = "other"\n'
+        '[models.mine]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:"\n'
+    )
+    assert models.build("config=other.toml").status == 0
+    assert "Nothing to prune" in models.says("prune")
+
+
+def test_prune_leaves_the_build_folder_alone_while_it_cannot_tell_whose_it_is(
+    models: Models,
+) -> None:
+    other = models.root / "other.toml"
+    other.write_text(
+        '[build]\ndeploy = "other"\n'
+        '[models.mine]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:"\n'
+    )
+    assert models.build("config=other.toml").status == 0
+    other.write_text("[models.mine]\nurl = 3\n")
+    models.write("made_up")
+    told = models.says("prune", "--yes")
+    assert "other.toml" in told
+    assert (models.root / "build/models/mine").is_dir()
+    assert (models.root / "build/models/made_up").is_dir()
+
+
+def test_a_host_that_cannot_be_reached_is_told_once_and_the_demo_is_offered(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path / "project", cheap=True)
+    table = 'model_type = "sam2_hiera_tiny"\nurl = "http://127.0.0.1:9/{0}.pt"\nfolder = "{0}"\n'
+    project.configure(
+        "".join(f"[models.{name}]\n" + table.format(name) for name in ("one", "two"))
+        + '[models.demo]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\nfolder = "demo"\n'
+    )
+    outcome = project.doit("run", "-c", "checkpoint", CHEAP_IMPATIENT="1")
+    assert outcome.status != 0
+    assert outcome.output.count("127.0.0.1:9 cannot be reached: Connection refused; trying") == 1
+    assert outcome.output.count("`doit demo` needs no network") == 1
+    assert outcome.output.count("cannot be reached, as said above") == 1
+    assert "Max retries" not in outcome.output
+
+
+def test_a_new_url_without_the_file_is_warned_about_and_the_checkpoint_stays(
+    models: Models,
+) -> None:
+    models.write(url=str(models.fetched["url"]).replace("fetched.pt", "gone.pt"))
+    told = models.says("run", "checkpoint:fetched")
+    assert "warning: [models.fetched] url:" in told
+    assert "gone.pt is no address of it: the server answers 404" in told
+    assert (models.root / "build/checkpoints/fetched.pt").read_bytes() == CONTENT
+
+
+def test_a_new_url_that_does_not_answer_is_said_to_be_unchecked(
+    models: Models, server: FileServer
+) -> None:
+    server.faults.append(Fault(status=405))
+    server.files["/other.pt"] = CONTENT
+    models.write(url=server.url("/other.pt"))
+    told = models.says("run", "checkpoint:fetched")
+    assert "was not checked: the server answers 405 to HEAD" in told
+
+
+def test_a_new_url_with_a_file_of_another_size_is_warned_about(
+    models: Models, server: FileServer
+) -> None:
+    server.files["/other.pt"] = CONTENT[:-1]
+    models.write(url=server.url("/other.pt"))
+    told = models.says("run", "checkpoint:fetched")
+    assert f"is another file: expected {len(CONTENT)} bytes, found {len(CONTENT) - 1}" in told
+
+
+def test_a_port_in_use_is_called_that(built_once: Models, server: FileServer) -> None:
+    port = server.url("/").split(":")[2].strip("/")
+    runtime = built_once.root / "web/node_modules/onnxruntime-web"
+    runtime.mkdir(parents=True, exist_ok=True)
+    assert f"port {port} is in use" in built_once.refuses("serve", "--port", port)
