@@ -9,6 +9,7 @@ weights (tests/huggingface.py).
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from tasks.inference import truth
 from tasks.inference.metrics import mask_iou
 from tasks.inference.reference import predictor_of
 from tasks.model import load
-from tasks.web import packages
+from tasks.web import chromium, packages, server
 
 pytestmark = pytest.mark.slow
 
@@ -303,11 +304,16 @@ def transformers_feeds(prompts: Sequence[Mapping[str, Any]], stretch: Array) -> 
 # The programs of the document
 
 
+def programs(document: str, heading: str, language: str) -> list[str]:
+    """The programs in a language under a heading of a document."""
+    text = (ROOT / "docs" / document).read_text()
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
 def program(heading: str, language: str) -> str:
     """The program under a heading of docs/clients.md."""
-    text = (ROOT / "docs/clients.md").read_text()
-    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    (code,) = re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    (code,) = programs("clients.md", heading, language)
     return code
 
 
@@ -365,26 +371,86 @@ def test_the_documents_program_for_transformers_js_does_too(
     assert mask_iou(mask, true) > 0.85
 
 
-# samexporter
+@pytest.mark.parametrize("client", ["samexporter", "nimbusimage", "anylabeling"])
+def test_the_python_of_use_draws_the_mask_of_what_was_clicked(
+    client: str,
+    deployed: Callable[[str], Path],
+    picture: Picture,
+    image_file: Path,
+    tmp_path: Path,
+) -> None:
+    (code,) = programs("use.md", "Python", "python")
+    (tmp_path / "program.py").write_text(code)
+    command = [sys.executable, "program.py", "sam2_demo"]
+    click, true = picture.clicks[0], picture.objects[0]
+    assert mask_iou(mask_by(command, tmp_path, deployed(client), click, image_file), true) > 0.85
 
 
-def test_samexporters_command_paints_the_mask_of_what_was_clicked(
+@pytest.mark.parametrize("client", ["samexporter", "nimbusimage"])
+def test_the_javascript_of_use_does_too(
+    client: str,
+    deployed: Callable[[str], Path],
+    picture: Picture,
+    image_file: Path,
+    executable: str | None,
+    tmp_path: Path,
+) -> None:
+    module, use = programs("use.md", "JavaScript, in a browser", "js")
+    click, true = picture.clicks[0], picture.objects[0]
+    x, y = (str(int(each)) for each in click)
+    (tmp_path / "program.js").write_text(module)
+    (tmp_path / "use.js").write_text(
+        'import { encode, load, segment } from "./program.js";\n'
+        'const file = await (await fetch("/image.png")).blob();\n'
+        f"{use.replace('400, 300', f'{x}, {y}')}\n"
+        "export const inside = [];\n"
+        "for (let i = 3; i < mask.data.length; i += 4) inside.push(mask.data[i] ? 1 : 0);\n"
+    )
+    (tmp_path / "index.html").write_text("<!doctype html><title>A page</title>")
+    folders = {"/sam2_demo": deployed(client), "/onnxruntime-web": packages.RUNTIME / "dist"}
+    app = server.application({**folders, "/": tmp_path}, files={"/image.png": image_file})
+    with server.serving(app) as address, chromium.launched(executable, webgpu=False) as browser:
+        page = browser.new_page()
+        page.goto(f"{address}/index.html")
+        inside = page.evaluate("async () => (await import('/use.js')).inside")
+    mask = np.array(inside, bool).reshape(true.shape)
+    assert mask_iou(mask, true) > 0.85
+
+
+def test_the_command_of_use_paints_it(
     deployed: Callable[[str], Path], picture: Picture, image_file: Path, tmp_path: Path
 ) -> None:
-    files = deployed("samexporter")
+    heading = "samexporter's command"
+    (prompt,) = programs("use.md", heading, "json")
+    (command,) = programs("use.md", heading, "sh")
     x, y = (int(each) for each in picture.clicks[0])
-    prompt = [{"type": "point", "data": [x, y], "label": 1}]
-    (tmp_path / "prompt.json").write_text(json.dumps(prompt))
-    command = [sys.executable, "-m", "samexporter.inference", "--sam_variant", "sam2"]
-    command += ["--encoder_model", str(files / "encoder.onnx")]
-    command += ["--decoder_model", str(files / "decoder.onnx")]
-    command += ["--image", str(image_file), "--prompt", str(tmp_path / "prompt.json")]
+    (tmp_path / "prompt.json").write_text(prompt.replace("[400, 300]", f"[{x}, {y}]"))
+    (tmp_path / "sam2_demo").symlink_to(deployed("samexporter"))
+    (tmp_path / "image.png").symlink_to(image_file)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(
-        [*command, "--output", str(tmp_path / "painted.png")], check=True, capture_output=True
+        ["sh", "-ec", command], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True
     )
     # It paints the mask, and a disc where the click was: inside what was clicked.
-    painted = (np.array(Image.open(tmp_path / "painted.png")) != picture.image).any(axis=-1)
+    painted = (np.array(Image.open(tmp_path / "out.png")) != picture.image).any(axis=-1)
     assert mask_iou(painted, picture.objects[0]) > 0.85
+
+
+def test_the_manifest_says_what_a_program_would_have_to_guess(
+    deployed: Callable[[str], Path],
+) -> None:
+    def told(client: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((deployed(client) / "manifest.json").read_text())
+        return found
+
+    for client in ("samexporter", "nimbusimage", "anylabeling"):
+        assert told(client)["masks"]["pixels_per_cell"] == 4
+        assert told(client)["prompts"]["mask_threshold"] == 0
+        assert told(client)["prompts"]["without_mask"].startswith("zeros for mask_input")
+        assert "top left before bottom right" in told(client)["prompts"]["box"]
+    assert told("transformers.js")["prompts"]["box"].startswith("x0, y0, x1, y1")
+    assert "without_mask" not in told("transformers.js")["prompts"]
+    assert told("osam")["masks"]["pixels_per_cell"] is None
 
 
 # osam 0.8.1, osam/_models/sam2/_models.py

@@ -197,9 +197,37 @@ def description(
             "at_once": prompts,
             "padding_point": client.padding_point,
             "mask_threshold": 0,
+            **_prompting(client.interface),
         },
-        "masks": {"choice": masks},
+        "masks": {
+            "choice": masks,
+            "values": "logits; inside where above mask_threshold",
+            "pixels_per_cell": _pixels_per_cell(client, tensors),
+        },
     }
+
+
+def _prompting(interface: Interface) -> dict[str, str]:
+    """What a program would have to guess of the feeds of a prompt."""
+    corners = "top left before bottom right"
+    told = {"coordinates": "x, y in pixels of the encoder's input"}
+    if interface == "points and boxes":
+        return {**told, "box": f"x0, y0, x1, y1 in the input of boxes: {corners}"}
+    return {
+        **told,
+        "box": f"two points before all others, {corners}",
+        "without_mask": "zeros for mask_input, 0 for has_mask_input",
+        "with_mask": "the logits of a mask as the decoder gave them, 1 for has_mask_input",
+    }
+
+
+def _pixels_per_cell(client: Client, tensors: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """Pixels of the encoder's input to a mask's cell; None where masks are of the image's size."""
+    if client.interface == "image size":
+        return None
+    (image,) = tensors["encoder"]["inputs"]
+    masks = next(each for each in tensors["decoder"]["outputs"] if each["role"] == "masks")
+    return int(image["shape"][-1] // masks["shape"][-1])
 
 
 def preprocessing(client: Client) -> dict[str, Any]:
