@@ -73,13 +73,21 @@ def opened(chromium: Browser, address: str, picture: Path) -> Page:
 
 @pytest.fixture
 def page(opened: Page) -> Page:
-    """The page without a prompt, as after Clear."""
-    opened.locator("#refine").uncheck()
-    opened.get_by_label("Foreground").check()
+    """The page without a prompt or a problem, and all of the image in sight."""
+    opened.set_viewport_size({"width": 1280, "height": 720})
+    if opened.get_by_role("alert").is_visible():
+        opened.get_by_role("button", name="Dismiss").click()
     clear = opened.get_by_role("button", name="Clear")
     if clear.is_enabled():
-        clear.click()
+        clear.click()  # everything, if that is shown
+    rows = opened.locator("#objects li")
+    while rows.count() > 1:
+        rows.last.get_by_role("button").click()
+    rows.get_by_role("button").click()
     expect(clear).to_be_disabled()
+    opened.locator("#refine").uncheck()
+    opened.get_by_label("Foreground").check()
+    opened.locator("#zoom-fit").click()
     return opened
 
 
@@ -87,6 +95,13 @@ def area(page: Page) -> FloatRect:
     box = page.locator("#overlay").bounding_box()
     assert box
     return box
+
+
+def on_screen(page: Page, x: float, y: float) -> tuple[float, float]:
+    """Where a place in parts of the image is seen, under zoom too."""
+    box = page.locator("#picture").bounding_box()
+    assert box
+    return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
 
 def click(page: Page, x: float, y: float, **options: Any) -> None:
@@ -99,6 +114,21 @@ def click(page: Page, x: float, y: float, **options: Any) -> None:
 
 def wait(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("predicted IoU", timeout=20_000)
+
+
+def begin(page: Page) -> None:
+    """Begin a new object."""
+    page.get_by_role("button", name="New object").click()
+    expect(page.locator("#status")).to_contain_text("click what to segment")
+
+
+def three_objects(page: Page) -> None:
+    """Click on three places, each of an object of its own."""
+    click(page, 0.42, 0.55)
+    begin(page)
+    click(page, 0.75, 0.3)
+    begin(page)
+    click(page, 0.2, 0.2)
 
 
 def shown(page: Page) -> tuple[int, float]:
@@ -116,6 +146,32 @@ def saved(page: Page) -> NDArray[np.bool_]:
     picture = np.array(Image.open(download.value.path()).convert("L"))
     assert set(np.unique(picture)) <= {0, 255}
     return picture > 0
+
+
+def saved_labels(page: Page) -> NDArray[np.uint8]:
+    """The picture of labels that the page saves."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save labels").click()
+    assert download.value.suggested_filename == "cells-labels.png"
+    picture = np.array(Image.open(download.value.path()).convert("RGB"))
+    assert (picture == picture[..., :1]).all()  # gray
+    return picture[..., 0]
+
+
+def saved_coco(page: Page) -> dict[str, Any]:
+    """The annotations that the page saves."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save COCO").click()
+    assert download.value.suggested_filename == "cells-coco.json"
+    found: dict[str, Any] = json.loads(download.value.path().read_text())
+    return found
+
+
+def decoded(segmentation: dict[str, Any]) -> NDArray[np.bool_]:
+    """A mask of COCO's run-lengths, as pycocotools reads those that are not compressed."""
+    values = np.arange(len(segmentation["counts"])) % 2 == 1
+    flat = np.repeat(values, segmentation["counts"])
+    return flat.reshape(segmentation["size"], order="F")
 
 
 @pytest.fixture(scope="module")
@@ -296,13 +352,11 @@ def test_everything_is_numbered_and_saved_as_labels(page: Page) -> None:
     count = objects(page)
     assert count > 0
     assert "Segmenting 0 of 64 clicks" in page.evaluate("window.phases")
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Save labels").click()
-    assert download.value.suggested_filename == "cells-labels.png"
-    labels = np.array(Image.open(download.value.path()))
-    assert labels.shape[:2] == (SIZE, SIZE)
-    assert (labels[..., 0] == labels[..., 1]).all()  # gray
-    assert 0 < labels[..., 0].max() <= count
+    labels = saved_labels(page)
+    assert labels.shape == (SIZE, SIZE)
+    assert 0 < labels.max() <= count
+    for each in saved_coco(page)["annotations"]:
+        assert (decoded(each["segmentation"]) == (labels == each["id"])).all()
 
 
 def test_the_limits_choose_among_what_was_found(page: Page) -> None:
@@ -322,7 +376,7 @@ def test_a_prompt_takes_the_place_of_everything(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
     click(page, 0.42, 0.55)
     shown(page)
-    expect(page.get_by_role("button", name="Save labels")).to_be_disabled()
+    assert set(np.unique(saved_labels(page))) == {0, 1}
 
 
 def test_everything_can_be_cancelled(page: Page) -> None:
@@ -346,8 +400,7 @@ def test_another_image_can_be_opened_while_a_mask_is_being_drawn(
     expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
     page.locator("#overlay").click()
     page.locator("#file").set_input_files(tmp_path / "wide.png")
-    # The first picture is square.
-    page.wait_for_function("document.querySelector('#overlay').height === 512")
+    page.wait_for_function("document.querySelector('#picture img').naturalWidth === 300")
     expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
     page.locator("#overlay").click()
     wait(page)
@@ -527,3 +580,345 @@ def test_without_a_deployed_model_the_page_says_what_to_run(chromium: Browser) -
         page.goto(address)
         expect(page.get_by_role("alert")).to_contain_text("uv run doit demo")
         page.close()
+
+
+def test_each_object_keeps_its_own_prompt_and_mask(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    first = saved(page)
+    begin(page)
+    click(page, 0.75, 0.3)
+    assert iou(saved(page), first) < 0.99
+    page.get_by_role("radio", name="Work on Object 1").check()
+    wait(page)
+    assert iou(saved(page), first) == 1
+
+
+def test_undo_and_clear_leave_the_other_objects_alone(page: Page) -> None:
+    three_objects(page)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    assert [each["id"] for each in saved_coco(page)["annotations"]] == [1, 2]
+    page.get_by_role("radio", name="Work on Object 1").check()
+    page.get_by_role("button", name="Clear").click()
+    assert [each["id"] for each in saved_coco(page)["annotations"]] == [2]
+
+
+def test_the_key_n_begins_a_new_object(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    page.locator("#overlay").press("n")
+    expect(page.get_by_role("radio", name="Work on Object 2")).to_be_checked()
+    click(page, 0.75, 0.3)
+    assert len(saved_coco(page)["annotations"]) == 2
+
+
+def test_an_object_without_a_prompt_is_used_before_another_is_added(page: Page) -> None:
+    begin(page)
+    expect(page.locator("#objects li")).to_have_count(1)
+
+
+def test_a_deleted_object_is_no_longer_saved_and_the_others_keep_their_numbers(page: Page) -> None:
+    three_objects(page)
+    page.get_by_role("button", name="Delete Object 2").click()
+    expect(page.locator("#objects li")).to_have_count(2)
+    assert [each["id"] for each in saved_coco(page)["annotations"]] == [1, 3]
+
+
+def test_the_list_has_each_object_with_a_colour_of_its_own_and_its_area(page: Page) -> None:
+    three_objects(page)
+    colors = page.locator("#objects .swatch").evaluate_all("all => all.map((one) => one.value)")
+    assert len(set(colors)) == 3
+    areas = page.locator("#objects .area").all_inner_texts()
+    for text, each in zip(areas, saved_coco(page)["annotations"], strict=True):
+        assert float(text.removesuffix(" %")) == pytest.approx(
+            each["area"] / SIZE**2 * 100, abs=0.3
+        )
+
+
+def test_objects_are_saved_together_as_labels(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    first = saved(page)
+    begin(page)
+    click(page, 0.75, 0.3)
+    labels = saved_labels(page)
+    assert set(np.unique(labels)) == {0, 1, 2}
+    assert (first[labels == 1]).all()
+
+
+def test_objects_are_saved_together_as_coco_has_them(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    page.get_by_label("Name of object 1").fill("nucleus")
+    first = saved(page)
+    begin(page)
+    click(page, 0.75, 0.3)
+    found = saved_coco(page)
+    assert found["images"] == [{"id": 1, "file_name": "cells.png", "width": SIZE, "height": SIZE}]
+    categories = {each["id"]: each["name"] for each in found["categories"]}
+    names = [categories[each["category_id"]] for each in found["annotations"]]
+    assert names == ["nucleus", "object"]
+    mask = decoded(found["annotations"][0]["segmentation"])
+    assert (mask == first).all()
+    for each in found["annotations"]:
+        rows, columns = np.nonzero(decoded(each["segmentation"]))
+        left, top, width, height = each["bbox"]
+        assert (left, top) == (columns.min(), rows.min())
+        assert (left + width, top + height) == (columns.max() + 1, rows.max() + 1)
+        assert each["area"] == len(rows)
+        assert each["iscrowd"] == 1
+        assert each["image_id"] == 1
+
+
+def test_a_click_under_zoom_reaches_the_decoder_at_the_right_place(page: Page, answer: Any) -> None:
+    box = area(page)
+    x, y = box["x"] + 0.42 * box["width"], box["y"] + 0.55 * box["height"]
+    page.mouse.move(x, y)
+    for _ in range(5):
+        page.mouse.wheel(0, -200)
+    expect(page.locator("#zoom-fit")).to_have_text("448 %")
+    page.mouse.down(button="middle")
+    page.mouse.move(x + 60, y - 40)
+    page.mouse.up(button="middle")
+    page.mouse.click(*on_screen(page, 0.42, 0.55))
+    wait(page)
+    masks, scores, _ = answer([[0.42 * SIZE, 0.55 * SIZE]], [1])
+    assert iou(saved(page), masks[scores.argmax()]) > 0.99
+
+
+def test_a_box_under_zoom_reaches_the_decoder_at_the_right_place(page: Page, answer: Any) -> None:
+    box = area(page)
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, -400)
+    expect(page.locator("#zoom-fit")).to_have_text("182 %")
+    page.mouse.move(*on_screen(page, 0.35, 0.45))
+    page.mouse.down()
+    page.mouse.move(*on_screen(page, 0.6, 0.65), steps=3)
+    page.mouse.up()
+    wait(page)
+    masks, scores, _ = answer([[0.35 * SIZE, 0.45 * SIZE], [0.6 * SIZE, 0.65 * SIZE]], [2, 3])
+    assert iou(saved(page), masks[scores.argmax()]) > 0.99
+
+
+def test_points_keep_their_size_on_the_screen_under_zoom(page: Page) -> None:
+    def green() -> int:
+        found: int = page.locator("#overlay").evaluate(
+            """(canvas) => {
+              const { width, height } = canvas
+              const { data } = canvas.getContext('2d').getImageData(0, 0, width, height)
+              let count = 0
+              for (let i = 0; i < data.length; i += 4)
+                count += data[i] === 18 && data[i + 1] === 161 && data[i + 2] === 80
+              return count
+            }"""
+        )
+        return found
+
+    click(page, 0.42, 0.55)
+    before = green()
+    assert before > 50
+    page.locator("#overlay").press("+")
+    page.locator("#overlay").press("+")
+    assert green() == pytest.approx(before, rel=0.15)
+
+
+def test_keys_and_buttons_zoom(page: Page) -> None:
+    shown = page.locator("#zoom-fit")
+    page.locator("#overlay").press("+")
+    expect(shown).to_have_text("125 %")
+    page.get_by_role("button", name="Zoom in").click()
+    expect(shown).to_have_text("156 %")
+    page.locator("#overlay").press("-")
+    expect(shown).to_have_text("125 %")
+    page.locator("#overlay").press("0")
+    expect(shown).to_have_text("100 %")
+
+
+def test_space_and_a_drag_move_the_image_and_prompt_nothing(page: Page) -> None:
+    for _ in range(3):
+        page.locator("#overlay").press("+")
+    before = page.locator("#picture").bounding_box()
+    box = area(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.keyboard.down(" ")
+    page.mouse.down()
+    page.mouse.move(x + 50, y + 30)
+    page.mouse.up()
+    page.keyboard.up(" ")
+    after = page.locator("#picture").bounding_box()
+    assert before
+    assert after
+    assert (after["x"] - before["x"], after["y"] - before["y"]) == pytest.approx((50, 30), abs=0.1)
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+
+
+def test_two_fingers_zoom_and_prompt_nothing(page: Page) -> None:
+    box = area(page)
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    fingers = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *apart: float) -> None:
+        points = [{"x": x + distance, "y": y, "id": i} for i, distance in enumerate(apart)]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", -40)
+    touch("touchStart", -40, 40)
+    for distance in (60, 80):
+        touch("touchMove", -distance, distance)
+    touch("touchEnd")
+    expect(page.locator("#zoom-fit")).to_have_text("200 %")
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+
+
+def test_masks_are_magenta_at_first_and_another_look_is_kept(
+    chromium: Browser, address: str, picture: Path
+) -> None:
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(address)
+    swatch = page.get_by_label("Colour of Object 1")
+    expect(swatch).to_have_value("#ee3377")
+    swatch.fill("#ee7733")
+    page.get_by_label("Outline").uncheck()
+    page.get_by_label("Opacity").fill("70")
+    page.reload()
+    expect(swatch).to_have_value("#ee7733")
+    expect(page.get_by_label("Outline")).not_to_be_checked()
+    expect(page.get_by_label("Opacity")).to_have_value("70")
+    context.close()
+
+
+def test_a_browser_that_keeps_nothing_shows_the_page_all_the_same(
+    chromium: Browser, address: str
+) -> None:
+    page = chromium.new_page()
+    page.add_init_script(
+        """Object.defineProperty(window, 'localStorage', {
+          get() { throw new DOMException('denied', 'SecurityError') } })"""
+    )
+    page.goto(address)
+    page.get_by_label("Outline").uncheck()
+    expect(page.locator("#status")).to_contain_text("is ready", timeout=60_000)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    page.close()
+
+
+def test_an_error_disappears_with_the_next_thing_that_works(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    page.locator("#file").set_input_files(tmp_path / "notes.png")
+    expect(page.get_by_role("alert")).to_contain_text("notes.png is not an image")
+    click(page, 0.42, 0.55)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_model_in_the_address_that_is_not_there_is_named(chromium: Browser, address: str) -> None:
+    page = chromium.new_page()
+    page.goto(f"{address}?model=nothing")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("No model “nothing” is deployed, demo is shown.")
+    expect(page.locator("#status")).to_contain_text("demo is ready", timeout=60_000)
+    expect(alert).to_be_visible()
+    page.close()
+
+
+def test_a_model_that_no_browser_has_run_says_that_it_is_not_proven(
+    chromium: Browser, demo: Project, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(demo.root / "public/demo", folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["browser"] = None
+    for variant in manifest["variants"]:
+        variant.pop("browser", None)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    folders = {"/models/mine": folder, "/onnxruntime-web": packages.RUNTIME / "dist"}
+    app = server.application({**folders, "/": packages.PAGE}, {"/models.json": lambda: ["mine"]})
+    with server.serving(app) as address:
+        page = chromium.new_page()
+        page.goto(address)
+        expect(page.locator("#proof")).to_have_text(
+            "Not proven in a browser: no browser has run these files."
+        )
+        expect(page.locator("#status")).to_contain_text(
+            "mine is ready, but not proven in a browser", timeout=60_000
+        )
+        page.close()
+
+
+def test_a_proven_model_says_where(page: Page) -> None:
+    expect(page.locator("#proof")).to_contain_text("Proven on WASM in")
+
+
+def test_the_panel_stays_where_it_is_whatever_is_said(page: Page, tmp_path: Path) -> None:
+    def places() -> list[list[int]]:
+        found: list[list[int]] = page.locator("aside > *, #tools, #activity, #frame").evaluate_all(
+            "all => all.map((one) => [one.offsetTop, one.offsetWidth, one.offsetHeight])"
+        )
+        return found
+
+    before = places()
+    click(page, 0.42, 0.55)
+    assert places() == before
+    (tmp_path / "notes.png").write_text("no picture")
+    page.locator("#file").set_input_files(tmp_path / "notes.png")
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert places() == before
+    segment(page, 32)
+    expect(page.locator("#waiting")).to_be_visible()
+    assert places() == before
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#status")).to_have_text("Cancelled.")
+    assert places() == before
+
+
+def test_the_image_is_one_tab_away(page: Page) -> None:
+    page.evaluate("document.activeElement.blur(), getSelection().removeAllRanges()")
+    page.locator("body").click(position={"x": 2, "y": 2})  # beside everything
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "overlay"
+
+
+def test_on_a_phone_the_image_comes_first_and_the_tools_are_in_reach(page: Page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    for part in ("#overlay", ".segments", "#undo", "#add", "#zoom-in", "#status"):
+        expect(page.locator(part)).to_be_in_viewport(ratio=1)
+    assert area(page)["width"] > 300
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    three_objects(page)
+    assert page.evaluate("scrollY") == 0
+
+
+def problems_of_access(page: Page) -> list[str]:
+    """What axe-core finds that is serious or critical, in both colour schemes."""
+    if not page.evaluate("'axe' in window"):
+        page.add_script_tag(path=packages.FOLDER / "node_modules/axe-core/axe.min.js")
+    found: list[str] = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        violations = page.evaluate("axe.run().then(({ violations }) => violations)")
+        found += [
+            f"{scheme}: {each['id']}: {node['html']}"
+            for each in violations
+            if each["impact"] in ("serious", "critical")
+            for node in each["nodes"]
+        ]
+    page.emulate_media(color_scheme=None)
+    return found
+
+
+def test_axe_finds_nothing_serious_in_the_page_as_it_opens(chromium: Browser, address: str) -> None:
+    page = chromium.new_page()
+    page.goto(address)
+    expect(page.locator("#status")).to_contain_text("is ready", timeout=60_000)
+    assert problems_of_access(page) == []
+    page.close()
+
+
+def test_axe_finds_nothing_serious_with_three_objects(page: Page) -> None:
+    three_objects(page)
+    assert problems_of_access(page) == []
+
+
+def test_axe_finds_nothing_serious_with_an_error(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "notes.png").write_text("no picture")
+    page.locator("#file").set_input_files(tmp_path / "notes.png")
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert problems_of_access(page) == []

@@ -2,67 +2,63 @@
 
 /** @typedef {OffscreenCanvasRenderingContext2D | CanvasRenderingContext2D} Context */
 
-/** The colour of a mask, and of the first object: blue, green and red, 8 bits each. */
-const BLUE = 0xff901e
-
 /**
- * Masks in colour, their edges opaque.
+ * Masks in colour, with their edges opaque if these are to be drawn.
  *
- * @param {Uint8Array} labels for each pixel the number of its object, or 0
+ * @param {ArrayLike<number>} labels for each pixel the number of its object, or 0
  * @param {number} width
  * @param {number} height
+ * @param {Map<number, string>} colors of the objects, as `#rrggbb`
+ * @param {{ opacity: number, outline: boolean }} look
+ * @param {number} edge how wide edges are, in pixels
  */
-export function tinted(labels, width, height) {
+export function tinted(labels, width, height, colors, { opacity, outline }, edge) {
   const picture = new ImageData(width, height)
   const pixels = new Uint32Array(picture.data.buffer) // alpha, blue, green, red
-  const colors = Uint32Array.from({ length: 256 }, (_, number) => color(number))
-  for (let i = 0; i < labels.length; i++) {
-    const label = labels[i]
-    if (!label) continue
-    const inside =
-      labels[i - 2] === label &&
-      labels[i + 2] === label &&
-      labels[i - 2 * width] === label &&
-      labels[i + 2 * width] === label
-    pixels[i] = (inside ? 0x73000000 : 0xff000000) + colors[label]
+  const paints = new Uint32Array(Math.max(0, ...colors.keys()) + 1)
+  for (const [number, color] of colors) paints[number] = swapped(color)
+  const inner = Math.round(255 * opacity) * 0x1000000
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      const label = labels[i]
+      if (!label) continue
+      // What lies outside the picture counts as inside: a mask that is cut there has no edge.
+      const inside =
+        !outline ||
+        ((x < edge || labels[i - edge] === label) &&
+          (x >= width - edge || labels[i + edge] === label) &&
+          (y < edge || labels[i - edge * width] === label) &&
+          (y >= height - edge || labels[i + edge * width] === label))
+      pixels[i] = (inside ? inner : 0xff000000) + paints[label]
+    }
   }
   return picture
 }
 
-/**
- * The colour of an object: neighbours in number are far apart in hue.
- *
- * @param {number} number from 1
- */
-function color(number) {
-  if (number === 1) return BLUE
-  const hue = (210 + (number - 1) * 137.5) % 360 // degrees; the golden angle
-  const channel = (/** @type {number} */ turn) => {
-    const at = Math.abs((((hue + turn) % 360) + 360) % 360 - 180) / 60
-    return Math.round(255 * (0.12 + 0.88 * Math.min(Math.max(at - 1, 0), 1)))
-  }
-  return channel(120) * 0x10000 + channel(240) * 0x100 + channel(0)
+/** Blue, green and red, 8 bits each. @param {string} color as `#rrggbb` */
+function swapped(color) {
+  const value = parseInt(color.slice(1), 16)
+  return ((value & 0xff) << 16) + (value & 0xff00) + (value >> 16)
 }
 
 /**
  * The numbers of objects.
  *
  * @param {Context} context
- * @param {{ x: number, y: number }[]} places in parts of the canvas, of the first object first
+ * @param {{ number: number, x: number, y: number }[]} places
  */
 export function objectNumbers(context, places) {
-  const { width, height } = context.canvas
-  context.font = '600 15px system-ui, sans-serif'
+  context.font = '600 14px system-ui, sans-serif'
   context.textAlign = 'center'
   context.textBaseline = 'middle'
   context.lineWidth = 3.5
   context.lineJoin = 'round'
   context.strokeStyle = 'rgb(0 0 0 / 75%)'
   context.fillStyle = 'white'
-  places.forEach(({ x, y }, index) => {
-    context.strokeText(String(index + 1), x * width, y * height)
-    context.fillText(String(index + 1), x * width, y * height)
-  })
+  for (const { number, x, y } of places) {
+    context.strokeText(String(number), x, y)
+    context.fillText(String(number), x, y)
+  }
 }
 
 /**
@@ -111,11 +107,9 @@ export function boxOutline(context, [x0, y0, x1, y1], right, down) {
  * The cross that the keyboard moves.
  *
  * @param {Context} context
- * @param {{ x: number, y: number }} at in parts of the canvas
+ * @param {{ x: number, y: number }} at
  */
-export function crossHair(context, at) {
-  const x = at.x * context.canvas.width
-  const y = at.y * context.canvas.height
+export function crossHair(context, { x, y }) {
   outlined(context, 1.5, 'white', () => {
     context.moveTo(x - 18, y)
     context.lineTo(x + 18, y)

@@ -1,165 +1,87 @@
-// The page of `doit serve`: pick a deployed model, open an image, prompt, see the mask.
+// The page of `doit serve`: pick a deployed model, open an image, prompt, see the masks, save them.
 
 import { Model } from './client.js'
+import { colorOf, unusedColor } from './colors.js'
 import { inputSize, refines } from './contract.js'
-import { boxOutline, crossHair, objectNumbers, promptMarks, tinted } from './drawing.js'
+import { boxOutline, crossHair, objectNumbers, promptMarks } from './drawing.js'
+import { chooseTool, tool, ui } from './elements.js'
+import { coco, grayPixels } from './export.js'
 import { best, maskAt } from './feeds.js'
 import { loadImage, scaledPixels } from './image.js'
+import { requested, ZOOM } from './keys.js'
+import { ObjectList } from './list.js'
+import { areaOf, labelled, middleOf } from './masks.js'
+import {
+  complain,
+  duration,
+  hideProgress,
+  mebibytes,
+  percent,
+  say,
+  settle,
+  showProgress,
+  words,
+} from './messages.js'
 import { adapter, threadsHere } from './model.js'
+import * as set from './objects.js'
+import { currentOf, lastStep, titleOf } from './objects.js'
+import { followPointers } from './pointers.js'
 import { maskOver, placement } from './preprocessing.js'
+import { proofOf } from './proof.js'
+import { downloadJson, downloadPicture } from './saving.js'
+import { Scene } from './scene.js'
+import { storedLook, storeLook } from './settings.js'
 
 /** @typedef {import('./contract.js').Manifest} Manifest */
 /** @typedef {import('./model.js').Provider} Provider */
+/** @typedef {import('./objects.js').Answer} Answer */
+/** @typedef {import('./objects.js').Entry} Entry */
+/** @typedef {import('./objects.js').Step} Step */
 /** @typedef {import('./preprocessing.js').Placement} Placement */
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
-/**
- * @typedef {object} Answer
- * @property {import('./feeds.js').Values} masks
- * @property {Float32Array} scores
- * @property {number} milliseconds
- */
-/**
- * One state of the prompt; undo goes back to the one before.
- *
- * @typedef {object} Step
- * @property {Prompt} prompt in image pixels
- * @property {Step | null} refines the step whose mask it starts from
- * @property {Answer | null} answer null until the decoder has run
- * @property {number | null} choice the mask a person chose; null is the best-scored
- * @property {number} since when it was asked for, in the page's time
- */
+/** @typedef {import('./scene.js').Layer} Layer */
+/** @typedef {import('./scene.js').Region} Region */
+/** @typedef {import('./view.js').At} At */
+/** @typedef {import('./view.js').Size} Size */
 
 /**
- * The objects of the whole image.
+ * What "everything" found in the image.
  *
  * @typedef {object} Everything
  * @property {Uint8Array} labels for each pixel of what is drawn the number of its object, or 0
- * @property {{ x: number, y: number }[]} middles of the objects, in image parts
+ * @property {Size} size of the labels
+ * @property {At[]} middles of the objects, in image parts
  * @property {number} prompts how many were asked
  * @property {number} milliseconds
  */
 
-/** Longer side of what is drawn, in pixels. */
+/** Longer side of the labels of everything, in pixels. */
 const VIEW = 1024
-/** How far the pointer moves, in image parts, until a click is a drag. */
-const DRAG = 0.01
-
-/** @template {HTMLElement} T @param {string} id @param {new () => T} kind @returns {T} */
-function element(id, kind) {
-  const found = document.getElementById(id)
-  if (!(found instanceof kind)) throw new Error(`the page lacks #${id}`)
-  return found
-}
-
-const ui = {
-  stage: element('stage', HTMLElement),
-  view: element('view', HTMLElement),
-  empty: element('empty', HTMLElement),
-  image: element('image', HTMLCanvasElement),
-  overlay: element('overlay', HTMLCanvasElement),
-  model: element('model', HTMLSelectElement),
-  about: element('about', HTMLElement),
-  variants: element('variants', HTMLElement),
-  variant: element('variant', HTMLSelectElement),
-  provider: element('provider', HTMLSelectElement),
-  webgpu: element('webgpu', HTMLElement),
-  file: element('file', HTMLInputElement),
-  sample: element('sample', HTMLButtonElement),
-  waiting: element('waiting', HTMLElement),
-  phase: element('phase', HTMLElement),
-  progress: element('progress', HTMLProgressElement),
-  cancel: element('cancel', HTMLButtonElement),
-  prompting: element('prompting', HTMLFieldSetElement),
-  refine: element('refine', HTMLInputElement),
-  undo: element('undo', HTMLButtonElement),
-  clear: element('clear', HTMLButtonElement),
-  masks: element('masks', HTMLFieldSetElement),
-  candidates: element('candidates', HTMLElement),
-  save: element('save', HTMLButtonElement),
-  everything: element('everything', HTMLFieldSetElement),
-  grid: element('grid', HTMLSelectElement),
-  leastScore: element('least-score', HTMLInputElement),
-  leastStability: element('least-stability', HTMLInputElement),
-  segment: element('segment', HTMLButtonElement),
-  saveLabels: element('save-labels', HTMLButtonElement),
-  encoderTime: element('encoder-time', HTMLElement),
-  decoderTime: element('decoder-time', HTMLElement),
-  score: element('score', HTMLElement),
-  area: element('area', HTMLElement),
-  status: element('status', HTMLElement),
-  problem: element('problem', HTMLElement),
-}
-const overlay = /** @type {CanvasRenderingContext2D} */ (ui.overlay.getContext('2d'))
+/** Side of the masks on which areas and middles are found, in pixels. */
+const COARSE = 512
 
 /** @type {Model | null} the one that is open, or being opened */
 let model = null
-/** @type {{ element: HTMLImageElement, name: string } | null} */
+/** @type {{ element: HTMLImageElement, file: string, name: string } | null} */
 let image = null
 /** @type {Placement | null} where the image lies, once it is encoded */
 let place = null
-/** @type {Step[]} */
-let history = []
-/** @type {{ x: number, y: number } | null} the keyboard's cross, in image parts */
+let look = storedLook()
+let objects = set.started(look.color)
+/** @type {At | null} the keyboard's cross, in image parts */
 let cross = null
-/** @type {{ x: number, y: number } | null} where a box began, in image parts */
+/** @type {At | null} where a box began, in image parts */
 let corner = null
-/** @type {{ x: number, y: number } | null} where that box would end now */
+/** @type {At | null} where that box would end now */
 let opposite = null
-/** @type {Everything | null} shown in place of the prompt */
+/** @type {Everything | null} shown in place of the objects */
 let everything = null
 /** @type {AbortController | null} stops what looks for everything */
 let search = null
 let encoding = false
 let decoding = false
 
-const current = () => history.at(-1) ?? null
-const tool = () => {
-  const checked = /** @type {HTMLInputElement} */ (document.querySelector('[name=tool]:checked'))
-  return checked.value
-}
-
-/** @param {string} text */
-function say(text) {
-  ui.status.textContent = text
-}
-
-/** @param {string} [text] none hides it */
-function complain(text) {
-  ui.problem.hidden = !text
-  ui.problem.textContent = text ?? ''
-}
-
-/**
- * @param {string} [phase] none hides it
- * @param {number} [done]
- * @param {number} [total]
- * @param {string} [unit] of both
- */
-function showProgress(phase, done, total, unit) {
-  ui.waiting.hidden = !phase
-  ui.cancel.hidden = !search
-  if (!phase) return
-  if (done === undefined || total === undefined) {
-    ui.phase.textContent = `${phase}…`
-    ui.progress.removeAttribute('value')
-  } else {
-    const amount = unit === 'bytes' ? mebibytes : String
-    const counted = unit === 'bytes' ? '' : ` ${unit}`
-    ui.phase.textContent = `${phase} ${amount(done)} of ${amount(total)}${counted}`
-    ui.progress.max = total
-    ui.progress.value = done
-  }
-}
-
-/** @param {number} bytes */
-const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
-
-/** @param {number} time in milliseconds */
-const duration = (time) =>
-  time < 1000 ? `${time.toFixed(time < 100 ? 1 : 0)} ms` : `${(time / 1000).toFixed(2)} s`
-
-/** @param {unknown} error */
-const words = (error) => (error instanceof Error ? error.message : String(error))
+const current = () => lastStep(currentOf(objects))
 
 // The model.
 
@@ -168,59 +90,74 @@ async function openModel() {
   model = null
   place = null
   everything = search = null
-  complain()
-  enable()
+  settle('model', 'work')
+  refresh()
   const name = ui.model.value
   const base = `/models/${name}`
   const provider = /** @type {Provider} */ (ui.provider.value)
   /** @type {Model | null} */
   let opening = null
+  let proven = true
   try {
     const response = await fetch(`${base}/manifest.json`, { cache: 'no-cache' })
     if (!response.ok) throw new Error(`${base}/manifest.json: HTTP ${response.status}`)
     const whole = await response.json()
     if (name !== ui.model.value || provider !== ui.provider.value || model) return
-    const manifest = withVariant(whole, offerVariants(whole))
+    const variant = offerVariants(whole, provider)
+    const manifest = withVariant(whole, variant)
     inputSize(manifest) // refuses a manifest of an earlier version of the build
     ui.about.textContent = describe(manifest)
-    model = opening = new Model(manifest, showProgress)
+    proven = showProof(whole, variant, provider)
+    explain(manifest)
+    model = opening = new Model(manifest, reportProgress)
     await opening.call('open', { base, provider, threads: threadsHere(), manifest })
   } catch (error) {
     if (model !== opening) return // another was picked meanwhile
     opening?.close()
     model = null
-    showProgress()
+    hideProgress()
     if (provider === 'webgpu') {
       ui.webgpu.textContent = `WebGPU does not run ${name} here, WASM is used: ${words(error)}`
       ui.provider.value = 'wasm'
       await openModel()
       return
     }
-    complain(`${name} cannot be used.\n${words(error)}`)
+    say(`${name} is not ready.`)
+    complain('model', `${name} cannot be used.\n${words(error)}`)
     return
   }
   if (model !== opening) return
   opening.opened = true
-  showProgress()
-  say(`${name} is ready.${image ? '' : ' Open an image.'}`)
+  hideProgress()
+  const ready = `${name} is ready${proven ? '' : ', but not proven in a browser'}.`
+  say(`${ready}${image ? '' : ' Open an image.'}`)
   await encodeImage()
+}
+
+/** @type {typeof showProgress} */
+function reportProgress(phase, done, total, unit) {
+  ui.cancel.hidden = !search
+  showProgress(phase, done, total, unit)
 }
 
 /**
  * List the variants that are deployed, and keep the one that was picked if there is such.
  *
  * @param {any} manifest
+ * @param {Provider} provider
  * @returns {string | undefined} the name of the one to open
  */
-function offerVariants(manifest) {
+function offerVariants(manifest, provider) {
   /** @type {string[]} */
   const names = (manifest.variants ?? [])
     .filter((/** @type {any} */ { deployed }) => deployed)
     .map((/** @type {any} */ { name }) => name)
   const picked = names.includes(ui.variant.value) ? ui.variant.value : names[0]
-  ui.variant.replaceChildren(...names.map((name) => new Option(name)))
+  const preferred = names.length > 1 ? manifest.prefer?.[provider] : null
+  const label = (/** @type {string} */ name) => (name === preferred ? `${name} (preferred)` : name)
+  ui.variant.replaceChildren(...names.map((name) => new Option(label(name), name)))
   if (picked) ui.variant.value = picked
-  ui.variants.hidden = names.length < 2
+  ui.variant.disabled = names.length < 2
   return picked
 }
 
@@ -240,44 +177,60 @@ function describe(manifest) {
   const sizes = [manifest.encoder, manifest.decoder].map(({ file }) => manifest.files[file].size)
   const total = sizes.reduce((sum, size) => sum + size, 0)
   const trained = manifest.checkpoint?.synthetic ? 'random weights: masks mean nothing' : ''
-  const proof = manifest.browser ? `proven in ${manifest.browser.browser}` : 'proven in no browser'
   const architecture = manifest.model_type ?? manifest.config
-  return [architecture, mebibytes(total), trained, proof].filter(Boolean).join(' · ')
+  return [architecture, mebibytes(total), trained].filter(Boolean).join(' · ')
+}
+
+/** @param {any} manifest @param {string | undefined} variant @param {Provider} provider */
+function showProof(manifest, variant, provider) {
+  const { proven, text } = proofOf(manifest, variant, provider)
+  ui.proof.textContent = text
+  ui.proof.classList.toggle('unproven', !proven)
+  return proven
+}
+
+/** Say what this model does of what not every model does. @param {Manifest} manifest */
+function explain(manifest) {
+  const several = { multi: 'three', ranked: 'three', all: 'four', best: null, single: null }
+  const count = several[manifest.masks?.choice ?? 'multi']
+  ui.candidatesHelp.textContent = count
+    ? `A click can mean a part or the whole: the model draws ${count} masks, and predicts the IoU ` +
+      'of each. The best is shown.'
+    : 'This model draws one mask for a prompt, and predicts its IoU.'
+  ui.refineHelp.textContent = refines(manifest)
+    ? 'The next click corrects the mask that is shown, instead of drawing a new one.'
+    : 'This model cannot start from a mask.'
 }
 
 // The image.
 
-/** @param {string} url @param {string} name */
-async function openImage(url, name) {
-  complain()
+/** @param {string} url @param {string} file */
+async function openImage(url, file) {
+  settle('image', 'work')
+  /** @type {HTMLImageElement} */
+  let element
   try {
-    image = { element: await loadImage(url), name: name.replace(/\.[^.]*$/, '') }
+    element = await loadImage(url)
   } catch {
-    complain(`${name} is not an image that this browser can read.`)
+    complain('image', `${file} is not an image that this browser can read.`)
     return
   }
-  const { naturalWidth, naturalHeight } = image.element
-  const scale = VIEW / Math.max(naturalWidth, naturalHeight)
-  for (const canvas of [ui.image, ui.overlay]) {
-    canvas.width = Math.max(1, Math.round(naturalWidth * scale))
-    canvas.height = Math.max(1, Math.round(naturalHeight * scale))
-  }
-  const context = /** @type {CanvasRenderingContext2D} */ (ui.image.getContext('2d'))
-  context.imageSmoothingQuality = 'high'
-  context.drawImage(image.element, 0, 0, ui.image.width, ui.image.height)
-  ui.view.hidden = false
+  image = { element, file, name: file.replace(/\.[^.]*$/, '') }
   ui.empty.hidden = true
-  history = []
+  objects = set.started(look.color)
   place = null
+  cross = corner = opposite = null
   search?.abort()
   everything = search = null
-  say(`${name} is open.`)
+  scene.open(element)
+  ui.stage.scrollIntoView() // on a phone the buttons are below it
+  say(`${file} is open.`)
   await encodeImage()
 }
 
 /** Encode what is open, then decode its prompts. */
 async function encodeImage() {
-  draw()
+  refresh()
   if (encoding) return // it goes on until what is open by then is encoded
   encoding = true
   while (await encodeOnce());
@@ -292,7 +245,7 @@ async function encodeOnce() {
   const { naturalWidth, naturalHeight } = shown.element
   const { manifest } = using
   const { resize } = manifest.preprocessing
-  showProgress('Encoding the image')
+  reportProgress('Encoding the image')
   try {
     const found = placement(naturalWidth, naturalHeight, inputSize(manifest), resize)
     const rgba = scaledPixels(shown.element, found)
@@ -301,79 +254,88 @@ async function encodeOnce() {
     place = found
     ui.encoderTime.textContent = duration(milliseconds)
     // Prompts stay when the model changes, its answers do not.
-    for (const step of history) Object.assign(step, { answer: null, choice: null })
+    for (const { steps } of objects.entries) {
+      for (const step of steps) Object.assign(step, { answer: null, choice: null })
+    }
     say(`Encoded in ${duration(milliseconds)}. Click what to segment.`)
   } catch (error) {
     if (model !== using || image !== shown) return true
-    complain(`The encoder failed.\n${words(error)}`)
+    complain('work', `The encoder failed.\n${words(error)}`)
   }
-  showProgress()
+  hideProgress()
   enable()
   return false
 }
 
-// The prompt.
+// The prompts of the current object.
 
 /** @param {Partial<Prompt>} change */
 function prompt(change) {
   if (!place || search) return
+  settle('image', 'work')
   everything = null
   const before = current()
   const refined = ui.refine.checked && !ui.refine.disabled ? before : null
   const now = { points: [], box: null, ...before?.prompt, ...change }
   const since = performance.now()
-  history.push({ prompt: now, refines: refined, answer: null, choice: null, since })
+  objects = set.stepped(objects, { prompt: now, refines: refined, answer: null, choice: null, since })
   void decodePrompts()
 }
 
-/** @param {{ x: number, y: number }} at in image parts @param {boolean} foreground */
+/** @param {At} at in image parts @param {boolean} foreground */
 function addPoint(at, foreground) {
+  if (!place) return
   const points = current()?.prompt.points ?? []
   prompt({ points: [...points, { ...inImage(at), foreground }] })
 }
 
-/** @param {{ x: number, y: number }} from @param {{ x: number, y: number }} to in image parts */
+/** @param {At} from @param {At} to in image parts */
 function setBox(from, to) {
+  if (!place) return
   const [one, other] = [inImage(from), inImage(to)]
   prompt({ box: [one.x, one.y, other.x, other.y] })
 }
 
-/** @param {{ x: number, y: number }} at in image parts */
+/** @param {At} at in image parts */
 function inImage({ x, y }) {
   const { width, height } = /** @type {Placement} */ (place)
   return { x: x * width, y: y * height }
 }
 
 function undo() {
-  if (search) return
+  if (search || ui.undo.disabled) return
+  settle('image', 'work')
   if (everything) everything = null
-  else history.pop()
+  else objects = set.undone(objects)
   say(current() ? 'Undone.' : 'No prompt.')
   void decodePrompts()
 }
 
 function clear() {
   search?.abort()
+  settle('image', 'work')
   everything = null
-  history = []
+  objects = set.cleared(objects)
   corner = opposite = null
   say('Cleared.')
   void decodePrompts()
 }
 
-/** Run the decoder until the prompt that is shown has its masks, then draw. */
+/** Run the decoder until each object has its mask, then draw. */
 async function decodePrompts() {
   enable()
   if (decoding) return
   decoding = true
   const using = model
   try {
-    for (let step = current(); step && place && !step.answer; step = current()) await answer(step)
+    for (let step = set.unanswered(objects); step && place; step = set.unanswered(objects)) {
+      await answer(step)
+    }
   } catch (error) {
-    if (model === using) complain(`The decoder failed.\n${words(error)}`)
+    if (model === using) complain('work', `The decoder failed.\n${words(error)}`)
   }
   decoding = false
-  draw()
+  scene.repaint()
   const step = current()
   if (step?.answer) {
     const detail = { decoder: step.answer.milliseconds }
@@ -399,19 +361,86 @@ async function refinedBy({ refines: before }) {
 }
 
 /** @param {Step} step @param {Answer} found */
-const chosen = (step, found) => step.choice ?? (model ? best(model.manifest, found.scores) : 0)
+const candidateOf = (step, found) => step.choice ?? (model ? best(model.manifest, found.scores) : 0)
 
 /** The low-resolution mask that is shown. @param {Step} step @param {Answer} found */
-const logits = (step, found) => maskAt(found.masks, chosen(step, found))
+const logits = (step, found) => maskAt(found.masks, candidateOf(step, found))
 
-/** @param {number} width @param {number} height */
-function shownMask(width, height) {
-  const step = current()
+/**
+ * @param {Step | null} step
+ * @param {number} width of the image as drawn
+ * @param {number} height
+ * @param {Region} [region] of it
+ */
+function maskOf(step, width, height, region) {
   if (!step?.answer || !place || !model) return null
   const side = step.answer.masks.dims[3]
   const { mask_threshold: threshold } = model.manifest.prompts
-  return maskOver(logits(step, step.answer), side, place, width, height, threshold)
+  return maskOver(logits(step, step.answer), side, place, width, height, threshold, region)
 }
+
+/** @type {WeakMap<Answer, Map<number, { share: number, middle: At | null }>>} */
+const measures = new WeakMap()
+
+/** How much of the image an object covers, and where. @param {Entry} entry */
+function measureOf(entry) {
+  const step = lastStep(entry)
+  const mask = step?.answer && maskOfCoarse(step, step.answer)
+  return mask ?? null
+}
+
+/** @param {Step} step @param {Answer} found */
+function maskOfCoarse(step, found) {
+  const known = measures.get(found) ?? new Map()
+  measures.set(found, known)
+  const candidate = candidateOf(step, found)
+  if (!known.has(candidate)) {
+    const mask = maskOf(step, COARSE, COARSE)
+    if (!mask) return null
+    known.set(candidate, { share: areaOf(mask) / mask.length, middle: middleOf(mask, COARSE) })
+  }
+  return known.get(candidate)
+}
+
+// The objects.
+
+/** @param {import('./objects.js').Objects} changed */
+function change(changed) {
+  objects = changed
+  corner = opposite = null
+  everything = null
+  settle('image', 'work')
+  refresh()
+}
+
+function addObject() {
+  if (!place || search) return
+  change(set.added(objects, unusedColor(objects.entries.map(({ color }) => color))))
+  say(`${titleOf(currentOf(objects))}: click what to segment.`)
+}
+
+const list = new ObjectList(ui.objects, {
+  onChoose(number) {
+    if (search || (number === objects.current && !everything)) return
+    change(set.chosen(objects, number))
+  },
+  onRename(number, name) {
+    objects = set.changed(objects, number, { name })
+    showObjects()
+  },
+  onRecolor(number, color) {
+    look = { ...look, color }
+    storeLook(look)
+    change(set.changed(objects, number, { color }))
+  },
+  onRemove(number) {
+    if (search) return
+    const title = titleOf(/** @type {Entry} */ (objects.entries.find((one) => one.number === number)))
+    change(set.removed(objects, number))
+    list.focus(objects.current)
+    say(`${title} is deleted.`)
+  },
+})
 
 // Everything.
 
@@ -422,38 +451,44 @@ async function segmentEverything() {
   const stop = (search = new AbortController())
   everything = null
   corner = opposite = null
-  complain()
-  enable()
-  draw()
-  announce()
+  settle('image', 'work')
+  refresh()
   say('Segmenting everything.')
   /** @type {string | null} */
   let problem = null
   try {
     const args = { side: Number(ui.grid.value), place: at }
     const found = await using.call('everything', args, stop.signal)
-    const chosen = found && (await objects(ui.overlay))
-    if (chosen && search === stop) everything = { ...found, ...chosen }
+    const size = drawnSize(at)
+    const chosen = found && (await objectsFound(size))
+    if (chosen && search === stop) everything = { ...found, ...chosen, size }
   } catch (error) {
     problem = words(error)
   }
   if (search !== stop) return // another model or image was opened meanwhile
   search = null
-  enable()
-  showProgress()
-  draw()
-  announce()
-  if (problem) complain(`The decoder failed.\n${problem}`)
+  hideProgress()
+  refresh()
+  if (problem) complain('work', `The decoder failed.\n${problem}`)
   else if (!everything) say('Cancelled.')
+}
+
+/** @param {Size} image @returns {Size} */
+function drawnSize({ width, height }) {
+  const scale = VIEW / Math.max(width, height)
+  return {
+    width: Math.max(1, Math.round(width * scale)),
+    height: Math.max(1, Math.round(height * scale)),
+  }
 }
 
 /**
  * The objects within the limits that are set now.
  *
- * @param {{ width: number, height: number }} size of their labels
+ * @param {Size} size of their labels
  * @returns {Promise<Pick<Everything, 'labels' | 'middles'>>}
  */
-async function objects({ width, height }) {
+async function objectsFound({ width, height }) {
   const limits = { score: Number(ui.leastScore.value), stability: Number(ui.leastStability.value) }
   return model?.call('objects', { limits, place, width, height })
 }
@@ -462,69 +497,144 @@ async function objects({ width, height }) {
 async function limit() {
   const before = everything
   if (!before) return
-  const chosen = await objects(ui.overlay)
+  const chosen = await objectsFound(before.size)
   if (everything !== before) return
   everything = { ...before, ...chosen }
-  enable()
-  draw()
-  announce()
+  refresh()
 }
 
 // What is seen.
 
+const scene = new Scene(ui.frame, ui.picture, ui.overlay, { layer, marks }, () => look)
+
+function refresh() {
+  enable()
+  scene.repaint()
+  announce()
+}
+
 function enable() {
+  const steps = currentOf(objects).steps.length
+  const masks = objects.entries.some((entry) => lastStep(entry)?.answer)
   ui.prompting.disabled = !place || search !== null
+  ui.addHere.disabled = ui.prompting.disabled
+  ui.zooming.disabled = !image
   ui.refine.disabled = !model || !refines(model.manifest)
-  ui.undo.disabled = ui.clear.disabled = !history.length && !everything
-  ui.masks.disabled = !current()?.answer || !place || everything !== null
+  ui.undo.disabled = ui.clear.disabled = !steps && !everything
   ui.everything.disabled = !place || search !== null
-  ui.saveLabels.disabled = !everything?.middles.length
+  ui.save.disabled = !current()?.answer || !place || everything !== null
+  const nothing = everything ? !everything.middles.length : !masks
+  ui.saveLabels.disabled = ui.saveCoco.disabled = !place || search !== null || nothing
+  showObjects()
 }
 
-function draw() {
-  const { width, height } = ui.overlay
-  overlay.clearRect(0, 0, width, height)
+function showObjects() {
+  list.show(objects, (entry) => {
+    const measure = measureOf(entry)
+    return measure ? percent(measure.share) : '–'
+  })
+}
+
+/** @param {Size} whole @param {Region} region @returns {Layer | null} */
+function layer(whole, region) {
+  if (search || !place) return null
   if (everything) {
-    overlay.putImageData(tinted(everything.labels, width, height), 0, 0)
-    objectNumbers(overlay, everything.middles)
-  } else {
-    drawPrompt(width, height)
+    const { labels, size, middles } = everything
+    const colors = new Map(middles.map((_, index) => [index + 1, colorOf(index + 1)]))
+    return { labels, ...size, part: { left: 0, top: 0, width: 1, height: 1 }, colors }
   }
-  if (cross && document.activeElement === ui.overlay) crossHair(overlay, cross)
+  const width = region.right - region.left
+  const height = region.bottom - region.top
+  const shown = regions((step) => maskOf(step, whole.width, whole.height, region))
+  if (!shown.length) return null
+  return {
+    labels: labelled(shown, width * height),
+    width,
+    height,
+    part: {
+      left: region.left / whole.width,
+      top: region.top / whole.height,
+      width: width / whole.width,
+      height: height / whole.height,
+    },
+    colors: new Map(objects.entries.map(({ number, color }) => [number, color])),
+  }
 }
 
-/** @param {number} width @param {number} height */
-function drawPrompt(width, height) {
-  const step = current()
-  const mask = search ? null : shownMask(width, height)
-  if (mask) overlay.putImageData(tinted(mask, width, height), 0, 0)
-  if (step && place) promptMarks(overlay, step.prompt, width / place.width, height / place.height)
-  if (corner && opposite) {
-    boxOutline(overlay, [corner.x, corner.y, opposite.x, opposite.y], width, height)
+/** The objects that have a mask. @param {(step: Step) => Uint8Array | null} make */
+function regions(make) {
+  return objects.entries.flatMap((entry) => {
+    const [step, measure] = [lastStep(entry), measureOf(entry)]
+    if (!step || !measure) return []
+    const mask = () => make(step) ?? new Uint8Array()
+    return [{ number: entry.number, name: entry.name.trim(), area: measure.share, mask }]
+  })
+}
+
+/** @param {CanvasRenderingContext2D} context @param {number} scale */
+function marks(context, scale) {
+  if (!image) return
+  const { naturalWidth, naturalHeight } = image.element
+  const [width, height] = [naturalWidth * scale, naturalHeight * scale]
+  const scaled = (/** @type {At} */ { x, y }) => ({ x: x * width, y: y * height })
+  if (everything) {
+    objectNumbers(
+      context,
+      everything.middles.map((at, index) => ({ number: index + 1, ...scaled(at) })),
+    )
+  } else {
+    if (!search) objectNumbers(context, numberPlaces().map((at) => ({ ...at, ...scaled(at) })))
+    const step = current()
+    if (step) promptMarks(context, step.prompt, scale, scale)
+    if (corner && opposite) {
+      boxOutline(context, [corner.x, corner.y, opposite.x, opposite.y], width, height)
+    }
   }
+  if (cross && document.activeElement === ui.overlay) crossHair(context, scaled(cross))
+}
+
+/** Where the numbers of objects are written: on all but the current, which has its marks. */
+function numberPlaces() {
+  return objects.entries.flatMap((entry) => {
+    const middle = entry.number === objects.current ? null : measureOf(entry)?.middle
+    return middle ? [{ number: entry.number, ...middle }] : []
+  })
 }
 
 /** Say in words and figures what is drawn. */
 function announce() {
   const step = current()
-  ui.candidates.replaceChildren()
   if (everything) {
     const { labels, middles, prompts, milliseconds } = everything
     const count = middles.length === 1 ? 'One object' : `${middles.length || 'No'} objects`
-    const share = (100 * labels.reduce((sum, label) => sum + Math.min(label, 1), 0)) / labels.length
+    const share = labels.reduce((sum, label) => sum + Math.min(label, 1), 0) / labels.length
+    ui.candidates.replaceChildren()
     ui.decoderTime.textContent = `${duration(milliseconds / prompts)} a click`
     ui.score.textContent = '–'
-    ui.area.textContent = `${share.toFixed(1)} %`
+    ui.area.textContent = percent(share)
     say(`${count} found by ${prompts} clicks in ${duration(milliseconds)}.`)
     return
   }
-  if (search || !step?.answer) {
+  const measure = measureOf(currentOf(objects))
+  if (search || !step?.answer || !measure) {
+    ui.candidates.replaceChildren()
     for (const figure of [ui.decoderTime, ui.score, ui.area]) figure.textContent = '–'
     return
   }
   const { scores, milliseconds } = step.answer
-  const shown = chosen(step, step.answer)
-  scores.forEach((score, index) => {
+  const shown = candidateOf(step, step.answer)
+  showCandidates(scores, shown)
+  const share = percent(measure.share)
+  ui.decoderTime.textContent = duration(milliseconds)
+  ui.score.textContent = scores[shown].toFixed(3)
+  ui.area.textContent = share
+  const which = scores.length > 1 ? `Mask ${shown + 1} of ${scores.length}` : 'Mask'
+  say(`${which}: predicted IoU ${scores[shown].toFixed(2)}, ${share} of the image.`)
+}
+
+/** @param {Float32Array} scores @param {number} shown */
+function showCandidates(scores, shown) {
+  const labels = [...scores].map((score, index) => {
     const label = document.createElement('label')
     const choice = document.createElement('input')
     choice.type = 'radio'
@@ -533,148 +643,135 @@ function announce() {
     choice.checked = index === shown
     choice.onchange = () => choose(index)
     label.append(choice, ` ${index + 1}: ${score.toFixed(3)}`)
-    ui.candidates.append(label)
+    return label
   })
-  const mask = /** @type {Uint8Array} */ (shownMask(256, 256))
-  const share = (100 * mask.reduce((sum, inside) => sum + inside, 0)) / mask.length
-  ui.decoderTime.textContent = duration(milliseconds)
-  ui.score.textContent = scores[shown].toFixed(3)
-  ui.area.textContent = `${share.toFixed(1)} %`
-  const which = scores.length > 1 ? `Mask ${shown + 1} of ${scores.length}` : 'Mask'
-  say(`${which}: predicted IoU ${scores[shown].toFixed(2)}, ${share.toFixed(1)} % of the image.`)
+  ui.candidates.replaceChildren(...labels)
 }
 
 /** @param {number} index */
 function choose(index) {
   const step = current()
-  if (ui.masks.disabled || !step?.answer || index >= step.answer.scores.length) return
-  const focused = document.activeElement instanceof HTMLInputElement
+  if (ui.save.disabled || !step?.answer || index >= step.answer.scores.length) return
+  const focused = ui.candidates.contains(document.activeElement)
   step.choice = index
-  draw()
-  announce()
-  const radio = ui.candidates.querySelectorAll('input')[index]
-  if (focused) radio.focus()
+  refresh()
+  if (focused) ui.candidates.querySelectorAll('input')[index].focus()
 }
 
-/** Download the mask at the image's own size: white on black. */
-async function save() {
-  if (!image || !place) return
+// Saving.
+
+/** @param {() => Promise<string>} work its answer is the name of the file */
+async function save(work) {
+  settle('work')
+  try {
+    say(`Saved ${await work()}.`)
+  } catch (error) {
+    complain('work', words(error))
+  }
+}
+
+/** The current object at the image's own size: white on black. */
+async function saveMask() {
+  if (!image || !place) throw new Error('No image is open.')
   const { width, height } = place
-  const mask = shownMask(width, height)
-  if (!mask) return
-  await download(gray(mask, 0xff), width, height, `${image.name}-mask.png`)
+  const name = `${image.name}-mask.png`
+  const mask = maskOf(current(), width, height)
+  if (!mask) throw new Error('There is no mask yet.')
+  await downloadPicture(grayPixels(mask, 0xff), width, height, name)
+  return name
 }
 
-/** Download the objects at the image's own size: each pixel as bright as its object's number. */
+/** All objects at the image's own size: each pixel as bright as its object's number. */
 async function saveLabels() {
-  if (!image || !place || !everything) return
+  if (!image || !place) throw new Error('No image is open.')
   const { width, height } = place
-  const { name } = image
-  const { labels } = await objects(place)
-  await download(gray(labels, 1), width, height, `${name}-labels.png`)
+  const name = `${image.name}-labels.png`
+  const labels = everything
+    ? (await objectsFound(place)).labels
+    : labelled(regions((step) => maskOf(step, width, height)), width * height)
+  await downloadPicture(grayPixels(labels), width, height, name)
+  return name
 }
 
-/**
- * Gray pixels, RGBA.
- *
- * @param {Uint8Array} values
- * @param {number} factor
- */
-function gray(values, factor) {
-  const pixels = new Uint32Array(values.length)
-  values.forEach((value, i) => (pixels[i] = 0xff000000 + value * factor * 0x010101))
-  return new Uint8ClampedArray(pixels.buffer)
+/** All objects as COCO has them; those that overlap are whole. */
+async function saveCoco() {
+  if (!image || !place) throw new Error('No image is open.')
+  const { width, height } = place
+  const { file } = image
+  const name = `${image.name}-coco.json`
+  const found = everything ? await labelRegions(everything) : objectRegions(width, height)
+  downloadJson(coco(file, width, height, found), name)
+  return name
 }
 
-/**
- * @param {Uint8ClampedArray<ArrayBuffer>} rgba
- * @param {number} width
- * @param {number} height
- * @param {string} name
- */
-async function download(rgba, width, height, name) {
-  const canvas = new OffscreenCanvas(width, height)
-  canvas.getContext('2d')?.putImageData(new ImageData(rgba, width, height), 0, 0)
-  const link = document.createElement('a')
-  link.href = URL.createObjectURL(await canvas.convertToBlob({ type: 'image/png' }))
-  link.download = name
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000)
-  say(`Saved ${name}.`)
+/** @param {number} width @param {number} height */
+function* objectRegions(width, height) {
+  for (const { number, name, mask } of regions((step) => maskOf(step, width, height))) {
+    yield { number, category: name || 'object', values: mask(), inside: 1 }
+  }
+}
+
+/** @param {Everything} shown */
+async function labelRegions({ middles }) {
+  const { labels } = await objectsFound(/** @type {Placement} */ (place))
+  return middles.map((_, index) => {
+    return { number: index + 1, category: 'object', values: labels, inside: index + 1 }
+  })
 }
 
 // Mouse, touch and keys.
 
-/** @param {MouseEvent} event @returns {{ x: number, y: number }} in image parts */
-function position(event) {
-  const { left, top, width, height } = ui.overlay.getBoundingClientRect()
+/** @param {At} at in the frame @returns {At} in image parts, inside */
+function position(at) {
+  const { x, y } = scene.partsOf(at)
   const inside = (/** @type {number} */ part) => Math.min(Math.max(part, 0), 1)
-  return { x: inside((event.clientX - left) / width), y: inside((event.clientY - top) / height) }
+  return { x: inside(x), y: inside(y) }
 }
 
-ui.overlay.addEventListener('pointerdown', (event) => {
-  if (event.button !== 0 || !place || search) return
-  ui.overlay.setPointerCapture(event.pointerId)
-  cross = null
-  corner = position(event)
-  opposite = null
-})
+/** @param {At} at in the frame */
+function isOutside(at) {
+  const { x, y } = scene.partsOf(at)
+  return x < 0 || y < 0 || x > 1 || y > 1
+}
 
-ui.overlay.addEventListener('pointermove', (event) => {
-  if (!corner || !ui.overlay.hasPointerCapture(event.pointerId)) return
-  const at = position(event)
-  if (opposite || Math.hypot(at.x - corner.x, at.y - corner.y) > DRAG) {
-    opposite = at
-    draw()
-  }
-})
-
-ui.overlay.addEventListener('pointerup', (event) => {
-  if (!corner || !ui.overlay.hasPointerCapture(event.pointerId)) return
-  const from = corner
-  const to = opposite
-  corner = opposite = null
-  if (to) setBox(from, to)
-  else if (tool() === 'box') say('Drag from one corner of the box to the other.')
-  else addPoint(from, tool() === 'foreground')
-})
-
-ui.overlay.addEventListener('pointercancel', () => {
-  corner = opposite = null
-  draw()
-})
-
-ui.overlay.addEventListener('contextmenu', (event) => {
-  event.preventDefault()
-  if (place) addPoint(position(event), false)
+followPointers(ui.frame, ui.overlay, {
+  canPrompt: () => place !== null && !search,
+  onClick(at) {
+    cross = null
+    if (isOutside(at)) return
+    if (tool() === 'box') say('Drag from one corner of the box to the other.')
+    else addPoint(position(at), tool() === 'foreground')
+  },
+  onSecondClick: (at) => addPoint(position(at), false),
+  onDrag(from, to) {
+    cross = null
+    corner = to && position(from)
+    opposite = to && position(to)
+    scene.draw()
+  },
+  onBox(from, to) {
+    corner = opposite = null
+    setBox(position(from), position(to))
+  },
+  onPan: (right, down) => scene.pan(right, down),
+  onZoom: (factor, at) => scene.zoom(factor, at),
+  onSpace: placeAtCross,
 })
 
 ui.overlay.addEventListener('keydown', (event) => {
-  if (!place || event.altKey || event.metaKey) return
-  if (event.key === 'Tab' || (event.ctrlKey && event.key !== 'z')) return
-  const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }
-  const tools = { f: 'foreground', b: 'background', x: 'box' }
-  const key = event.key.toLowerCase()
-  if (event.key in moves) {
-    const [x, y] = moves[/** @type {keyof typeof moves} */ (event.key)]
-    moveCross(x * (event.shiftKey ? 0.05 : 0.005), y * (event.shiftKey ? 0.05 : 0.005))
-  } else if (event.key === 'Enter' || event.key === ' ') {
-    placeAtCross()
-  } else if (key in tools) {
-    const value = tools[/** @type {keyof typeof tools} */ (key)]
-    const radio = document.querySelector(`[name=tool][value=${value}]`)
-    if (radio instanceof HTMLInputElement) radio.checked = true
-    say(`Tool: ${value}.`)
-  } else if (event.key === 'Backspace' || (event.ctrlKey && key === 'z')) {
-    undo()
-  } else if (event.key === 'Escape') {
-    clear()
-  } else if (/^[1-9]$/.test(event.key)) {
-    choose(Number(event.key) - 1)
-  } else {
-    return
-  }
+  const request = requested(event)
+  if (!request || !place) return
   event.preventDefault()
+  if ('move' in request) moveCross(...request.move)
+  else if ('zoom' in request) scene.zoom(request.zoom, cross ? scene.placeOf(cross) : undefined)
+  else if ('candidate' in request) choose(request.candidate)
+  else if ('tool' in request) {
+    chooseTool(request.tool)
+    say(`Tool: ${request.tool}.`)
+  } else {
+    const acts = { place: placeAtCross, undo, clear, add: addObject, fit: () => scene.fit() }
+    acts[request.act]()
+  }
 })
 
 /** @param {number} x @param {number} y in image parts */
@@ -683,11 +780,13 @@ function moveCross(x, y) {
   const inside = (/** @type {number} */ part) => Math.min(Math.max(part, 0), 1)
   cross = { x: inside(from.x + x), y: inside(from.y + y) }
   if (corner) opposite = cross
-  draw()
+  scene.reveal(cross)
+  scene.draw()
   say(`Cross at ${Math.round(cross.x * 100)} % from the left, ${Math.round(cross.y * 100)} % down.`)
 }
 
 function placeAtCross() {
+  if (!place || search) return
   cross ??= { x: 0.5, y: 0.5 }
   if (tool() !== 'box') {
     addPoint(cross, tool() === 'foreground')
@@ -701,18 +800,39 @@ function placeAtCross() {
   }
 }
 
-ui.overlay.addEventListener('blur', draw)
+scene.onView = () => {
+  ui.zoomFit.textContent = `${Math.round(100 * scene.magnification)} %`
+  ui.zoomFit.ariaLabel = `${ui.zoomFit.textContent}, show all of the image`
+}
+ui.zoomIn.onclick = () => void scene.zoom(ZOOM)
+ui.zoomOut.onclick = () => void scene.zoom(1 / ZOOM)
+ui.zoomFit.onclick = () => scene.fit()
+ui.overlay.addEventListener('blur', () => scene.draw())
+ui.overlay.addEventListener('focus', () => scene.draw())
 ui.undo.onclick = undo
 ui.clear.onclick = clear
-ui.save.onclick = () => void save()
+ui.add.onclick = ui.addHere.onclick = addObject
+ui.save.onclick = () => void save(saveMask)
+ui.saveLabels.onclick = () => void save(saveLabels)
+ui.saveCoco.onclick = () => void save(saveCoco)
 ui.segment.onclick = () => void segmentEverything()
 ui.cancel.onclick = () => search?.abort()
-ui.saveLabels.onclick = () => void saveLabels()
 ui.leastScore.oninput = ui.leastStability.oninput = () => void limit()
 ui.sample.onclick = () => void openImage('sample.svg', 'sample.svg')
-ui.model.onchange = () => void openModel()
+ui.model.onchange = () => {
+  settle('address')
+  void openModel()
+}
 ui.variant.onchange = () => void openModel()
 ui.provider.onchange = () => void openModel()
+
+ui.opacity.value = String(Math.round(look.opacity * 100))
+ui.outline.checked = look.outline
+ui.opacity.oninput = ui.outline.onchange = () => {
+  look = { ...look, opacity: Number(ui.opacity.value) / 100, outline: ui.outline.checked }
+  storeLook(look)
+  scene.repaint()
+}
 
 /** @param {File | undefined} file */
 async function openFile(file) {
@@ -759,18 +879,25 @@ function threads() {
 }
 
 async function start() {
+  enable()
   await offerWebGPU()
   const response = await fetch('/models.json')
   /** @type {string[]} */
   const models = response.ok ? await response.json() : []
   if (!models.length) {
-    complain('No model is deployed yet. Run `uv run doit demo` or `uv run doit`, then reload.')
+    complain('model', 'No model is deployed yet. Run `uv run doit demo` or `uv run doit`, then reload.')
     return
   }
   ui.model.replaceChildren(...models.map((name) => new Option(name)))
   const asked = new URLSearchParams(location.search).get('model')
   if (asked && models.includes(asked)) ui.model.value = asked
+  else if (asked !== null) {
+    complain(
+      'address',
+      `No model “${asked}” is deployed, ${models[0]} is shown. Deployed: ${models.join(', ')}.`,
+    )
+  }
   await openModel()
 }
 
-start().catch((error) => complain(words(error)))
+start().catch((error) => complain('model', words(error)))

@@ -1,0 +1,72 @@
+// The page's elements, by name.
+
+/** @template {HTMLElement} T @param {string} id @param {new () => T} kind @returns {T} */
+function element(id, kind) {
+  const found = document.getElementById(id)
+  if (!(found instanceof kind)) throw new Error(`the page lacks #${id}`)
+  return found
+}
+
+export const ui = {
+  stage: element('stage', HTMLElement),
+  frame: element('frame', HTMLElement),
+  picture: element('picture', HTMLElement),
+  overlay: element('overlay', HTMLCanvasElement),
+  empty: element('empty', HTMLElement),
+  problem: element('problem', HTMLElement),
+  problemText: element('problem-text', HTMLElement),
+  dismiss: element('dismiss', HTMLButtonElement),
+  prompting: element('prompting', HTMLFieldSetElement),
+  undo: element('undo', HTMLButtonElement),
+  clear: element('clear', HTMLButtonElement),
+  add: element('add', HTMLButtonElement),
+  zooming: element('zooming', HTMLFieldSetElement),
+  zoomOut: element('zoom-out', HTMLButtonElement),
+  zoomIn: element('zoom-in', HTMLButtonElement),
+  zoomFit: element('zoom-fit', HTMLButtonElement),
+  status: element('status', HTMLElement),
+  waiting: element('waiting', HTMLElement),
+  phase: element('phase', HTMLElement),
+  progress: element('progress', HTMLProgressElement),
+  cancel: element('cancel', HTMLButtonElement),
+  file: element('file', HTMLInputElement),
+  sample: element('sample', HTMLButtonElement),
+  model: element('model', HTMLSelectElement),
+  variant: element('variant', HTMLSelectElement),
+  provider: element('provider', HTMLSelectElement),
+  about: element('about', HTMLElement),
+  proof: element('proof', HTMLElement),
+  webgpu: element('webgpu', HTMLElement),
+  addHere: element('add-here', HTMLButtonElement),
+  objects: element('objects', HTMLElement),
+  candidates: element('candidates', HTMLElement),
+  candidatesHelp: element('candidates-help', HTMLElement),
+  refine: element('refine', HTMLInputElement),
+  refineHelp: element('refine-help', HTMLElement),
+  opacity: element('opacity', HTMLInputElement),
+  outline: element('outline', HTMLInputElement),
+  save: element('save', HTMLButtonElement),
+  saveLabels: element('save-labels', HTMLButtonElement),
+  saveCoco: element('save-coco', HTMLButtonElement),
+  everything: element('everything', HTMLFieldSetElement),
+  grid: element('grid', HTMLSelectElement),
+  leastScore: element('least-score', HTMLInputElement),
+  leastStability: element('least-stability', HTMLInputElement),
+  segment: element('segment', HTMLButtonElement),
+  encoderTime: element('encoder-time', HTMLElement),
+  decoderTime: element('decoder-time', HTMLElement),
+  score: element('score', HTMLElement),
+  area: element('area', HTMLElement),
+}
+
+/** The way of prompting that is chosen: foreground, background or box. */
+export function tool() {
+  const checked = /** @type {HTMLInputElement} */ (document.querySelector('[name=tool]:checked'))
+  return checked.value
+}
+
+/** @param {string} value */
+export function chooseTool(value) {
+  const radio = document.querySelector(`[name=tool][value=${value}]`)
+  if (radio instanceof HTMLInputElement) radio.checked = true
+}

@@ -1,0 +1,104 @@
+// The list of objects in the panel.
+
+import { titleOf } from './objects.js'
+
+/** @typedef {import('./objects.js').Entry} Entry */
+/** @typedef {import('./objects.js').Objects} Objects */
+/**
+ * @typedef {object} Row
+ * @property {HTMLLIElement} row
+ * @property {HTMLInputElement} choice
+ * @property {HTMLInputElement} color
+ * @property {HTMLInputElement} name
+ * @property {HTMLElement} area
+ * @property {HTMLButtonElement} remove
+ */
+/**
+ * @typedef {object} Handlers
+ * @property {(number: number) => void} onChoose
+ * @property {(number: number, name: string) => void} onRename
+ * @property {(number: number, color: string) => void} onRecolor
+ * @property {(number: number) => void} onRemove
+ */
+
+export class ObjectList {
+  /** @param {HTMLElement} list @param {Handlers} handlers */
+  constructor(list, handlers) {
+    this.list = list
+    this.handlers = handlers
+    /** Rows stay, so that what has the focus keeps it. @type {Map<number, Row>} */
+    this.rows = new Map()
+  }
+
+  /**
+   * @param {Objects} objects
+   * @param {(entry: Entry) => string} areaOf
+   */
+  show({ entries, current }, areaOf) {
+    for (const [number, { row }] of this.rows) {
+      if (entries.some((entry) => entry.number === number)) continue
+      row.remove()
+      this.rows.delete(number)
+    }
+    for (const entry of entries) {
+      const parts = this.rows.get(entry.number) ?? this.append(entry.number)
+      const title = titleOf(entry)
+      parts.row.classList.toggle('current', entry.number === current)
+      parts.choice.checked = entry.number === current
+      parts.choice.ariaLabel = `Work on ${title}`
+      parts.color.value = entry.color
+      parts.color.ariaLabel = `Colour of ${title}`
+      if (parts.name.value !== entry.name) parts.name.value = entry.name
+      parts.area.textContent = areaOf(entry)
+      parts.remove.ariaLabel = parts.remove.title = `Delete ${title}`
+    }
+  }
+
+  /** @param {number} number @returns {Row} */
+  append(number) {
+    const { onChoose, onRename, onRecolor, onRemove } = this.handlers
+    const row = document.createElement('li')
+    const choice = input('radio', 'choice')
+    choice.name = 'object'
+    choice.onchange = () => onChoose(number)
+    const shown = document.createElement('span')
+    shown.className = 'number'
+    shown.textContent = String(number)
+    const color = input('color', 'swatch')
+    color.setAttribute('list', 'palette')
+    color.onchange = () => onRecolor(number, color.value)
+    const name = input('text', 'name')
+    name.placeholder = `Object ${number}`
+    name.ariaLabel = `Name of object ${number}`
+    name.maxLength = 60
+    name.autocomplete = 'off'
+    name.oninput = () => onRename(number, name.value)
+    name.onfocus = () => onChoose(number)
+    const area = document.createElement('span')
+    area.className = 'area'
+    const remove = document.createElement('button')
+    remove.type = 'button'
+    remove.className = 'remove'
+    remove.textContent = '×'
+    remove.onclick = () => onRemove(number)
+    row.append(choice, shown, color, name, area, remove)
+    this.list.append(row)
+    this.list.scrollTop = this.list.scrollHeight
+    const parts = { row, choice, color, name, area, remove }
+    this.rows.set(number, parts)
+    return parts
+  }
+
+  /** @param {number} number */
+  focus(number) {
+    this.rows.get(number)?.choice.focus()
+  }
+}
+
+/** @param {string} type @param {string} className */
+function input(type, className) {
+  const made = document.createElement('input')
+  made.type = type
+  made.className = className
+  return made
+}

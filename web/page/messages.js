@@ -1,0 +1,77 @@
+// What the page says: its status, how far it is, and what went wrong.
+
+import { ui } from './elements.js'
+
+/**
+ * What a problem is about: it stands until that is tried again.
+ *
+ * @typedef {'address' | 'model' | 'image' | 'work'} Subject
+ */
+
+/** @type {Map<Subject, string>} */
+const problems = new Map()
+
+/** @param {string} text */
+export function say(text) {
+  ui.status.textContent = text
+}
+
+/** @param {Subject} subject @param {string} text */
+export function complain(subject, text) {
+  problems.set(subject, text)
+  showProblems()
+}
+
+/** Take back what is said to be wrong. @param {...Subject} subjects */
+export function settle(...subjects) {
+  const known = subjects.filter((subject) => problems.delete(subject))
+  if (known.length) showProblems()
+}
+
+function showProblems() {
+  ui.problem.hidden = !problems.size
+  ui.problemText.textContent = [...problems.values()].join('\n\n')
+}
+
+ui.dismiss.onclick = () => {
+  problems.clear()
+  showProblems()
+  if (!ui.overlay.hidden) ui.overlay.focus()
+}
+
+/**
+ * @param {string} phase
+ * @param {number} [done]
+ * @param {number} [total]
+ * @param {string} [unit] of both
+ */
+export function showProgress(phase, done, total, unit) {
+  ui.waiting.hidden = false
+  if (done === undefined || total === undefined) {
+    ui.phase.textContent = `${phase}…`
+    ui.progress.removeAttribute('value')
+  } else {
+    const amount = unit === 'bytes' ? mebibytes : String
+    const counted = unit === 'bytes' ? '' : ` ${unit}`
+    ui.phase.textContent = `${phase} ${amount(done)} of ${amount(total)}${counted}`
+    ui.progress.max = total
+    ui.progress.value = done
+  }
+}
+
+export function hideProgress() {
+  ui.waiting.hidden = true
+}
+
+/** @param {number} bytes */
+export const mebibytes = (bytes) => `${(bytes / 2 ** 20).toFixed(1)} MiB`
+
+/** @param {number} time in milliseconds */
+export const duration = (time) =>
+  time < 1000 ? `${time.toFixed(time < 100 ? 1 : 0)} ms` : `${(time / 1000).toFixed(2)} s`
+
+/** @param {number} part */
+export const percent = (part) => `${(100 * part).toFixed(1)} %`
+
+/** @param {unknown} error */
+export const words = (error) => (error instanceof Error ? error.message : String(error))

@@ -1,0 +1,35 @@
+// What a person is told of a model's proof in a browser. No DOM in it.
+
+/** @typedef {import('./model.js').Provider} Provider */
+
+const NAMES = { wasm: 'WASM', webgpu: 'WebGPU' }
+
+/**
+ * @param {any} manifest
+ * @param {string | undefined} variant its name, where there are variants
+ * @param {Provider} provider
+ * @returns {{ proven: boolean, text: string }}
+ */
+export function proofOf(manifest, variant, provider) {
+  const found = (manifest.variants ?? []).find((/** @type {any} */ { name }) => name === variant)
+  const browser = found ? found.browser : manifest.browser
+  if (!browser) {
+    return { proven: false, text: 'Not proven in a browser: no browser has run these files.' }
+  }
+  const name = NAMES[provider]
+  const figures = browser.providers?.[provider]
+  if (!figures) {
+    const text = `Not proven on ${name}: ${browser.browser} has not run these files there.`
+    return { proven: false, text }
+  }
+  if (!figures.proven) {
+    return { proven: false, text: `Not proven on ${name}: ${ended(figures.reason)}` }
+  }
+  const parts = figures.parts ?? []
+  const only = parts.length === 1 ? `, the ${parts[0]} alone` : ''
+  const emulated = figures.software ? ', emulated' : ''
+  return { proven: true, text: `Proven on ${name} in ${browser.browser}${emulated}${only}.` }
+}
+
+/** @param {string | undefined} reason */
+const ended = (reason = 'no reason is given') => (/[.!?]$/.test(reason) ? reason : `${reason}.`)

@@ -1,0 +1,212 @@
+// The image in its frame, and what is drawn over it, under zoom and pan.
+
+import { tinted } from './drawing.js'
+import { fitted, isFitted, moved, reframed, showing, toFrame, toImage, visible, zoomed } from './view.js'
+
+/** @typedef {import('./view.js').At} At */
+/** @typedef {import('./view.js').Rectangle} Rectangle */
+/** @typedef {import('./view.js').Size} Size */
+/** @typedef {import('./view.js').View} View */
+/** @typedef {{ left: number, top: number, right: number, bottom: number }} Region */
+/**
+ * Labels over a part of the image.
+ *
+ * @typedef {object} Layer
+ * @property {ArrayLike<number>} labels
+ * @property {number} width
+ * @property {number} height
+ * @property {Rectangle} part in parts of the image
+ * @property {Map<number, string>} colors
+ */
+/**
+ * What is to be drawn.
+ *
+ * @typedef {object} Content
+ * @property {(whole: Size, region: Region) => Layer | null} layer at the size that the whole image
+ *   would have, of the region that is seen
+ * @property {(context: CanvasRenderingContext2D, scale: number) => void} marks with the image's upper
+ *   left corner as origin, `scale` pixels for one of the image
+ */
+
+/** How many pixels of masks are computed at most; more would be seen by few and wait for by all. */
+const PIXELS = 2 ** 20
+/** How long the view rests until masks are computed for it, in milliseconds. */
+const REST = 120
+
+export class Scene {
+  /**
+   * @param {HTMLElement} frame
+   * @param {HTMLElement} picture
+   * @param {HTMLCanvasElement} overlay
+   * @param {Content} content
+   * @param {() => import('./settings.js').Look} look
+   */
+  constructor(frame, picture, overlay, content, look) {
+    this.frame = frame
+    this.picture = picture
+    this.overlay = overlay
+    this.content = content
+    this.look = look
+    this.context = /** @type {CanvasRenderingContext2D} */ (overlay.getContext('2d'))
+    /** @type {Size | null} */
+    this.image = null
+    /** @type {Size} */
+    this.size = { width: 1, height: 1 }
+    /** @type {View} */
+    this.view = { scale: 1, x: 0, y: 0 }
+    /** @type {{ canvas: OffscreenCanvas, part: Rectangle } | null} */
+    this.layer = null
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.resting = undefined
+    /** Called when the view has changed. */
+    this.onView = () => {}
+    new ResizeObserver(() => this.measure()).observe(frame)
+  }
+
+  /** @param {HTMLImageElement} element */
+  open(element) {
+    this.picture.replaceChildren(element)
+    this.picture.hidden = this.overlay.hidden = false
+    this.image = { width: element.naturalWidth, height: element.naturalHeight }
+    this.size = sizeOf(this.frame)
+    this.layer = null
+    this.see(fitted(this.image, this.size))
+  }
+
+  measure() {
+    const size = sizeOf(this.frame)
+    if (!this.image || !size.width || !size.height) return
+    const before = this.size
+    this.size = size
+    this.see(reframed(this.view, this.image, before, size))
+  }
+
+  fit() {
+    if (this.image) this.see(fitted(this.image, this.size))
+  }
+
+  /**
+   * @param {number} factor
+   * @param {At} [at] in the frame; its middle unless given
+   * @returns {boolean} whether that changed anything
+   */
+  zoom(factor, at = { x: this.size.width / 2, y: this.size.height / 2 }) {
+    if (!this.image) return false
+    const before = this.view.scale
+    this.see(zoomed(this.view, factor, at, this.image, this.size))
+    return this.view.scale !== before
+  }
+
+  /** @param {number} right @param {number} down in the frame's pixels */
+  pan(right, down) {
+    if (this.image) this.see(moved(this.view, right, down, this.image, this.size))
+  }
+
+  /** Bring a point into sight. @param {At} at in parts of the image */
+  reveal(at) {
+    if (this.image) this.see(showing(this.view, at, this.image, this.size))
+  }
+
+  /** @param {At} at in the frame @returns {At} in parts of the image */
+  partsOf(at) {
+    return this.image ? toImage(this.view, at, this.image) : { x: 0, y: 0 }
+  }
+
+  /** @param {At} at in parts of the image @returns {At} in the frame */
+  placeOf(at) {
+    return this.image ? toFrame(this.view, at, this.image) : { x: 0, y: 0 }
+  }
+
+  /** How many times larger the image is than what fits. */
+  get magnification() {
+    if (!this.image || isFitted(this.view, this.image, this.size)) return 1
+    return this.view.scale / fitted(this.image, this.size).scale
+  }
+
+  /** @param {View} view */
+  see(view) {
+    const { scale, x, y } = this.view
+    if (this.layer && view.scale === scale && view.x === x && view.y === y) return
+    this.view = view
+    const image = /** @type {Size} */ (this.image)
+    const { style } = this.picture
+    style.width = `${image.width * view.scale}px`
+    style.height = `${image.height * view.scale}px`
+    style.transform = `translate(${view.x}px, ${view.y}px)`
+    const { left, top, width, height } = visible(view, image, this.size)
+    Object.assign(this.overlay.style, {
+      left: `${left}px`,
+      top: `${top}px`,
+      width: `${width}px`,
+      height: `${height}px`,
+    })
+    this.overlay.width = Math.max(1, Math.round(width * sharpness()))
+    this.overlay.height = Math.max(1, Math.round(height * sharpness()))
+    this.draw()
+    this.onView()
+    clearTimeout(this.resting)
+    this.resting = setTimeout(() => this.repaint(), REST)
+  }
+
+  /** Compute the masks anew, and draw. */
+  repaint() {
+    if (!this.image) return
+    clearTimeout(this.resting)
+    const { scale, x, y } = this.view
+    const seen = visible(this.view, this.image, this.size)
+    const fine = Math.min(sharpness(), Math.sqrt(PIXELS / (seen.width * seen.height)))
+    const whole = {
+      width: Math.max(1, Math.round(this.image.width * scale * fine)),
+      height: Math.max(1, Math.round(this.image.height * scale * fine)),
+    }
+    const left = Math.max(0, Math.floor((seen.left - x) * fine))
+    const top = Math.max(0, Math.floor((seen.top - y) * fine))
+    const right = Math.min(whole.width, Math.ceil((seen.left - x + seen.width) * fine))
+    const bottom = Math.min(whole.height, Math.ceil((seen.top - y + seen.height) * fine))
+    const found = this.content.layer(whole, { left, top, right, bottom })
+    this.layer = found && layerOf(found, this.look(), Math.max(1, Math.round(2 * fine)))
+    this.draw()
+  }
+
+  /** Draw the masks as they were computed last, and the marks. */
+  draw() {
+    const { context, image, view, layer } = this
+    if (!image) return
+    const { left, top } = visible(view, image, this.size)
+    const fine = sharpness()
+    context.setTransform(1, 0, 0, 1, 0, 0)
+    context.clearRect(0, 0, this.overlay.width, this.overlay.height)
+    context.setTransform(fine, 0, 0, fine, (view.x - left) * fine, (view.y - top) * fine)
+    if (layer) {
+      const [width, height] = [image.width * view.scale, image.height * view.scale]
+      const { part, canvas } = layer
+      context.imageSmoothingEnabled = true
+      context.drawImage(
+        canvas,
+        part.left * width,
+        part.top * height,
+        part.width * width,
+        part.height * height,
+      )
+    }
+    this.content.marks(context, view.scale)
+  }
+}
+
+/** Pixels of the screen for one of the page. */
+const sharpness = () => Math.min(devicePixelRatio || 1, 2)
+
+/** @param {HTMLElement} frame @returns {Size} */
+const sizeOf = ({ clientWidth, clientHeight }) => ({ width: clientWidth, height: clientHeight })
+
+/**
+ * @param {Layer} layer
+ * @param {import('./settings.js').Look} look
+ * @param {number} edge
+ */
+function layerOf({ labels, width, height, part, colors }, look, edge) {
+  const canvas = new OffscreenCanvas(width, height)
+  const picture = tinted(labels, width, height, colors, look, edge)
+  canvas.getContext('2d')?.putImageData(picture, 0, 0)
+  return { canvas, part }
+}

@@ -1,0 +1,40 @@
+// How a person wants masks to look, kept from visit to visit where the browser allows it.
+
+import { PALETTE } from './colors.js'
+
+/**
+ * @typedef {object} Look
+ * @property {string} color of the first object
+ * @property {number} opacity of a mask's inside, 0 to 1
+ * @property {boolean} outline whether its edge is drawn
+ */
+
+const KEY = 'look'
+/** @type {Look} */
+const FIRST = { color: PALETTE[0], opacity: 0.45, outline: true }
+
+/**
+ * @param {() => Pick<Storage, 'getItem'>} [storage] reading it may throw
+ * @returns {Look}
+ */
+export function storedLook(storage = () => localStorage) {
+  try {
+    const found = JSON.parse(storage().getItem(KEY) ?? '{}')
+    return {
+      color: /^#[0-9a-f]{6}$/.test(found.color) ? found.color : FIRST.color,
+      opacity: found.opacity >= 0 && found.opacity <= 1 ? found.opacity : FIRST.opacity,
+      outline: typeof found.outline === 'boolean' ? found.outline : FIRST.outline,
+    }
+  } catch {
+    return FIRST
+  }
+}
+
+/** @param {Look} look @param {() => Pick<Storage, 'setItem'>} [storage] */
+export function storeLook(look, storage = () => localStorage) {
+  try {
+    storage().setItem(KEY, JSON.stringify(look))
+  } catch {
+    // Without storage the look holds until the page is left.
+  }
+}

@@ -1,0 +1,26 @@
+// What keys ask for while the image has the focus.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { requested } from '../page/keys.js'
+
+/** @param {string} key @param {object} [held] */
+function press(key, held) {
+  const event = { key, shiftKey: false, ctrlKey: false, altKey: false, metaKey: false, ...held }
+  return requested(event)
+}
+
+test('keys ask for moves, tools, masks and acts', () => {
+  assert.deepEqual(press('ArrowLeft'), { move: [-0.005, 0] })
+  assert.deepEqual(press('ArrowDown', { shiftKey: true }), { move: [0, 0.05] })
+  assert.deepEqual(press('x'), { tool: 'box' })
+  assert.deepEqual(press('3'), { candidate: 2 })
+  assert.deepEqual(press('n'), { act: 'add' })
+  assert.deepEqual(press('z', { ctrlKey: true }), { act: 'undo' })
+  assert.deepEqual(press('0'), { act: 'fit' })
+})
+
+test("the browser keeps its own keys' meanings", () => {
+  for (const key of ['Tab', 'q', 'F5']) assert.equal(press(key), null)
+  for (const key of ['+', '0', 'n', 'ArrowLeft']) assert.equal(press(key, { ctrlKey: true }), null)
+})

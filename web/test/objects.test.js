@@ -1,0 +1,103 @@
+// The objects of an image: which there are, which one is worked on, what undo does.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import {
+  added,
+  changed,
+  chosen,
+  cleared,
+  currentOf,
+  lastStep,
+  removed,
+  started,
+  stepped,
+  titleOf,
+  unanswered,
+  undone,
+} from '../page/objects.js'
+
+/** @param {number} x @returns {import('../page/objects.js').Step} */
+function step(x) {
+  const prompt = { points: [{ x, y: 0, foreground: true }], box: null }
+  return { prompt, refines: null, answer: null, choice: null, since: 0 }
+}
+
+/** Three objects with a step each; the third is worked on. */
+function three() {
+  let objects = stepped(started('#111111'), step(1))
+  objects = stepped(added(objects, '#222222'), step(2))
+  return stepped(added(objects, '#333333'), step(3))
+}
+
+/** @param {import('../page/objects.js').Objects} objects */
+const numbers = ({ entries }) => entries.map(({ number }) => number)
+
+test('an image starts with one object without a prompt', () => {
+  const objects = started('#111111')
+  assert.deepEqual(numbers(objects), [1])
+  assert.equal(lastStep(currentOf(objects)), null)
+})
+
+test('a further object is worked on, with the next number and its colour', () => {
+  const objects = three()
+  assert.deepEqual(numbers(objects), [1, 2, 3])
+  assert.equal(currentOf(objects).number, 3)
+  assert.equal(currentOf(objects).color, '#333333')
+})
+
+test('an object without a prompt is used before another is added', () => {
+  const objects = chosen(added(three(), '#444444'), 1)
+  const again = added(objects, '#555555')
+  assert.deepEqual(numbers(again), [1, 2, 3, 4])
+  assert.equal(again.current, 4)
+})
+
+test('steps, undo and clear are of the current object alone', () => {
+  const objects = stepped(chosen(three(), 2), step(4))
+  const lengths = (/** @type {import('../page/objects.js').Objects} */ { entries }) =>
+    entries.map(({ steps }) => steps.length)
+  assert.deepEqual(lengths(objects), [1, 2, 1])
+  assert.deepEqual(lengths(undone(objects)), [1, 1, 1])
+  assert.deepEqual(lengths(cleared(objects)), [1, 0, 1])
+})
+
+test('undo of an object without a prompt does nothing', () => {
+  assert.deepEqual(undone(started('#111111')), started('#111111'))
+})
+
+test('the other objects keep their numbers when one is deleted', () => {
+  const objects = removed(three(), 2)
+  assert.deepEqual(numbers(objects), [1, 3])
+  assert.equal(objects.current, 3)
+  assert.deepEqual(numbers(added(objects, '#444444')), [1, 3, 4])
+})
+
+test('after the current object is deleted the next is worked on, or the one before', () => {
+  assert.equal(removed(chosen(three(), 2), 2).current, 3)
+  assert.equal(removed(three(), 3).current, 2)
+})
+
+test('in place of the last object that is deleted there is a new one', () => {
+  const objects = removed(stepped(started('#111111'), step(1)), 1)
+  assert.deepEqual(objects, started('#111111'))
+})
+
+test('an object is called by its name, or else by its number', () => {
+  const objects = changed(three(), 2, { name: ' nucleus ' })
+  assert.deepEqual(objects.entries.map(titleOf), ['Object 1', 'nucleus', 'Object 3'])
+})
+
+test('an object that is not there cannot be chosen', () => {
+  assert.equal(chosen(three(), 9).current, 3)
+})
+
+test('the current object is answered first, then the others', () => {
+  const objects = chosen(three(), 2)
+  assert.equal(unanswered(objects), lastStep(currentOf(objects)))
+  const answer = /** @type {import('../page/objects.js').Answer} */ ({})
+  for (const { steps } of objects.entries.slice(1)) Object.assign(steps[0], { answer })
+  assert.equal(unanswered(objects), objects.entries[0].steps[0])
+  Object.assign(objects.entries[0].steps[0], { answer })
+  assert.equal(unanswered(objects), null)
+})
