@@ -18,17 +18,18 @@ export function tinted(labels, width, height, colors, { opacity, outline }, edge
   const paints = new Uint32Array(Math.max(0, ...colors.keys()) + 1)
   for (const [number, color] of colors) paints[number] = swapped(color)
   const inner = Math.round(255 * opacity) * 0x1000000
+  const [right, down] = [width - edge, height - edge]
   for (let y = 0, i = 0; y < height; y++) {
     for (let x = 0; x < width; x++, i++) {
       const label = labels[i]
-      if (!label) continue
+      if (label === 0) continue
       // What lies outside the picture counts as inside: a mask that is cut there has no edge.
       const inside =
         !outline ||
         ((x < edge || labels[i - edge] === label) &&
-          (x >= width - edge || labels[i + edge] === label) &&
+          (x >= right || labels[i + edge] === label) &&
           (y < edge || labels[i - edge * width] === label) &&
-          (y >= height - edge || labels[i + edge * width] === label))
+          (y >= down || labels[i + edge * width] === label))
       pixels[i] = (inside ? inner : 0xff000000) + paints[label]
     }
   }

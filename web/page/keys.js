@@ -1,8 +1,8 @@
 // What a key asks for while the image has the focus. No DOM in it.
 
 /**
- * @typedef {{ move: [number, number] } | { tool: string } | { candidate: number } | { zoom: number } |
- *   { act: 'place' | 'undo' | 'clear' | 'add' | 'fit' }} Request
+ * @typedef {{ move: [number, number] } | { tool: string } | { candidate: number } |
+ *   { zoom: number } | { act: 'place' | 'undo' | 'clear' | 'add' | 'fit' }} Request
  */
 
 /** @type {Record<string, [number, number]>} */

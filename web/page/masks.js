@@ -15,23 +15,33 @@ export function areaOf(mask) {
  * @returns {{ x: number, y: number } | null} in parts of the mask; null where it is empty
  */
 export function middleOf(mask, width) {
-  let [area, sumX, sumY] = [0, 0, 0]
-  for (let i = 0; i < mask.length; i++) {
-    if (!mask[i]) continue
-    area++
-    sumX += i % width
-    sumY += Math.floor(i / width)
+  const height = mask.length / width
+  let area = 0
+  let sumX = 0
+  let sumY = 0
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      if (!mask[i]) continue
+      area++
+      sumX += x
+      sumY += y
+    }
   }
   if (!area) return null
-  const [x, y] = [sumX / area, sumY / area]
-  let [nearest, least] = [0, Infinity]
-  for (let i = 0; i < mask.length; i++) {
-    if (!mask[i]) continue
-    const distance = (i % width - x) ** 2 + (Math.floor(i / width) - y) ** 2
-    if (distance < least) [nearest, least] = [i, distance]
+  const [middleX, middleY] = [sumX / area, sumY / area]
+  const nearest = { x: 0, y: 0 }
+  let least = Infinity
+  for (let y = 0, i = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, i++) {
+      if (!mask[i]) continue
+      const distance = (x - middleX) ** 2 + (y - middleY) ** 2
+      if (distance >= least) continue
+      least = distance
+      nearest.x = x
+      nearest.y = y
+    }
   }
-  const height = mask.length / width
-  return { x: ((nearest % width) + 0.5) / width, y: (Math.floor(nearest / width) + 0.5) / height }
+  return { x: (nearest.x + 0.5) / width, y: (nearest.y + 0.5) / height }
 }
 
 /**
@@ -45,9 +55,8 @@ export function middleOf(mask, width) {
 export function labelled(objects, pixels) {
   const labels = new Uint16Array(pixels)
   for (const { number, mask } of [...objects].sort((one, other) => other.area - one.area)) {
-    mask().forEach((inside, i) => {
-      if (inside) labels[i] = number
-    })
+    const inside = mask()
+    for (let i = 0; i < pixels; i++) if (inside[i]) labels[i] = number
   }
   return labels
 }

@@ -7,6 +7,7 @@ import { boxOutline, crossHair, objectNumbers, promptMarks } from './drawing.js'
 import { chooseTool, tool, ui } from './elements.js'
 import { coco, grayPixels } from './export.js'
 import { best, maskAt } from './feeds.js'
+import { showAnswer, showEverything, showNothing } from './figures.js'
 import { loadImage, scaledPixels } from './image.js'
 import { requested, ZOOM } from './keys.js'
 import { ObjectList } from './list.js'
@@ -15,19 +16,18 @@ import {
   complain,
   duration,
   hideProgress,
-  mebibytes,
   percent,
   say,
   settle,
   showProgress,
   words,
 } from './messages.js'
-import { adapter, threadsHere } from './model.js'
+import { threadsHere } from './model.js'
+import { describe, explain, offerVariants, offerWebGPU, showProof, withVariant } from './models.js'
 import * as set from './objects.js'
 import { currentOf, lastStep, titleOf } from './objects.js'
 import { followPointers } from './pointers.js'
 import { maskOver, placement } from './preprocessing.js'
-import { proofOf } from './proof.js'
 import { downloadJson, downloadPicture } from './saving.js'
 import { Scene } from './scene.js'
 import { storedLook, storeLook } from './settings.js'
@@ -58,7 +58,7 @@ import { storedLook, storeLook } from './settings.js'
 /** Longer side of the labels of everything, in pixels. */
 const VIEW = 1024
 /** Side of the masks on which areas and middles are found, in pixels. */
-const COARSE = 512
+const COARSE = 384
 
 /** @type {Model | null} the one that is open, or being opened */
 let model = null
@@ -140,68 +140,6 @@ function reportProgress(phase, done, total, unit) {
   showProgress(phase, done, total, unit)
 }
 
-/**
- * List the variants that are deployed, and keep the one that was picked if there is such.
- *
- * @param {any} manifest
- * @param {Provider} provider
- * @returns {string | undefined} the name of the one to open
- */
-function offerVariants(manifest, provider) {
-  /** @type {string[]} */
-  const names = (manifest.variants ?? [])
-    .filter((/** @type {any} */ { deployed }) => deployed)
-    .map((/** @type {any} */ { name }) => name)
-  const picked = names.includes(ui.variant.value) ? ui.variant.value : names[0]
-  const preferred = names.length > 1 ? manifest.prefer?.[provider] : null
-  const label = (/** @type {string} */ name) => (name === preferred ? `${name} (preferred)` : name)
-  ui.variant.replaceChildren(...names.map((name) => new Option(label(name), name)))
-  if (picked) ui.variant.value = picked
-  ui.variant.disabled = names.length < 2
-  return picked
-}
-
-/** @param {any} manifest @param {string | undefined} name */
-function withVariant(manifest, name) {
-  const variant = (manifest.variants ?? []).find((/** @type {any} */ each) => each.name === name)
-  if (!variant) return manifest
-  return {
-    ...manifest,
-    encoder: { ...manifest.encoder, file: variant.files.encoder },
-    decoder: { ...manifest.decoder, file: variant.files.decoder },
-  }
-}
-
-/** @param {any} manifest */
-function describe(manifest) {
-  const sizes = [manifest.encoder, manifest.decoder].map(({ file }) => manifest.files[file].size)
-  const total = sizes.reduce((sum, size) => sum + size, 0)
-  const trained = manifest.checkpoint?.synthetic ? 'random weights: masks mean nothing' : ''
-  const architecture = manifest.model_type ?? manifest.config
-  return [architecture, mebibytes(total), trained].filter(Boolean).join(' · ')
-}
-
-/** @param {any} manifest @param {string | undefined} variant @param {Provider} provider */
-function showProof(manifest, variant, provider) {
-  const { proven, text } = proofOf(manifest, variant, provider)
-  ui.proof.textContent = text
-  ui.proof.classList.toggle('unproven', !proven)
-  return proven
-}
-
-/** Say what this model does of what not every model does. @param {Manifest} manifest */
-function explain(manifest) {
-  const several = { multi: 'three', ranked: 'three', all: 'four', best: null, single: null }
-  const count = several[manifest.masks?.choice ?? 'multi']
-  ui.candidatesHelp.textContent = count
-    ? `A click can mean a part or the whole: the model draws ${count} masks, and predicts the IoU ` +
-      'of each. The best is shown.'
-    : 'This model draws one mask for a prompt, and predicts its IoU.'
-  ui.refineHelp.textContent = refines(manifest)
-    ? 'The next click corrects the mask that is shown, instead of drawing a new one.'
-    : 'This model cannot start from a mask.'
-}
-
 // The image.
 
 /** @param {string} url @param {string} file */
@@ -278,7 +216,8 @@ function prompt(change) {
   const refined = ui.refine.checked && !ui.refine.disabled ? before : null
   const now = { points: [], box: null, ...before?.prompt, ...change }
   const since = performance.now()
-  objects = set.stepped(objects, { prompt: now, refines: refined, answer: null, choice: null, since })
+  const step = { prompt: now, refines: refined, answer: null, choice: null, since }
+  objects = set.stepped(objects, step)
   void decodePrompts()
 }
 
@@ -379,25 +318,46 @@ function maskOf(step, width, height, region) {
   return maskOver(logits(step, step.answer), side, place, width, height, threshold, region)
 }
 
-/** @type {WeakMap<Answer, Map<number, { share: number, middle: At | null }>>} */
-const measures = new WeakMap()
+/**
+ * How much of the image each mask of an answer covers.
+ *
+ * @type {WeakMap<Answer, Map<number, number>>}
+ */
+const shares = new WeakMap()
+/**
+ * Where its middle is.
+ *
+ * @type {WeakMap<Answer, Map<number, At | null>>}
+ */
+const middles = new WeakMap()
 
-/** How much of the image an object covers, and where. @param {Entry} entry */
-function measureOf(entry) {
-  const step = lastStep(entry)
-  const mask = step?.answer && maskOfCoarse(step, step.answer)
-  return mask ?? null
+/** How much of the image an object covers; null without a mask. @param {Entry} entry */
+function shareOf(entry) {
+  return remembered(shares, entry, (mask) => areaOf(mask) / mask.length)
 }
 
-/** @param {Step} step @param {Answer} found */
-function maskOfCoarse(step, found) {
-  const known = measures.get(found) ?? new Map()
-  measures.set(found, known)
-  const candidate = candidateOf(step, found)
+/** A place inside an object, in image parts. @param {Entry} entry */
+function middleOfEntry(entry) {
+  return remembered(middles, entry, (mask) => middleOf(mask, COARSE))
+}
+
+/**
+ * @template T
+ * @param {WeakMap<Answer, Map<number, T>>} memory
+ * @param {Entry} entry
+ * @param {(mask: Uint8Array) => T} measure
+ * @returns {T | null}
+ */
+function remembered(memory, entry, measure) {
+  const step = lastStep(entry)
+  if (!step?.answer) return null
+  const known = memory.get(step.answer) ?? new Map()
+  memory.set(step.answer, known)
+  const candidate = candidateOf(step, step.answer)
   if (!known.has(candidate)) {
     const mask = maskOf(step, COARSE, COARSE)
     if (!mask) return null
-    known.set(candidate, { share: areaOf(mask) / mask.length, middle: middleOf(mask, COARSE) })
+    known.set(candidate, measure(mask))
   }
   return known.get(candidate)
 }
@@ -435,7 +395,8 @@ const list = new ObjectList(ui.objects, {
   },
   onRemove(number) {
     if (search) return
-    const title = titleOf(/** @type {Entry} */ (objects.entries.find((one) => one.number === number)))
+    const entry = objects.entries.find((one) => one.number === number)
+    const title = entry ? titleOf(entry) : ''
     change(set.removed(objects, number))
     list.focus(objects.current)
     say(`${title} is deleted.`)
@@ -530,8 +491,8 @@ function enable() {
 
 function showObjects() {
   list.show(objects, (entry) => {
-    const measure = measureOf(entry)
-    return measure ? percent(measure.share) : '–'
+    const share = shareOf(entry)
+    return share === null ? '–' : percent(share)
   })
 }
 
@@ -564,10 +525,10 @@ function layer(whole, region) {
 /** The objects that have a mask. @param {(step: Step) => Uint8Array | null} make */
 function regions(make) {
   return objects.entries.flatMap((entry) => {
-    const [step, measure] = [lastStep(entry), measureOf(entry)]
-    if (!step || !measure) return []
+    const [step, area] = [lastStep(entry), shareOf(entry)]
+    if (!step || area === null) return []
     const mask = () => make(step) ?? new Uint8Array()
-    return [{ number: entry.number, name: entry.name.trim(), area: measure.share, mask }]
+    return [{ number: entry.number, name: entry.name.trim(), area, mask }]
   })
 }
 
@@ -596,7 +557,7 @@ function marks(context, scale) {
 /** Where the numbers of objects are written: on all but the current, which has its marks. */
 function numberPlaces() {
   return objects.entries.flatMap((entry) => {
-    const middle = entry.number === objects.current ? null : measureOf(entry)?.middle
+    const middle = entry.number === objects.current ? null : middleOfEntry(entry)
     return middle ? [{ number: entry.number, ...middle }] : []
   })
 }
@@ -604,48 +565,10 @@ function numberPlaces() {
 /** Say in words and figures what is drawn. */
 function announce() {
   const step = current()
-  if (everything) {
-    const { labels, middles, prompts, milliseconds } = everything
-    const count = middles.length === 1 ? 'One object' : `${middles.length || 'No'} objects`
-    const share = labels.reduce((sum, label) => sum + Math.min(label, 1), 0) / labels.length
-    ui.candidates.replaceChildren()
-    ui.decoderTime.textContent = `${duration(milliseconds / prompts)} a click`
-    ui.score.textContent = '–'
-    ui.area.textContent = percent(share)
-    say(`${count} found by ${prompts} clicks in ${duration(milliseconds)}.`)
-    return
-  }
-  const measure = measureOf(currentOf(objects))
-  if (search || !step?.answer || !measure) {
-    ui.candidates.replaceChildren()
-    for (const figure of [ui.decoderTime, ui.score, ui.area]) figure.textContent = '–'
-    return
-  }
-  const { scores, milliseconds } = step.answer
-  const shown = candidateOf(step, step.answer)
-  showCandidates(scores, shown)
-  const share = percent(measure.share)
-  ui.decoderTime.textContent = duration(milliseconds)
-  ui.score.textContent = scores[shown].toFixed(3)
-  ui.area.textContent = share
-  const which = scores.length > 1 ? `Mask ${shown + 1} of ${scores.length}` : 'Mask'
-  say(`${which}: predicted IoU ${scores[shown].toFixed(2)}, ${share} of the image.`)
-}
-
-/** @param {Float32Array} scores @param {number} shown */
-function showCandidates(scores, shown) {
-  const labels = [...scores].map((score, index) => {
-    const label = document.createElement('label')
-    const choice = document.createElement('input')
-    choice.type = 'radio'
-    choice.name = 'candidate'
-    choice.value = String(index)
-    choice.checked = index === shown
-    choice.onchange = () => choose(index)
-    label.append(choice, ` ${index + 1}: ${score.toFixed(3)}`)
-    return label
-  })
-  ui.candidates.replaceChildren(...labels)
+  const share = shareOf(currentOf(objects))
+  if (everything) showEverything(everything)
+  else if (search || !step?.answer || share === null) showNothing()
+  else showAnswer(step.answer, candidateOf(step, step.answer), share, choose)
 }
 
 /** @param {number} index */
@@ -859,25 +782,6 @@ document.addEventListener('drop', (event) => {
 
 // The start.
 
-async function offerWebGPU() {
-  const found = await adapter()
-  const option = ui.provider.querySelector('[value=webgpu]')
-  if (!found && option instanceof HTMLOptionElement) {
-    option.disabled = true
-    ui.webgpu.textContent = `This browser has no WebGPU: models run on WASM, ${threads()}.`
-  } else if (found?.software) {
-    ui.webgpu.textContent = `WebGPU is emulated here (${found.name}), and slow: WASM is used.`
-  } else if (found) {
-    ui.provider.value = 'webgpu'
-    ui.webgpu.textContent = `WebGPU: ${found.name}. WASM would use ${threads()}.`
-  }
-}
-
-function threads() {
-  const count = threadsHere()
-  return count === 1 ? 'one thread' : `${count} threads`
-}
-
 async function start() {
   enable()
   await offerWebGPU()
@@ -885,7 +789,8 @@ async function start() {
   /** @type {string[]} */
   const models = response.ok ? await response.json() : []
   if (!models.length) {
-    complain('model', 'No model is deployed yet. Run `uv run doit demo` or `uv run doit`, then reload.')
+    const advice = 'Run `uv run doit demo` or `uv run doit`, then reload.'
+    complain('model', `No model is deployed yet. ${advice}`)
     return
   }
   ui.model.replaceChildren(...models.map((name) => new Option(name)))

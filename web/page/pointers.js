@@ -8,7 +8,7 @@
  * @property {() => boolean} canPrompt
  * @property {(at: At) => void} onClick
  * @property {(at: At) => void} onSecondClick with the right button, or long with a finger
- * @property {(from: At, to: At | null) => void} onDrag while a box is drawn; null when it is given up
+ * @property {(from: At, to: At | null) => void} onDrag a box so far; null when it is given up
  * @property {(from: At, to: At) => void} onBox
  * @property {(right: number, down: number) => void} onPan
  * @property {(factor: number, at: At) => boolean} onZoom whether that changed anything

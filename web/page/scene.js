@@ -1,7 +1,17 @@
 // The image in its frame, and what is drawn over it, under zoom and pan.
 
 import { tinted } from './drawing.js'
-import { fitted, isFitted, moved, reframed, showing, toFrame, toImage, visible, zoomed } from './view.js'
+import {
+  fitted,
+  isFitted,
+  moved,
+  reframed,
+  showing,
+  toFrame,
+  toImage,
+  visible,
+  zoomed,
+} from './view.js'
 
 /** @typedef {import('./view.js').At} At */
 /** @typedef {import('./view.js').Rectangle} Rectangle */

@@ -1,0 +1,92 @@
+// What the panel says of a model: its weights, where it runs, what is proven of it.
+
+import { refines } from './contract.js'
+import { ui } from './elements.js'
+import { mebibytes } from './messages.js'
+import { adapter, threadsHere } from './model.js'
+import { proofOf } from './proof.js'
+
+/** @typedef {import('./contract.js').Manifest} Manifest */
+/** @typedef {import('./model.js').Provider} Provider */
+
+/**
+ * List the variants that are deployed, and keep the one that was picked if there is such.
+ *
+ * @param {any} manifest
+ * @param {Provider} provider
+ * @returns {string | undefined} the name of the one to open
+ */
+export function offerVariants(manifest, provider) {
+  /** @type {string[]} */
+  const names = (manifest.variants ?? [])
+    .filter((/** @type {any} */ { deployed }) => deployed)
+    .map((/** @type {any} */ { name }) => name)
+  const picked = names.includes(ui.variant.value) ? ui.variant.value : names[0]
+  const preferred = names.length > 1 ? manifest.prefer?.[provider] : null
+  const label = (/** @type {string} */ name) => (name === preferred ? `${name} (preferred)` : name)
+  ui.variant.replaceChildren(...names.map((name) => new Option(label(name), name)))
+  if (picked) ui.variant.value = picked
+  ui.variant.disabled = names.length < 2
+  return picked
+}
+
+/** @param {any} manifest @param {string | undefined} name */
+export function withVariant(manifest, name) {
+  const variant = (manifest.variants ?? []).find((/** @type {any} */ each) => each.name === name)
+  if (!variant) return manifest
+  return {
+    ...manifest,
+    encoder: { ...manifest.encoder, file: variant.files.encoder },
+    decoder: { ...manifest.decoder, file: variant.files.decoder },
+  }
+}
+
+/** @param {any} manifest */
+export function describe(manifest) {
+  const sizes = [manifest.encoder, manifest.decoder].map(({ file }) => manifest.files[file].size)
+  const total = sizes.reduce((sum, size) => sum + size, 0)
+  const trained = manifest.checkpoint?.synthetic ? 'random weights: masks mean nothing' : ''
+  const architecture = manifest.model_type ?? manifest.config
+  return [architecture, mebibytes(total), trained].filter(Boolean).join(' · ')
+}
+
+/** @param {any} manifest @param {string | undefined} variant @param {Provider} provider */
+export function showProof(manifest, variant, provider) {
+  const { proven, text } = proofOf(manifest, variant, provider)
+  ui.proof.textContent = text
+  ui.proof.classList.toggle('unproven', !proven)
+  return proven
+}
+
+/** Say what this model does of what not every model does. @param {Manifest} manifest */
+export function explain(manifest) {
+  const several = { multi: 'three', ranked: 'three', all: 'four', best: null, single: null }
+  const count = several[manifest.masks?.choice ?? 'multi']
+  ui.candidatesHelp.textContent = count
+    ? `A click can mean a part or the whole: the model draws ${count} masks, and predicts the IoU ` +
+      'of each. The best is shown.'
+    : 'This model draws one mask for a prompt, and predicts its IoU.'
+  ui.refineHelp.textContent = refines(manifest)
+    ? 'The next click corrects the mask that is shown, instead of drawing a new one.'
+    : 'This model cannot start from a mask.'
+}
+
+/** Say where models can run, and choose the faster. */
+export async function offerWebGPU() {
+  const found = await adapter()
+  const option = ui.provider.querySelector('[value=webgpu]')
+  if (!found && option instanceof HTMLOptionElement) {
+    option.disabled = true
+    ui.webgpu.textContent = `This browser has no WebGPU: models run on WASM, ${threads()}.`
+  } else if (found?.software) {
+    ui.webgpu.textContent = `WebGPU is emulated here (${found.name}), and slow: WASM is used.`
+  } else if (found) {
+    ui.provider.value = 'webgpu'
+    ui.webgpu.textContent = `WebGPU: ${found.name}. WASM would use ${threads()}.`
+  }
+}
+
+function threads() {
+  const count = threadsHere()
+  return count === 1 ? 'one thread' : `${count} threads`
+}
