@@ -1,29 +1,42 @@
-"""`doit demo` ends with a picture: drawn images, clicks on them, and the masks that come out."""
+"""`doit demo` ends with a picture: what clicks on drawn images give, from PyTorch and from ONNX."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.clients.contract import MaskChoice
 from tasks.config.schema import Configuration, Model
 from tasks.engine import artifacts
 from tasks.engine.errors import StageError
 from tasks.engine.invocation import command
 from tasks.engine.stage import declare, workspace
+from tasks.engine.staleness import versions
 
 if TYPE_CHECKING:
     import numpy as np
     from doit.task import Task
     from numpy.typing import NDArray
-    from PIL.ImageDraw import ImageDraw
+    from PIL.Image import Image
 
-SEEDS = (3, 9, 5)
-CLICKS = 7
-SIDE = 640  # of each image in the picture, in pixels
-CLICK = (18, 161, 80)
-COLORS = ((255, 99, 71), (64, 200, 120), (70, 140, 255), (255, 200, 40), (220, 90, 230))
+    from tasks.inference.prompts import Prompt
+
+    Bools = NDArray[np.bool_]
+
+PACKAGES = ("torch", "sam2", "onnxruntime", "numpy", "pillow")
+
+# Nuclei and cells that it finds well, and nuclei on top of one another that it does not.
+SEEDS = (16, 35, 9)
+CLICKS = 5  # on each image, and fewer than there are colours: no two masks have the same
+
+# In pixels. Legible when the picture is shown at 1000 pixels, as in a README.
+WIDTH, MARGIN, GAP = 1600, 40, 20
+SIDE = (WIDTH - 2 * MARGIN - (len(SEEDS) - 1) * GAP) // len(SEEDS)  # of each image
+TOPS = (190, 190 + SIDE + 60)  # of both rows
+LARGE, MEDIUM, SMALL = 42, 28, 26  # of letters
+QUIET = (85, 85, 85)
 
 
 def path(model: Model) -> Path:
@@ -40,9 +53,19 @@ def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[
         None,
         draw_picture,
         [config, model],
-        reads=[artifacts.manifest(model), *model.image_data],
+        reads=[
+            artifacts.manifest(model),  # has the hash of each deployed file, and says which to load
+            artifacts.checkpoint(config, model),
+            *model.architecture_files,
+            *model.image_data,
+        ],
         writes=[path(model)],
-        inputs={"contract": model.client.as_json()},
+        inputs={
+            "architecture": model.architecture,
+            "masks": model.masks,
+            "contract": model.client.as_json(),
+            **versions(*PACKAGES),
+        },
         also_runs=[model.images],
         task_dep=[f"deploy:{each.name}" for each in clients],
     )
@@ -51,19 +74,26 @@ def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[
 def draw_picture(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     """Draw in a child process, then move the picture into place."""
     with workspace(config.build, task) as work:
-        made = work.scratch / "picture.png"
         result = work.run(
             "tasks.picture:draw",
             graphs=deployed_files(model),
             client=model.client.name,
+            masks=model.masks,
+            architecture=model.architecture,
+            checkpoint=str(artifacts.checkpoint(config, model)),
             truth=model.images,
-            destination=str(made),
+            destination=work.unfinished(path(model)),
         )
-        made.replace(path(model))
-    return {
-        "summary": f"{result['masks']} clicks on {len(SEEDS)} images, mean IoU with the truth "
-        f"{result['iou']:.3f}, in {path(model)}"
-    }
+        work.deliver(path(model))
+    return {"summary": f"{in_words(**result)}; see {path(model)}"}
+
+
+def in_words(clicks: int, images: int, truth: float, pytorch: float, **_: Any) -> str:
+    """What the picture shows, in a sentence."""
+    return (
+        f"{clicks} clicks on {images} drawn images: mean IoU with the true masks {truth:.2f}, "
+        f"with PyTorch's masks {pytorch:.3f}"
+    )
 
 
 def deployed_files(model: Model) -> dict[str, str]:
@@ -81,58 +111,124 @@ def deployed_files(model: Model) -> dict[str, str]:
         ) from error
 
 
-def draw(graphs: dict[str, str], client: str, truth: str, destination: str) -> dict[str, Any]:
-    """Click on objects of drawn images and paint the best mask of each (runs in a child process).
+class Click(NamedTuple):
+    """A click on an object, and the object's masks (S, S): the true one and the best-scored two."""
+
+    prompt: Prompt
+    true: Bools
+    pytorch: Bools
+    onnx: Bools
+
+
+def draw(
+    graphs: dict[str, str],
+    client: str,
+    masks: MaskChoice,
+    architecture: str,
+    checkpoint: str,
+    truth: str,
+    destination: str,
+) -> dict[str, Any]:
+    """Click on objects of drawn images and paint what comes out (runs in a child process).
 
     :param graphs: the file of each graph, by its name.
     :param client: that they were made for, by name.
-    :returns: how many ``masks``, and their mean ``iou`` with the truth.
+    :param checkpoint: that they were made from, which PyTorch is asked with.
+    :returns: how many ``clicks`` on how many ``images``, and the mean IoU of ONNX's masks with the
+        ``truth`` and with those of ``pytorch``.
     """
+    import numpy as np
+
+    from tasks.clients.client import named
+    from tasks.inference import reference
+    from tasks.inference import truth as known_masks
+    from tasks.inference.metrics import mask_iou
+    from tasks.model.load import load_model
+
+    loads = named(client)
+    segmenter = known_masks.Segmenter(graphs["encoder"], graphs["decoder"], loads)
+    predictor = reference.predictor_of(load_model(architecture, checkpoint), loads.resize)
+    scene = known_masks.load(truth)
+    shown = []
+    for seed in SEEDS:
+        drawn = scene(seed, segmenter.size)
+        objects = [drawn.labels == each for each in known_masks.objects_of(drawn)[:CLICKS]]
+        prompts = [
+            known_masks.prompts_for(true, str(number))[0] for number, true in enumerate(objects)
+        ]
+        segmenter.set_image(drawn.image)
+        answers = [segmenter.predict(each) for each in prompts]
+        expected = reference.predict(predictor, drawn.image, prompts, masks)
+        clicks = [
+            Click(
+                prompt,
+                true,
+                segmenter.over_image(expected.best_mask(prompt.name))[0],
+                answer.masks[int(answer.scores.argmax())],
+            )
+            for prompt, true, answer in zip(prompts, objects, answers, strict=True)
+        ]
+        shown.append((drawn.image, clicks))
+    every = [each for _, clicks in shown for each in clicks]
+    figures: dict[str, Any] = {
+        "clicks": len(every),
+        "images": len(shown),
+        "truth": float(np.mean([mask_iou(each.onnx, each.true) for each in every])),
+        "pytorch": float(np.mean([mask_iou(each.onnx, each.pytorch) for each in every])),
+    }
+    compose(shown, in_words(**figures)).save(destination)
+    return figures
+
+
+def compose(shown: Sequence[tuple[NDArray[np.uint8], Sequence[Click]]], summary: str) -> Image:
+    """Both rows of images (S, S, 3), PyTorch's masks above those of ONNX, with what they mean."""
+    from PIL import Image, ImageDraw
+
+    from tasks.inference.drawing import COLORS, DARK, mark, write
+
+    rows = ("PyTorch", "ONNX, the deployed files")
+    bottom = TOPS[-1] + SIDE
+    picture = Image.new("RGB", (WIDTH, bottom + 130), "white")
+    pen = ImageDraw.Draw(picture)
+    write(pen, (MARGIN, 24), "One click on each object, one mask from each click", LARGE, fill=DARK)
+    note = "Demo model, trained here; published weights segment better."
+    write(pen, (MARGIN, 84), note, MEDIUM, fill=QUIET)
+    for row, (top, name) in enumerate(zip(TOPS, rows, strict=True)):
+        write(pen, (MARGIN, top - 12), name, MEDIUM, fill=DARK, anchor="ls")
+        for column, (image, clicks) in enumerate(shown):
+            found = [each.onnx if row else each.pytorch for each in clicks]
+            panel = painted(image, clicks, found)
+            picture.paste(panel, (MARGIN + column * (SIDE + GAP), top))
+    write(pen, (MARGIN, bottom + 20), f"{summary}.", MEDIUM, fill=DARK)
+    middle = bottom + 90
+    mark(pen, MARGIN + 9, middle, radius=9)
+    legend = "a click, and the IoU of its mask with the true one"
+    write(pen, (MARGIN + 30, middle), legend, SMALL, fill=QUIET, anchor="lm")
+    pen.rectangle((740, middle - 14, 796, middle + 14), fill=COLORS[0])
+    pen.line((740, middle, 796, middle), fill="white", width=3)
+    write(pen, (812, middle), "the true outline", SMALL, fill=QUIET, anchor="lm")
+    return picture
+
+
+def painted(image: NDArray[np.uint8], clicks: Sequence[Click], found: Sequence[Bools]) -> Image:
+    """An image (S, S, 3) with a mask (S, S) for each click, the true outline and the IoU."""
     import numpy as np
     from PIL import Image, ImageDraw
 
-    from tasks.clients.client import named
-    from tasks.inference import truth as known_masks
+    from tasks.inference.drawing import COLORS, DARK, mark, outline, paint, write
     from tasks.inference.metrics import mask_iou
 
-    segmenter = known_masks.Segmenter(graphs["encoder"], graphs["decoder"], named(client))
-    scene = known_masks.load(truth)
-    picture = Image.new("RGB", (SIDE * len(SEEDS), SIDE))
-    ious = []
-    for place, seed in enumerate(SEEDS):
-        drawn = scene(seed, segmenter.size)
-        segmenter.set_image(drawn.image)
-        canvas = drawn.image.astype(np.float32)
-        clicks: list[tuple[float, float]] = []
-        for color, number in zip(COLORS * 2, known_masks.objects_of(drawn)[:CLICKS], strict=False):
-            true = drawn.labels == number
-            click, _ = known_masks.prompts_for(true, str(number))
-            answer = segmenter.predict(click)
-            mask = answer.masks[int(answer.scores.argmax())]
-            ious.append(mask_iou(mask, true))
-            paint(canvas, mask, color)
-            clicks += click.points
-        panel = Image.fromarray(canvas.astype(np.uint8)).resize((SIDE, SIDE))
-        mark(ImageDraw.Draw(panel), [(x * SIDE, y * SIDE) for x, y in clicks])
-        picture.paste(panel, (place * SIDE, 0))
-    picture.save(destination)
-    return {"masks": len(ious), "iou": float(np.mean(ious))}
-
-
-def paint(canvas: NDArray[np.float32], mask: NDArray[np.bool_], color: tuple[int, ...]) -> None:
-    """Tint a mask on an image (S, S, 3), and draw its rim."""
-    import numpy as np
-
-    from tasks.inference.truth import eroded
-
-    inner = mask
-    for _ in range(3):
-        inner = eroded(inner)
-    canvas[mask] = canvas[mask] * 0.55 + np.array(color) * 0.45
-    canvas[mask & ~inner] = color
-
-
-def mark(pen: ImageDraw, clicks: list[tuple[float, float]]) -> None:
-    """Draw a dot where each click was."""
-    for x, y in clicks:
-        pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=CLICK, outline="white", width=2)
+    canvas = image.astype(np.float32)
+    for color, mask in zip(COLORS, found, strict=False):
+        paint(canvas, mask, color, rim=6)
+    for each in clicks:
+        canvas[outline(each.true, 3)] = 255
+    panel = Image.fromarray(canvas.astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+    pen = ImageDraw.Draw(panel)
+    for each, mask in zip(clicks, found, strict=True):
+        ((x, y),) = ((SIDE * x, SIDE * y) for x, y in each.prompt.points)
+        mark(pen, x, y, radius=8)
+        iou = f"{mask_iou(mask, each.true):.2f}"
+        below = (min(max(x, 30), SIDE - 30), y + 12 if y < SIDE - 50 else y - 40)
+        write(pen, below, iou, SMALL, fill="white", stroke_width=3, stroke_fill=DARK, anchor="mt")
+    return panel

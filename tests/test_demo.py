@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tasks.config import parse
 from tasks.config.schema import Configuration
 from tasks.inference import truth
 from tasks.inference.metrics import mask_iou
+from tasks.picture import MARGIN, SIDE, TOPS
 from tasks.web import packages, server
 
 pytestmark = pytest.mark.slow
@@ -115,12 +117,26 @@ def test_each_corrective_click_brings_its_masks_nearer_to_the_truth(files: Path)
     assert found["score_correlation"] > 0.5
 
 
-def test_it_ends_with_a_picture_of_images_clicks_and_masks(built: Project) -> None:
-    picture = np.array(Image.open(built.root / "build/demo/demo.png"))
-    assert picture.shape == (640, 1920, 3)
-    painted = (picture == (18, 161, 80)).all(axis=-1)  # the clicks
-    assert painted.sum() > 500
+def test_it_ends_with_a_picture_of_pytorchs_masks_above_those_of_onnx(built: Project) -> None:
+    picture = Image.open(built.root / "build/demo/demo.png")
+    assert picture.width == 1600
+    upper, lower = (np.array(picture)[top : top + SIDE, MARGIN:-MARGIN].astype(int) for top in TOPS)
+    assert upper.std() > 30  # not blank
+    assert np.mean(np.abs(upper - lower).max(axis=-1) > 8) < 0.001
     assert built.build("demo").ran == set()
+
+
+def test_its_last_line_says_in_figures_what_the_picture_shows(built: Project) -> None:
+    (line,) = [
+        line for line in built.doit("run", "-a", "-s", "demo").output.splitlines() if "IoU" in line
+    ]
+    found = re.search(
+        r"15 clicks on 3 drawn images: mean IoU with the true masks (0\.\d\d), "
+        r"with PyTorch's masks (1\.000); see build/demo/demo\.png",
+        line,
+    )
+    assert found, line
+    assert float(found[1]) > 0.8
 
 
 def test_a_click_on_the_page_gives_the_mask_of_what_was_clicked(
@@ -224,7 +240,7 @@ def test_its_picture_is_drawn_with_any_option(
     (varied.root / f"config/{name}.toml").write_text(text)
     outcome = varied.build(f"config=config/{name}.toml", "demo")
     assert outcome.status == 0, outcome.output
-    assert np.array(Image.open(tmp_path / "demo.png")).shape == (640, 1920, 3)
+    assert Image.open(tmp_path / "demo.png").width == 1600
     assert (tmp_path / "sam2_demo" / file).is_file()
 
 

@@ -142,7 +142,13 @@ class Segmenter:
         refined = None if mask is None or not self.refines else mask[None]
         found = self._decoder.run(self._features, (prompt,), self._place, refined)
         logits, scores = masks_of(found)
-        return Answer(masks_over(logits, self._place) > 0, scores, logits)
+        return Answer(self.over_image(logits), scores, logits)
+
+    def over_image(self, logits: Floats) -> Bools:
+        """Masks (K, H, W) over the image, of logits (K, M, M)."""
+        assert self._place is not None
+        masks: Bools = masks_over(logits, self._place) > 0
+        return masks
 
 
 def measure(
