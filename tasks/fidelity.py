@@ -7,8 +7,7 @@ variant below ``[fidelity]`` is not deployed; the build goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.clients.contract import MaskChoice
 from tasks.config.schema import Configuration, Model, Variant
@@ -22,14 +21,17 @@ from tasks.proof.failures import sentences
 from tasks.proof.judgement import judge, rules_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from doit.task import Task
+    from numpy.typing import NDArray
 
+    from tasks.inference.prompts import Prompt
     from tasks.inference.sessions import Predictions
 
 REFERENCE_PACKAGES = ("torch", "torchvision", "sam2", "numpy", "pillow")
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
-PICTURE_SIDE = 256  # of each panel, in pixels
+PICTURE_SIDE, PICTURE_GAP = 400, 8  # of each panel, in pixels
 
 
 def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
@@ -199,7 +201,8 @@ def compare(
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
         ``mask_iou`` (``mean``, ``worst``), ``ranking_flips``, for what share of the prompts the
         two differ in which mask is best; ``logit_error`` (the mean difference of all masks) and
-        ``score_error`` (the largest), over all ``images`` and ``prompts``.
+        ``score_error`` (the largest), over all ``images`` and ``prompts``; ``lowest``, the prompt
+        of the lowest IoU, which the picture shows, and how many pixels of the masks differ there.
     """
     from pathlib import Path
 
@@ -225,7 +228,7 @@ def compare(
         ]
         found = sessions.run_graphs(graphs["encoder"], graphs["decoder"], asked, loads)
     ious, flips, logits, scores = [], [], [], []
-    shown: list[tuple[float, Any]] = []
+    shown: list[Shown] = []
     for each, expected, predictions in zip(asked, stored.images, found, strict=True):
         for prompt in each.prompts:
             pair = predictions.best_mask(prompt.name)[0], expected.best_mask(prompt.name)[0]
@@ -235,8 +238,9 @@ def compare(
             logits.append(float(np.abs(difference).mean()))
             difference = predictions.scores[prompt.name] - expected.scores[prompt.name]
             scores.append(float(np.abs(difference).max()))
-            shown.append((ious[-1], (each.image, pair[1], pair[0])))
-    draw_masks([shown[0][1], min(shown, key=lambda each: each[0])[1]], picture)
+            shown.append(Shown(ious[-1], each.image, prompt, pair[1], pair[0]))
+    lowest = min(shown, key=lambda each: each.iou)
+    draw_masks(lowest, picture)
     return {
         "files": files,
         "against": {**stored.against, **against},
@@ -246,33 +250,50 @@ def compare(
         "ranking_flips": float(np.mean(flips)),
         "logit_error": float(np.mean(logits)),
         "score_error": max(scores),
+        "lowest": {
+            "prompt": lowest.prompt.name,
+            "pixels": int(((lowest.expected > 0) != (lowest.found > 0)).sum()),
+        },
     }
 
 
-def draw_masks(rows: Sequence[tuple[Any, Any, Any]], path: str) -> None:
-    """Paint rows of an image, PyTorch's mask on it, the variant's, and in red where they differ.
+class Shown(NamedTuple):
+    """A prompt about an image (S, S, 3), both masks' logits (M, M), and the masks' IoU."""
 
-    :param rows: of an image (S, S, 3) and the logits (M, M) of both masks.
-    """
+    iou: float
+    image: NDArray[np.uint8]
+    prompt: Prompt
+    expected: NDArray[np.float32]
+    found: NDArray[np.float32]
+
+
+def draw_masks(shown: Shown, path: str) -> None:
+    """Paint what is around the masks: both outlines on the image, then what one alone has."""
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageDraw
+
+    from tasks.inference.drawing import EXPECTED, FOUND, mark_prompt, outline, view_of
 
     side = PICTURE_SIDE
-    picture = Image.new("RGB", (4 * side, len(rows) * side))
-    for row, (image, expected, found) in enumerate(rows):
-        small = np.asarray(Image.fromarray(image).resize((side, side)), np.float32)
-        masks = [
-            np.asarray(Image.fromarray(logits > 0).resize((side, side)))
-            for logits in (expected, found)
-        ]
-        panels = [small]
-        for mask in masks:
-            panel = small * 0.6
-            panel[mask] = panel[mask] * 0.4 + np.array([40, 160, 255]) * 0.6
-            panels.append(panel)
-        differs = small * 0.3
-        differs[masks[0] != masks[1]] = (255, 60, 40)
-        panels.append(differs)
-        for column, panel in enumerate(panels):
-            picture.paste(Image.fromarray(panel.astype(np.uint8)), (column * side, row * side))
+    view = view_of([shown.expected > 0, shown.found > 0], shown.prompt)
+
+    def cut(image: Image.Image) -> NDArray[Any]:
+        left, top, right, bottom = (image.width * each for each in view)
+        box = left, top, right, bottom
+        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box))
+
+    image = cut(Image.fromarray(shown.image)).astype(np.float32)
+    expected, found = (cut(Image.fromarray(each)) > 0 for each in (shown.expected, shown.found))
+    outlines = image.copy()
+    outlines[outline(expected, 5)] = EXPECTED
+    outlines[outline(found, 2)] = FOUND
+    apart = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1) * 0.4
+    apart[outline(expected | found)] = 255
+    apart[expected & ~found] = EXPECTED
+    apart[found & ~expected] = FOUND
+    picture = Image.new("RGB", (2 * side + PICTURE_GAP, side), "white")
+    panel = Image.fromarray(outlines.astype(np.uint8))
+    mark_prompt(ImageDraw.Draw(panel), shown.prompt, view, side / (view[2] - view[0]))
+    picture.paste(panel, (0, 0))
+    picture.paste(Image.fromarray(apart.astype(np.uint8)), (side + PICTURE_GAP, 0))
     picture.save(path)

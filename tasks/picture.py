@@ -190,7 +190,7 @@ def compose(shown: Sequence[tuple[NDArray[np.uint8], Sequence[Click]]], summary:
     bottom = TOPS[-1] + SIDE
     picture = Image.new("RGB", (WIDTH, bottom + 130), "white")
     pen = ImageDraw.Draw(picture)
-    write(pen, (MARGIN, 24), "One click on each object, one mask from each click", LARGE, fill=DARK)
+    write(pen, (MARGIN, 24), "SAM 2 in ONNX: one click, one mask", LARGE, fill=DARK)
     note = "Demo model, trained here; published weights segment better."
     write(pen, (MARGIN, 84), note, MEDIUM, fill=QUIET)
     for row, (top, name) in enumerate(zip(TOPS, rows, strict=True)):

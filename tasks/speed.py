@@ -143,13 +143,14 @@ def measure(
     :param variants: the file of each graph, by the variant's name and its own; ``names``: what the
         client calls each.
     :param client: which loads them, by its name.
-    :returns: ``files`` with their hashes; ``machine``; ``rounds``; and for each of ``variants`` by
+    :returns: ``files`` with their hashes; ``machine``; ``date``, the day in UTC; ``rounds``; and for each of ``variants`` by
         provider (``native``, ``wasm``, ``webgpu`` on hardware) the milliseconds of each round: to
         create a session and to run, of encoder and decoder. A provider that refuses a variant has
         an ``error``.
     """
     import os
     import platform
+    from datetime import UTC, datetime
 
     from tasks.clients.client import named
     from tasks.inference.images import natural_image
@@ -187,6 +188,7 @@ def measure(
             "system": platform.platform(),
             "adapter": adapter,
         },
+        "date": datetime.now(UTC).date().isoformat(),
         "rounds": rounds,
         "variants": found,
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from tasks import picture
+from tasks import fidelity, picture
 from tasks.inference import drawing
 from tasks.inference.prompts import Prompt
 
@@ -54,3 +57,23 @@ def test_the_picture_is_explained_by_its_figures() -> None:
     assert picture.in_words(clicks=14, images=3, truth=0.891, pytorch=0.99996) == (
         "14 clicks on 3 drawn images: mean IoU with the true masks 0.89, with PyTorch's masks 1.000"
     )
+
+
+def test_of_two_masks_both_outlines_and_what_one_alone_has_are_in_their_colours(
+    tmp_path: Path,
+) -> None:
+    expected, found = (np.where(square(30 + shift, 30, 40), 5.0, -5.0) for shift in (0, 4))
+    shown = fidelity.Shown(
+        0.8,
+        np.full((400, 400, 3), 90, np.uint8),
+        Prompt("click", ((0.5, 0.5),), (1,)),
+        expected.astype(np.float32),
+        found.astype(np.float32),
+    )
+    fidelity.draw_masks(shown, str(tmp_path / "masks.png"))
+    picture = np.array(Image.open(tmp_path / "masks.png"))
+    outlines, apart = picture[:, : fidelity.PICTURE_SIDE], picture[:, -fidelity.PICTURE_SIDE :]
+    for color in (drawing.EXPECTED, drawing.FOUND):
+        assert (outlines == color).all(axis=-1).sum() > 500
+        assert (apart == color).all(axis=-1).sum() > 2000
+    assert (outlines == drawing.DARK).all(axis=-1).any()

@@ -31,6 +31,8 @@ COLORS: tuple[Color, ...] = (
     (0, 114, 178),
     (0, 158, 115),
 )
+# Of the outlines that are compared; the report's legend has them too.
+EXPECTED, FOUND = COLORS[1], COLORS[3]
 DARK: Color = (20, 20, 20)
 
 

@@ -118,6 +118,7 @@ def compare(graphs, client, masks, reference, draw, picture):
         "ranking_flips": float(os.environ.get("CHEAP_FLIPS", "0")),
         "logit_error": 0.1,
         "score_error": 0.1,
+        "lowest": {"prompt": "box", "pixels": 9},
     }
 
 
