@@ -143,10 +143,10 @@ def measure(
     :param variants: the file of each graph, by the variant's name and its own; ``names``: what the
         client calls each.
     :param client: which loads them, by its name.
-    :returns: ``files`` with their hashes; ``machine``; ``date``, the day in UTC; ``rounds``; and for each of ``variants`` by
-        provider (``native``, ``wasm``, ``webgpu`` on hardware) the milliseconds of each round: to
-        create a session and to run, of encoder and decoder. A provider that refuses a variant has
-        an ``error``.
+    :returns: ``files`` with their hashes; ``machine``; ``date``, the day in UTC; ``rounds``; and
+        for each of ``variants`` by provider (``native``, ``wasm``, ``webgpu`` on hardware) the
+        milliseconds of each round: to create a session and to run, of encoder and decoder. A
+        provider that refuses a variant has an ``error``.
     """
     import os
     import platform
