@@ -1,17 +1,17 @@
 """`doit report`: what the stages measured, on one HTML page, and in Markdown for a pull request.
 
 Read from the stages' reports of every model that was built, so it reruns only when one of them
-changed. Targets in ``<build>/report``: ``report.html`` (self-contained), ``report.md`` and
-``report.json``, which the next report compares itself with. Times are those of `doit speed` alone,
-which takes them of all variants in one run.
+changed; its dates are those of the measurements. Targets in ``<build>/report``: ``report.html``
+(self-contained), ``report.md`` and ``report.json``, which the next report compares itself with.
+Times are those of `doit speed` alone, which takes them of all variants in one run.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ from tasks.engine import artifacts, state
 from tasks.engine.files import mebibytes, write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
 from tasks.engine.stage import declare
-from tasks.proof import reports
-from tasks.proof.judgement import largest_differences
+from tasks.proof import charts, recommendation, reports
+from tasks.proof.judgement import largest_differences, rules_of
+from tasks.proof.recommendation import PROVIDERS, Candidate
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -91,11 +92,16 @@ def write(config: Configuration, task: Task) -> dict[str, Any]:
         lstrip_blocks=True,
     )
     environment.filters |= {"mebibytes": mebibytes, "milliseconds": milliseconds, "spread": spread}
-    pictures = {model.name: _pictures(config, model) for model in config.models}
-    charts = {model["name"]: charts_of(model["variants"]) for model in models}
+    environment.filters |= {"median": median}
+    pictures = {
+        model.name: _pictures(config, model, told["variants"])
+        for model, told in zip(config.models, gathered, strict=True)
+        if told is not None
+    }
+    drawn = {model["name"]: charts_of(model["variants"]) for model in models}
     for kind in ("html", "md"):
         text = environment.get_template(f"report.{kind}").render(
-            **data, pictures=pictures, charts=charts, config=config.path
+            **data, pictures=pictures, charts=drawn, providers=PROVIDERS, config=config.path
         )
         write_atomically(folder(config) / f"report.{kind}", text)
     write_atomically(target, json.dumps(data, indent=2) + "\n")
@@ -136,24 +142,55 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
         if isinstance(each, dict) and "deployed" in each
     }
     speed = current_speeds(config, model)
+    rows = [
+        row(config, model, each, own, entries.get(each.name), speed)
+        for each in variants_of(model)
+        if all(path.is_file() for path in artifacts.graphs(config, model, each).values())
+    ]
+    prefer = manifest.get("prefer")
     return {
         "name": model.name,
         "architecture": model.architecture,
         "deploy": str(model.deploy),
+        "checkpoint": verified["against"].get("checkpoint"),
         "parity": largest_differences(verified["differences"]),
+        "tolerances": asdict(config.tolerances),
         "truth": verified["truth"],
+        "truth_iou": model.truth_iou,
         "client": model.client.name,
         "placement": verified.get("placement"),
         "packages": manifest.get("packages", {}),
-        "prefer": manifest.get("prefer", {}),
+        "recommended": recommended(rows, prefer if isinstance(prefer, dict) else {}),
+        "columns": columns(rows),
         "memory": {stage: peak for stage in STAGES if (peak := max(_peaks(own, stage), default=0))},
-        "speed": {key: speed[key] for key in ("machine", "rounds")} if speed else None,
-        "variants": [
-            row(config, model, each, own, entries.get(each.name), speed)
-            for each in variants_of(model)
-            if all(path.is_file() for path in artifacts.graphs(config, model, each).values())
-        ],
+        "speed": {key: speed.get(key) for key in ("machine", "date", "rounds")} if speed else None,
+        "variants": rows,
     }
+
+
+def columns(rows: Sequence[Row]) -> dict[str, bool]:
+    """What at least one variant has a figure of, and so has a column; pure."""
+    timed = {
+        provider: any(_at(row, ("times", provider, "encoder_run_ms")) for row in rows)
+        for provider in PROVIDERS
+    }
+    others = {
+        "fidelity": ("fidelity",),
+        "nodes": ("nodes",),
+        "webgpu_nodes": ("browser", "webgpu", "nodes"),
+        "page_memory": ("page_memory",),
+    }
+    return {**timed, **{key: any(_at(row, path) for row in rows) for key, path in others.items()}}
+
+
+def recommended(rows: Sequence[Row], prefer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The variant to load on each provider, and why; pure."""
+    candidates = [
+        Candidate(row["name"], row["size"], frozenset(row["proven"]), encoder_times(row))
+        for row in rows
+        if row["state"] == "deployed"
+    ]
+    return [each._asdict() for each in recommendation.recommend(candidates, prefer)]
 
 
 def current_speeds(config: Configuration, model: Model) -> dict[str, Any]:
@@ -200,15 +237,17 @@ def row(
     times = speed.get("variants", {}).get(variant.name, {})
     return {
         "name": variant.name,
-        "files": [path.name for path in graphs.values()],
+        "files": {path.name: FINGERPRINTS.sha256(path) for path in graphs.values()},
         "sizes": sizes,
         "size": sum(sizes),
         "share": round(sum(sizes) / sum(base), 4),
         "nodes": _node_counts(config, model, variant, records),
-        "fidelity": measured and {key: measured[key] for key in FIDELITY},
+        "fidelity": measured and {key: measured.get(key) for key in FIDELITY},
+        "gates": rules_of(config, model, variant, "fidelity") if measured else None,
         "times": {provider: times.get(provider) for provider in ("native", "wasm", "webgpu")},
         "browser": {provider: _provider(seen, provider, told) for provider in ("wasm", "webgpu")},
         "page_memory": seen.get("memory", {}).get("renderer"),
+        "proven": _proven(told),
         "state": _state(told),
     }
 
@@ -231,7 +270,18 @@ def _node_counts(
     return [told[name] for name in names] if told.keys() >= set(names) else None
 
 
-FIDELITY = ("images", "prompts", "mask_iou", "ranking_flips", "logit_error", "score_error")
+FIDELITY = (
+    *("images", "prompts", "mask_iou", "ranking_flips"),
+    *("logit_error", "score_error", "lowest"),
+)
+
+
+def _proven(told: Mapping[str, Any] | None) -> list[str]:
+    """The providers on which a variant may be loaded; natively whatever is deployed."""
+    if told is None or not told["deployed"]:
+        return []
+    providers = (told.get("browser") or {}).get("providers", {})
+    return ["native", *(name for name, proof in providers.items() if proof.get("proven"))]
 
 
 def _state(told: Mapping[str, Any] | None) -> str:
@@ -252,6 +302,7 @@ def _provider(
     return {
         "error": refused,
         "mask_iou": figures.get("mask_iou"),
+        "least": report.get("rules", {}).get("mask_iou"),
         "software": bool((figures.get("adapter") or {}).get("software")),
         "nodes": _nodes(figures.get("placement") or {}),
         "not_proven": proven.get("reason"),
@@ -265,14 +316,23 @@ def _nodes(placement: Mapping[str, Any]) -> dict[str, int] | None:
     return {key: sum(each[key] for each in placement.values()) for key in ("webgpu", "cpu")}
 
 
-def _pictures(config: Configuration, model: Model) -> dict[str, str]:
-    """Each variant's picture of masks, in base64."""
-    paths = {each.name: artifacts.picture(config, model, each) for each in model.variants}
+def _pictures(config: Configuration, model: Model, rows: Sequence[Row]) -> dict[str, str]:
+    """The picture of each variant that has a mask unlike PyTorch's, in base64."""
+    paths = {
+        each.name: artifacts.picture(config, model, each)
+        for each in model.variants
+        if any(row["name"] == each.name and differs(row) for row in rows)
+    }
     return {
         name: base64.b64encode(path.read_bytes()).decode()
         for name, path in paths.items()
         if path.is_file()
     }
+
+
+def differs(row: Row) -> bool:
+    """Whether there is something to see where a variant is furthest from PyTorch."""
+    return bool(_at(row, ("fidelity", "lowest", "pixels")))
 
 
 def milliseconds(value: float | None) -> str:
@@ -314,7 +374,8 @@ def changes(before: Sequence[Row], now: Sequence[Row]) -> list[str]:
         for what, path, least in COMPARED:
             was, is_now = _at(old[name], path), _at(new[name], path)
             if was != is_now and not _is_near(was, is_now, least):
-                lines.append(f"{name}: {what} was {was}, is {is_now}")
+                shown = (mebibytes(each) if what == "size" else each for each in (was, is_now))
+                lines.append("{}: {} was {}, is {}".format(name, what, *shown))
     return lines
 
 
@@ -335,69 +396,31 @@ def _is_near(one: Any, other: Any, least: float) -> bool:
     return abs(one - other) <= least * max(abs(one), abs(other))
 
 
-def charts_of(rows: Sequence[Row]) -> dict[str, Any]:
-    """Where the marks of both charts are, in pixels of a 640 × 300 drawing; pure.
-
-    ``fidelity``: points of size against the distance of the mean IoU from 1, which is logarithmic
-    and better further up. ``times``: bars of the encoder's time, WASM and native.
-    """
-    left, bottom, width, height = 70, 250, 540, 220
-    points = []
-    measured = [row for row in rows if row["fidelity"]]
-    if measured:
-        largest = max(row["size"] for row in measured) * 1.1
-        for row in measured:
-            loss = max(1e-5, 1 - row["fidelity"]["mask_iou"]["mean"])
-            points.append(
-                {
-                    "name": row["name"],
-                    "x": round(left + width * row["size"] / largest, 1),
-                    "y": round(bottom - height * -math.log10(loss) / 5, 1),
-                    "passed": row["state"] == "deployed",
-                }
-            )
-    # Names beside points that lie close are moved apart.
-    for index, point in enumerate(sorted(points, key=lambda each: each["y"])):
-        point["label_y"] = point["y"] + 4
-        for other in sorted(points, key=lambda each: each["y"])[:index]:
-            near = abs(other["x"] - point["x"]) < 70 and point["label_y"] - other["label_y"] < 13
-            if near:
-                point["label_y"] = other["label_y"] + 13
-    ticks = [
-        {
-            "y": round(bottom - height * power / 5, 1),
-            "name": f"{1 - 10.0**-power:.{max(1, power)}f}",
-        }
-        for power in range(1, 6)
-    ]
-    bars = []
-    timed = [row for row in rows if any(_times(row).values())]
-    longest = max((value for row in timed for value in _times(row).values() if value), default=1.0)
-    for index, row in enumerate(timed):
-        for place, (kind, value) in enumerate(_times(row).items()):
-            if value:
-                bars.append(
-                    {
-                        "kind": kind,
-                        "y": 30 * index + 13 * place,
-                        "width": round(400 * value / longest, 1),
-                        "text": milliseconds(value),
-                        "name": row["name"] if place == 0 else "",
-                    }
-                )
-    return {
-        "points": points,
-        "ticks": ticks,
-        "largest": mebibytes(int(largest)) if measured else "",
-        "bars": bars,
-        "bars_height": 30 * len(timed) + 10,
+def charts_of(rows: Sequence[Row]) -> list[charts.Chart]:
+    """Bars of what a person chooses by, each where at least one variant has a figure; pure."""
+    shown = {
+        "Download": [charts.Value(row["name"], row["size"], mebibytes(row["size"])) for row in rows]
     }
+    for provider, name in PROVIDERS.items():
+        shown[f"Time for an image, {name}"] = [
+            charts.Value(row["name"], median(times), milliseconds(median(times)), *ends(times))
+            for row in rows
+            if (times := _at(row, ("times", provider, "encoder_run_ms")))
+        ]
+    shown["Mean IoU short of 1"] = [
+        charts.Value(row["name"], 1 - mean, f"{1 - mean:.4f}")
+        for row in rows
+        if (mean := _at(row, ("fidelity", "mask_iou", "mean"))) is not None
+    ]
+    return [charts.chart(title, values) for title, values in shown.items() if values]
 
 
-def _times(row: Row) -> dict[str, float | None]:
-    """The medians of the encoder's times."""
-    found = {}
-    for name, provider in (("WASM", "wasm"), ("native", "native")):
-        times = _at(row, ("times", provider, "encoder_run_ms"))
-        found[name] = median(times) if times else None
-    return found
+def ends(times: Sequence[float]) -> tuple[float, float]:
+    """The least and the most."""
+    return min(times), max(times)
+
+
+def encoder_times(row: Row) -> dict[str, float]:
+    """The medians of the encoder's times in milliseconds, by provider."""
+    found = {name: _at(row, ("times", name, "encoder_run_ms")) for name in PROVIDERS}
+    return {name: median(times) for name, times in found.items() if times}

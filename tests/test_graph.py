@@ -539,7 +539,7 @@ def test_a_report_waits_for_what_the_same_command_builds(build: Build) -> None:
     assert build.build("-n", "2", "report", "deploy").status == 0
     page = (build.root / "build/report/report.html").read_text()
     assert all(f"<h2>{model}</h2>" in page for model in MODELS)
-    assert page.count('<td class="text ">deployed') == len(MODELS)
+    assert page.count('<td class="text ">deployed</td>') == len(MODELS)
 
 
 def test_what_was_deployed_is_removed_with_a_variant_that_is_no_longer_asked_for(
