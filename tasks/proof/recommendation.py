@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from tasks.engine.files import mebibytes
 
-PROVIDERS: Mapping[str, str] = {"wasm": "WASM", "webgpu": "WebGPU", "native": "native"}
+PROVIDERS: Mapping[str, str] = {"wasm": "WASM", "webgpu": "WebGPU", "native": "native onnxruntime"}
 SLOWER = 1.25
 
 
