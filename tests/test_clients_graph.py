@@ -178,7 +178,7 @@ def test_a_name_that_the_graph_has_for_something_else_is_refused() -> None:
 def manifest_for(client: Client) -> dict[str, Any]:
     tensors = {
         "encoder": {"inputs": [{"shape": [1, 3, 1024, 1024]}], "outputs": []},
-        "decoder": {"inputs": [], "outputs": []},
+        "decoder": {"inputs": [], "outputs": [{"shape": [1, 3, 256, 256], "role": "masks"}]},
     }
     names = {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}
     return {

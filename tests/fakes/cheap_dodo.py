@@ -75,7 +75,10 @@ def measure(checkpoint, graphs, truth, architecture_files, **options):
         "violations": [],
         "tensors": {
             "encoder": {"inputs": [{"shape": [1, 3, 1024, 1024]}], "outputs": []},
-            "decoder": {"inputs": [], "outputs": []},
+            "decoder": {
+                "inputs": [],
+                "outputs": [{"shape": ["num_prompts", 3, 256, 256], "role": "masks"}],
+            },
         },
         "differences": {
             "features": {"image_embed": difference},
