@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.config import parse
 from tasks.config.schema import Configuration, ConfigurationError
@@ -35,32 +34,31 @@ def prune(config: Configuration, yes: bool, downloads: bool) -> None:
     :param downloads: checkpoints that were fetched are among them.
     """
     deployments = ledger.read(config)
-    verb = "removed" if yes else "would remove"
-    lines = []
-    for deployment in ledger.orphans(config, deployments):
-        lines.append(f"{deployment.model} is no longer configured for {deployment.folder}:")
-        lines += [f"  {line}" for line in ledger.remove(config, deployment, dry_run=not yes)]
-    built, kept = [], []
+    orphans = ledger.orphans(config, deployments)
+    for deployment in orphans:
+        print(f"{deployment.model} is no longer configured for {deployment.folder}:")
+        for line in ledger.remove(config, deployment, dry_run=not yes):
+            print(f"  {line}")
+    left: list[Leftover] | None = None
     try:
         owners = owners_of(config, {each.config for each in deployments})
+        left = leftovers(config.build, owners)
     except ConfigurationError as error:
-        print(f"What is left in {config.build} cannot be told: {error}")
-        owners = None
-    for name, paths in leftovers(config.build, owners).items() if owners is not None else ():
-        fetched = [path for path in paths if is_fetched(path)]
-        sizes = [each.stat().st_size for path in fetched for each in files_under(path)]
-        if fetched and not downloads:
-            kept.append(f"  kept what was fetched for {name}: {amount(sizes)} (--downloads)")
-            paths = [path for path in paths if path not in fetched]
-        for path in paths:
-            sizes = [each.stat().st_size for each in files_under(path)]
-            built.append(f"  {verb} {path} ({amount(sizes)})")
-            if yes:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if built or kept:
-        lines += [f"No model of {config.path} owns in {config.build}:", *built, *kept]
-    print("\n".join(lines) or "Nothing to prune: every model that was built is still configured.")
-    if (lines and not yes) and len(lines) > len(kept) + 1:
+        print(f"Whose files lie in {config.build} cannot be told: {error}")
+    if left:
+        print(f"No model of {config.path} owns in {config.build}:")
+    removed = bool(orphans)
+    for each in left or ():
+        if each.fetched and not downloads:
+            print(f"  kept {each.what} ({amount(each.sizes)}), which was fetched (--downloads)")
+            continue
+        removed = True
+        print(f"  {'removed' if yes else 'would remove'} {each.what} ({amount(each.sizes)})")
+        for path in each.paths if yes else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not orphans and left == []:
+        print("Nothing to prune: every model that was built is still configured.")
+    elif removed and not yes:
         print(f"Run {command('prune --yes' + ' --downloads' * downloads)} to remove these files.")
 
 
@@ -84,23 +82,39 @@ def owners_of(config: Configuration, others: set[str]) -> set[str]:
     }
 
 
-def leftovers(build: Path, owners: set[str]) -> Mapping[str, list[Path]]:
-    """What lies in the build folder of models that are none of the owners, by model."""
-    found: dict[str, list[Path]] = {}
-    for name, path in sorted(_owned(build)):
-        if name not in owners:
-            found.setdefault(name, []).append(path)
-    return found
+class Leftover(NamedTuple):
+    """Files and folders of a model that nobody owns, and the sizes of all files in them."""
+
+    what: str
+    paths: list[Path]
+    sizes: list[int]
+    fetched: bool
 
 
-def _owned(build: Path) -> Iterator[tuple[str, Path]]:
-    """Each file and folder of one model, with the model's name."""
+def leftovers(build: Path, owners: set[str]) -> list[Leftover]:
+    """What lies in the build folder of models that are none of the owners."""
+    folders: dict[str, list[Path]] = {}
+    checkpoints: dict[str, list[Path]] = {}
+    logs: dict[str, list[Path]] = {}
     for path in (build / "models").glob("*"):
-        yield path.name, path
+        folders.setdefault(path.name, []).append(path)
     for path in (build / "checkpoints").glob("*"):
-        yield _checkpoint_name(path), path
+        checkpoints.setdefault(_checkpoint_name(path), []).append(path)
     for path in (build / "logs").glob("*~*.log"):
-        yield path.stem.split("~")[1], path
+        logs.setdefault(path.stem.split("~")[1], []).append(path)
+    found = []
+    for name in sorted({*folders, *checkpoints, *logs} - owners):
+        for what, paths in (
+            (str(build / "models" / name), folders.get(name)),
+            (f"the checkpoint of {name}", checkpoints.get(name)),
+            (f"the logs of {name}", logs.get(name)),
+        ):
+            if paths:
+                files = [file for path in paths for file in _files_under(path)]
+                sizes = [file.stat().st_size for file in files]
+                fetched = paths is checkpoints.get(name) and not _is_made_up(build, name)
+                found.append(Leftover(what, paths, sizes, fetched))
+    return found
 
 
 def _checkpoint_name(path: Path) -> str:
@@ -111,14 +125,11 @@ def _checkpoint_name(path: Path) -> str:
     return name
 
 
-def is_fetched(path: Path) -> bool:
-    """Whether it is of a checkpoint that was not made up here."""
-    if path.parent.name != "checkpoints":
-        return False
-    record = checkpoint_record.read(path.with_name(f"{_checkpoint_name(path)}.json"))
-    return record is None or not record.synthetic
+def _is_made_up(build: Path, name: str) -> bool:
+    """Whether a checkpoint is of random weights that were made here."""
+    record = checkpoint_record.read(build / "checkpoints" / f"{name}.json")
+    return record is not None and record.synthetic
 
 
-def files_under(path: Path) -> list[Path]:
-    """A file itself, or all files in a folder."""
+def _files_under(path: Path) -> list[Path]:
     return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]

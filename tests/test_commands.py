@@ -203,7 +203,7 @@ def test_prune_finds_what_a_model_left_in_the_build_folder(models: Models) -> No
     models.write("made_up")
     told = models.says("prune")
     assert "would remove build/models/made_up" in told
-    assert "would remove build/checkpoints/made_up.pt" in told
+    assert "would remove the checkpoint of made_up (2 files, " in told
     assert (models.root / "build/models/made_up").is_dir()
     models.says("prune", "--yes")
     assert not (models.root / "build/models/made_up").exists()
@@ -214,7 +214,8 @@ def test_prune_finds_what_a_model_left_in_the_build_folder(models: Models) -> No
 
 def test_prune_keeps_what_was_fetched_unless_asked(models: Models) -> None:
     models.write("fetched")
-    assert "kept what was fetched for fetched: 2 files" in models.says("prune", "--yes")
+    told = models.says("prune", "--yes")
+    assert "kept the checkpoint of fetched (2 files, 0.1 MiB), which was fetched" in told
     assert models.files("build/checkpoints") >= {"fetched.pt", "fetched.json"}
     models.says("prune", "--yes", "--downloads")
     assert models.files("build/checkpoints") == {"made_up.pt", "made_up.json"}
