@@ -12,7 +12,7 @@ from doit.exceptions import InvalidCommand
 
 from tasks.config.schema import Configuration
 from tasks.engine import artifacts
-from tasks.engine.commands import Plain
+from tasks.engine.commands import Plain, Suggesting
 from tasks.engine.invocation import command
 from tasks.web.packages import PAGE, RUNTIME
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 8000
 
 
-class Serve(Plain, DoitCmdBase):  # type: ignore[misc]
+class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     """Serves the page until Ctrl-C; builds may run beside it (an entry point names it)."""
 
     doc_purpose = "try the deployed models by hand, on a page in the browser"

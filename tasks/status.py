@@ -30,7 +30,7 @@ class Stage(NamedTuple):
     size: int
 
 
-class Status(Plain, DoitCmdBase):  # type: ignore[misc]
+class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     """Reads the build's records and the files' fingerprints (an entry point names it)."""
 
     doc_purpose = "tell for each model and stage what is fresh, and what is stale and why"
@@ -55,10 +55,10 @@ class Status(Plain, DoitCmdBase):  # type: ignore[misc]
             self.outstream.write(line + "\n")
         return 0
 
-    def execute(self, params: Any, args: list[str]) -> int:
+    def execute(self, params: Any, args: list[str]) -> int | None:
         """Keep doit from taking the models for tasks."""
         self._models = args
-        return super().execute(params, [])  # type: ignore[no-any-return]
+        return super().execute(params, [])
 
 
 class Info(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]

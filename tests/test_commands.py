@@ -95,6 +95,26 @@ def test_a_misspelt_name_gets_a_suggestion(
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (["--contineu"], "option --contineu not recognized. Did you mean --continue?"),
+        (["serve", "--prot", "3"], "Did you mean --port? `doit help serve` lists its options."),
+        (["clean", "-a"], "option -a not recognized. `doit help clean` lists its options."),
+        (["export:fetched", "--opset", "3"], "none of the tasks that were named has it"),
+        (["run", "-n", "x"], "invalid literal for int() with base 10: 'x'"),
+        (["clean", "export:fetched", "-n"], "put -n before the names, as in `doit clean -n ...`"),
+        (["export:*", "-n"], "put -n before the names, as in `doit run -n ...`"),
+    ],
+)
+def test_an_option_that_is_none_is_answered_without_doits_insides(
+    built_once: Models, typed: list[str], told: str
+) -> None:
+    output = built_once.refuses(*typed)
+    assert told in output
+    assert "CmdOption" not in output
+
+
 def test_a_suggestion_carries_the_variables_that_were_given(built_once: Models) -> None:
     told = built_once.refuses("config=config/models.toml", "deploy=an app", "exprot:fetched")
     assert "`doit config=config/models.toml deploy='an app' export:fetched`" in told

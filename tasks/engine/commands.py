@@ -17,14 +17,23 @@ from doit.cmd_ignore import Ignore as DoitIgnore
 from doit.cmd_list import List as DoitList
 from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
+from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
 from tasks.engine import state
-from tasks.engine.invocation import unknown_name
+from tasks.engine.invocation import unknown_name, wrong_option
 
 
 class Suggesting:
-    """Answers the name of a task that is none with the nearest that there is."""
+    """Answers a name or an option that is none with the nearest that there is."""
+
+    def parse_execute(self, in_args: list[str]) -> int | None:
+        """Parse the command line and execute the command."""
+        try:
+            return super().parse_execute(in_args)  # type: ignore[misc,no-any-return]
+        except CmdParseError as error:
+            options = [option.long for option in self.cmdparser.options if option.long]  # type: ignore[attr-defined]
+            raise CmdParseError(wrong_option(error, self.name, options)) from None  # type: ignore[attr-defined]
 
     def execute(self, params: Any, args: list[str]) -> int | None:
         """Load the graph and execute the command."""

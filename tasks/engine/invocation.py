@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
+from getopt import GetoptError
 
 from doit import get_var
+from doit.cmdparse import CmdParseError
 
 # What may be given on the command line as `name=value`.
 VARIABLES = ("config", "deploy")
@@ -26,6 +28,9 @@ def unknown_name(
     :param tasks: the names of all tasks, ``export`` and ``export:tiny`` among them.
     :param given_to: the command whose argument it is, which takes no other.
     """
+    if name.startswith("-"):
+        example = command(f"{given_to or 'run'} {name} ...")
+        return f"put {name} before the names, as in {example}."
     tasks = list(tasks)
     commands = [] if given_to else list(commands)
     models = {each.partition(":")[2] for each in tasks if each.startswith("deploy:")}
@@ -44,3 +49,21 @@ def unknown_name(
         has = ", ".join(each.partition(":")[2] for each in of_stage)
         return f"{said} {stage} is there for {has or 'no model of this configuration'}."
     return f"{said} {command('list')} lists the tasks, {command('help')} the commands."
+
+
+def wrong_option(error: CmdParseError, name: str, options: Iterable[str]) -> str:
+    """doit's words for an option of a command that it does not take, without its insides; pure.
+
+    :param name: of the command.
+    :param options: the long names of its options.
+    """
+    helps = f"{command(f'help {name}')} lists its options."
+    cause = error.__context__
+    if isinstance(cause, GetoptError):
+        if str(error).startswith("Error parsing Task"):
+            return f"{cause.msg}: none of the tasks that were named has it."
+        near = get_close_matches(cause.opt, options, 1)
+        return f"{cause.msg}. {f'Did you mean --{near[0]}? ' if near else ''}{helps}"
+    if isinstance(cause, ValueError):
+        return f"{str(error).splitlines()[0].partition(' <')[0]}: {cause}. {helps}"
+    return str(error)
