@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable
-from difflib import get_close_matches
 from getopt import GetoptError
 
 from doit import get_var
@@ -28,6 +27,8 @@ def unknown_name(
     :param tasks: the names of all tasks, ``export`` and ``export:tiny`` among them.
     :param given_to: the command whose argument it is, which takes no other.
     """
+    from difflib import get_close_matches
+
     if name.startswith("-"):
         example = command(f"{given_to or 'run'} {name} ...")
         return f"put {name} before the names, as in {example}."
@@ -57,6 +58,8 @@ def wrong_option(error: CmdParseError, name: str, options: Iterable[str]) -> str
     :param name: of the command.
     :param options: the long names of its options.
     """
+    from difflib import get_close_matches
+
     helps = f"{command(f'help {name}')} lists its options."
     cause = error.__context__
     if isinstance(cause, GetoptError):
