@@ -148,9 +148,12 @@ def _copy(model: Model, target: Path, work: Workspace) -> str:
     size = copy.stat().st_size
     for key, expected, found in (("size", model.size, size), ("sha256", model.sha256, sha256)):
         if expected is not None and expected != found:
+            cut_off = model.size is not None and size < model.size
             raise StageError(
                 f"{source} is not the expected checkpoint: [models.{model.name}] {key} expects "
-                f"{expected}, found {found}. If the new file is right, put its {key} there."
+                f"{expected}, found {found}. "
+                + ("The file may be cut off: copy it again. " if cut_off else "")
+                + f"If the new file is right, put its {key} there."
             )
     work.deliver(target)
     FINGERPRINTS.remember(target, sha256)

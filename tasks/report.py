@@ -92,7 +92,7 @@ def write(config: Configuration, task: Task) -> dict[str, Any]:
         lstrip_blocks=True,
     )
     environment.filters |= {"mebibytes": mebibytes, "milliseconds": milliseconds, "spread": spread}
-    environment.filters |= {"median": median}
+    environment.filters |= {"median": median, "ends": ends_in_words}
     pictures = {
         model.name: _pictures(config, model, told["variants"])
         for model, told in zip(config.models, gathered, strict=True)
@@ -248,6 +248,7 @@ def row(
         "browser": {provider: _provider(seen, provider, told) for provider in ("wasm", "webgpu")},
         "page_memory": seen.get("memory", {}).get("renderer"),
         "proven": _proven(told),
+        "unproven": _unproven(told),
         "state": _state(told),
     }
 
@@ -282,6 +283,14 @@ def _proven(told: Mapping[str, Any] | None) -> list[str]:
         return []
     providers = (told.get("browser") or {}).get("providers", {})
     return ["native", *(name for name, proof in providers.items() if proof.get("proven"))]
+
+
+def _unproven(told: Mapping[str, Any] | None) -> list[str]:
+    """The providers on which a deployed variant was tried and not proven."""
+    if told is None or not told["deployed"]:
+        return []
+    providers = (told.get("browser") or {}).get("providers", {})
+    return [PROVIDERS[name] for name, proof in providers.items() if not proof.get("proven")]
 
 
 def _state(told: Mapping[str, Any] | None) -> str:
@@ -348,9 +357,14 @@ def spread(times: Sequence[float] | None) -> str:
         return "–"
     if len(times) == 1:
         return milliseconds(times[0])
-    return (
-        f"{milliseconds(median(times))} ({milliseconds(min(times))} to {milliseconds(max(times))})"
-    )
+    return f"{milliseconds(median(times))} ({ends_in_words(times)})"
+
+
+def ends_in_words(times: Sequence[float]) -> str:
+    """The least and the most of several times, for people: both in the unit of the longer."""
+    least, most = ends(times)
+    shortest = f"{least:.0f}" if most < 1000 else f"{least / 1000:.2f}"
+    return f"{shortest} to {milliseconds(most)}"
 
 
 # What is compared between two reports: a name, how to read it of a row, and the relative change

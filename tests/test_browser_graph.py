@@ -230,6 +230,9 @@ def test_a_variant_that_webgpu_refuses_is_marked_and_one_that_wasm_refuses_is_le
     _, q8, _ = build.manifest["variants"]  # type: ignore[misc]
     assert q8["deployed"]
     assert q8["browser"]["providers"]["webgpu"] == {"proven": False, "reason": "webgpu refused"}
+    assert succeeded(build.build("report")) == set()
+    page = (build.root / "build/report/report.html").read_text()
+    assert page.count("deployed<small>not on WebGPU</small>") == 1
     (build.root / "build/models/tiny/browser.q4.json").unlink()
     succeeded(build.build(CHEAP_REFUSAL_OF="encoder_q4.onnx wasm"))
     _, _, q4 = build.manifest["variants"]  # type: ignore[misc]
