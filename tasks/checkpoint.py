@@ -6,10 +6,12 @@ Targets: ``<build>/checkpoints/<model>.pt`` and ``<model>.json``, the record of 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.config.schema import Configuration, Model
+from tasks.config.schema import WEIGHTS, Configuration, Model
 from tasks.engine import artifacts, checkpoint_record
 from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
@@ -21,19 +23,21 @@ from tasks.engine.stage import Workspace, declare, workspace
 if TYPE_CHECKING:
     from doit.task import Task
 
+    from tasks.engine.download import Request
+
 MAKE_SYNTHETIC = "tasks.model.load:make_synthetic"
 
 
 def task(config: Configuration, model: Model) -> dict[str, Any]:
     """doit's task for one model."""
-    source = model.source.path
-    reads = [str(source)] if source is not None and source.is_file() else []
     return declare(
         model.name,
         obtain_checkpoint,
         [config, model],
-        # A fine-tuning that saves again is seen.
-        reads=[*reads, *(model.architecture_files if model.source.kind == "synthetic" else [])],
+        reads=[
+            *map(str, model.source.local_files),  # a fine-tuning that saves again is seen
+            *(model.architecture_files if model.source.kind == "synthetic" else []),
+        ],
         writes=[artifacts.checkpoint(config, model), artifacts.checkpoint_record(config, model)],
         inputs=identity(model),
         also_runs=[MAKE_SYNTHETIC] if model.source.kind == "synthetic" else [],
@@ -55,7 +59,7 @@ def is_wanted(model: Model, known: Record | None, sha256_on_disk: str | None) ->
     if model.sha256 is not None:
         return sha256_on_disk == model.sha256
     return (
-        model.source.kind == "http"
+        model.source.kind in ("http", "hub")
         and known is not None
         and known.url == model.source.url
         and known.sha256 == sha256_on_disk
@@ -72,12 +76,16 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
     target.parent.mkdir(parents=True, exist_ok=True)
     on_disk = FINGERPRINTS.sha256(target) if target.is_file() else None
     known = checkpoint_record.read(record_path)
+    commit = None
     if is_wanted(model, known, on_disk):
         how = "already there"
+        commit = known.commit if known is not None and known.url == model.source.url else None
         if model.source.kind == "http" and known is not None and known.url != model.source.url:
             how += f"; {_check_address(model, target)}"
     elif model.source.kind == "http":
-        how = _download(config, model, target)
+        how = _download_from_address(config, model, target)
+    elif model.source.kind == "hub":
+        how, commit = _download_from_hub(config, model, target)
     else:
         with workspace(config.build, task) as work:
             if model.source.kind == "file":
@@ -87,7 +95,7 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
 
     sha256, size = FINGERPRINTS.sha256(target), target.stat().st_size
     synthetic = model.source.kind == "synthetic"
-    Record(model.source.url, sha256, size, synthetic).write(record_path)
+    Record(model.source.url, sha256, size, synthetic, commit).write(record_path)
     if model.sha256 is None and not synthetic:
         sys.stderr.write(
             f"warning: [models.{model.name}] has no sha256, so nothing tells whether "
@@ -111,27 +119,120 @@ def _check_address(model: Model, target: Path) -> str:
     return "the new url could not be confirmed"
 
 
-def _download(config: Configuration, model: Model, target: Path) -> str:
+def _download_from_address(config: Configuration, model: Model, target: Path) -> str:
+    from tasks.engine.download import Request
+
+    table = f"[models.{model.name}]"
+    request = Request(model.source.url, model.sha256, model.size, table)
+    return _download(config, model, request, target)
+
+
+def _download(config: Configuration, model: Model, request: Request, target: Path) -> str:
+    from tasks.engine import download
+
+    with _offering_the_demo(config):
+        fetched = download.fetch(
+            request, target, progress=download.show_progress(f"checkpoint:{model.name}")
+        )
+    FINGERPRINTS.remember(target, fetched.sha256)
+    return f"{mebibytes(fetched.received)} downloaded"
+
+
+@contextmanager
+def _offering_the_demo(config: Configuration) -> Iterator[None]:
     from tasks.engine import download
 
     try:
-        fetched = download.fetch(
-            download.Request(model.source.url, model.sha256, model.size, f"[models.{model.name}]"),
-            target,
-            progress=download.show_progress(f"checkpoint:{model.name}"),
-        )
+        yield
     except download.Unreachable as error:
         if not error.told and any(each.name == "demo" for each in config.models):
             raise StageError(f"{error} {command('demo')} needs no network.") from error
         raise
-    FINGERPRINTS.remember(target, fetched.sha256)
-    return f"{mebibytes(fetched.received)} downloaded"
+
+
+def _download_from_hub(config: Configuration, model: Model, target: Path) -> tuple[str, str]:
+    """Find the file on the hub, check its repository's ``config.json``, and download it.
+
+    :returns: how it came, and the commit that it is of.
+    """
+    from tasks.engine import hub
+    from tasks.engine.download import Request
+
+    source, table = model.source, f"[models.{model.name}]"
+    with _offering_the_demo(config):
+        found = hub.find(source.repo, source.revision, source.file, table)
+        content = hub.read_config(source.repo, found.commit, table)
+    if content is not None:
+        check_family(content, f"{table} url: {hub.CONFIG} of hf:{source.repo}")
+    for key, expected, told in (
+        ("sha256", model.sha256, found.sha256),
+        ("size", model.size, found.size),
+    ):
+        if None not in (expected, told) and expected != told:
+            raise StageError(
+                f"{source.url} is not the expected checkpoint: {table} {key} expects {expected}, "
+                f"the hub has {told} at commit {found.commit}. If that is right, put its {key} "
+                "there; if not, name the commit behind @."
+            )
+    request = Request(
+        found.url, model.sha256 or found.sha256, model.size or found.size, table, found.headers
+    )
+    how = _download(config, model, request, target)
+    return f"{how}, commit {found.commit[:12]}", found.commit
+
+
+# What transformers calls the models whose weights can be read.
+FAMILIES = ("sam2", "sam2_video", "edgetam", "edgetam_video")
+
+
+def check_family(content: Mapping[str, Any], what: str) -> None:
+    """Refuse the ``config.json`` of a model that is no SAM 2; pure.
+
+    :param what: the file, for people.
+    :raises StageError: with what was found and what is expected.
+    """
+    found = content.get("model_type")
+    if found not in FAMILIES:
+        raise StageError(
+            f"{what} is of another kind of model: found model_type {found!r}; "
+            f"expected one of {', '.join(FAMILIES)}"
+        )
+
+
+def _in_folder(folder: Path, table: str) -> Path:
+    """The weights in a folder as transformers' ``save_pretrained`` writes it.
+
+    :raises StageError: when there are none, or they are of another kind of model.
+    """
+    from tasks.engine import hub
+
+    weights, described = folder / WEIGHTS, folder / hub.CONFIG
+    if not weights.is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        shards = (folder / f"{WEIGHTS}.index.json").is_file()
+        raise StageError(
+            f"{table} url: no {WEIGHTS} in {folder.absolute()}; "
+            + (
+                "it holds a LoRA adapter: merge it with PEFT's merge_and_unload(), then save the "
+                "model with save_pretrained()."
+                if adapter
+                else "its weights are in several files: save them with "
+                'save_pretrained(..., max_shard_size="10GB").'
+                if shards
+                else "expected a checkpoint, or a folder that save_pretrained() wrote."
+            )
+        )
+    if described.is_file():
+        check_family(hub.parse_config(described.read_text(), str(described)), str(described))
+    return weights
 
 
 def _copy(model: Model, target: Path, work: Workspace) -> str:
     """Copy a local checkpoint; what was copied is what is compared with the pin."""
     source = model.source.path
     assert source is not None
+    if source.is_dir():
+        source = _in_folder(source, f"[models.{model.name}]")
     if not source.is_file():
         raise StageError(
             f"[models.{model.name}] url: no file at {source.absolute()}. "

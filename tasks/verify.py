@@ -136,8 +136,9 @@ def measure(
         other formats.
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
         ``violations`` of the contract; the ``tensors`` found; ``differences``, see
-        `sessions.differences`; ``truth``, what `truth.measure` finds with the images that the
-        function of that name draws, or None; ``placement``, see `placement_of`.
+        `sessions.differences`; the ``architecture``, recognized; ``truth``, what `truth.measure`
+        finds with the images that the function of that name draws, or None; ``placement``, see
+        `placement_of`.
     """
     import onnx
 
@@ -164,6 +165,7 @@ def measure(
             found[name] = tensors_of(graph)
             broken += other_options(name, graph, opset, attention)
             del graph
+        architecture = load.recognized(architecture, checkpoint)
         model = load.load_model(architecture, checkpoint)
         contract = loads.contract(dimensions_of(model), masks, prompts)
         broken += violations(contract, found)
@@ -174,6 +176,7 @@ def measure(
                 "violations": failures.as_json(broken),
                 "tensors": as_json(found),
                 "differences": {"features": {}, "prompts": {}},
+                "architecture": architecture,
                 "truth": None,
                 "placement": None,
             }
@@ -220,6 +223,7 @@ def measure(
         "violations": [],
         "tensors": as_json(contract),
         "differences": together_worst(differing),
+        "architecture": architecture,
         "truth": known or None,
         "placement": placement_of(others, found_by[0][1:], stretched, loads),
     }

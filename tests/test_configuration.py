@@ -10,7 +10,7 @@ import pytest
 from project import ROOT
 
 from tasks.config.parse import load, parse
-from tasks.config.schema import Configuration, ConfigurationError, Source
+from tasks.config.schema import WEIGHTS, Configuration, ConfigurationError, Source
 
 
 def configuration(text: str, **keys: Any) -> Configuration:
@@ -86,7 +86,10 @@ def test_every_kind_of_address_is_understood(url: str, source: Source) -> None:
         ('sha256 = "12"', "[models.x] sha256: found '12'; allowed: 64 hexadecimal digits"),
         ("size = 0", "[models.x] size: found 0; allowed: a whole number of bytes above 0"),
         ("size = true", "[models.x] size: found True"),
-        ('model_type = "sam3"', "[models.x] model_type: found 'sam3'; allowed: sam2_hiera_tiny, "),
+        (
+            'model_type = "sam3"',
+            "[models.x] model_type: found 'sam3'; allowed: auto, sam2_hiera_tiny, ",
+        ),
         ("opset = 16", "[models.x] opset: found 16; allowed: 17 (LayerNormalization needs it)"),
         (
             'masks = "all"',
@@ -112,13 +115,15 @@ def test_a_mistake_is_named_with_its_table_key_value_and_what_is_allowed(
 
 
 def test_all_mistakes_are_named_at_once_with_the_file() -> None:
-    message = mistakes('[build]\ndirr = "x"\n[verify]\nmask_tolerance = -1\n[models.x]\nurl = 3\n')
+    message = mistakes(
+        '[build]\ndirr = "x"\n[verify]\nmask_tolerance = -1\n[models.x]\nurl = 3\nopset = 3\n'
+    )
     assert message.startswith("models.toml has mistakes:")
     for part in (
         "[build] dirr",
         "[verify] mask_tolerance",
         "[models.x] url",
-        "model_type or config: found",
+        "[models.x] opset: found 3",
     ):
         assert part in message
 
@@ -135,13 +140,45 @@ def test_two_models_with_one_folder_are_refused() -> None:
     assert "where [models.tiny] deploys" in message
 
 
+def test_an_architecture_is_sam2s_own_or_a_yaml_files() -> None:
+    lines = 'model_type = "sam2_hiera_tiny"\nconfig = "my.yaml"\n'
+    message = mistakes(f'[models.x]\nurl = "x.pt"\n{lines}')
+    assert "[models.x] model_type or config: found 'both'; allowed: one of them" in message
+
+
+@pytest.mark.parametrize("lines", ["", 'model_type = "auto"\n'])
+def test_without_either_the_weights_tell_the_architecture(lines: str) -> None:
+    (model,) = configuration(f'[models.mine]\nurl = "x.pt"\n{lines}').models
+    assert (model.architecture, str(model.deploy)) == ("auto", "public/onnx-models/sam/mine")
+
+
+def test_made_up_weights_need_an_architecture() -> None:
+    message = mistakes('[models.x]\nurl = "synthetic:"\n')
+    assert "[models.x] model_type: found 'nothing'; allowed: an architecture for" in message
+
+
 @pytest.mark.parametrize(
-    ("lines", "found"),
-    [("", "neither"), ('model_type = "sam2_hiera_tiny"\nconfig = "my.yaml"\n', "both")],
+    ("url", "repo", "revision", "file"),
+    [
+        ("hf:facebook/sam2.1-hiera-tiny", "facebook/sam2.1-hiera-tiny", "main", WEIGHTS),
+        ("hf:me/cells@v1.0", "me/cells", "v1.0", WEIGHTS),
+        ("hf:me/cells/run-3/best.pt", "me/cells", "main", "run-3/best.pt"),
+        ("hf:me/cells@0a1b2c/best.pt", "me/cells", "0a1b2c", "best.pt"),
+    ],
 )
-def test_an_architecture_is_sam2s_own_or_a_yaml_file(lines: str, found: str) -> None:
-    message = mistakes(f'[models.x]\nurl = "synthetic:"\n{lines}')
-    assert f"[models.x] model_type or config: found '{found}'; allowed: one of them" in message
+def test_a_checkpoint_of_the_hub_is_named_by_repository_revision_and_file(
+    url: str, repo: str, revision: str, file: str
+) -> None:
+    (model,) = configuration(f'[models.mine]\nurl = "{url}"\n').models
+    source = model.source
+    assert (source.kind, source.repo, source.revision, source.file) == ("hub", repo, revision, file)
+
+
+@pytest.mark.parametrize("url", ["hf:", "hf:cells", "hf:me/cells@", "hf:me/cells/"])
+def test_an_address_of_the_hub_that_is_none_is_refused(url: str) -> None:
+    message = mistakes(f'[models.mine]\nurl = "{url}"\n')
+    assert f"[models.mine] url: found '{url}'; allowed: " in message
+    assert "hf:OWNER/NAME[@REVISION][/FILE]" in message
 
 
 def test_a_custom_architecture_deploys_under_the_models_name() -> None:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
-from tasks.config.published import PUBLISHED
+from tasks.config.published import AUTO, PUBLISHED
 from tasks.config.schema import (
     DEFAULT_CLIENT,
     DEFAULT_OPSET,
@@ -22,6 +22,7 @@ from tasks.config.schema import (
     OPSET_RULE,
     OPSETS,
     PLAIN_NAME,
+    WEIGHTS,
     AttentionKind,
     BrowserCheck,
     Configuration,
@@ -246,17 +247,23 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
     before = len(table.mistakes)
     if not PLAIN_NAME.fullmatch(name):
         table.mistake("name", name, _PLAIN_NAME_RULE)
-    model_type = table.take("model_type", _one_of(PUBLISHED), None)
+    model_type = table.take("model_type", _one_of([AUTO, *PUBLISHED]), AUTO)
     config = table.take("config", _text, None)
-    if ("model_type" in table.values) == ("config" in table.values):
-        found = "both" if "config" in table.values else "neither"
+    if "model_type" in table.values and "config" in table.values:
         table.mistake(
             "model_type or config",
-            found,
+            "both",
             f"one of them: model_type, an architecture of sam2 ({', '.join(PUBLISHED)}), or "
             "config, the path of a YAML file",
         )
+    model_type = None if model_type == AUTO else model_type
     source = table.take("url", _source)
+    if source is not None and source.kind == "synthetic" and not (model_type or config):
+        table.mistake(
+            "model_type",
+            "nothing",
+            f"an architecture for {source.url} to make weights of: {', '.join(PUBLISHED)}",
+        )
     folder = table.take("folder", _folder, None)
     model_deploy = table.take("deploy", _text, str(deploy_root))
     sha256 = table.take("sha256", _sha256, None)
@@ -543,8 +550,10 @@ def _several_of(allowed: Sequence[str]) -> Check:
 
 
 _SOURCE_RULE = (
-    "an https:, http: or file: address, a path relative to the project, or synthetic:?seed=N"
+    "an https:, http: or file: address, a path relative to the project, "
+    "hf:OWNER/NAME[@REVISION][/FILE], or synthetic:?seed=N"
 )
+_HUB = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/\s]+))?(/(?P<file>\S*[^/\s]))?")
 
 
 def _source(value: Any) -> Source:
@@ -554,6 +563,9 @@ def _source(value: Any) -> Source:
         return Source("http", url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return Source("file", url, path=Path(unquote(parts.path)))
+    if parts.scheme == "hf" and (match := _HUB.fullmatch(url)):
+        repo, revision, file = match.group("repo", "revision", "file")
+        return Source("hub", url, repo=repo, revision=revision or "main", file=file or WEIGHTS)
     if parts.scheme == "synthetic" and not parts.netloc and not parts.path:
         options = parse_qs(parts.query, keep_blank_values=True)
         seed = options.pop("seed", ["0"])[-1]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+# The architecture that the weights themselves tell.
+AUTO = "auto"
+
 PUBLISHED: Mapping[str, str] = {
     "sam2_hiera_tiny": "configs/sam2/sam2_hiera_t.yaml",
     "sam2_hiera_small": "configs/sam2/sam2_hiera_s.yaml",

@@ -14,6 +14,7 @@ from doit.exceptions import InvalidDodoFile
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, Interface, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
+from tasks.config.published import AUTO
 
 # The graphs of a model that segments images.
 GRAPHS = ("encoder", "decoder")
@@ -42,18 +43,34 @@ class ConfigurationError(InvalidDodoFile):  # type: ignore[misc]
     """Everything that is wrong with a configuration; doit prints it and exits with 3."""
 
 
+# What transformers' `save_pretrained` calls weights.
+WEIGHTS = "model.safetensors"
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a checkpoint comes from.
 
-    ``path`` is set for ``kind="file"`` (relative to the project unless absolute),
-    ``seed`` for ``kind="synthetic"``.
+    ``path`` is set for ``kind="file"`` (relative to the project unless absolute; a folder too, as
+    transformers' ``save_pretrained`` writes it), ``seed`` for ``kind="synthetic"``, and for
+    ``kind="hub"`` the ``file`` of a ``repo`` at a ``revision``.
     """
 
-    kind: Literal["http", "file", "synthetic"]
+    kind: Literal["http", "file", "synthetic", "hub"]
     url: str
     path: Path | None = None
     seed: int = 0
+    repo: str = ""
+    revision: str = "main"
+    file: str = WEIGHTS
+
+    @property
+    def local_files(self) -> list[Path]:
+        """The files of this machine that the checkpoint is made from, as they are there now."""
+        if self.path is None:
+            return []
+        inside = [self.path / name for name in (WEIGHTS, "config.json")]
+        return [each for each in (self.path, *inside) if each.is_file()]
 
 
 # transformers.js's names, so that its users find the file they expect.
@@ -113,7 +130,8 @@ class Model:
     traced from it. ``name`` is the same for the table's first client, and has that of any further
     one behind it.
 
-    The architecture is one of sam2's own (``model_type``) or a YAML file's (``config``). ``truth``
+    The architecture is one of sam2's own (``model_type``), a YAML file's (``config``), or, without
+    either, the one of sam2's that the weights are of. ``truth``
     is a ``module:function`` that draws images whose masks are known, on which one click must
     reach a mean IoU of ``truth_iou``; ``truth_data`` are patterns of the files that it reads.
     ``variants`` are those that are deployed.
@@ -149,8 +167,8 @@ class Model:
 
     @property
     def architecture(self) -> str:
-        """The name of sam2's own, or the path of the YAML file."""
-        return str(self.config or self.model_type)
+        """The name of sam2's own, the path of the YAML file, or that the weights tell."""
+        return str(self.config or self.model_type or AUTO)
 
     @property
     def architecture_files(self) -> list[str]:

@@ -11,12 +11,16 @@ from tasks.engine.files import write_atomically
 
 @dataclass(frozen=True)
 class Record:
-    """Where a checkpoint came from, its SHA-256 and size in bytes."""
+    """Where a checkpoint came from, its SHA-256 and size in bytes.
+
+    ``commit`` is that of the hub's repository.
+    """
 
     url: str
     sha256: str
     size: int
     synthetic: bool
+    commit: str | None = None
 
     def write(self, path: Path) -> None:
         """Write it beside the checkpoint."""

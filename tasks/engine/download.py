@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -35,12 +35,16 @@ _SPARE_DISK = 64 << 20
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be fetched; ``table`` is where the configuration says so."""
+    """What is to be fetched; ``table`` is where the configuration says so.
+
+    ``headers`` are sent along to the address itself, and not where another host is answered with.
+    """
 
     url: str
     sha256: str | None = None
     size: int | None = None
     table: str = "the configuration"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -272,7 +276,10 @@ def _attempt(
     policy: RetryPolicy,
 ) -> str:
     """One request: append to the part what is missing. Returns the SHA-256 of the whole."""
-    headers = {"Accept-Encoding": "identity"}  # ranges and sizes count the file's own bytes
+    headers = {
+        **request.headers,
+        "Accept-Encoding": "identity",
+    }  # ranges and sizes count the file's own bytes
     offset = part.length()
     if offset:
         resume = part.resume_headers(request)

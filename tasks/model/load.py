@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from sam2.build_sam import build_sam2
 
-from tasks.config.published import PUBLISHED
+from tasks.config.published import AUTO, PUBLISHED
 from tasks.engine.errors import StageError
+from tasks.model import recognition, weights
+from tasks.model.recognition import Shapes, is_of_memory, shapes_of, without_memory
+from tasks.model.weights import some
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -32,61 +32,41 @@ def build_model(architecture: str) -> SAM2Base:
 
 
 def load_model(architecture: str, checkpoint: str | Path) -> SAM2Base:
-    """sam2's model with the weights of a checkpoint in the published format.
+    """sam2's model with the weights of a checkpoint.
 
-    :param checkpoint: a torch file holding ``{"model": state_dict}``.
+    :param architecture: `AUTO` for the one of sam2's that the weights are of.
+    :param checkpoint: any file that `weights.read` reads.
     :raises StageError: when the file is no such checkpoint, or fits another architecture.
     """
-    weights = read_checkpoint(checkpoint)
+    found = weights.read(checkpoint)
+    shapes = shapes_of(found)
+    architecture = recognized(architecture, checkpoint, shapes)
     model = build_model(architecture)
-    own = model.state_dict()
-    mismatch = state_dict_mismatch(
-        {name: tuple(tensor.shape) for name, tensor in own.items()},
-        {name: tuple(tensor.shape) for name, tensor in weights.items()},
-    )
+    own = shapes_of(model.state_dict())
+    # A model that was made for images has no memory; the graphs do not hold it either.
+    image_only = not any(map(is_of_memory, shapes)) or model.memory_attention is None
+    if image_only:
+        own, shapes = without_memory(own), without_memory(shapes)
+    mismatch = state_dict_mismatch(own, shapes)
     if mismatch:
-        raise StageError(f"{checkpoint} does not fit {architecture}: {mismatch}")
-    model.load_state_dict(weights)
+        fits = recognition.name_of(shapes)
+        hint = f" Its weights are those of {fits}." if fits not in (None, architecture) else ""
+        raise StageError(f"{checkpoint} does not fit {architecture}: {mismatch}.{hint}")
+    model.load_state_dict({name: found[name] for name in shapes}, strict=not image_only)
     return model
 
 
-def read_checkpoint(checkpoint: str | Path) -> dict[str, torch.Tensor]:
-    """The state dict of a checkpoint; only tensors are read, no code in it is ever run.
+def recognized(architecture: str, checkpoint: str | Path, shapes: Shapes | None = None) -> str:
+    """An architecture's name or file, of `AUTO` the one that the checkpoint's weights are of.
 
-    :raises StageError: when the file is not a torch checkpoint with a state dict in "model".
+    :raises StageError: when they are of none of sam2's.
     """
-    expected = 'expected a torch checkpoint, {"model": state_dict}, as Meta publishes them'
-    try:
-        content = torch.load(
-            checkpoint,
-            map_location="cpu",
-            weights_only=True,
-            mmap=zipfile.is_zipfile(checkpoint),  # the weights are read once, where they go
-        )
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise StageError(
-            f"{checkpoint} holds more than tensors, and loading that could run code: {reason} "
-            f"({expected}). Save it again with torch.save({{'model': model.state_dict()}}, ...)."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StageError(
-            f"{checkpoint} cannot be read: {reason} ({expected}). "
-            "It may be cut off: fetch or copy it again, then run the same command."
-        ) from error
-    weights = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(
-        isinstance(tensor, torch.Tensor) for tensor in weights.values()
-    ):
-        found = f"keys {_some(map(str, content))}" if isinstance(content, dict) else type(content)
-        raise StageError(f'{checkpoint} has no state dict under "model": found {found}; {expected}')
-    return weights
+    if architecture != AUTO:
+        return architecture
+    return recognition.recognize(checkpoint, shapes or shapes_of(weights.read(checkpoint)))
 
 
-def state_dict_mismatch(
-    own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]
-) -> str:
+def state_dict_mismatch(own: Shapes, given: Shapes) -> str:
     """How the tensors of a checkpoint differ from those of a model, by name and shape.
 
     :returns: a phrase for people, empty when they fit.
@@ -100,18 +80,12 @@ def state_dict_mismatch(
     ]
     parts = []
     if missing:
-        parts.append(f"{len(missing)} missing keys ({_some(sorted(missing))})")
+        parts.append(f"{len(missing)} missing keys ({some(sorted(missing))})")
     if unexpected:
-        parts.append(f"{len(unexpected)} unexpected keys ({_some(sorted(unexpected))})")
+        parts.append(f"{len(unexpected)} unexpected keys ({some(sorted(unexpected))})")
     if misshapen:
-        parts.append(f"{len(misshapen)} tensors of another shape ({_some(misshapen)})")
+        parts.append(f"{len(misshapen)} tensors of another shape ({some(misshapen)})")
     return "; ".join(parts)
-
-
-def _some(names: Iterable[str], limit: int = 4) -> str:
-    names = list(names)
-    more = f", and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, int]:

@@ -124,13 +124,14 @@ def manifest_of(
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model.name,
-        "model_type": model.model_type,
+        "model_type": None if model.config else verified["architecture"],
         "config": str(model.config) if model.config else None,
         "checkpoint": {
             "url": model.source.url,
             "sha256": known.sha256,
             "size": known.size,
             "synthetic": known.synthetic,
+            **({"commit": known.commit} if known.commit else {}),
         },
         "license": model.license,
         "origin": "random numbers, not a trained model" if known.synthetic else model.origin,

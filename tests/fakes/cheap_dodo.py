@@ -84,6 +84,7 @@ def measure(checkpoint, graphs, truth, architecture_files, **options):
             "features": {"image_embed": difference},
             "prompts": {"one point": {"masks": 0.0, "scores": 0.0}},
         },
+        "architecture": "sam2_hiera_tiny",
         "truth": truth and {"iou": {"1 click": float(os.environ.get("CHEAP_TRUTH", "0.9"))}},
         "placement": None,
     }

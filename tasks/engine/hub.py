@@ -1,0 +1,132 @@
+"""Finds a file in a repository of the Hugging Face hub: its address, size and SHA-256.
+
+huggingface_hub asks, with the token of the environment (``HF_TOKEN``) or of `hf auth login`, at
+``HF_ENDPOINT`` where that is set. The file is then downloaded as any other (`download.fetch`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tasks.engine import download
+from tasks.engine.errors import StageError
+
+CONFIG = "config.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class HubFile(NamedTuple):
+    """A file of a repository at one commit.
+
+    ``sha256`` is the hub's own, of a file that it keeps as a large one; ``headers`` are sent with
+    a request for it.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    size: int | None
+    sha256: str | None
+    commit: str
+
+
+def find(repo: str, revision: str, file: str, table: str) -> HubFile:
+    """Ask the hub for a file of a repository.
+
+    :param revision: a branch, a tag or a commit.
+    :raises download.Unreachable: when no connection to the hub comes about.
+    :raises StageError: when there is no such repository, revision or file, or it may not be read.
+    """
+    import huggingface_hub
+    from httpx2 import TransportError
+    from huggingface_hub import errors
+
+    where = f"{table} url: hf:{repo}"
+    token = huggingface_hub.get_token()
+    try:
+        found = huggingface_hub.get_hf_file_metadata(
+            huggingface_hub.hf_hub_url(repo, file, revision=revision),
+            token=token or False,
+        )
+    except TransportError as error:
+        raise download.Unreachable(
+            f"{where}: {huggingface_hub.constants.ENDPOINT} cannot be reached: {error}. Check the "
+            "network (and HF_ENDPOINT, where it is set), then run the same command again.",
+            told=False,
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise StageError(
+            f"{where} has no revision {revision!r}. Correct what is behind @."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise StageError(
+            f"{where} has no {file} at {revision}. Name the checkpoint that it has: hf:{repo}/FILE."
+        ) from error
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
+        raise StageError(f"{where} {_closed(error, repo, token)}") from error
+    except errors.HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403):
+            raise StageError(f"{where} {_closed(error, repo, token)}") from error
+        raise StageError(f"{where} cannot be had: {str(error).splitlines()[0]}") from error
+    if found.commit_hash is None:
+        raise StageError(
+            f"{where}: {huggingface_hub.constants.ENDPOINT} does not answer as a hub does: it "
+            "names no commit. Check HF_ENDPOINT."
+        )
+    etag = found.etag or ""
+    return HubFile(
+        # A branch that moves while a file of it is downloaded changes nothing.
+        huggingface_hub.hf_hub_url(repo, file, revision=found.commit_hash),
+        {"Authorization": f"Bearer {token}"} if token else {},
+        found.size,
+        etag if _SHA256.fullmatch(etag) else None,
+        found.commit_hash,
+    )
+
+
+def _closed(error: Exception, repo: str, token: str | None) -> str:
+    """What to do about a repository that may not be read; the hub calls it missing, too."""
+    page = f"https://huggingface.co/{repo}"
+    if type(error).__name__ == "GatedRepoError" and token:
+        return f"is gated, and this account may not read it yet: ask for access at {page}."
+    if token:
+        return f"is not there, or the account of the token may not read it. See {page}."
+    return (
+        f"is not there, or may be read only after logging in: run `hf auth login`, or set HF_TOKEN "
+        f"to a token that may read {page}."
+    )
+
+
+def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
+    """The ``config.json`` of a repository at a commit; None where it has none.
+
+    :raises StageError: when the hub refuses it, or it is no JSON.
+    """
+    import requests
+
+    try:
+        found = find(repo, commit, CONFIG, table)
+    except StageError as error:
+        if f"has no {CONFIG}" in str(error):
+            return None
+        raise
+    answer = requests.get(found.url, headers=dict(found.headers), timeout=60)
+    if answer.status_code != 200:
+        raise StageError(f"{found.url} cannot be had: the server answered {answer.status_code}.")
+    return parse_config(answer.text, f"{table} url: {CONFIG} of hf:{repo}")
+
+
+def parse_config(text: str, what: str) -> dict[str, Any]:
+    """A ``config.json``, read.
+
+    :raises StageError: when it is no table in JSON.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise StageError(f"{what} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise StageError(f"{what} is no configuration of a model: found {type(content).__name__}")
+    return content

@@ -1,0 +1,80 @@
+"""Tells by the names and shapes of weights which published architecture they are of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.engine.errors import StageError
+from tasks.model.weights import some
+
+if TYPE_CHECKING:
+    import torch
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# The width and the number of blocks of each Hiera (table 12 of the SAM 2 paper, arXiv 2408.00714,
+# and sam2's own configurations).
+HIERAS = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}
+
+# What only tracking uses.
+_MEMORY = re.compile(
+    r"(memory_attention|memory_encoder|spatial_perceiver|mask_downsample|obj_ptr_proj|"
+    r"obj_ptr_tpos_proj)\.|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
+)
+_BLOCK = re.compile(r"image_encoder\.trunk\.blocks\.(\d+)\.")
+
+
+def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+
+def is_of_memory(name: str) -> bool:
+    """Whether a weight of sam2's is one that only tracking uses."""
+    return _MEMORY.match(name) is not None
+
+
+def without_memory(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """What a model of images consists of."""
+    return {name: shape for name, shape in shapes.items() if not is_of_memory(name)}
+
+
+def name_of(shapes: Shapes) -> str | None:
+    """The published architecture whose trunk weights have, by sam2's names; None for another.
+
+    SAM 2.1 differs from SAM 2 in its memory alone: weights without one are called SAM 2.1's.
+    """
+    if any(name.startswith("image_encoder.trunk.body.") for name in shapes):
+        return "edgetam"
+    size = HIERAS.get(_trunk(shapes))
+    if size is None:
+        return None
+    first = any(map(is_of_memory, shapes)) and "no_obj_embed_spatial" not in shapes
+    return f"sam2{'' if first else '.1'}_hiera_{size}"
+
+
+def recognize(checkpoint: str | Path, shapes: Shapes) -> str:
+    """The published architecture that weights are of.
+
+    :raises StageError: when they are of none.
+    """
+    found = name_of(shapes)
+    if found is None:
+        width, blocks = _trunk(shapes)
+        what = f"a Hiera {width} wide with {blocks} blocks" if blocks else f"{len(shapes)} tensors"
+        known = ", ".join(f"{size} ({w} wide, {n} blocks)" for (w, n), size in HIERAS.items())
+        raise StageError(
+            f"{checkpoint} has weights of an unknown architecture: found {what} "
+            f"({some(shapes)}); known are {known} and EdgeTAM. Describe it in a YAML file as "
+            "sam2's own, and name that with `config`."
+        )
+    return found
+
+
+def _trunk(shapes: Shapes) -> tuple[int, int]:
+    """The width and the number of blocks of a Hiera; zeros where there is none."""
+    blocks = {int(match[1]) for name in shapes if (match := _BLOCK.match(name))}
+    return shapes.get("image_encoder.trunk.patch_embed.proj.weight", (0,))[0], len(blocks)

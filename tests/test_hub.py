@@ -1,0 +1,227 @@
+"""Checkpoints of the Hugging Face hub and of local folders, through real builds and real HTTP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub import Hub, Repository
+from project import Outcome, Project
+from server import Fault, FileServer
+
+from tasks.config.schema import WEIGHTS
+
+FIRST, SECOND = bytes(range(256)) * 8192, bytes(range(255, -1, -1)) * 8192
+CONFIG = json.dumps({"model_type": "sam2_video"}).encode()
+A, B = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def hub(server: FileServer) -> Iterator[Hub]:
+    made = Hub(server)
+    made.repositories["me/cells"] = Repository(
+        {A: {WEIGHTS: FIRST, "config.json": CONFIG}, B: {WEIGHTS: SECOND, "config.json": CONFIG}},
+        {"main": A, "v2": B},
+    )
+    yield made
+    made.close()
+
+
+class Build:
+    def __init__(self, project: Project, hub: Hub) -> None:
+        self.project = project
+        self.hub = hub
+        self.environment = {
+            "HF_ENDPOINT": hub.address,
+            "HF_HOME": str(project.root / "hf"),
+            "HF_TOKEN": "",
+        }
+
+    def obtain(self, url: str, more: str = "", **environment: str) -> Outcome:
+        self.project.configure(
+            f'[models.mine]\nmodel_type = "sam2_hiera_tiny"\nurl = "{url}"\n{more}'
+        )
+        return self.project.build("checkpoint:mine", **{**self.environment, **environment})
+
+    @property
+    def checkpoint(self) -> bytes:
+        return (self.project.root / "build/checkpoints/mine.pt").read_bytes()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            (self.project.root / "build/checkpoints/mine.json").read_text()
+        )
+        return found
+
+
+@pytest.fixture
+def build(project: Project, hub: Hub) -> Build:
+    return Build(project, hub)
+
+
+def refused(outcome: Outcome) -> str:
+    assert outcome.status != 0
+    assert "Traceback" not in outcome.output
+    return outcome.output
+
+
+def test_a_checkpoint_of_the_hub_is_downloaded_once_and_recorded_with_its_commit(
+    build: Build,
+) -> None:
+    assert build.obtain("hf:me/cells").status == 0
+    assert build.checkpoint == FIRST
+    assert (build.record["url"], build.record["commit"]) == ("hf:me/cells", A)
+    asked = len(build.hub.requests)
+    assert build.obtain("hf:me/cells").ran == set()
+    assert len(build.hub.requests) == asked
+
+
+def test_a_revision_and_a_file_are_those_that_are_named(build: Build) -> None:
+    build.hub.repositories["me/cells"].commits[B]["run/best.pt"] = FIRST
+    assert build.obtain("hf:me/cells@v2").status == 0
+    assert build.checkpoint == SECOND
+    assert build.obtain("hf:me/cells@v2/run/best.pt").status == 0
+    assert build.checkpoint == FIRST
+
+
+def test_a_download_that_was_cut_off_is_resumed(build: Build, server: FileServer) -> None:
+    server.faults.append(Fault(drop_after=1 << 20))
+    assert build.obtain("hf:me/cells").status == 0
+    assert build.checkpoint == FIRST
+    first, second = server.ranges()
+    assert first is None
+    assert second is not None
+
+
+def test_a_branch_that_moved_between_two_attempts_never_mixes_two_commits(
+    build: Build, server: FileServer
+) -> None:
+    server.faults += [Fault(drop_after=1 << 20), Fault(status=403)]
+    refused(build.obtain("hf:me/cells"))
+    build.hub.repositories["me/cells"].branches["main"] = B
+    assert build.obtain("hf:me/cells").status == 0
+    assert build.checkpoint == SECOND
+    assert build.record["commit"] == B
+
+
+def test_a_pinned_hash_is_held_against_the_hubs_before_anything_is_downloaded(
+    build: Build, server: FileServer
+) -> None:
+    message = refused(build.obtain("hf:me/cells", f'sha256 = "{"0" * 64}"\n'))
+    assert "sha256 expects 000" in message
+    assert f"at commit {A}" in message
+    assert not server.requests
+
+
+def test_what_comes_is_held_against_the_hubs_own_hash(build: Build, server: FileServer) -> None:
+    server.faults.append(Fault(body=SECOND))
+    message = refused(build.obtain("hf:me/cells"))
+    assert "is not the expected file" in message
+    assert not (build.project.root / "build/checkpoints/mine.pt").exists()
+
+
+def test_a_token_is_sent_to_the_hub_and_to_no_other_host(build: Build, server: FileServer) -> None:
+    build.hub.repositories["me/cells"].token = "hf_secret"
+    assert build.obtain("hf:me/cells", HF_TOKEN="hf_secret").status == 0
+    assert build.checkpoint == FIRST
+    for _, headers in server.requests:
+        assert "hf_secret" not in str(headers)
+    files = [each for each in (build.project.root / "build").rglob("*") if each.is_file()]
+    assert not any(b"hf_secret" in each.read_bytes() for each in files)
+
+
+def test_the_login_of_the_hub_is_used_where_there_is_one(build: Build) -> None:
+    build.hub.repositories["me/cells"].token = "hf_stored"
+    stored = build.project.root / "hf/token"
+    stored.parent.mkdir()
+    stored.write_text("hf_stored")
+    assert build.obtain("hf:me/cells").status == 0
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_repository_that_needs_a_login_says_so_and_how(build: Build, gated: bool) -> None:
+    repository = build.hub.repositories["me/cells"]
+    repository.token, repository.gated = "hf_secret", gated
+    message = refused(build.obtain("hf:me/cells"))
+    assert "[models.mine] url: hf:me/cells" in message
+    assert "run `hf auth login`, or set HF_TOKEN" in message
+    if gated:
+        with_other = refused(build.obtain("hf:me/cells", HF_TOKEN="hf_other"))
+        assert "ask for access at https://huggingface.co/me/cells" in with_other
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("hf:me/none", "is not there, or may be read only after logging in"),
+        ("hf:me/cells@v9", "has no revision 'v9'"),
+        ("hf:me/cells/none.pt", "has no none.pt at main"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_named(build: Build, url: str, said: str) -> None:
+    assert said in refused(build.obtain(url))
+
+
+def test_a_repository_of_another_model_family_is_refused_before_its_weights_are_downloaded(
+    build: Build, server: FileServer
+) -> None:
+    other = json.dumps({"model_type": "sam"}).encode()
+    build.hub.repositories["me/cells"].commits[A]["config.json"] = other
+    message = refused(build.obtain("hf:me/cells"))
+    assert (
+        "config.json of hf:me/cells is of another kind of model: found model_type 'sam'" in message
+    )
+    assert not server.requests
+
+
+def test_a_hub_that_cannot_be_reached_is_named(build: Build) -> None:
+    message = refused(build.obtain("hf:me/cells", HF_ENDPOINT="http://127.0.0.1:9"))
+    assert "http://127.0.0.1:9 cannot be reached" in message
+    assert "HF_ENDPOINT" in message
+
+
+# --- a local folder, as transformers writes it ---
+
+
+def folder(build: Build, **files: bytes) -> Path:
+    made = build.project.root / "mine"
+    made.mkdir()
+    for name, content in files.items():
+        (made / name.replace("_dot_", ".")).write_bytes(content)
+    return made
+
+
+def test_a_folder_is_taken_as_save_pretrained_writes_it_and_again_when_it_changed(
+    build: Build,
+) -> None:
+    made = folder(build, model_dot_safetensors=FIRST, config_dot_json=CONFIG)
+    assert build.obtain("mine").status == 0
+    assert build.checkpoint == FIRST
+    assert build.obtain("mine").ran == set()
+    (made / WEIGHTS).write_bytes(SECOND)
+    assert build.obtain("mine").ran == {"checkpoint:mine"}
+    assert build.checkpoint == SECOND
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"config_dot_json": CONFIG}, "expected a checkpoint, or a folder that save_pretrained()"),
+        ({"adapter_config_dot_json": b"{}"}, "it holds a LoRA adapter: merge it"),
+        ({"model_dot_safetensors_dot_index_dot_json": b"{}"}, "its weights are in several files"),
+        (
+            {"model_dot_safetensors": FIRST, "config_dot_json": b'{"model_type": "vit"}'},
+            "mine/config.json is of another kind of model: found model_type 'vit'",
+        ),
+        ({"model_dot_safetensors": FIRST, "config_dot_json": b"{"}, "mine/config.json is no JSON"),
+    ],
+)
+def test_a_folder_that_holds_something_else_is_refused(
+    build: Build, files: dict[str, bytes], said: str
+) -> None:
+    folder(build, **files)
+    assert said in refused(build.obtain("mine"))
