@@ -77,18 +77,24 @@ def page(opened: Page) -> Page:
     opened.set_viewport_size({"width": 1280, "height": 720})
     if opened.get_by_role("alert").is_visible():
         opened.get_by_role("button", name="Dismiss").click()
-    clear = opened.get_by_role("button", name="Clear")
-    if clear.is_enabled():
-        clear.click()  # everything, if that is shown
+    undo_all(opened)
     rows = opened.locator("#objects li")
     while rows.count() > 1:
+        rows.last.get_by_role("radio").check()
+        undo_all(opened)
         rows.last.get_by_role("button").click()
+    undo_all(opened)
     rows.get_by_role("button").click()
-    expect(clear).to_be_disabled()
     opened.locator("#refine").uncheck()
     opened.get_by_label("Foreground").check()
     opened.locator("#zoom-fit").click()
     return opened
+
+
+def undo_all(page: Page) -> None:
+    undo = page.get_by_role("button", name="Undo")
+    while undo.is_enabled():
+        undo.click()
 
 
 def area(page: Page) -> FloatRect:
@@ -304,7 +310,7 @@ def test_the_keyboard_alone_places_points_and_boxes(page: Page, answer: Any) -> 
 
     page.locator("#overlay").focus()
     page.keyboard.press("Backspace")
-    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    expect(page.get_by_role("button", name="Save mask")).to_be_disabled()
 
 
 def test_every_control_has_a_name_that_a_screen_reader_can_say(page: Page) -> None:
@@ -621,6 +627,62 @@ def test_a_deleted_object_is_no_longer_saved_and_the_others_keep_their_numbers(p
     page.get_by_role("button", name="Delete Object 2").click()
     expect(page.locator("#objects li")).to_have_count(2)
     assert [each["id"] for each in saved_coco(page)["annotations"]] == [1, 3]
+
+
+def test_a_deleted_object_comes_back_as_it_was(page: Page) -> None:
+    three_objects(page)
+    page.get_by_label("Name of object 2").fill("nucleus")
+    page.get_by_label("Colour of nucleus").fill("#0077bb")
+    before = saved_coco(page)
+    page.get_by_role("button", name="Delete nucleus").click()
+    expect(page.locator("#status")).to_have_text("nucleus is deleted. Undo brings it back.")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#status")).to_have_text("nucleus is back.")
+    expect(page.get_by_role("radio", name="Work on nucleus")).to_be_checked()
+    expect(page.get_by_label("Colour of nucleus")).to_have_value("#0077bb")
+    names = page.locator("#objects .name").evaluate_all("all => all.map((one) => one.value)")
+    assert names == ["", "nucleus", ""]
+    assert saved_coco(page) == before
+    page.keyboard.press("Control+z")  # now the click
+    assert [each["id"] for each in saved_coco(page)["annotations"]] == [1, 3]
+
+
+def test_the_only_object_comes_back_when_its_deletion_is_undone(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    mask = saved(page)
+    page.get_by_role("button", name="Delete Object 1").click()
+    expect(page.get_by_role("button", name="Save mask")).to_be_disabled()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#objects li")).to_have_count(1)
+    assert iou(saved(page), mask) == 1
+
+
+def test_what_was_cleared_comes_back(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    mask = saved(page)
+    page.get_by_role("button", name="Clear").click()
+    expect(page.get_by_role("button", name="Save mask")).to_be_disabled()
+    page.get_by_role("button", name="Undo").click()
+    assert iou(saved(page), mask) == 1
+
+
+def test_escape_gives_up_a_box_before_it_clears(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    image = page.locator("#overlay")
+    for key in ("x", "Enter", "Escape"):
+        image.press(key)
+    saved(page)
+    image.press("Escape")
+    expect(page.get_by_role("button", name="Save mask")).to_be_disabled()
+
+
+def test_escape_stops_the_search_for_everything_and_clears_nothing(page: Page) -> None:
+    click(page, 0.42, 0.55)
+    segment(page, 32)
+    expect(page.locator("#phase")).to_contain_text("of 1024 clicks")
+    page.locator("#overlay").press("Escape")
+    expect(page.locator("#status")).to_have_text("Cancelled.", timeout=20_000)
+    saved(page)
 
 
 def test_the_list_has_each_object_with_a_colour_of_its_own_and_its_area(page: Page) -> None:

@@ -5,6 +5,11 @@
  *   { zoom: number } | { act: 'place' | 'undo' | 'clear' | 'add' | 'fit' }} Request
  */
 
+/**
+ * @typedef {{ key: string, shiftKey: boolean, ctrlKey: boolean, altKey: boolean,
+ *   metaKey: boolean }} Press
+ */
+
 /** @type {Record<string, [number, number]>} */
 const MOVES = {
   ArrowLeft: [-1, 0],
@@ -18,13 +23,21 @@ const TOOLS = { f: 'foreground', b: 'background', x: 'box' }
 export const ZOOM = 1.25
 
 /**
- * @param {{ key: string, shiftKey: boolean, ctrlKey: boolean, altKey: boolean, metaKey: boolean }}
- *   event
+ * Ctrl+Z, or ⌘Z.
+ *
+ * @param {Press} press
+ */
+export const isUndo = ({ key, shiftKey, ctrlKey, altKey, metaKey }) =>
+  (ctrlKey || metaKey) && !altKey && !shiftKey && key.toLowerCase() === 'z'
+
+/**
+ * @param {Press} press
  * @returns {Request | null} a move in parts of the image
  */
-export function requested({ key, shiftKey, ctrlKey, altKey, metaKey }) {
+export function requested(press) {
+  const { key, shiftKey, ctrlKey, altKey, metaKey } = press
   const lower = key.toLowerCase()
-  if ((ctrlKey || metaKey) && !altKey && !shiftKey && lower === 'z') return { act: 'undo' }
+  if (isUndo(press)) return { act: 'undo' }
   if (ctrlKey || metaKey || altKey) return null
   if (key in MOVES) {
     const far = shiftKey ? 0.05 : 0.005

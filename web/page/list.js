@@ -40,8 +40,8 @@ export class ObjectList {
       row.remove()
       this.rows.delete(number)
     }
-    for (const entry of entries) {
-      const parts = this.rows.get(entry.number) ?? this.append(entry.number)
+    for (const [index, entry] of entries.entries()) {
+      const parts = this.rows.get(entry.number) ?? this.insert(entry.number, index)
       const title = titleOf(entry)
       parts.row.classList.toggle('current', entry.number === current)
       parts.choice.checked = entry.number === current
@@ -54,8 +54,8 @@ export class ObjectList {
     }
   }
 
-  /** @param {number} number @returns {Row} */
-  append(number) {
+  /** @param {number} number @param {number} index @returns {Row} */
+  insert(number, index) {
     const { onChoose, onRename, onRecolor, onRemove } = this.handlers
     const row = document.createElement('li')
     const choice = input('radio', 'choice')
@@ -82,8 +82,8 @@ export class ObjectList {
     remove.textContent = '×'
     remove.onclick = () => onRemove(number)
     row.append(choice, shown, color, name, area, remove)
-    this.list.append(row)
-    this.list.scrollTop = this.list.scrollHeight
+    this.list.insertBefore(row, this.list.children[index] ?? null)
+    this.list.scrollTop = row.offsetTop - this.list.offsetTop
     const parts = { row, choice, color, name, area, remove }
     this.rows.set(number, parts)
     return parts

@@ -24,7 +24,13 @@
  * @property {string} color as `#rrggbb`
  * @property {readonly Step[]} steps
  */
-/** @typedef {{ entries: readonly Entry[], current: number }} Objects never without an entry */
+/**
+ * @typedef {object} Objects
+ * @property {readonly Entry[]} entries at least one
+ * @property {number} current the number of the one that is worked on
+ * @property {readonly Deletion[]} deletions that undo can take back, the latest last
+ */
+/** @typedef {{ entry: Entry, index: number, since: number }} Deletion of which place, and when */
 
 /**
  * One object without a prompt.
@@ -33,7 +39,7 @@
  * @returns {Objects}
  */
 export function started(color) {
-  return { entries: [{ number: 1, name: '', color, steps: [] }], current: 1 }
+  return { entries: [{ number: 1, name: '', color, steps: [] }], current: 1, deletions: [] }
 }
 
 /** The one that is worked on. @param {Objects} objects @returns {Entry} */
@@ -41,8 +47,15 @@ export function currentOf({ entries, current }) {
   return /** @type {Entry} */ (entries.find(({ number }) => number === current))
 }
 
-/** @param {Entry} entry @returns {Step | null} */
-export const lastStep = ({ steps }) => steps.at(-1) ?? null
+/** The step that is shown; null without a prompt. @param {Entry} entry @returns {Step | null} */
+export function lastStep({ steps }) {
+  const last = steps.at(-1)
+  return last && (last.prompt.points.length || last.prompt.box) ? last : null
+}
+
+/** Of the objects that undo can bring back too. @param {Objects} objects */
+export const allSteps = ({ entries, deletions }) =>
+  [...entries, ...deletions.map(({ entry }) => entry)].flatMap(({ steps }) => steps)
 
 /** What a person calls it. @param {Entry} entry */
 export const titleOf = ({ name, number }) => name.trim() || `Object ${number}`
@@ -56,11 +69,15 @@ export const titleOf = ({ name, number }) => name.trim() || `Object ${number}`
  */
 export function added(objects, color) {
   const { entries } = objects
-  const unused = entries.find(({ steps }) => !steps.length)
+  const unused = entries.find((entry) => !lastStep(entry))
   if (unused) return chosen(objects, unused.number)
-  const number = Math.max(...entries.map((entry) => entry.number)) + 1
-  return { entries: [...entries, { number, name: '', color, steps: [] }], current: number }
+  const number = nextNumber(entries)
+  const entry = { number, name: '', color, steps: [] }
+  return { ...objects, entries: [...entries, entry], current: number }
 }
+
+/** @param {readonly Entry[]} entries */
+const nextNumber = (entries) => Math.max(0, ...entries.map(({ number }) => number)) + 1
 
 /** @param {Objects} objects @param {number} number @returns {Objects} */
 export function chosen(objects, number) {
@@ -73,14 +90,38 @@ export function chosen(objects, number) {
  *
  * @param {Objects} objects
  * @param {number} number
+ * @param {number} since when that was asked for, in the page's time
  * @returns {Objects}
  */
-export function removed({ entries, current }, number) {
+export function removed({ entries, current, deletions: before }, number, since) {
   const index = entries.findIndex((entry) => entry.number === number)
-  const rest = entries.filter((entry) => entry.number !== number)
-  if (!rest.length) return started(entries[0].color)
+  const entry = entries[index]
+  const deletions = entry.steps.length ? [...before, { entry, index, since }] : before
+  const rest = entries.filter((other) => other !== entry)
+  if (!rest.length) return { ...started(entry.color), deletions }
   const next = rest[Math.min(index, rest.length - 1)].number
-  return { entries: rest, current: current === number ? next : current }
+  return { entries: rest, current: current === number ? next : current, deletions }
+}
+
+/**
+ * With the object that was deleted last, and working on it. It has another number only if its own
+ * was given away meanwhile.
+ *
+ * @param {Objects} objects
+ * @returns {Objects}
+ */
+function restored({ entries, deletions }) {
+  const { entry, index } = /** @type {Deletion} */ (deletions.at(-1))
+  const [only] = entries
+  const isStandIn = entries.length === 1 && !only.steps.length && !only.name
+  const others = isStandIn ? [] : entries
+  const isTaken = others.some(({ number }) => number === entry.number)
+  const number = isTaken ? nextNumber(others) : entry.number
+  return {
+    entries: others.toSpliced(index, 0, { ...entry, number }),
+    current: number,
+    deletions: deletions.slice(0, -1),
+  }
 }
 
 /**
@@ -89,30 +130,53 @@ export function removed({ entries, current }, number) {
  * @param {Partial<Pick<Entry, 'name' | 'color'>>} change
  * @returns {Objects}
  */
-export function changed({ entries, current }, number, change) {
+export function changed(objects, number, change) {
   const edit = (/** @type {Entry} */ entry) =>
     entry.number === number ? { ...entry, ...change } : entry
-  return { entries: entries.map(edit), current }
+  return { ...objects, entries: objects.entries.map(edit) }
 }
 
 /** The current object after one step more. @param {Objects} objects @param {Step} step */
 export const stepped = (objects, step) => withSteps(objects, (steps) => [...steps, step])
 
-/** The current object before its last step. @param {Objects} objects */
-export const undone = (objects) => withSteps(objects, (steps) => steps.slice(0, -1))
+/**
+ * The current object without a prompt, which is a step too.
+ *
+ * @param {Objects} objects
+ * @param {number} since when that was asked for, in the page's time
+ */
+export function cleared(objects, since) {
+  if (!lastStep(currentOf(objects))) return objects
+  const prompt = { points: [], box: null }
+  return stepped(objects, { prompt, refines: null, answer: null, choice: null, since })
+}
 
-/** The current object without a prompt. @param {Objects} objects */
-export const cleared = (objects) => withSteps(objects, () => [])
+/** Whether there is anything to undo. @param {Objects} objects */
+export const isUndoable = (objects) =>
+  currentOf(objects).steps.length > 0 || objects.deletions.length > 0
+
+/**
+ * The current object before its last step, or before an object was deleted if that came later.
+ *
+ * @param {Objects} objects
+ * @returns {Objects}
+ */
+export function undone(objects) {
+  const step = currentOf(objects).steps.at(-1)
+  const deletion = objects.deletions.at(-1)
+  if (deletion && !(step && step.since > deletion.since)) return restored(objects)
+  return withSteps(objects, (steps) => steps.slice(0, -1))
+}
 
 /**
  * @param {Objects} objects
  * @param {(steps: readonly Step[]) => readonly Step[]} change
  * @returns {Objects}
  */
-function withSteps({ entries, current }, change) {
+function withSteps(objects, change) {
   const edit = (/** @type {Entry} */ entry) =>
-    entry.number === current ? { ...entry, steps: change(entry.steps) } : entry
-  return { entries: entries.map(edit), current }
+    entry.number === objects.current ? { ...entry, steps: change(entry.steps) } : entry
+  return { ...objects, entries: objects.entries.map(edit) }
 }
 
 /**

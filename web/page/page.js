@@ -9,7 +9,7 @@ import { coco, grayPixels } from './export.js'
 import { best, maskAt } from './feeds.js'
 import { showAnswer, showEverything, showNothing } from './figures.js'
 import { loadImage, scaledPixels } from './image.js'
-import { requested, ZOOM } from './keys.js'
+import { isUndo, requested, ZOOM } from './keys.js'
 import { ObjectList } from './list.js'
 import { areaOf, labelled, middleOf } from './masks.js'
 import {
@@ -192,9 +192,7 @@ async function encodeOnce() {
     place = found
     ui.encoderTime.textContent = duration(milliseconds)
     // Prompts stay when the model changes, its answers do not.
-    for (const { steps } of objects.entries) {
-      for (const step of steps) Object.assign(step, { answer: null, choice: null })
-    }
+    for (const step of set.allSteps(objects)) Object.assign(step, { answer: null, choice: null })
     say(`Encoded in ${duration(milliseconds)}. Click what to segment.`)
   } catch (error) {
     if (model !== using || image !== shown) return true
@@ -242,22 +240,27 @@ function inImage({ x, y }) {
 }
 
 function undo() {
-  if (search || ui.undo.disabled) return
+  if (ui.prompting.disabled || ui.undo.disabled) return
   settle('image', 'work')
+  corner = opposite = null
+  const deletions = objects.deletions.length
   if (everything) everything = null
   else objects = set.undone(objects)
   say(current() ? 'Undone.' : 'No prompt.')
   void decodePrompts()
+  if (objects.deletions.length < deletions) say(`${titleOf(currentOf(objects))} is back.`)
 }
 
+/** Give up what is begun or shown in place of the objects; else clear the current object. */
 function clear() {
-  search?.abort()
-  settle('image', 'work')
-  everything = null
-  objects = set.cleared(objects)
-  corner = opposite = null
-  say('Cleared.')
-  void decodePrompts()
+  if (search) {
+    search.abort()
+  } else if (corner || everything) {
+    change(objects)
+  } else {
+    change(set.cleared(objects, performance.now()))
+    say('Cleared.')
+  }
 }
 
 /** Run the decoder until each object has its mask, then draw. */
@@ -396,10 +399,10 @@ const list = new ObjectList(ui.objects, {
   onRemove(number) {
     if (search) return
     const entry = objects.entries.find((one) => one.number === number)
-    const title = entry ? titleOf(entry) : ''
-    change(set.removed(objects, number))
+    if (!entry) return
+    change(set.removed(objects, number, performance.now()))
     list.focus(objects.current)
-    say(`${title} is deleted.`)
+    say(`${titleOf(entry)} is deleted.${entry.steps.length ? ' Undo brings it back.' : ''}`)
   },
 })
 
@@ -475,13 +478,13 @@ function refresh() {
 }
 
 function enable() {
-  const steps = currentOf(objects).steps.length
   const masks = objects.entries.some((entry) => lastStep(entry)?.answer)
   ui.prompting.disabled = !place || search !== null
   ui.addHere.disabled = ui.prompting.disabled
   ui.zooming.disabled = !image
   ui.refine.disabled = !model || !refines(model.manifest)
-  ui.undo.disabled = ui.clear.disabled = !steps && !everything
+  ui.undo.disabled = !set.isUndoable(objects) && !everything
+  ui.clear.disabled = !current() && !everything
   ui.everything.disabled = !place || search !== null
   ui.save.disabled = !current()?.answer || !place || everything !== null
   const nothing = everything ? !everything.middles.length : !masks
@@ -695,6 +698,15 @@ ui.overlay.addEventListener('keydown', (event) => {
     const acts = { place: placeAtCross, undo, clear, add: addObject, fit: () => scene.fit() }
     acts[request.act]()
   }
+})
+
+// After an object is deleted the list has the focus, and undo must be in reach all the same.
+document.addEventListener('keydown', (event) => {
+  const { target } = event
+  const isText = target instanceof HTMLInputElement && /^(text|number)$/.test(target.type)
+  if (event.defaultPrevented || isText || !isUndo(event)) return
+  event.preventDefault()
+  undo()
 })
 
 /** @param {number} x @param {number} y in image parts */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { requested } from '../page/keys.js'
+import { isUndo, requested } from '../page/keys.js'
 
 /** @param {string} key @param {object} [held] */
 function press(key, held) {
@@ -18,6 +18,14 @@ test('keys ask for moves, tools, masks and acts', () => {
   assert.deepEqual(press('n'), { act: 'add' })
   assert.deepEqual(press('z', { ctrlKey: true }), { act: 'undo' })
   assert.deepEqual(press('0'), { act: 'fit' })
+})
+
+test('Ctrl+Z and ⌘Z undo, also where the image has no focus', () => {
+  const held = { shiftKey: false, ctrlKey: false, altKey: false, metaKey: false }
+  assert(isUndo({ ...held, key: 'z', ctrlKey: true }))
+  assert(isUndo({ ...held, key: 'z', metaKey: true }))
+  assert(!isUndo({ ...held, key: 'Z', ctrlKey: true, shiftKey: true }))
+  assert(!isUndo({ ...held, key: 'z' }))
 })
 
 test("the browser keeps its own keys' meanings", () => {

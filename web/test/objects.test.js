@@ -8,6 +8,7 @@ import {
   chosen,
   cleared,
   currentOf,
+  isUndoable,
   lastStep,
   removed,
   started,
@@ -17,10 +18,16 @@ import {
   undone,
 } from '../page/objects.js'
 
-/** @param {number} x @returns {import('../page/objects.js').Step} */
-function step(x) {
+/** @typedef {import('../page/objects.js').Objects} Objects */
+
+/**
+ * @param {number} x
+ * @param {number} [since]
+ * @returns {import('../page/objects.js').Step}
+ */
+function step(x, since = x) {
   const prompt = { points: [{ x, y: 0, foreground: true }], box: null }
-  return { prompt, refines: null, answer: null, choice: null, since: 0 }
+  return { prompt, refines: null, answer: null, choice: null, since }
 }
 
 /** Three objects with a step each; the third is worked on. */
@@ -30,7 +37,7 @@ function three() {
   return stepped(added(objects, '#333333'), step(3))
 }
 
-/** @param {import('../page/objects.js').Objects} objects */
+/** @param {Objects} objects */
 const numbers = ({ entries }) => entries.map(({ number }) => number)
 
 test('an image starts with one object without a prompt', () => {
@@ -55,11 +62,53 @@ test('an object without a prompt is used before another is added', () => {
 
 test('steps, undo and clear are of the current object alone', () => {
   const objects = stepped(chosen(three(), 2), step(4))
-  const lengths = (/** @type {import('../page/objects.js').Objects} */ { entries }) =>
-    entries.map(({ steps }) => steps.length)
-  assert.deepEqual(lengths(objects), [1, 2, 1])
-  assert.deepEqual(lengths(undone(objects)), [1, 1, 1])
-  assert.deepEqual(lengths(cleared(objects)), [1, 0, 1])
+  const points = (/** @type {Objects} */ { entries }) =>
+    entries.map((entry) => lastStep(entry)?.prompt.points[0].x ?? null)
+  assert.deepEqual(points(objects), [1, 4, 3])
+  assert.deepEqual(points(undone(objects)), [1, 2, 3])
+  assert.deepEqual(points(cleared(objects, 5)), [1, null, 3])
+})
+
+test('undo brings back what was cleared', () => {
+  const objects = three()
+  assert.deepEqual(undone(cleared(objects, 4)), objects)
+  assert.equal(cleared(started('#111111'), 1).entries[0].steps.length, 0)
+})
+
+test('undo brings back what was deleted, as it was', () => {
+  for (const current of [1, 2, 3]) {
+    const objects = changed(chosen(three(), current), current, { name: 'nucleus' })
+    assert.deepEqual(undone(removed(objects, current, 4)), objects)
+  }
+  const only = stepped(started('#111111'), step(1))
+  assert.deepEqual(undone(removed(only, 1, 2)), only)
+})
+
+test('undo takes back first what came later than the deletion', () => {
+  const objects = stepped(removed(three(), 1, 4), step(5))
+  const once = undone(objects)
+  assert.equal(lastStep(currentOf(once))?.prompt.points[0].x, 3)
+  assert.deepEqual(numbers(undone(once)), [1, 2, 3])
+})
+
+test('several deletions are taken back one by one', () => {
+  const objects = removed(removed(removed(three(), 1, 4), 3, 5), 2, 6)
+  assert.deepEqual(numbers(undone(objects)), [2])
+  assert.deepEqual(numbers(undone(undone(objects))), [2, 3])
+  assert.deepEqual(undone(undone(undone(objects))).entries, three().entries)
+})
+
+test('a deleted object whose number was given away comes back with the next', () => {
+  const objects = stepped(added(removed(three(), 3, 4), '#444444'), step(5))
+  assert.deepEqual(numbers(objects), [1, 2, 3])
+  const back = undone(undone(objects))
+  assert.deepEqual(numbers(back), [1, 2, 4, 3])
+  assert.equal(currentOf(back).color, '#333333')
+})
+
+test('an object without a prompt is deleted for good', () => {
+  assert(!isUndoable(removed(started('#111111'), 1, 1)))
+  assert(isUndoable(removed(three(), 2, 4)))
 })
 
 test('undo of an object without a prompt does nothing', () => {
@@ -67,20 +116,20 @@ test('undo of an object without a prompt does nothing', () => {
 })
 
 test('the other objects keep their numbers when one is deleted', () => {
-  const objects = removed(three(), 2)
+  const objects = removed(three(), 2, 4)
   assert.deepEqual(numbers(objects), [1, 3])
   assert.equal(objects.current, 3)
   assert.deepEqual(numbers(added(objects, '#444444')), [1, 3, 4])
 })
 
 test('after the current object is deleted the next is worked on, or the one before', () => {
-  assert.equal(removed(chosen(three(), 2), 2).current, 3)
-  assert.equal(removed(three(), 3).current, 2)
+  assert.equal(removed(chosen(three(), 2), 2, 4).current, 3)
+  assert.equal(removed(three(), 3, 4).current, 2)
 })
 
 test('in place of the last object that is deleted there is a new one', () => {
-  const objects = removed(stepped(started('#111111'), step(1)), 1)
-  assert.deepEqual(objects, started('#111111'))
+  const objects = removed(stepped(started('#111111'), step(1)), 1, 2)
+  assert.deepEqual(objects.entries, started('#111111').entries)
 })
 
 test('an object is called by its name, or else by its number', () => {
