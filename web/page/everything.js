@@ -5,6 +5,7 @@
 // asks for a predicted IoU of 0.8 and a stability of 0.95, and removes what overlaps by 0.7 (there
 // of boxes, here of masks). Of each click the best mask alone is taken, the one that it would draw.
 
+import { regionOf } from './masks.js'
 import { maskOver } from './preprocessing.js'
 
 /** @typedef {import('./preprocessing.js').Placement} Placement */
@@ -157,7 +158,7 @@ export function labelsOver(objects, place, width, height, threshold) {
   const numbered = objects.map((object, index) => ({ object, number: index + 1 }))
   numbered.sort((one, other) => other.object.area - one.object.area)
   for (const { object, number } of numbered) {
-    const region = regionOf(object, place, width, height)
+    const region = regionOf(object.box, object.size, place, { width, height })
     const mask = maskOver(object.logits, object.size, place, width, height, threshold, region)
     for (let y = region.top, from = 0; y < region.bottom; y++) {
       for (let x = region.left; x < region.right; x++, from++) {
@@ -166,23 +167,4 @@ export function labelsOver(objects, place, width, height, threshold) {
     }
   }
   return labels
-}
-
-/**
- * Where a mask can be in the image as drawn: it can end between a cell that is inside and the next.
- *
- * @param {Candidate} mask
- * @param {Placement} place
- * @param {number} width
- * @param {number} height
- */
-function regionOf({ box: [left, top, right, bottom], size }, place, width, height) {
-  const across = (width * place.size) / (place.scaledWidth * size)
-  const down = (height * place.size) / (place.scaledHeight * size)
-  return {
-    left: Math.max(0, Math.floor((left - 1) * across)),
-    top: Math.max(0, Math.floor((top - 1) * down)),
-    right: Math.min(width, Math.ceil((right + 1) * across)),
-    bottom: Math.min(height, Math.ceil((bottom + 1) * down)),
-  }
 }

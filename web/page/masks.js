@@ -1,7 +1,179 @@
-// What is counted on masks, and masks made into one picture of labels. No DOM in it.
+// The masks of objects: where they are, what is counted on them, and several as one picture of
+// labels. No DOM in it.
+
+import { maskAt } from './feeds.js'
+import { maskOver } from './preprocessing.js'
+
+/** @typedef {import('./objects.js').Answer} Answer */
+/** @typedef {import('./objects.js').Step} Step */
+/** @typedef {import('./preprocessing.js').Placement} Placement */
+/** @typedef {import('./view.js').At} At */
+/** @typedef {import('./view.js').Size} Size */
+/** @typedef {{ left: number, top: number, right: number, bottom: number }} Region in pixels */
+/** @typedef {{ region: Region, values: Uint8Array }} Part 0 or 1 for each pixel of a region */
+
+/** Side of the masks on which areas and middles are found, in pixels. */
+const COARSE = 384
+const COARSELY = { width: COARSE, height: COARSE }
+
+/** One of the masks of an answer. */
+export class Mask {
+  /** @param {Answer} answer @param {number} index */
+  constructor({ masks, place, threshold }, index) {
+    this.place = place
+    this.threshold = threshold
+    this.side = masks.dims[3]
+    this.logits = maskAt(masks, index)
+    this.box = boxOf(this.logits, this.side, place, threshold)
+    const { region, values } = this.over(COARSELY)
+    /** How much of the image it covers. */
+    this.share = areaOf(values) / COARSE ** 2
+    const { left, top, right, bottom } = region
+    const middle = middleOf(values, right - left)
+    /** A place inside, in parts of the image; null where it is empty. @type {At | null} */
+    this.middle = middle && {
+      x: (left + middle.x * (right - left)) / COARSE,
+      y: (top + middle.y * (bottom - top)) / COARSE,
+    }
+    /** What was drawn last. @type {{ key: string, part: Part } | null} */
+    this.drawn = null
+  }
+
+  /**
+   * Where it can be inside, in the image as drawn.
+   *
+   * @param {Size} image as drawn
+   * @param {Region} [seen] of it that is asked for
+   * @returns {Region}
+   */
+  regionIn(image, seen = allOf(image)) {
+    return common(regionOf(this.box, this.side, this.place, image), seen)
+  }
+
+  /**
+   * @param {Size} image as drawn
+   * @param {Region} [seen] of it that is asked for
+   * @returns {Part}
+   */
+  over(image, seen) {
+    const { logits, side, place, threshold } = this
+    const region = this.regionIn(image, seen)
+    const { width, height } = image
+    return { region, values: maskOver(logits, side, place, width, height, threshold, region) }
+  }
+
+  /** The same, computed once for what is seen. @param {Size} image @param {Region} seen */
+  seen(image, seen) {
+    const key = JSON.stringify([image, seen])
+    if (this.drawn?.key !== key) this.drawn = { key, part: this.over(image, seen) }
+    return this.drawn.part
+  }
+}
+
+/** @type {WeakMap<Answer, Map<number, Mask>>} */
+const masks = new WeakMap()
+
+/**
+ * Which mask of an answer is shown: the one that a person chose, or else the best.
+ *
+ * @param {Step} step
+ * @param {Answer} answer
+ */
+export const shownOf = ({ choice }, { best }) => choice ?? best
+
+/** The mask of a step, once it is answered. @param {Step | null} step @returns {Mask | null} */
+export function maskOf(step) {
+  if (!step?.answer) return null
+  const { answer } = step
+  const known = masks.get(answer) ?? new Map()
+  masks.set(answer, known)
+  const index = shownOf(step, answer)
+  const mask = known.get(index) ?? new Mask(answer, index)
+  known.set(index, mask)
+  return mask
+}
+
+/**
+ * Around the cells of a mask that are inside: left, top, and what lies right and below.
+ *
+ * @param {Float32Array} logits `side` × `side`
+ * @param {number} side
+ * @param {Placement} place
+ * @param {number} threshold
+ */
+function boxOf(logits, side, { scaledWidth, scaledHeight, size }, threshold) {
+  const columns = Math.ceil((scaledWidth / size) * side)
+  const rows = Math.ceil((scaledHeight / size) * side)
+  let [left, top, right, bottom] = [columns, rows, 0, 0]
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < columns; x++) {
+      if (!(logits[y * side + x] > threshold)) continue
+      if (x < left) left = x
+      if (x >= right) right = x + 1
+      if (y < top) top = y
+      bottom = y + 1
+    }
+  }
+  return /** @type {[number, number, number, number]} */ ([left, top, right, bottom])
+}
+
+/**
+ * Where a mask can be in the image as drawn: it can end between a cell that is inside and the next.
+ *
+ * @param {[number, number, number, number]} box around its cells
+ * @param {number} side of the mask
+ * @param {Placement} place
+ * @param {Size} image as drawn
+ * @returns {Region}
+ */
+export function regionOf([left, top, right, bottom], side, place, { width, height }) {
+  const across = (width * place.size) / (place.scaledWidth * side)
+  const down = (height * place.size) / (place.scaledHeight * side)
+  return {
+    left: Math.max(0, Math.floor((left - 1) * across)),
+    top: Math.max(0, Math.floor((top - 1) * down)),
+    right: Math.min(width, Math.ceil((right + 1) * across)),
+    bottom: Math.min(height, Math.ceil((bottom + 1) * down)),
+  }
+}
+
+/** @param {Size} size @returns {Region} */
+export const allOf = ({ width, height }) => ({ left: 0, top: 0, right: width, bottom: height })
+
+/**
+ * What two regions have in common, of no pixels if nothing.
+ *
+ * @param {Region} one
+ * @param {Region} other
+ * @returns {Region}
+ */
+function common(one, other) {
+  const [left, top] = [Math.max(one.left, other.left), Math.max(one.top, other.top)]
+  const right = Math.max(left, Math.min(one.right, other.right))
+  const bottom = Math.max(top, Math.min(one.bottom, other.bottom))
+  return { left, top, right, bottom }
+}
+
+/**
+ * What holds all of some regions, a margin around them, and stays within another.
+ *
+ * @param {Region[]} regions
+ * @param {number} margin in pixels
+ * @param {Region} within
+ * @returns {Region}
+ */
+export function around(regions, margin, within) {
+  const found = {
+    left: Math.min(...regions.map(({ left }) => left)) - margin,
+    top: Math.min(...regions.map(({ top }) => top)) - margin,
+    right: Math.max(...regions.map(({ right }) => right)) + margin,
+    bottom: Math.max(...regions.map(({ bottom }) => bottom)) + margin,
+  }
+  return common(found, within)
+}
 
 /** @param {Uint8Array} mask @returns {number} how many of its pixels are inside */
-export function areaOf(mask) {
+function areaOf(mask) {
   let area = 0
   for (let i = 0; i < mask.length; i++) area += mask[i]
   return area
@@ -45,18 +217,23 @@ export function middleOf(mask, width) {
 }
 
 /**
- * For each pixel the number of its object, or 0. Where objects overlap, the smaller one is on top.
+ * For each pixel of a region the number of its object, or 0. Where objects overlap, the smaller one
+ * is on top.
  *
- * @param {{ number: number, area: number, mask: () => Uint8Array }[]} objects their masks are made
- *   one after the other
- * @param {number} pixels
+ * @param {{ number: number, area: number, part: () => Part }[]} objects what is inside the region;
+ *   made one after the other
+ * @param {Region} region
  * @returns {Uint16Array}
  */
-export function labelled(objects, pixels) {
-  const labels = new Uint16Array(pixels)
-  for (const { number, mask } of [...objects].sort((one, other) => other.area - one.area)) {
-    const inside = mask()
-    for (let i = 0; i < pixels; i++) if (inside[i]) labels[i] = number
+export function labelled(objects, region) {
+  const width = region.right - region.left
+  const labels = new Uint16Array(width * (region.bottom - region.top))
+  for (const { number, part } of [...objects].sort((one, other) => other.area - one.area)) {
+    const { region: at, values } = part()
+    for (let y = at.top, from = 0; y < at.bottom; y++) {
+      const start = (y - region.top) * width - region.left
+      for (let x = at.left; x < at.right; x++, from++) if (values[from]) labels[start + x] = number
+    }
   }
   return labels
 }

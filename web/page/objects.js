@@ -5,6 +5,9 @@
  * @typedef {object} Answer
  * @property {import('./feeds.js').Values} masks
  * @property {Float32Array} scores
+ * @property {number} best which of the masks is the best
+ * @property {number} threshold above which a logit is inside
+ * @property {import('./preprocessing.js').Placement} place of the image
  * @property {number} milliseconds
  */
 /**

@@ -6,12 +6,12 @@ import { inputSize, refines } from './contract.js'
 import { boxOutline, crossHair, objectNumbers, promptMarks } from './drawing.js'
 import { chooseTool, tool, ui } from './elements.js'
 import { coco, grayPixels } from './export.js'
-import { best, maskAt } from './feeds.js'
+import { best } from './feeds.js'
 import { showAnswer, showEverything, showNothing } from './figures.js'
 import { loadImage, scaledPixels } from './image.js'
 import { isUndo, requested, ZOOM } from './keys.js'
 import { ObjectList } from './list.js'
-import { areaOf, labelled, middleOf } from './masks.js'
+import { allOf, around, labelled, maskOf, shownOf } from './masks.js'
 import {
   complain,
   duration,
@@ -27,20 +27,21 @@ import { describe, explain, offerVariants, offerWebGPU, showProof, withVariant }
 import * as set from './objects.js'
 import { currentOf, lastStep, titleOf } from './objects.js'
 import { followPointers } from './pointers.js'
-import { maskOver, placement } from './preprocessing.js'
+import { placement } from './preprocessing.js'
 import { downloadJson, downloadPicture } from './saving.js'
 import { Scene } from './scene.js'
 import { storedLook, storeLook } from './settings.js'
 
 /** @typedef {import('./contract.js').Manifest} Manifest */
 /** @typedef {import('./model.js').Provider} Provider */
-/** @typedef {import('./objects.js').Answer} Answer */
+/** @typedef {import('./masks.js').Mask} Mask */
+/** @typedef {import('./masks.js').Part} Part */
+/** @typedef {import('./masks.js').Region} Region */
 /** @typedef {import('./objects.js').Entry} Entry */
 /** @typedef {import('./objects.js').Step} Step */
 /** @typedef {import('./preprocessing.js').Placement} Placement */
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
 /** @typedef {import('./scene.js').Layer} Layer */
-/** @typedef {import('./scene.js').Region} Region */
 /** @typedef {import('./view.js').At} At */
 /** @typedef {import('./view.js').Size} Size */
 
@@ -57,8 +58,8 @@ import { storedLook, storeLook } from './settings.js'
 
 /** Longer side of the labels of everything, in pixels. */
 const VIEW = 1024
-/** Side of the masks on which areas and middles are found, in pixels. */
-const COARSE = 384
+/** How wide outlines are at most, in pixels. */
+const EDGE = 4
 
 /** @type {Model | null} the one that is open, or being opened */
 let model = null
@@ -270,8 +271,9 @@ async function decodePrompts() {
   decoding = true
   const using = model
   try {
-    for (let step = set.unanswered(objects); step && place; step = set.unanswered(objects)) {
-      await answer(step)
+    for (let step = set.unanswered(objects); step && using && place; ) {
+      await answer(step, using, place)
+      step = set.unanswered(objects)
     }
   } catch (error) {
     if (model === using) complain('work', `The decoder failed.\n${words(error)}`)
@@ -287,82 +289,22 @@ async function decodePrompts() {
   announce()
 }
 
-/** @param {Step} step @returns {Promise<Answer>} */
-async function answer(step) {
-  if (!step.answer) {
-    const previous = await refinedBy(step)
-    step.answer = await model?.call('decode', { prompt: step.prompt, place, previous })
-  }
-  return /** @type {Answer} */ (step.answer)
-}
-
-/** The mask that a step starts from, where the model takes one. @param {Step} step */
-async function refinedBy({ refines: before }) {
-  if (!before || !model || !refines(model.manifest)) return null
-  return logits(before, await answer(before))
-}
-
-/** @param {Step} step @param {Answer} found */
-const candidateOf = (step, found) => step.choice ?? (model ? best(model.manifest, found.scores) : 0)
-
-/** The low-resolution mask that is shown. @param {Step} step @param {Answer} found */
-const logits = (step, found) => maskAt(found.masks, candidateOf(step, found))
-
 /**
- * @param {Step | null} step
- * @param {number} width of the image as drawn
- * @param {number} height
- * @param {Region} [region] of it
- */
-function maskOf(step, width, height, region) {
-  if (!step?.answer || !place || !model) return null
-  const side = step.answer.masks.dims[3]
-  const { mask_threshold: threshold } = model.manifest.prompts
-  return maskOver(logits(step, step.answer), side, place, width, height, threshold, region)
-}
-
-/**
- * How much of the image each mask of an answer covers.
+ * Run the decoder for a step, and before that for the one whose mask it starts from.
  *
- * @type {WeakMap<Answer, Map<number, number>>}
+ * @param {Step} step
+ * @param {Model} using
+ * @param {Placement} at
  */
-const shares = new WeakMap()
-/**
- * Where its middle is.
- *
- * @type {WeakMap<Answer, Map<number, At | null>>}
- */
-const middles = new WeakMap()
-
-/** How much of the image an object covers; null without a mask. @param {Entry} entry */
-function shareOf(entry) {
-  return remembered(shares, entry, (mask) => areaOf(mask) / mask.length)
-}
-
-/** A place inside an object, in image parts. @param {Entry} entry */
-function middleOfEntry(entry) {
-  return remembered(middles, entry, (mask) => middleOf(mask, COARSE))
-}
-
-/**
- * @template T
- * @param {WeakMap<Answer, Map<number, T>>} memory
- * @param {Entry} entry
- * @param {(mask: Uint8Array) => T} measure
- * @returns {T | null}
- */
-function remembered(memory, entry, measure) {
-  const step = lastStep(entry)
-  if (!step?.answer) return null
-  const known = memory.get(step.answer) ?? new Map()
-  memory.set(step.answer, known)
-  const candidate = candidateOf(step, step.answer)
-  if (!known.has(candidate)) {
-    const mask = maskOf(step, COARSE, COARSE)
-    if (!mask) return null
-    known.set(candidate, measure(mask))
-  }
-  return known.get(candidate)
+async function answer(step, using, at) {
+  if (step.answer) return
+  const { manifest } = using
+  const before = refines(manifest) ? step.refines : null
+  if (before) await answer(before, using, at)
+  const previous = maskOf(before)?.logits ?? null
+  const found = await using.call('decode', { prompt: step.prompt, place: at, previous })
+  const threshold = manifest.prompts.mask_threshold
+  step.answer = { ...found, best: best(manifest, found.scores), threshold, place: at }
 }
 
 // The objects.
@@ -494,8 +436,8 @@ function enable() {
 
 function showObjects() {
   list.show(objects, (entry) => {
-    const share = shareOf(entry)
-    return share === null ? '–' : percent(share)
+    const mask = shownMask(entry)
+    return mask ? percent(mask.share) : '–'
   })
 }
 
@@ -507,17 +449,19 @@ function layer(whole, region) {
     const colors = new Map(middles.map((_, index) => [index + 1, colorOf(index + 1)]))
     return { labels, ...size, part: { left: 0, top: 0, width: 1, height: 1 }, colors }
   }
-  const width = region.right - region.left
-  const height = region.bottom - region.top
-  const shown = regions((step) => maskOf(step, whole.width, whole.height, region))
+  const shown = masked((mask) => mask.seen(whole, region))
   if (!shown.length) return null
+  const regions = shown.map(({ mask }) => mask.regionIn(whole, region))
+  const { left, top, right, bottom } = around(regions, EDGE, region)
+  const [width, height] = [right - left, bottom - top]
+  if (!width || !height) return null
   return {
-    labels: labelled(shown, width * height),
+    labels: labelled(shown, { left, top, right, bottom }),
     width,
     height,
     part: {
-      left: region.left / whole.width,
-      top: region.top / whole.height,
+      left: left / whole.width,
+      top: top / whole.height,
       width: width / whole.width,
       height: height / whole.height,
     },
@@ -525,13 +469,16 @@ function layer(whole, region) {
   }
 }
 
-/** The objects that have a mask. @param {(step: Step) => Uint8Array | null} make */
-function regions(make) {
+/** The mask of an object, where there is one. @param {Entry} entry */
+const shownMask = (entry) => (place ? maskOf(lastStep(entry)) : null)
+
+/** The objects that have a mask. @param {(mask: Mask) => Part} make */
+function masked(make) {
   return objects.entries.flatMap((entry) => {
-    const [step, area] = [lastStep(entry), shareOf(entry)]
-    if (!step || area === null) return []
-    const mask = () => make(step) ?? new Uint8Array()
-    return [{ number: entry.number, name: entry.name.trim(), area, mask }]
+    const mask = shownMask(entry)
+    if (!mask) return []
+    const { number, name } = entry
+    return [{ number, name: name.trim(), mask, area: mask.share, part: () => make(mask) }]
   })
 }
 
@@ -560,7 +507,7 @@ function marks(context, scale) {
 /** Where the numbers of objects are written: on all but the current, which has its marks. */
 function numberPlaces() {
   return objects.entries.flatMap((entry) => {
-    const middle = entry.number === objects.current ? null : middleOfEntry(entry)
+    const middle = entry.number === objects.current ? null : shownMask(entry)?.middle
     return middle ? [{ number: entry.number, ...middle }] : []
   })
 }
@@ -568,10 +515,10 @@ function numberPlaces() {
 /** Say in words and figures what is drawn. */
 function announce() {
   const step = current()
-  const share = shareOf(currentOf(objects))
+  const mask = shownMask(currentOf(objects))
   if (everything) showEverything(everything)
-  else if (search || !step?.answer || share === null) showNothing()
-  else showAnswer(step.answer, candidateOf(step, step.answer), share, choose)
+  else if (search || !step?.answer || !mask) showNothing()
+  else showAnswer(step.answer, shownOf(step, step.answer), mask.share, choose)
 }
 
 /** @param {number} index */
@@ -601,20 +548,23 @@ async function saveMask() {
   if (!image || !place) throw new Error('No image is open.')
   const { width, height } = place
   const name = `${image.name}-mask.png`
-  const mask = maskOf(current(), width, height)
+  const mask = shownMask(currentOf(objects))
   if (!mask) throw new Error('There is no mask yet.')
-  await downloadPicture(grayPixels(mask, 0xff), width, height, name)
+  const part = mask.over(place)
+  const labels = labelled([{ number: 1, area: mask.share, part: () => part }], allOf(place))
+  await downloadPicture(grayPixels(labels, 0xff), width, height, name)
   return name
 }
 
 /** All objects at the image's own size: each pixel as bright as its object's number. */
 async function saveLabels() {
   if (!image || !place) throw new Error('No image is open.')
-  const { width, height } = place
+  const at = place
+  const { width, height } = at
   const name = `${image.name}-labels.png`
   const labels = everything
-    ? (await objectsFound(place)).labels
-    : labelled(regions((step) => maskOf(step, width, height)), width * height)
+    ? (await objectsFound(at)).labels
+    : labelled(masked((mask) => mask.over(at)), allOf(at))
   await downloadPicture(grayPixels(labels), width, height, name)
   return name
 }
@@ -625,15 +575,17 @@ async function saveCoco() {
   const { width, height } = place
   const { file } = image
   const name = `${image.name}-coco.json`
-  const found = everything ? await labelRegions(everything) : objectRegions(width, height)
+  const found = everything ? await labelRegions(everything) : objectRegions(place)
   downloadJson(coco(file, width, height, found), name)
   return name
 }
 
-/** @param {number} width @param {number} height */
-function* objectRegions(width, height) {
-  for (const { number, name, mask } of regions((step) => maskOf(step, width, height))) {
-    yield { number, category: name || 'object', values: mask(), inside: 1 }
+/** @param {Size} size */
+function* objectRegions(size) {
+  for (const object of masked((mask) => mask.over(size))) {
+    const { number, name } = object
+    const values = labelled([object], allOf(size))
+    yield { number, category: name || 'object', values, inside: number }
   }
 }
 

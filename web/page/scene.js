@@ -13,11 +13,11 @@ import {
   zoomed,
 } from './view.js'
 
+/** @typedef {import('./masks.js').Region} Region */
 /** @typedef {import('./view.js').At} At */
 /** @typedef {import('./view.js').Rectangle} Rectangle */
 /** @typedef {import('./view.js').Size} Size */
 /** @typedef {import('./view.js').View} View */
-/** @typedef {{ left: number, top: number, right: number, bottom: number }} Region */
 /**
  * Labels over a part of the image.
  *
@@ -64,7 +64,12 @@ export class Scene {
     this.size = { width: 1, height: 1 }
     /** @type {View} */
     this.view = { scale: 1, x: 0, y: 0 }
-    /** @type {{ canvas: OffscreenCanvas, part: Rectangle } | null} */
+    // One canvas for all masks: making one takes longer than filling it.
+    this.canvas = new OffscreenCanvas(1, 1)
+    this.masks = /** @type {OffscreenCanvasRenderingContext2D} */ (
+      this.canvas.getContext('2d', { willReadFrequently: true })
+    )
+    /** What of it is seen, and where. @type {{ size: Size, part: Rectangle } | null} */
     this.layer = null
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.resting = undefined
@@ -174,8 +179,17 @@ export class Scene {
     const right = Math.min(whole.width, Math.ceil((seen.left - x + seen.width) * fine))
     const bottom = Math.min(whole.height, Math.ceil((seen.top - y + seen.height) * fine))
     const found = this.content.layer(whole, { left, top, right, bottom })
-    this.layer = found && layerOf(found, this.look(), Math.max(1, Math.round(2 * fine)))
+    this.layer = found && this.paint(found, Math.max(1, Math.round(2 * fine)))
     this.draw()
+  }
+
+  /** @param {Layer} layer @param {number} edge */
+  paint({ labels, width, height, part, colors }, edge) {
+    const { canvas } = this
+    if (canvas.width < width) canvas.width = width
+    if (canvas.height < height) canvas.height = height
+    this.masks.putImageData(tinted(labels, width, height, colors, this.look(), edge), 0, 0)
+    return { size: { width, height }, part }
   }
 
   /** Draw the masks as they were computed last, and the marks. */
@@ -189,10 +203,14 @@ export class Scene {
     context.setTransform(fine, 0, 0, fine, (view.x - left) * fine, (view.y - top) * fine)
     if (layer) {
       const [width, height] = [image.width * view.scale, image.height * view.scale]
-      const { part, canvas } = layer
+      const { part, size } = layer
       context.imageSmoothingEnabled = true
       context.drawImage(
-        canvas,
+        this.canvas,
+        0,
+        0,
+        size.width,
+        size.height,
         part.left * width,
         part.top * height,
         part.width * width,
@@ -208,15 +226,3 @@ const sharpness = () => Math.min(devicePixelRatio || 1, 2)
 
 /** @param {HTMLElement} frame @returns {Size} */
 const sizeOf = ({ clientWidth, clientHeight }) => ({ width: clientWidth, height: clientHeight })
-
-/**
- * @param {Layer} layer
- * @param {import('./settings.js').Look} look
- * @param {number} edge
- */
-function layerOf({ labels, width, height, part, colors }, look, edge) {
-  const canvas = new OffscreenCanvas(width, height)
-  const picture = tinted(labels, width, height, colors, look, edge)
-  canvas.getContext('2d')?.putImageData(picture, 0, 0)
-  return { canvas, part }
-}
