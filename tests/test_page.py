@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, FloatRect, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, Route, expect, sync_playwright
 from project import Project
 
 from tasks import serve
@@ -377,6 +377,20 @@ def test_the_limits_choose_among_what_was_found(page: Page) -> None:
     assert objects(page) == count
 
 
+def test_of_limits_that_follow_each_other_the_last_counts(page: Page) -> None:
+    segment(page, 8)
+    expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
+    page.get_by_label("Least predicted IoU").evaluate(
+        """(input) => {
+          for (const value of [0, 1]) {
+            input.value = value
+            input.dispatchEvent(new Event('input'))
+          }
+        }"""
+    )
+    expect(page.locator("#status")).to_contain_text("No objects found")
+
+
 def test_a_prompt_takes_the_place_of_everything(page: Page) -> None:
     segment(page, 8)
     expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
@@ -452,6 +466,46 @@ def test_another_model_can_be_picked_at_any_time_and_keeps_the_prompt(
         expect(page.locator("#status")).to_contain_text("predicted IoU", timeout=60_000)
         expect(page.get_by_role("alert")).to_be_hidden()
         page.close()
+
+
+def test_a_model_that_fails_late_says_nothing_of_the_one_picked_since(
+    chromium: Browser, demo: Project
+) -> None:
+    folder = demo.root / "public/demo"
+    folders = {"/models/one": folder, "/models/two": folder}
+    folders |= {"/onnxruntime-web": packages.RUNTIME / "dist", "/": packages.PAGE}
+    app = server.application(folders, {"/models.json": lambda: ["one", "two"]})
+    with server.serving(app) as address:
+        page = chromium.new_page()
+        held: list[Route] = []
+        page.route("**/models/one/manifest.json", lambda route: held.append(route))
+        page.goto(address)
+        page.get_by_label("Model").select_option("two")
+        expect(page.locator("#status")).to_contain_text("two is ready", timeout=60_000)
+        with page.expect_response("**/models/one/manifest.json"):
+            held[0].fulfill(status=500)
+        page.wait_for_timeout(100)
+        expect(page.get_by_role("alert")).to_be_hidden()
+        expect(page.locator("#status")).to_contain_text("two is ready")
+        page.close()
+
+
+def test_an_image_that_comes_late_does_not_replace_the_one_picked_since(
+    chromium: Browser, address: str, tmp_path: Path
+) -> None:
+    Image.new("RGB", (300, 150), "teal").save(tmp_path / "wide.png")
+    page = chromium.new_page()
+    held: list[Route] = []
+    page.route("**/sample.svg", lambda route: held.append(route))
+    page.goto(address)
+    page.get_by_role("button", name="Sample").click()
+    page.locator("#file").set_input_files(tmp_path / "wide.png")
+    expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+    with page.expect_response("**/sample.svg"):
+        held[0].continue_()
+    page.wait_for_timeout(100)
+    assert page.locator("#picture img").evaluate("image => image.naturalWidth") == 300
+    page.close()
 
 
 def test_a_dropped_image_is_opened_at_its_own_shape(
@@ -791,6 +845,22 @@ def test_keys_and_buttons_zoom(page: Page) -> None:
     expect(shown).to_have_text("125 %")
     page.locator("#overlay").press("0")
     expect(shown).to_have_text("100 %")
+
+
+def test_masks_are_drawn_over_all_that_a_larger_window_shows(page: Page) -> None:
+    for _ in range(6):
+        page.locator("#overlay").press("+")
+    box = area(page)
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    page.mouse.down(button="middle")
+    page.mouse.move(box["x"] + 2000, box["y"] + 2000)  # to the upper left corner
+    page.mouse.up(button="middle")
+    click(page, 0.5, 0.5)
+    page.set_viewport_size({"width": 1400, "height": 820})
+    frame = page.locator("#frame").bounding_box()
+    assert frame
+    assert area(page)["width"] == pytest.approx(frame["width"], abs=1)
+    assert area(page)["height"] == pytest.approx(frame["height"], abs=1)
 
 
 def test_space_and_a_drag_move_the_image_and_prompt_nothing(page: Page) -> None:

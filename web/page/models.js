@@ -58,6 +58,12 @@ export function showProof(manifest, variant, provider) {
   return proven
 }
 
+/** Take back what was said of the model before. */
+export function showNoModel() {
+  ui.about.textContent = ui.proof.textContent = ''
+  ui.proof.classList.remove('unproven')
+}
+
 /** Say what this model does of what not every model does. @param {Manifest} manifest */
 export function explain(manifest) {
   const several = { multi: 'three', ranked: 'three', all: 'four', best: null, single: null }
@@ -71,19 +77,19 @@ export function explain(manifest) {
     : 'This model cannot start from a mask.'
 }
 
-/** Say where models can run, and choose the faster. */
+/** Choose the faster of where models can run. @returns {Promise<string>} a sentence on it */
 export async function offerWebGPU() {
   const found = await adapter()
-  const option = ui.provider.querySelector('[value=webgpu]')
-  if (!found && option instanceof HTMLOptionElement) {
-    option.disabled = true
-    ui.webgpu.textContent = `This browser has no WebGPU: models run on WASM, ${threads()}.`
-  } else if (found?.software) {
-    ui.webgpu.textContent = `WebGPU is emulated here (${found.name}), and slow: WASM is used.`
-  } else if (found) {
-    ui.provider.value = 'webgpu'
-    ui.webgpu.textContent = `WebGPU: ${found.name}. WASM would use ${threads()}.`
+  if (!found) {
+    const option = ui.provider.querySelector('option[value=webgpu]')
+    option?.setAttribute('disabled', '')
+    return `This browser has no WebGPU: models run on WASM, ${threads()}.`
   }
+  if (found.software) {
+    return `WebGPU is emulated here (${found.name}), and slow: WASM is used.`
+  }
+  ui.provider.value = 'webgpu'
+  return `WebGPU: ${found.name}. WASM would use ${threads()}.`
 }
 
 function threads() {

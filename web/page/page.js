@@ -23,7 +23,15 @@ import {
   words,
 } from './messages.js'
 import { threadsHere } from './model.js'
-import { describe, explain, offerVariants, offerWebGPU, showProof, withVariant } from './models.js'
+import {
+  describe,
+  explain,
+  offerVariants,
+  offerWebGPU,
+  showNoModel,
+  showProof,
+  withVariant,
+} from './models.js'
 import * as set from './objects.js'
 import { currentOf, lastStep, titleOf } from './objects.js'
 import { followPointers } from './pointers.js'
@@ -79,42 +87,55 @@ let opposite = null
 let everything = null
 /** @type {AbortController | null} stops what looks for everything */
 let search = null
+let webgpuHint = ''
 let encoding = false
 let decoding = false
 
 const current = () => lastStep(currentOf(objects))
 
+/** @returns {() => () => boolean} begins an attempt, and that tells whether it is still the latest */
+function attempts() {
+  let latest = 0
+  return () => {
+    const mine = ++latest
+    return () => mine === latest
+  }
+}
+const beginModel = attempts()
+const beginImage = attempts()
+
 // The model.
 
 async function openModel() {
+  const isLatest = beginModel()
   model?.close()
   model = null
   place = null
   everything = search = null
   settle('model', 'work')
+  showNoModel()
   refresh()
   const name = ui.model.value
   const base = `/models/${name}`
   const provider = /** @type {Provider} */ (ui.provider.value)
-  /** @type {Model | null} */
-  let opening = null
   let proven = true
   try {
     const response = await fetch(`${base}/manifest.json`, { cache: 'no-cache' })
     if (!response.ok) throw new Error(`${base}/manifest.json: HTTP ${response.status}`)
     const whole = await response.json()
-    if (name !== ui.model.value || provider !== ui.provider.value || model) return
+    if (!isLatest()) return
     const variant = offerVariants(whole, provider)
     const manifest = withVariant(whole, variant)
     inputSize(manifest) // refuses a manifest of an earlier version of the build
     ui.about.textContent = describe(manifest)
     proven = showProof(whole, variant, provider)
     explain(manifest)
-    model = opening = new Model(manifest, reportProgress)
+    const opening = (model = new Model(manifest, reportProgress))
     await opening.call('open', { base, provider, threads: threadsHere(), manifest })
+    opening.opened = true
   } catch (error) {
-    if (model !== opening) return // another was picked meanwhile
-    opening?.close()
+    if (!isLatest()) return
+    model?.close()
     model = null
     hideProgress()
     if (provider === 'webgpu') {
@@ -127,8 +148,7 @@ async function openModel() {
     complain('model', `${name} cannot be used.\n${words(error)}`)
     return
   }
-  if (model !== opening) return
-  opening.opened = true
+  if (!isLatest()) return
   hideProgress()
   const ready = `${name} is ready${proven ? '' : ', but not proven in a browser'}.`
   say(`${ready}${image ? '' : ' Open an image.'}`)
@@ -145,15 +165,17 @@ function reportProgress(phase, done, total, unit) {
 
 /** @param {string} url @param {string} file */
 async function openImage(url, file) {
+  const isLatest = beginImage()
   settle('image', 'work')
   /** @type {HTMLImageElement} */
   let element
   try {
     element = await loadImage(url)
   } catch {
-    complain('image', `${file} is not an image that this browser can read.`)
+    if (isLatest()) complain('image', `${file} is not an image that this browser can read.`)
     return
   }
+  if (!isLatest()) return
   image = { element, file, name: file.replace(/\.[^.]*$/, '') }
   ui.empty.hidden = true
   objects = set.started(look.color)
@@ -218,6 +240,7 @@ function prompt(change) {
   const step = { prompt: now, refines: refined, answer: null, choice: null, since }
   objects = set.stepped(objects, step)
   void decodePrompts()
+  scene.draw() // the point, before its mask
 }
 
 /** @param {At} at in image parts @param {boolean} foreground */
@@ -254,6 +277,7 @@ function undo() {
 
 /** Give up what is begun or shown in place of the objects; else clear the current object. */
 function clear() {
+  if (!place) return
   if (search) {
     search.abort()
   } else if (corner || everything) {
@@ -270,9 +294,12 @@ async function decodePrompts() {
   if (decoding) return
   decoding = true
   const using = model
+  /** @type {Step | null} */
+  let decoded = null
   try {
     for (let step = set.unanswered(objects); step && using && place; ) {
       await answer(step, using, place)
+      decoded = step
       step = set.unanswered(objects)
     }
   } catch (error) {
@@ -280,10 +307,9 @@ async function decodePrompts() {
   }
   decoding = false
   scene.repaint()
-  const step = current()
-  if (step?.answer) {
-    const detail = { decoder: step.answer.milliseconds }
-    performance.measure('prompt to mask', { start: step.since, detail })
+  if (decoded?.answer && decoded === current()) {
+    const detail = { decoder: decoded.answer.milliseconds }
+    performance.measure('prompt to mask', { start: decoded.since, detail })
   }
   enable()
   announce()
@@ -326,8 +352,8 @@ function addObject() {
 
 const list = new ObjectList(ui.objects, {
   onChoose(number) {
-    if (search || (number === objects.current && !everything)) return
-    change(set.chosen(objects, number))
+    if (search) showObjects() // the browser has checked it
+    else if (number !== objects.current || everything) change(set.chosen(objects, number))
   },
   onRename(number, name) {
     objects = set.changed(objects, number, { name })
@@ -336,7 +362,8 @@ const list = new ObjectList(ui.objects, {
   onRecolor(number, color) {
     look = { ...look, color }
     storeLook(look)
-    change(set.changed(objects, number, { color }))
+    objects = set.changed(objects, number, { color })
+    refresh()
   },
   onRemove(number) {
     if (search) return
@@ -403,10 +430,12 @@ async function objectsFound({ width, height }) {
 async function limit() {
   const before = everything
   if (!before) return
-  const chosen = await objectsFound(before.size)
-  if (everything !== before) return
-  everything = { ...before, ...chosen }
-  refresh()
+  try {
+    Object.assign(before, await objectsFound(before.size))
+    if (everything === before) refresh()
+  } catch (error) {
+    if (everything === before) complain('work', words(error))
+  }
 }
 
 // What is seen.
@@ -638,7 +667,7 @@ followPointers(ui.frame, ui.overlay, {
 
 ui.overlay.addEventListener('keydown', (event) => {
   const request = requested(event)
-  if (!request || !place) return
+  if (!request || !image) return
   event.preventDefault()
   if ('move' in request) moveCross(...request.move)
   else if ('zoom' in request) scene.zoom(request.zoom, cross ? scene.placeOf(cross) : undefined)
@@ -708,10 +737,15 @@ ui.leastScore.oninput = ui.leastStability.oninput = () => void limit()
 ui.sample.onclick = () => void openImage('sample.svg', 'sample.svg')
 ui.model.onchange = () => {
   settle('address')
+  pickModel()
+}
+ui.variant.onchange = pickModel
+ui.provider.onchange = pickModel
+
+function pickModel() {
+  ui.webgpu.textContent = webgpuHint // not what the last model made of it
   void openModel()
 }
-ui.variant.onchange = () => void openModel()
-ui.provider.onchange = () => void openModel()
 
 ui.opacity.value = String(Math.round(look.opacity * 100))
 ui.outline.checked = look.outline
@@ -729,8 +763,8 @@ async function openFile(file) {
   URL.revokeObjectURL(url)
 }
 
-ui.file.onchange = async () => {
-  await openFile(ui.file.files?.[0])
+ui.file.onchange = () => {
+  void openFile(ui.file.files?.[0])
   ui.file.value = '' // so that the same file can be opened again
 }
 document.addEventListener('dragover', (event) => {
@@ -748,10 +782,12 @@ document.addEventListener('drop', (event) => {
 
 async function start() {
   enable()
-  await offerWebGPU()
+  webgpuHint = await offerWebGPU()
+  ui.webgpu.textContent = webgpuHint
   const response = await fetch('/models.json')
+  if (!response.ok) throw new Error(`/models.json: HTTP ${response.status}`)
   /** @type {string[]} */
-  const models = response.ok ? await response.json() : []
+  const models = await response.json()
   if (!models.length) {
     const advice = 'Run `uv run doit demo` or `uv run doit`, then reload.'
     complain('model', `No model is deployed yet. ${advice}`)

@@ -85,7 +85,7 @@ export class Scene {
     this.image = { width: element.naturalWidth, height: element.naturalHeight }
     this.size = sizeOf(this.frame)
     this.layer = null
-    this.see(fitted(this.image, this.size))
+    this.place(fitted(this.image, this.size))
   }
 
   measure() {
@@ -93,7 +93,7 @@ export class Scene {
     if (!this.image || !size.width || !size.height) return
     const before = this.size
     this.size = size
-    this.see(reframed(this.view, this.image, before, size))
+    this.place(reframed(this.view, this.image, before, size))
   }
 
   fit() {
@@ -141,7 +141,11 @@ export class Scene {
   /** @param {View} view */
   see(view) {
     const { scale, x, y } = this.view
-    if (this.layer && view.scale === scale && view.x === x && view.y === y) return
+    if (view.scale !== scale || view.x !== x || view.y !== y) this.place(view)
+  }
+
+  /** @param {View} view */
+  place(view) {
     this.view = view
     const image = /** @type {Size} */ (this.image)
     const { style } = this.picture

@@ -1,4 +1,4 @@
-// Holds a model's sessions off the page's thread; see `Model` in page.js for the other side.
+// Holds a model's sessions off the page's thread; see client.js for the other side.
 
 import { candidate, grid, labelsOver, objectsAmong } from './everything.js'
 import { best, maskAt } from './feeds.js'
