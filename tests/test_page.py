@@ -479,14 +479,13 @@ def test_a_model_that_fails_late_says_nothing_of_the_one_picked_since(
         page = chromium.new_page()
         held: list[Route] = []
         page.route("**/manifest.json", lambda route: held.append(route))
-        with page.expect_request("**/models/one/manifest.json"):
-            page.goto(address)
-        with page.expect_request("**/models/two/manifest.json"):
-            page.get_by_label("Model").select_option("two")
+        page.goto(address)
+        page.get_by_label("Model").select_option("two")
+        while len(held) < 2:
+            page.wait_for_timeout(10)  # lets Playwright hand over the next request
         one, two = held
         with page.expect_response("**/models/one/manifest.json"):
             one.fulfill(status=500)
-        page.wait_for_timeout(100)
         two.continue_()
         expect(page.locator("#status")).to_contain_text("two is ready", timeout=60_000)
         expect(page.get_by_role("alert")).to_be_hidden()
