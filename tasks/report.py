@@ -150,7 +150,7 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
     prefer = manifest.get("prefer")
     return {
         "name": model.name,
-        "architecture": model.architecture,
+        "architecture": verified.get("architecture", model.architecture),
         "deploy": str(model.deploy),
         "checkpoint": verified["against"].get("checkpoint"),
         "parity": largest_differences(verified["differences"]),
