@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.config.published import NATIVE_IMAGE_SIZE
 from tasks.config.schema import WEIGHTS, Configuration, Model
 from tasks.engine import artifacts, checkpoint_record
 from tasks.engine.checkpoint_record import Record
@@ -163,7 +164,7 @@ def _download_from_hub(config: Configuration, model: Model, target: Path) -> tup
         found = hub.find(source.repo, source.revision, source.file, table)
         content = hub.read_config(source.repo, found.commit, table)
     if content is not None:
-        check_family(content, f"{table} url: {hub.CONFIG} of hf:{source.repo}")
+        check_config(model, content, f"{table} url: {hub.CONFIG} of hf:{source.repo}")
     for key, expected, told in (
         ("sha256", model.sha256, found.sha256),
         ("size", model.size, found.size),
@@ -185,8 +186,8 @@ def _download_from_hub(config: Configuration, model: Model, target: Path) -> tup
 FAMILIES = ("sam2", "sam2_video", "edgetam", "edgetam_video")
 
 
-def check_family(content: Mapping[str, Any], what: str) -> None:
-    """Refuse the ``config.json`` of a model that is no SAM 2; pure.
+def check_config(model: Model, content: Mapping[str, Any], what: str) -> None:
+    """Refuse the ``config.json`` of a model that is no SAM 2, or of another image size; pure.
 
     :param what: the file, for people.
     :raises StageError: with what was found and what is expected.
@@ -197,9 +198,15 @@ def check_family(content: Mapping[str, Any], what: str) -> None:
             f"{what} is of another kind of model: found model_type {found!r}; "
             f"expected one of {', '.join(FAMILIES)}"
         )
+    size = (content.get("prompt_encoder_config") or {}).get("image_size", NATIVE_IMAGE_SIZE)
+    if size != NATIVE_IMAGE_SIZE and model.config is None and model.image_size is None:
+        raise StageError(
+            f"{what}: the weights are for images of {size} pixels, and [models.{model.name}] is "
+            f"for {NATIVE_IMAGE_SIZE}. Put `image_size = {size}` there."
+        )
 
 
-def _in_folder(folder: Path, table: str) -> Path:
+def _in_folder(folder: Path, model: Model) -> Path:
     """The weights in a folder as transformers' ``save_pretrained`` writes it.
 
     :raises StageError: when there are none, or they are of another kind of model.
@@ -211,7 +218,7 @@ def _in_folder(folder: Path, table: str) -> Path:
         adapter = (folder / "adapter_config.json").is_file()
         shards = (folder / f"{WEIGHTS}.index.json").is_file()
         raise StageError(
-            f"{table} url: no {WEIGHTS} in {folder.absolute()}; "
+            f"[models.{model.name}] url: no {WEIGHTS} in {folder.absolute()}; "
             + (
                 "it holds a LoRA adapter: merge it with PEFT's merge_and_unload(), then save the "
                 "model with save_pretrained()."
@@ -223,7 +230,8 @@ def _in_folder(folder: Path, table: str) -> Path:
             )
         )
     if described.is_file():
-        check_family(hub.parse_config(described.read_text(), str(described)), str(described))
+        content = hub.parse_config(described.read_text(), str(described))
+        check_config(model, content, str(described))
     return weights
 
 
@@ -232,7 +240,7 @@ def _copy(model: Model, target: Path, work: Workspace) -> str:
     source = model.source.path
     assert source is not None
     if source.is_dir():
-        source = _in_folder(source, f"[models.{model.name}]")
+        source = _in_folder(source, model)
     if not source.is_file():
         raise StageError(
             f"[models.{model.name}] url: no file at {source.absolute()}. "

@@ -75,6 +75,7 @@ def write_graphs(
     attention: AttentionKind,
     decoders: dict[str, dict[str, Any]],
     graphs: dict[str, str],
+    image_size: int | None = None,
 ) -> dict[str, Any]:
     """Trace the modules of a model and write their graphs (runs in a child process).
 
@@ -91,7 +92,7 @@ def write_graphs(
     from tasks.model.decoder_patches import patched_decoder
     from tasks.model.encoder_patches import patched_encoder
 
-    model = load.load_model(architecture, checkpoint)
+    model = load.load_model(architecture, checkpoint, image_size)
     dimensions = dimensions_of(model)
 
     for name, options in decoders.items():

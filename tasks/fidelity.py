@@ -47,7 +47,7 @@ def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
         ],
         writes=[artifacts.reference(config, model)],
         inputs={
-            "architecture": model.architecture,
+            **model.architecture_options,
             "masks": choices_of(config, model),
             "images": model.images,
             "count": config.fidelity.images,
@@ -93,7 +93,7 @@ def compute_reference(config: Configuration, model: Model, task: Task) -> dict[s
     with workspace(config.build, task) as work:
         result = work.run(
             "tasks.fidelity:write_reference",
-            architecture=model.architecture,
+            **model.architecture_options,
             architecture_files=model.architecture_files,
             masks=choices_of(config, model),
             checkpoint=str(artifacts.checkpoint(config, model)),
@@ -158,6 +158,7 @@ def write_reference(
     draw: str,
     count: int,
     destination: str,
+    image_size: int | None = None,
 ) -> dict[str, Any]:
     """Ask sam2's predictor about drawn images (runs in a child process).
 
@@ -171,7 +172,7 @@ def write_reference(
     for each in architecture_files:
         subject["architecture"] = each
     with unchanged(subject) as against:
-        model = load.load_model(architecture, checkpoint)
+        model = load.load_model(architecture, checkpoint, image_size)
         predictor = reference.predictor_of(model)
         found: dict[str, list[Predictions]] = {choice: [] for choice in masks}
         for drawn in truth.draw_images(truth.load(draw), model.image_size, count):

@@ -61,7 +61,7 @@ def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[
         ],
         writes=[path(model)],
         inputs={
-            "architecture": model.architecture,
+            **model.architecture_options,
             "masks": model.masks,
             "contract": model.client.as_json(),
             **versions(*PACKAGES),
@@ -79,7 +79,7 @@ def draw_picture(config: Configuration, model: Model, task: Task) -> dict[str, A
             graphs=deployed_files(model),
             client=model.client.name,
             masks=model.masks,
-            architecture=model.architecture,
+            **model.architecture_options,
             checkpoint=str(artifacts.checkpoint(config, model)),
             truth=model.images,
             destination=work.unfinished(path(model)),
@@ -128,6 +128,7 @@ def draw(
     checkpoint: str,
     truth: str,
     destination: str,
+    image_size: int | None = None,
 ) -> dict[str, Any]:
     """Click on objects of drawn images and paint what comes out (runs in a child process).
 
@@ -147,7 +148,9 @@ def draw(
 
     loads = named(client)
     segmenter = known_masks.Segmenter(graphs["encoder"], graphs["decoder"], loads)
-    predictor = reference.predictor_of(load_model(architecture, checkpoint), loads.resize)
+    predictor = reference.predictor_of(
+        load_model(architecture, checkpoint, image_size), loads.resize
+    )
     scene = known_masks.load(truth)
     shown = []
     for seed in SEEDS:

@@ -159,6 +159,7 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
         "truth_iou": model.truth_iou,
         "client": model.client.name,
         "placement": verified.get("placement"),
+        "native": verified.get("native"),
         "packages": manifest.get("packages", {}),
         "recommended": recommended(rows, prefer if isinstance(prefer, dict) else {}),
         "columns": columns(rows),

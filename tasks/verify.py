@@ -38,6 +38,8 @@ PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "sam2", "numpy")
 # Of images with known masks: a few.
 TRUTH_SEEDS = range(6)
 TRUTH_OBJECTS = 4
+# On which a model of another image size is held against its weights' own.
+NATIVE_IMAGES = 4
 
 
 def task(config: Configuration, model: Model) -> dict[str, Any]:
@@ -63,7 +65,10 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
             "contract": model.client.as_json(),
             **versions(*PACKAGES),
         },
-        also_runs=[model.truth] if model.truth else [],
+        also_runs=[
+            *([model.truth] if model.truth else []),
+            *([model.images] if model.image_size else []),
+        ],
     )
 
 
@@ -114,6 +119,11 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
             f"; images that are not square: IoU with the stretched image's masks "
             f"{stretched['mean']:.3f}, worst {stretched['worst']:.3f}"
         )
+    if native := figures.get("native"):
+        summary += (
+            f"; IoU with PyTorch's masks at {native['image_size']} pixels "
+            f"{native['mask_iou']['mean']:.3f}, worst {native['mask_iou']['worst']:.3f}"
+        )
     return {"summary": summary + describe_peak(memory), **memory}
 
 
@@ -128,24 +138,29 @@ def measure(
     architecture_files: list[str],
     checkpoint: str,
     graphs: list[dict[str, str]],
+    image_size: int | None = None,
+    images: str | None = None,
 ) -> dict[str, Any]:
     """Compare a model's graphs with PyTorch (runs in a child process).
 
     :param client: whose contract it is; its name.
     :param graphs: the files of single precision by the graph's name; ONNX first, then those of
         other formats.
+    :param images: the function that draws what a model of another ``image_size`` than its weights'
+        is asked about.
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
         ``violations`` of the contract; the ``tensors`` found; ``differences``, see
         `sessions.differences`; the ``architecture``, recognized; ``truth``, what `truth.measure`
         finds with the images that the function of that name draws, or None; ``placement``, see
-        `placement_of`.
+        `placement_of`; ``native``, see `compare_with_native`, or None.
     """
     import onnx
 
     from tasks.clients.client import named
     from tasks.clients.contract import as_json, dimensions_of
-    from tasks.inference import images, reference, sessions
+    from tasks.inference import reference, sessions
     from tasks.inference import truth as known_masks
+    from tasks.inference.images import natural_image
     from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
     from tasks.model import load
     from tasks.proof.binding import unchanged
@@ -166,7 +181,7 @@ def measure(
             broken += other_options(name, graph, opset, attention)
             del graph
         architecture = load.recognized(architecture, checkpoint)
-        model = load.load_model(architecture, checkpoint)
+        model = load.load_model(architecture, checkpoint, image_size)
         contract = loads.contract(dimensions_of(model), masks, prompts)
         broken += violations(contract, found)
         if broken:  # nothing that fits what would be fed
@@ -183,7 +198,7 @@ def measure(
         together = AT_ONCE if prompts == "many" else ()
         alone = answerable(PROMPTS, loads)
         everything = (*alone, *(prompt for group in together for prompt in group))
-        image = images.natural_image(model.image_size)
+        image = natural_image(model.image_size)
         predictor = reference.predictor_of(model, loads.resize)
         expected = reference.predict(predictor, image, everything, masks, loads)
         asked = [sessions.PromptedImage(image, alone, expected.mask_inputs, together)]
@@ -210,6 +225,9 @@ def measure(
             TRUTH_OBJECTS,
             loads,
         )
+        native = images and compare_with_native(
+            graphs[0], loads, masks, architecture, checkpoint, images, known=truth is not None
+        )
     labels = ["", *(f" on {other.shape}" for other in others)]
     differing = [
         about(sessions.differences(predictions, right), f"{label}{where}")
@@ -226,6 +244,66 @@ def measure(
         "architecture": architecture,
         "truth": known or None,
         "placement": placement_of(others, found_by[0][1:], stretched, loads),
+        "native": native or None,
+    }
+
+
+def compare_with_native(
+    graphs: Mapping[str, str],
+    client: Client,
+    masks: MaskChoice,
+    architecture: str,
+    checkpoint: str,
+    draw: str,
+    known: bool,
+) -> dict[str, Any]:
+    """What it costs that images are of another size than the weights were trained on.
+
+    :param graphs: of that other size, by name.
+    :param draw: the function that draws images; ``known``: it is the model's own ``truth``.
+    :returns: the weights' own ``image_size``; how many ``prompts`` about how many ``images``;
+        ``mask_iou`` with PyTorch's masks at that size (``mean``, ``worst``); and ``truth``, the
+        mean IoU with the true masks ``here`` and of the ``native`` model, or None.
+    """
+    import numpy as np
+
+    from tasks.inference import reference
+    from tasks.inference import truth as known_masks
+    from tasks.inference.metrics import mask_iou
+    from tasks.inference.preprocessing import Placement, masks_over
+    from tasks.inference.prompts import answerable
+    from tasks.model import load
+
+    model = load.load_model(architecture, checkpoint)
+    size = model.image_size
+    predictor = reference.predictor_of(model)
+    segmenter = known_masks.Segmenter(graphs["encoder"], graphs["decoder"], client)
+    ious: list[float] = []
+    true: dict[str, list[float]] = {"here": [], "native": []}
+    for drawn in known_masks.draw_images(known_masks.load(draw), size, NATIVE_IMAGES):
+        numbers = known_masks.objects_of(drawn)
+        wanted = drawn.labels == numbers[len(numbers) // 2]  # what the prompts are about
+        prompts = [
+            each
+            for each in answerable(known_masks.prompts_about(drawn), client)
+            if not each.refines_mask
+        ]
+        expected = reference.predict(predictor, drawn.image, prompts, masks)
+        segmenter.set_image(drawn.image)
+        for prompt in prompts:
+            answer = segmenter.predict(prompt)
+            here = answer.masks[int(answer.scores.argmax())]
+            logits = expected.best_mask(prompt.name)
+            native = masks_over(logits, Placement(size, size, size, "stretch"))[0] > 0
+            ious.append(mask_iou(here, native))
+            true["here"].append(mask_iou(here, wanted))
+            true["native"].append(mask_iou(native, wanted))
+    return {
+        "image_size": size,
+        "images": NATIVE_IMAGES,
+        "prompts": len(ious),
+        "mask_iou": {"mean": float(np.mean(ious)), "worst": min(ious)},
+        "truth": {key: float(np.mean(each)) for key, each in true.items()} if known else None,
     }
 
 

@@ -97,6 +97,7 @@ def test_every_kind_of_address_is_understood(url: str, source: Source) -> None:
             "samexporter",
         ),
         ('attention = "flash"', "[models.x] attention: found 'flash'; allowed: plain, fused"),
+        ("image_size = 500", "[models.x] image_size: found 500; allowed: a multiple of 32"),
         ('default = "no"', "[models.x] default: found 'no'; allowed: true or false"),
         ('folder = "../up"', "[models.x] folder: found '../up'; allowed: letters, digits"),
         ('folder = "/abs"', "[models.x] folder: found '/abs'"),
@@ -179,6 +180,16 @@ def test_an_address_of_the_hub_that_is_none_is_refused(url: str) -> None:
     message = mistakes(f'[models.mine]\nurl = "{url}"\n')
     assert f"[models.mine] url: found '{url}'; allowed: " in message
     assert "hf:OWNER/NAME[@REVISION][/FILE]" in message
+
+
+def test_an_image_size_of_ones_own_is_for_clients_that_take_it() -> None:
+    text = TINY + "image_size = 512\n"
+    (model,) = configuration(text).models
+    assert model.encoder_options["image_size"] == 512
+    message = mistakes(text + 'client = "nimbusimage"\n')
+    assert "[models.tiny] image_size: found 512; allowed: 1024 for client nimbusimage" in message
+    (native,) = configuration(TINY + "image_size = 1024\n").models
+    assert "image_size" not in native.encoder_options
 
 
 def test_a_custom_architecture_deploys_under_the_models_name() -> None:

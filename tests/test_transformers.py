@@ -6,6 +6,7 @@ in other forms give the same graphs, byte for byte.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,9 @@ def built(tmp_path_factory: pytest.TempPathFactory, image_model: Any, video_mode
     text = f'[models.meta]\nconfig = "{YAML}"\nurl = "demo/sam2_demo.pt"\n'
     text += "".join(f'[models.{each}]\nconfig = "{YAML}"\nurl = "{each}"\n' for each in FORMS)
     text += "".join(f'[models.{each}]\nurl = "{each}"\n' for each in ("image", "video"))
-    project.configure(text)
-    outcome = project.build("-n", "2", "export")
+    text += '[models.small]\nurl = "image"\nimage_size = 512\n'
+    project.configure("[browser]\nenabled = false\n" + text)
+    outcome = project.build("-n", "2", "export", "deploy:small")
     assert outcome.status == 0, outcome.output
     return project
 
@@ -142,3 +144,17 @@ def test_graphs_of_a_video_models_folder_answer_as_transformers_does(
     built: Project, video_model: Any
 ) -> None:
     assert_equal(graphs(built, "video"), video_model._single_frame_forward)
+
+
+def test_a_model_of_another_image_size_is_compared_with_its_weights_at_their_own(
+    built: Project,
+) -> None:
+    manifest = json.loads((built.root / "public/onnx-models/sam/small/manifest.json").read_text())
+    assert manifest["model_type"] == "sam2.1_hiera_tiny"  # recognized
+    (image,) = manifest["encoder"]["inputs"]
+    assert image["shape"] == [1, 3, 512, 512]
+    shapes = {each["name"]: each["shape"] for each in manifest["decoder"]["outputs"]}
+    assert shapes["masks"][-2:] == [128, 128]
+    native = manifest["verification"]["native"]
+    assert native["image_size"] == 1024
+    assert 0 < native["mask_iou"]["worst"] <= native["mask_iou"]["mean"] < 1

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
-from tasks.config.published import AUTO, PUBLISHED
+from tasks.config.published import AUTO, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.config.schema import (
     DEFAULT_CLIENT,
     DEFAULT_OPSET,
@@ -222,6 +222,7 @@ _MODEL_KEYS = {
     "deploy",
     "default",
     "opset",
+    "image_size",
     "masks",
     "prompts",
     "attention",
@@ -270,6 +271,9 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
     size = table.take("size", _size, None)
     default = table.take("default", _boolean, True)
     opset = table.take("opset", _one_of(OPSETS, OPSET_RULE), DEFAULT_OPSET)
+    image_size = table.take("image_size", _image_size, None)
+    if image_size is not None and config is not None:
+        table.mistake("image_size", image_size, f"nothing beside config: {config} has it")
     masks = table.take("masks", _one_of(get_args(MaskChoice)), None)
     prompts = table.take("prompts", _one_of(get_args(PromptChoice)), None)
     attention = table.take("attention", _one_of(get_args(AttentionKind)), "plain")
@@ -294,6 +298,13 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
     table.finish(_MODEL_KEYS)
     for client in clients:
         _check_options(table, client, masks, prompts, asked.formats)
+        if image_size is not None and client.image_sizes and image_size not in client.image_sizes:
+            sizes = ", ".join(map(str, client.image_sizes))
+            table.mistake(
+                "image_size",
+                image_size,
+                f"{sizes} for client {client.name}, which feeds no other, or another client",
+            )
     if len(table.mistakes) > before:
         return []
     models = []
@@ -319,6 +330,7 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
                 size=size,
                 default=default,
                 opset=opset,
+                image_size=None if image_size == NATIVE_IMAGE_SIZE else image_size,
                 masks=masks or client.masks[0],
                 prompts=prompts or client.prompts[0],
                 attention=attention,
@@ -496,6 +508,17 @@ def _patterns(value: Any) -> tuple[str, ...]:
 def _size(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise ValueError("a whole number of bytes above 0")
+    return value
+
+
+def _image_size(value: Any) -> int:
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or not 64 <= value <= 2048
+        or value % 32
+    ):
+        raise ValueError("a multiple of 32, 64 to 2048: strides and windows must divide it")
     return value
 
 

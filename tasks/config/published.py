@@ -7,6 +7,9 @@ from collections.abc import Mapping
 # The architecture that the weights themselves tell.
 AUTO = "auto"
 
+# Of all of them, in pixels.
+NATIVE_IMAGE_SIZE = 1024
+
 PUBLISHED: Mapping[str, str] = {
     "sam2_hiera_tiny": "configs/sam2/sam2_hiera_t.yaml",
     "sam2_hiera_small": "configs/sam2/sam2_hiera_s.yaml",

@@ -131,7 +131,8 @@ class Model:
     one behind it.
 
     The architecture is one of sam2's own (``model_type``), a YAML file's (``config``), or, without
-    either, the one of sam2's that the weights are of. ``truth``
+    either, the one of sam2's that the weights are of; ``image_size`` is in pixels, None the
+    architecture's own. ``truth``
     is a ``module:function`` that draws images whose masks are known, on which one click must
     reach a mean IoU of ``truth_iou``; ``truth_data`` are patterns of the files that it reads.
     ``variants`` are those that are deployed.
@@ -148,6 +149,7 @@ class Model:
     size: int | None = None
     default: bool = True
     opset: int = DEFAULT_OPSET
+    image_size: int | None = None
     masks: MaskChoice = "multi"
     prompts: PromptChoice = "many"
     attention: AttentionKind = "plain"
@@ -169,6 +171,12 @@ class Model:
     def architecture(self) -> str:
         """The name of sam2's own, the path of the YAML file, or that the weights tell."""
         return str(self.config or self.model_type or AUTO)
+
+    @property
+    def architecture_options(self) -> dict[str, str | int]:
+        """What builds the model in PyTorch."""
+        size = {"image_size": self.image_size} if self.image_size else {}
+        return {"architecture": self.architecture, **size}
 
     @property
     def architecture_files(self) -> list[str]:
@@ -200,7 +208,7 @@ class Model:
     def encoder_options(self) -> dict[str, str | int]:
         """What of the configuration shapes every graph of a table."""
         return {
-            "architecture": self.architecture,
+            **self.architecture_options,
             "opset": self.opset,
             "attention": self.attention,
         }

@@ -18,20 +18,26 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
 
-def build_model(architecture: str) -> SAM2Base:
+def build_model(architecture: str, image_size: int | None = None) -> SAM2Base:
     """sam2's model in evaluation mode on the CPU, with the weights it was initialized with.
 
     :param architecture: one of sam2's own, or the path of a YAML file.
+    :param image_size: of one of sam2's own, another than 1024.
     :raises StageError: when the file describes no model that can be exported.
     """
     if architecture in PUBLISHED:
-        return build_sam2(PUBLISHED[architecture], ckpt_path=None, device="cpu")
+        other = [f"++model.image_size={image_size}"] if image_size else []
+        return build_sam2(
+            PUBLISHED[architecture], ckpt_path=None, device="cpu", hydra_overrides_extra=other
+        )
     from tasks.model import architecture as custom
 
     return custom.build(architecture)
 
 
-def load_model(architecture: str, checkpoint: str | Path) -> SAM2Base:
+def load_model(
+    architecture: str, checkpoint: str | Path, image_size: int | None = None
+) -> SAM2Base:
     """sam2's model with the weights of a checkpoint.
 
     :param architecture: `AUTO` for the one of sam2's that the weights are of.
@@ -41,7 +47,7 @@ def load_model(architecture: str, checkpoint: str | Path) -> SAM2Base:
     found = weights.read(checkpoint)
     shapes = shapes_of(found)
     architecture = recognized(architecture, checkpoint, shapes)
-    model = build_model(architecture)
+    model = build_model(architecture, image_size)
     own = shapes_of(model.state_dict())
     # A model that was made for images has no memory; the graphs do not hold it either.
     image_only = not any(map(is_of_memory, shapes)) or model.memory_attention is None

@@ -156,7 +156,18 @@ def verification(report: Report) -> dict[str, Any]:
         "encoder": {name: significant(value) for name, value in found["features"].items()},
         "prompts": _rounded(found["prompts"]),
         **({"truth": report["truth"]} if report["truth"] else {}),
+        **({"native": of_native(report["native"])} if report.get("native") else {}),
         **({"not_square": not_square(report["placement"])} if report["placement"] else {}),
+    }
+
+
+def of_native(native: Mapping[str, Any]) -> dict[str, Any]:
+    """What it costs that images are of another size than the weights were trained on."""
+    truth = native["truth"] or {}
+    return {
+        "image_size": native["image_size"],
+        "mask_iou": {key: round(value, 4) for key, value in native["mask_iou"].items()},
+        **({"iou_with_truth": {k: round(v, 4) for k, v in truth.items()}} if truth else {}),
     }
 
 

@@ -62,13 +62,18 @@ def asked(config: Configuration, model: Model, proof: Proof, variant: Variant) -
     """What the configuration asks to be measured: another answer is another measurement."""
     client = {"client": model.client.name}
     if proof == "verify":
-        return {**model.graph_options, **client, "truth": model.truth}
+        native = {"images": model.images} if model.image_size else {}
+        return {**model.graph_options, **client, **native, "truth": model.truth}
     options = {"masks": model.masks, "prompts": model.prompts, **client}
     if proof == "browser":
         images = {} if variant.precision == "fp32" else {"images": model.images}
         return {**options, "webgpu": model.webgpu, **images}
-    options |= {"architecture": model.architecture}
-    return {**options, "images": model.images, "count": config.fidelity.images}
+    return {
+        **options,
+        **model.architecture_options,
+        "images": model.images,
+        "count": config.fidelity.images,
+    }
 
 
 @dataclass(frozen=True)
