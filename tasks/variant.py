@@ -212,6 +212,38 @@ def quantize_position_maps(model: onnx.ModelProto) -> None:
     graph.node.extend(nodes + others)
 
 
+def quantize_pointwise_convolutions(model: onnx.ModelProto) -> None:
+    """Store the weights of 1 × 1 convolutions in eight bits, a scale for each output channel.
+
+    They are products too, and nearly all of a convolutional trunk. Computed in single precision:
+    of constants alone, Cast and Mul are done when the session is created, and what is left is the
+    convolution that every provider is fast at. (DequantizeLinear would be kept, and run each time.)
+    Depthwise convolutions have few weights, and each counts.
+    """
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    read = {node.input[1] for node in graph.node if node.op_type == "Conv"}
+    nodes = []
+    for tensor in list(graph.initializer):
+        is_matrix = tensor.name in read and list(tensor.dims[2:]) == [1, 1]
+        if not is_matrix or min(tensor.dims[:2]) < LEAST_SIDE:
+            continue
+        values, name = numpy_helper.to_array(tensor), tensor.name
+        largest = np.abs(values).max(axis=1, keepdims=True)
+        scales = np.maximum(largest / 127, 1e-12).astype(np.float32)
+        integers = np.rint(values / scales).astype(np.int8)
+        tensor.CopyFrom(numpy_helper.from_array(integers, f"{name}_integers"))
+        graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
+        cast, product = [f"{name}_float"], [f"{name}_float", f"{name}_scales"]
+        nodes.append(helper.make_node("Cast", [tensor.name], cast, to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", product, [name]))
+    others = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(nodes + others)
+
+
 def store_rest_in_half(model: onnx.ModelProto) -> None:
     """Store every float32 constant that is left in half precision, with a Cast behind it.
 
@@ -354,6 +386,7 @@ def fp16(model: onnx.ModelProto) -> None:
 def q8(model: onnx.ModelProto) -> None:
     """Products in integers, what else there is in half precision."""
     replace_products(model, quantize_dynamic)
+    quantize_pointwise_convolutions(model)
     quantize_position_maps(model)
     store_rest_in_half(model)
 
@@ -363,6 +396,7 @@ def q4(model: onnx.ModelProto) -> None:
     import onnx
 
     replace_products(model, quantize_blockwise)
+    quantize_pointwise_convolutions(model)
     if all(each.domain != "com.microsoft" for each in model.opset_import):  # fused attention has it
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
 

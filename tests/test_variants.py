@@ -112,6 +112,42 @@ def test_eight_bits_quantize_a_value_once_for_all_products_of_it(tmp_path: Path)
     assert found.count("DequantizeLinear") == 1  # of the map
 
 
+@pytest.mark.parametrize("precision", ["q8", "q4", "q4f16"])
+def test_pointwise_convolutions_are_in_eight_bits_and_depthwise_ones_are_not(
+    tmp_path: Path, precision: Precision
+) -> None:
+    random = np.random.default_rng(0)
+    tensors = [
+        numpy_helper.from_array(random.normal(0, 0.2, shape).astype(np.float32), name)
+        for name, shape in (("pointwise", (64, 32, 1, 1)), ("depthwise", (64, 1, 3, 3)))
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "pointwise"], ["a"]),
+        helper.make_node("Conv", ["a", "depthwise"], ["y"], group=64, pads=[1, 1, 1, 1]),
+    ]
+    values = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, 8, 8])
+        for name, channels in (("x", 32), ("y", 64))
+    ]
+    graph = helper.make_graph(nodes, "convolutions", values[:1], values[1:], tensors)
+    opset = [helper.make_opsetid("", 20)]
+    source, made = tmp_path / "source.onnx", tmp_path / "made.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), source)
+    variant.convert([[str(source), str(made)]], precision, "onnx")
+    integers = {
+        each.name: list(each.dims)
+        for each in onnx.load(made).graph.initializer
+        if each.data_type == TensorProto.INT8
+    }
+    assert integers == {"pointwise_integers": [64, 32, 1, 1]}
+    x = random.standard_normal((1, 32, 8, 8)).astype(np.float32)
+    found, expected = (
+        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+        for path in (made, source)
+    )
+    assert np.abs(found[0] - expected[0]).max() < 0.01 * np.abs(expected[0]).max()
+
+
 def test_four_bits_are_for_large_matrices_and_eight_for_small(tmp_path: Path) -> None:
     _, made = converted(tmp_path, "q4")
     bits = {
