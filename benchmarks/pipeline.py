@@ -77,7 +77,7 @@ def kill_above(pid: int, limit: int) -> None:
 
 
 def no_op(folder: Path, runs: int, variants: bool) -> list[str]:
-    """`doit` over the nine configured models when all are built, against importing doit.
+    """`doit` over the ten configured models when all are built, against importing doit.
 
     :param variants: in every precision and format, each proven by what passes for a browser.
 
@@ -99,7 +99,7 @@ def no_op(folder: Path, runs: int, variants: bool) -> list[str]:
     project.configure(text)
     built = project.build()
     assert built.status == 0, built.output
-    assert len(built.ran) == (9 * 35 if variants else 9 * 6), len(built.ran)
+    assert len(built.ran) == (10 * 35 if variants else 10 * 6), len(built.ran)
 
     command = project.command()
     plain = [sys.executable, "-c", "import doit.doit_cmd"]
@@ -117,7 +117,7 @@ def no_op(folder: Path, runs: int, variants: bool) -> list[str]:
     ours = statistics.median(pair[0].seconds for pair in pairs)
     base = statistics.median(pair[1].seconds for pair in pairs)
     return [
-        f"| no-op `doit`, nine models{', every variant' * variants} | {ours:.2f} s | "
+        f"| no-op `doit`, ten models{', every variant' * variants} | {ours:.2f} s | "
         f"`import doit.doit_cmd` {base:.2f} s | "
         f"{ratio:.1f} × (at most 3 ×); heavy imports: {', '.join(heavy) or 'none'} |"
     ]

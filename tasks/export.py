@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tasks.clients.contract import GraphTensors
 
-PACKAGES = ("torch", "torchvision", "sam2", "samexporter", "onnx")
+PACKAGES = ("torch", "torchvision", "timm", "sam2", "samexporter", "onnx")
 
 # What is traced: three prompts of two points and a box each. Of free axes any number will do but
 # 1, which tracing may take for granted.

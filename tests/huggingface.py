@@ -1,4 +1,5 @@
-"""SAM 2 as transformers has it in PyTorch: an implementation of its own, given sam2's weights."""
+"""SAM 2 and EdgeTAM as transformers has them in PyTorch: implementations of its own, given the
+weights of sam2's model."""
 
 from __future__ import annotations
 
@@ -9,13 +10,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    EdgeTamConfig,
+    EdgeTamMaskDecoderConfig,
+    EdgeTamModel,
+    EdgeTamPromptEncoderConfig,
+    EdgeTamVisionConfig,
     Sam2Config,
     Sam2HieraDetConfig,
     Sam2MaskDecoderConfig,
     Sam2Model,
     Sam2PromptEncoderConfig,
     Sam2VisionConfig,
+    TimmWrapperConfig,
 )
+
+from tasks.model.edgetam import RepVit
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
@@ -29,6 +38,7 @@ VIDEO = re.compile(
 # From sam2's names to transformers', each in turn where it is found.
 NAMES = (
     (r"^no_mem_embed$", "no_memory_embedding"),
+    (r"^image_encoder\.trunk\.body\.", "vision_encoder.backbone.timm_model."),
     (r"^image_encoder\.trunk\.", "vision_encoder.backbone."),
     (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
     (r"patch_embed\.proj\.", "patch_embed.projection."),
@@ -51,7 +61,7 @@ POINT = "prompt_encoder.point_embeddings.{}.weight"
 LAYER = re.compile(r"(.*)\.layers\.(\d+)\.(weight|bias)")
 
 
-def build(model: SAM2Base) -> Sam2Model:
+def build(model: SAM2Base) -> Sam2Model | EdgeTamModel:
     """transformers' model of the same architecture, with the weights of sam2's.
 
     :raises RuntimeError: when a weight has no place there, or a place no weight.
@@ -64,22 +74,73 @@ def build(model: SAM2Base) -> Sam2Model:
     weights["shared_image_embedding.positional_embedding"] = weights[
         "prompt_encoder.shared_embedding.positional_embedding"
     ]
-    built = Sam2Model(config_of(model)).eval()
+    config = config_of(model)
+    kind = EdgeTamModel if isinstance(config, EdgeTamConfig) else Sam2Model
+    built = kind(config).eval()
     built.load_state_dict(weights)
     if not model.sam_mask_decoder.pred_obj_scores:
         built.mask_decoder.transformer = WithoutFirstToken(built.mask_decoder.transformer)
     return built
 
 
-def config_of(model: SAM2Base) -> Sam2Config:
+def config_of(model: SAM2Base) -> Sam2Config | EdgeTamConfig:
     """The architecture of sam2's model, as transformers describes one."""
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
     prompts, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
+    lateral = neck.convs[0].conv
+    if isinstance(trunk, RepVit):
+        whole, of_vision = EdgeTamConfig, EdgeTamVisionConfig
+        of_prompts, of_decoder = EdgeTamPromptEncoderConfig, EdgeTamMaskDecoderConfig
+        backbone = TimmWrapperConfig(
+            architecture="repvit_m1",
+            model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+        )
+    else:
+        whole, of_vision = Sam2Config, Sam2VisionConfig
+        of_prompts, of_decoder = Sam2PromptEncoderConfig, Sam2MaskDecoderConfig
+        backbone = hiera_config_of(model)
+    grid = model.image_size // model.backbone_stride
+    layer = decoder.transformer.layers[0]
+    attention = layer.cross_attn_token_to_image
+    return whole(
+        vision_config=of_vision(
+            backbone_config=backbone,
+            backbone_channel_list=list(trunk.channel_list),
+            backbone_feature_sizes=[[grid * scale, grid * scale] for scale in (4, 2, 1)],
+            fpn_hidden_size=lateral.out_channels,
+            fpn_kernel_size=lateral.kernel_size[0],
+            fpn_stride=lateral.stride[0],
+            fpn_padding=lateral.padding[0],
+            fpn_top_down_levels=list(neck.fpn_top_down_levels),
+            num_feature_levels=len(neck.convs) - model.image_encoder.scalp,
+        ),
+        prompt_encoder_config=of_prompts(
+            hidden_size=prompts.embed_dim,
+            image_size=model.image_size,
+            patch_size=model.backbone_stride,
+            mask_input_channels=prompts.mask_downscaling[3].out_channels,
+        ),
+        mask_decoder_config=of_decoder(
+            hidden_size=decoder.transformer_dim,
+            mlp_dim=layer.mlp.layers[0].out_features,
+            num_hidden_layers=decoder.transformer.depth,
+            num_attention_heads=attention.num_heads,
+            attention_downsample_rate=attention.embedding_dim // attention.internal_dim,
+            num_multimask_outputs=decoder.num_multimask_outputs,
+            iou_head_depth=decoder.iou_prediction_head.num_layers,
+            iou_head_hidden_dim=decoder.iou_prediction_head.layers[0].out_features,
+        ),
+    )
+
+
+def hiera_config_of(model: SAM2Base) -> Sam2HieraDetConfig:
+    """The trunk of sam2's model, as transformers describes one."""
+    trunk = model.image_encoder.trunk
     ends = [trunk.blocks[end] for end in trunk.stage_ends]
     first = trunk.blocks[0].mlp.layers[0]
-    patch, lateral = trunk.patch_embed.proj, neck.convs[0].conv
+    patch = trunk.patch_embed.proj
     before = [-1, *trunk.stage_ends]
-    backbone = Sam2HieraDetConfig(
+    return Sam2HieraDetConfig(
         hidden_size=patch.out_channels,
         image_size=[model.image_size, model.image_size],
         patch_kernel_size=list(patch.kernel_size),
@@ -94,39 +155,6 @@ def config_of(model: SAM2Base) -> Sam2Config:
         window_size_per_stage=list(trunk.window_spec),
         global_attention_blocks=list(trunk.global_att_blocks),
         mlp_ratio=first.out_features / first.in_features,
-    )
-    grid = model.image_size // model.backbone_stride
-    vision = Sam2VisionConfig(
-        backbone_config=backbone,
-        backbone_channel_list=list(trunk.channel_list),
-        backbone_feature_sizes=[[grid * scale, grid * scale] for scale in (4, 2, 1)],
-        fpn_hidden_size=lateral.out_channels,
-        fpn_kernel_size=lateral.kernel_size[0],
-        fpn_stride=lateral.stride[0],
-        fpn_padding=lateral.padding[0],
-        fpn_top_down_levels=list(neck.fpn_top_down_levels),
-        num_feature_levels=len(neck.convs) - model.image_encoder.scalp,
-    )
-    layer = decoder.transformer.layers[0]
-    attention = layer.cross_attn_token_to_image
-    return Sam2Config(
-        vision_config=vision,
-        prompt_encoder_config=Sam2PromptEncoderConfig(
-            hidden_size=prompts.embed_dim,
-            image_size=model.image_size,
-            patch_size=model.backbone_stride,
-            mask_input_channels=prompts.mask_downscaling[3].out_channels,
-        ),
-        mask_decoder_config=Sam2MaskDecoderConfig(
-            hidden_size=decoder.transformer_dim,
-            mlp_dim=layer.mlp.layers[0].out_features,
-            num_hidden_layers=decoder.transformer.depth,
-            num_attention_heads=attention.num_heads,
-            attention_downsample_rate=attention.embedding_dim // attention.internal_dim,
-            num_multimask_outputs=decoder.num_multimask_outputs,
-            iou_head_depth=decoder.iou_prediction_head.num_layers,
-            iou_head_hidden_dim=decoder.iou_prediction_head.layers[0].out_features,
-        ),
     )
 
 

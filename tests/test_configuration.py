@@ -26,7 +26,7 @@ def mistakes(text: str) -> str:
 TINY = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
 
 
-def test_the_projects_own_file_holds_nine_models_of_which_four_are_default() -> None:
+def test_the_projects_own_file_holds_ten_models_of_which_four_are_default() -> None:
     config = load(ROOT / "config/models.toml")
     assert [model.name for model in config.default_models] == [
         "tiny",
@@ -39,10 +39,12 @@ def test_the_projects_own_file_holds_nine_models_of_which_four_are_default() -> 
         "small-2.1",
         "base_plus-2.1",
         "large-2.1",
+        "edgetam",
         "demo",
         "demo-transformers.js",
     ]
-    assert all(model.sha256 and model.size for model in config.models if model.name != "demo")
+    unsigned = [model.name for model in config.models if not (model.sha256 and model.size)]
+    assert unsigned == ["edgetam"]  # no source but the file's own address tells its hash
 
 
 def test_the_architecture_names_the_folder_unless_one_is_given() -> None:
@@ -265,3 +267,10 @@ def test_fused_attention_is_refused_with_a_proof_on_wasm_which_cannot_run_it(tex
 )
 def test_fused_attention_is_taken_where_no_browser_is_asked(text: str) -> None:
     assert configuration(text).models[0].attention == "fused"
+
+
+def test_fused_attention_is_refused_for_edgetam_which_has_none() -> None:
+    text = '[models.x]\nmodel_type = "edgetam"\nurl = "synthetic:"\nbrowser = false\n'
+    assert "[models.x] attention: found 'fused'; allowed: plain: edgetam's encoder" in mistakes(
+        text + 'attention = "fused"\n'
+    )

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
-from tasks.config.published import AUTO, NATIVE_IMAGE_SIZE, PUBLISHED
+from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
 from tasks.config.schema import (
     DEFAULT_CLIENT,
     DEFAULT_OPSET,
@@ -248,13 +248,13 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
     before = len(table.mistakes)
     if not PLAIN_NAME.fullmatch(name):
         table.mistake("name", name, _PLAIN_NAME_RULE)
-    model_type = table.take("model_type", _one_of([AUTO, *PUBLISHED]), AUTO)
+    model_type = table.take("model_type", _one_of([AUTO, *MODEL_TYPES]), AUTO)
     config = table.take("config", _text, None)
     if "model_type" in table.values and "config" in table.values:
         table.mistake(
             "model_type or config",
             "both",
-            f"one of them: model_type, an architecture of sam2 ({', '.join(PUBLISHED)}), or "
+            f"one of them: model_type, an architecture by name ({', '.join(MODEL_TYPES)}), or "
             "config, the path of a YAML file",
         )
     model_type = None if model_type == AUTO else model_type
@@ -263,7 +263,7 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
         table.mistake(
             "model_type",
             "nothing",
-            f"an architecture for {source.url} to make weights of: {', '.join(PUBLISHED)}",
+            f"an architecture for {source.url} to make weights of: {', '.join(MODEL_TYPES)}",
         )
     folder = table.take("folder", _folder, None)
     model_deploy = table.take("deploy", _text, str(deploy_root))
@@ -286,6 +286,8 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
             "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
             "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
         )
+    if attention == "fused" and model_type == EDGETAM:
+        table.mistake("attention", attention, f"plain: {EDGETAM}'s encoder has no attention")
     asked = _variants(table, defaults)
     clients = _clients(table, defaults.clients)
     truth = table.take("truth", _function, None)

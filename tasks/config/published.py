@@ -1,4 +1,4 @@
-"""The architectures of Meta's SAM 2 and SAM 2.1 releases, and sam2's own configuration of each."""
+"""The architectures that have a name: those of Meta's SAM 2 and SAM 2.1, and EdgeTAM."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ AUTO = "auto"
 # Of all of them, in pixels.
 NATIVE_IMAGE_SIZE = 1024
 
+# With sam2's own configuration of each.
 PUBLISHED: Mapping[str, str] = {
     "sam2_hiera_tiny": "configs/sam2/sam2_hiera_t.yaml",
     "sam2_hiera_small": "configs/sam2/sam2_hiera_s.yaml",
@@ -20,3 +21,8 @@ PUBLISHED: Mapping[str, str] = {
     "sam2.1_hiera_base_plus": "configs/sam2.1/sam2.1_hiera_b+.yaml",
     "sam2.1_hiera_large": "configs/sam2.1/sam2.1_hiera_l.yaml",
 }
+
+# Of which sam2 has no configuration (`tasks.model.edgetam`).
+EDGETAM = "edgetam"
+
+MODEL_TYPES = (*PUBLISHED, EDGETAM)

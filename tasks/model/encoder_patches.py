@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     from samexporter.export_sam2 import SAM2ImageEncoder
 
     from tasks.config.schema import AttentionKind
+    from tasks.model.edgetam import RepVit
 
 
 @contextmanager
 def patched_encoder(encoder: SAM2ImageEncoder, attention: AttentionKind) -> Iterator[None]:
     """Apply every encoder patch to samexporter's module; on exit it is as it was."""
     from sam2.modeling.backbones.hieradet import MultiScaleAttention, MultiScaleBlock
+
+    from tasks.model.edgetam import RepVit
 
     trunk, neck = encoder.image_encoder.trunk, encoder.image_encoder.neck
     decoder = encoder.model.sam_mask_decoder
@@ -44,7 +48,8 @@ def patched_encoder(encoder: SAM2ImageEncoder, attention: AttentionKind) -> Iter
                 replace_methods(stack, module, forward=window_attention(module, attention))
             elif type(module) is MultiScaleBlock:
                 replace_methods(stack, module, forward=block(module))
-        replace_methods(stack, trunk, forward=hiera(trunk))
+        is_repvit = isinstance(trunk, RepVit)
+        replace_methods(stack, trunk, forward=repvit(trunk) if is_repvit else hiera(trunk))
         after = {0: decoder.conv_s0, 1: decoder.conv_s1}
         replace_methods(stack, neck, forward=feature_pyramid(neck, after, encoder.no_mem_embed))
         replace_methods(stack, encoder, forward=encoder_outputs(encoder))
@@ -185,6 +190,31 @@ def _unpartition(windows: Tensor, window: int, height: int, width: int) -> Tenso
     if (rows * window, columns * window) != (height, width):
         whole = whole[:, :height, :width]
     return whole
+
+
+def repvit(trunk: RepVit) -> Forward:
+    """Replaces ``RepVit.forward``: a copy whose batch norms, and whose convolutions side by side,
+    are one convolution each, by timm's own ``fuse``.
+
+    It has no shape operators as it is: means are over a whole map. Largest difference: 2e-6.
+    """
+    body = copy.deepcopy(trunk.body).requires_grad_(False)  # constants of the graph
+    fuse_convolutions(body)
+
+    def forward(image: Tensor) -> list[Tensor]:
+        return list(body(image))
+
+    return forward
+
+
+def fuse_convolutions(module: nn.Module) -> None:
+    """Replace every part of a module that timm can fuse by what it becomes."""
+    for name, part in module.named_children():
+        fuse = getattr(part, "fuse", None)
+        if callable(fuse):
+            setattr(module, name, fuse().requires_grad_(False))
+        else:
+            fuse_convolutions(part)
 
 
 def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor) -> Forward:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from sam2.build_sam import build_sam2
 
-from tasks.config.published import AUTO, PUBLISHED
+from tasks.config.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.engine.errors import StageError
 from tasks.model import recognition, weights
-from tasks.model.recognition import Shapes, is_of_memory, shapes_of, without_memory
+from tasks.model.recognition import Shapes, shapes_of, without_memory
 from tasks.model.weights import some
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def build_model(architecture: str, image_size: int | None = None) -> SAM2Base:
     """sam2's model in evaluation mode on the CPU, with the weights it was initialized with.
 
-    :param architecture: one of sam2's own, or the path of a YAML file.
-    :param image_size: of one of sam2's own, another than 1024.
+    :param architecture: one of sam2's own, EdgeTAM, or the path of a YAML file.
+    :param image_size: of one of these by name, another than 1024.
     :raises StageError: when the file describes no model that can be exported.
     """
     if architecture in PUBLISHED:
@@ -30,6 +30,10 @@ def build_model(architecture: str, image_size: int | None = None) -> SAM2Base:
         return build_sam2(
             PUBLISHED[architecture], ckpt_path=None, device="cpu", hydra_overrides_extra=other
         )
+    if architecture == EDGETAM:
+        from tasks.model import edgetam
+
+        return edgetam.build(image_size or NATIVE_IMAGE_SIZE)
     from tasks.model import architecture as custom
 
     return custom.build(architecture)
@@ -50,7 +54,9 @@ def load_model(
     model = build_model(architecture, image_size)
     own = shapes_of(model.state_dict())
     # A model that was made for images has no memory; the graphs do not hold it either.
-    image_only = not any(map(is_of_memory, shapes)) or model.memory_attention is None
+    image_only = not all(
+        any(name.startswith("memory_attention.") for name in names) for names in (own, shapes)
+    )
     if image_only:
         own, shapes = without_memory(own), without_memory(shapes)
     mismatch = state_dict_mismatch(own, shapes)
@@ -103,10 +109,16 @@ def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, 
     :returns: ``parameters``, how many numbers were written.
     """
     torch.manual_seed(seed)
-    weights = build_model(architecture).state_dict()
+    model = build_model(architecture)
+    weights = model.state_dict()
     noise = torch.Generator().manual_seed(seed)
     for tensor in weights.values():
-        tensor.add_(torch.randn(tensor.shape, generator=noise), alpha=0.02)
+        if tensor.is_floating_point():  # batch norms count what they have seen
+            tensor.add_(torch.randn(tensor.shape, generator=noise), alpha=0.02)
+    if architecture == EDGETAM:
+        from tasks.model import edgetam
+
+        edgetam.settle_batch_norms(model.image_encoder.trunk, noise)
     for name, tensor in weights.items():
         if "output_hypernetworks_mlps" in name and "layers.2" in name:
             tensor.mul_(20)  # mask logits of about ±10, as trained models have, not ±0.5

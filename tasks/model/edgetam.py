@@ -1,0 +1,114 @@
+"""EdgeTAM, for images: SAM 2.1's neck, prompt encoder and decoder behind a RepViT trunk.
+
+Settings and names of parameters are those of EdgeTAM's repository (facebookresearch/EdgeTAM,
+``sam2/configs/edgetam.yaml``), whose checkpoint fits. Its memory of earlier frames has parts that
+the sam2 package lacks and that no image passes through: here nothing stands in their place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
+from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tasks.model.architecture import POSTPROCESSING
+
+WIDTH, MEMORY_WIDTH = 256, 64
+
+
+class RepVit(nn.Module):
+    """timm's RepViT-M1 as a trunk: the features of its four stages, finest first.
+
+    An image (1, 3, H, W) gives maps of 48, 96, 192 and 384 channels, at a quarter of its size, an
+    eighth, a sixteenth and a thirty-second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Never pretrained: the weights are the checkpoint's.
+        body: Any = timm.create_model(
+            "repvit_m1", pretrained=False, features_only=True, out_indices=(0, 1, 2, 3)
+        )
+        self.body = body
+        # sam2 names the coarsest first.
+        self.channel_list: list[int] = body.feature_info.channels()[::-1]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        features: list[Tensor] = self.body(image)
+        return features
+
+
+def build(image_size: int = 1024) -> SAM2Base:
+    """EdgeTAM in evaluation mode, with the weights it was initialized with."""
+    trunk = RepVit()
+    neck = FpnNeck(
+        PositionEmbeddingSine(num_pos_feats=WIDTH, normalize=True, scale=None, temperature=10000),
+        d_model=WIDTH,
+        backbone_channel_list=trunk.channel_list,
+        fpn_top_down_levels=[2, 3],
+        fpn_interp_model="nearest",
+    )
+    model = SAM2Base(
+        image_encoder=ImageEncoder(trunk, neck, scalp=1),
+        memory_attention=nn.Identity(),
+        memory_encoder=_memory_encoder(),
+        num_maskmem=7,
+        image_size=image_size,
+        sigmoid_scale_for_mem_enc=20.0,
+        sigmoid_bias_for_mem_enc=-10.0,
+        use_mask_input_as_output_without_sam=True,
+        directly_add_no_mem_embed=True,
+        use_high_res_features_in_sam=True,
+        multimask_output_in_sam=True,
+        iou_prediction_use_sigmoid=True,
+        use_obj_ptrs_in_encoder=True,
+        add_tpos_enc_to_obj_ptrs=False,
+        only_obj_ptrs_in_the_past_for_eval=True,
+        pred_obj_scores=True,
+        pred_obj_scores_mlp=True,
+        fixed_no_obj_ptr=True,
+        multimask_output_for_tracking=True,
+        use_multimask_token_for_obj_ptr=True,
+        multimask_min_pt_num=0,
+        multimask_max_pt_num=1,
+        use_mlp_for_obj_ptr_proj=True,
+        sam_mask_decoder_extra_args=POSTPROCESSING,
+    )
+    model.eval()
+    return model
+
+
+def _memory_encoder() -> MemoryEncoder:
+    """sam2's own, which is EdgeTAM's too: SAM2Base sizes its embeddings of memory by it."""
+    return MemoryEncoder(
+        out_dim=MEMORY_WIDTH,
+        mask_downsampler=MaskDownSampler(kernel_size=3, stride=2, padding=1),
+        fuser=Fuser(CXBlock(dim=WIDTH, kernel_size=7, padding=3), num_layers=2),
+        position_encoding=PositionEmbeddingSine(num_pos_feats=MEMORY_WIDTH),
+    )
+
+
+@torch.no_grad()
+def settle_batch_norms(trunk: RepVit, noise: torch.Generator) -> None:
+    """Give made-up weights batch norms that fit them: statistics of the maps that they normalize.
+
+    With those that a new one has, mean 0 and variance 1, features die away in some sixty layers;
+    and the norm that ends each residual branch is nearly zero: nothing within would count.
+    """
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.add_(torch.randn(module.weight.shape, generator=noise), alpha=0.2)
+            module.momentum = 1.0  # the statistics of one run
+    # Coarse and fine at once, as photographs are.
+    coarse, fine = (torch.randn(1, 3, side, side, generator=noise) for side in (16, 256))
+    image = functional.interpolate(coarse, size=(256, 256), mode="bicubic") + fine / 4
+    trunk.train()
+    trunk(image)
+    trunk.eval()

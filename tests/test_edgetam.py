@@ -1,0 +1,146 @@
+"""EdgeTAM: its trunk and the patch of it, and its graphs against transformers' own EdgeTAM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from samexporter.export_sam2 import SAM2ImageEncoder
+from torch import nn
+
+from tasks import export
+from tasks.clients.contract import dimensions_of, traced
+from tasks.engine import child
+from tasks.model import encoder_patches, load
+
+# What computes with sizes while a graph runs.
+SHAPE_OPERATORS = {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile", "Size"}
+
+# As config/models.toml has them for `verify`.
+FEATURES, MASKS, SCORES = 1e-4, 1e-3, 1e-4
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Synthetic weights."""
+    path = tmp_path_factory.mktemp("edgetam") / "edgetam.pt"
+    load.make_synthetic("edgetam", 1, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Iterator[SAM2Base]:
+    with torch.no_grad():
+        yield load.load_model("edgetam", checkpoint)
+
+
+def test_parameters_have_the_names_and_shapes_of_edgetams_checkpoint(model: SAM2Base) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    trunk = "image_encoder.trunk.body"
+    assert shapes[f"{trunk}.stem.conv1.c.weight"] == (24, 3, 3, 3)
+    assert shapes[f"{trunk}.stages_0.blocks.0.token_mixer.conv.bn.running_var"] == (48,)
+    assert shapes[f"{trunk}.stages_2.blocks.13.channel_mixer.conv2.c.weight"] == (192, 384, 1, 1)
+    assert shapes[f"{trunk}.stages_3.downsample.spatial_downsample.c.weight"] == (192, 1, 3, 3)
+    assert shapes["image_encoder.neck.convs.0.conv.weight"] == (256, 384, 1, 1)
+    assert shapes["maskmem_tpos_enc"] == (7, 1, 1, 64)
+    assert f"{trunk}.head.head.l.weight" not in shapes
+
+
+def test_made_up_weights_are_of_use_to_a_comparison(model: SAM2Base) -> None:
+    """None is zero or one, and features neither die away nor explode."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and tensor.numel() > 1:
+            assert not ((tensor == 0) | (tensor == 1)).any(), name
+        if name.endswith("running_var"):
+            assert (tensor > 0).all(), name
+    for features in model.image_encoder.trunk(torch.randn(1, 3, 256, 256)):
+        assert 0.5 < features.std((2, 3)).mean() < 10
+
+
+def test_the_folded_trunk_is_the_original(model: SAM2Base) -> None:
+    trunk = model.image_encoder.trunk
+    image = torch.randn(1, 3, 256, 192)
+    for found, expected in zip(encoder_patches.repvit(trunk)(image), trunk(image), strict=True):
+        assert found.shape == expected.shape
+        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_folding_leaves_the_model_as_it_was(model: SAM2Base) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modules = [type(module) for module in model.modules()]
+    with encoder_patches.patched_encoder(SAM2ImageEncoder(model), "plain"):
+        pass
+    assert [type(module) for module in model.modules()] == modules
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def test_the_encoder_has_no_shape_operators_and_no_batch_norms(
+    model: SAM2Base, tmp_path: Path
+) -> None:
+    path = tmp_path / "encoder.onnx"
+    encoder = SAM2ImageEncoder(model).eval()
+    tensors = traced(dimensions_of(model), "points", "multi", "one")["encoder"]
+    patched = encoder_patches.patched_encoder(encoder, "plain")
+    export.write_traced(str(path), encoder, patched, tensors, 20, do_constant_folding=False)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert not operators & {*SHAPE_OPERATORS, "BatchNormalization", "Erf"}
+    assert {"Conv", "Gelu"} <= operators
+
+
+@pytest.mark.slow
+def test_the_graphs_answer_as_transformers_edgetam_does(
+    model: SAM2Base, checkpoint: Path, tmp_path: Path
+) -> None:
+    raw = {name: str(tmp_path / f"{name}.raw.onnx") for name in ("encoder", "decoder")}
+    made = {name: str(tmp_path / f"{name}.onnx") for name in raw}
+    options = {
+        "architecture": "edgetam",
+        "checkpoint": str(checkpoint),
+        "opset": 20,
+        "attention": "plain",
+        "decoders": {"decoder": {"interface": "points", "masks": "multi", "prompts": "many"}},
+        "graphs": raw,
+    }
+    child.run("tasks.export:write_graphs", options, tmp_path / "log", verbose=False)
+    pairs = {"pairs": [[raw[name], made[name]] for name in raw]}
+    child.run("tasks.simplify:simplify_graphs", pairs, tmp_path / "log", verbose=False)
+    sessions = {
+        name: onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        for name, path in made.items()
+    }
+
+    random = np.random.default_rng(0)
+    image = random.standard_normal((1, 3, 1024, 1024)).astype(np.float32)
+    coords = (random.random((3, 2, 2)) * 1024).astype(np.float32)
+    labels = np.array([[1, 0], [1, 1], [1, 0]])
+    with torch.inference_mode():
+        expected = huggingface.build(model)(
+            pixel_values=torch.from_numpy(image),
+            input_points=torch.from_numpy(coords[None]),
+            input_labels=torch.from_numpy(labels[None]),
+        )
+    features = sessions["encoder"].run(None, {"image": image})
+    for found, embedding in zip(features, expected.image_embeddings, strict=True):
+        largest = float(embedding.abs().max())
+        assert np.abs(found - embedding.numpy()).max() < FEATURES * largest
+    names = [each.name for each in sessions["encoder"].get_outputs()]
+    feeds = dict(zip(names, features, strict=True)) | {
+        "point_coords": coords,
+        "point_labels": labels.astype(np.float32),
+        "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+        "has_mask_input": np.zeros(1, np.float32),
+    }
+    masks, scores = sessions["decoder"].run(None, feeds)
+    # sam2's predictor cuts logits at ±32, and so does the graph; transformers does not.
+    logits = expected.pred_masks[0].clamp(-32, 32).numpy()
+    assert np.abs(logits).max() > 5
+    assert np.abs(masks - logits).max() < MASKS
+    assert np.abs(scores - expected.iou_scores[0].numpy()).max() < SCORES
