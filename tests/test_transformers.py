@@ -22,7 +22,7 @@ from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
 from demo.scenes import scene
 from tasks.inference.preprocessing import Placement, preprocess
-from tasks.model import weights
+from tasks.model import load, weights
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,17 @@ def video_model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, image_model: Any, video_model: Any) -> Project:
+def edgetam(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """transformers' EdgeTAM; made-up statistics of batch norms must fit the weights."""
+    checkpoint = tmp_path_factory.mktemp("edgetam") / "edgetam.pt"
+    load.make_synthetic("edgetam", 1, str(checkpoint))
+    return huggingface.build(load.load_model("edgetam", checkpoint))
+
+
+@pytest.fixture(scope="module")
+def built(
+    tmp_path_factory: pytest.TempPathFactory, image_model: Any, video_model: Any, edgetam: Any
+) -> Project:
     project = Project(tmp_path_factory.mktemp("forms") / "project", cheap=False)
     own = weights.read(ROOT / "demo/sam2_demo.pt")
     torch.save(own, project.root / "bare")
@@ -68,12 +78,13 @@ def built(tmp_path_factory: pytest.TempPathFactory, image_model: Any, video_mode
     save_file(renamed, project.root / "renamed/model.safetensors")
     image_model.save_pretrained(project.root / "image")
     video_model.save_pretrained(project.root / "video")
+    edgetam.save_pretrained(project.root / "edgetam")
     text = f'[models.meta]\nconfig = "{YAML}"\nurl = "demo/sam2_demo.pt"\n'
     text += "".join(f'[models.{each}]\nconfig = "{YAML}"\nurl = "{each}"\n' for each in FORMS)
-    text += "".join(f'[models.{each}]\nurl = "{each}"\n' for each in ("image", "video"))
+    text += "".join(f'[models.{each}]\nurl = "{each}"\n' for each in ("image", "video", "edgetam"))
     text += '[models.small]\nurl = "image"\nimage_size = 512\n'
     project.configure("[browser]\nenabled = false\n" + text)
-    outcome = project.build("-n", "2", "export", "deploy:small")
+    outcome = project.build("-n", "2", "export", "simplify:edgetam", "deploy:small")
     assert outcome.status == 0, outcome.output
     return project
 
@@ -144,6 +155,13 @@ def test_graphs_of_a_video_models_folder_answer_as_transformers_does(
     built: Project, video_model: Any
 ) -> None:
     assert_equal(graphs(built, "video"), video_model._single_frame_forward)
+
+
+def test_graphs_of_edgetams_folder_answer_as_transformers_does(
+    built: Project, edgetam: Any
+) -> None:
+    folder = built.root / "build/models/edgetam"
+    assert_equal({each: folder / f"{each}.onnx" for each in ("encoder", "decoder")}, edgetam)
 
 
 def test_a_model_of_another_image_size_is_compared_with_its_weights_at_their_own(
