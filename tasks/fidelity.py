@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tasks.inference.prompts import Prompt
     from tasks.inference.sessions import Predictions
 
-REFERENCE_PACKAGES = ("torch", "torchvision", "sam2", "numpy", "pillow")
+REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "sam2", "numpy", "pillow")
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
 PICTURE_SIDE, PICTURE_GAP = 400, 8  # of each panel, in pixels

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
 
-PACKAGES = ("torch", "sam2", "onnxruntime", "numpy", "pillow")
+PACKAGES = ("torch", "timm", "sam2", "onnxruntime", "numpy", "pillow")
 
 # Nuclei and cells that it finds well, and nuclei on top of one another that it does not.
 SEEDS = (16, 35, 9)

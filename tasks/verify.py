@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tasks.inference.prompts import Prompt
     from tasks.inference.sessions import Predictions
 
-PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "sam2", "numpy")
+PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "timm", "sam2", "numpy")
 
 # Of images with known masks: a few.
 TRUTH_SEEDS = range(6)

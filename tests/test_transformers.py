@@ -46,12 +46,17 @@ def with_random_weights(model: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def image_model() -> Any:
+    torch.manual_seed(0)
     return with_random_weights(Sam2Model(Sam2Config()))
 
 
 @pytest.fixture(scope="module")
 def video_model() -> Any:
-    return with_random_weights(Sam2VideoModel(Sam2VideoConfig()))
+    torch.manual_seed(0)
+    model = with_random_weights(Sam2VideoModel(Sam2VideoConfig()))
+    with torch.no_grad():  # of an object that is not there it returns no mask
+        model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(10)
+    return model
 
 
 @pytest.fixture(scope="module")
