@@ -309,7 +309,11 @@ def test_a_local_checkpoint_saved_while_it_was_copied_is_copied_again(
 def test_a_checkpoint_that_changed_under_an_export_is_exported_again(
     project: Project, weights: list[bytes]
 ) -> None:
-    hold(project, "tasks/export.py", "    model = load.load_model(architecture, checkpoint)\n")
+    hold(
+        project,
+        "tasks/export.py",
+        "    model = load.load_model(architecture, checkpoint, image_size)\n",
+    )
     checkpoint = project.root / "build/checkpoints/m.pt"
     change_during(project, checkpoint, weights[1], "export:m")
     before = contents(app(project))
@@ -318,7 +322,11 @@ def test_a_checkpoint_that_changed_under_an_export_is_exported_again(
 
 
 def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) -> None:
-    hold(project, "tasks/export.py", "    model = load.load_model(architecture, checkpoint)\n")
+    hold(
+        project,
+        "tasks/export.py",
+        "    model = load.load_model(architecture, checkpoint, image_size)\n",
+    )
     source = project.root / "tasks/model/patching.py"
     change_during(project, source, source.read_bytes() + b"\n# another rule\n", "export:m")
     ran = succeeded(project.build("export:m"))
@@ -327,7 +335,7 @@ def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) ->
 
 
 def test_a_graph_written_to_while_it_is_measured_is_not_proven(project: Project) -> None:
-    hold(project, "tasks/verify.py", "        image = images.natural_image(model.image_size)\n")
+    hold(project, "tasks/verify.py", "        image = natural_image(model.image_size)\n")
     decoder = project.root / "build/models/m/decoder.onnx"
     process = project.start("verify:m")
     wait_for_opening(project.root / "reached", process)

@@ -1,7 +1,7 @@
-"""EdgeTAM against tiny, and its variants against single precision, taking turns in one run.
+"""EdgeTAM, its variants, and tiny at 512 pixels against tiny, taking turns in one run.
 
-    uv run doit config=benchmarks/edgetam.toml simplify variant
-    uv run python benchmarks/edgetam.py [--rounds 3] [--build build/edgetam]
+    uv run doit config=benchmarks/smaller_encoders.toml simplify variant
+    uv run python benchmarks/smaller_encoders.py [--rounds 3] [--build build/smaller_encoders]
 
 Prints a Markdown table of sizes, and of medians as `doit speed` takes them: natively, and in
 Chromium on WASM.
@@ -27,10 +27,10 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "q8")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--build", type=Path, default=Path("build/edgetam"))
+    parser.add_argument("--build", type=Path, default=Path("build/smaller_encoders"))
     options = parser.parse_args()
     # `measure` reads the precision before the dot.
-    places = {"fp32.tiny": ("tiny", Variant())}
+    places = {"fp32.tiny": ("tiny", Variant()), "fp32.tiny512": ("tiny512", Variant())}
     places |= {f"{each}.edgetam": ("edgetam", Variant(each)) for each in PRECISIONS}
     files = {
         name: {
@@ -62,7 +62,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     for name, graphs in files.items():
         encoder = graphs["encoder"]
-        whole = files["fp32.tiny" if name.endswith("tiny") else "fp32.edgetam"]
+        whole = files[f"fp32.{name.partition('.')[2]}"]
         share = _size(graphs) / _size(whole)
         nodes = len(onnx.load(encoder).graph.node)
         shapes = static(encoder)["shape operators"]
