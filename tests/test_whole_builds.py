@@ -279,10 +279,13 @@ def test_a_file_that_is_no_checkpoint_is_refused_with_what_was_expected(
     tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "bad.pt").write_bytes(content)
-    assert '{"model": state_dict}' in refusal("sam2_hiera_tiny", tmp_path / "bad.pt")
+    assert "expected SAM 2's weights: a torch file" in refusal(
+        "sam2_hiera_tiny", tmp_path / "bad.pt"
+    )
 
 
-def test_a_bare_state_dict_is_refused_with_what_was_found(tmp_path: Path) -> None:
+def test_a_state_dict_of_something_else_is_refused_with_what_was_found(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "bare.pt")
     message = refusal("sam2_hiera_tiny", tmp_path / "bare.pt")
-    assert 'no state dict under "model": found keys weight' in message
+    assert "does not fit sam2_hiera_tiny" in message
+    assert "1 unexpected keys (weight)" in message
