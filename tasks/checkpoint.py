@@ -198,7 +198,9 @@ def check_config(model: Model, content: Mapping[str, Any], what: str) -> None:
             f"{what} is of another kind of model: found model_type {found!r}; "
             f"expected one of {', '.join(FAMILIES)}"
         )
-    size = (content.get("prompt_encoder_config") or {}).get("image_size", NATIVE_IMAGE_SIZE)
+    prompts = content.get("prompt_encoder_config")
+    size = prompts.get("image_size") if isinstance(prompts, dict) else None
+    size = size[0] if isinstance(size, list) and size else size or NATIVE_IMAGE_SIZE
     if size != NATIVE_IMAGE_SIZE and model.config is None and model.image_size is None:
         raise StageError(
             f"{what}: the weights are for images of {size} pixels, and [models.{model.name}] is "

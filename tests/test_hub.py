@@ -226,6 +226,14 @@ def test_a_folder_is_taken_as_save_pretrained_writes_it_and_again_when_it_change
             },
             "Put `image_size = 512` there",
         ),
+        (
+            {
+                "model_dot_safetensors": FIRST,
+                "config_dot_json": b'{"model_type": "sam2", "prompt_encoder_config": '
+                b'{"image_size": [768, 768]}}',
+            },
+            "Put `image_size = 768` there",
+        ),
     ],
 )
 def test_a_folder_that_holds_something_else_is_refused(

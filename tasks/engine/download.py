@@ -276,10 +276,8 @@ def _attempt(
     policy: RetryPolicy,
 ) -> str:
     """One request: append to the part what is missing. Returns the SHA-256 of the whole."""
-    headers = {
-        **request.headers,
-        "Accept-Encoding": "identity",
-    }  # ranges and sizes count the file's own bytes
+    # Ranges and sizes count the file's own bytes.
+    headers = {**request.headers, "Accept-Encoding": "identity"}
     offset = part.length()
     if offset:
         resume = part.resume_headers(request)

@@ -32,6 +32,10 @@ class HubFile(NamedTuple):
     commit: str
 
 
+class NoSuchFile(StageError):
+    """A repository does not have a file at a revision."""
+
+
 def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     """Ask the hub for a file of a repository.
 
@@ -61,7 +65,7 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
             f"{where} has no revision {revision!r}. Correct what is behind @."
         ) from error
     except errors.EntryNotFoundError as error:
-        raise StageError(
+        raise NoSuchFile(
             f"{where} has no {file} at {revision}. Name the checkpoint that it has: hf:{repo}/FILE."
         ) from error
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
@@ -89,7 +93,9 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
 def _closed(error: Exception, repo: str, token: str | None) -> str:
     """What to do about a repository that may not be read; the hub calls it missing, too."""
     page = f"https://huggingface.co/{repo}"
-    if type(error).__name__ == "GatedRepoError" and token:
+    from huggingface_hub.errors import GatedRepoError
+
+    if isinstance(error, GatedRepoError) and token:
         return f"is gated, and this account may not read it yet: ask for access at {page}."
     if token:
         return f"is not there, or the account of the token may not read it. See {page}."
@@ -108,11 +114,14 @@ def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
 
     try:
         found = find(repo, commit, CONFIG, table)
-    except StageError as error:
-        if f"has no {CONFIG}" in str(error):
-            return None
-        raise
-    answer = requests.get(found.url, headers=dict(found.headers), timeout=60)
+    except NoSuchFile:
+        return None
+    try:
+        answer = requests.get(found.url, headers=dict(found.headers), timeout=60)
+    except requests.exceptions.RequestException as error:
+        raise StageError(
+            f"{found.url} cannot be had: {error}. Run the same command again."
+        ) from error
     if answer.status_code != 200:
         raise StageError(f"{found.url} cannot be had: the server answered {answer.status_code}.")
     return parse_config(answer.text, f"{table} url: {CONFIG} of hf:{repo}")
