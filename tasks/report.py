@@ -22,7 +22,7 @@ from tasks.engine.files import mebibytes, write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
 from tasks.engine.stage import declare
 from tasks.proof import charts, recommendation, reports
-from tasks.proof.judgement import largest_differences, rules_of
+from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
 from tasks.proof.recommendation import PROVIDERS, Candidate
 
 if TYPE_CHECKING:
@@ -83,7 +83,12 @@ def write(config: Configuration, task: Task) -> dict[str, Any]:
     gathered = [gather(config, model) for model in config.models]
     models = [each for each in gathered if each is not None]
     target = folder(config) / "report.json"
-    data: dict[str, Any] = {"models": models, "changes": since(read_cache(target), models)}
+    data: dict[str, Any] = {
+        "models": models,
+        "ranking": ranking(models),
+        "best": best(models),
+        "changes": since(read_cache(target), models),
+    }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=lambda name: bool(name and name.endswith(".html")),
@@ -156,6 +161,7 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
         "parity": largest_differences(verified["differences"]),
         "tolerances": asdict(config.tolerances),
         "truth": verified["truth"],
+        "truth_source": model.truth,
         "truth_iou": model.truth_iou,
         "client": model.client.name,
         "placement": verified.get("placement"),
@@ -167,6 +173,73 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
         "speed": {key: speed.get(key) for key in ("machine", "date", "rounds")} if speed else None,
         "variants": rows,
     }
+
+
+def candidates(rows: Sequence[Row], truth: float | None = None) -> list[Candidate]:
+    """What of a model's variants is deployed.
+
+    :param truth: the IoU of a click's mask with the true one.
+    """
+    return [
+        Candidate(row["name"], row["size"], frozenset(row["proven"]), encoder_times(row), truth)
+        for row in rows
+        if row["state"] == "deployed"
+    ]
+
+
+def best(models: Sequence[Row]) -> list[dict[str, Any]]:
+    """Which of several models to load on each provider, and why; pure.
+
+    True masks compare models only where all of them have drawn the same.
+    """
+    drawn = {model["truth_source"] for model in models}
+    found = {}
+    for model in models:
+        truth = model["truth"]["iou"][ONE_CLICK] if len(drawn) == 1 and model["truth"] else None
+        by_name = {each.name: each for each in candidates(model["variants"], truth)}
+        found[model["name"]] = {
+            each["provider"]: by_name[each["variant"]] for each in model["recommended"]
+        }
+    if len(found) < 2:
+        return []
+    return [each._asdict() for each in recommendation.recommend_model(found)]
+
+
+def ranking(models: Sequence[Row]) -> list[Row]:
+    """Every deployed variant of every model, the fastest on WASM first; pure.
+
+    ``like_pytorch`` is the mean IoU of its masks with PyTorch's, of the same weights at the size
+    they were trained on. ``bars`` are shares of the largest in the column.
+    """
+    rows = []
+    for model in models:
+        native = _at(model, ("native", "mask_iou", "mean"))
+        for row in model["variants"]:
+            if row["state"] == "deployed":
+                figures = [native, _at(row, ("fidelity", "mask_iou", "mean"))]
+                rows.append(
+                    {
+                        "model": model["name"],
+                        "variant": row["name"],
+                        "wasm": encoder_times(row).get("wasm"),
+                        "size": row["size"],
+                        "like_pytorch": min(each for each in (*figures, 1.0) if each is not None),
+                        "truth": _at(model, ("truth", "iou", ONE_CLICK)),
+                        "recommended": [
+                            each["provider"]
+                            for each in model["recommended"]
+                            if each["variant"] == row["name"]
+                        ],
+                    }
+                )
+    rows.sort(key=lambda row: (row["wasm"] is None, row["wasm"] or 0.0, row["size"]))
+    for row in rows:
+        row["apart"] = 1 - row["like_pytorch"]
+    columns = ("wasm", "size", "apart")
+    largest = {key: max((row[key] or 0 for row in rows), default=0) for key in columns}
+    for row in rows:
+        row["bars"] = {key: (row[key] or 0) / (most or 1) for key, most in largest.items()}
+    return rows
 
 
 def columns(rows: Sequence[Row]) -> dict[str, bool]:
@@ -186,12 +259,7 @@ def columns(rows: Sequence[Row]) -> dict[str, bool]:
 
 def recommended(rows: Sequence[Row], prefer: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The variant to load on each provider, and why; pure."""
-    candidates = [
-        Candidate(row["name"], row["size"], frozenset(row["proven"]), encoder_times(row))
-        for row in rows
-        if row["state"] == "deployed"
-    ]
-    return [each._asdict() for each in recommendation.recommend(candidates, prefer)]
+    return [each._asdict() for each in recommendation.recommend(candidates(rows), prefer)]
 
 
 def current_speeds(config: Configuration, model: Model) -> dict[str, Any]:

@@ -271,6 +271,13 @@ def test_a_variant_whose_products_run_on_the_cpu_is_not_called_proven_on_webgpu(
     assert webgpu["q8"]["reason"] == "14 matrix products run on the CPU"
     assert webgpu["q8"]["nodes"]["decoder"] == {"webgpu": 100, "cpu": 7}
     assert build.manifest["prefer"] == {"wasm": "q8", "webgpu": "fp16"}
+    recommended = build.manifest["recommended"]
+    assert {name: each["variant"] for name, each in recommended.items()} == {
+        "wasm": "q8",
+        "webgpu": "fp16",
+        "native": "q8",
+    }
+    assert "WASM multiplies matrices of 8 bits fastest" in recommended["wasm"]["why"]
 
 
 def test_a_variant_whose_masks_in_the_browser_are_not_pytorchs_is_left_out(build: Build) -> None:

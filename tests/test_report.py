@@ -8,7 +8,7 @@ import pytest
 
 from tasks import report
 from tasks.proof import charts
-from tasks.proof.recommendation import Candidate, Recommendation, recommend
+from tasks.proof.recommendation import Candidate, Recommendation, recommend, recommend_model
 
 EVERYWHERE = frozenset({"wasm", "webgpu", "native"})
 
@@ -65,7 +65,7 @@ def test_a_provider_on_which_nothing_is_proven_has_no_recommendation() -> None:
 def test_a_recommendation_says_why_in_figures() -> None:
     candidates = [candidate("fp32", 16, wasm=500), candidate("q8", 5, wasm=600)]
     assert chosen(candidates, wasm="q8").why == (
-        "the manifest prefers it on WASM; 5.0 MiB to download; "
+        "WASM multiplies matrices of 8 bits fastest; 5.0 MiB to download; "
         "600 ms for an image, 1.20 times the fastest of 2."
     )
     assert chosen(candidates).why == (
@@ -91,6 +91,89 @@ def row(name: str, **values: Any) -> dict[str, Any]:
 def test_what_is_not_deployed_is_not_recommended() -> None:
     rows = [row("fp32"), row("q4", size=1, state="not deployed: too far")]
     assert {each["variant"] for each in report.recommended(rows, {"wasm": "q4"})} == {"fp32"}
+
+
+# --- among models --------------------------------------------------------------------------------
+
+
+def of_model(candidate: Candidate) -> dict[str, Candidate]:
+    """A model of which one variant is recommended wherever it is proven."""
+    return dict.fromkeys(candidate.proven, candidate)
+
+
+def test_of_several_models_the_smallest_of_the_fast_is_recommended() -> None:
+    models = {
+        "large": of_model(candidate("q8", 220, wasm=60_000)),
+        "tiny": of_model(candidate("q8", 40, wasm=6000)),
+        "edgetam": of_model(candidate("fp16", 14, wasm=1000)),
+    }
+    wasm = recommend_model(models)[0]
+    assert wasm.variant == "edgetam, fp16"
+    assert wasm.why == (
+        "the smallest download within 1.25 times the fastest; 14.0 MiB to download; "
+        "1000 ms for an image, the fastest of 3."
+    )
+
+
+def test_a_fast_model_that_misses_the_true_masks_is_not_recommended() -> None:
+    models = {
+        "good": of_model(candidate("q8", 40, wasm=6000)._replace(truth=0.9)),
+        "bad": of_model(candidate("q8", 14, wasm=1000)._replace(truth=0.7)),
+    }
+    wasm = recommend_model(models)[0]
+    assert wasm.variant == "good, q8"
+    assert "among those whose masks are within 0.02 of the best" in wasm.why
+
+
+def test_true_masks_that_not_every_model_has_leave_none_out() -> None:
+    models = {
+        "known": of_model(candidate("q8", 40, wasm=6000)._replace(truth=0.9)),
+        "unknown": of_model(candidate("q8", 14, wasm=1000)),
+    }
+    assert recommend_model(models)[0].variant == "unknown, q8"
+
+
+def model(name: str, rows: list[dict[str, Any]], **values: Any) -> dict[str, Any]:
+    told = {"native": None, "truth": None, "truth_source": None}
+    return {
+        "name": name,
+        "variants": rows,
+        "recommended": report.recommended(rows, {}),
+        **told,
+        **values,
+    }
+
+
+def timed(milliseconds: float) -> dict[str, Any]:
+    return {"native": None, "wasm": {"encoder_run_ms": [milliseconds]}, "webgpu": None}
+
+
+def test_what_is_deployed_is_ranked_by_its_time_on_wasm_and_then_by_size() -> None:
+    models = [
+        model("a", [row("fp32", times=timed(9)), row("q8", size=5), row("q4", size=3)]),
+        model("b", [row("fp32", times=timed(4)), row("q8", state="not deployed: too far")]),
+    ]
+    ranked = [(each["model"], each["variant"]) for each in report.ranking(models)]
+    assert ranked == [("b", "fp32"), ("a", "fp32"), ("a", "q4"), ("a", "q8")]
+
+
+def test_another_image_size_counts_as_a_distance_from_pytorch() -> None:
+    native = {"mask_iou": {"mean": 0.9}}
+    near = row("q8", fidelity={"mask_iou": {"mean": 0.99}})
+    (fp32, q8) = report.ranking([model("small", [row("fp32"), near], native=native)])
+    assert fp32["like_pytorch"] == q8["like_pytorch"] == 0.9
+
+
+def test_true_masks_of_different_drawings_do_not_compare_models() -> None:
+    truths = [
+        {"truth": {"iou": {"1 click": iou}}, "truth_source": f"drawn:{iou}"} for iou in (0.9, 0.5)
+    ]
+    models = [
+        model("a", [row("fp32", times=timed(9))], **truths[0]),
+        model("b", [row("fp32", times=timed(4))], **truths[1]),
+    ]
+    wasm = report.best(models)[0]
+    assert wasm["variant"] == "b, fp32"
 
 
 # --- columns, pictures, charts -----------------------------------------------------------------

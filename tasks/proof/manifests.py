@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.clients.client import description
-from tasks.config.schema import Configuration, Model, Precision, Variant
+from tasks.config.schema import Configuration, Model, Variant
 from tasks.engine.artifacts import Proof
 from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
@@ -16,17 +16,10 @@ from tasks.engine.invocation import command
 from tasks.inference.metrics import significant
 from tasks.proof.failures import Failure, sentences
 from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu
+from tasks.proof.recommendation import PREFERRED, Candidate, recommend
 from tasks.proof.reports import Report, task_name
 
 SCHEMA_VERSION = 3
-
-# Which precision to load where, the first that is proven there. On WASM integer products are the
-# fastest; WebGPU has none, and weights in half precision are the smaller download of what is left
-# (docs/variants.md has the measurements).
-PREFERRED: Mapping[str, tuple[Precision, ...]] = {
-    "wasm": ("q8", "fp16", "q4f16", "fp32", "q4"),
-    "webgpu": ("fp16", "q4f16", "fp32", "q4", "q8"),
-}
 
 
 @dataclass(frozen=True)
@@ -121,6 +114,7 @@ def manifest_of(
     single = variants[0]
     verified = single.reports["verify"]
     names = {graph: model.file_name(graph, first.variant) for graph in model.graphs}
+    prefer = preferred(asked)
     return {
         "schema_version": SCHEMA_VERSION,
         "model": model.name,
@@ -138,7 +132,8 @@ def manifest_of(
         **description(model.client, model.masks, model.prompts, files, verified["tensors"], names),
         "client_version": model.client.version,
         "variants": [variant_entry(model, each) for each in asked],
-        "prefer": preferred(asked),
+        "prefer": prefer,
+        "recommended": recommended(model, asked, files, prefer),
         "options": model.graph_options,
         "packages": packages,
         # Figures of single precision say nothing of other files.
@@ -279,6 +274,29 @@ def preferred(variants: Sequence[Judged]) -> dict[str, str | None]:
         ]
         found[provider] = candidates[0].variant.name if candidates else None
     return found
+
+
+def recommended(
+    model: Model,
+    variants: Sequence[Judged],
+    files: Mapping[str, Mapping[str, Any]],
+    prefer: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """The variant to load on each provider, natively too, and why; by what is no time."""
+    candidates = [
+        Candidate(
+            each.variant.name,
+            sum(files[model.file_name(graph, each.variant)]["size"] for graph in model.graphs),
+            frozenset({"native", *(name for name in PREFERRED if is_proven(each, name))}),
+            {},
+        )
+        for each in variants
+        if each.deployed
+    ]
+    return {
+        each.provider: {"variant": each.variant, "why": each.why}
+        for each in recommend(candidates, prefer)
+    }
 
 
 def is_proven(each: Judged, provider: str) -> bool:

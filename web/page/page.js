@@ -1,5 +1,6 @@
 // The page of `doit serve`: pick a deployed model, open an image, prompt, see the masks, save them.
 
+import { advice } from './advice.js'
 import { Model } from './client.js'
 import { colorOf, unusedColor } from './colors.js'
 import { inputSize, refines } from './contract.js'
@@ -216,7 +217,10 @@ async function encodeOnce() {
     ui.encoderTime.textContent = duration(milliseconds)
     // Prompts stay when the model changes, its answers do not.
     for (const step of set.allSteps(objects)) Object.assign(step, { answer: null, choice: null })
-    say(`Encoded in ${duration(milliseconds)}. Click what to segment.`)
+    say(
+      `Encoded in ${duration(milliseconds)}. Click what to segment. ` +
+        advice(manifest, milliseconds),
+    )
   } catch (error) {
     if (model !== using || image !== shown) return true
     complain('work', `The encoder failed.\n${words(error)}`)

@@ -1,0 +1,17 @@
+// When another model is offered.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { advice } from '../page/advice.js'
+
+test('where an image takes seconds, EdgeTAM is offered', () => {
+  assert.match(advice({ model_type: 'sam2_hiera_tiny' }, 7000), /doit deploy:edgetam/)
+})
+
+test('a model that is fast enough has no advice', () => {
+  assert.equal(advice({ model_type: 'sam2_hiera_tiny' }, 800), '')
+})
+
+test('EdgeTAM is not offered in its own place', () => {
+  assert.equal(advice({ model_type: 'edgetam' }, 7000), '')
+})
