@@ -30,7 +30,9 @@ from tasks.engine.fingerprint import FINGERPRINTS
 from tasks.web import chromium
 
 parse.check_variables(doit_cmd._CMDLINE_VARS or {}, invocation.VARIABLES)
-CONFIG = parse.load(get_var("config", "config/models.toml"), deploy=get_var("deploy"))
+CONFIG = parse.load(
+    get_var("config", "config/models.toml"), deploy=get_var("deploy"), cache=get_var("cache")
+)
 BROWSER = chromium.find(CONFIG.browser)
 browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")

@@ -73,6 +73,7 @@ def task(
         [config, model, browser, variant],
         reads=reads,
         writes=[artifacts.report(config, model, "browser", variant)],
+        shared="proof",
         inputs={
             "packages of npm": browser.packages,
             "contract": model.client.as_json(),

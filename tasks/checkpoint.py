@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.config.published import NATIVE_IMAGE_SIZE
 from tasks.config.schema import WEIGHTS, Configuration, Model
-from tasks.engine import artifacts, checkpoint_record
+from tasks.engine import artifacts, checkpoint_record, shared_cache
 from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
 from tasks.engine.files import copy_and_hash, mebibytes
 from tasks.engine.fingerprint import FINGERPRINTS, stat_signature
 from tasks.engine.invocation import command
-from tasks.engine.stage import Workspace, declare, workspace
+from tasks.engine.progress import show_progress
+from tasks.engine.stage import Workspace, declare, fetched, workspace
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -83,10 +84,16 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
         commit = known.commit if known is not None and known.url == model.source.url else None
         if model.source.kind == "http" and known is not None and known.url != model.source.url:
             how += f"; {_check_address(model, target)}"
-    elif model.source.kind == "http":
-        how = _download_from_address(config, model, target)
-    elif model.source.kind == "hub":
-        how, commit = _download_from_hub(config, model, target)
+    elif model.source.kind in ("http", "hub"):
+        cached = _take_from_cache(config, model, target, task)
+        if cached is not None:
+            how = cached
+        elif model.source.kind == "http":
+            how = _download_from_address(config, model, target)
+        else:
+            how, commit = _download_from_hub(config, model, target)
+        if cached is None:
+            _put_into_cache(config, model, target)
     else:
         with workspace(config.build, task) as work:
             if model.source.kind == "file":
@@ -103,6 +110,28 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
             f'{model.source.url} is the right file; what came is sha256 = "{sha256}"\n'
         )
     return {"summary": f"{mebibytes(size)}, {how}, sha256 {sha256[:8]}…{sha256[-4:]}"}
+
+
+STAGE = "checkpoint"  # as the cache calls it
+
+
+def _take_from_cache(config: Configuration, model: Model, target: Path, task: Task) -> str | None:
+    """Take a checkpoint whose hash the configuration has from the cache; None without one."""
+    if config.cache is None or model.sha256 is None:
+        return None
+    cache = shared_cache.opened_by(config.cache)
+    entry = cache.find(STAGE, model.sha256, 1)
+    if entry is None:
+        return None
+    if entry.outputs[0].sha256 != model.sha256:  # which is what it lies under
+        cache.warn(f"{STAGE}: its entry is of another file; it is downloaded")
+        return None
+    return f"from {cache.name}" if fetched(cache, entry, config, [target], task) else None
+
+
+def _put_into_cache(config: Configuration, model: Model, target: Path) -> None:
+    if config.cache is not None and model.sha256 is not None:
+        shared_cache.opened_by(config.cache).store(STAGE, model.sha256, [target], {})
 
 
 def _check_address(model: Model, target: Path) -> str:
@@ -133,7 +162,7 @@ def _download(config: Configuration, model: Model, request: Request, target: Pat
 
     with _offering_the_demo(config):
         fetched = download.fetch(
-            request, target, progress=download.show_progress(f"checkpoint:{model.name}")
+            request, target, progress=show_progress(f"checkpoint:{model.name}")
         )
     FINGERPRINTS.remember(target, fetched.sha256)
     return f"{mebibytes(fetched.received)} downloaded"

@@ -39,6 +39,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
         [config, model],
         reads=[artifacts.checkpoint(config, model), *model.architecture_files],
         writes=list(artifacts.exported_graphs(config, model).values()),
+        shared="files",
         inputs={
             **model.encoder_options,
             "decoders": decoders(config, model),

@@ -46,6 +46,7 @@ def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
             *model.image_data,
         ],
         writes=[artifacts.reference(config, model)],
+        shared="proof",
         inputs={
             **model.architecture_options,
             "masks": choices_of(config, model),
@@ -77,6 +78,7 @@ def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any
             artifacts.report(config, model, "fidelity", variant),
             artifacts.picture(config, model, variant),
         ],
+        shared="proof",
         inputs={
             **reports.asked(config, model, "fidelity", variant),
             **rules_of(config, model, variant, "fidelity"),

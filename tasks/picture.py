@@ -60,6 +60,7 @@ def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[
             *model.image_data,
         ],
         writes=[path(model)],
+        shared="proof",
         inputs={
             **model.architecture_options,
             "masks": model.masks,

@@ -20,7 +20,7 @@ from tasks.config.schema import FP32, Configuration, Model, Variant
 from tasks.engine import artifacts, state
 from tasks.engine.files import mebibytes, write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
-from tasks.engine.stage import declare
+from tasks.engine.stage import FROM_CACHE, declare
 from tasks.proof import charts, recommendation, reports
 from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
 from tasks.proof.recommendation import PROVIDERS, Candidate
@@ -169,6 +169,7 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
         "packages": manifest.get("packages", {}),
         "recommended": recommended(rows, prefer if isinstance(prefer, dict) else {}),
         "columns": columns(rows),
+        "from_cache": sorted(name for name, values in own.items() if values.get(FROM_CACHE)),
         "memory": {stage: peak for stage in STAGES if (peak := max(_peaks(own, stage), default=0))},
         "speed": {key: speed.get(key) for key in ("machine", "date", "rounds")} if speed else None,
         "variants": rows,

@@ -43,6 +43,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
             *artifacts.shared_graphs(config, model).values(),
             *(each.path for each in renamed),
         ],
+        shared="files",
         inputs={"names": [each.names for each in renamed], **versions(*PACKAGES)},
     )
 

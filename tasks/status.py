@@ -15,6 +15,7 @@ from tasks.engine import ledger
 from tasks.engine.commands import Plain, Suggesting
 from tasks.engine.files import mebibytes
 from tasks.engine.invocation import command
+from tasks.engine.stage import FROM_CACHE
 from tasks.engine.staleness import NEVER_BUILT, Trace
 
 if TYPE_CHECKING:
@@ -22,12 +23,16 @@ if TYPE_CHECKING:
 
 
 class Stage(NamedTuple):
-    """A task of the build: whether it is fresh, else why not, and the bytes that it made."""
+    """A task of the build: whether it is fresh, else why not, and the bytes that it made.
+
+    ``cache`` is where its outputs came from, if they were not made here.
+    """
 
     name: str
     fresh: bool
     why: str
     size: int
+    cache: str | None = None
 
 
 class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
@@ -91,7 +96,8 @@ def lines_of(task: Task, stage: Stage | None) -> list[str]:
     if stage is None:
         lines.append("Made only when it is asked for; it never was.")
     elif stage.fresh:
-        lines.append("Fresh: nothing changed since it ran.")
+        came = f"came from the cache {stage.cache}" if stage.cache else "ran"
+        lines.append(f"Fresh: nothing changed since it {came}.")
     else:
         lines += ["Stale, because:", *(f"  {reason}" for reason in stage.why.split("; "))]
     own = [path for path in sorted(task.file_dep) if path.startswith("tasks/")]
@@ -125,7 +131,8 @@ def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[s
             reasons = [NEVER_BUILT]
         elif late:
             reasons.append(f"waits for {late[0]}")
-        found[name] = Stage(name, not reasons, "; ".join(reasons), size)
+        cache = (records.get_values(name) or {}).get(FROM_CACHE)
+        found[name] = Stage(name, not reasons, "; ".join(reasons), size, cache)
         return found[name]
 
     for name in tasks:
@@ -165,10 +172,13 @@ def lines_about(
         size = mebibytes(sum(stage.size for stage in own))
         longest = max(len(stage.name) for stage in own)
         state = f"{len(stale)} of {len(own)} stages are stale" if stale else "fresh"
-        lines.append(f"{model:<{width}}  {state}, {size} built")
+        cached = sum(1 for stage in own if stage.cache)
+        came = f", {cached} stages from the cache" if cached else ""
+        lines.append(f"{model:<{width}}  {state}, {size} built{came}")
         for stage in own if stale else ():
             made = mebibytes(stage.size) if stage.size >= 2**16 else ""
-            lines.append(f"  {stage.name:<{longest}} {made:>10}  {stage.why or 'fresh'}")
+            fresh = f"from the cache {stage.cache}" if stage.cache else "fresh"
+            lines.append(f"  {stage.name:<{longest}} {made:>10}  {stage.why or fresh}")
     left = ledger.orphans(config, ledger.read(config))
     for each in left:
         lines.append(

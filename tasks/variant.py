@@ -47,6 +47,7 @@ def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any
         [config, model, variant],
         reads=list(sources_of(config, model, variant).values()),
         writes=[*targets.values(), *(each.path for each in renamed)],
+        shared="files",
         inputs={"names": [each.names for each in renamed], **versions(*PACKAGES)},
     )
 

@@ -59,6 +59,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
             *model.image_data,
         ],
         writes=[artifacts.report(config, model, "verify")],
+        shared="proof",
         inputs={
             **reports.asked(config, model, "verify", FP32),
             **rules_of(config, model, FP32, "verify"),

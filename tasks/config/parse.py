@@ -19,12 +19,14 @@ from tasks.config.schema import (
     DEFAULT_CLIENT,
     DEFAULT_OPSET,
     LEAST_IOU,
+    NO_CACHE,
     OPSET_RULE,
     OPSETS,
     PLAIN_NAME,
     WEIGHTS,
     AttentionKind,
     BrowserCheck,
+    CacheSettings,
     Configuration,
     ConfigurationError,
     FidelityCheck,
@@ -37,11 +39,12 @@ from tasks.config.schema import (
 )
 
 
-def load(path: str | Path, deploy: str | None = None) -> Configuration:
+def load(path: str | Path, deploy: str | None = None, cache: str | None = None) -> Configuration:
     """Read a configuration file.
 
     :param path: the TOML file, relative to the project root (the current folder).
     :param deploy: replaces ``[build] deploy``.
+    :param cache: replaces ``[cache] url``; `NO_CACHE` does without.
     :raises ConfigurationError: naming every mistake at once.
     """
     path = Path(path)
@@ -54,8 +57,9 @@ def load(path: str | Path, deploy: str | None = None) -> Configuration:
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
-    config = parse(tables, path, deploy)
-    missing = [
+    config = parse(tables, path, deploy, cache)
+    missing = _misplaced_cache(config)
+    missing += [
         f"  [models.{model.name}] {key}: found {found!r}, but there is no file {file}; "
         "allowed: a file of the project"
         for model in config.models
@@ -78,6 +82,30 @@ def load(path: str | Path, deploy: str | None = None) -> Configuration:
     if missing:
         raise ConfigurationError("\n".join([f"{path} has mistakes:", *missing]))
     return config
+
+
+def _misplaced_cache(config: Configuration) -> list[str]:
+    """Say that the cache is in a folder that the build removes files from."""
+    folder = config.cache and local_folder(config.cache.url)
+    if not folder:
+        return []
+    return [
+        f"  [cache] url: found {config.cache and config.cache.url!r}, which is inside {what}, "
+        f"{place}; allowed: a place that no build cleans"
+        for what, place in {
+            "the build folder": config.build,
+            **{f"the deploy folder of {each.name}": each.deploy.parent for each in config.models},
+        }.items()
+        if folder.resolve().is_relative_to(place.resolve())
+    ][:1]
+
+
+def local_folder(url: str) -> Path | None:
+    """The folder of this machine that a cache's address names, if it does."""
+    scheme, _, rest = url.partition("://")
+    if not rest:
+        return Path(url.removeprefix("file:"))
+    return Path(rest) if scheme in ("file", "local") else None
 
 
 def _other_image_size(model: Model) -> list[str]:
@@ -114,7 +142,9 @@ def check_variables(given: Iterable[str], known: Sequence[str]) -> None:
         )
 
 
-def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> Configuration:
+def parse(
+    tables: Mapping[str, Any], path: Path, deploy: str | None = None, cache: str | None = None
+) -> Configuration:
     """Turn a parsed TOML document into a `Configuration`; pure, no file is touched.
 
     :raises ConfigurationError: naming every mistake at once.
@@ -153,19 +183,37 @@ def parse(tables: Mapping[str, Any], path: Path, deploy: str | None = None) -> C
     variants = replace(variants, clients=_clients(defaults, variants.clients))
     defaults.finish(_VARIANT_KEYS | _CLIENT_KEYS)
 
+    shared = _cache(top.table("cache"), cache)
+
     models: list[Model] = []
     for name in top.table("models").values:
         table = top.table("models").table(name)
         models += _models(name, table, deploy_root, variants)
     if not top.values.get("models"):
         top.mistake("models", "none", "at least one [models.<name>] table")
-    top.finish({"build", "verify", "browser", "fidelity", "defaults", "models"})
+    top.finish({"build", "verify", "browser", "fidelity", "cache", "defaults", "models"})
     mistakes += _shared_folders(models)
 
     if mistakes:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(mistakes))
         raise ConfigurationError(f"{path} has mistakes:\n{lines}")
-    return Configuration(path, build_folder, tuple(models), tolerances, check, fidelity)
+    return Configuration(path, build_folder, tuple(models), tolerances, check, fidelity, shared)
+
+
+def _cache(table: _Table, given: str | None) -> CacheSettings | None:
+    """The shared cache.
+
+    :param given: an address that replaces the table's; `NO_CACHE` does without.
+    """
+    url = table.take("url", _text, *([""] if given or not table.values else []))
+    settings = CacheSettings(
+        url=given or url or "",
+        write=table.take("write", _boolean, True),
+        proofs=table.take("proofs", _boolean, False),
+        options=table.take("options", _mapping, {}),
+    )
+    table.finish({"url", "write", "proofs", "options"})
+    return settings if settings.url and given != NO_CACHE else None
 
 
 def _tolerances(table: _Table, defaults: Tolerances) -> Tolerances:
@@ -472,6 +520,12 @@ class _Table:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text that is not empty")
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError("a table")
     return value
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from doit.exceptions import InvalidDodoFile
 
@@ -285,6 +285,24 @@ class FidelityCheck:
     ranking_flips: float = 0.1
 
 
+NO_CACHE = "off"  # given for an address: build without
+
+
+@dataclass(frozen=True, eq=False)
+class CacheSettings:
+    """A cache that several builds share (``[cache]``).
+
+    ``url`` is anything that fsspec opens, with ``options`` for its file system. ``write`` says
+    whether what is built here goes there, ``proofs`` whether what others proved is taken from there
+    too, instead of being proven here.
+    """
+
+    url: str
+    write: bool = True
+    proofs: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Configuration:
     """A whole configuration file. Relative paths are relative to the project root."""
@@ -295,6 +313,7 @@ class Configuration:
     tolerances: Tolerances = Tolerances()
     browser: BrowserCheck = BrowserCheck()
     fidelity: FidelityCheck = field(default_factory=FidelityCheck)
+    cache: CacheSettings | None = None
 
     @property
     def default_models(self) -> tuple[Model, ...]:

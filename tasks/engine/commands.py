@@ -20,7 +20,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
-from tasks.engine import state
+from tasks.engine import shared_cache, state
 from tasks.engine.invocation import unknown_name, wrong_option
 
 
@@ -85,6 +85,12 @@ class Run(Exclusive, DoitRun):  # type: ignore[misc]
     A task whose ``meta`` says ``"last"`` reads what others write without asking for it to be made:
     it waits for whatever else the same command runs, in as many threads as there are.
     """
+
+    def execute(self, params: Any, args: list[str]) -> int | None:
+        """Run; with ``-a`` nothing is taken from a shared cache either."""
+        if params["always"]:
+            shared_cache.rebuild_all()
+        return super().execute(params, args)
 
     @functools.wraps(DoitRun._execute)  # doit reads from its signature what to pass
     def _execute(self, *args: Any, **options: Any) -> int | None:

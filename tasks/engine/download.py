@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from tasks.engine.errors import StageError
 from tasks.engine.files import mebibytes, write_atomically
+from tasks.engine.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     import requests
@@ -69,14 +70,6 @@ class Fetched(NamedTuple):
     received: int
 
 
-class Progress(NamedTuple):
-    """``start(total or None, already there)``, then ``advance(bytes)``, then ``finish()``."""
-
-    start: Callable[[int | None, int], None]
-    advance: Callable[[int], None]
-    finish: Callable[[], None]
-
-
 class _Retry(Exception):
     """This attempt failed in a way that another may not; ``after`` is the server's wish."""
 
@@ -110,7 +103,7 @@ class _StartOver(Exception):
 def fetch(
     request: Request,
     target: Path,
-    progress: Progress | None = None,
+    progress: Progress = SILENT,
     policy: RetryPolicy | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Fetched:
@@ -127,7 +120,6 @@ def fetch(
     if server in _unreachable:
         raise Unreachable(f"{server} cannot be reached, as said above.", told=True)
     policy = policy or RetryPolicy()
-    progress = progress or Progress(lambda total, have: None, lambda count: None, lambda: None)
     part = _Part(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     received = 0
@@ -488,48 +480,3 @@ def _in_words(error: Exception) -> str:
         reason = getattr(inner.args[0] if inner.args else None, "reason", None)
         inner = reason or inner.__cause__ or inner.__context__
     return str(error) or type(error).__name__
-
-
-def show_progress(name: str) -> Progress:
-    """A bar on a terminal; elsewhere a plain line at each tenth of the file."""
-    if sys.stderr.isatty():
-        return _bar(name)
-    return _lines(name)
-
-
-def _bar(name: str) -> Progress:
-    from tqdm import tqdm
-
-    bar = tqdm(desc=name, unit="B", unit_scale=True, leave=False)
-
-    def start(total: int | None, have: int) -> None:
-        bar.reset(total)
-        bar.update(have)
-
-    def advance(count: int) -> None:
-        bar.update(count)
-
-    return Progress(start, advance, bar.clear)
-
-
-def _lines(name: str) -> Progress:
-    total: int | None = None
-    have = said = 0
-
-    def start(whole: int | None, already: int) -> None:
-        nonlocal total, have, said
-        total, have = whole, already
-        said = have
-        size = mebibytes(total) if total else "a file of unknown size"
-        resumed = f", {mebibytes(have)} of it there already" if have else ""
-        sys.stderr.write(f"{name}: downloading {size}{resumed}\n")
-
-    def advance(count: int) -> None:
-        nonlocal have, said
-        have += count
-        if have - said >= (total // 10 if total else 100 << 20) and have != total:
-            said = have
-            share = f" ({100 * have // total} %)" if total else ""
-            sys.stderr.write(f"{name}: {mebibytes(have)}{share}\n")
-
-    return Progress(start, advance, lambda: None)

@@ -10,7 +10,7 @@ from doit import get_var
 from doit.cmdparse import CmdParseError
 
 # What may be given on the command line as `name=value`.
-VARIABLES = ("config", "deploy")
+VARIABLES = ("config", "deploy", "cache")
 
 
 def command(words: str) -> str:

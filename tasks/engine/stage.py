@@ -8,21 +8,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from doit.exceptions import TaskFailed
 
-from tasks.engine import child, sources
+from tasks.engine import child, shared_cache, sources
 from tasks.engine.errors import StageError, disk_problem
 from tasks.engine.files import mebibytes, scratch_folder
+from tasks.engine.fingerprint import FINGERPRINTS, hashes_of
 from tasks.engine.invocation import command
+from tasks.engine.progress import SILENT, show_progress
 from tasks.engine.staleness import Inputs, Trace
+from tasks.engine.state import recorded_values
 
 if TYPE_CHECKING:
     from doit.task import Task
 
+    from tasks.config.schema import Configuration
+
+FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
+WORTH_A_PROGRESS = 64 << 20  # bytes
+
 Action = Callable[..., dict[str, Any] | None]
 Paths = Sequence[str | os.PathLike[str]]
+Shared = Literal["files", "proof"]
 
 
 def declare(
@@ -34,6 +43,7 @@ def declare(
     writes: Paths,
     inputs: Inputs | Callable[[], Inputs],
     also_runs: Sequence[str] = (),
+    shared: Shared | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """doit's task of a stage.
@@ -46,19 +56,24 @@ def declare(
     :param writes: the files that come out.
     :param inputs: what else shapes them (options, versions); must survive JSON.
     :param also_runs: functions, ``module:function``, that the configuration names.
+    :param shared: whether a shared cache may hold what comes out: ``"files"``, which are proven
+        here, or a ``"proof"``, which is taken from there only where the configuration says so. The
+        action's first argument is then the configuration.
     :param more: other keys of a doit task; ``uptodate`` is asked besides the trace, ``file_dep``
         are files that the action does without.
     """
     roots = [f"{action.__module__}:{action.__qualname__}", *also_runs]
+    code = sources.reached(roots)
+    run = action
+    if shared is not None and arguments[0].cache is not None:
+        run = _shared(action, shared, reads, writes, code, [inputs, list(also_runs)])
     return {
         **({"name": name} if name else {}),
-        "actions": [(_guarded(action, reads), list(arguments))],
+        "actions": [(_guarded(run, reads), list(arguments))],
         "targets": [os.fspath(path) for path in writes],
         "io": {"capture": False},
         **more,
-        "file_dep": sorted(
-            {*map(os.fspath, (*reads, *more.get("file_dep", ()))), *sources.reached(roots)}
-        ),
+        "file_dep": sorted({*map(os.fspath, (*reads, *more.get("file_dep", ()))), *code}),
         "uptodate": [Trace(inputs), *more.get("uptodate", [])],
     }
 
@@ -85,6 +100,92 @@ def _guarded(action: Action, reads: Paths) -> Callable[..., Any]:
             return TaskFailed(problem)
 
     return run_action
+
+
+def _shared(
+    action: Action,
+    shared: Shared,
+    reads: Paths,
+    writes: Paths,
+    code: Paths,
+    inputs: Sequence[Any],
+) -> Action:
+    """The action, or what the same action made in another build.
+
+    The key has the hash of every file that is read and of the code, but neither their folders nor
+    the model's name: builds with other names share what is the same.
+    """
+    stage = action.__module__.rpartition(".")[2]
+    named = {os.fspath(path): f"file {number}" for number, path in enumerate((*reads, *writes))}
+
+    def key(task: Task) -> str:
+        decided_by = {
+            "action": action.__qualname__,
+            "options": task.options or {},
+            "inputs": inputs,
+            "reads": [FINGERPRINTS.sha256(path) for path in reads],
+            "code": hashes_of(code),
+            "writes": [os.path.basename(path) for path in writes],
+        }
+        return shared_cache.key_of(stage, decided_by, named)
+
+    @functools.wraps(action)
+    def run_or_fetch(config: Configuration, *args: Any, task: Task, **kwargs: Any) -> Any:
+        assert config.cache is not None
+        cache = shared_cache.opened_by(config.cache)
+        before = key(task)
+        if shared == "files" or config.cache.proofs:
+            entry = cache.find(stage, before, len(writes))
+            if entry is not None and fetched(cache, entry, config, writes, task):
+                summary = f"from {cache.name}: {entry.result.get('summary', '')}"
+                return {**entry.result, "summary": summary, FROM_CACHE: cache.name}
+        try:
+            result = action(config, *args, task=task, **kwargs)
+        except StageError as error:
+            raise StageError(f"{error}{_told_of_cache(config, task)}") from error
+        # What changed under the run, or could not be run here, is nobody else's.
+        if isinstance(result, dict) and "unavailable" not in result and key(task) == before:
+            cache.store(stage, before, [Path(path) for path in writes], result)
+        return result
+
+    return run_or_fetch
+
+
+def fetched(
+    cache: shared_cache.SharedCache,
+    entry: shared_cache.Entry,
+    config: Configuration,
+    writes: Paths,
+    task: Task,
+) -> bool:
+    """Whether what an entry has is in place now, as if it had been built."""
+    targets = [Path(path) for path in writes]
+    slow = cache.is_remote and sum(each.size for each in entry.outputs) >= WORTH_A_PROGRESS
+    with workspace(config.build, task) as work:
+        unfinished = [Path(work.unfinished(target)) for target in targets]
+        if not cache.fetch(entry, unfinished, show_progress(task.name) if slow else SILENT):
+            return False
+        work.deliver(*targets)
+    for target, output in zip(targets, entry.outputs, strict=True):
+        FINGERPRINTS.remember(target, output.sha256)
+    return True
+
+
+def _told_of_cache(config: Configuration, task: Task) -> str:
+    """What to do about a stage that fails on files of a cache; empty where there are none."""
+    records = recorded_values(config.build / "state" / "doit.json")
+    makers = {
+        name: values[FROM_CACHE]
+        for name, values in records.items()
+        if values.get(FROM_CACHE) and task.file_dep & values.get("outputs", {}).keys()
+    }
+    if not makers:
+        return ""
+    again = command(f"-a {' '.join(makers)}")
+    return (
+        f"\nWhat it read came from the cache {next(iter(makers.values()))} ({', '.join(makers)}): "
+        f"{again} builds it here and puts it in the place of that."
+    )
 
 
 @dataclass(frozen=True)

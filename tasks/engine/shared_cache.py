@@ -1,0 +1,423 @@
+"""A cache that several builds share: what a stage made, under the hash of all that decides it.
+
+fsspec opens it: a folder, S3, SSH, WebDAV and so on. Below its address lie
+
+* ``v1/entries/<stage>/<key>.json``: the SHA-256 and size of each output, and the stage's result;
+* ``v1/files/<ab>/<sha256>``: their bytes, which entries may share.
+
+Files come before the entry that names them, so an entry is whole or not there. What comes is held
+to its SHA-256; whether it is *right* is for the proofs to say. A cache that fails costs a warning
+and no build: only a mistake in its address is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from tasks.config.parse import local_folder
+from tasks.config.schema import NO_CACHE, CacheSettings
+from tasks.engine.errors import StageError
+from tasks.engine.fingerprint import FINGERPRINTS
+from tasks.engine.progress import Progress
+
+FORMAT = "v1"
+PATIENCE = 20.0  # seconds for an entry to come, which is small
+_CHUNK = 1 << 20
+_LARGEST_ENTRY = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_T = TypeVar("_T")
+
+# botocore's own would wait five minutes for a server that is not there.
+_S3 = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
+
+
+class Output(NamedTuple):
+    """A file that a stage made: its SHA-256, and its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class Entry(NamedTuple):
+    """What a stage made and returned; ``stored`` is the time, UTC, in ISO 8601."""
+
+    key: str
+    outputs: tuple[Output, ...]
+    result: Mapping[str, Any]
+    stored: str
+
+
+class CachedFile(NamedTuple):
+    """A file of the cache; ``modified`` is None where the file system does not tell."""
+
+    sha256: str
+    size: int
+    modified: datetime | None
+
+
+class Broken(Exception):
+    """Something in the cache is not what its name says."""
+
+
+def key_of(stage: str, decided_by: Mapping[str, Any], paths: Mapping[str, str]) -> str:
+    """The key of what a stage makes; pure.
+
+    :param decided_by: all that shapes it, as JSON.
+    :param paths: what to write in place of a path, which may be one of this machine alone.
+    """
+
+    def named(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): named(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [named(each) for each in value]
+        return paths.get(value, value) if isinstance(value, str) else value
+
+    text = json.dumps([FORMAT, stage, named(decided_by)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class SharedCache:
+    """A cache at one address, as this process uses it: what fails once is not tried again."""
+
+    def __init__(self, settings: CacheSettings) -> None:
+        self.settings = settings
+        self.name = without_password(settings.url)
+        self._lock = threading.Lock()
+        self._opened: tuple[Any, str] | None = None
+        self._said: set[str] = set()
+        self._broken: set[str] = set()  # files that are not what their names say
+        self._reads = True
+        self._writes = settings.write
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is on another machine, as far as the address tells."""
+        return local_folder(self.settings.url) is None
+
+    def open(self) -> tuple[Any, str]:
+        """The file system and the folder in it.
+
+        :raises StageError: when nothing can open such an address.
+        """
+        with self._lock:
+            if self._opened is None:
+                self._opened = _open(self.settings, self.name)
+            return self._opened
+
+    def find(self, stage: str, key: str, count: int) -> Entry | None:
+        """What a stage made in another build; None when there is none, or it cannot be read.
+
+        :param count: of its outputs.
+        :raises StageError: when nothing can open the cache's address.
+        """
+        if not self._reads:
+            return None
+        system, root = self.open()
+        place = entry_path(root, stage, key)
+        try:
+            text = _within(PATIENCE, lambda: _read_small(system, place))
+            return parse_entry(text, key, count)
+        except FileNotFoundError:
+            return None
+        except Broken as error:
+            self.warn(f"{stage}: its entry {error}; it is built here")
+        except Exception as error:
+            self._reads = self._writes = False
+            self.warn(f"{_words(error)}; this build goes on without it")
+        return None
+
+    def fetch(self, entry: Entry, destinations: Sequence[Path], progress: Progress) -> bool:
+        """Write an entry's outputs; False, with a warning, unless each is what its hash says.
+
+        :param progress: is told of bytes.
+        """
+        system, root = self.open()
+        total = sum(each.size for each in entry.outputs)
+        progress.start(total, 0)
+        try:
+            for output, destination in zip(entry.outputs, destinations, strict=True):
+                destination.parent.mkdir(parents=True, exist_ok=True)
+                with (
+                    system.open(file_path(root, output.sha256), "rb") as reading,
+                    destination.open("wb") as writing,
+                ):
+                    _copy(reading, writing, output, progress)
+            return True
+        except (Broken, FileNotFoundError) as error:
+            self._broken.add(output.sha256)
+            about = str(error) if isinstance(error, Broken) else "is not there"
+            self.warn(f"the file {output.sha256[:12]} {about}; it is built here")
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename in map(str, destinations):
+                raise  # of this machine
+            self._reads = self._writes = False
+            self.warn(f"{_words(error)}; this build goes on without it")
+        finally:
+            progress.finish()
+        return False
+
+    def store(
+        self, stage: str, key: str, outputs: Sequence[Path], result: Mapping[str, Any]
+    ) -> None:
+        """Put what a stage made there, unless it is there; a failure is a warning."""
+        if not self._writes:
+            return
+        system, root = self.open()
+        told = tuple(Output(FINGERPRINTS.sha256(path), path.stat().st_size) for path in outputs)
+        try:
+            for path, output in zip(outputs, told, strict=True):
+                place = file_path(root, output.sha256)
+                if output.sha256 in self._broken or _size(system, place) != output.size:
+                    _put(system, path, place)
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+                file.write(entry_text(Entry(key, told, result, now)))
+                file.flush()
+                _put(system, Path(file.name), entry_path(root, stage, key))
+        except Exception as error:
+            self._writes = False
+            self.warn(f"{_words(error)}; what is built here does not go there")
+
+    def entries(self) -> tuple[dict[str, tuple[str, Entry]], dict[str, str]]:
+        """Every entry with its stage, by its path; and what is wrong with the others."""
+        system, root = self.open()
+        found: dict[str, tuple[str, Entry]] = {}
+        broken: dict[str, str] = {}
+        for path in _below(system, f"{root}/{FORMAT}/entries"):
+            stage, _, name = path.rpartition("/")
+            try:
+                entry = parse_entry(_read_small(system, path), name.removesuffix(".json"))
+                found[path] = stage.rpartition("/")[2], entry
+            except (Broken, FileNotFoundError) as error:
+                broken[path] = str(error)
+        return found, broken
+
+    def files(self) -> dict[str, CachedFile]:
+        """Every file of an output, whole or not, by its path."""
+        system, root = self.open()
+        return {
+            path: CachedFile(path.rpartition("/")[2], int(told["size"]), _modified(told))
+            for path, told in _below(system, f"{root}/{FORMAT}/files").items()
+        }
+
+    def remove(self, paths: Sequence[str]) -> None:
+        """Remove entries and files; one that is gone already is no error."""
+        system, _ = self.open()
+        for path in paths:
+            with suppress(FileNotFoundError):
+                system.rm_file(path)
+
+    def replace_only(self) -> None:
+        """Do not read from now on: what is built takes the place of what is there."""
+        self._reads = False
+
+    def warn(self, text: str) -> None:
+        """Say once what is wrong with it."""
+        with self._lock:
+            if text in self._said:
+                return
+            self._said.add(text)
+        sys.stderr.write(f"warning: cache {self.name}: {text}.\n")
+
+
+_REPLACED = False
+
+
+def rebuild_all() -> None:
+    """Take nothing from a cache in this process, as with ``doit -a``."""
+    global _REPLACED
+    _REPLACED = True
+
+
+@cache
+def opened_by(settings: CacheSettings) -> SharedCache:
+    """The one cache of a configuration in this process."""
+    found = SharedCache(settings)
+    if _REPLACED:
+        found.replace_only()
+    return found
+
+
+def entry_path(root: str, stage: str, key: str) -> str:
+    """Where an entry lies."""
+    return f"{root}/{FORMAT}/entries/{stage}/{key}.json"
+
+
+def file_path(root: str, sha256: str) -> str:
+    """Where a file lies."""
+    return f"{root}/{FORMAT}/files/{sha256[:2]}/{sha256}"
+
+
+def entry_text(entry: Entry) -> str:
+    """An entry as it is written; pure."""
+    return json.dumps(entry._asdict() | {"outputs": [each._asdict() for each in entry.outputs]})
+
+
+def parse_entry(text: bytes, key: str, count: int | None = None) -> Entry:
+    """Read an entry, of which nothing is believed; pure.
+
+    :raises Broken: when it is none, or another's.
+    """
+    try:
+        told = json.loads(text)
+        outputs = tuple(Output(str(each["sha256"]), int(each["size"])) for each in told["outputs"])
+        entry = Entry(str(told["key"]), outputs, dict(told["result"]), str(told["stored"]))
+    except (ValueError, KeyError, TypeError):
+        raise Broken("is cut off, or none") from None
+    if entry.key != key:
+        raise Broken("is that of something else")
+    if not all(_SHA256.fullmatch(each.sha256) and each.size >= 0 for each in outputs):
+        raise Broken("names files by what is no SHA-256")
+    if count is not None and len(outputs) != count:
+        raise Broken(f"has {len(outputs)} files, where {count} are expected")
+    return entry._replace(result=_printable(entry.result))
+
+
+def without_password(url: str) -> str:
+    """An address as it may be shown."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else url
+
+
+def _printable(value: Any) -> Any:
+    """JSON without what a terminal would obey."""
+    if isinstance(value, str):
+        return "".join(each for each in value if each.isprintable() or each == "\n")
+    if isinstance(value, Mapping):
+        return {_printable(key): _printable(each) for key, each in value.items()}
+    return [_printable(each) for each in value] if isinstance(value, list) else value
+
+
+def _open(settings: CacheSettings, name: str) -> tuple[Any, str]:
+    import fsspec
+
+    options = dict(settings.options)
+    if settings.url.startswith(("s3://", "s3a://")):
+        options["config_kwargs"] = {**_S3, **options.get("config_kwargs", {})}
+    without = f"`cache={NO_CACHE}` builds without it"
+    try:
+        system, root = fsspec.core.url_to_fs(settings.url, **options)
+    except ImportError as error:
+        extra = "uv sync --extra s3" if "s3" in settings.url[:4] else f"uv pip install {error.name}"
+        raise StageError(
+            f"[cache] url: {name} needs a package that is not installed ({error}). Install it "
+            f"(`{extra}`); {without}."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise StageError(
+            f"[cache] url: {name} cannot be opened: {error}. Expected a folder, or an address that "
+            f"fsspec knows, as s3://bucket/folder; {without}."
+        ) from error
+    return system, root.rstrip("/")
+
+
+def _within(seconds: float, function: Callable[[], _T]) -> _T:
+    """Call a function that may never come back from a server that does not answer.
+
+    :raises TimeoutError: when it does not in time; it is left behind in a thread.
+    """
+    found: list[_T] = []
+    raised: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            found.append(function())
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if raised:
+        raise raised[0]
+    if not found:
+        raise TimeoutError(f"no answer in {seconds:.0f} s")
+    return found[0]
+
+
+def _read_small(system: Any, path: str) -> bytes:
+    """A whole file, unless it is larger than any entry."""
+    content: bytes = system.cat_file(path, start=0, end=_LARGEST_ENTRY)
+    return content
+
+
+def _copy(reading: Any, writing: Any, expected: Output, progress: Progress) -> None:
+    digest, size = hashlib.sha256(), 0
+    while chunk := reading.read(_CHUNK):
+        size += len(chunk)
+        if size > expected.size:
+            break
+        digest.update(chunk)
+        try:
+            writing.write(chunk)
+        except OSError as error:
+            error.filename = writing.name  # which a failed write does not name
+            raise
+        progress.advance(len(chunk))
+    if size != expected.size or digest.hexdigest() != expected.sha256:
+        raise Broken("is cut off, or was altered")
+
+
+def _below(system: Any, folder: str) -> dict[str, dict[str, Any]]:
+    """The files below a folder with what the file system tells of them."""
+    system.invalidate_cache()
+    try:
+        found: dict[str, dict[str, Any]] = system.find(folder, detail=True)
+    except FileNotFoundError:
+        return {}
+    return found
+
+
+def _modified(told: Mapping[str, Any]) -> datetime | None:
+    """When a file was written, in the ways that file systems tell it."""
+    for key in ("LastModified", "mtime", "modified", "updated"):
+        value = told.get(key)
+        if isinstance(value, int | float):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return None
+
+
+def _size(system: Any, path: str) -> int | None:
+    """The size of a file in bytes; None where there is none."""
+    try:
+        return int(system.info(path)["size"])
+    except FileNotFoundError:
+        return None
+
+
+def _put(system: Any, source: Path, path: str) -> None:
+    """Write a file; a whole one or none."""
+    if system.async_impl:  # an object store, where a file appears whole
+        system.put_file(str(source), path)
+        return
+    system.makedirs(path.rpartition("/")[0], exist_ok=True)
+    unfinished = f"{path}.{uuid.uuid4().hex}.part"
+    try:
+        system.put_file(str(source), unfinished)
+        system.mv(unfinished, path)
+    except BaseException:
+        with suppress(Exception):
+            system.rm_file(unfinished)
+        raise
+
+
+def _words(error: BaseException) -> str:
+    """An error in a line: libraries of file systems raise what they like."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) < 300 else f"{text[:300]}…"

@@ -1,0 +1,532 @@
+"""The shared cache, through real builds: what it saves, and what it cannot do to a build."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+from project import Outcome, Project
+from server import FileServer
+
+from tasks.config.parse import parse
+from tasks.config.schema import ConfigurationError
+from tasks.engine.shared_cache import Broken, key_of, parse_entry, without_password
+
+NOTHING_COMPUTED = {"CHEAP_FAIL": "write_graphs simplify_graphs convert"}
+
+
+class Clone:
+    """A clone of the project with a build folder of its own, which builds with the cache."""
+
+    def __init__(self, root: Path, cache: str) -> None:
+        self.project = Project(root, cheap=True)
+        self.cache = cache
+        self.model()
+
+    def model(self, name: str = "tiny", more: str = "", cache: str = "") -> None:
+        self.project.configure(
+            '[build]\ndir = "out"\ndeploy = "public"\n[browser]\nenabled = false\n'
+            f'[cache]\nurl = "{self.cache}"\n{cache}\n'
+            f'[models.{name}]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n{more}\n'
+        )
+
+    def build(self, *arguments: str, **environment: str) -> Outcome:
+        return self.project.build(*arguments, **environment)
+
+    def run(self, *arguments: str, **environment: str) -> Outcome:
+        """A build whose output is what a person sees."""
+        return self.project.doit("run", *arguments, **environment)
+
+    def graph(self, name: str = "encoder.onnx", model: str = "tiny") -> bytes:
+        return (self.project.root / "out/models" / model / name).read_bytes()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def first(tmp_path: Path, cache: Path) -> Clone:
+    """A clone that has built its model and filled the cache."""
+    made = Clone(tmp_path / "first/project", str(cache))
+    succeeded(made.build("deploy:tiny"))
+    return made
+
+
+@pytest.fixture
+def second(tmp_path: Path, first: Clone) -> Clone:
+    """A fresh clone that shares the cache."""
+    return Clone(tmp_path / "second/project", first.cache)
+
+
+def succeeded(outcome: Outcome) -> Outcome:
+    assert outcome.status == 0, outcome.output
+    return outcome
+
+
+def failed(outcome: Outcome) -> str:
+    assert outcome.status != 0, outcome.output
+    return " ".join(outcome.output.split())
+
+
+def entries(cache: Path, stage: str) -> list[Path]:
+    return sorted((cache / "v1/entries" / stage).glob("*.json"))
+
+
+def files(cache: Path) -> list[Path]:
+    return sorted(path for path in (cache / "v1/files").rglob("*") if path.is_file())
+
+
+def poison(cache: Path, stage: str, content: bytes) -> None:
+    """Let the entries of a stage name another file, with everything in order."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    place = cache / "v1/files" / sha256[:2] / sha256
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(content)
+    for path in entries(cache, stage):
+        entry = json.loads(path.read_text())
+        entry["outputs"] = [{"sha256": sha256, "size": len(content)} for _ in entry["outputs"]]
+        path.write_text(json.dumps(entry))
+
+
+# --- what it saves -----------------------------------------------------------------------------
+
+
+def test_a_second_clone_builds_without_computing_a_graph(first: Clone, second: Clone) -> None:
+    outcome = succeeded(second.build("deploy:tiny", **NOTHING_COMPUTED))
+    assert {"export:tiny", "simplify:tiny", "deploy:tiny"} <= outcome.ran
+    assert second.graph() == first.graph()
+
+
+def test_what_came_from_the_cache_is_as_fresh_as_what_was_built(second: Clone) -> None:
+    succeeded(second.build("deploy:tiny"))
+    assert second.build("deploy:tiny").ran == set()
+
+
+def test_a_model_of_another_name_shares_what_is_the_same(second: Clone) -> None:
+    second.model("mine")
+    succeeded(second.build("deploy:mine", **NOTHING_COMPUTED))
+
+
+def test_the_folder_of_a_clone_and_its_build_do_not_shape_the_key(
+    first: Clone, tmp_path: Path, cache: Path
+) -> None:
+    other = Clone(tmp_path / "deep/er/project", first.cache)
+    text = (other.project.root / "config/models.toml").read_text()
+    other.project.configure(text.replace('"out"', f'"{tmp_path / "elsewhere"}"'))
+    succeeded(other.build("deploy:tiny"))
+    assert len(entries(cache, "export")) == len(entries(cache, "verify")) == 1
+
+
+def test_another_option_is_another_entry(second: Clone, cache: Path) -> None:
+    second.model(more="opset = 18")
+    succeeded(second.build("export:tiny"))
+    assert len(entries(cache, "export")) == 2
+
+
+def test_another_version_of_a_package_is_another_entry(second: Clone, cache: Path) -> None:
+    second.project.pretend_installed("onnxsim", "99")
+    succeeded(second.build("simplify:tiny"))
+    assert (len(entries(cache, "export")), len(entries(cache, "simplify"))) == (1, 2)
+
+
+def test_a_changed_source_is_another_entry(second: Clone, cache: Path) -> None:
+    module = second.project.root / "tasks/simplify.py"
+    module.write_text(module.read_text() + "\n# changed\n")
+    succeeded(second.build("simplify:tiny"))
+    assert (len(entries(cache, "export")), len(entries(cache, "simplify"))) == (1, 2)
+
+
+def test_a_variant_is_not_taken_for_another(second: Clone) -> None:
+    second.model(more='variants = ["fp32", "fp16", "q8"]')
+    succeeded(second.build("variant:tiny:fp16", "variant:tiny:q8"))
+    assert second.graph("encoder_fp16.onnx") != second.graph("encoder_quantized.onnx")
+
+
+def test_status_info_and_the_line_of_a_stage_say_where_it_came_from(
+    second: Clone, cache: Path
+) -> None:
+    built = second.project.doit("export:tiny")
+    assert f"from {cache}: encoder" in built.output
+    assert f"from the cache {cache}" in second.project.doit("status", "tiny").output
+    info = second.project.doit("info", "export:tiny").output
+    assert f"Fresh: nothing changed since it came from the cache {cache}." in info
+
+
+def test_two_builds_that_fill_a_cache_at_once_both_leave_it_whole(
+    tmp_path: Path, cache: Path
+) -> None:
+    clones = [Clone(tmp_path / name / "project", str(cache)) for name in ("one", "two")]
+    with ThreadPoolExecutor() as pool:
+        for outcome in pool.map(lambda clone: clone.build("deploy:tiny"), clones):
+            succeeded(outcome)
+    third = Clone(tmp_path / "three/project", str(cache))
+    succeeded(third.build("deploy:tiny", **NOTHING_COMPUTED))
+    assert not list(cache.rglob("*.part"))
+
+
+# --- trust -------------------------------------------------------------------------------------
+
+
+def test_proofs_are_made_here_on_what_came(second: Clone) -> None:
+    assert "measure" in failed(second.build("deploy:tiny", CHEAP_FAIL="measure"))
+
+
+def test_proofs_of_others_are_taken_where_the_configuration_says_so(second: Clone) -> None:
+    second.model(cache="proofs = true")
+    succeeded(second.build("deploy:tiny", CHEAP_FAIL="measure"))
+
+
+def test_a_poisoned_report_is_not_even_read(second: Clone, cache: Path) -> None:
+    poison(cache, "verify", b"{}")
+    outcome = succeeded(second.run("deploy:tiny"))
+    assert "warning" not in outcome.output
+
+
+def test_a_proof_that_failed_is_not_shared(tmp_path: Path, cache: Path) -> None:
+    clone = Clone(tmp_path / "first/project", str(cache))
+    failed(clone.build("deploy:tiny", CHEAP_DIFFERENCE="1"))
+    assert entries(cache, "export")
+    assert not entries(cache, "verify")
+
+
+def test_what_fails_on_files_of_the_cache_names_it_and_how_to_replace_them(
+    second: Clone, cache: Path
+) -> None:
+    output = failed(second.build("deploy:tiny", CHEAP_DIFFERENCE="1"))
+    assert f"came from the cache {cache} (simplify:tiny)" in output
+    assert "`doit -a simplify:tiny` builds it here" in output
+
+
+def test_a_build_that_is_forced_takes_nothing_and_replaces_what_is_there(
+    second: Clone, cache: Path, first: Clone
+) -> None:
+    poison(cache, "simplify", b"poison")
+    succeeded(second.build("-a", "simplify:tiny"))
+    assert second.graph() == first.graph()
+    replaced = json.loads(entries(cache, "simplify")[0].read_text())
+    assert replaced["outputs"][0]["sha256"] == hashlib.sha256(first.graph()).hexdigest()
+
+
+def test_an_altered_file_is_a_warning_and_is_built_and_replaced(
+    second: Clone, cache: Path, first: Clone, tmp_path: Path
+) -> None:
+    sha256 = hashlib.sha256(first.graph()).hexdigest()
+    altered = cache / "v1/files" / sha256[:2] / sha256
+    altered.write_bytes(bytes(len(altered.read_bytes())))
+    outcome = succeeded(second.run("deploy:tiny"))
+    assert f"the file {sha256[:12]} is cut off, or was altered; it is built here" in outcome.output
+    assert second.graph() == first.graph()
+    assert altered.read_bytes() == first.graph()
+
+
+@pytest.mark.parametrize("content", [b"short", None], ids=["cut off", "gone"])
+def test_a_file_that_is_not_whole_is_a_warning(
+    second: Clone, cache: Path, first: Clone, content: bytes | None
+) -> None:
+    for path in files(cache):
+        path.unlink() if content is None else path.write_bytes(content)
+    outcome = succeeded(second.run("deploy:tiny"))
+    assert f"warning: cache {cache}: the file" in outcome.output
+    assert second.graph() == first.graph()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"outputs": 3}', "[]", "null"])
+def test_an_entry_that_is_none_is_a_warning(second: Clone, cache: Path, text: str) -> None:
+    for path in entries(cache, "export"):
+        path.write_text(text)
+    outcome = succeeded(second.run("deploy:tiny"))
+    assert "export: its entry is cut off, or none; it is built here" in outcome.output
+
+
+def test_an_entry_under_the_key_of_another_is_a_warning(
+    second: Clone, cache: Path, first: Clone
+) -> None:
+    (simplified,), (exported,) = entries(cache, "simplify"), entries(cache, "export")
+    exported.write_text(simplified.read_text())
+    outcome = succeeded(second.run("deploy:tiny"))
+    assert "export: its entry is that of something else" in outcome.output
+    assert second.graph() == first.graph()
+
+
+def test_a_name_that_leads_out_of_the_cache_is_a_warning(second: Clone, cache: Path) -> None:
+    (path,) = entries(cache, "export")
+    path.write_text(path.read_text().replace('"sha256": "', '"sha256": "../../../'))
+    outcome = succeeded(second.run("deploy:tiny"))
+    assert "names files by what is no SHA-256" in outcome.output
+
+
+def test_a_link_out_of_the_cache_brings_nothing_in(
+    second: Clone, cache: Path, first: Clone, tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(len(first.graph())))
+    for path in files(cache):
+        path.unlink()
+        path.symlink_to(secret)
+    outcome = succeeded(second.run("deploy:tiny"))
+    assert "was altered" in outcome.output
+    assert second.graph() == first.graph()
+
+
+def test_what_changed_under_a_run_is_not_shared(tmp_path: Path, cache: Path) -> None:
+    clone = Clone(tmp_path / "first/project", str(cache))
+    edited = str(clone.project.root / "tasks/export.py")
+    succeeded(clone.build("export:tiny", CHEAP_EDIT=edited))
+    assert not entries(cache, "export")
+
+
+def test_words_of_an_entry_cannot_steer_a_terminal() -> None:
+    text = json.dumps(
+        {"key": "k", "outputs": [], "result": {"summary": "\x1b[2Jfine\x07"}, "stored": ""}
+    )
+    assert parse_entry(text.encode(), "k").result == {"summary": "[2Jfine"}
+
+
+def test_an_entry_with_more_files_than_the_stage_makes_is_none() -> None:
+    text = json.dumps({"key": "k", "outputs": [], "result": {}, "stored": ""})
+    with pytest.raises(Broken, match="has 0 files, where 2 are expected"):
+        parse_entry(text.encode(), "k", 2)
+
+
+# --- checkpoints -------------------------------------------------------------------------------
+
+WEIGHTS = bytes(range(256)) * 4096
+PIN = hashlib.sha256(WEIGHTS).hexdigest()
+
+
+def from_address(clone: Clone, server: FileServer, pin: str | None) -> None:
+    server.files["/tiny.pt"] = WEIGHTS
+    clone.project.configure(
+        f'[cache]\nurl = "{clone.cache}"\n[models.tiny]\nmodel_type = "sam2_hiera_tiny"\n'
+        f'url = "{server.url("/tiny.pt")}"\n' + (f'sha256 = "{pin}"\n' if pin else "")
+    )
+
+
+@pytest.mark.parametrize("pin", [PIN, None], ids=["pinned", "unpinned"])
+def test_a_checkpoint_is_taken_from_the_cache_where_its_hash_is_known(
+    tmp_path: Path, cache: Path, server: FileServer, pin: str | None
+) -> None:
+    for name in ("first", "second"):
+        clone = Clone(tmp_path / name / "project", str(cache))
+        from_address(clone, server, pin)
+        succeeded(clone.build("checkpoint:tiny"))
+        assert (clone.project.root / "build/checkpoints/tiny.pt").read_bytes() == WEIGHTS
+    assert len(server.requests) == (1 if pin else 2)
+
+
+def test_a_poisoned_checkpoint_is_downloaded_instead(
+    tmp_path: Path, cache: Path, server: FileServer
+) -> None:
+    first, second = (Clone(tmp_path / name / "project", str(cache)) for name in ("1", "2"))
+    from_address(first, server, PIN)
+    succeeded(first.build("checkpoint:tiny"))
+    poison(cache, "checkpoint", b"poison")
+    from_address(second, server, PIN)
+    outcome = succeeded(second.run("checkpoint:tiny"))
+    assert "checkpoint: its entry is of another file" in outcome.output
+    assert (second.project.root / "build/checkpoints/tiny.pt").read_bytes() == WEIGHTS
+
+
+# --- a cache that fails ------------------------------------------------------------------------
+
+
+def test_a_cache_that_cannot_be_written_is_one_warning(tmp_path: Path, cache: Path) -> None:
+    cache.write_text("a file, where a folder is expected")
+    clone = Clone(tmp_path / "first/project", str(cache))
+    outcome = succeeded(clone.run("deploy:tiny"))
+    assert outcome.output.count("warning: cache") == 1
+
+
+def test_a_cache_that_is_only_read_gets_nothing(second: Clone, cache: Path) -> None:
+    before = files(cache)
+    second.model(more="opset = 18", cache="write = false")
+    succeeded(second.build("deploy:tiny"))
+    assert files(cache) == before
+
+
+def test_a_bucket_that_cannot_be_reached_is_one_warning_and_nothing_to_a_build_that_is_fresh(
+    tmp_path: Path,
+) -> None:
+    clone = Clone(tmp_path / "first/project", "s3://bucket/sam2")
+    environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    outcome = succeeded(clone.run("deploy:tiny", **environment))
+    assert outcome.output.count("warning: cache s3://bucket/sam2") == 1
+    assert "this build goes on without it" in outcome.output
+    assert "warning" not in clone.run("deploy:tiny", **environment).output
+
+
+def test_a_fresh_build_does_not_open_the_cache(second: Clone) -> None:
+    succeeded(second.build("deploy:tiny"))
+    second.project.environment["PYTHONPROFILEIMPORTTIME"] = "1"
+    imported = second.run("deploy:tiny").output
+    assert "tasks.engine.shared_cache" in imported
+    assert "fsspec" not in imported
+
+
+@pytest.mark.parametrize("url", ["nothing://bucket/folder", "gcs://bucket/folder"])
+def test_an_address_that_nothing_opens_is_refused_before_anything_is_computed(
+    tmp_path: Path, url: str
+) -> None:
+    clone = Clone(tmp_path / "first/project", url)
+    output = failed(clone.build("deploy:tiny", CHEAP_FAIL="write_graphs"))
+    assert f"[cache] url: {url}" in output
+    assert "`cache=off` builds without it" in output
+
+
+@pytest.mark.parametrize("url", ["out/cache", "public/cache", "file:out"])
+def test_a_cache_in_a_folder_that_a_build_cleans_is_refused(first: Clone, url: str) -> None:
+    first.cache = url
+    first.model()
+    output = failed(first.build("deploy:tiny"))
+    assert "[cache] url" in output
+    assert "a place that no build cleans" in output
+
+
+def test_the_command_line_names_another_cache_or_none(second: Clone, tmp_path: Path) -> None:
+    assert "was told to fail" in failed(
+        second.build("cache=off", "export:tiny", **NOTHING_COMPUTED)
+    )
+    succeeded(second.build(f"cache={tmp_path / 'other'}", "export:tiny"))
+    assert entries(tmp_path / "other", "export")
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ({"write": True}, "[cache] url: found 'nothing'"),
+        ({"url": 3}, "[cache] url: found 3"),
+        ({"url": "x", "proofs": "yes"}, "[cache] proofs: found 'yes'"),
+        ({"url": "x", "read": True}, "[cache] read: unknown"),
+    ],
+)
+def test_a_mistake_in_the_table_is_told(table: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigurationError) as mistakes:
+        parse({"cache": table, "models": {"m": {"url": "synthetic:"}}}, Path("models.toml"))
+    assert told in str(mistakes.value)
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    assert without_password("sftp://me:secret@host/folder") == "sftp://host/folder"
+
+
+def test_a_path_of_this_machine_does_not_shape_a_key() -> None:
+    keys = [
+        key_of("export", {"inputs": {"architecture": path}}, {path: "file 0"})
+        for path in ("/home/me/model.yaml", "/tmp/model.yaml")
+    ]
+    assert keys[0] == keys[1]
+
+
+# --- a bucket ----------------------------------------------------------------------------------
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """The address of a server that speaks S3 and has a bucket called ``lab``."""
+    import boto3  # type: ignore[import-untyped]
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    address = f"http://{host}:{port}"
+    boto3.client(
+        "s3",
+        endpoint_url=address,
+        region_name="us-east-1",
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+    ).create_bucket(Bucket="lab")
+    yield address
+    server.stop()
+
+
+def test_two_clones_share_a_bucket(tmp_path: Path, bucket: str) -> None:
+    environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": bucket}
+    first, second = (Clone(tmp_path / name / "project", "s3://lab/sam2") for name in ("1", "2"))
+    outcome = succeeded(first.run("deploy:tiny", **environment))
+    assert "warning" not in outcome.output
+    succeeded(second.build("deploy:tiny", **environment, **NOTHING_COMPUTED))
+    assert second.graph() == first.graph()
+    listed = second.project.doit("cache", **environment)
+    assert "s3://lab/sam2: 5 files" in listed.output
+
+
+def test_a_bucket_without_credentials_is_one_warning(tmp_path: Path, bucket: str) -> None:
+    clone = Clone(tmp_path / "first/project", "s3://lab/sam2")
+    environment = {
+        "AWS_ENDPOINT_URL": bucket,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+    }
+    outcome = succeeded(clone.run("deploy:tiny", **environment))
+    assert outcome.output.count("warning: cache s3://lab/sam2") == 1
+    assert "credentials" in outcome.output
+
+
+# --- doit cache --------------------------------------------------------------------------------
+
+
+def test_cache_lists_what_is_there(second: Clone) -> None:
+    lines = second.project.doit("cache").output.splitlines()
+    assert lines[0].endswith("5 files, 0.2 MiB")
+    assert [line.split()[0] for line in lines[1:]] == ["export", "simplify", "verify"]
+
+
+def test_pruning_removes_what_is_old_with_the_files_that_nothing_else_names(
+    second: Clone, cache: Path
+) -> None:
+    (exported,) = entries(cache, "export")
+    entry = json.loads(exported.read_text())
+    entry["stored"] = (datetime.now(UTC) - timedelta(days=31)).isoformat()
+    exported.write_text(json.dumps(entry))
+    for path in files(cache):
+        os.utime(path, (0, 0))
+    outcome = second.project.doit("cache", "--prune", "--older-than", "30d")
+    assert "1 entries and 2 files" in outcome.output
+    assert not entries(cache, "export")
+    left = {path.name for path in files(cache)}
+    assert not left & {each["sha256"] for each in entry["outputs"]}
+    succeeded(second.build("simplify:tiny"))
+
+
+def test_pruning_leaves_a_file_alone_whose_entry_may_be_on_its_way(
+    second: Clone, cache: Path
+) -> None:
+    fresh = cache / "v1/files/ab" / ("ab" * 32)
+    fresh.parent.mkdir(exist_ok=True)
+    fresh.write_bytes(b"being stored")
+    second.project.doit("cache", "--prune", "--older-than", "30d")
+    assert fresh.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--prune"], "give both"),
+        (["--older-than", "30d"], "give both"),
+        (["--prune", "--older-than", "soon"], "allowed: as in 12h, 30d or 8w"),
+    ],
+)
+def test_a_wrong_use_of_the_command_is_told(second: Clone, arguments: list[str], told: str) -> None:
+    assert told in failed(second.project.doit("cache", *arguments))
+
+
+def test_without_a_cache_the_command_says_how_to_have_one(second: Clone) -> None:
+    assert "has no cache" in failed(second.project.doit("cache=off", "cache"))
