@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.config.schema import AttentionKind, Configuration, Model
 from tasks.engine import artifacts
+from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
 from tasks.engine.staleness import versions
 
@@ -56,14 +57,20 @@ def decoders(config: Configuration, model: Model) -> dict[str, dict[str, str]]:
 def export(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
     """Export in a child process, then move the graphs into place."""
     targets = artifacts.exported_graphs(config, model)
+    checkpoint = str(artifacts.checkpoint(config, model))
     with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.export:write_graphs",
-            **model.encoder_options,
-            decoders=decoders(config, model),
-            checkpoint=str(artifacts.checkpoint(config, model)),
-            graphs=work.made(targets),
-        )
+        try:
+            result = work.run(
+                "tasks.export:write_graphs",
+                **model.encoder_options,
+                decoders=decoders(config, model),
+                checkpoint=checkpoint,
+                graphs=work.made(targets),
+            )
+        except StageError as error:
+            if checkpoint not in str(error):
+                raise
+            raise StageError(f"{error}\n{checkpoint} came from {model.source.url}.") from error
         work.deliver(*targets.values())
     summary = f"{describe_sizes(targets)}, opset {model.opset}{describe_peak(result)}"
     return {"summary": summary, **result}

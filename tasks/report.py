@@ -176,13 +176,10 @@ def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
     }
 
 
-def candidates(rows: Sequence[Row], truth: float | None = None) -> list[Candidate]:
-    """What of a model's variants is deployed.
-
-    :param truth: the IoU of a click's mask with the true one.
-    """
+def candidates(rows: Sequence[Row]) -> list[Candidate]:
+    """What of a model's variants is deployed."""
     return [
-        Candidate(row["name"], row["size"], frozenset(row["proven"]), encoder_times(row), truth)
+        Candidate(row["name"], row["size"], frozenset(row["proven"]), encoder_times(row))
         for row in rows
         if row["state"] == "deployed"
     ]
@@ -197,7 +194,11 @@ def best(models: Sequence[Row]) -> list[dict[str, Any]]:
     found = {}
     for model in models:
         truth = model["truth"]["iou"][ONE_CLICK] if len(drawn) == 1 and model["truth"] else None
-        by_name = {each.name: each for each in candidates(model["variants"], truth)}
+        alike = _at(model, ("native", "mask_iou", "mean"))
+        by_name = {
+            each.name: each._replace(truth=truth, alike=1.0 if alike is None else alike)
+            for each in candidates(model["variants"])
+        }
         found[model["name"]] = {
             each["provider"]: by_name[each["variant"]] for each in model["recommended"]
         }
@@ -213,6 +214,7 @@ def ranking(models: Sequence[Row]) -> list[Row]:
     they were trained on. ``bars`` are shares of the largest in the column.
     """
     rows = []
+    chosen = best(models)
     for model in models:
         native = _at(model, ("native", "mask_iou", "mean"))
         for row in model["variants"]:
@@ -228,8 +230,8 @@ def ranking(models: Sequence[Row]) -> list[Row]:
                         "truth": _at(model, ("truth", "iou", ONE_CLICK)),
                         "recommended": [
                             each["provider"]
-                            for each in model["recommended"]
-                            if each["variant"] == row["name"]
+                            for each in chosen
+                            if each["variant"] == f"{model['name']}, {row['name']}"
                         ],
                     }
                 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
@@ -28,13 +31,24 @@ from tasks.web import packages, server
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The demo model as the project's own configuration has it, built by `doit demo`."""
-    project = Project(tmp_path_factory.mktemp("demo") / "project", cheap=False)
+def clone(root: Path) -> Project:
+    """The project as it is configured."""
+    project = Project(root, cheap=False)
     (project.root / "web").symlink_to(ROOT / "web")
     project.configure((ROOT / "config/models.toml").read_text() + "\n[browser]\nwebgpu = false\n")
-    outcome = project.build("demo")
+    return project
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Project:
+    """The demo model as the project's own configuration has it, built by `doit demo`."""
+    project = clone(tmp_path_factory.mktemp("demo") / "project")
+    outcome = project.build(f"cache={cache}", "demo")
     assert outcome.status == 0, outcome.output
     return project
 
@@ -294,3 +308,50 @@ def test_its_checkpoint_fits_in_the_repository_in_half_precision() -> None:
     assert file.stat().st_size <= 16_000_000
     weights = torch.load(file, weights_only=True)["model"]
     assert {value.dtype for value in weights.values()} == {torch.float16}
+
+
+# --- shared -------------------------------------------------------------------------------------
+
+
+def test_a_second_clone_that_trusts_the_cache_takes_everything_from_there(
+    built: Project, cache: Path, tmp_path: Path
+) -> None:
+    other = clone(tmp_path / "project")
+    text = (other.root / "config/models.toml").read_text()
+    other.configure(text + f'[cache]\nurl = "{cache}"\nproofs = true\nwrite = false\n')
+    outcome = other.build("demo")
+    assert outcome.status == 0, outcome.output
+    logs = {path.stem for path in (other.root / "build/logs").glob("*.log")}
+    assert logs == set()  # no child process ran
+    deployed = "build/demo/sam2_demo/manifest.json"
+    assert (other.root / deployed).read_text() == (built.root / deployed).read_text()
+
+
+def test_a_poisoned_decoder_of_a_cache_is_caught_and_not_deployed(
+    built: Project, cache: Path, tmp_path: Path
+) -> None:
+    poisoned = tmp_path / "cache"
+    shutil.copytree(cache, poisoned)
+    (path,) = (poisoned / "v1/entries/simplify").glob("*.json")
+    entry = json.loads(path.read_text())
+    right = entry["outputs"][1]["sha256"]
+    model = onnx.load(poisoned / "v1/files" / right[:2] / right)
+    largest = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    largest.raw_data = (np.frombuffer(largest.raw_data, np.float32) * 1.05).tobytes()
+    content = model.SerializeToString()
+    wrong = hashlib.sha256(content).hexdigest()
+    place = poisoned / "v1/files" / wrong[:2] / wrong
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(content)
+    entry["outputs"][1] = {"sha256": wrong, "size": len(content)}
+    path.write_text(json.dumps(entry))
+
+    other = clone(tmp_path / "project")
+    outcome = other.doit("run", f"cache={poisoned}", "deploy:demo")
+    assert outcome.status != 0
+    assert "does not do what PyTorch does, and is not deployed" in outcome.output
+    assert f"came from the cache {poisoned} (simplify:demo)" in outcome.output
+    assert not (other.root / "build/demo").exists()
+
+    assert other.doit("run", f"cache={poisoned}", "-a", "simplify:demo").status == 0
+    assert json.loads(path.read_text())["outputs"][1]["sha256"] == right

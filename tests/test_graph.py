@@ -353,6 +353,15 @@ def test_prune_leaves_what_another_configuration_deployed(built: Build) -> None:
     assert "Nothing to prune" in built.doit("prune").output
 
 
+def test_a_checkpoint_that_cannot_be_exported_is_named_by_where_it_came_from(build: Build) -> None:
+    weights = build.root / "weights.pt"
+    weights.write_bytes(b"unfit")
+    build.tables = {"mine": {"model_type": "sam2_hiera_tiny", "url": "weights.pt"}}
+    build.write()
+    output = build.doit("run", "export:mine").output
+    assert "build/checkpoints/mine.pt came from weights.pt." in output
+
+
 def hanging(build: Build, function: str, fifo: Path) -> subprocess.Popen[str]:
     """A build that has reached a function of a child process and waits there."""
     os.mkfifo(fifo)

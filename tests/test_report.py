@@ -111,7 +111,7 @@ def test_of_several_models_the_smallest_of_the_fast_is_recommended() -> None:
     assert wasm.variant == "edgetam, fp16"
     assert wasm.why == (
         "the smallest download within 1.25 times the fastest; 14.0 MiB to download; "
-        "1000 ms for an image, the fastest of 3."
+        "1.0 s for an image, the fastest of 3."
     )
 
 
@@ -123,6 +123,16 @@ def test_a_fast_model_that_misses_the_true_masks_is_not_recommended() -> None:
     wasm = recommend_model(models)[0]
     assert wasm.variant == "good, q8"
     assert "among those whose masks are within 0.02 of the best" in wasm.why
+
+
+def test_a_fast_model_whose_images_are_too_small_for_its_weights_is_not_recommended() -> None:
+    models = {
+        "tiny": of_model(candidate("q8", 40, wasm=6000)),
+        "tiny at 256": of_model(candidate("q8", 40, wasm=500)._replace(alike=0.6)),
+    }
+    wasm = recommend_model(models)[0]
+    assert wasm.variant == "tiny, q8"
+    assert "among those that draw PyTorch's masks" in wasm.why
 
 
 def test_true_masks_that_not_every_model_has_leave_none_out() -> None:

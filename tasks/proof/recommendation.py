@@ -7,8 +7,9 @@ The rule within a model, for each of `PROVIDERS`:
 3. Otherwise it is the smallest download whose image takes at most `SLOWER` times as long as the
    fastest's; without times, the smallest download.
 
-Among models, the third rule holds between the variants that are recommended of each. Where each
-model has drawn the same true masks, those that are `WORSE` than the best are left out first.
+Among models, the third rule holds between the variants that are recommended of each. Left out are
+those less than `ALIKE` PyTorch at the size of image that their weights are for; and, where each
+model has drawn the same true masks, those that are `WORSE` than the best.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tasks.engine.files import mebibytes
 
 PROVIDERS: Mapping[str, str] = {"wasm": "WASM", "webgpu": "WebGPU", "native": "native onnxruntime"}
 SLOWER = 1.25
+ALIKE = 0.9  # mean IoU of masks
 WORSE = 0.02  # of IoU with true masks
 
 # Which precision to load where, the first that is proven there, and why: docs/variants.md has the
@@ -45,8 +47,9 @@ PREFERRED: Mapping[str, Mapping[str, str]] = {
 class Candidate(NamedTuple):
     """A deployed variant: its download in bytes, and by provider where it is proven.
 
-    ``times`` are milliseconds for an image, of those providers where it was timed; ``truth`` is
-    the IoU of a click's mask with the true one, of its model.
+    ``times`` are milliseconds for an image, of those providers where it was timed. Of its model
+    ``truth`` is the IoU of a click's mask with the true one, ``alike`` the mean IoU with PyTorch's
+    masks at the size of image that the weights are for.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Candidate(NamedTuple):
     proven: frozenset[str]
     times: Mapping[str, float]
     truth: float | None = None
+    alike: float = 1.0
 
 
 class Recommendation(NamedTuple):
@@ -94,17 +98,20 @@ def recommend_model(models: Mapping[str, Mapping[str, Candidate]]) -> list[Recom
         named = [each._replace(name=f"{name}, {each.name}") for name, each in of.items()]
         if not named:
             continue
+        alike = [each for each in named if each.alike >= ALIKE] or named
         truths = [each.truth for each in named if each.truth is not None]
         compared = len(truths) == len(named)
         good = [
             each
-            for each in named
+            for each in alike
             if not compared or each.truth is None or each.truth >= max(truths) - WORSE
-        ]
+        ] or alike
         chosen = smallest_of_the_fast(good, provider)
         why = _rule(good, provider)
-        if len(good) < len(named):
+        if len(good) < len(alike):
             why += f" among those whose masks are within {WORSE} of the best"
+        if len(alike) < len(named):
+            why += " among those that draw PyTorch's masks"
         found.append(Recommendation(provider, chosen.name, _sentence(chosen, named, provider, why)))
     return found
 
@@ -133,5 +140,7 @@ def _sentence(chosen: Candidate, candidates: Sequence[Candidate], provider: str,
         fastest = min(times)
         slower = chosen.times[provider] / fastest
         beside = "the fastest" if slower == 1 else f"{slower:.2f} times the fastest"
-        parts.append(f"{chosen.times[provider]:.0f} ms for an image, {beside} of {len(times)}")
+        took = chosen.times[provider]
+        shown = f"{took:.0f} ms" if took < 1000 else f"{took / 1000:.1f} s"
+        parts.append(f"{shown} for an image, {beside} of {len(times)}")
     return "; ".join(parts) + "."

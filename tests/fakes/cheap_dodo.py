@@ -33,6 +33,8 @@ def make_synthetic(architecture, seed, destination):
 
 
 def write_graphs(checkpoint, graphs, decoders, **options):
+    if Path(checkpoint).read_bytes().startswith(b"unfit"):
+        raise StageError(f"{checkpoint} does not fit")
     made_from = [Path(checkpoint).read_bytes(), options, versions("torch", "onnx")]
     if os.environ.get("CHEAP_EXPORT") == "constant":
         made_from = []

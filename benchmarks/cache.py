@@ -1,0 +1,92 @@
+"""What it takes to bring what nine models are exported and simplified to from a full cache.
+
+    uv run python benchmarks/cache.py [--folder DIR]
+
+Builds the nine models of synthetic weights once, with a cache in a folder, and then from a second
+build folder, against copying the same bytes and checking their hashes. Prints a Markdown line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tasks.config.published import MODEL_TYPES
+from tasks.engine.files import copy_and_hash
+
+CONFIGURATION = """
+[build]
+dir = "{build}"
+deploy = "{build}/public"
+[browser]
+enabled = false
+[cache]
+url = "{cache}"
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where to build (some 12 GB)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        print(measure(Path(folder)))
+
+
+def measure(folder: Path) -> str:
+    cache = folder / "cache"
+    configurations = [configure(folder, name, cache) for name in ("first", "second")]
+    for configuration in configurations:
+        doit(configuration, "checkpoint")
+    doit(configurations[0], "simplify")
+    seconds = doit(configurations[1], "simplify")
+    logs = sorted(path.name for path in (folder / "second/logs").glob("*export*"))
+    copied = copy(cache, folder / "copied")
+    entries = len(list((cache / "v1/entries").rglob("*.json")))
+    return (
+        f"| {entries} stages of {len(MODEL_TYPES)} models from a full cache | {seconds:.1f} s | "
+        f"copying the bytes and checking their hashes: {copied:.1f} s | "
+        f"{seconds / copied:.2f} × (at most 1.5 ×); exports that ran: {len(logs)} |"
+    )
+
+
+def configure(folder: Path, name: str, cache: Path) -> Path:
+    text = CONFIGURATION.format(build=folder / name, cache=cache)
+    for number, model_type in enumerate(MODEL_TYPES):
+        text += f'[models.m{number}]\nmodel_type = "{model_type}"\nurl = "synthetic:"\n'
+        text += f'folder = "m{number}"\n'
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return path
+
+
+def doit(configuration: Path, stage: str) -> float:
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "doit", f"config={configuration}", stage]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def copy(cache: Path, destination: Path) -> float:
+    """Copy what each entry names, as a second clone must have it; seconds."""
+    start = time.perf_counter()
+    for number, path in enumerate((cache / "v1/entries").rglob("*.json")):
+        for output in json.loads(path.read_text())["outputs"]:
+            sha256 = output["sha256"]
+            target = destination / f"{number}-{sha256}"
+            target.parent.mkdir(exist_ok=True)
+            if copy_and_hash(cache / "v1/files" / sha256[:2] / sha256, target) != sha256:
+                raise SystemExit(f"{sha256} is not what its name says")
+    seconds = time.perf_counter() - start
+    shutil.rmtree(destination)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
