@@ -291,6 +291,13 @@ def test_words_of_an_entry_cannot_steer_a_terminal() -> None:
     assert parse_entry(text.encode(), "k").result == {"summary": "[2Jfine"}
 
 
+@pytest.mark.parametrize("result", [{"summary": ["x"]}, {"note": {}}, {"peak_memory": "much"}])
+def test_a_result_of_other_types_is_none(result: dict[str, object]) -> None:
+    text = json.dumps({"key": "k", "outputs": [], "result": result, "stored": ""})
+    with pytest.raises(Broken, match="that is none"):
+        parse_entry(text.encode(), "k")
+
+
 def test_an_entry_with_more_files_than_the_stage_makes_is_none() -> None:
     text = json.dumps({"key": "k", "outputs": [], "result": {}, "stored": ""})
     with pytest.raises(Broken, match="has 0 files, where 2 are expected"):

@@ -282,6 +282,9 @@ def parse_entry(text: bytes, key: str, count: int | None = None) -> Entry:
         raise Broken("is that of something else")
     if not all(_SHA256.fullmatch(each.sha256) and each.size >= 0 for each in outputs):
         raise Broken("names files by what is no SHA-256")
+    for name, kind in {"summary": str, "note": str, "peak_memory": int}.items():
+        if not isinstance(entry.result.get(name), kind | None):
+            raise Broken(f"has a {name} that is none")
     if count is not None and len(outputs) != count:
         raise Broken(f"has {len(outputs)} files, where {count} are expected")
     return entry._replace(result=_printable(entry.result))
