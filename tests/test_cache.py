@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -48,23 +49,26 @@ class Clone:
         return (self.project.root / "out/models" / model / name).read_bytes()
 
 
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def first(tmp_path: Path, cache: Path) -> Clone:
-    """A clone that has built its model and filled the cache."""
-    made = Clone(tmp_path / "first/project", str(cache))
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone that has built its model and filled a cache."""
+    folder = tmp_path_factory.mktemp("first")
+    made = Clone(folder / "project", str(folder / "cache"))
     succeeded(made.build("deploy:tiny"))
     return made
 
 
 @pytest.fixture
-def second(tmp_path: Path, first: Clone) -> Clone:
-    """A fresh clone that shares the cache."""
-    return Clone(tmp_path / "second/project", first.cache)
+def cache(tmp_path: Path) -> Path:
+    """Where the cache of a test is; empty, unless the test has a second clone."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def second(tmp_path: Path, first: Clone, cache: Path) -> Clone:
+    """A fresh clone that has a copy of the cache which the first one filled."""
+    shutil.copytree(first.cache, cache)
+    return Clone(tmp_path / "second/project", str(cache))
 
 
 def succeeded(outcome: Outcome) -> Outcome:
@@ -117,9 +121,9 @@ def test_a_model_of_another_name_shares_what_is_the_same(second: Clone) -> None:
 
 
 def test_the_folder_of_a_clone_and_its_build_do_not_shape_the_key(
-    first: Clone, tmp_path: Path, cache: Path
+    second: Clone, tmp_path: Path, cache: Path
 ) -> None:
-    other = Clone(tmp_path / "deep/er/project", first.cache)
+    other = Clone(tmp_path / "deep/er/project", str(cache))
     text = (other.project.root / "config/models.toml").read_text()
     other.project.configure(text.replace('"out"', f'"{tmp_path / "elsewhere"}"'))
     succeeded(other.build("deploy:tiny"))
@@ -390,10 +394,10 @@ def test_an_address_that_nothing_opens_is_refused_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("url", ["out/cache", "public/cache", "file:out"])
-def test_a_cache_in_a_folder_that_a_build_cleans_is_refused(first: Clone, url: str) -> None:
-    first.cache = url
-    first.model()
-    output = failed(first.build("deploy:tiny"))
+def test_a_cache_in_a_folder_that_a_build_cleans_is_refused(second: Clone, url: str) -> None:
+    second.cache = url
+    second.model()
+    output = failed(second.build("deploy:tiny"))
     assert "[cache] url" in output
     assert "a place that no build cleans" in output
 
