@@ -27,7 +27,6 @@ from tasks.engine.invocation import command
 from tasks.engine.stage import declare
 from tasks.engine.staleness import versions
 from tasks.proof import manifests, reports
-from tasks.proof.judgement import rules_of
 from tasks.proof.manifests import Judged
 from tasks.web import packages
 from tasks.web.chromium import Browser
@@ -35,28 +34,13 @@ from tasks.web.chromium import Browser
 if TYPE_CHECKING:
     from doit.task import Task
 
-PACKAGES = ("sam2", "samexporter", "torch", "onnx", "onnxsim", "onnxruntime")
-
 
 def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
     """doit's task for one model.
 
     :param browser: what can prove a model in a browser.
     """
-    in_browser = is_part_of_build(model, browser)
-    variants = dict.fromkeys([FP32, *model.variants])
-    needed = {
-        variant.name: reports.required(config, model, variant, in_browser) for variant in variants
-    }
-    # What the reports must have been asked, and what they are judged by.
-    proofs = {
-        f"{variant.name} {each.proof}": {
-            **each.asked,
-            **rules_of(config, model, variant, each.proof),
-        }
-        for variant in variants
-        for each in needed[variant.name]
-    }
+    needed = reports.of_all_variants(config, model, browser.missing)
     return declare(
         model.name,
         deploy,
@@ -64,40 +48,17 @@ def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any
         reads=[
             *(
                 path
-                for variant in variants
+                for variant in needed
                 for path in artifacts.graphs(config, model, variant).values()
             ),
             artifacts.checkpoint_record(config, model),
         ],
         writes=[artifacts.manifest(model)],
-        inputs={
-            **manifests.configured(model),
-            "sha256": model.sha256,
-            "variants": [each.name for each in model.variants],
-            "proofs": proofs,
-            **versions(*PACKAGES),
-        },
+        inputs=manifests.inputs(config, model, needed),
         # The reports are no `reads`: what is missing of them is told by its proof.
         file_dep=[each.path for found in needed.values() for each in found],
-        uptodate=[(holds_what_its_manifest_says, [model])],
+        uptodate=[(ledger.holds_what_its_manifest_says, [model.deploy])],
         also_runs=[model.client.documents_source],
-    )
-
-
-def is_part_of_build(model: Model, browser: Browser) -> bool:
-    """Whether a browser must have run the model before it is deployed."""
-    return model.browser is True or (model.browser == "auto" and not browser.missing)
-
-
-def holds_what_its_manifest_says(model: Model) -> bool:
-    """Whether every deployed file is as its manifest has it.
-
-    Which files there are is known only once their fidelity is: they are no targets of doit's.
-    """
-    files = ledger.manifest_files(artifacts.manifest(model))
-    return files is not None and all(
-        (model.deploy / name).is_file() and FINGERPRINTS.sha256(model.deploy / name) == sha256
-        for name, sha256 in files.items()
     )
 
 
@@ -127,7 +88,7 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     }
     sizes = {name: path.stat().st_size for name, (path, _) in files.items()}
     told = {name: {"size": sizes[name], "sha256": sha256} for name, (_, sha256) in files.items()}
-    manifest = manifests.manifest_of(model, known, told, judged, versions(*PACKAGES))
+    manifest = manifests.manifest_of(model, known, told, judged, versions(*manifests.PACKAGES))
     documents = model.client.documents(manifest)
     manifest["files"] = {**told, **{name: _entry(text) for name, text in documents.items()}}
     with staging_folder(config, model) as staging:
@@ -218,7 +179,7 @@ def staging_path(config: Configuration, model: Model) -> Path:
 def undo_killed_run(config: Configuration, model: Model) -> None:
     """Remove what a killed run left; put back what it had replaced, if it was amid its renames."""
     staging = staging_path(config, model)
-    if staging.is_dir() and not holds_what_its_manifest_says(model):
+    if staging.is_dir() and not ledger.holds_what_its_manifest_says(model.deploy):
         for name in _files_in(staging / "before"):
             (model.deploy / name).parent.mkdir(parents=True, exist_ok=True)
             (staging / "before" / name).replace(model.deploy / name)
@@ -247,7 +208,7 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
         yield staging
     finally:
         # What could not be taken back is for the next run; see `undo_killed_run`.
-        if holds_what_its_manifest_says(model) or not _files_in(staging / "before"):
+        if ledger.holds_what_its_manifest_says(model.deploy) or not _files_in(staging / "before"):
             shutil.rmtree(staging, ignore_errors=True)
         os.close(folder)
         if made:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.clients.contract import MaskChoice
@@ -39,11 +38,6 @@ LARGE, MEDIUM, SMALL = 42, 28, 26  # of letters
 QUIET = (85, 85, 85)
 
 
-def path(model: Model) -> Path:
-    """The picture, beside the model's deploy folder."""
-    return model.deploy.parent / f"{model.name}.png"
-
-
 def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[str, Any]:
     """doit's task for the demo model.
 
@@ -59,7 +53,7 @@ def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[
             *model.architecture_files,
             *model.image_data,
         ],
-        writes=[path(model)],
+        writes=[artifacts.demo_picture(model)],
         shared="proof",
         inputs={
             **model.architecture_options,
@@ -83,10 +77,10 @@ def draw_picture(config: Configuration, model: Model, task: Task) -> dict[str, A
             **model.architecture_options,
             checkpoint=str(artifacts.checkpoint(config, model)),
             truth=model.images,
-            destination=work.unfinished(path(model)),
+            destination=work.unfinished(artifacts.demo_picture(model)),
         )
-        work.deliver(path(model))
-    return {"summary": f"{in_words(**result)}; see {path(model)}"}
+        work.deliver(artifacts.demo_picture(model))
+    return {"summary": f"{in_words(**result)}; see {artifacts.demo_picture(model)}"}
 
 
 def in_words(clicks: int, images: int, truth: float, pytorch: float, **_: Any) -> str:

@@ -137,3 +137,8 @@ def picture(config: Configuration, model: Model, variant: Variant) -> Path:
 def manifest(model: Model) -> Path:
     """The manifest in a model's deploy folder."""
     return model.deploy / "manifest.json"
+
+
+def demo_picture(model: Model) -> Path:
+    """What `doit demo` draws, beside the deploy folder of its model."""
+    return model.deploy.parent / f"{model.name}.png"

@@ -129,6 +129,26 @@ def named_files(manifest: Path) -> dict[str, str | None]:
     return {**named, manifest.name: None}
 
 
+def holds_what_its_manifest_says(folder: Path) -> bool:
+    """Whether every file that was deployed to a folder is as its manifest has it.
+
+    Which files there are is known only once their fidelity is: they are no targets of doit's.
+    """
+    return changed_files(folder) == []
+
+
+def changed_files(folder: Path) -> list[str] | None:
+    """What the manifest in a folder names and is gone or another file; None without a manifest."""
+    files = manifest_files(folder / "manifest.json")
+    if files is None:
+        return None
+    return [
+        name
+        for name, sha256 in files.items()
+        if not (folder / name).is_file() or FINGERPRINTS.sha256(folder / name) != sha256
+    ]
+
+
 def manifest_files(manifest: Path) -> dict[str, str] | None:
     """The SHA-256 of each file that a manifest names; None when it is no manifest."""
     try:

@@ -13,13 +13,17 @@ from tasks.engine.artifacts import Proof
 from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
 from tasks.engine.invocation import command
+from tasks.engine.staleness import versions
 from tasks.inference.metrics import significant
 from tasks.proof.failures import Failure, sentences
-from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu
+from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu, rules_of
 from tasks.proof.recommendation import PREFERRED, Candidate, recommend
-from tasks.proof.reports import Report, task_name
+from tasks.proof.reports import Report, RequiredReport, task_name
 
 SCHEMA_VERSION = 3
+
+# Whose versions a manifest names.
+PACKAGES = ("sam2", "samexporter", "torch", "onnx", "onnxsim", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,30 @@ def configured(model: Model) -> dict[str, Any]:
             model.file_name(graph, each) for each in model.variants for graph in model.graphs
         ],
         **model.graph_options,
+    }
+
+
+def inputs(
+    config: Configuration, model: Model, needed: Mapping[Variant, Sequence[RequiredReport]]
+) -> dict[str, Any]:
+    """What shapes a deploy and is in none of the files that it reads.
+
+    :param needed: the reports of each variant; what they must have been asked, and what they are
+        judged by, is among it.
+    """
+    return {
+        **configured(model),
+        "sha256": model.sha256,
+        "variants": [each.name for each in model.variants],
+        "proofs": {
+            f"{variant.name} {each.proof}": {
+                **each.asked,
+                **rules_of(config, model, variant, each.proof),
+            }
+            for variant, reports in needed.items()
+            for each in reports
+        },
+        **versions(*PACKAGES),
     }
 
 

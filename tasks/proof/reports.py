@@ -113,6 +113,20 @@ def required(
     ]
 
 
+def of_all_variants(
+    config: Configuration, model: Model, browser_missing: str | None
+) -> dict[Variant, list[RequiredReport]]:
+    """The reports that each variant needs: single precision, then what is to be deployed.
+
+    :param browser_missing: why no browser can run the model; None where one can.
+    """
+    in_browser = model.browser is True or (model.browser == "auto" and not browser_missing)
+    return {
+        variant: required(config, model, variant, in_browser)
+        for variant in dict.fromkeys([FP32, *model.variants])
+    }
+
+
 def _against(model: Model, proof: Proof, variant: Variant) -> tuple[str, ...]:
     """What a proof measures against; single precision in the browser, against itself alone."""
     if proof == "browser" and variant.precision == "fp32":
