@@ -17,6 +17,7 @@ from tasks import (
     packages,
     picture,
     prune,
+    publish,
     report,
     simplify,
     speed,
@@ -129,6 +130,12 @@ def task_speed() -> Tasks:
     """measure how fast the variants of a model are, in one run"""
     for model in CONFIG.models:
         yield speed.task(CONFIG, model, BROWSER)
+
+
+def task_publish() -> Tasks:
+    """put a deployed model into a repository of the Hugging Face hub (--dry-run lists what goes)"""
+    for model in CONFIG.models:
+        yield publish.task(CONFIG, model, BROWSER)
 
 
 def task_report() -> dict[str, Any]:

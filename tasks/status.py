@@ -91,9 +91,11 @@ class Info(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
 
 
 def lines_of(task: Task, stage: Stage | None) -> list[str]:
-    """What ``doit info`` prints; without a stage where it was not made, as nothing asks for it."""
+    """What ``doit info`` prints; without a stage where nothing but a person asks for it."""
     lines = []
-    if stage is None:
+    if stage is None and not task.targets:
+        lines.append("Runs whenever it is asked for, and never by itself.")
+    elif stage is None:
         lines.append("Made only when it is asked for; it never was.")
     elif stage.fresh:
         came = f"came from the cache {stage.cache}" if stage.cache else "ran"
@@ -137,11 +139,12 @@ def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[s
 
     for name in tasks:
         judge(name)
-    # What is made only when asked for is not missed.
+    # What is made only when asked for is not missed, and what makes nothing here is never stale.
     return {
         name: stage
         for name, stage in found.items()
-        if stage.why != NEVER_BUILT or not (tasks[name].meta or {}).get("on_demand")
+        if not (tasks[name].meta or {}).get("on_demand")
+        or (tasks[name].targets and stage.why != NEVER_BUILT)
     }
 
 

@@ -47,13 +47,22 @@ class Hub:
 
             do_HEAD = do_GET
 
+            def do_POST(self) -> None:
+                answer = owner.take(self)
+                if answer is None:
+                    self.close_connection = True
+                else:
+                    self.send(answer)
+
+            do_PUT = do_POST
+
             def send(self, answer: Answer) -> None:
                 self.send_response(answer.status)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(answer.body)))
                 self.end_headers()
-                if self.command == "GET":
+                if self.command != "HEAD":
                     self.wfile.write(answer.body)
 
             def log_message(self, format: str, *args: Any) -> None:
@@ -70,6 +79,14 @@ class Hub:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def take(self, request: BaseHTTPRequestHandler) -> Answer | None:
+        """Answer what sends something; None breaks the connection off. This hub takes nothing."""
+        return Answer(405)
+
+    def is_large(self, content: bytes) -> bool:
+        """Whether a file is stored as a large one."""
+        return len(content) >= 1000
 
     def answer(self, method: str, path: str, headers: dict[str, str]) -> Answer:
         self.requests.append(f"{method} {path}")
@@ -89,7 +106,7 @@ class Hub:
         if content is None:
             return Answer(404, {**told, "X-Error-Code": "EntryNotFound"})
         sha256 = hashlib.sha256(content).hexdigest()
-        if len(content) < 1000:
+        if not self.is_large(content):
             return Answer(200, {**told, "ETag": f'"{sha256[:40]}"'}, content)
         self.storage.files[f"/{sha256}"] = content
         location = self.storage.url(f"/{sha256}").replace("127.0.0.1", "localhost")

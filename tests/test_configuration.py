@@ -274,3 +274,45 @@ def test_fused_attention_is_refused_for_edgetam_which_has_none() -> None:
     assert "[models.x] attention: found 'fused'; allowed: plain: edgetam's encoder" in mistakes(
         text + 'attention = "fused"\n'
     )
+
+
+# --- publishing ---
+
+
+def test_a_model_is_published_to_the_repository_that_the_pattern_gives() -> None:
+    found = configuration(f'[publish]\nrepo = "my-lab/{{folder}}-{{model}}"\n{TINY}')
+    assert found.publishing is not None
+    assert found.publishing.repository(found.models[0]) == "my-lab/sam2_hiera_tiny-tiny"
+    assert (found.publishing.revision, found.publishing.private) == ("main", False)
+    assert configuration(TINY).publishing is None
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("", "[publish] repo: found 'nothing'; allowed: OWNER/NAME"),
+        ('repo = "sam2"', "[publish] repo: found 'sam2'; allowed: OWNER/NAME"),
+        ('repo = "a/b/c"', "[publish] repo: found 'a/b/c'; allowed: OWNER/NAME"),
+        ('repo = "my-lab/{name}"', "[publish] repo: found 'my-lab/{name}'; allowed: OWNER/NAME"),
+        ('repo = "my-lab/-{folder}"', "allowed: OWNER/NAME"),
+        ('repo = "my-lab/{folder}.git"', "allowed: OWNER/NAME"),
+        ('repo = "my-lab/{folder}--x"', "allowed: OWNER/NAME"),
+        ('repo = "a/{folder}"\nrevision = "x/y"', "[publish] revision: found 'x/y'"),
+        ('repo = "a/{folder}"\nprivate = "yes"', "[publish] private: found 'yes'; allowed: true"),
+        ('repo = "a/{folder}"\nrepos = "b"', "[publish] repos: unknown (did you mean repo?)"),
+    ],
+)
+def test_a_mistake_in_publish_is_named(table: str, words: str) -> None:
+    assert words in mistakes(f"[publish]\n{table}\n{TINY}")
+
+
+def test_two_models_are_not_published_to_one_repository() -> None:
+    small = TINY.replace("tiny", "small")
+    assert "tiny and small would both go to a/b" in mistakes(
+        f'[publish]\nrepo = "a/b"\n{TINY}{small}'
+    )
+
+
+def test_a_folder_that_is_no_name_for_the_hub_is_refused() -> None:
+    found = mistakes(f'[publish]\nrepo = "a/{{folder}}"\n{TINY}folder = "a+b"\n')
+    assert "for [models.tiny] it gives a/a+b" in found

@@ -58,9 +58,10 @@ class Client:
     ``masks`` and ``prompts`` are what its decoder may be, the first by default; ``formats`` the
     kinds of files that are made for it by default, of those it ``loads``. ``padding_point``: it
     appends a point (0, 0) of label -1 where a prompt has no box. ``page`` proves files in a
-    browser as the client loads them. ``folder_prefix`` is what the name of its folder must begin
-    with, and ``image_sizes`` are the only ones that it takes, where it insists. ``version`` is that
-    of the program from which this was read.
+    browser as the client loads them. ``library`` is what the Hugging Face hub calls what loads
+    them. ``folder_prefix`` is what the name of its folder must begin with, and ``image_sizes`` are
+    the only ones that it takes, where it insists. ``version`` is that of the program from which
+    this was read.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Client:
     loads: tuple[Format, ...] = ("onnx", "ort")
     padding_point: bool = False
     page: str = "check.html"
+    library: str = "onnx"
     folder_prefix: str = ""
     image_sizes: tuple[int, ...] = ()
     documents: Documents = field(default=no_documents, compare=False)

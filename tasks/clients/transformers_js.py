@@ -79,5 +79,6 @@ CLIENT = Client(
     prompts=("many",),
     loads=("onnx",),
     page="check-transformers.html",
+    library="transformers.js",
     documents=documents,
 )

@@ -18,6 +18,7 @@ from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
 from tasks.config.schema import (
     DEFAULT_CLIENT,
     DEFAULT_OPSET,
+    HUB_NAME,
     LEAST_IOU,
     NO_CACHE,
     OPSET_RULE,
@@ -32,6 +33,7 @@ from tasks.config.schema import (
     FidelityCheck,
     Model,
     Precision,
+    Publishing,
     Source,
     Switch,
     Tolerances,
@@ -191,13 +193,16 @@ def parse(
         models += _models(name, table, deploy_root, variants)
     if not top.values.get("models"):
         top.mistake("models", "none", "at least one [models.<name>] table")
-    top.finish({"build", "verify", "browser", "fidelity", "cache", "defaults", "models"})
+    publishing = _publishing(top.table("publish"), models) if "publish" in top.values else None
+    top.finish({"build", "verify", "browser", "fidelity", "cache", "defaults", "models", "publish"})
     mistakes += _shared_folders(models)
 
     if mistakes:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(mistakes))
         raise ConfigurationError(f"{path} has mistakes:\n{lines}")
-    return Configuration(path, build_folder, tuple(models), tolerances, check, fidelity, shared)
+    return Configuration(
+        path, build_folder, tuple(models), tolerances, check, fidelity, shared, publishing
+    )
 
 
 def _cache(table: _Table, given: str | None) -> CacheSettings | None:
@@ -472,6 +477,38 @@ def _shared_folders(models: Iterable[Model]) -> list[str]:
     return mistakes
 
 
+def _publishing(table: _Table, models: Sequence[Model]) -> Publishing | None:
+    """Where models are published; every one of them must have a repository of its own."""
+    found = Publishing(
+        repo=table.take("repo", _repository, "") or "",
+        revision=table.take("revision", _branch, Publishing.revision),
+        private=table.take("private", _boolean, Publishing.private),
+    )
+    if "repo" not in table.values:
+        table.mistake("repo", "nothing", _REPOSITORY_RULE)
+    table.finish({"repo", "revision", "private"})
+    if not found.repo:
+        return None
+    owners: dict[str, Model] = {}
+    for model in models:
+        name = found.repository(model)
+        neighbour = owners.setdefault(name.casefold(), model)
+        if not _is_repository(name):
+            table.mistake(
+                "repo",
+                found.repo,
+                f"a pattern whose names the hub takes; for [models.{model.base}] it gives {name}",
+            )
+        elif neighbour is not model:
+            table.mistake(
+                "repo",
+                found.repo,
+                f"a repository for each model, with {{folder}} or {{model}} in its name; "
+                f"{neighbour.name} and {model.name} would both go to {name}",
+            )
+    return found
+
+
 class _Table:
     """A TOML table whose values are taken one key at a time, gathering mistakes."""
 
@@ -605,6 +642,31 @@ def _function(value: Any) -> str:
 def _folder(value: Any) -> str:
     if not isinstance(value, str) or not PLAIN_NAME.fullmatch(value.replace("{client}", "c")):
         raise ValueError(_PLAIN_NAME_RULE)
+    return value
+
+
+_REPOSITORY_RULE = (
+    "OWNER/NAME of letters, digits and . _ - (as the hub takes them), with {folder} or {model} in "
+    'it, as "my-lab/{folder}"'
+)
+
+
+def _is_repository(name: str) -> bool:
+    owner, slash, own = name.partition("/")
+    return bool(slash and HUB_NAME.fullmatch(owner) and HUB_NAME.fullmatch(own))
+
+
+def _repository(value: Any) -> str:
+    if not isinstance(value, str) or not _is_repository(
+        value.replace("{folder}", "f").replace("{model}", "m")
+    ):
+        raise ValueError(_REPOSITORY_RULE)
+    return value
+
+
+def _branch(value: Any) -> str:
+    if not isinstance(value, str) or not PLAIN_NAME.fullmatch(value):
+        raise ValueError("a branch: letters, digits and . _ + -")
     return value
 
 

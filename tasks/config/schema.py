@@ -303,6 +303,28 @@ class CacheSettings:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+# The owner or the name of a repository, as the Hugging Face hub takes them.
+HUB_NAME = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """Where deployed models are published (``[publish]``).
+
+    ``repo`` is a repository of the Hugging Face hub, with ``{folder}`` and ``{model}`` in it for
+    what differs from model to model, ``revision`` a branch of it. A repository that is not there
+    is made, ``private`` or not.
+    """
+
+    repo: str
+    revision: str = "main"
+    private: bool = False
+
+    def repository(self, model: Model) -> str:
+        """The OWNER/NAME that a model goes to."""
+        return self.repo.replace("{folder}", model.deploy.name).replace("{model}", model.name)
+
+
 @dataclass(frozen=True, eq=False)
 class Configuration:
     """A whole configuration file. Relative paths are relative to the project root."""
@@ -314,6 +336,7 @@ class Configuration:
     browser: BrowserCheck = BrowserCheck()
     fidelity: FidelityCheck = field(default_factory=FidelityCheck)
     cache: CacheSettings | None = None
+    publishing: Publishing | None = None
 
     @property
     def default_models(self) -> tuple[Model, ...]:

@@ -69,7 +69,7 @@ def declare(
         run = _shared(action, shared, reads, writes, code, [inputs, list(also_runs)])
     return {
         **({"name": name} if name else {}),
-        "actions": [(_guarded(run, reads), list(arguments))],
+        "actions": [(guarded(run, reads), list(arguments))],
         "targets": [os.fspath(path) for path in writes],
         "io": {"capture": False},
         **more,
@@ -78,7 +78,7 @@ def declare(
     }
 
 
-def _guarded(action: Action, reads: Paths) -> Callable[..., Any]:
+def guarded(action: Action, reads: Paths) -> Callable[..., Any]:
     """doit's action: a `StageError`, a missing file or a full disk becomes a failed task."""
 
     @functools.wraps(action)

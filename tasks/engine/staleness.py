@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -94,6 +95,24 @@ def changes(
             what = changed if before and now else "is gone" if before else "is new"
             found.append(f"{path} {what}")
     return list(dict.fromkeys(found))
+
+
+def changes_since(
+    recorded: Mapping[str, Any],
+    inputs: Inputs,
+    outputs: Sequence[str | os.PathLike[str]],
+    config: str = "the configuration",
+) -> list[str]:
+    """What differs from the trace of a task's last run, looked at now; see `changes`.
+
+    :param recorded: the values of the task in the build's records.
+    """
+    current = {
+        "inputs": json.loads(json.dumps(inputs)),
+        "dependencies": hashes_of(recorded.get("dependencies") or ()),
+        "outputs": hashes_of(outputs),
+    }
+    return changes(recorded, current, config)
 
 
 def _differing_leaves(before: Inputs, now: Inputs) -> Iterator[tuple[str, Any, Any]]:

@@ -6,7 +6,8 @@ gives that variant's masks an IoU of 0.5; CHEAP_FAIL=<functions> makes some fail
 CHEAP_EDIT=<file> adds a line to one while a child runs;
 CHEAP_DIFFERENCE lets verify find fault, CHEAP_REFUSAL and CHEAP_IOU the browser,
 CHEAP_REFUSAL_OF="<file> <provider>" that provider for one variant;
-CHEAP_IMPATIENT=1 waits a millisecond where a download would wait a second;
+CHEAP_IMPATIENT=1 waits a millisecond where a download would wait a second, and not at all where an
+upload would;
 CHEAP_HANG=<function> makes one open the FIFO at CHEAP_FIFO and wait to be killed.
 """
 
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import threading
+import types
 from pathlib import Path
 
 from tasks.engine import child, download
@@ -68,6 +70,10 @@ def subject(checkpoint, architecture_files):
     return against
 
 
+def tensor(role, *shape):
+    return {"name": role, "dtype": "float32", "shape": shape, "role": role}
+
+
 def measure(checkpoint, graphs, truth, architecture_files, **options):
     if "rounds" in options:
         raise AssertionError("speed is measured for real only")
@@ -77,11 +83,8 @@ def measure(checkpoint, graphs, truth, architecture_files, **options):
         "against": subject(checkpoint, architecture_files),
         "violations": [],
         "tensors": {
-            "encoder": {"inputs": [{"shape": [1, 3, 1024, 1024]}], "outputs": []},
-            "decoder": {
-                "inputs": [],
-                "outputs": [{"shape": ["num_prompts", 3, 256, 256], "role": "masks"}],
-            },
+            "encoder": {"inputs": [tensor("image", 1, 3, 1024, 1024)], "outputs": []},
+            "decoder": {"inputs": [], "outputs": [tensor("masks", "num_prompts", 3, 256, 256)]},
         },
         "differences": {
             "features": {"image_embed": difference},
@@ -189,5 +192,8 @@ def run(function, arguments, log, verbose):
 child.run = run
 if os.environ.get("CHEAP_IMPATIENT"):
     download.RetryPolicy = functools.partial(download.RetryPolicy, first_wait=0.001)
+    from huggingface_hub.utils import _http
+
+    _http.time = types.SimpleNamespace(sleep=lambda seconds: None)
 
 from dodo import *  # noqa: E402, F403

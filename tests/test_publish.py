@@ -1,0 +1,681 @@
+"""Publishing, by the real command and huggingface_hub's client, to a hub on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import give_up
+from hub import Answer
+from project import ROOT, Outcome, Project
+from server import FileServer
+from writable_hub import ATTRIBUTES, READS_ONLY, TOKEN, WritableHub, said
+
+from tasks.clients.known import CLIENTS
+from tasks.config.schema import Model, Source
+from tasks.engine.repository import RemoteFile
+from tasks.proof import card
+from tasks.publish import Plan, compare, published_names, unproven
+from tasks.web import packages
+
+REPO = "my-lab/sam2_tiny"
+PUBLISH = '[publish]\nrepo = "my-lab/{folder}"\n'
+TINY = """
+[models.tiny]
+url = "tiny.pt"
+folder = "sam2_tiny"
+variants = ["fp32", "fp16"]
+license = "Apache-2.0"
+origin = "us"
+"""
+DEPLOYED = {
+    *("encoder.onnx", "decoder.onnx", "encoder_fp16.onnx", "decoder_fp16.onnx"),
+    "manifest.json",
+}
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def hub(server: FileServer) -> Iterator[WritableHub]:
+    made = WritableHub(server)
+    yield made
+    made.held.set()
+    made.close()
+
+
+class Published:
+    """A project with a model that is built, and a hub."""
+
+    def __init__(self, project: Project, hub: WritableHub) -> None:
+        self.project = project
+        self.hub = hub
+        self.environment = {
+            "HF_ENDPOINT": hub.address,
+            "HF_HOME": str(project.root / "hf"),
+            "HF_TOKEN": TOKEN,
+            "HF_HUB_DISABLE_XET": "1",  # the hub on loopback speaks the basic transfer
+            "CHEAP_IMPATIENT": "1",
+        }
+
+    def configure(self, models: str = TINY, publish: str = PUBLISH) -> None:
+        self.project.configure(f'[build]\ndeploy = "public"\n{publish}{models}')
+
+    def __call__(self, *arguments: str, **environment: str) -> Outcome:
+        arguments = arguments or ("publish:tiny",)
+        return self.project.doit(*arguments, **{**self.environment, **environment})
+
+    def says(self, *arguments: str, **environment: str) -> str:
+        outcome = self(*arguments, **environment)
+        assert outcome.status == 0, outcome.output
+        return outcome.output
+
+    def refused(self, *arguments: str, **environment: str) -> str:
+        outcome = self(*arguments, **environment)
+        assert outcome.status != 0, outcome.output
+        assert "Traceback" not in outcome.output
+        return " ".join(outcome.output.split())
+
+    @property
+    def folder(self) -> Path:
+        return self.project.root / "public/sam2_tiny"
+
+    @property
+    def there(self) -> dict[str, bytes]:
+        return self.hub.files(REPO)
+
+    @property
+    def last(self) -> dict[str, str]:
+        """What the last commit did with each file that it names."""
+        return self.hub.commits[-1].paths
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("built") / "project", cheap=True)
+    project.configure(f'[build]\ndeploy = "public"\n{PUBLISH}{TINY}')
+    (project.root / "tiny.pt").write_bytes(b"weights" * 1000)
+    outcome = project.build("deploy:tiny")
+    assert outcome.status == 0, outcome.output
+    return project
+
+
+@pytest.fixture
+def tiny(built_once: Project, hub: WritableHub, tmp_path: Path) -> Published:
+    """A model that is deployed, and a hub without a repository."""
+    return Published(built_once.copy_to(tmp_path / "project"), hub)
+
+
+@pytest.fixture
+def published(tiny: Published) -> Published:
+    """A model that is deployed and published."""
+    tiny.says()
+    return tiny
+
+
+# --- what goes ---
+
+
+def test_a_dry_run_lists_what_would_go_and_sends_nothing(tiny: Published) -> None:
+    told = tiny.says("publish:tiny", "--dry-run", HF_TOKEN="")
+    assert f"{tiny.hub.address}/{REPO} would be made:" in told
+    for name in (*DEPLOYED, "README.md"):
+        assert re.search(rf"add +{re.escape(name)} \(", told), name
+    assert "nothing was sent; 6 files" in told
+    assert tiny.hub.repositories == {}
+    assert not [each for each in tiny.hub.requests if not each.startswith("GET")]
+
+
+def test_the_deployed_files_their_manifest_and_a_card_go_in_one_commit(tiny: Published) -> None:
+    told = tiny.says()
+    size = sum(len(each) for name, each in tiny.there.items() if name != ".gitattributes")
+    assert f"sent 6 files, {size:,} bytes: {tiny.hub.address}/{REPO}, commit " in told
+    assert len(tiny.hub.commits) == 1
+    assert tiny.there.keys() == {*DEPLOYED, "README.md", ".gitattributes"}
+    for name in DEPLOYED:
+        assert tiny.there[name] == (tiny.folder / name).read_bytes()
+
+
+def test_a_model_that_is_not_built_is_built_and_deployed_first(
+    project: Project, hub: WritableHub
+) -> None:
+    fresh = Published(project, hub)
+    fresh.configure()
+    (project.root / "tiny.pt").write_bytes(b"weights")
+    fresh.says()
+    assert fresh.there.keys() > DEPLOYED
+
+
+def test_published_again_nothing_is_committed(published: Published) -> None:
+    assert f"nothing to publish: {published.hub.address}/{REPO} has these files" in published.says()
+    assert "nothing to publish" in published.says("publish:tiny", "--dry-run")
+    assert len(published.hub.commits) == 1
+
+
+def test_another_checkpoint_sends_what_it_changed(published: Published) -> None:
+    uploaded = len(published.hub.uploads)
+    (published.project.root / "tiny.pt").write_bytes(b"better")
+    published.says()
+    assert published.last.keys() == {*DEPLOYED, "README.md"}
+    assert published.last["encoder.onnx"] == "lfsFile"
+    assert published.last["manifest.json"] == "file"
+    assert len(published.hub.uploads) == uploaded + 4
+
+
+def test_another_origin_sends_the_manifest_and_the_card_alone(published: Published) -> None:
+    uploaded = len(published.hub.uploads)
+    published.configure(TINY.replace('"us"', '"them"'))
+    told = published.says("publish:tiny", "--dry-run")
+    assert re.findall(r"(?:add|change|remove) +(\S+)", told) == ["manifest.json", "README.md"]
+    published.says()
+    assert published.last == {"manifest.json": "file", "README.md": "file"}
+    assert len(published.hub.uploads) == uploaded
+
+
+def test_another_template_sends_the_card_alone(published: Published) -> None:
+    template = published.project.root / "tasks/templates/card.md"
+    template.write_text(template.read_text().replace("## Origin", "## Our origin"))
+    assert "sent 1 file, " in published.says()
+    assert published.last == {"README.md": "file"}
+
+
+def test_what_is_deployed_no_longer_is_removed_and_what_others_put_there_stays(
+    published: Published,
+) -> None:
+    published.hub.add(REPO, {"photo.png": b"theirs", "onnx/notes.txt": b"theirs"})
+    published.configure(TINY.replace(', "fp16"', ""))
+    told = published.says("publish:tiny", "--dry-run")
+    assert re.findall(r"remove +(\S+),", told) == ["encoder_fp16.onnx", "decoder_fp16.onnx"]
+    assert re.findall(r"leave +(\S+),", told) == [".gitattributes", "photo.png", "onnx/notes.txt"]
+    assert ", 2 removed" in published.says()
+    assert published.last["encoder_fp16.onnx"] == "deletedFile"
+    assert published.there.keys() >= {"photo.png", "onnx/notes.txt", ".gitattributes"}
+    assert "encoder_fp16.onnx" not in published.there
+
+
+def test_a_file_that_was_lost_on_the_hub_is_sent_again(published: Published) -> None:
+    published.hub.add(REPO, {"decoder.onnx": None, "encoder.onnx": b"exchanged"})
+    published.says()
+    assert published.last == {"decoder.onnx": "lfsFile", "encoder.onnx": "lfsFile"}
+
+
+def test_a_repository_is_made_private_and_a_branch_made_where_it_is_asked_for(
+    tiny: Published,
+) -> None:
+    tiny.configure(publish=f'{PUBLISH}private = true\nrevision = "trial"\n')
+    told = tiny.says("publish:tiny", "--dry-run")
+    assert f"{REPO}/tree/trial would be made, for its members alone" in told
+    tiny.says()
+    assert tiny.hub.visibility[REPO] == "private"
+    assert tiny.hub.files(REPO, "trial").keys() > DEPLOYED
+    assert tiny.there.keys() == {".gitattributes"}
+    assert "nothing to publish" in tiny.says()
+
+
+def test_several_models_go_to_repositories_of_their_own(tiny: Published) -> None:
+    tiny.configure(TINY + TINY.replace("tiny", "other").replace("other.pt", "tiny.pt"))
+    tiny.says("-n", "2", "publish:tiny", "publish:other")
+    assert set(tiny.hub.repositories) == {REPO, "my-lab/sam2_other"}
+    assert tiny.hub.files("my-lab/sam2_other").keys() == tiny.there.keys()
+
+
+def test_the_login_of_the_hub_is_used_and_the_token_goes_to_no_other_host(
+    tiny: Published,
+) -> None:
+    stored = tiny.project.root / "hf/token"
+    stored.parent.mkdir()
+    stored.write_text(TOKEN)
+    told = tiny.says(HF_TOKEN="")
+    assert TOKEN not in told
+    assert tiny.hub.sent_to_storage
+    assert TOKEN not in str(tiny.hub.sent_to_storage)
+
+
+# --- the card on the hub ---
+
+
+def test_what_a_person_wrote_below_the_line_of_the_card_is_kept(published: Published) -> None:
+    own = "\n## How we use it\n\nOn Mondays.\n"
+    published.hub.add(REPO, {"README.md": published.there["README.md"] + own.encode()})
+    assert "nothing to publish" in published.says()
+    published.configure(TINY.replace('"us"', '"them"'))
+    published.says()
+    text = published.there["README.md"].decode()
+    assert "| weights | them |" in text
+    assert text.endswith(f"{card.MARK}\n{own}")
+
+
+def test_a_card_that_another_wrote_is_replaced_and_the_dry_run_says_so(tiny: Published) -> None:
+    tiny.hub.make(REPO, {"README.md": b"# Ours\n"})
+    told = " ".join(tiny.says("publish:tiny", "--dry-run").split())
+    assert f"README.md of {REPO} was not written by `doit publish`, and is replaced" in told
+    tiny.says()
+    assert b"# Ours" not in tiny.there["README.md"]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
+    client: str, tiny: Published
+) -> None:
+    tiny.configure(TINY.replace('"Apache-2.0"', '"Our Licence 1.0"') + f'client = "{client}"\n')
+    tiny.says()
+    _, head, text = tiny.there["README.md"].decode().split("---\n", 2)
+    assert yaml.safe_load(head) == {
+        "license": "other",
+        "license_name": "our-licence-1.0",
+        "library_name": "transformers.js" if client == "transformers.js" else "onnx",
+        "pipeline_tag": "mask-generation",
+        "tags": ["sam2", "segment-anything", "onnx", "onnxruntime", "onnxruntime-web"],
+    }
+    loading = text.split("## Loading\n")[1].split("Any other program")[0]
+    assert REPO in loading
+    assert "Our Licence 1.0" in text
+    files = json.loads((tiny.folder / "manifest.json").read_text())["files"]
+    assert all(f"`{each}`" in text for each in files if each.endswith(".onnx"))
+
+
+def test_a_checkpoint_of_the_hub_is_the_base_model_and_a_text_breaks_no_table() -> None:
+    assert card.base_model("hf:facebook/sam2-hiera-tiny@main/model.safetensors") == (
+        "facebook/sam2-hiera-tiny"
+    )
+    assert card.base_model("https://huggingface.co/a/b") is None
+    assert card.cell("a|b\n<c>") == r"a\|b &lt;c>"
+
+
+def test_the_card_says_what_each_provider_did() -> None:
+    proof: dict[str, Any] = {"proven": True, "parts": ["decoder"], "software": True}
+    variant = {"browser": {"providers": {"webgpu": proof}}}
+    assert card.in_browser(variant, "webgpu") == "decoder proven, in software"
+    assert card.in_browser(variant, "wasm") == "not run"
+    variant["browser"]["providers"]["wasm"] = {"proven": False, "reason": "a mask | differs"}
+    assert card.in_browser(variant, "wasm") == r"not proven: a mask \| differs"
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("models", "publish", "words"),
+    [
+        (TINY, "", 'Write there: [publish] repo = "my-lab/{folder}"'),
+        (TINY.replace('license = "Apache-2.0"', ""), PUBLISH, "[models.tiny] says no licence"),
+        (
+            TINY.replace("tiny.pt", "synthetic:") + 'model_type = "sam2_hiera_tiny"\n',
+            PUBLISH,
+            "[models.tiny] has random weights (synthetic:)",
+        ),
+    ],
+)
+def test_what_may_not_be_published_is_refused_before_anything_is_built(
+    project: Project, hub: WritableHub, models: str, publish: str, words: str
+) -> None:
+    fresh = Published(project, hub)
+    fresh.configure(models, publish)
+    assert words in fresh.refused()
+    assert not (project.root / "build/models").exists()
+    assert hub.requests == []
+
+
+def alter(project: Project, what: str) -> None:
+    """Change something between a deploy and `doit -s publish:tiny`."""
+    folder = project.root / "public/sam2_tiny"
+    manifest = folder / "manifest.json"
+    configuration = project.root / "config/models.toml"
+    if what == "a file":
+        (folder / "encoder.onnx").write_bytes(b"another")
+    elif what == "a file that is gone":
+        (folder / "encoder.onnx").unlink()
+    elif what == "a file and its manifest":
+        content = b"another"
+        (folder / "encoder.onnx").write_bytes(content)
+        told = json.loads(manifest.read_text())
+        told["files"]["encoder.onnx"] = {
+            "size": len(content),
+            "sha256": sha256_of(content),
+        }
+        manifest.write_text(json.dumps(told, indent=2) + "\n")
+    elif what == "the figures of the manifest":
+        told = json.loads(manifest.read_text())
+        told["verification"]["encoder"]["image_embed"] = 1e-9
+        manifest.write_text(json.dumps(told, indent=2) + "\n")
+    elif what == "a report":
+        report = project.root / "build/models/tiny/verify.json"
+        report.write_text(report.read_text().replace('"passed": true', '"passed": false'))
+    elif what == "a tolerance":
+        configuration.write_text(configuration.read_text() + "[verify]\nmask_tolerance = 1e-5\n")
+    elif what == "the licence":
+        configuration.write_text(configuration.read_text().replace("Apache-2.0", "MIT"))
+    elif what == "the deploy folder":
+        shutil.copytree(folder, project.root / "elsewhere/sam2_tiny")
+        configuration.write_text(configuration.read_text().replace('"public"', '"elsewhere"'))
+    elif what == "the build's records":
+        shutil.rmtree(project.root / "build/state")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("a file", "public/sam2_tiny/encoder.onnx is not what"),
+        ("a file that is gone", "public/sam2_tiny/encoder.onnx is not what"),
+        ("a file and its manifest", "public/sam2_tiny/manifest.json was edited"),
+        ("the figures of the manifest", "public/sam2_tiny/manifest.json was edited"),
+        ("a report", "build/models/tiny/verify.json changed"),
+        ("a tolerance", "masks was 0.001, is 1e-05"),
+        ("the licence", "config/models.toml: license was Apache-2.0, is MIT"),
+        ("the deploy folder", "elsewhere/sam2_tiny/manifest.json is new"),
+        ("the build's records", "never built"),
+    ],
+)
+def test_what_lies_there_is_refused_when_it_is_not_what_was_proven_and_deployed(
+    tiny: Published, what: str, words: str
+) -> None:
+    alter(tiny.project, what)
+    message = tiny.refused("-s", "publish:tiny")
+    assert "is not as it was proven and deployed, and is not published" in message
+    assert words in message
+    assert "`doit publish:tiny` (without -s)" in message
+    assert tiny.hub.requests == []
+
+
+PROVEN = {
+    "model": "tiny",
+    "license": "MIT",
+    "checkpoint": {"synthetic": False},
+    "verification": {"encoder": {}},
+    "variants": [
+        {"name": "fp32", "precision": "fp32", "deployed": True},
+        {"name": "q8", "precision": "q8", "deployed": True, "fidelity": {"images": 8}},
+        {"name": "q4", "precision": "q4", "deployed": False},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, None),
+        ({"model": "small"}, "is of small, not of tiny"),
+        ({"license": None}, "says no licence"),
+        ({"checkpoint": {"synthetic": True}}, "has random weights"),
+        ({"verification": None}, "fp32 was not compared with PyTorch"),
+        (
+            {"variants": [{"name": "q8", "precision": "q8", "deployed": True}]},
+            "q8 was not compared with PyTorch",
+        ),
+    ],
+)
+@pytest.mark.parametrize("in_browser", ["auto", True])
+def test_a_manifest_must_say_of_every_deployed_variant_that_it_is_proven(
+    change: dict[str, Any], words: str | None, in_browser: Any
+) -> None:
+    model = Model("tiny", None, None, Source("file", "x.pt"), Path("x"), browser=in_browser)
+    found = unproven(model, {**PROVEN, **change})
+    if words is None and in_browser is True:
+        words = "fp32 was not run in a browser, which [models.tiny] asks for"
+    assert found == words if words is None else words in (found or "")
+
+
+def test_without_s_what_was_exchanged_is_deployed_again_and_published(tiny: Published) -> None:
+    before = (tiny.folder / "encoder.onnx").read_bytes()
+    alter(tiny.project, "a file and its manifest")
+    tiny.says()
+    assert tiny.there["encoder.onnx"] == before
+
+
+def test_what_fails_its_proof_is_not_published(tiny: Published) -> None:
+    (tiny.project.root / "tiny.pt").write_bytes(b"better")
+    assert "verify:tiny" in tiny.refused(CHEAP_DIFFERENCE="1")
+    assert tiny.hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ("", f"There is no token to write to {REPO} with. Run `hf auth login`"),
+        (READS_ONLY, "you must use a write token to do this"),
+        ("hf_unknown", "Invalid credentials in Authorization header"),
+    ],
+)
+def test_without_a_token_that_may_write_it_is_said_how_to_get_one(
+    tiny: Published, token: str, words: str
+) -> None:
+    message = tiny.refused(HF_TOKEN=token)
+    assert words in message
+    assert "HF_TOKEN" in message or "https://huggingface.co/settings/tokens" in message
+    assert tiny.hub.repositories == {}
+
+
+# --- what goes wrong on the way ---
+
+
+def test_another_commit_meanwhile_is_not_overwritten(published: Published) -> None:
+    def commit() -> None:
+        published.hub.meanwhile = lambda: None
+        published.hub.add(REPO, {"encoder.onnx": b"of another"})
+
+    published.configure(TINY.replace('"us"', '"them"'))
+    published.hub.meanwhile = commit
+    message = published.refused()
+    assert f"{REPO} was changed by another while this was published" in message
+    assert published.there["encoder.onnx"] == b"of another"
+    assert len(published.hub.commits) == 1
+    published.says()
+    assert published.last.keys() == {"encoder.onnx", "manifest.json", "README.md"}
+
+
+def test_a_hub_that_breaks_off_amid_an_upload_has_no_commit_and_gets_the_rest_next_time(
+    tiny: Published,
+) -> None:
+    sha256 = sha256_of((tiny.folder / "decoder.onnx").read_bytes())
+    tiny.hub.faults[f"PUT /storage/{sha256}"] = None
+    message = tiny.refused()
+    assert "cannot be reached, or broke off" in message
+    assert "Nothing was published." in message
+    assert tiny.hub.commits == []
+    tiny.hub.faults.clear()
+    uploaded = list(tiny.hub.uploads)
+    assert uploaded
+    tiny.says()
+    assert tiny.there.keys() > DEPLOYED
+    assert sorted(tiny.hub.uploads) == sorted({*tiny.hub.uploads})  # none twice
+
+
+def test_a_hub_that_breaks_off_at_the_commit_leaves_that_open(tiny: Published) -> None:
+    tiny.hub.faults[f"POST /api/models/{REPO}/commit"] = None
+    assert "Whether the commit arrived is not known" in tiny.refused()
+    tiny.hub.faults.clear()
+    tiny.says()
+    assert len(tiny.hub.commits) == 1
+
+
+def test_killed_amid_an_upload_it_leaves_no_commit(tiny: Published) -> None:
+    tiny.hub.held.clear()
+    tiny.project.environment |= tiny.environment
+    process = tiny.project.start("publish:tiny")
+    assert tiny.hub.reached.wait(60)
+    process.kill()
+    process.communicate()
+    tiny.hub.held.set()
+    assert tiny.hub.commits == []
+    assert tiny.there.keys() == {".gitattributes"}
+    tiny.says()
+    assert tiny.there.keys() > DEPLOYED
+
+
+QUOTA = "Private repository storage limit reached, please upgrade your plan"
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "words"),
+    [
+        (f"POST /{REPO}.git", said(403, QUOTA, **{"X-Error-Message": QUOTA}), QUOTA),
+        ("GET /api/models/", said(500, "out of order"), "The hub answers 500"),
+        ("GET /api/models/", Answer(200, {}, b"<html>"), "does not answer as a hub does"),
+        ("POST /api/repos", said(429, "slow down"), "The hub asks to wait"),
+        (
+            f"POST /{REPO}.git",
+            Answer(
+                200,
+                {"Content-Type": "application/json"},
+                json.dumps(
+                    {
+                        "objects": [
+                            {"oid": "1", "size": 1, "error": {"code": 507, "message": "no space"}}
+                        ]
+                    }
+                ).encode(),
+            ),
+            "no space",
+        ),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_its_words(
+    tiny: Published, request_: str, answer: Answer, words: str
+) -> None:
+    tiny.hub.faults[request_] = answer
+    assert words in tiny.refused()
+    assert tiny.hub.commits == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
+        ({"HF_HUB_OFFLINE": "1"}, "offline by HF_HUB_OFFLINE"),
+    ],
+)
+def test_without_a_hub_it_says_so(tiny: Published, environment: dict[str, str], words: str) -> None:
+    assert words in tiny.refused(**environment)
+
+
+def test_a_file_that_a_gitignore_of_the_hub_leaves_out_is_not_left_out_in_silence(
+    tiny: Published,
+) -> None:
+    tiny.hub.make(REPO, {".gitignore": b"*.onnx\n"})
+    assert f"{REPO} has a .gitignore that leaves out encoder.onnx" in tiny.refused()
+    assert tiny.hub.commits == []
+
+
+# --- what is decided ---
+
+
+def test_files_are_told_apart_by_the_hash_that_the_hub_has_of_them() -> None:
+    remote = {
+        "large": RemoteFile(1, "sha", "pointer"),
+        "small": RemoteFile(1, None, "blob"),
+        "old": RemoteFile(1, None, "x"),
+        "photo": RemoteFile(1, None, "y"),
+    }
+    local = {"large": "other", "small": "blob", "new": "z"}
+    assert compare(local, remote, {"old", "small"}) == Plan(
+        added=["new"], changed=["large"], removed=["old"], same=["small"], foreign=["photo"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "names"),
+    [
+        ('{"files": {"encoder.onnx": {}, "onnx/decoder.onnx": {}}}', None),
+        (
+            '{"files": {"encoder.onnx": {}, "onnx/decoder.onnx": {}, "../up": {}, ".git/x": {}}}',
+            None,
+        ),
+        ("<html>", set()),
+        ("[]", set()),
+        ("", set()),
+    ],
+)
+def test_only_a_manifest_tells_which_files_an_earlier_commit_of_ours_put_there(
+    manifest: str, names: set[str] | None
+) -> None:
+    expected = {"encoder.onnx", "onnx/decoder.onnx"} if names is None else names
+    assert published_names(manifest) == expected
+
+
+def test_status_does_not_miss_what_was_not_published(published: Published) -> None:
+    assert "publish" not in published.says("status", "tiny")
+    assert "Runs whenever it is asked for" in published.says("info", "publish:tiny")
+
+
+# --- the demo ---
+
+DEMO = """
+[build]
+deploy = "build/demo"
+[browser]
+enabled = false
+[publish]
+repo = "my-lab/{folder}"
+[models.demo]
+config = "demo/sam2_demo.yaml"
+url = "demo/sam2_demo.pt"
+folder = "sam2_demo"
+client = "transformers.js"
+license = "Apache-2.0"
+"""
+
+
+@pytest.mark.slow
+def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_card_says(
+    npm_packages: None, hub: WritableHub, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "project", cheap=False)
+    project.configure(DEMO)
+    demo = Published(project, hub)
+    demo.says("demo")
+    demo.says("publish:demo")
+    name, folder = "my-lab/sam2_demo", project.root / "build/demo/sam2_demo"
+    there = hub.files(name)
+    assert there["demo.png"] == (project.root / "build/demo/demo.png").read_bytes()
+    told = json.loads(there["manifest.json"])["files"]
+
+    # By huggingface_hub's own command, as a person would get it.
+    command = Path(sys.executable).with_name("hf")
+    subprocess.run(
+        [command, "download", name, "--local-dir", tmp_path / "back"],
+        env={**project.environment, **demo.environment},
+        check=True,
+        capture_output=True,
+    )
+    for file in (*told, "manifest.json"):
+        assert (tmp_path / "back" / file).read_bytes() == (folder / file).read_bytes()
+
+    # By transformers.js, with the card's own lines.
+    modules = packages.RUNTIME.parent
+    if not (modules / "@huggingface/transformers").exists():
+        give_up("needs @huggingface/transformers")
+    (code,) = re.findall(r"```js\n(.*?)```", there["README.md"].decode(), re.DOTALL)
+    code = code.replace('"image.png"', json.dumps(str(ROOT / "docs/coins.jpg")))
+    (tmp_path / "node_modules").symlink_to(modules)
+    (tmp_path / "program.mjs").write_text(
+        'import { env } from "@huggingface/transformers";\n'
+        f'env.remoteHost = "{hub.address}/";\nenv.cacheDir = "./cache";\n{code}\n'
+        "console.log(masks[0].dims.join());\n"
+    )
+    done = subprocess.run(
+        ["node", "program.mjs"], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1].startswith("3,")
+
+    # A picture of other files does not stay.
+    project.configure(DEMO.replace("Apache-2.0", "MIT"))
+    told_by = demo.says("publish:demo")
+    assert "`doit demo` draws it anew" in told_by
+    assert "demo.png" not in hub.files(name)
+
+
+def test_the_hub_on_loopback_begins_a_repository_as_the_hub_does(hub: WritableHub) -> None:
+    hub.make("a/b")
+    assert hub.files("a/b") == {".gitattributes": ATTRIBUTES}
