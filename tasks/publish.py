@@ -108,9 +108,7 @@ def publish(
         }
     picture = current_picture(config, model)
     files = contents(model, manifest, repository, picture, before.get(CARD))
-    own = published_names(before.get(MANIFEST, ""))
-    if model.name == DEMO:
-        own |= {PICTURE}  # a picture of other files is none of these
+    own = published_names(before.get(MANIFEST, ""), before.get(CARD, ""))
     ids = {name: identity(content, remote.files.get(name)) for name, content in files.items()}
     plan = compare(ids, remote.files, own)
     note = "\n".join(notes(model, repository, plan, picture, before.get(CARD)))
@@ -121,6 +119,8 @@ def publish(
     sent = f"{len(sizes)} file{'s' * (len(sizes) != 1)}, {in_words(sum(sizes.values()))}"
     if dry_run:
         made = " would be made" * (remote.commit is None)
+        if not repository.has_token and not remote.exists:
+            made = " would be made, if it is not private, which cannot be seen without a token"
         private = ", for its members alone" * (not remote.exists and asked.private)
         print("\n  ".join([f"{repository.address}{made}{private}:", *lines_of(plan, sizes)]))
         return {"summary": f"nothing was sent; {sent} would go to {repository.name}", **told}
@@ -238,13 +238,14 @@ def notes(
     return found
 
 
-def published_names(manifest: str) -> set[str]:
-    """The files that a manifest on the hub names: those of an earlier commit of ours; pure."""
+def published_names(manifest: str, text: str) -> set[str]:
+    """The files of an earlier commit of ours, which its manifest names and its card shows; pure."""
+    shown = {PICTURE} if f"]({PICTURE})" in card.generated_text(text) else set()
     try:
         names = set(json.loads(manifest)["files"])
     except (ValueError, KeyError, TypeError):
-        return set()
-    return {
+        return shown
+    return shown | {
         name
         for name in names
         if isinstance(name, str) and all(PLAIN_NAME.fullmatch(part) for part in name.split("/"))

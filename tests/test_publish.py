@@ -129,7 +129,7 @@ def published(tiny: Published) -> Published:
 
 def test_a_dry_run_lists_what_would_go_and_sends_nothing(tiny: Published) -> None:
     told = tiny.says("publish:tiny", "--dry-run", HF_TOKEN="")
-    assert f"{tiny.hub.address}/{REPO} would be made:" in told
+    assert f"{tiny.hub.address}/{REPO} would be made, if it is not private" in told
     for name in (*DEPLOYED, "README.md"):
         assert re.search(rf"add +{re.escape(name)} \(", told), name
     assert "nothing was sent; 6 files" in told
@@ -559,6 +559,13 @@ def test_without_a_hub_it_says_so(tiny: Published, environment: dict[str, str], 
     assert words in tiny.refused(**environment)
 
 
+def test_a_hub_that_has_no_xet_transfer_is_answered_in_a_sentence(tiny: Published) -> None:
+    message = tiny.refused(HF_HUB_DISABLE_XET="0")
+    assert f"{tiny.hub.address} cannot be reached, or broke off" in message
+    assert "xet-write-token" in message
+    assert tiny.hub.commits == []
+
+
 def test_a_file_that_a_gitignore_of_the_hub_leaves_out_is_not_left_out_in_silence(
     tiny: Published,
 ) -> None:
@@ -600,7 +607,14 @@ def test_only_a_manifest_tells_which_files_an_earlier_commit_of_ours_put_there(
     manifest: str, names: set[str] | None
 ) -> None:
     expected = {"encoder.onnx", "onnx/decoder.onnx"} if names is None else names
-    assert published_names(manifest) == expected
+    assert published_names(manifest, "") == expected
+
+
+def test_a_picture_is_of_an_earlier_commit_of_ours_where_its_card_shows_it() -> None:
+    shown = "![masks](demo.png)\n"
+    assert published_names("", f"{shown}{card.MARK}\n") == {"demo.png"}
+    assert published_names("", f"{card.MARK}\n{shown}") == set()  # a person's
+    assert published_names("", shown) == set()
 
 
 def test_status_does_not_miss_what_was_not_published(published: Published) -> None:

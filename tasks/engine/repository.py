@@ -211,7 +211,7 @@ class Repository:
         from httpx2 import TransportError
         from huggingface_hub import errors
 
-        if isinstance(error, TransportError):
+        if isinstance(error, TransportError | ConnectionError | TimeoutError):
             return (
                 f"{self.endpoint} cannot be reached, or broke off: "
                 f"{error or type(error).__name__}. {consequence} Check the network (and "

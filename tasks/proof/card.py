@@ -89,6 +89,12 @@ def with_own_text(generated: str, earlier: str | None) -> str:
     return generated + kept_text(earlier or "")
 
 
+def generated_text(text: str) -> str:
+    """What of a card was made; empty where there is no line."""
+    made, line, _ = text.partition(MARK)
+    return made if line else ""
+
+
 def kept_text(earlier: str) -> str:
     """What a person wrote below the line; empty where there is no line."""
     return earlier.partition(MARK)[2].removeprefix("\n")
