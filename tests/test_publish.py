@@ -285,6 +285,13 @@ def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
     assert all(f"`{each}`" in text for each in files if each.endswith(".onnx"))
 
 
+def test_the_card_of_edgetam_calls_it_so(tiny: Published) -> None:
+    manifest = json.loads((tiny.folder / "manifest.json").read_text())
+    for kind, words in (("edgetam", "EdgeTAM in ONNX"), ("sam2_hiera_tiny", "SAM 2 in ONNX")):
+        text = card.card({**manifest, "model_type": kind}, "a/b", "b", "https://huggingface.co")
+        assert f"\n{words}: a click" in text
+
+
 def test_a_checkpoint_of_the_hub_is_the_base_model_and_a_text_breaks_no_table() -> None:
     assert card.base_model("hf:facebook/sam2-hiera-tiny@main/model.safetensors") == (
         "facebook/sam2-hiera-tiny"
