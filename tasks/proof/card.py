@@ -10,6 +10,7 @@ from typing import Any
 from tasks.clients.client import named
 from tasks.engine.files import mebibytes
 from tasks.proof.judgement import largest_differences
+from tasks.proof.recommendation import PROVIDERS
 
 TEMPLATES = Path("tasks/templates")
 
@@ -66,6 +67,7 @@ def card(
         "side": manifest["encoder"]["inputs"][0]["shape"][2],
         "graphs": {graph: manifest[graph] for graph in ("encoder", "decoder")},
         "choices": CHOICES,
+        "providers": PROVIDERS,
         "smaller": any(each.get("fidelity") for each in manifest["variants"]),
         "sizes": {
             each["name"]: sum(manifest["files"][file]["size"] for file in each["files"].values())
