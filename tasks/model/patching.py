@@ -50,7 +50,8 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def symbolic(g: Any, rows: Any, weight: Any, bias: Any) -> Any:
-        sizes = [rows.type().sizes()[0], weight.type().sizes()[0]]
+        known = rows.type().sizes()  # of rows whose number is free, nothing
+        sizes = [known and known[0], weight.type().sizes()[0]]
         return g.op("Gemm", rows, weight, bias, transB_i=1).setType(rows.type().with_sizes(sizes))
 
 

@@ -1,0 +1,222 @@
+"""SAM 2's memory attention as a graph: rotary embeddings without complex numbers, in blocks.
+
+What it computes is `MemoryAttention` of sam2, over memories that are put together as
+`SAM2Base._prepare_memory_conditioned_features` does, for one object. What differs is how:
+
+* A rotation acts on pairs of channels. With the channels of queries and keys in another order the
+  pairs are halves, and no operator is needed but products and sums. Its tables depend on the column
+  for half of the pairs and on the row for the others, and are stored so.
+* The values of a memory are 64 channels wide before they are projected. They are summed up at that
+  width, and projected after: the weights of a softmax sum to one, so the bias stays what it is.
+* Queries are taken in blocks: the whole product with seven memories would be 470 MB.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tasks.model.patching import linear_rows, product_of_rows
+
+if TYPE_CHECKING:
+    from sam2.modeling.memory_attention import MemoryAttentionLayer
+    from sam2.modeling.sam.transformer import RoPEAttention
+    from sam2.modeling.sam2_base import SAM2Base
+
+# Rows of queries in a block: with seven memories a product of 59 MB.
+BLOCK = 512
+
+THETA = 10_000.0  # of the rotations, and of the sines that tell a pointer's time
+
+
+class MemoryReader(nn.Module):
+    """Conditions an image's features on the memories of an object.
+
+    :param model: with the weights of a checkpoint; its memory attention must not be empty.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        attention = model.memory_attention
+        side = model.image_size // model.backbone_stride
+        features = torch.zeros(1, model.hidden_dim, side, side)
+        memory = torch.zeros(1, model.mem_dim, side, side)
+        self.side, self.width, self.memory_width = side, model.hidden_dim, model.mem_dim
+        self.input_rows, self.input_columns = separated(
+            0.1 * model.image_encoder.neck.position_encoding(features)
+        )
+        self.memory_rows, self.memory_columns = separated(
+            model.memory_encoder.position_encoding(memory)
+        )
+        # The newest memory has the first of these; those that were prompted the last.
+        self.times = model.maskmem_tpos_enc.detach().reshape(-1, model.mem_dim)
+        self.pointer_time = model.obj_ptr_tpos_proj if model.add_tpos_enc_to_obj_ptrs else None
+        rotation = Rotation(model.hidden_dim, side)
+        self.layers = nn.ModuleList(Layer(each, rotation) for each in attention.layers)
+        self.norm = attention.norm
+        self.eval()  # an export would put sam2's modules, which it shares, back into training
+
+    def forward(
+        self,
+        features: Tensor,
+        memories: Tensor,
+        memory_times: Tensor,
+        pointers: Tensor,
+        pointer_times: Tensor,
+    ) -> Tensor:
+        """Features (1, C, S, S) as the decoder takes them.
+
+        :param features: (1, C, S, S), without the embedding that says that there is no memory.
+        :param memories: (M, D, S, S), of M frames.
+        :param memory_times: (M,) int64, rows of ``maskmem_tpos_enc``.
+        :param pointers: (P, C), of P frames.
+        :param pointer_times: (P,), how far each is from the frame, 1 for the farthest that counts.
+        """
+        side, width = self.side, self.width
+        x = features.permute(0, 2, 3, 1) + self.input_rows + self.input_columns
+        x = x.reshape(side * side, width)
+        places = memories.permute(0, 2, 3, 1)  # (M, S, S, D)
+        times = self.times[memory_times].reshape(-1, 1, 1, self.memory_width)
+        placed = places + (self.memory_rows + times) + self.memory_columns
+        tokens = pointers.reshape(-1, self.memory_width)
+        told = tokens + self._times_of(pointer_times)
+        values = torch.cat([places.reshape(-1, self.memory_width), tokens])
+        for layer in self.layers:
+            x = layer(x, placed, told, values)
+        result: Tensor = self.norm(x).reshape(1, side, side, width).permute(0, 3, 1, 2)
+        return result
+
+    def _times_of(self, pointer_times: Tensor) -> Tensor:
+        """What is added to the tokens of pointers; (P * C / D, D), or nothing."""
+        if self.pointer_time is None:
+            return torch.zeros(1, self.memory_width)
+        half = self.width // 2
+        frequency = THETA ** -(2 * torch.div(torch.arange(half), 2, rounding_mode="floor") / half)
+        angle = pointer_times.reshape(-1, 1) * frequency
+        sines = torch.cat([angle.sin(), angle.cos()], dim=1)
+        projected = linear_rows(self.pointer_time, sines).reshape(-1, 1, self.memory_width)
+        parts = self.width // self.memory_width
+        return projected.expand(-1, parts, -1).reshape(-1, self.memory_width)
+
+
+class Rotation:
+    """Rotates queries and keys by where they are; the channels of both in `order`.
+
+    Of ``width`` channels the first half and the second are the two parts of each pair; in each half
+    the pairs that turn with the column come first.
+    """
+
+    def __init__(self, width: int, side: int) -> None:
+        self.order = torch.cat([torch.arange(0, width, 2), torch.arange(1, width, 2)])
+        quarter = width // 4
+        frequency = THETA ** -(torch.arange(0, width, 4)[:quarter] / width)
+        angle = torch.outer(torch.arange(side, dtype=torch.float32), frequency)
+        self.cosine, self.sine = angle.cos(), angle.sin()  # (side, quarter)
+        self.quarter = quarter
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate (..., S, S, C), rows before columns."""
+        across = self.cosine[None], self.sine[None]
+        down = self.cosine[:, None], self.sine[:, None]
+        a_across, a_down, b_across, b_down = torch.split(x, self.quarter, dim=-1)
+        turned = [
+            (a * cosine - b * sine, b * cosine + a * sine)
+            for a, b, (cosine, sine) in ((a_across, b_across, across), (a_down, b_down, down))
+        ]
+        (a_across, b_across), (a_down, b_down) = turned
+        return torch.cat([a_across, a_down, b_across, b_down], dim=-1)
+
+
+class Layer(nn.Module):
+    """A layer of the memory attention over rows (S * S, C), with weights that are made ready."""
+
+    def __init__(self, layer: MemoryAttentionLayer, rotation: Rotation) -> None:
+        super().__init__()
+        self.rotation = rotation
+        self.layer = layer
+        inner, outer = layer.self_attn, layer.cross_attn_image
+        self.inner_query, self.inner_key = scaled(inner, rotation), ordered(inner, rotation)
+        self.inner_value = projected_value(inner)
+        self.outer_query, self.outer_key = scaled(outer, rotation), ordered(outer, rotation)
+        self.outer_value = projected_value(outer)
+
+    def forward(self, x: Tensor, placed: Tensor, told: Tensor, values: Tensor) -> Tensor:
+        """Attend to itself, then to memories and pointers.
+
+        :param placed: memories (M, S, S, D) with their places and times.
+        :param told: tokens of pointers (T, D) with their times.
+        :param values: both as they are, (M * S * S + T, D).
+        """
+        own = self.layer
+        side = int(placed.shape[1])
+        normed = own.norm1(x)
+        keys = self._rotated(product_of_rows(normed, *self.inner_key), side)
+        x = x + self._attend(normed, self.inner_query, keys, normed, self.inner_value, side)
+        projected = product_of_rows(placed.reshape(-1, placed.shape[3]), *self.outer_key)
+        keys = torch.cat([self._rotated(projected, side), product_of_rows(told, *self.outer_key)])
+        normed = own.norm2(x)
+        x = x + self._attend(normed, self.outer_query, keys, values, self.outer_value, side)
+        hidden = functional.relu(linear_rows(own.linear1, own.norm3(x)))
+        result: Tensor = x + linear_rows(own.linear2, hidden)
+        return result
+
+    def _rotated(self, rows: Tensor, side: int) -> Tensor:
+        width = rows.shape[1]
+        return self.rotation(rows.reshape(-1, side, side, width)).reshape(-1, width)
+
+    def _attend(
+        self,
+        normed: Tensor,
+        query: tuple[Tensor, Tensor],
+        keys: Tensor,
+        values: Tensor,
+        value: tuple[Tensor, Tensor],
+        side: int,
+    ) -> Tensor:
+        queries = self._rotated(product_of_rows(normed, *query), side)
+        turned = keys.transpose(0, 1)
+        summed = [
+            functional.softmax(block @ turned, dim=1) @ values
+            for block in torch.split(queries, BLOCK)
+        ]
+        return product_of_rows(torch.cat(summed), *value)
+
+
+def scaled(attention: RoPEAttention, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """Weight and bias of queries, in the order of a rotation, over the root of their width."""
+    share = 1 / math.sqrt(attention.internal_dim)
+    weight, bias = attention.q_proj.weight, attention.q_proj.bias
+    return share * weight[rotation.order], share * bias[rotation.order]
+
+
+def ordered(attention: RoPEAttention, rotation: Rotation) -> tuple[Tensor, Tensor]:
+    """Weight and bias of keys, in the order of a rotation."""
+    return attention.k_proj.weight[rotation.order], attention.k_proj.bias[rotation.order]
+
+
+def projected_value(attention: RoPEAttention) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the values and of what comes out, one after the other."""
+    out = attention.out_proj
+    return (
+        out.weight @ attention.v_proj.weight,
+        out.weight @ attention.v_proj.bias + out.bias,
+    )
+
+
+def separated(encoding: Tensor) -> tuple[Tensor, Tensor]:
+    """Two parts (S, 1, C) and (1, S, C) whose sum an encoding of places (1, C, S, S) is.
+
+    The first half of sam2's channels tells the row, the second the column.
+    """
+    places = encoding[0].permute(1, 2, 0)
+    half = places.shape[2] // 2
+    rows, columns = places[:, :1].clone(), places[:1].clone()
+    rows[..., half:] = 0
+    columns[..., :half] = 0
+    assert torch.equal(rows + columns, places)
+    return rows, columns
