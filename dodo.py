@@ -26,17 +26,21 @@ from tasks import (
 )
 from tasks.config import parse
 from tasks.config.schema import Model
-from tasks.engine import invocation, reporter, sources, staleness
+from tasks.engine import invocation, reporter, sources, stage, staleness
 from tasks.engine.fingerprint import FINGERPRINTS
 from tasks.web import chromium
 
 parse.check_variables(doit_cmd._CMDLINE_VARS or {}, invocation.VARIABLES)
 CONFIG = parse.load(
-    get_var("config", "config/models.toml"), deploy=get_var("deploy"), cache=get_var("cache")
+    get_var("config", "config/models.toml"),
+    deploy=get_var("deploy"),
+    cache=get_var("cache"),
+    cluster=get_var("cluster"),
 )
 BROWSER = chromium.find(CONFIG.browser)
 browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")
+stage.run_on(CONFIG.cluster)
 sources.SUMMARIES.remember_in(CONFIG.build / "state" / "sources.json")
 
 DOIT_CONFIG = {

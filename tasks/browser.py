@@ -23,6 +23,7 @@ from tasks.config.schema import (
     Variant,
 )
 from tasks.engine import artifacts, sources
+from tasks.engine.child import PROJECT
 from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, workspace
 from tasks.engine.staleness import versions
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from tasks.web.chromium import Run
 
 PACKAGES = ("onnxruntime", "numpy", "pillow")
+INSTALLED = packages.INSTALLED.relative_to(PROJECT).as_posix()
 
 
 def check_required(config: Configuration, browser: Browser) -> None:
@@ -84,6 +86,7 @@ def task(
         also_runs=[*([model.images] if compared else []), model.client.documents_source],
         task_dep=["packages", f"verify:{model.name}"],
         uptodate=[_ran, _has_what_is_asked],
+        meta={"needs": ["browser"], "with_files": [INSTALLED]},
         params=[
             {
                 "name": "webgpu_encoder",

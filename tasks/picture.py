@@ -63,6 +63,7 @@ def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[
         },
         also_runs=[model.images],
         task_dep=[f"deploy:{each.name}" for each in clients],
+        meta={"here": True},  # what is deployed need not be where a cluster's workers see it
     )
 
 

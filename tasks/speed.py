@@ -57,7 +57,7 @@ def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any
         },
         uptodate=[_has_as_many_rounds],
         task_dep=["packages", f"verify:{model.name}"],
-        meta={"on_demand": True},
+        meta={"on_demand": True, "here": True},  # times are of this machine
         params=[
             {
                 "name": "rounds",

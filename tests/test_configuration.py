@@ -60,6 +60,23 @@ def test_deploy_on_the_command_line_replaces_the_builds_folder_not_a_models_own(
     assert str(demo.deploy) == "demo/sam2_hiera_tiny"
 
 
+def test_a_cluster_is_named_in_the_file_and_replaced_or_switched_off_on_the_command_line() -> None:
+    text = f'[build]\ncluster = "tcp://scheduler:8786"\n{TINY}'
+    assert configuration(TINY).cluster is None
+    assert configuration(text).cluster == "tcp://scheduler:8786"
+    assert configuration(text, cluster="tls://[::1]:80").cluster == "tls://[::1]:80"
+    assert configuration(text, cluster="off").cluster is None
+
+
+@pytest.mark.parametrize("address", ["", "scheduler:8786", "tcp://scheduler", "http://host:80"])
+def test_an_address_that_no_scheduler_has_is_refused(address: str) -> None:
+    allowed = "allowed: tcp://HOST:PORT or tls://HOST:PORT, of a Dask scheduler, or off"
+    text = f'[build]\ncluster = "{address}"\n{TINY}'
+    assert f"[build] cluster: found {address!r}; {allowed}" in mistakes(text)
+    with pytest.raises(ConfigurationError, match="on the command line cluster: found"):
+        configuration(TINY, cluster=address)
+
+
 @pytest.mark.parametrize(
     ("url", "source"),
     [

@@ -41,12 +41,18 @@ from tasks.config.schema import (
 )
 
 
-def load(path: str | Path, deploy: str | None = None, cache: str | None = None) -> Configuration:
+def load(
+    path: str | Path,
+    deploy: str | None = None,
+    cache: str | None = None,
+    cluster: str | None = None,
+) -> Configuration:
     """Read a configuration file.
 
     :param path: the TOML file, relative to the project root (the current folder).
     :param deploy: replaces ``[build] deploy``.
     :param cache: replaces ``[cache] url``; `NO_CACHE` does without.
+    :param cluster: replaces ``[build] cluster``.
     :raises ConfigurationError: naming every mistake at once.
     """
     path = Path(path)
@@ -59,7 +65,7 @@ def load(path: str | Path, deploy: str | None = None, cache: str | None = None) 
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
-    config = parse(tables, path, deploy, cache)
+    config = parse(tables, path, deploy, cache, cluster)
     missing = _misplaced_cache(config)
     missing += [
         f"  [models.{model.name}] {key}: found {found!r}, but there is no file {file}; "
@@ -145,7 +151,11 @@ def check_variables(given: Iterable[str], known: Sequence[str]) -> None:
 
 
 def parse(
-    tables: Mapping[str, Any], path: Path, deploy: str | None = None, cache: str | None = None
+    tables: Mapping[str, Any],
+    path: Path,
+    deploy: str | None = None,
+    cache: str | None = None,
+    cluster: str | None = None,
 ) -> Configuration:
     """Turn a parsed TOML document into a `Configuration`; pure, no file is touched.
 
@@ -157,7 +167,11 @@ def parse(
     verify = top.table("verify")
     build_folder = Path(build.take("dir", _text, "build"))
     deploy_root = Path(deploy or build.take("deploy", _text, "public/onnx-models/sam"))
-    build.finish({"dir", "deploy"})
+    address = build.take("cluster", _scheduler, None)
+    if cluster is not None:
+        given = _Table("on the command line", {"cluster": cluster}, mistakes)
+        address = given.take("cluster", _scheduler, None)
+    build.finish({"dir", "deploy", "cluster"})
 
     browser = top.table("browser")
     tolerances = _tolerances(verify, Tolerances())
@@ -201,7 +215,15 @@ def parse(
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(mistakes))
         raise ConfigurationError(f"{path} has mistakes:\n{lines}")
     return Configuration(
-        path, build_folder, tuple(models), tolerances, check, fidelity, shared, publishing
+        path,
+        build_folder,
+        tuple(models),
+        tolerances,
+        check,
+        fidelity,
+        shared,
+        publishing,
+        address,
     )
 
 
@@ -566,6 +588,14 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value
 
 
+def _scheduler(value: Any) -> str | None:
+    if value == "off":
+        return None
+    if not isinstance(value, str) or not _SCHEDULER.fullmatch(value):
+        raise ValueError("tcp://HOST:PORT or tls://HOST:PORT, of a Dask scheduler, or off")
+    return value
+
+
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("true or false")
@@ -668,6 +698,9 @@ def _branch(value: Any) -> str:
     if not isinstance(value, str) or not PLAIN_NAME.fullmatch(value):
         raise ValueError("a branch: letters, digits and . _ + -")
     return value
+
+
+_SCHEDULER = re.compile(r"(?:tcp|tls)://(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 
 
 def _one_of(allowed: Iterable[Any], rule: str = "") -> Check:

@@ -327,7 +327,10 @@ class Publishing:
 
 @dataclass(frozen=True, eq=False)
 class Configuration:
-    """A whole configuration file. Relative paths are relative to the project root."""
+    """A whole configuration file. Relative paths are relative to the project root.
+
+    ``cluster`` is the address of a Dask scheduler, None to build on this machine alone.
+    """
 
     path: Path
     build: Path
@@ -337,6 +340,7 @@ class Configuration:
     fidelity: FidelityCheck = field(default_factory=FidelityCheck)
     cache: CacheSettings | None = None
     publishing: Publishing | None = None
+    cluster: str | None = None
 
     @property
     def default_models(self) -> tuple[Model, ...]:

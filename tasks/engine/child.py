@@ -11,13 +11,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -27,21 +29,41 @@ from tasks.engine.errors import StageError, disk_problem
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
 _FULL = 1 << 20  # bytes free on a disk that counts as full
+_LOOK = 300  # milliseconds between two looks whether a result is still wanted
 
 
-def run(function: str, arguments: Mapping[str, Any], log: Path, verbose: bool) -> dict[str, Any]:
+class UnwantedError(Exception):
+    """Nobody waits for the result any more; the child was ended."""
+
+
+def run(
+    function: str,
+    arguments: Mapping[str, Any],
+    log: Path,
+    verbose: bool,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    wanted: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
     """Call ``module:function(**arguments)`` in a child process.
 
     :param arguments: JSON values.
     :param log: gets everything the child prints; replaced at each call.
     :param verbose: show the child's output as well.
-    :returns: the function's result (a JSON object) with ``peak_memory`` in bytes, if known.
+    :param folder: what relative paths are relative to for the child; without it, as here.
+    :param environment: instead of this process's.
+    :param wanted: asked again and again; the child is ended as soon as it says no.
+    :returns: the function's result (a JSON object) with ``peak_memory`` in bytes, if known, and
+        ``cores``, how many it kept busy.
     :raises StageError: as the function raised it, or saying how the child ended.
+    :raises UnwantedError: when the result was not wanted any more.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ if environment is None else environment
     environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")])),
+        **environment,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH")])),
         "PYTHONHASHSEED": "0",  # the same input gives the same bytes
         # glibc gives blocks of 4 MiB back to the system at once: large exports in 4.1 GiB, not 5.4.
         "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
@@ -52,6 +74,7 @@ def run(function: str, arguments: Mapping[str, Any], log: Path, verbose: bool) -
             # A session of its own: Ctrl-C reaches the build, which ends its child.
             process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.engine.child", function, str(writing)],
+                cwd=folder,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if verbose else log_file,
@@ -67,6 +90,8 @@ def run(function: str, arguments: Mapping[str, Any], log: Path, verbose: bool) -
             if verbose:
                 shown = threading.Thread(target=_show, args=(process.stdout, log_file), daemon=True)
                 shown.start()
+            if wanted is not None:
+                _await(outcome_file, wanted)
             outcome = _parsed(outcome_file.read())  # ends when the child does
             status = process.wait()
             if verbose:
@@ -75,7 +100,8 @@ def run(function: str, arguments: Mapping[str, Any], log: Path, verbose: bool) -
             process.kill()
             process.wait()
     if outcome is not None and "result" in outcome:
-        return {**outcome["result"], "peak_memory": outcome["peak_memory"]}
+        used = {"peak_memory": outcome["peak_memory"], "cores": outcome["cores"]}
+        return {**outcome["result"], **used}
     raise StageError(_explain(outcome, status, log))
 
 
@@ -85,6 +111,15 @@ def _send(stdin: IO[bytes], arguments: Mapping[str, Any]) -> None:
         stdin.flush()
     except BrokenPipeError:
         pass  # it ended before reading; its exit status and log say why
+
+
+def _await(outcome: IO[bytes], wanted: Callable[[], bool]) -> None:
+    """Wait until a child has something to say, or has ended, or is not wanted."""
+    ended = select.poll()
+    ended.register(outcome, select.POLLIN)
+    while not ended.poll(_LOOK):
+        if not wanted():
+            raise UnwantedError
 
 
 def _show(output: IO[bytes], log_file: IO[bytes]) -> None:
@@ -149,6 +184,16 @@ def _peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def _cores(seconds: float) -> float:
+    """How many cores this process and those that it waited for kept busy, on average.
+
+    :param seconds: how long it has run.
+    """
+    times = os.times()
+    busy = times.user + times.system + times.children_user + times.children_system
+    return round(busy / seconds, 1)
+
+
 def _end_with_parent() -> None:
     sys.stdin.read()
     os._exit(1)
@@ -156,6 +201,7 @@ def _end_with_parent() -> None:
 
 def main(function: str, pipe: int) -> NoReturn:
     """Run one function and write its outcome to a pipe; see `run`."""
+    start = time.monotonic()
     os.set_inheritable(pipe, False)  # whatever it starts must not keep the pipe open
     arguments = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -170,6 +216,7 @@ def main(function: str, pipe: int) -> NoReturn:
         outcome = {"error": problem} if problem else {"crash": f"{type(error).__name__}: {error}"}
         _print_traceback()
     outcome["peak_memory"] = _peak_memory()
+    outcome["cores"] = _cores(time.monotonic() - start)
     with open(pipe, "wb") as file:
         file.write(json.dumps(outcome).encode())
     _flush()

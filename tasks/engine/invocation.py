@@ -10,12 +10,16 @@ from doit import get_var
 from doit.cmdparse import CmdParseError
 
 # What may be given on the command line as `name=value`.
-VARIABLES = ("config", "deploy", "cache")
+VARIABLES = ("config", "deploy", "cache", "cluster")
 
 
-def command(words: str) -> str:
-    """``doit <words>`` in backquotes, with the variables that this run was given."""
-    given = [f"{name}={shlex.quote(get_var(name))}" for name in VARIABLES if get_var(name)]
+def command(words: str, **others: str) -> str:
+    """``doit <words>`` in backquotes, with the variables that this run was given.
+
+    :param others: variables to give instead.
+    """
+    values = {name: others.get(name) or get_var(name) for name in VARIABLES}
+    given = [f"{name}={shlex.quote(value)}" for name, value in values.items() if value]
     return f"`{' '.join(['doit', *given, *words.split()])}`"
 
 

@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
 WORTH_A_PROGRESS = 64 << 20  # bytes
 
+_CLUSTER: str | None = None
+
+
+def run_on(cluster: str | None) -> None:
+    """Have the heavy part of stages run on the Dask cluster at an address; None: here."""
+    global _CLUSTER
+    _CLUSTER = cluster
+
+
 Action = Callable[..., dict[str, Any] | None]
 Paths = Sequence[str | os.PathLike[str]]
 Shared = Literal["files", "proof"]
@@ -60,7 +69,9 @@ def declare(
         here, or a ``"proof"``, which is taken from there only where the configuration says so. The
         action's first argument is then the configuration.
     :param more: other keys of a doit task; ``uptodate`` is asked besides the trace, ``file_dep``
-        are files that the action does without.
+        are files that the action does without, ``meta`` says of what runs in a child what it
+        ``"needs"`` of a cluster's worker, ``"with_files"`` as they are here; or that it must run
+        ``"here"``.
     """
     roots = [f"{action.__module__}:{action.__qualname__}", *also_runs]
     code = sources.reached(roots)
@@ -192,12 +203,34 @@ def _told_of_cache(config: Configuration, task: Task) -> str:
 class Workspace:
     """A log and a scratch folder that no other stage has, and how a stage runs its child."""
 
+    build: Path
+    task: Task
     scratch: Path
     log: Path
-    verbose: bool
+
+    @property
+    def verbose(self) -> bool:
+        """Whether what the child prints is shown."""
+        return bool(self.task.verbosity == 2)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the child takes of a worker beside memory and cores: a browser."""
+        return tuple((self.task.meta or {}).get("needs", ()))
 
     def run(self, function: str, **arguments: Any) -> dict[str, Any]:
-        """Call ``module:function`` in a child process; see `child.run`."""
+        """Call ``module:function`` in a child process, here or on a worker; see `child.run`."""
+        result = self._run(function, arguments)
+        used = {"cores": result.pop("cores", None)}  # of the machine, not of what was made
+        self.task.value_savers.append(lambda: used)
+        return result
+
+    def _run(self, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if _CLUSTER is not None and not (self.task.meta or {}).get("here"):
+            from tasks.engine import cluster
+
+            if not cluster.lacks(self, _CLUSTER):
+                return cluster.run(_CLUSTER, self, function, arguments)
         return child.run(function, arguments, self.log, self.verbose)
 
     def unfinished(self, target: Path) -> str:
@@ -224,7 +257,7 @@ def workspace(build: Path, task: Task) -> Iterator[Workspace]:
     """
     name = task.name.replace(":", "~")
     with scratch_folder(build / "tmp" / name) as scratch:
-        yield Workspace(scratch, build / "logs" / f"{name}.log", task.verbosity == 2)
+        yield Workspace(build, task, scratch, build / "logs" / f"{name}.log")
 
 
 def describe_sizes(graphs: Mapping[str, Path]) -> str:

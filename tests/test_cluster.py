@@ -1,0 +1,616 @@
+"""Stages on a Dask cluster: a real scheduler and real workers, some of them killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import distributed
+import pytest
+from cluster import Cluster, Stages, free_port
+from project import ROOT, Outcome, Project, wait_for_opening
+
+from tasks.engine import cluster as module
+from tasks.engine import job
+from tasks.engine.errors import StageError
+
+MODEL = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
+
+
+class Quick(Project):
+    """Stages of `cluster_dodo`, whose children do little."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root, cheap=False)
+        for name in ("cluster_dodo.py", "cluster_functions.py"):
+            shutil.copy(ROOT / "tests/fakes" / name, root)
+        self.dodo = "cluster_dodo.py"
+        self.configure(MODEL)
+
+    def give(self, stages: Stages) -> None:
+        """Have these stages from now on."""
+        self.environment["STAGES"] = json.dumps(stages)
+
+    def values(self, stage: str) -> dict[str, Any]:
+        """What is recorded of a stage."""
+        records = json.loads((self.root / "build/state/doit.json").read_text())
+        return dict(records[f"stage:{stage}"]["_values_:"])
+
+    def left(self) -> list[Path]:
+        """What is left of work in progress."""
+        return list((self.root / "build/tmp").iterdir())
+
+
+def succeeded(outcome: Outcome) -> str:
+    assert outcome.status == 0, outcome.output
+    return outcome.output
+
+
+def failed(outcome: Outcome) -> str:
+    assert outcome.status == 1, outcome.output
+    assert "Traceback" not in outcome.output
+    return outcome.output
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Quick:
+    return Quick(tmp_path / "project")
+
+
+@pytest.fixture
+def cluster(quick: Quick, tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler, of which the workers are still to be started."""
+    with Cluster(quick, tmp_path) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers, for tests that leave them as they are."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(Quick(folder / "project"), folder) as cluster:
+        for _ in range(2):
+            cluster.start_worker("--resources", "memory=2e9 cores=2")
+        cluster.wait()
+        yield cluster
+
+
+@pytest.fixture
+def stages(lasting: Cluster) -> Quick:
+    """The project of those workers, in which nothing was built."""
+    project = lasting.project
+    assert isinstance(project, Quick)
+    for name in ("build", "public"):
+        shutil.rmtree(project.root / name, ignore_errors=True)
+    return project
+
+
+# What a stage on a cluster does as it does anywhere.
+
+
+def test_the_heavy_part_runs_in_a_child_of_a_worker(lasting: Cluster, stages: Quick) -> None:
+    stages.give({"a": {"function": "make"}})
+    succeeded(stages.doit(f"cluster={lasting.address}"))
+    assert stages.values("a")["started_by"] in lasting.pids
+    assert stages.values("a")["heavy"] == []
+    assert 1e6 < stages.values("a")["peak_memory"] < 1e9
+    assert (stages.root / "build/logs/stage~a.log").read_text() == "making it\n"
+    assert stages.left() == []
+    again = stages.doit(f"cluster={lasting.address}")
+    assert "nothing to do" in succeeded(again)
+
+
+def test_what_ran_on_a_cluster_is_up_to_date_without_it_and_the_other_way_round(
+    lasting: Cluster, stages: Quick
+) -> None:
+    stages.give({"a": {"function": "make"}})
+    succeeded(stages.doit(f"cluster={lasting.address}"))
+    assert "nothing to do" in succeeded(stages.doit())
+
+
+def test_the_configuration_names_the_cluster_and_the_command_line_does_without(
+    lasting: Cluster, stages: Quick
+) -> None:
+    stages.configure(f'[build]\ncluster = "{lasting.address}"\n{MODEL}')
+    try:
+        stages.give({"a": {"function": "make"}, "b": {"function": "make"}})
+        succeeded(stages.doit("stage:a"))
+        succeeded(stages.doit("cluster=off", "stage:b"))
+    finally:
+        stages.configure(MODEL)
+    assert stages.values("a")["started_by"] in lasting.pids
+    assert stages.values("b")["started_by"] not in lasting.pids
+
+
+def test_a_childs_error_keeps_its_words_and_names_the_worker(
+    lasting: Cluster, stages: Quick
+) -> None:
+    stages.give({"a": {"function": "refuse"}})
+    output = failed(stages.doit(f"cluster={lasting.address}"))
+    assert "expected 1, found 2\n    It ran on the worker tcp://" in output
+
+
+def test_verbose_shows_what_the_child_printed(lasting: Cluster, stages: Quick) -> None:
+    stages.give({"a": {"function": "make"}})
+    assert "making it" in succeeded(stages.doit("-v", "2", f"cluster={lasting.address}"))
+
+
+def test_a_child_has_the_threads_of_its_machine_not_the_one_that_dask_grants(
+    quick: Quick, cluster: Cluster
+) -> None:
+    cluster.start_worker(OMP_NUM_THREADS="1", MALLOC_TRIM_THRESHOLD_="65536", KEPT="1")
+    quick.give({"a": {"function": "make"}})
+    succeeded(quick.doit(f"cluster={cluster.address}"))
+    environment = (quick.root / "build/made/a").read_text()
+    assert "'KEPT'" in environment
+    assert "OMP_NUM_THREADS" not in environment
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+
+
+def test_the_whole_pipeline_on_a_cluster_makes_the_same_files(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", cheap=True)
+    shutil.copy(ROOT / "tests/fakes/cheap_worker.py", project.root)
+    project.configure(
+        f'{MODEL}variants = ["fp32", "q8"]\n[browser]\nenabled = false\n[build]\ndeploy = "out"\n'
+    )
+    with Cluster(project, tmp_path) as cluster:
+        for _ in range(2):
+            cluster.start_worker("--preload", "cheap_worker")
+        local = project.build("deploy:tiny")
+        files = sorted(path for path in (project.root / "out").rglob("*") if path.is_file())
+        assert local.status == 0, local.output
+        assert len(files) == 5
+        made_here = [path.read_bytes() for path in files]
+        shutil.rmtree(project.root / "build")
+        shutil.rmtree(project.root / "out")
+        remote = project.build("-n", "4", f"cluster={cluster.address}", "deploy:tiny")
+        assert remote.status == 0, remote.output
+        assert remote.ran == local.ran
+        assert [path.read_bytes() for path in files] == made_here
+
+
+# Without a cluster, or without need of one.
+
+
+def imported(quick: Quick, *arguments: str) -> tuple[Outcome, set[str]]:
+    """A build, and what it imported."""
+    outcome = quick.doit(*arguments, PYTHONPROFILEIMPORTTIME="1")
+    lines = [line for line in outcome.output.splitlines() if line.startswith("import time:")]
+    return outcome, {line.split("|")[-1].strip() for line in lines}
+
+
+def test_without_the_option_nothing_of_it_is_imported(quick: Quick) -> None:
+    quick.give({"a": {"function": "make"}})
+    outcome, names = imported(quick)
+    succeeded(outcome)
+    assert "tasks.engine.stage" in names
+    assert not names & {"distributed", "dask", "tasks.engine.cluster", "tasks.engine.job"}
+
+
+def test_with_nothing_to_do_a_cluster_that_cannot_be_reached_is_not_asked(quick: Quick) -> None:
+    quick.give({"a": {"function": "make"}})
+    succeeded(quick.doit())
+    outcome, names = imported(quick, f"cluster=tcp://127.0.0.1:{free_port()}")
+    assert "nothing to do" in succeeded(outcome)
+    assert not names & {"distributed", "dask", "tasks.engine.cluster", "tasks.engine.job"}
+
+
+def test_a_scheduler_that_does_not_answer_is_told_with_what_to_do(quick: Quick) -> None:
+    quick.give({"a": {"function": "make"}, "b": {"function": "make"}})
+    address = f"tcp://127.0.0.1:{free_port()}"
+    outcome = quick.doit("--continue", f"cluster={address}")
+    output = outcome.output
+    assert outcome.status
+    assert "Traceback" not in output
+    assert output.count(f"No Dask scheduler answers at {address}") == 2
+    assert "`uv run dask scheduler`" in output
+    assert "`doit cluster=off` does without" in output
+
+
+def test_without_the_package_the_command_that_installs_it_is_told(quick: Quick) -> None:
+    (quick.root / "distributed.py").write_text("raise ImportError\n")
+    quick.give({"a": {"function": "make"}})
+    output = failed(quick.doit("cluster=tcp://127.0.0.1:1"))
+    assert "`uv sync --extra cluster` installs it" in output
+
+
+def test_without_a_worker_the_build_says_so_and_waits_for_one(
+    quick: Quick, cluster: Cluster
+) -> None:
+    quick.give({"a": {"function": "make"}})
+    process = quick.start(f"cluster={cluster.address}")
+    assert process.stdout is not None
+    assert f"There is no worker at {cluster.address}; waiting" in process.stdout.readline()
+    cluster.start_worker()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+
+
+# Resources.
+
+LARGE = 897_952_466  # bytes of a checkpoint
+
+
+def test_memory_is_asked_as_it_was_used_last_with_a_margin() -> None:
+    wanted = module.asked("export:x", {"peak_memory": 4e9}, (), LARGE, [{"memory": 16e9}])
+    assert wanted == {"memory": pytest.approx(4.4e9)}
+
+
+def test_memory_of_a_stage_that_never_ran_is_reckoned_from_its_input() -> None:
+    wanted = module.asked("export:x", {}, (), LARGE, [{"memory": 16e9}])
+    assert 4.1 < wanted["memory"] / 2**30 < 4.5  # large's export takes 4.1
+
+
+def test_what_is_only_reckoned_is_no_reason_to_refuse_a_worker() -> None:
+    assert module.asked("export:x", {}, (), LARGE, [{"memory": 2e9}]) == {"memory": 2e9}
+
+
+def test_a_stage_that_is_known_to_need_more_than_any_worker_has_is_refused() -> None:
+    with pytest.raises(StageError, match=r"export:x needs 4\.1 GiB .* than 1\.9 GiB.*memory=5e9"):
+        module.asked("export:x", {"peak_memory": 4e9}, (), 1, [{"memory": 2e9}, {}])
+
+
+@pytest.mark.parametrize("workers", [[{}], [{}, {"GPU": 1.0}]])
+def test_nothing_is_asked_that_no_worker_declares(workers: list[dict[str, float]]) -> None:
+    recorded = {"peak_memory": 4e9, "cores": 3.2}
+    assert module.asked("browser:x", recorded, ("browser",), LARGE, workers) == {}
+
+
+def test_cores_are_asked_as_they_were_used_but_no_more_than_there_are() -> None:
+    def cores(used: float) -> float:
+        return module.asked("verify:x", {"cores": used}, (), 1, [{"cores": 4.0}])["cores"]
+
+    assert [cores(each) for each in (0.2, 1.3, 9.9)] == [1, 2, 4]
+
+
+def test_a_browser_and_memory_are_asked_of_the_same_worker() -> None:
+    workers = [{"memory": 16e9}, {"memory": 3e9, "browser": 1.0}]
+    wanted = module.asked("browser:x", {"peak_memory": 1e9}, ("browser",), LARGE, workers)
+    assert wanted == {"memory": 3e9, "browser": 1}
+
+
+def test_two_stages_that_take_most_of_the_memory_never_meet_on_a_worker(
+    lasting: Cluster, stages: Quick, tmp_path: Path
+) -> None:
+    # Each is reckoned at 1 GiB of a worker's 2 GB, and each worker has two threads.
+    stages.give(
+        {
+            str(number): {"function": "alone", "arguments": {"folder": str(tmp_path)}}
+            for number in range(6)
+        }
+    )
+    succeeded(stages.doit("-n", "6", f"cluster={lasting.address}"))
+    assert {stages.values(str(number))["started_by"] for number in range(6)} == lasting.pids
+
+
+def test_a_browser_that_no_worker_declares_is_the_one_here(lasting: Cluster, stages: Quick) -> None:
+    stages.give({"a": {"function": "make", "needs": ["browser"]}})
+    succeeded(stages.doit(f"cluster={lasting.address}"))
+    assert stages.values("a")["started_by"] not in lasting.pids
+
+
+def test_a_browser_runs_on_a_worker_that_declares_one(quick: Quick, cluster: Cluster) -> None:
+    cluster.start_worker()
+    able = cluster.start_worker("--resources", "browser=1")
+    cluster.wait()
+    quick.give({str(number): {"function": "make", "needs": ["browser"]} for number in range(3)})
+    succeeded(quick.doit("-n", "3", f"cluster={cluster.address}"))
+    assert {quick.values(str(number))["started_by"] for number in range(3)} == {able.pid}
+
+
+# Workers, schedulers and builds that end in the middle.
+
+
+def holding(quick: Quick, cluster: Cluster, tmp_path: Path, *arguments: str) -> Any:
+    """A build, one of whose stages holds a worker until it is ended; it is whole the next time."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    held = {"fifo": str(fifo), "once": str(tmp_path / "once")}
+    quick.give({"first": {"function": "make"}, "held": {"function": "hold", "arguments": held}})
+    succeeded(quick.doit(f"cluster={cluster.address}", "stage:first"))
+    return quick.start(*arguments, f"cluster={cluster.address}"), fifo
+
+
+def test_what_a_killed_worker_was_at_runs_again_elsewhere_and_nothing_half_written_counts(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        cluster.start_worker()
+    process, fifo = holding(quick, cluster, tmp_path)
+    with fifo.open() as held_by_the_child:
+        killed = int((tmp_path / "once").read_text())
+        cluster.worker(killed).kill()
+        assert held_by_the_child.read() == ""  # its child ends with it
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert quick.values("held")["started_by"] in cluster.pids - {killed}
+    assert (quick.root / "build/made/held").read_text() != "half"
+    assert quick.left() == []
+
+
+def test_a_stage_that_every_worker_died_of_is_told_as_lack_of_memory(
+    quick: Quick, tmp_path: Path
+) -> None:
+    with Cluster(quick, tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
+        worker = cluster.start_worker()
+        process, fifo = holding(quick, cluster, tmp_path)
+        with fifo.open():
+            worker.kill()
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Each worker that ran it ended meanwhile (1 did, the last at tcp://" in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_scheduler_that_ends_is_told_and_finished_stages_are_kept(
+    quick: Quick, cluster: Cluster, tmp_path: Path, how: signal.Signals
+) -> None:
+    cluster.start_worker()
+    process, fifo = holding(quick, cluster, tmp_path)
+    with fifo.open() as held_by_the_child:
+        cluster.scheduler.send_signal(how)
+        assert held_by_the_child.read() == ""
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert f"The connection to the scheduler at {cluster.address} is lost. Finished" in output
+    assert "Traceback" not in output
+    rest = quick.doit()
+    assert "stage:first" not in succeeded(rest)
+    assert "stage:held" in rest.output
+
+
+def test_ctrl_c_cancels_what_runs_on_the_cluster(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    process, fifo = holding(quick, cluster, tmp_path, "-n", "2")
+    with fifo.open() as held_by_the_child:
+        process.send_signal(signal.SIGINT)
+        assert held_by_the_child.read() == ""
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert "run the same command to go on" in output
+    succeeded(quick.doit(f"cluster={cluster.address}"))
+    assert quick.values("held")["started_by"] in cluster.pids
+
+
+def test_a_killed_build_leaves_nothing_running_on_the_cluster(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    process, fifo = holding(quick, cluster, tmp_path)
+    with fifo.open() as held_by_the_child:
+        process.kill()
+        assert held_by_the_child.read() == ""
+    process.communicate()
+    succeeded(quick.doit(f"cluster={cluster.address}"))
+    assert quick.left() == []
+
+
+def test_a_worker_that_was_cut_off_and_lives_does_not_write_what_the_next_one_delivers(
+    quick: Quick, tmp_path: Path
+) -> None:
+    with Cluster(quick, tmp_path, DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="5s") as cluster:
+        for _ in range(2):
+            cluster.start_worker()
+        cluster.wait()
+        process, fifo = holding(quick, cluster, tmp_path)
+        with fifo.open():
+            stopped = int((tmp_path / "once").read_text())
+            os.kill(stopped, signal.SIGSTOP)
+            output, _ = process.communicate(timeout=120)
+            assert process.returncode == 0, output  # while the first child is still at it
+            assert quick.values("held")["started_by"] in cluster.pids - {stopped}
+            assert (quick.root / "build/made/held").read_text() != "half"
+
+
+def test_paths_of_the_scratch_folder_become_those_of_an_attempt() -> None:
+    arguments = {"graphs": {"encoder": "b/tmp/x/e.onnx"}, "pairs": [["b/tmp/xy", "b/tmp/x"]]}
+    assert job.moved(arguments, "b/tmp/x", "b/tmp/x/attempt-1") == {
+        "graphs": {"encoder": "b/tmp/x/attempt-1/e.onnx"},
+        "pairs": [["b/tmp/xy", "b/tmp/x/attempt-1"]],
+    }
+
+
+# Workers and schedulers that would not do.
+
+
+def pretend(folder: Path, package: str, version: str) -> str:
+    """A folder for the search path in which a package is of another version."""
+    info = folder / f"{package}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
+    return str(folder)
+
+
+def pretend_foreign(folder: Path) -> str:
+    """A folder for the search path in which another project has the name of this one."""
+    (folder / "tasks").mkdir(parents=True)
+    (folder / "tasks/__init__.py").write_text("")
+    return str(folder)
+
+
+def checkout(quick: Quick, folder: Path) -> Path:
+    """Another checkout of the same project, with nothing built in it."""
+    ignored = shutil.ignore_patterns("build")
+    return Path(shutil.copytree(quick.root, folder, ignore=ignored))
+
+
+def test_a_worker_with_another_version_of_a_package_is_refused(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    place = pretend(tmp_path / "other", "torch", "1.0")
+    cluster.start_worker(PYTHONPATH=os.pathsep.join([place, str(quick.root)]))
+    quick.give({"a": {"function": "make"}})
+    output = failed(quick.doit(f"cluster={cluster.address}"))
+    assert f"No worker at {cluster.address} would make what this build makes" in output
+    assert "has torch 1.0, this build " in output
+    assert "`uv sync`" in output
+
+
+def test_one_worker_that_would_not_do_is_left_out_with_a_warning(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    place = pretend(tmp_path / "other", "torch", "1.0")
+    cluster.start_worker(PYTHONPATH=os.pathsep.join([place, str(quick.root)]))
+    fit = cluster.start_worker()
+    cluster.wait()
+    quick.give({str(number): {"function": "make"} for number in range(4)})
+    output = succeeded(quick.doit("-n", "4", f"cluster={cluster.address}"))
+    assert output.count("warning: the worker tcp://") == 1
+    assert {quick.values(str(number))["started_by"] for number in range(4)} == {fit.pid}
+
+
+def test_a_worker_that_joins_later_is_looked_at_too(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    fit = cluster.start_worker()
+    process, fifo = holding(quick, cluster, tmp_path)
+    with fifo.open():
+        place = pretend(tmp_path / "other", "torch", "1.0")
+        cluster.start_worker(PYTHONPATH=os.pathsep.join([place, str(quick.root)]))
+        cluster.wait()
+        fit.kill()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "has torch 1.0, this build " in output
+
+
+def test_a_worker_of_another_checkout_does_when_it_shares_the_build_folder(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    quick.configure(f'[build]\ndir = "{tmp_path / "shared"}"\n{MODEL}')
+    other = checkout(quick, tmp_path / "elsewhere")
+    cluster.start_worker(folder=other)
+    quick.give({"a": {"function": "make"}})
+    succeeded(quick.doit(f"cluster={cluster.address}"))
+    assert str(cluster.workers[0].pid) in (tmp_path / "shared/made/a").read_text()
+
+
+def test_a_worker_that_does_not_see_the_build_folder_is_refused(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    other = checkout(quick, tmp_path / "elsewhere")
+    cluster.start_worker(folder=other)
+    quick.give({"a": {"function": "make"}})
+    output = failed(quick.doit(f"cluster={cluster.address}"))
+    assert f"does not see this build's folder as {other / 'build'}" in output
+
+
+def test_a_worker_with_another_source_is_refused(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    quick.configure(f'[build]\ndir = "{tmp_path / "shared"}"\n{MODEL}')
+    (quick.root / "read.txt").write_text("as it is here")
+    other = checkout(quick, tmp_path / "elsewhere")
+    with (other / "tasks/export.py").open("a") as file:
+        file.write("# changed\n")
+    (other / "read.txt").unlink()
+    cluster.start_worker(folder=other)
+    quick.give({"a": {"function": "make", "reads": ["read.txt"]}})
+    output = failed(quick.doit(f"cluster={cluster.address}"))
+    assert "has another tasks/export.py" in output
+    assert "has no read.txt" in output
+
+
+def test_a_worker_without_this_project_is_refused(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.start_worker(PYTHONPATH=pretend_foreign(tmp_path / "foreign"))
+    quick.give({"a": {"function": "make"}})
+    output = failed(quick.doit(f"cluster={cluster.address}"))
+    assert "cannot run this project's code (" in output
+    assert "No module named 'tasks.engine'" in output
+
+
+def test_a_worker_without_this_project_that_joins_later_is_refused(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    fit = cluster.start_worker()
+    process, fifo = holding(quick, cluster, tmp_path)
+    with fifo.open():
+        foreign = cluster.start_worker(PYTHONPATH=pretend_foreign(tmp_path / "foreign"))
+        cluster.wait()
+        fit.kill()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot run this project's code" in output
+    assert "Traceback" not in output
+    assert foreign.poll() is None  # it may be somebody else's
+
+
+def test_a_scheduler_of_another_version_is_refused(quick: Quick, tmp_path: Path) -> None:
+    place = pretend(tmp_path / "other", "distributed", "2020.1.0")
+    path = os.pathsep.join([place, str(quick.root)])
+    with Cluster(quick, tmp_path, PYTHONPATH=path) as cluster:
+        quick.give({"a": {"function": "make"}})
+        output = failed(quick.doit(f"cluster={cluster.address}"))
+    ours = distributed.__version__
+    assert f"has distributed 2020.1.0, this build {ours}" in output
+    assert "`uv run dask scheduler`" in output
+
+
+def test_a_scheduler_needs_nothing_of_this_project(quick: Quick, tmp_path: Path) -> None:
+    place = pretend_foreign(tmp_path / "foreign")
+    with Cluster(quick, tmp_path, PYTHONPATH=place) as cluster:
+        cluster.start_worker()
+        quick.give({"a": {"function": "make"}})
+        succeeded(quick.doit(f"cluster={cluster.address}"))
+
+
+# The real thing.
+
+SIGNALLED = """
+
+_write_traced = write_traced
+
+
+def write_traced(path, *arguments, **options):
+    from pathlib import Path
+    if path.endswith("encoder.onnx") and not Path({once!r}).exists():
+        import os
+        Path({once!r}).write_text(str(os.getppid()))
+        with Path({fifo!r}).open("w"):
+            pass
+    _write_traced(path, *arguments, **options)
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_killed_while_it_exports_tiny_leaves_the_graphs_that_one_machine_makes(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path / "project", cheap=False)
+    project.configure(MODEL)
+    fifo, once = tmp_path / "fifo", tmp_path / "once"
+    os.mkfifo(fifo)
+    source = project.root / "tasks/export.py"
+    source.write_text(source.read_text() + SIGNALLED.format(once=str(once), fifo=str(fifo)))
+    once.write_text("not yet")
+    succeeded(project.doit("export:tiny"))
+    graphs = sorted((project.root / "build/models/tiny/exported").iterdir())
+    made_here = [path.read_bytes() for path in graphs]
+    assert len(graphs) == 2
+    shutil.rmtree(project.root / "build/models")
+    once.unlink()
+    with Cluster(project, tmp_path) as cluster:
+        for _ in range(2):
+            cluster.start_worker("--resources", "memory=4e9")
+        cluster.wait()
+        process = project.start(f"cluster={cluster.address}", "export:tiny")
+        wait_for_opening(fifo, process)
+        half = list((project.root / "build/tmp").rglob("*~decoder.onnx"))
+        assert len(half) == 1  # one graph is written, the other begins
+        killed = int(once.read_text())
+        cluster.worker(killed).kill()
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    assert [path.read_bytes() for path in graphs] == made_here
+    assert list((project.root / "build/tmp").iterdir()) == []
