@@ -494,6 +494,78 @@ def test_a_worker_of_another_checkout_does_when_it_shares_the_build_folder(
     assert str(cluster.workers[0].pid) in (tmp_path / "shared/made/a").read_text()
 
 
+def through_a_cache(quick: Quick, cache: str) -> None:
+    """Two stages, of which one reads what the other makes, with a shared cache."""
+    quick.configure(f'[cache]\nurl = "{cache}"\n{MODEL}')
+    made = "build/made/a"
+    reading = {"function": "double", "arguments": {"source": made}, "reads": [made]}
+    quick.give({"a": {"function": "make"}, "b": reading})
+
+
+def test_a_worker_that_does_not_see_the_build_folder_works_through_the_cache(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    other = checkout(quick, tmp_path / "elsewhere")
+    cluster.start_worker(folder=other)
+    through_a_cache(quick, str(tmp_path / "cache"))
+    succeeded(quick.doit(f"cluster={cluster.address}"))
+    a, b = (quick.root / "build/made" / name for name in "ab")
+    assert b.read_text() == 2 * a.read_text()
+    assert {quick.values(name)["started_by"] for name in "ab"} == cluster.pids
+    assert (quick.root / "build/logs/stage~b.log").read_text().startswith("reading ")
+    assert not (other / "build").exists()
+    assert quick.left() == []
+    assert "nothing to do" in succeeded(quick.doit())
+
+
+def test_where_one_worker_sees_the_build_folder_and_one_does_not_both_work(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.start_worker()
+    cluster.start_worker(folder=checkout(quick, tmp_path / "elsewhere"))
+    cluster.wait()
+    through_a_cache(quick, str(tmp_path / "cache"))
+    folder = tmp_path / "places"
+    folder.mkdir()
+    stages = {f"{n}": {"function": "work", "arguments": {"seconds": 0.5}} for n in range(8)}
+    quick.give(stages)
+    succeeded(quick.doit("-n", "4", f"cluster={cluster.address}"))
+    assert {quick.values(name)["started_by"] for name in stages} == cluster.pids
+
+
+def test_a_cache_that_a_worker_cannot_use_is_told(
+    quick: Quick, cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.start_worker(folder=checkout(quick, tmp_path / "elsewhere"))
+    (tmp_path / "cache").write_text("a file, where a folder is expected")
+    through_a_cache(quick, str(tmp_path / "cache"))
+    output = failed(quick.doit(f"cluster={cluster.address}"))
+    assert "is how files come to workers that do not see the build folder" in output
+
+
+def test_the_whole_pipeline_through_a_cache_makes_the_same_files(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", cheap=True)
+    shutil.copy(ROOT / "tests/fakes/cheap_worker.py", project.root)
+    project.configure(
+        f'{MODEL}variants = ["fp32", "q8"]\n[browser]\nenabled = false\n[build]\ndeploy = "out"\n'
+        f'[cache]\nurl = "{tmp_path / "cache"}"\n'
+    )
+    other = tmp_path / "elsewhere"
+    shutil.copytree(project.root, other)
+    with Cluster(project, tmp_path) as cluster:
+        cluster.start_worker("--preload", "cheap_worker", folder=other)
+        local = project.build("cache=off", "deploy:tiny")
+        files = sorted(path for path in (project.root / "out").rglob("*") if path.is_file())
+        assert local.status == 0, local.output
+        made_here = [path.read_bytes() for path in files]
+        shutil.rmtree(project.root / "build")
+        shutil.rmtree(project.root / "out")
+        remote = project.build("-n", "4", f"cluster={cluster.address}", "deploy:tiny")
+        assert remote.status == 0, remote.output
+        assert [path.read_bytes() for path in files] == made_here
+        assert not (other / "build/models").exists()
+
+
 def test_a_worker_that_does_not_see_the_build_folder_is_refused(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:

@@ -26,11 +26,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine import job
+from tasks.config.parse import local_folder
+from tasks.config.schema import CacheSettings
+from tasks.engine import job, shared_cache
 from tasks.engine.child import PROJECT
 from tasks.engine.errors import StageError
-from tasks.engine.fingerprint import hashes_of
+from tasks.engine.fingerprint import FINGERPRINTS, hashes_of
 from tasks.engine.invocation import command
+from tasks.engine.shared_cache import Output
 from tasks.engine.state import recorded_values
 
 if TYPE_CHECKING:
@@ -112,12 +115,20 @@ def run(
     """
     cluster = _connected(address)
     outcome = cluster.run(work, function, arguments)
+    if "log" in outcome:  # of a worker that does not see this one
+        work.log.parent.mkdir(parents=True, exist_ok=True)
+        work.log.write_text(outcome["log"])
     if work.verbose and work.log.is_file():
         sys.stderr.write(work.log.read_text(errors="replace"))
     if "error" in outcome:
         raise StageError(outcome["error"])
-    for made in (work.scratch / outcome["attempt"]).iterdir():
-        made.replace(work.scratch / made.name)
+    if "made" in outcome:
+        assert work.cache is not None
+        made = {work.scratch / name: Output(*each) for name, each in outcome["made"].items()}
+        shared_cache.opened_by(work.cache).take(made)
+    else:
+        for each in (work.scratch / outcome["attempt"]).iterdir():
+            each.replace(work.scratch / each.name)
     result: dict[str, Any] = outcome["result"]
     return result
 
@@ -177,6 +188,7 @@ class Cluster:
             raise self._unreachable(error) from None
         self._lock = threading.RLock()
         self._unfit: dict[str, str] = {}
+        self._hands_over = False  # to workers that do not see the build folder
         self._checked = False
         self._looked = 0.0
         self._waiting = False
@@ -254,10 +266,14 @@ class Cluster:
                     self._check_workers(expected)
                     self._checked = True
             for _ in range(ATTEMPTS):
+                if self._hands_over and not expected["handed_over"]:
+                    _hand_over(work, expected)
                 outcome = self._attempt(work, function, arguments, expected)
                 if outcome.keys() & {"result", "error"}:
                     return outcome
-                if "unfit" in outcome:
+                if "unseen" in outcome:
+                    self._hands_over = True
+                elif "unfit" in outcome:
                     self._leave_out({outcome["worker"]: outcome["unfit"]})
                 elif "unread" in outcome:
                     self._check_workers(expected)
@@ -384,7 +400,8 @@ class Cluster:
 
 REPAIR = (
     "Start workers in a checkout that is the same as this one, with the packages that `uv sync` "
-    "installs, and with the same build folder ([build] dir) on a shared disk."
+    "installs, and with the same build folder ([build] dir) on a shared disk, or a shared cache "
+    "([cache] url) that this build may write to."
 )
 
 
@@ -403,9 +420,33 @@ def _expected(work: Workspace) -> Iterator[job.Expected]:
             "files": hashes_of([*own, *read]),
             "versions": _versions(),
             "token": (str(token), text),
+            "inputs": {
+                path: (FINGERPRINTS.sha256(path), _size(path))
+                for path in work.task.file_dep
+                if path.startswith(inside) and Path(path).is_file()
+            },
+            "cache": _given(work.cache),
+            "handed_over": False,
         }
     finally:
         token.unlink(missing_ok=True)
+
+
+def _given(cache: CacheSettings | None) -> dict[str, Any] | None:
+    """The settings of a cache that files can be handed over by, for a worker elsewhere."""
+    if cache is None or not cache.write:
+        return None
+    folder = local_folder(cache.url)
+    url = str(folder.absolute()) if folder else cache.url
+    return {"url": url, "options": dict(cache.options)}
+
+
+def _hand_over(work: Workspace, expected: job.Expected) -> None:
+    """Put what a stage reads into the cache, where a worker finds it."""
+    assert work.cache is not None
+    inputs = {Path(path): Output(*each) for path, each in expected["inputs"].items()}
+    shared_cache.opened_by(work.cache).hand_over(inputs)
+    expected["handed_over"] = True
 
 
 @functools.cache

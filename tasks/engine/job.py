@@ -10,22 +10,25 @@ import json
 import os
 import platform
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from tasks.config.schema import CacheSettings
 from tasks.engine import child
 from tasks.engine.child import PROJECT
 from tasks.engine.errors import StageError, disk_problem
 from tasks.engine.fingerprint import FINGERPRINTS
+from tasks.engine.shared_cache import Output, SharedCache
 
 if TYPE_CHECKING:
     import distributed
 
 # What a worker process has imported, which a checkout that moved on does not change.
-_IMPORTED = ("tasks/engine/child.py", "tasks/engine/job.py")
+_IMPORTED = tuple(f"tasks/engine/{name}.py" for name in ("child", "job", "shared_cache"))
 _AT_START = {name: FINGERPRINTS.sha256(PROJECT / name) for name in _IMPORTED}
 
 
@@ -33,17 +36,22 @@ class Expected(TypedDict):
     """What must be the same for a worker as for the build.
 
     ``files`` are SHA-256 by paths relative to the project (or absolute), ``versions`` those of
-    packages; ``token`` is a file of the build folder and what it holds.
+    packages; ``token`` is a file of the build folder and what it holds. A worker that does not see
+    it takes ``inputs``, by their paths SHA-256 and size, from the ``cache``, where there is one
+    (``url`` and ``options``) and they have been ``handed_over``.
     """
 
     files: dict[str, str]
     versions: dict[str, str]
     token: tuple[str, str]
+    inputs: dict[str, tuple[str, int]]
+    cache: dict[str, Any] | None
+    handed_over: bool
 
 
 def problems(expected: Expected) -> list[str]:
     """Why the outputs of this worker would not be those of the build; empty where they would."""
-    token, text = expected["token"]
+    token, _ = expected["token"]
     found = []
     for name in _IMPORTED:
         if name in expected["files"] and _AT_START[name] != expected["files"][name]:
@@ -61,10 +69,16 @@ def problems(expected: Expected) -> list[str]:
         for name, version in expected["versions"].items()
         if here[name] != version
     ]
-    if _text(PROJECT / token) != text:
+    if expected["cache"] is None and not sees_folder(expected):
         folder = (PROJECT / token).parents[2]
         found.append(f"does not see this build's folder as {folder}")
     return found
+
+
+def sees_folder(expected: Expected) -> bool:
+    """Whether the build folder is shared with this worker."""
+    token, text = expected["token"]
+    return _text(PROJECT / token) == text
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -89,7 +103,7 @@ def _sha256(path: Path) -> str | None:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except OSError:
         return None
 
@@ -108,8 +122,10 @@ def run(
     each attempt has its folder, and the build takes what is in that of the one which answered.
 
     :param arguments: as for `child.run`; paths within ``scratch`` become those of the attempt.
-    :returns: ``result`` and ``attempt``, the folder's name; or ``error``, for people; or ``unfit``,
-        what `problems` found of this ``worker``; or ``unwanted``, when it was told to leave it.
+    :returns: ``result`` and ``attempt``, the folder's name, or ``made``, what was put into the
+        cache, with the ``log``'s text; or ``error``, for people; or ``unfit``, what `problems`
+        found of this ``worker``; or ``unseen``, when the inputs must be handed over first; or
+        ``unwanted``, when it was told to leave it.
     """
     from distributed import get_worker
 
@@ -117,34 +133,92 @@ def run(
     unfit = problems(expected)
     if unfit:
         return {"unfit": unfit, "worker": worker.address}
-    # The build folder is shared: inputs are there, and what is made is left there. With a folder
-    # of the worker's own, inputs would be brought before the child runs, and outputs taken after.
-    attempt = f"attempt-{uuid.uuid4().hex}"
-    folder, log_file = PROJECT / scratch / attempt, PROJECT / log
+    if sees_folder(expected):
+        place = Place(PROJECT / scratch / f"attempt-{uuid.uuid4().hex}", PROJECT / log)
+    elif not expected["handed_over"]:
+        return {"unseen": True}
+    else:
+        place = Place(Path(tempfile.mkdtemp(dir=worker.local_directory)) / "attempt", None)
     try:
-        folder.mkdir()
-        log_file.unlink(missing_ok=True)  # an attempt that was given up may still write to it
+        place.folder.mkdir()
+        place.log.unlink(missing_ok=True)  # an attempt that was given up may still write to it
+        arguments = moved(arguments, scratch, str(place.folder))
+        if not place.shared:
+            arguments = brought(arguments, expected, Path(worker.local_directory) / "inputs")
         result = child.run(
             function,
-            moved(arguments, scratch, f"{scratch}/{attempt}"),
-            log_file,
+            arguments,
+            place.log,
             verbose=False,
             folder=PROJECT,
             environment=_environment(),
             wanted=_wanted(worker),
         )
+        if place.shared:
+            return {"result": result, "attempt": place.folder.name}
+        made = handed_over(place.folder, expected)
+        return {"result": result, "made": made, "log": _text(place.log) or ""}
     except child.UnwantedError:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(place.folder, ignore_errors=True)
         return {"unwanted": True}
     except StageError as error:
-        text = str(error).replace(str(log_file), log)
+        text = str(error).replace(str(place.log), log)
         return {"error": f"{text}\nIt ran on the worker {worker.address}."}
     except OSError as error:
         problem = disk_problem(error)
         if problem is None:
             raise
         return {"error": problem}
-    return {"result": result, "attempt": attempt}
+    finally:
+        if not place.shared:
+            shutil.rmtree(place.folder.parent, ignore_errors=True)
+
+
+class Place:
+    """Where an attempt works: in the stage's scratch folder, or in one of the worker's own.
+
+    :param log: the stage's, where the build folder is shared.
+    """
+
+    def __init__(self, folder: Path, log: Path | None) -> None:
+        self.folder = folder
+        self.shared = log is not None
+        self.log = log or folder.with_name("log")
+
+
+def brought(arguments: Mapping[str, Any], expected: Expected, folder: Path) -> Mapping[str, Any]:
+    """Bring a stage's inputs here, and name them so in its arguments.
+
+    :param folder: keeps them, under their hashes, for stages that read them too.
+    :raises StageError: when one is not in the cache.
+    """
+    for path, (sha256, size) in expected["inputs"].items():
+        here = folder / sha256 / Path(path).name
+        if not here.is_file():
+            unfinished = here.with_name(f"{here.name}.{uuid.uuid4().hex}")
+            _cache(expected).take({unfinished: Output(sha256, size)})
+            unfinished.replace(here)
+        arguments = moved(arguments, path, str(here))
+    return arguments
+
+
+def handed_over(folder: Path, expected: Expected) -> dict[str, Output]:
+    """Put what was made into the cache; by their paths within the folder.
+
+    :raises StageError: when that is not possible.
+    """
+    made = {
+        path: Output(FINGERPRINTS.sha256(path), path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    _cache(expected).hand_over(made)
+    return {path.relative_to(folder).as_posix(): output for path, output in made.items()}
+
+
+def _cache(expected: Expected) -> SharedCache:
+    assert expected["cache"] is not None
+    return SharedCache(CacheSettings(**expected["cache"]))
 
 
 def moved(value: Any, old: str, new: str) -> Any:

@@ -19,8 +19,8 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -31,7 +31,7 @@ from tasks.config.parse import local_folder
 from tasks.config.schema import NO_CACHE, CacheSettings
 from tasks.engine.errors import StageError
 from tasks.engine.fingerprint import FINGERPRINTS
-from tasks.engine.progress import Progress
+from tasks.engine.progress import SILENT, Progress
 
 FORMAT = "v1"
 PATIENCE = 20.0  # seconds for an entry to come, which is small
@@ -150,12 +150,7 @@ class SharedCache:
         progress.start(total, 0)
         try:
             for output, destination in zip(entry.outputs, destinations, strict=True):
-                destination.parent.mkdir(parents=True, exist_ok=True)
-                with (
-                    system.open(file_path(root, output.sha256), "rb") as reading,
-                    destination.open("wb") as writing,
-                ):
-                    _copy(reading, writing, output, progress)
+                _fetch(system, root, output, destination, progress)
             return True
         except (Broken, FileNotFoundError) as error:
             self._broken.add(output.sha256)
@@ -179,10 +174,7 @@ class SharedCache:
         system, root = self.open()
         told = tuple(Output(FINGERPRINTS.sha256(path), path.stat().st_size) for path in outputs)
         try:
-            for path, output in zip(outputs, told, strict=True):
-                place = file_path(root, output.sha256)
-                if output.sha256 in self._broken or _size(system, place) != output.size:
-                    _put(system, path, place)
+            self._put_files(dict(zip(outputs, told, strict=True)))
             now = datetime.now(UTC).isoformat(timespec="seconds")
             with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
                 file.write(entry_text(Entry(key, told, result, now)))
@@ -191,6 +183,43 @@ class SharedCache:
         except Exception as error:
             self._writes = False
             self.warn(f"{_words(error)}; what is built here does not go there")
+
+    def _put_files(self, files: Mapping[Path, Output]) -> None:
+        system, root = self.open()
+        for path, output in files.items():
+            place = file_path(root, output.sha256)
+            if output.sha256 in self._broken or _size(system, place) != output.size:
+                _put(system, path, place)
+
+    def hand_over(self, files: Mapping[Path, Output]) -> None:
+        """Put files there for another machine to `take`.
+
+        :raises StageError: when that is not possible.
+        """
+        with self._must("write to"):
+            self._put_files(files)
+
+    def take(self, files: Mapping[Path, Output]) -> None:
+        """Write files that another machine has handed over.
+
+        :raises StageError: when one is not there, or not what its hash says.
+        """
+        with self._must("read from"):
+            system, root = self.open()
+            for path, output in files.items():
+                _fetch(system, root, output, path, SILENT)
+
+    @contextmanager
+    def _must(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except StageError:
+            raise
+        except Exception as error:
+            raise StageError(
+                f"The cache {self.name} is how files come to workers that do not see the build "
+                f"folder. This build could not {what} it: {_words(error)}."
+            ) from error
 
     def entries(self) -> tuple[dict[str, tuple[str, Entry]], dict[str, str]]:
         """Every entry with its stage, by its path; and what is wrong with the others."""
@@ -356,6 +385,19 @@ def _read_small(system: Any, path: str) -> bytes:
     """A whole file, unless it is larger than any entry."""
     content: bytes = system.cat_file(path, start=0, end=_LARGEST_ENTRY)
     return content
+
+
+def _fetch(system: Any, root: str, output: Output, destination: Path, progress: Progress) -> None:
+    """Write one file.
+
+    :raises Broken: when it is not what its hash says.
+    """
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        system.open(file_path(root, output.sha256), "rb") as reading,
+        destination.open("wb") as writing,
+    ):
+        _copy(reading, writing, output, progress)
 
 
 def _copy(reading: Any, writing: Any, expected: Output, progress: Progress) -> None:

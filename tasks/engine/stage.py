@@ -24,18 +24,22 @@ from tasks.engine.state import recorded_values
 if TYPE_CHECKING:
     from doit.task import Task
 
-    from tasks.config.schema import Configuration
+    from tasks.config.schema import CacheSettings, Configuration
 
 FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
 WORTH_A_PROGRESS = 64 << 20  # bytes
 
 _CLUSTER: str | None = None
+_CACHE: CacheSettings | None = None
 
 
-def run_on(cluster: str | None) -> None:
-    """Have the heavy part of stages run on the Dask cluster at an address; None: here."""
-    global _CLUSTER
-    _CLUSTER = cluster
+def run_on(cluster: str | None, cache: CacheSettings | None) -> None:
+    """Have the heavy part of stages run on the Dask cluster at an address; None: here.
+
+    :param cache: by which files come to workers that do not see the build folder.
+    """
+    global _CLUSTER, _CACHE
+    _CLUSTER, _CACHE = cluster, cache
 
 
 Action = Callable[..., dict[str, Any] | None]
@@ -212,6 +216,11 @@ class Workspace:
     def verbose(self) -> bool:
         """Whether what the child prints is shown."""
         return bool(self.task.verbosity == 2)
+
+    @property
+    def cache(self) -> CacheSettings | None:
+        """The shared cache of the build."""
+        return _CACHE
 
     @property
     def needs(self) -> tuple[str, ...]:

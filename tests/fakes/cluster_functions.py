@@ -16,6 +16,13 @@ def make(destination):
     return {"started_by": os.getppid(), "heavy": sorted({"distributed"} & set(sys.modules))}
 
 
+def double(destination, source):
+    """Read what another stage made, which need not lie where that stage left it."""
+    print(f"reading {source}")
+    Path(destination).write_text(2 * Path(source).read_text())
+    return {"started_by": os.getppid()}
+
+
 def refuse(destination):
     raise StageError("expected 1, found 2")
 
