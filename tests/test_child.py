@@ -30,6 +30,15 @@ def test_a_childs_result_comes_back_with_its_peak_memory(tmp_path: Path) -> None
     assert 1e6 < result["peak_memory"] < 1e9  # type: ignore[operator]
 
 
+def test_threads_of_torch_sleep_while_they_wait_unless_the_environment_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert run("wait_policy", tmp_path / "log")["policy"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert run("wait_policy", tmp_path / "log")["policy"] == "ACTIVE"
+
+
 def test_what_a_child_prints_is_in_its_log(tmp_path: Path) -> None:
     run("add", tmp_path / "log", a=2, b=3)
     assert (tmp_path / "log").read_text() == "adding\n"

@@ -13,6 +13,10 @@ def add(a, b):
     return {"sum": a + b}
 
 
+def wait_policy():
+    return {"policy": os.environ["OMP_WAIT_POLICY"]}
+
+
 def refuse():
     raise StageError("expected 1, found 2")
 
