@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -18,9 +19,22 @@ from tasks.config.schema import BrowserCheck
 from tasks.web import chromium, packages
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast ones first: what is wrong is mostly seen there."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """The fast ones first: what is wrong is mostly seen there.
+
+    Of several workers (`pytest -n 2 --dist loadgroup`) one gets all that is fast in a file, one all
+    that is slow, so that what they share is built once. A file may name a group of its own.
+    """
+
+    def is_slow(item: pytest.Item) -> bool:
+        return item.get_closest_marker("slow") is not None
+
+    items.sort(key=is_slow)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            group = f"{item.path.stem}-{'slow' if is_slow(item) else 'fast'}"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +63,12 @@ def give_up(reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def npm_packages() -> None:
-    """The packages of npm, installed as the build installs them."""
-    if not packages.are_installed():
-        stage.install(required=False, task=None)  # type: ignore[arg-type]
+def npm_packages(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The packages of npm, installed as the build installs them; by one of several workers."""
+    with (tmp_path_factory.getbasetemp().parent / "npm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not packages.are_installed():
+            stage.install(required=False, task=None)  # type: ignore[arg-type]
     if not packages.are_installed():
         give_up("needs the packages of npm in web/")
 
