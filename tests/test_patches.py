@@ -28,29 +28,43 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# Of the others each test takes seconds.
+# Of the others each test takes seconds. They have the same decoder, with which see below.
 SMALL = ("sam2_hiera_tiny", "sam2.1_hiera_tiny")
 
 
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    group = pytest.mark.xdist_group(f"patches-{name}")  # nothing is shared with the next
+    return [group] if name in SMALL else [group, pytest.mark.slow]
+
+
+def with_noise(name: str) -> SAM2Base:
+    """A model with noise on every parameter."""
+    torch.manual_seed(1)
+    model = load.build_model(name)
+    for tensor in model.state_dict().values():
+        tensor.add_(torch.randn(tensor.shape), alpha=0.02)
+    return model
+
+
 @pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=() if name in SMALL else pytest.mark.slow) for name in PUBLISHED
-    ],
+    scope="module", params=[pytest.param(name, marks=marks(name)) for name in PUBLISHED]
 )
 def model(request: pytest.FixtureRequest) -> Iterator[SAM2Base]:
-    """A model of each architecture with noise on every parameter."""
+    """Each architecture, for its encoder."""
     with torch.no_grad():
-        torch.manual_seed(1)
-        model = load.build_model(request.param)
-        for tensor in model.state_dict().values():
-            tensor.add_(torch.randn(tensor.shape), alpha=0.02)
-        yield model
+        yield with_noise(request.param)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in SMALL])
+def tiny(request: pytest.FixtureRequest) -> Iterator[SAM2Base]:
+    """Tiny of both generations, for the decoder that all sizes of one have."""
+    with torch.no_grad():
+        yield with_noise(request.param)
 
 
 @pytest.fixture(scope="module")
-def decoder(model: SAM2Base) -> SAM2ImageDecoder:
-    return SAM2ImageDecoder(model, multimask_output=True).eval()
+def decoder(tiny: SAM2Base) -> SAM2ImageDecoder:
+    return SAM2ImageDecoder(tiny, multimask_output=True).eval()
 
 
 def difference(found: Tensor, expected: Tensor) -> float:
@@ -147,6 +161,28 @@ def test_a_pyramid_of_larger_kernels_is_the_original(
         assert difference(each, original) < 1e-5
 
 
+def test_its_decoder_is_that_of_tiny(model: SAM2Base, request: pytest.FixtureRequest) -> None:
+    """Whose patches are tested below."""
+    name = request.node.callspec.params["model"]
+    tiny = load.build_model(f"{name.partition('_')[0]}_hiera_tiny")
+    assert described(model) == described(tiny)
+
+
+def described(model: SAM2Base) -> list[object]:
+    """The parts of a decoder, every one with the plain values that it was constructed with."""
+    parts = (model.sam_mask_decoder, model.sam_prompt_encoder)
+    plain = (bool, int, float, str, tuple, type(None))
+    return [
+        (
+            name,
+            repr(part),
+            {key: value for key, value in vars(part).items() if type(value) in plain},
+        )
+        for each in parts
+        for name, part in each.named_modules()
+    ]
+
+
 def test_points_of_every_label_are_embedded_as_the_original_does(
     decoder: SAM2ImageDecoder,
 ) -> None:
@@ -169,9 +205,9 @@ def test_a_previous_mask_is_embedded_as_the_original_does(
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("count", [1, 8, 40])
 def test_the_decoders_attentions_are_the_original_for_few_and_many_tokens(
-    model: SAM2Base, count: int, batch: int
+    tiny: SAM2Base, count: int, batch: int
 ) -> None:
-    transformer = model.sam_mask_decoder.transformer
+    transformer = tiny.sam_mask_decoder.transformer
     layer = transformer.layers[0]
     width = transformer.embedding_dim
     absent = decoder_patches.Absent()
@@ -239,14 +275,14 @@ def one_by_one(decoder: SAM2ImageDecoder, inputs: Sequence[Tensor]) -> tuple[Ten
     [(1, 0.0, 1, 1), (3, 1.0, 1, 1), (2, 0.0, 3, 1), (2, 1.0, 3, 1), (2, 1.0, 3, 3)],
 )
 def test_the_three_masks_and_scores_are_the_originals(
-    model: SAM2Base,
+    tiny: SAM2Base,
     decoder: SAM2ImageDecoder,
     points: int,
     has_mask: float,
     prompts: int,
     masks: int,
 ) -> None:
-    inputs = prompt(model, points, has_mask, prompts, masks)
+    inputs = prompt(tiny, points, has_mask, prompts, masks)
     expected, scores = one_by_one(decoder, inputs)
     with decoder_patches.patched_decoder(decoder, "multi", "points"):
         found, found_scores = decoder(*inputs)
@@ -255,12 +291,12 @@ def test_the_three_masks_and_scores_are_the_originals(
 
 
 def test_ranked_masks_are_the_three_best_first(
-    model: SAM2Base, decoder: SAM2ImageDecoder, monkeypatch: pytest.MonkeyPatch
+    tiny: SAM2Base, decoder: SAM2ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    last = model.sam_mask_decoder.iou_prediction_head.layers[-1]
+    last = tiny.sam_mask_decoder.iou_prediction_head.layers[-1]
     raised = last.bias + torch.tensor([0.0, 0.0, 0.5, 1.0])  # so that the first is not the best
     monkeypatch.setattr(last, "bias", torch.nn.Parameter(raised))
-    inputs = prompt(model, 2, 0.0, prompts=4)
+    inputs = prompt(tiny, 2, 0.0, prompts=4)
     masks, scores = one_by_one(decoder, inputs)
     order = scores.argsort(dim=1, descending=True)
     assert (order[:, 0] != 0).any()
@@ -280,10 +316,10 @@ def test_of_equal_scores_the_earlier_is_ranked_first() -> None:
 
 
 def test_a_point_of_label_minus_1_is_as_if_it_were_not_there(
-    model: SAM2Base, decoder: SAM2ImageDecoder
+    tiny: SAM2Base, decoder: SAM2ImageDecoder
 ) -> None:
     """So a prompt gets the same mask alone and beside longer ones, and from a client that pads."""
-    inputs = list(prompt(model, 2, 0.0))
+    inputs = list(prompt(tiny, 2, 0.0))
     padded = list(inputs)
     padded[3] = torch.cat([inputs[3], torch.rand(1, 2, 2) * 1024], dim=1)
     padded[4] = torch.cat([inputs[4], torch.tensor([[-1.0, -1.0]])], dim=1)
@@ -296,9 +332,9 @@ def test_a_point_of_label_minus_1_is_as_if_it_were_not_there(
 
 
 def test_all_masks_are_the_models_single_one_and_the_three(
-    model: SAM2Base, decoder: SAM2ImageDecoder
+    tiny: SAM2Base, decoder: SAM2ImageDecoder
 ) -> None:
-    inputs = prompt(model, 2, 0.0)
+    inputs = prompt(tiny, 2, 0.0)
     three, scores = decoder(*inputs)
     size = torch.tensor([60, 100])
     with decoder_patches.patched_decoder(decoder, "all", "image size"):
@@ -316,13 +352,13 @@ def test_all_masks_are_the_models_single_one_and_the_three(
 @pytest.mark.parametrize("points", [0, 1, 3])
 @pytest.mark.parametrize("boxed", [False, True])
 def test_boxes_and_points_give_the_masks_that_corners_do(
-    model: SAM2Base, decoder: SAM2ImageDecoder, prompts: int, points: int, boxed: bool
+    tiny: SAM2Base, decoder: SAM2ImageDecoder, prompts: int, points: int, boxed: bool
 ) -> None:
     if not (points or boxed):
         return
-    inputs = prompt(model, points, 0.0, prompts)
+    inputs = prompt(tiny, points, 0.0, prompts)
     features, coords, labels = inputs[:3], inputs[3], inputs[4]
-    boxes = torch.rand(prompts, 4) * model.image_size if boxed else torch.zeros(0, 4)
+    boxes = torch.rand(prompts, 4) * tiny.image_size if boxed else torch.zeros(0, 4)
     corners = boxes.reshape(-1, 2, 2) if boxed else torch.zeros(prompts, 0, 2)
     codes = torch.tensor([[2.0, 3.0]]).repeat(prompts, 1)[:, : corners.shape[1]]
     joined = (torch.cat([corners, coords], dim=1), torch.cat([codes, labels], dim=1))
@@ -336,9 +372,9 @@ def test_boxes_and_points_give_the_masks_that_corners_do(
 
 
 def test_the_best_mask_is_the_one_of_the_highest_score(
-    model: SAM2Base, decoder: SAM2ImageDecoder
+    tiny: SAM2Base, decoder: SAM2ImageDecoder
 ) -> None:
-    inputs = prompt(model, 2, 0.0, prompts=3)
+    inputs = prompt(tiny, 2, 0.0, prompts=3)
     masks, scores = one_by_one(decoder, inputs)
     with decoder_patches.patched_decoder(decoder, "best", "points"):
         found, found_scores = decoder(*inputs)
@@ -350,14 +386,14 @@ def test_the_best_mask_is_the_one_of_the_highest_score(
 
 @pytest.mark.parametrize("threshold", [0.0, 0.98, 2.0])
 def test_the_single_mask_follows_the_models_stability_rule(
-    model: SAM2Base, monkeypatch: pytest.MonkeyPatch, threshold: float
+    tiny: SAM2Base, monkeypatch: pytest.MonkeyPatch, threshold: float
 ) -> None:
     """Thresholds that always keep the single mask, that decide, and that never keep it."""
-    head = model.sam_mask_decoder
+    head = tiny.sam_mask_decoder
     assert head.dynamic_multimask_via_stability
     monkeypatch.setattr(head, "dynamic_multimask_stability_thresh", threshold)
-    decoder = SAM2ImageDecoder(model, multimask_output=False).eval()
-    inputs = prompt(model, 2, 0.0, prompts=2)
+    decoder = SAM2ImageDecoder(tiny, multimask_output=False).eval()
+    inputs = prompt(tiny, 2, 0.0, prompts=2)
     masks, scores = one_by_one(decoder, inputs)
     with decoder_patches.patched_decoder(decoder, "single", "points"):
         found, found_scores = decoder(*inputs)
@@ -365,10 +401,10 @@ def test_the_single_mask_follows_the_models_stability_rule(
     assert difference(found_scores, scores) < 1e-5
 
 
-def test_an_empty_single_mask_counts_as_stable(model: SAM2Base) -> None:
+def test_an_empty_single_mask_counts_as_stable(tiny: SAM2Base) -> None:
     masks = torch.full((1, 4, 8, 8), -5.0)
     scores = torch.tensor([[0.1, 0.2, 0.9, 0.3]])
-    head = model.sam_mask_decoder
+    head = tiny.sam_mask_decoder
     expected = head._dynamic_multimask_via_stability(masks, scores)
     two = decoder_patches.stable_mask(head, masks[:, :2], scores[:, [0, 2]])
     assert torch.equal(two[1], expected[1])
@@ -377,11 +413,11 @@ def test_an_empty_single_mask_counts_as_stable(model: SAM2Base) -> None:
 
 @pytest.fixture(scope="module")
 def exported_decoder(
-    model: SAM2Base, decoder: SAM2ImageDecoder, tmp_path_factory: pytest.TempPathFactory
+    tiny: SAM2Base, decoder: SAM2ImageDecoder, tmp_path_factory: pytest.TempPathFactory
 ) -> onnxruntime.InferenceSession:
     """The decoder for many prompts as the build makes it."""
     folder = tmp_path_factory.mktemp("decoder")
-    tensors = traced(dimensions_of(model), "points", "ranked", "many")["decoder"]
+    tensors = traced(dimensions_of(tiny), "points", "ranked", "many")["decoder"]
     raw, made = str(folder / "raw.onnx"), str(folder / "decoder.onnx")
     export.write_traced(
         raw, decoder, decoder_patches.patched_decoder(decoder, "ranked", "points"), tensors, 20
@@ -393,9 +429,9 @@ def exported_decoder(
 
 @pytest.mark.parametrize(("prompts", "masks"), [(3, 2), (1, 2), (2, 3)])
 def test_masks_that_do_not_fit_the_prompts_are_refused_by_the_graph(
-    exported_decoder: onnxruntime.InferenceSession, model: SAM2Base, prompts: int, masks: int
+    exported_decoder: onnxruntime.InferenceSession, tiny: SAM2Base, prompts: int, masks: int
 ) -> None:
-    inputs = prompt(model, 2, 1.0, prompts, masks)
+    inputs = prompt(tiny, 2, 1.0, prompts, masks)
     feeds = {
         each.name: values.numpy()
         for each, values in zip(exported_decoder.get_inputs(), inputs, strict=True)
@@ -407,11 +443,11 @@ def test_masks_that_do_not_fit_the_prompts_are_refused_by_the_graph(
 @pytest.mark.parametrize(("coords", "labels"), [((2, 2), (2, 3)), ((2, 2), (3, 2))])
 def test_labels_that_do_not_fit_the_points_are_refused_by_the_graph(
     exported_decoder: onnxruntime.InferenceSession,
-    model: SAM2Base,
+    tiny: SAM2Base,
     coords: tuple[int, int],
     labels: tuple[int, int],
 ) -> None:
-    inputs = list(prompt(model, 2, 0.0, 2))
+    inputs = list(prompt(tiny, 2, 0.0, 2))
     inputs[3], inputs[4] = torch.rand(*coords, 2), torch.ones(*labels)
     feeds = {
         each.name: values.numpy()
@@ -421,10 +457,9 @@ def test_labels_that_do_not_fit_the_points_are_refused_by_the_graph(
         exported_decoder.run(None, feeds)
 
 
-def test_after_the_export_the_modules_are_as_they_were(
-    model: SAM2Base, decoder: SAM2ImageDecoder
-) -> None:
+def test_after_the_export_the_modules_are_as_they_were(model: SAM2Base) -> None:
     encoder = SAM2ImageEncoder(model).eval()
+    decoder = SAM2ImageDecoder(model, multimask_output=True).eval()
 
     def own_attributes() -> list[set[str]]:
         return [set(vars(module)) for root in (encoder, decoder) for module in root.modules()]
