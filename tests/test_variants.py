@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tasks import variant
 from tasks.config.schema import FidelityCheck, Precision, Variant
 from tasks.inference.prompts import Prompt
+from tasks.inference.sessions import create_session
 from tasks.inference.truth import prompts_about
 from tasks.proof.judgement import fidelity_failures
 
@@ -70,6 +71,15 @@ def converted(tmp_path: Path, precision: Precision) -> tuple[Path, Path]:
 
 def operators(path: Path) -> list[str]:
     return [node.op_type for node in onnx.load(path).graph.node]
+
+
+@pytest.mark.parametrize("spinning", [False, True])
+def test_a_sessions_threads_spin_only_where_that_is_asked_for(
+    tmp_path: Path, spinning: bool
+) -> None:
+    session = create_session(str(small_model(tmp_path / "small.onnx")), spinning)
+    told = session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning")
+    assert told == str(int(spinning))
 
 
 @pytest.mark.parametrize(

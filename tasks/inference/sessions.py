@@ -61,11 +61,17 @@ class PromptedImage(NamedTuple):
     at_once: Sequence[Sequence[Prompt]] = ()
 
 
-def create_session(path: str) -> InferenceSession:
-    """A session on the CPU; the file's format is told by its ending."""
+def create_session(path: str, spinning: bool = False) -> InferenceSession:
+    """A session on the CPU; the file's format is told by its ending.
+
+    :param spinning: its threads spin while they wait, as onnxruntime's do by default. That gains
+        some 3 % on an idle machine, and takes twice as long on a busy one.
+    """
     import onnxruntime
 
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def tensors_of(path: str) -> dict[str, Any]:
@@ -93,8 +99,8 @@ def tensors_of(path: str) -> dict[str, Any]:
 class Encoder:
     """The encoder's graph."""
 
-    def __init__(self, path: str, client: Client) -> None:
-        self._session = create_session(path)
+    def __init__(self, path: str, client: Client, spinning: bool = False) -> None:
+        self._session = create_session(path, spinning)
         self._client = client
         self.size = int(self._session.get_inputs()[0].shape[2])
 
@@ -114,8 +120,8 @@ class Encoder:
 class Decoder:
     """The decoder's graph."""
 
-    def __init__(self, path: str, client: Client) -> None:
-        self._session = create_session(path)
+    def __init__(self, path: str, client: Client, spinning: bool = False) -> None:
+        self._session = create_session(path, spinning)
         self._client = client
         self._inputs = {each.name: each for each in self._session.get_inputs()}
 
