@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,11 @@ def test_it_is_verified_and_proven_like_the_rest(built: Project) -> None:
 
 
 @slow
+def test_its_manifest_says_that_its_weights_are_made_up(built: Project) -> None:
+    assert manifest(built)["checkpoint"]["synthetic"] is True
+
+
+@slow
 def test_its_encoder_is_folded_like_the_rest(built: Project) -> None:
     path = built.root / "public/onnx-models/sam/narrow/encoder.onnx"
     operators = {node.op_type for node in onnx.load(path).graph.node}
@@ -103,6 +109,37 @@ def test_another_yaml_reruns_the_model_from_its_synthetic_checkpoint_on(built: P
     outcome = built.build("simplify:narrow")
     assert outcome.status == 0, outcome.output
     assert outcome.ran == {"checkpoint:narrow", "export:narrow", "simplify:narrow"}
+
+
+@slow
+def test_every_option_passes_verification(tmp_path: Path) -> None:
+    """A model for each mask choice, attention and the oldest opset."""
+    project = Project(tmp_path / "project", cheap=False)
+    shutil.copy(NARROW, project.root)
+    options = (
+        'masks = "best"\nopset = 17',
+        'masks = "single"\nprompts = "one"',
+        'attention = "fused"\nbrowser = false',
+    )
+    project.configure(
+        "".join(
+            f'[models.x{number}]\nconfig = "narrow.yaml"\nurl = "synthetic:"\n{option}\n'
+            for number, option in enumerate(options)
+        )
+    )
+    outcome = project.build("-n", "2", "verify")
+    assert outcome.status == 0, outcome.output
+    best, single, fused = (
+        onnx.load(project.root / f"build/models/x{number}/{name}.onnx", load_external_data=False)
+        for number, name in enumerate(("decoder", "decoder", "encoder"))
+    )
+    assert [dim.dim_value for dim in best.graph.output[0].type.tensor_type.shape.dim][1:] == [
+        1,
+        128,
+        128,
+    ]
+    assert "Where" in {node.op_type for node in single.graph.node}
+    assert "MultiHeadAttention" in {node.op_type for node in fused.graph.node}
 
 
 def changed(tmp_path: Path, *changes: tuple[str, str]) -> Path:

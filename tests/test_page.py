@@ -1,4 +1,4 @@
-"""The page of `doit serve`, used as a person would, in a real Chromium with tiny's real files."""
+"""The page of `doit serve`, used as a person would, in a real Chromium with a small model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tasks.inference.images import natural_image
 from tasks.inference.preprocessing import Placement, preprocess
 from tasks.web import packages, server
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
 
 SIZE = 1024
 

@@ -9,11 +9,16 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
 from project import ROOT, Outcome, Project, wait_for_opening
 
+from tasks import verify
+from tasks.config.schema import Tolerances
 from tasks.model import load
+from tasks.proof.judgement import exceeded
 
 pytestmark = pytest.mark.slow
 
@@ -100,6 +105,54 @@ def refused(outcome: Outcome, *words: str) -> None:
     assert "Traceback" not in outcome.output
     for word in words:
         assert word in outcome.output, outcome.output
+
+
+# --- what verify finds --------------------------------------------------------------------------
+
+
+def measure(project: Project, folder: Path) -> dict[str, Any]:
+    """What verify measures of graphs in some folder."""
+    return verify.measure(
+        architecture=str(project.root / "small.yaml"),
+        opset=20,
+        attention="plain",
+        masks="multi",
+        prompts="many",
+        client="samexporter",
+        truth=None,
+        architecture_files=[],
+        checkpoint=str(project.root / "build/checkpoints/m.pt"),
+        graphs=[{name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")}],
+    )
+
+
+def test_verify_finds_one_weight_that_is_off_by_a_tenth(deployed: Project, tmp_path: Path) -> None:
+    (tmp_path / "encoder.onnx").symlink_to(app(deployed) / "encoder.onnx")
+    decoder = onnx.load(app(deployed) / "decoder.onnx")
+    weight = max(decoder.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    values = onnx.numpy_helper.to_array(weight) * 1.1
+    weight.CopyFrom(onnx.numpy_helper.from_array(values.astype("float32"), weight.name))
+    onnx.save(decoder, tmp_path / "decoder.onnx")
+    found = exceeded(measure(deployed, tmp_path)["differences"], Tolerances(), "[verify]")
+    failures = [each for each in found if (each.kind, each.prompt) == ("masks", "one point")]
+    assert failures
+    assert str(failures[0]).startswith("masks of prompt 'one point': differs by ")
+
+
+def test_verify_finds_an_axis_that_is_another_than_the_contracts(
+    deployed: Project, tmp_path: Path
+) -> None:
+    (tmp_path / "encoder.onnx").symlink_to(app(deployed) / "encoder.onnx")
+    decoder = onnx.load(app(deployed) / "decoder.onnx")
+    (points,) = [each for each in decoder.graph.input if each.name == "point_coords"]
+    points.type.tensor_type.shape.dim[1].dim_value = 1
+    onnx.save(decoder, tmp_path / "decoder.onnx")
+    (broken,) = measure(deployed, tmp_path)["violations"]
+    assert (broken["kind"], broken["graph"]) == ("other tensor", "decoder")
+    assert broken["allowed"] == "point_coords float32 (num_prompts, num_points, 2)"
+    assert broken["found"] == "point_coords float32 (num_prompts, 1, 2)"
+    assert "expected point_coords float32 (num_prompts, num_points, 2)" in broken["sentence"]
+    assert "found point_coords float32 (num_prompts, 1, 2)" in broken["sentence"]
 
 
 # --- a proof names its bytes -------------------------------------------------------------------
