@@ -1,9 +1,10 @@
 """What it takes to bring what nine models are exported and simplified to from a full cache.
 
-    uv run python benchmarks/cache.py [--folder DIR]
+    uv run python benchmarks/cache.py [--folder DIR] [--rounds 3]
 
 Builds the nine models of synthetic weights once, with a cache in a folder, and then from a second
-build folder, against copying the same bytes and checking their hashes. Prints a Markdown line.
+build folder, by turns with copying the same bytes and checking their hashes. Prints a Markdown line
+of medians.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,25 +35,30 @@ url = "{cache}"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where to build (some 12 GB)")
+    parser.add_argument("--folder", type=Path, help="where to build (some 20 GB)")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        print(measure(Path(folder)))
+        print(measure(Path(folder), options.rounds))
 
 
-def measure(folder: Path) -> str:
+def measure(folder: Path, rounds: int) -> str:
     cache = folder / "cache"
     configurations = [configure(folder, name, cache) for name in ("first", "second")]
     for configuration in configurations:
         doit(configuration, "checkpoint")
     doit(configurations[0], "simplify")
-    seconds = doit(configurations[1], "simplify")
+    taken, copies = [], []
+    for _ in range(rounds):
+        copies.append(copy(cache, folder / "copied"))
+        taken.append(doit(configurations[1], "simplify"))
+        doit(configurations[1], "clean", "export", "simplify")
+    seconds, copied = statistics.median(taken), statistics.median(copies)
     logs = sorted(path.name for path in (folder / "second/logs").glob("*export*"))
-    copied = copy(cache, folder / "copied")
     entries = len(list((cache / "v1/entries").rglob("*.json")))
     return (
         f"| {entries} stages of {len(MODEL_TYPES)} models from a full cache | {seconds:.1f} s | "
-        f"copying the bytes and checking their hashes: {copied:.1f} s | "
+        f"copying the same bytes and checking their hashes: {copied:.1f} s | "
         f"{seconds / copied:.2f} × (at most 1.5 ×); exports that ran: {len(logs)} |"
     )
 
@@ -66,9 +73,9 @@ def configure(folder: Path, name: str, cache: Path) -> Path:
     return path
 
 
-def doit(configuration: Path, stage: str) -> float:
+def doit(configuration: Path, *words: str) -> float:
     start = time.perf_counter()
-    command = [sys.executable, "-m", "doit", f"config={configuration}", stage]
+    command = [sys.executable, "-m", "doit", f"config={configuration}", *words]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 

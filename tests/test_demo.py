@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -31,6 +31,14 @@ from tasks.web import packages, server
 pytestmark = pytest.mark.slow
 
 
+class FirstRun(NamedTuple):
+    """What `doit demo` printed in a project, and the manifest that it deployed."""
+
+    project: Project
+    output: str
+    manifest: str
+
+
 def clone(root: Path) -> Project:
     """The project as it is configured."""
     project = Project(root, cheap=False)
@@ -47,17 +55,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def first_run(
     executable: str | None, tmp_path_factory: pytest.TempPathFactory, cache: Path
-) -> tuple[Project, str]:
-    """The demo model as the project's own configuration has it, and what `doit demo` printed."""
+) -> FirstRun:
+    """The demo model as the project's own configuration has it, built by `doit demo`."""
     project = clone(tmp_path_factory.mktemp("demo") / "project")
     outcome = project.doit("run", f"cache={cache}", "demo")
     assert outcome.status == 0, outcome.output
-    return project, outcome.output
+    manifest = project.root / "build/demo/sam2_demo/manifest.json"
+    return FirstRun(project, outcome.output, manifest.read_text())
 
 
 @pytest.fixture(scope="module")
-def built(first_run: tuple[Project, str]) -> Project:
-    return first_run[0]
+def built(first_run: FirstRun) -> Project:
+    return first_run.project
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +158,9 @@ def test_it_ends_with_a_picture_of_pytorchs_masks_above_those_of_onnx(built: Pro
 
 
 def test_its_last_line_says_in_figures_what_the_picture_shows(
-    first_run: tuple[Project, str],
+    first_run: FirstRun,
 ) -> None:
-    (line,) = [each for each in first_run[1].splitlines() if each.startswith("demo ")]
+    (line,) = [each for each in first_run.output.splitlines() if each.startswith("demo ")]
     found = re.search(
         r"15 clicks on 3 drawn images: mean IoU with the true masks (0\.\d\d), "
         r"with PyTorch's masks (1\.000); see build/demo/demo\.png",
@@ -322,7 +331,7 @@ def test_its_checkpoint_fits_in_the_repository_in_half_precision() -> None:
 
 
 def test_a_second_clone_that_trusts_the_cache_takes_everything_from_there(
-    built: Project, cache: Path, tmp_path: Path
+    first_run: FirstRun, cache: Path, tmp_path: Path
 ) -> None:
     other = clone(tmp_path / "project")
     text = (other.root / "config/models.toml").read_text()
@@ -331,8 +340,8 @@ def test_a_second_clone_that_trusts_the_cache_takes_everything_from_there(
     assert outcome.status == 0, outcome.output
     logs = {path.stem for path in (other.root / "build/logs").glob("*.log")}
     assert logs == set()  # no child process ran
-    deployed = "build/demo/sam2_demo/manifest.json"
-    assert (other.root / deployed).read_text() == (built.root / deployed).read_text()
+    deployed = other.root / "build/demo/sam2_demo/manifest.json"
+    assert deployed.read_text() == first_run.manifest
 
 
 def test_a_poisoned_decoder_of_a_cache_is_caught_and_not_deployed(
