@@ -12,7 +12,6 @@ from doit.exceptions import InvalidCommand
 from tasks.config.schema import Configuration
 from tasks.engine import shared_cache
 from tasks.engine.commands import Plain, Suggesting
-from tasks.engine.errors import StageError
 from tasks.engine.files import amount
 
 # A file that no entry names may be that of a build which is about to write its entry.
@@ -62,7 +61,7 @@ class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
         try:
             for line in pruned(cache, oldest) if oldest else listed(cache):
                 self.outstream.write(line + "\n")
-        except (OSError, StageError, TimeoutError) as error:
+        except Exception as error:  # libraries of file systems raise what they like
             raise InvalidCommand(f"cache {cache.name}: {error}") from error
         return 0
 

@@ -539,5 +539,13 @@ def test_a_wrong_use_of_the_command_is_told(second: Clone, arguments: list[str],
     assert told in failed(second.project.doit("cache", *arguments))
 
 
+def test_a_bucket_that_cannot_be_reached_is_no_traceback_of_the_command(tmp_path: Path) -> None:
+    clone = Clone(tmp_path / "first/project", "s3://bucket/sam2")
+    environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
+    output = failed(clone.project.doit("cache", **environment))
+    assert "cache s3://bucket/sam2: " in output
+    assert "Traceback" not in output
+
+
 def test_without_a_cache_the_command_says_how_to_have_one(second: Clone) -> None:
     assert "has no cache" in failed(second.project.doit("cache=off", "cache"))
