@@ -525,8 +525,6 @@ def test_where_one_worker_sees_the_build_folder_and_one_does_not_both_work(
     cluster.start_worker(folder=checkout(quick, tmp_path / "elsewhere"))
     cluster.wait()
     through_a_cache(quick, str(tmp_path / "cache"))
-    folder = tmp_path / "places"
-    folder.mkdir()
     stages = {f"{n}": {"function": "work", "arguments": {"seconds": 0.5}} for n in range(8)}
     quick.give(stages)
     succeeded(quick.doit("-n", "4", f"cluster={cluster.address}"))
