@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from doit.task import Task
+    from sam2.modeling.sam2_base import SAM2Base
     from torch import nn
 
     from tasks.clients.contract import GraphTensors
@@ -44,6 +45,7 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
         inputs={
             **model.encoder_options,
             "decoders": decoders(config, model),
+            **({"tracking": model.tracking_graphs} if model.video else {}),
             **versions(*PACKAGES),
         },
     )
@@ -64,6 +66,7 @@ def export(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
                 "tasks.export:write_graphs",
                 **model.encoder_options,
                 decoders=decoders(config, model),
+                video=model.video,
                 checkpoint=checkpoint,
                 graphs=work.made(targets),
             )
@@ -84,6 +87,7 @@ def write_graphs(
     decoders: dict[str, dict[str, Any]],
     graphs: dict[str, str],
     image_size: int | None = None,
+    video: bool = False,
 ) -> dict[str, Any]:
     """Trace the modules of a model and write their graphs (runs in a child process).
 
@@ -92,6 +96,7 @@ def write_graphs(
 
     :param decoders: ``interface``, ``masks`` and ``prompts`` of each, by its graph's name.
     :param graphs: where each graph is written, by its name.
+    :param video: trace `contract.tracking`'s graphs too.
     """
     from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 
@@ -100,9 +105,11 @@ def write_graphs(
     from tasks.model.decoder_patches import patched_decoder
     from tasks.model.encoder_patches import patched_encoder
 
-    model = load.load_model(architecture, checkpoint, image_size)
+    model = load.load_model(architecture, checkpoint, image_size, video)
     dimensions = dimensions_of(model)
 
+    if video:
+        write_tracking_graphs(graphs, model, opset)
     for name, options in decoders.items():
         tensors = traced(dimensions, **options)["decoder"]
         decoder = SAM2ImageDecoder(model, multimask_output=options["masks"] != "single").eval()
@@ -122,6 +129,32 @@ def write_graphs(
         custom_opsets={"com.microsoft": 1} if attention == "fused" else None,
     )
     return {}
+
+
+def write_tracking_graphs(graphs: dict[str, str], model: SAM2Base, opset: int) -> None:
+    """Trace what follows objects through frames."""
+    from contextlib import nullcontext
+
+    from tasks.clients.contract import dimensions_of, memory_of, tracking
+    from tasks.model.memory import MemoryReader
+    from tasks.model.memory_encoder import MemoryWriter
+    from tasks.model.tracking_decoder import (
+        MaskPrompt,
+        TrackingDecoder,
+        patched_tracking_decoder,
+    )
+
+    decoder = TrackingDecoder(model)
+    modules: dict[str, tuple[nn.Module, AbstractContextManager[None]]] = {
+        "tracking_decoder": (decoder, patched_tracking_decoder(decoder)),
+        "memory_attention": (MemoryReader(model), nullcontext()),
+        "memory_encoder": (MemoryWriter(model), nullcontext()),
+        "mask_prompt": (MaskPrompt(model), nullcontext()),
+    }
+    contract = tracking(dimensions_of(model), memory_of(model))
+    for name, (module, patched) in modules.items():
+        write_traced(graphs[name], module, patched, contract[name], opset)
+        declare_known_sizes(graphs[name], contract[name])
 
 
 def write_traced(

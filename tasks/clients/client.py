@@ -87,7 +87,10 @@ class Client:
         return f"{self.documents.__module__}:{self.documents.__qualname__}"
 
     def graph(self, name: str) -> GraphFile:
-        """One of its graphs, ``encoder`` or ``decoder``."""
+        """One of its graphs: ``encoder``, ``decoder``, or one that tracks, beside the decoder."""
+        if name not in ("encoder", "decoder"):
+            place = self.decoder.file.rpartition("/")
+            return GraphFile(f"{place[0]}{place[1]}{name}", {}, {}, formats=("onnx",))
         return self.encoder if name == "encoder" else self.decoder
 
     def contract(self, of: Dimensions, masks: MaskChoice, prompts: PromptChoice) -> Contract:

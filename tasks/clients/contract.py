@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 # Which masks a decoder returns: the three; those in the order of their scores; the one of the best
 # score; the model's own single mask; all four, the single one first.
@@ -31,6 +32,7 @@ Resize = Literal["stretch", "longest side"]
 POINTS, PROMPTS = "num_points", "num_prompts"
 BOXES, HEIGHT, WIDTH = "num_boxes", "height", "width"
 MASK_BATCH = "mask_batch"  # 1, or as many as prompts
+MEMORIES, POINTERS = "memories", "pointers"
 
 # The encoder's outputs, by the pixels to one of their places: 4, 8 and 16.
 FEATURES = ("high_res_feats_0", "high_res_feats_1", "image_embed")
@@ -119,6 +121,125 @@ def dimensions_of(model: SAM2Base) -> Dimensions:
         stride=model.backbone_stride,
         masks=decoder.num_multimask_outputs,
     )
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an architecture keeps of a frame, for `tracking`.
+
+    ``shape`` is a memory's; ``has_times``: pointers are told apart by how old they are;
+    ``has_absence``: a memory of a frame without the object is marked.
+    """
+
+    shape: tuple[int, ...]
+    has_times: bool
+    has_absence: bool
+
+
+def memory_of(model: SAM2Base) -> Memory:
+    """That of sam2's model."""
+    side = model.image_size // model.backbone_stride
+    return Memory(
+        shape=(model.mem_dim, side, side),
+        has_times=bool(model.add_tpos_enc_to_obj_ptrs),
+        has_absence=model.no_obj_embed_spatial is not None,
+    )
+
+
+@dataclass(frozen=True)
+class TrackingConstants:
+    """What a program that tracks must know of a model beside its graphs; ``video`` of a manifest.
+
+    ``memories`` of frames are looked at, one of every ``memory_stride``, and ``max_pointers``
+    pointers, of ``max_conditioning_frames`` prompted ones (-1 for all). ``multimask_points`` are
+    the least and most points for which three masks are drawn, None for never.
+    ``signed_pointer_times``: a later frame's pointer has a negative age;
+    ``pointers_from_past_only``: it is not looked at. ``corrections_condition``: a frame that was
+    corrected after it was tracked conditions too.
+    """
+
+    image_size: int
+    memories: int
+    memory_stride: int
+    max_pointers: int
+    max_conditioning_frames: int
+    signed_pointer_times: bool
+    pointers_from_past_only: bool
+    multimask_points: tuple[int, int] | None
+    multimask_when_tracking: bool
+    corrections_condition: bool
+
+
+def tracking_constants(predictor: SAM2VideoPredictor) -> TrackingConstants:
+    """Those of sam2's predictor."""
+    points = (predictor.multimask_min_pt_num, predictor.multimask_max_pt_num)
+    return TrackingConstants(
+        image_size=predictor.image_size,
+        memories=predictor.num_maskmem,
+        memory_stride=predictor.memory_temporal_stride_for_eval,
+        max_pointers=predictor.max_obj_ptrs_in_encoder,
+        max_conditioning_frames=predictor.max_cond_frames_in_attn,
+        signed_pointer_times=predictor.use_signed_tpos_enc_to_obj_ptrs,
+        pointers_from_past_only=predictor.only_obj_ptrs_in_the_past_for_eval,
+        multimask_points=points if predictor.multimask_output_in_sam else None,
+        multimask_when_tracking=predictor.multimask_output_for_tracking,
+        corrections_condition=predictor.add_all_frames_to_correct_as_cond,
+    )
+
+
+def tracking(of: Dimensions, memory: Memory) -> Contract:
+    """The contract of the graphs that follow an object through frames; one object in a run."""
+    side, mask = of.image_size // of.stride, 4 * of.image_size // of.stride
+    features = traced(of, "points", "multi", "one")["decoder"].inputs[:3]
+    embedding, score = features[0], tensor("object_score_logits", 1, 1)
+    masks = tensor("low_res_masks", 1, 1, mask, mask)
+    pointer_times = (tensor("pointer_times", POINTERS),) if memory.has_times else ()
+    return {
+        "tracking_decoder": GraphTensors(
+            (
+                *features,
+                tensor("point_coords", 1, POINTS, 2),
+                tensor("point_labels", 1, POINTS),
+                tensor("mask_input", 1, 1, mask, mask),
+                tensor("has_mask_input", 1),
+                tensor("multimask", 1),
+            ),
+            (
+                masks,
+                tensor("iou_predictions", 1, 1),
+                score,
+                tensor("object_pointer", 1, of.embed_dim),
+            ),
+        ),
+        "memory_attention": GraphTensors(
+            (
+                embedding,
+                tensor("memories", MEMORIES, *memory.shape),
+                tensor("memory_times", MEMORIES, dtype="int32"),
+                tensor("pointers", POINTERS, of.embed_dim),
+                *pointer_times,
+            ),
+            (tensor("conditioned_embed", 1, of.embed_dim, side, side),),
+        ),
+        "memory_encoder": GraphTensors(
+            (
+                embedding,
+                masks,
+                tensor("prompted", 1),
+                *((score,) if memory.has_absence else ()),
+            ),
+            (tensor("memory", 1, *memory.shape),),
+        ),
+        "mask_prompt": GraphTensors(
+            (embedding, tensor("mask", 1, 1, of.image_size, of.image_size)),
+            (
+                tensor("image_embed_without_memory", 1, of.embed_dim, side, side),
+                tensor("mask_input", 1, 1, mask, mask),
+                masks,
+                score,
+            ),
+        ),
+    }
 
 
 def traced(

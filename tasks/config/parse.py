@@ -298,6 +298,7 @@ _MODEL_KEYS = {
     "default",
     "opset",
     "image_size",
+    "video",
     "masks",
     "prompts",
     "attention",
@@ -349,6 +350,7 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
     image_size = table.take("image_size", _image_size, None)
     if image_size is not None and config is not None:
         table.mistake("image_size", image_size, f"nothing beside config: {config} has it")
+    video = table.take("video", _boolean, False)
     masks = table.take("masks", _one_of(get_args(MaskChoice)), None)
     prompts = table.take("prompts", _one_of(get_args(PromptChoice)), None)
     attention = table.take("attention", _one_of(get_args(AttentionKind)), "plain")
@@ -408,6 +410,7 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
                 default=default,
                 opset=opset,
                 image_size=None if image_size == NATIVE_IMAGE_SIZE else image_size,
+                video=video,
                 masks=masks or client.masks[0],
                 prompts=prompts or client.prompts[0],
                 attention=attention,

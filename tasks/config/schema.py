@@ -18,6 +18,8 @@ from tasks.config.published import AUTO
 
 # The graphs of a model that segments images.
 GRAPHS = ("encoder", "decoder")
+# What follows objects through frames, beside the encoder.
+TRACKING_GRAPHS = ("tracking_decoder", "memory_attention", "memory_encoder", "mask_prompt")
 
 # LayerNormalization entered ONNX with opset 17; torch's TorchScript exporter stops at 20.
 OPSETS = range(17, 21)
@@ -135,7 +137,8 @@ class Model:
     architecture's own. ``truth``
     is a ``module:function`` that draws images whose masks are known, on which one click must
     reach a mean IoU of ``truth_iou``; ``truth_data`` are patterns of the files that it reads.
-    ``variants`` are those that are deployed.
+    ``variants`` are those that are deployed; ``video`` adds the graphs that follow objects through
+    frames.
     """
 
     name: str
@@ -150,6 +153,7 @@ class Model:
     default: bool = True
     opset: int = DEFAULT_OPSET
     image_size: int | None = None
+    video: bool = False
     masks: MaskChoice = "multi"
     prompts: PromptChoice = "many"
     attention: AttentionKind = "plain"
@@ -196,8 +200,18 @@ class Model:
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """The names of the graphs that the model consists of, in the order they run in."""
+        """The names of the graphs that segment an image, in the order they run in."""
         return GRAPHS
+
+    @property
+    def tracking_graphs(self) -> tuple[str, ...]:
+        """The names of the graphs that follow objects through frames, where it has them."""
+        return TRACKING_GRAPHS if self.video else ()
+
+    @property
+    def all_graphs(self) -> tuple[str, ...]:
+        """The names of all graphs that are deployed."""
+        return (*self.graphs, *self.tracking_graphs)
 
     @property
     def decoder(self) -> Decoder:

@@ -13,7 +13,7 @@ from tasks.config.schema import FP32, Configuration, Model, Variant
 Graphs = Mapping[str, Path]
 
 # What is measured, and reported on in a file of its own.
-Proof = Literal["verify", "fidelity", "browser"]
+Proof = Literal["verify", "fidelity", "tracking", "browser"]
 
 
 def folder(config: Configuration, model: Model) -> Path:
@@ -40,7 +40,7 @@ def checkpoint_record(config: Configuration, model: Model) -> Path:
 def exported_graphs(config: Configuration, model: Model) -> Graphs:
     """The graphs of a model's table as they are traced."""
     place = _folder(config.build, model.base) / "exported"
-    names = ("encoder", *config.decoders(model).values())
+    names = ("encoder", *config.decoders(model).values(), *model.tracking_graphs)
     return {name: place / FP32.file_name(name) for name in names}
 
 
@@ -59,7 +59,20 @@ def shared_graphs(config: Configuration, model: Model, variant: Variant = FP32) 
                 name = "encoder" if graph == "encoder" else names[each.decoder]
                 if variant.format in each.client.graph(graph).formats:
                     found[name] = place / variant.file_name(name)
+            found |= tracking_graphs(config, each, variant) if variant.format == "onnx" else {}
     return found
+
+
+@cache
+def tracking_graphs(config: Configuration, model: Model, variant: Variant = FP32) -> Graphs:
+    """The graphs that follow objects through frames; the clients of a table share them."""
+    place, loaded = _folder(config.build, model.base), Variant(variant.precision)
+    return {name: place / loaded.file_name(name) for name in model.tracking_graphs}
+
+
+def all_graphs(config: Configuration, model: Model, variant: Variant = FP32) -> dict[str, Path]:
+    """Every graph of a variant that is deployed."""
+    return {**graphs(config, model, variant), **tracking_graphs(config, model, variant)}
 
 
 @cache
@@ -120,8 +133,13 @@ def reference(config: Configuration, model: Model) -> Path:
 
 def report(config: Configuration, model: Model, proof: Proof, variant: Variant = FP32) -> Path:
     """The report of a proof: ``verify.json``, ``fidelity.q8.json``, ``browser.json`` (fp32)."""
-    by_variant = proof == "fidelity" or (proof == "browser" and variant != FP32)
+    by_variant = proof == "fidelity" or (proof != "verify" and variant != FP32)
     return folder(config, model) / f"{proof}{f'.{variant.name}' if by_variant else ''}.json"
+
+
+def tracking_reference(config: Configuration, model: Model) -> Path:
+    """What PyTorch makes of drawn clips, for all models of a table."""
+    return _folder(config.build, model.base) / "tracking_reference.npz"
 
 
 def speeds(config: Configuration, model: Model) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -223,3 +223,25 @@ def differences(found: Predictions, expected: Predictions) -> dict[str, Any]:
             "scores": largest_difference(found.scores[name], expected.scores[name]),
         }
     return {"features": features, "prompts": prompts}
+
+
+def run_by_name(
+    graphs: Mapping[str, str],
+) -> Callable[[str, Mapping[str, NDArray[Any]]], dict[str, Floats]]:
+    """Runs graphs whose tensors are named after their roles, as a tracker does.
+
+    Each is loaded when it first runs. Feeds that a graph has no input for are left out.
+
+    :param graphs: the file of each, by its name.
+    """
+    sessions: dict[str, InferenceSession] = {}
+
+    def run(graph: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
+        if graph not in sessions:
+            sessions[graph] = create_session(graphs[graph])
+        session = sessions[graph]
+        names = [each.name for each in session.get_outputs()]
+        taken = {each.name: feeds[each.name] for each in session.get_inputs()}
+        return dict(zip(names, session.run(names, taken), strict=True))
+
+    return run

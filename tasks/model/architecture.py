@@ -28,14 +28,20 @@ POSTPROCESSING = {
     "dynamic_multimask_stability_thresh": 0.98,
 }
 
+# What its builder for videos adds (build_sam2_video_predictor), but for holes, which it fills on
+# CUDA alone.
+VIDEO_POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True}
+VIDEO_PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
+
 # A reference to a key of the same file; anything with a colon would call a resolver.
 _REFERENCE = re.compile(r"\$\{\s*[\w.\[\]]+\s*\}")
 _CLASS = re.compile(r"sam2\.modeling(\.[a-z_][a-z0-9_]*)+\.[A-Z]\w*")
 
 
-def build(path: str | Path) -> SAM2Base:
+def build(path: str | Path, video: bool = False) -> SAM2Base:
     """The model of a YAML file, in evaluation mode.
 
+    :param video: as sam2's predictor for videos, which `sam2.build_sam` makes of the same file.
     :raises StageError: naming the file, the key, what was found and what is allowed.
     """
     table = read(path)
@@ -56,6 +62,10 @@ def build(path: str | Path) -> SAM2Base:
             )
     model = construct(path, "model", table)
     refuse_what_cannot_be_exported(path, model)
+    if video:
+        refuse_what_cannot_track(path, model)
+        table = {**table, "_target_": VIDEO_PREDICTOR, **VIDEO_POSTPROCESSING}
+        model = construct(path, "model", table)
     model.eval()
     return model
 
@@ -214,3 +224,77 @@ def refuse_what_cannot_be_exported(path: str | Path, model: Any) -> None:
     unit = patch * math.lcm(trunk.window_spec[0], 2 ** len(trunk.q_pool_blocks))
     if model.image_size % unit or model.image_size <= 0:
         refuse("image_size", model.image_size, f"a multiple of {unit}")
+
+
+def refuse_what_cannot_track(path: str | Path, model: SAM2Base) -> None:
+    """Check a model's memory against what the graphs that track are made of.
+
+    :raises StageError: with the key.
+    """
+    from sam2.modeling.memory_attention import MemoryAttention
+    from sam2.modeling.memory_encoder import MemoryEncoder
+    from sam2.modeling.sam.transformer import RoPEAttention
+
+    def require(key: str, found: object, holds: bool, allowed: str) -> None:
+        if not holds:
+            raise StageError(
+                f"{path} model.{key}: found {found!r}; allowed with `video = true`: {allowed}"
+            )
+
+    def kind(part: object) -> str | None:
+        return None if part is None else type(part).__name__
+
+    memories = model.num_maskmem
+    require("num_maskmem", memories, memories > 0, "1 or more: a model of 0 remembers no frame")
+    attention, encoder = model.memory_attention, model.memory_encoder
+    require(
+        "memory_attention",
+        kind(attention),
+        isinstance(attention, MemoryAttention),
+        "sam2.modeling.memory_attention.MemoryAttention",
+    )
+    require(
+        "memory_encoder",
+        kind(encoder),
+        isinstance(encoder, MemoryEncoder),
+        "sam2.modeling.memory_encoder.MemoryEncoder",
+    )
+    for key in (
+        "use_obj_ptrs_in_encoder",
+        "use_mask_input_as_output_without_sam",
+    ):
+        require(key, getattr(model, key), bool(getattr(model, key)), "true")
+    key = "non_overlap_masks_for_mem_enc"
+    require(key, getattr(model, key), not getattr(model, key), "false: objects are independent")
+    require(
+        "memory_attention.pos_enc_at_input",
+        attention.pos_enc_at_input,
+        bool(attention.pos_enc_at_input),
+        "true",
+    )
+    for layer in attention.layers:
+        for key, wanted in (
+            ("pos_enc_at_attn", False),
+            ("pos_enc_at_cross_attn_keys", True),
+            ("pos_enc_at_cross_attn_queries", False),
+        ):
+            found = getattr(layer, key)
+            allowed = str(wanted).lower()
+            require(f"memory_attention.layer.{key}", found, bool(found) == wanted, allowed)
+        activation = layer.activation_str
+        require("memory_attention.layer.activation", activation, activation == "relu", "relu")
+        for key, part in (
+            ("self_attention", layer.self_attn),
+            ("cross_attention", layer.cross_attn_image),
+        ):
+            name = f"memory_attention.layer.{key}"
+            allowed = "sam2.modeling.sam.transformer.RoPEAttention"
+            require(name, kind(part), isinstance(part, RoPEAttention), allowed)
+            require(f"{name}.num_heads", part.num_heads, part.num_heads == 1, "1")
+    width, memory_width = model.hidden_dim, model.mem_dim
+    require(
+        "memory_encoder.out_dim",
+        memory_width,
+        width % memory_width == 0,
+        f"a divisor of {width}: pointers are told as so many tokens",
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,8 +45,6 @@ def patched_decoder(
     :param interface: what ``forward`` takes and gives: see `points_decoder`, `boxes_decoder` and
         `image_size_decoder`.
     """
-    transformer = decoder.mask_decoder.transformer
-    to_image = transformer.final_attn_token_to_image
     forwards = {
         "points": points_decoder,
         "points and boxes": boxes_decoder,
@@ -54,15 +52,22 @@ def patched_decoder(
     }
     absent = Absent()
     with ExitStack() as stack:
-        replace_methods(stack, to_image, forward=attention_to_image(to_image))
-        for layer in transformer.layers:
-            own, to_image = layer.self_attn, layer.cross_attn_token_to_image
-            from_image = layer.cross_attn_image_to_token
-            replace_methods(stack, own, forward=token_attention(own, absent))
-            replace_methods(stack, to_image, forward=attention_to_image(to_image))
-            replace_methods(stack, from_image, forward=attention_from_image(from_image, absent))
+        replace_attentions(stack, decoder.mask_decoder, absent)
         replace_methods(stack, decoder, forward=forwards[interface](decoder, masks, absent))
         yield
+
+
+def replace_attentions(stack: ExitStack, decoder: MaskDecoder, absent: Absent) -> None:
+    """Patch every attention of sam2's mask decoder, until the stack ends."""
+    transformer = decoder.transformer
+    to_image = transformer.final_attn_token_to_image
+    replace_methods(stack, to_image, forward=attention_to_image(to_image))
+    for layer in transformer.layers:
+        own, to_image = layer.self_attn, layer.cross_attn_token_to_image
+        from_image = layer.cross_attn_image_to_token
+        replace_methods(stack, own, forward=token_attention(own, absent))
+        replace_methods(stack, to_image, forward=attention_to_image(to_image))
+        replace_methods(stack, from_image, forward=attention_from_image(from_image, absent))
 
 
 class Absent:
@@ -130,8 +135,8 @@ def answer_to_points(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Abse
         points = [embed_points(coords, labels)]
         absent.set(labels, constant)
         dense = embed_masks(mask, has_mask)
-        masks, scores, _ = predict(image_embed, points, dense, feats_0, feats_1)
-        return masks, scores
+        found = predict(image_embed, points, dense, feats_0, feats_1)
+        return found.masks, found.scores
 
     return answer
 
@@ -186,10 +191,9 @@ def boxes_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent)
     ) -> tuple[Tensor, Tensor, Tensor]:
         points = embed_points(point_coords, point_labels)
         sparse = [points, embed_boxes(boxes, zeros_of_prompts(points))]
-        masks, scores, object_logits = predict(
-            image_embed, sparse, empty, high_res_feats_0, high_res_feats_1
-        )
-        return torch.clamp(masks, -32.0, 32.0)[None], scores[None], object_logits[None]
+        found = predict(image_embed, sparse, empty, high_res_feats_0, high_res_feats_1)
+        masks = torch.clamp(found.masks, -32.0, 32.0)
+        return masks[None], found.scores[None], found.object_logits[None]
 
     return forward
 
@@ -473,8 +477,34 @@ def constant_tokens(decoder: SAM2ImageDecoder) -> Tensor:
     ).detach()
 
 
+class PredictedMasks(NamedTuple):
+    """``masks`` (B, K, M, M) with ``scores`` (B, K) and the ``tokens`` (B, K, C) they are made of.
+
+    ``object_logits`` (B, 1) tell whether there is an object.
+    """
+
+    masks: Tensor
+    scores: Tensor
+    tokens: Tensor
+    object_logits: Tensor
+
+
 def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent) -> Forward:
-    """Replaces ``MaskDecoder.predict_masks`` and the choice among its masks.
+    """Replaces ``MaskDecoder.predict_masks`` and the choice among its masks."""
+    predict = candidate_prediction(decoder, choice, absent)
+
+    def forward(*features: Any) -> PredictedMasks:
+        found: PredictedMasks = predict(*features)
+        if choice != "single":
+            return found
+        masks, scores = stable_mask(decoder.mask_decoder, found.masks, found.scores)
+        return found._replace(masks=masks, scores=scores)
+
+    return forward
+
+
+def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent) -> Forward:
+    """What `mask_prediction` chooses from: of ``single``, that mask and the best of the others.
 
     The image stays rows of tokens. The hypernetworks are one batched product.
     """
@@ -502,7 +532,7 @@ def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absen
         dense: Tensor,
         feats_0: Tensor,
         feats_1: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> PredictedMasks:
         """
         :param sparse: embeddings of points, and of boxes, each (B, any number, C).
         :param dense: embeddings of masks, (B or 1, P, C).
@@ -530,7 +560,8 @@ def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absen
         scores = torch.sigmoid(score) if head.sigmoid_output else score
 
         begin = score_token + 1 + first
-        hyper = queries[:, begin : begin + masks].transpose(0, 1)  # (masks, B, C)
+        mask_tokens = queries[:, begin : begin + masks]
+        hyper = mask_tokens.transpose(0, 1)  # (masks, B, C)
         for depth, (weight, bias) in enumerate(layers):
             hyper = hyper @ weight + bias
             if depth < len(layers) - 1:
@@ -539,15 +570,14 @@ def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absen
         selection = mask_selection(choice, scores)
         if selection is not None:
             hyper, scores = hyper @ selection, (scores[:, None] @ selection).squeeze(1)
+            mask_tokens = selection.transpose(1, 2) @ mask_tokens
 
         drawn = draw(keys, feats_0, feats_1, hyper)
-        if choice == "single":
-            drawn, scores = stable_mask(mask_decoder, drawn, scores)
         if has_object_token:
             object_logits = mask_decoder.pred_obj_score_head(queries[:, 0])
         else:
             object_logits = scores[:, :1] * 0 + 10
-        return drawn, scores, object_logits
+        return PredictedMasks(drawn, scores, mask_tokens, object_logits)
 
     return forward
 

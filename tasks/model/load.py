@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from sam2.build_sam import build_sam2
+from sam2.build_sam import build_sam2, build_sam2_video_predictor
 
 from tasks.config.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.engine.errors import StageError
@@ -16,18 +16,21 @@ from tasks.model.weights import some
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 
-def build_model(architecture: str, image_size: int | None = None) -> SAM2Base:
+def build_model(architecture: str, image_size: int | None = None, video: bool = False) -> SAM2Base:
     """sam2's model in evaluation mode on the CPU, with the weights it was initialized with.
 
     :param architecture: one of sam2's own, EdgeTAM, or the path of a YAML file.
     :param image_size: of one of these by name, another than 1024.
+    :param video: as sam2's predictor for videos.
     :raises StageError: when the file describes no model that can be exported.
     """
     if architecture in PUBLISHED:
         other = [f"++model.image_size={image_size}"] if image_size else []
-        return build_sam2(
+        build = build_sam2_video_predictor if video else build_sam2
+        return build(
             PUBLISHED[architecture], ckpt_path=None, device="cpu", hydra_overrides_extra=other
         )
     if architecture == EDGETAM:
@@ -36,11 +39,24 @@ def build_model(architecture: str, image_size: int | None = None) -> SAM2Base:
         return edgetam.build(image_size or NATIVE_IMAGE_SIZE)
     from tasks.model import architecture as custom
 
-    return custom.build(architecture)
+    return custom.build(architecture, video)
+
+
+def load_video_model(
+    architecture: str, checkpoint: str | Path, image_size: int | None = None
+) -> SAM2VideoPredictor:
+    """sam2's predictor for videos with the weights of a checkpoint.
+
+    :raises StageError: when the file is no such checkpoint, fits another architecture, or either
+        has no memory of earlier frames.
+    """
+    predictor: SAM2VideoPredictor = load_model(architecture, checkpoint, image_size, video=True)
+    predictor.fill_hole_area = 0  # on the CPU sam2 fills none, and warns of it
+    return predictor
 
 
 def load_model(
-    architecture: str, checkpoint: str | Path, image_size: int | None = None
+    architecture: str, checkpoint: str | Path, image_size: int | None = None, video: bool = False
 ) -> SAM2Base:
     """sam2's model with the weights of a checkpoint.
 
@@ -51,12 +67,17 @@ def load_model(
     found = weights.read(checkpoint)
     shapes = shapes_of(found)
     architecture = recognized(architecture, checkpoint, shapes)
-    model = build_model(architecture, image_size)
+    model = build_model(architecture, image_size, video)
     own = shapes_of(model.state_dict())
     # A model that was made for images has no memory; the graphs do not hold it either.
     image_only = not all(
         any(name.startswith("memory_attention.") for name in names) for names in (own, shapes)
     )
+    if image_only and video:
+        raise StageError(
+            f"{checkpoint} has no weights of a memory (memory_attention.…), which `video = true` "
+            "needs: it was made for images. Leave `video` out, or give a checkpoint that tracks."
+        )
     if image_only:
         own, shapes = without_memory(own), without_memory(shapes)
     mismatch = state_dict_mismatch(own, shapes)
@@ -122,6 +143,9 @@ def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, 
     for name, tensor in weights.items():
         if "output_hypernetworks_mlps" in name and "layers.2" in name:
             tensor.mul_(20)  # mask logits of about ±10, as trained models have, not ±0.5
+        if "pred_obj_score_head" in name and "layers.2" in name:
+            # Of some frames the object is there, of others it is not.
+            tensor.mul_(20).add_(1.5 if name.endswith("bias") else 0.0)
     # Written through a file object: given a path, torch puts the file's name in the bytes.
     with open(destination, "wb") as file:
         torch.save({"model": weights}, file)

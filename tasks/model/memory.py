@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Rows of queries in a block: with seven memories a product of 59 MB.
 BLOCK = 512
 
-THETA = 10_000.0  # of the rotations, and of the sines that tell a pointer's time
+THETA = 10_000.0  # of the sines that tell a pointer's time
 
 
 class MemoryReader(nn.Module):
@@ -44,6 +44,7 @@ class MemoryReader(nn.Module):
         super().__init__()
         attention = model.memory_attention
         side = model.image_size // model.backbone_stride
+        self.no_memory = model.no_mem_embed.detach().reshape(1, 1, 1, -1)
         features = torch.zeros(1, model.hidden_dim, side, side)
         memory = torch.zeros(1, model.mem_dim, side, side)
         self.side, self.width, self.memory_width = side, model.hidden_dim, model.mem_dim
@@ -56,34 +57,38 @@ class MemoryReader(nn.Module):
         # The newest memory has the first of these; those that were prompted the last.
         self.times = model.maskmem_tpos_enc.detach().reshape(-1, model.mem_dim)
         self.pointer_time = model.obj_ptr_tpos_proj if model.add_tpos_enc_to_obj_ptrs else None
-        rotation = Rotation(model.hidden_dim, side)
-        self.layers = nn.ModuleList(Layer(each, rotation) for each in attention.layers)
+        projected = model.proj_tpos_enc_in_obj_ptrs
+        self.time_width = model.hidden_dim if projected else model.mem_dim
+        self.layers = nn.ModuleList(Layer(each, side) for each in attention.layers)
         self.norm = attention.norm
         self.eval()  # an export would put sam2's modules, which it shares, back into training
 
     def forward(
         self,
-        features: Tensor,
+        image_embed: Tensor,
         memories: Tensor,
         memory_times: Tensor,
         pointers: Tensor,
-        pointer_times: Tensor,
+        pointer_times: Tensor | None = None,
     ) -> Tensor:
-        """Features (1, C, S, S) as the decoder takes them.
+        """The image embedding (1, C, S, S) as the decoder takes it.
 
-        :param features: (1, C, S, S), without the embedding that says that there is no memory.
+        :param image_embed: (1, C, S, S), as the encoder's graph returns it.
         :param memories: (M, D, S, S), of M frames.
-        :param memory_times: (M,) int64, rows of ``maskmem_tpos_enc``.
-        :param pointers: (P, C), of P frames.
-        :param pointer_times: (P,), how far each is from the frame, 1 for the farthest that counts.
+        :param memory_times: (M,) int32, rows of ``maskmem_tpos_enc``.
+        :param pointers: (P, C), of P frames; P may be 0.
+        :param pointer_times: (P,), how far each is from the frame, 1 for the farthest that counts;
+            of SAM 2.1.
         """
         side, width = self.side, self.width
-        x = features.permute(0, 2, 3, 1) + self.input_rows + self.input_columns
-        x = x.reshape(side * side, width)
+        # The encoder has added the embedding that says that there is no memory.
+        x = image_embed.permute(0, 2, 3, 1) + (self.input_rows - self.no_memory)
+        x = (x + self.input_columns).reshape(side * side, width)
         places = memories.permute(0, 2, 3, 1)  # (M, S, S, D)
-        times = self.times[memory_times].reshape(-1, 1, 1, self.memory_width)
+        times = self.times.index_select(0, memory_times).reshape(-1, 1, 1, self.memory_width)
         placed = places + (self.memory_rows + times) + self.memory_columns
-        tokens = pointers.reshape(-1, self.memory_width)
+        # Their order does not matter to attention, and none may be given: no sizes are inferred.
+        tokens = torch.cat(torch.split(pointers, self.memory_width, dim=1))
         told = tokens + self._times_of(pointer_times)
         values = torch.cat([places.reshape(-1, self.memory_width), tokens])
         for layer in self.layers:
@@ -91,17 +96,17 @@ class MemoryReader(nn.Module):
         result: Tensor = self.norm(x).reshape(1, side, side, width).permute(0, 3, 1, 2)
         return result
 
-    def _times_of(self, pointer_times: Tensor) -> Tensor:
+    def _times_of(self, pointer_times: Tensor | None) -> Tensor:
         """What is added to the tokens of pointers; (P * C / D, D), or nothing."""
-        if self.pointer_time is None:
+        if self.pointer_time is None or pointer_times is None:
             return torch.zeros(1, self.memory_width)
-        half = self.width // 2
+        half = self.time_width // 2
         frequency = THETA ** -(2 * torch.div(torch.arange(half), 2, rounding_mode="floor") / half)
-        angle = pointer_times.reshape(-1, 1) * frequency
+        angle = pointer_times[:, None] * frequency
         sines = torch.cat([angle.sin(), angle.cos()], dim=1)
-        projected = linear_rows(self.pointer_time, sines).reshape(-1, 1, self.memory_width)
-        parts = self.width // self.memory_width
-        return projected.expand(-1, parts, -1).reshape(-1, self.memory_width)
+        if isinstance(self.pointer_time, nn.Linear):
+            sines = linear_rows(self.pointer_time, sines)
+        return torch.cat([sines] * (self.width // self.memory_width))
 
 
 class Rotation:
@@ -111,10 +116,12 @@ class Rotation:
     the pairs that turn with the column come first.
     """
 
-    def __init__(self, width: int, side: int) -> None:
+    def __init__(self, attention: RoPEAttention, side: int) -> None:
+        width = int(attention.internal_dim)
+        theta = float(attention.compute_cis.keywords["theta"])
         self.order = torch.cat([torch.arange(0, width, 2), torch.arange(1, width, 2)])
         quarter = width // 4
-        frequency = THETA ** -(torch.arange(0, width, 4)[:quarter] / width)
+        frequency = theta ** -(torch.arange(0, width, 4)[:quarter] / width)
         angle = torch.outer(torch.arange(side, dtype=torch.float32), frequency)
         self.cosine, self.sine = angle.cos(), angle.sin()  # (side, quarter)
         self.quarter = quarter
@@ -135,14 +142,14 @@ class Rotation:
 class Layer(nn.Module):
     """A layer of the memory attention over rows (S * S, C), with weights that are made ready."""
 
-    def __init__(self, layer: MemoryAttentionLayer, rotation: Rotation) -> None:
+    def __init__(self, layer: MemoryAttentionLayer, side: int) -> None:
         super().__init__()
-        self.rotation = rotation
         self.layer = layer
         inner, outer = layer.self_attn, layer.cross_attn_image
-        self.inner_query, self.inner_key = scaled(inner, rotation), ordered(inner, rotation)
+        self.inner, self.outer = Rotation(inner, side), Rotation(outer, side)
+        self.inner_query, self.inner_key = scaled(inner, self.inner), ordered(inner, self.inner)
         self.inner_value = projected_value(inner)
-        self.outer_query, self.outer_key = scaled(outer, rotation), ordered(outer, rotation)
+        self.outer_query, self.outer_key = scaled(outer, self.outer), ordered(outer, self.outer)
         self.outer_value = projected_value(outer)
 
     def forward(self, x: Tensor, placed: Tensor, told: Tensor, values: Tensor) -> Tensor:
@@ -155,36 +162,36 @@ class Layer(nn.Module):
         own = self.layer
         side = int(placed.shape[1])
         normed = own.norm1(x)
-        keys = self._rotated(product_of_rows(normed, *self.inner_key), side)
-        x = x + self._attend(normed, self.inner_query, keys, normed, self.inner_value, side)
+        keys = rotated(product_of_rows(normed, *self.inner_key), self.inner, side)
+        queries = rotated(product_of_rows(normed, *self.inner_query), self.inner, side)
+        x = x + product_of_rows(attend(queries, keys, normed), *self.inner_value)
         projected = product_of_rows(placed.reshape(-1, placed.shape[3]), *self.outer_key)
-        keys = torch.cat([self._rotated(projected, side), product_of_rows(told, *self.outer_key)])
+        keys = torch.cat(
+            [rotated(projected, self.outer, side), product_of_rows(told, *self.outer_key)]
+        )
         normed = own.norm2(x)
-        x = x + self._attend(normed, self.outer_query, keys, values, self.outer_value, side)
+        queries = rotated(product_of_rows(normed, *self.outer_query), self.outer, side)
+        x = x + product_of_rows(attend(queries, keys, values), *self.outer_value)
         hidden = functional.relu(linear_rows(own.linear1, own.norm3(x)))
         result: Tensor = x + linear_rows(own.linear2, hidden)
         return result
 
-    def _rotated(self, rows: Tensor, side: int) -> Tensor:
-        width = rows.shape[1]
-        return self.rotation(rows.reshape(-1, side, side, width)).reshape(-1, width)
 
-    def _attend(
-        self,
-        normed: Tensor,
-        query: tuple[Tensor, Tensor],
-        keys: Tensor,
-        values: Tensor,
-        value: tuple[Tensor, Tensor],
-        side: int,
-    ) -> Tensor:
-        queries = self._rotated(product_of_rows(normed, *query), side)
-        turned = keys.transpose(0, 1)
-        summed = [
+def rotated(rows: Tensor, rotation: Rotation, side: int) -> Tensor:
+    """Rows (any number * S * S, C) of maps, each rotated by its place."""
+    width = rows.shape[1]
+    return rotation(rows.reshape(-1, side, side, width)).reshape(-1, width)
+
+
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """softmax(queries keysᵀ) values, a block of queries at a time; queries are scaled already."""
+    turned = keys.transpose(0, 1)
+    return torch.cat(
+        [
             functional.softmax(block @ turned, dim=1) @ values
             for block in torch.split(queries, BLOCK)
         ]
-        return product_of_rows(torch.cat(summed), *value)
+    )
 
 
 def scaled(attention: RoPEAttention, rotation: Rotation) -> tuple[Tensor, Tensor]:

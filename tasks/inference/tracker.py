@@ -1,0 +1,367 @@
+"""Follows objects through frames with the deployed graphs, as sam2's `SAM2VideoPredictor` does.
+
+`select` decides what of the frames before is looked at; it knows neither graphs nor numbers.
+`Tracker` runs the graphs. docs/video.md explains the memory bank with both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tasks.clients.contract import FEATURES, PREPROCESSING, TrackingConstants
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Images = NDArray[np.uint8]
+    # Runs a graph, by its name, on its inputs; its outputs by name.
+    Run = Callable[[str, Mapping[str, NDArray[Any]]], Mapping[str, Floats]]
+
+LARGEST_REFINED = 32.0  # logits of a mask that is refined are clamped to it
+
+
+class Selection(NamedTuple):
+    """Frames to look at: each memory's with its time's row, each pointer's with its age."""
+
+    memories: list[tuple[int, int]]
+    pointers: list[tuple[int, int]]
+
+
+def select(
+    frame: int,
+    reverse: bool,
+    frames: int,
+    conditioning: Sequence[int],
+    others: Iterable[int],
+    constants: TrackingConstants,
+) -> Selection:
+    """What `SAM2Base._prepare_memory_conditioned_features` selects for a frame; pure.
+
+    :param reverse: the frame is reached from later ones.
+    :param frames: how many there are.
+    :param conditioning: frames that were prompted before they were tracked.
+    :param others: frames that were tracked.
+    """
+    back = -1 if reverse else 1
+    selected = nearest(frame, conditioning, constants.max_conditioning_frames)
+    known = {*others, *(each for each in conditioning if each not in selected)}
+    memories = [(each, constants.memories - 1) for each in selected]
+    stride = constants.memory_stride
+    for age in range(constants.memories - 1, 0, -1):
+        if age == 1:
+            before = frame - back
+        elif reverse:
+            before = -(-(frame + 2) // stride) * stride + (age - 2) * stride
+        else:
+            before = (frame - 2) // stride * stride - (age - 2) * stride
+        if before in known:
+            memories.append((before, age - 1))
+    pointers = []
+    for each in selected:
+        age = (frame - each) * back
+        if age >= 0 or not constants.pointers_from_past_only:
+            pointers.append((each, age if constants.signed_pointer_times else abs(age)))
+    for age in range(1, min(frames, constants.max_pointers)):
+        if frame - back * age in known:
+            pointers.append((frame - back * age, age))
+    return Selection(memories, pointers)
+
+
+def nearest(frame: int, conditioning: Sequence[int], limit: int) -> list[int]:
+    """So many of the conditioning frames; the nearest before and behind are among them.
+
+    :param limit: -1 for all.
+    """
+    if limit == -1 or len(conditioning) <= limit:
+        return list(conditioning)
+    before = [each for each in conditioning if each < frame]
+    behind = [each for each in conditioning if each >= frame]
+    chosen = [*([max(before)] if before else []), *([min(behind)] if behind else [])]
+    rest = [each for each in conditioning if each not in chosen]
+    rest.sort(key=lambda each: abs(each - frame))
+    return chosen + rest[: limit - len(chosen)]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a person says of an object on a frame, in pixels of the frame.
+
+    ``points`` (x, y) with ``labels`` 1 for the object and 0 for what it is not, ``box`` left, top,
+    right, bottom; or a ``mask`` (H, W) alone.
+    """
+
+    points: Sequence[tuple[float, float]] = ()
+    labels: Sequence[int] = ()
+    box: tuple[float, float, float, float] | None = None
+    mask: NDArray[np.bool_] | None = None
+
+
+@dataclass
+class Result:
+    """An object on a frame.
+
+    ``low_res_masks`` are logits (1, 1, M, M), ``object_score`` is above 0 where the object is
+    there, ``pointer`` (1, C); ``memory`` (1, …) once it was encoded.
+    """
+
+    low_res_masks: Floats
+    object_score: float
+    pointer: Floats
+    memory: Floats | None = None
+
+
+@dataclass
+class Object:
+    """What is known of an object, by frame.
+
+    ``tracked`` has the frames that were passed, and whether that was in reverse; ``pending`` what
+    was prompted since, and whether it conditions.
+    """
+
+    conditioning: dict[int, Result] = field(default_factory=dict)
+    others: dict[int, Result] = field(default_factory=dict)
+    tracked: dict[int, bool] = field(default_factory=dict)
+    pending: dict[int, tuple[Result, bool]] = field(default_factory=dict)
+
+    def result(self, frame: int) -> Result | None:
+        """The newest of a frame."""
+        waiting = self.pending.get(frame)
+        if waiting is not None:
+            return waiting[0]
+        return self.conditioning.get(frame) or self.others.get(frame)
+
+
+class Tracker:
+    """Follows objects through the frames of a video or the slices of a stack.
+
+    :param run: runs one of the model's graphs.
+    :param constants: ``video`` of the manifest.
+    :param frames: RGB images (H, W, 3), all of one size.
+    """
+
+    def __init__(self, run: Run, constants: TrackingConstants, frames: Sequence[Images]) -> None:
+        self.run, self.constants, self.frames = run, constants, frames
+        self.objects: dict[int, Object] = {}
+        self._features: dict[int, dict[str, Floats]] = {}  # of the last frame that was encoded
+
+    def prompt(self, frame: int, number: int, prompt: Prompt) -> Result:
+        """Say what an object is on a frame; on one that was tracked already, correct it.
+
+        :param number: the object's, any one that is not taken for a new object.
+        :raises ValueError: when the prompt says nothing, or of no frame that there is.
+        """
+        if not 0 <= frame < len(self.frames):
+            raise ValueError(f"found frame {frame}; there are {len(self.frames)}, from 0 on")
+        known = self.objects.get(number, Object())
+        corrects = frame in known.tracked
+        if prompt.mask is not None:
+            result = self._from_mask(frame, prompt.mask)
+        else:
+            coords, labels = self._points(prompt)
+            before = known.result(frame)
+            embedding = self.features(frame)["image_embed"]
+            if corrects:
+                embedding = self._conditioned(frame, known, known.tracked[frame])
+            refined = None
+            if before is not None:
+                refined = before.low_res_masks.clip(-LARGEST_REFINED, LARGEST_REFINED)
+            result = self._decode(
+                frame, embedding, coords, labels, refined, self._multimask(len(labels), corrects)
+            )
+        conditions = not corrects or self.constants.corrections_condition
+        # sam2 would forget a correction of a frame that conditions already.
+        known.pending[frame] = result, conditions or frame in known.conditioning
+        self.objects[number] = known
+        return result
+
+    def track(
+        self, start: int | None = None, reverse: bool = False
+    ) -> Iterator[tuple[int, dict[int, Result]]]:
+        """Follow every object to the last frame, or in reverse to the first.
+
+        :param start: the first by default that was prompted.
+        :returns: each frame with what was found of each object.
+        :raises ValueError: when nothing was prompted.
+        """
+        self._encode_pending()
+        if not self.objects:
+            raise ValueError("expected a prompt for at least one object before tracking")
+        if start is None:
+            start = min(min(each.conditioning) for each in self.objects.values())
+        if reverse:
+            # As sam2: a stack has nothing before its first frame.
+            order = range(start, -1, -1) if start > 0 else range(0)
+        else:
+            order = range(start, len(self.frames))
+        for frame in order:
+            found = {}
+            for number, known in self.objects.items():
+                result = known.conditioning.get(frame)
+                if result is None:
+                    embedding = self._conditioned(frame, known, reverse)
+                    result = self._decode(frame, embedding, multimask=self._multimask(0, True))
+                    result.memory = self._encode(frame, result, prompted=False)
+                    known.others[frame] = result
+                known.tracked[frame] = reverse
+                found[number] = result
+            yield frame, found
+
+    def features(self, frame: int) -> dict[str, Floats]:
+        """The encoder's outputs for a frame; it runs once for all objects."""
+        if frame not in self._features:
+            found = self.run("encoder", {"image": prepare(self.frames[frame], self.constants)})
+            self._features = {frame: {name: found[name] for name in FEATURES}}
+        return self._features[frame]
+
+    def _conditioned(self, frame: int, known: Object, reverse: bool) -> Floats:
+        """The image embedding as memories and pointers change it."""
+        import numpy as np
+
+        chosen = select(
+            frame, reverse, len(self.frames), list(known.conditioning), known.others, self.constants
+        )
+        every = {**known.others, **known.conditioning}
+        reach = min(len(self.frames), self.constants.max_pointers) - 1
+        width = next(iter(known.conditioning.values())).pointer.shape[1]
+        pointers = [every[each].pointer for each, _ in chosen.pointers]
+        return self.run(
+            "memory_attention",
+            {
+                "image_embed": self.features(frame)["image_embed"],
+                "memories": np.concatenate([every[each].memory for each, _ in chosen.memories]),
+                "memory_times": np.array([time for _, time in chosen.memories], np.int32),
+                "pointers": np.concatenate([np.zeros((0, width), np.float32), *pointers]),
+                "pointer_times": np.array([age for _, age in chosen.pointers], np.float32)
+                / np.float32(reach),
+            },
+        )["conditioned_embed"]
+
+    def _decode(
+        self,
+        frame: int,
+        embedding: Floats,
+        coords: Sequence[tuple[float, float]] = ((0.0, 0.0),),
+        labels: Sequence[int] = (-1,),
+        mask: Floats | None = None,
+        multimask: bool = False,
+    ) -> Result:
+        """An object on a frame, of prompts or of memories alone."""
+        import numpy as np
+
+        features = self.features(frame)
+        side = features["high_res_feats_0"].shape[2]
+        found = self.run(
+            "tracking_decoder",
+            {
+                **features,
+                "image_embed": embedding,
+                "point_coords": np.array([coords], np.float32),
+                "point_labels": np.array([labels], np.float32),
+                "mask_input": np.zeros((1, 1, side, side), np.float32) if mask is None else mask,
+                "has_mask_input": np.array([mask is not None], np.float32),
+                "multimask": np.array([multimask], np.float32),
+            },
+        )
+        score = float(found["object_score_logits"][0, 0])
+        return Result(found["low_res_masks"], score, found["object_pointer"])
+
+    def _from_mask(self, frame: int, mask: NDArray[np.bool_]) -> Result:
+        """An object that a mask says all of; the decoder is asked for its pointer alone."""
+        import numpy as np
+
+        if not mask.any():
+            raise ValueError(f"found an empty mask on frame {frame}; expected an object in it")
+        scaled = resize_mask(mask, self.constants.image_size)
+        given = self.run(
+            "mask_prompt",
+            {
+                "image_embed": self.features(frame)["image_embed"],
+                "mask": scaled[None, None].astype(np.float32),
+            },
+        )
+        embedding = given["image_embed_without_memory"]
+        result = self._decode(frame, embedding, mask=given["mask_input"])
+        score = float(given["object_score_logits"][0, 0])
+        return Result(given["low_res_masks"], score, result.pointer)
+
+    def _encode(self, frame: int, result: Result, prompted: bool) -> Floats:
+        """The memory (1, …) of an object on a frame."""
+        import numpy as np
+
+        memory = self.run(
+            "memory_encoder",
+            {
+                "image_embed": self.features(frame)["image_embed"],
+                "low_res_masks": result.low_res_masks,
+                "prompted": np.array([prompted], np.float32),
+                "object_score_logits": np.array([[result.object_score]], np.float32),
+            },
+        )["memory"]
+        return as_bfloat16(memory)
+
+    def _encode_pending(self) -> None:
+        """Let what was prompted since count: tracking starts."""
+        for known in self.objects.values():
+            for frame, (result, conditions) in known.pending.items():
+                result.memory = self._encode(frame, result, prompted=True)
+                (known.conditioning if conditions else known.others)[frame] = result
+                if conditions:
+                    known.others.pop(frame, None)
+            known.pending.clear()
+
+    def _multimask(self, points: int, tracking: bool) -> bool:
+        """Whether the best scored of three masks is wanted, not the single one."""
+        allowed = self.constants.multimask_points
+        if allowed is None or (tracking and not self.constants.multimask_when_tracking):
+            return False
+        return allowed[0] <= points <= allowed[1]
+
+    def _points(self, prompt: Prompt) -> tuple[list[tuple[float, float]], list[int]]:
+        """A box's corners and points, in pixels of the model's input."""
+        coords, labels = list(prompt.points), list(prompt.labels)
+        if prompt.box is not None:
+            coords = [(prompt.box[0], prompt.box[1]), (prompt.box[2], prompt.box[3]), *coords]
+            labels = [2, 3, *labels]
+        if not coords or len(coords) != len(labels):
+            raise ValueError("expected a mask, a box, or points with a label each")
+        height, width = self.frames[0].shape[:2]
+        size = self.constants.image_size
+        return [(x / width * size, y / height * size) for x, y in coords], labels
+
+
+def prepare(frame: Images, constants: TrackingConstants) -> Floats:
+    """A frame (H, W, 3) as the encoder's input (1, 3, S, S): stretched, as sam2 loads videos."""
+    import numpy as np
+    from PIL import Image
+
+    size = constants.image_size
+    image = np.asarray(Image.fromarray(frame).resize((size, size)), np.float32)
+    mean, std = (np.array(PREPROCESSING[name], np.float32) for name in ("mean", "std"))
+    return ((image - mean) / std).transpose(2, 0, 1)[None]
+
+
+def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """A mask (H, W) as (size, size), linear and antialiased."""
+    import numpy as np
+    from PIL import Image
+
+    if mask.shape == (size, size):
+        return mask
+    image = Image.fromarray(mask.astype(np.float32))
+    resized: NDArray[np.bool_] = (
+        np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) >= 0.5
+    )
+    return resized
+
+
+def as_bfloat16(values: Floats) -> Floats:
+    """Rounded to 8 bits, ties to even: sam2 keeps memories in bfloat16."""
+    import numpy as np
+
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)

@@ -1,0 +1,75 @@
+"""What sam2's own `SAM2VideoPredictor` answers about clips. Needs torch."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.inference.clips import Answer, Ask, Clip
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+
+def play_with_pytorch(
+    predictor: SAM2VideoPredictor, clip: Clip
+) -> Iterator[tuple[tuple[int, int, int], Answer]]:
+    """Do with sam2's predictor what is done with a clip; what it answers, as it does.
+
+    It reads frames as JPEG files alone, which lose something: see `through_jpeg`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        write_jpegs(clip.frames, Path(folder))
+        state = predictor.init_state(folder, async_loading_frames=False)
+
+    def answer(masks: Any, number: int, frame: int) -> Answer:
+        index = state["obj_id_to_idx"][number]
+        found: dict[str, Any] | None = None
+        for place in ("temp_output_dict_per_obj", "output_dict_per_obj"):
+            for kind in ("cond_frame_outputs", "non_cond_frame_outputs"):
+                found = found or state[place][index][kind].get(frame)
+        assert found is not None
+        score, pointer = found["object_score_logits"], found["obj_ptr"]
+        return Answer(masks[index, 0].numpy() > 0, float(score[0, 0]), pointer[0].numpy())
+
+    for step, each in enumerate(clip.steps):
+        if isinstance(each, Ask):
+            asked = each.prompt
+            if asked.mask is not None:
+                _, _, masks = predictor.add_new_mask(state, each.frame, each.number, asked.mask)
+            else:
+                points = {"points": asked.points, "labels": asked.labels} if asked.points else {}
+                _, _, masks = predictor.add_new_points_or_box(
+                    state, each.frame, each.number, box=asked.box, **points
+                )
+            yield (step, each.frame, each.number), answer(masks, each.number, each.frame)
+            continue
+        for frame, numbers, masks in predictor.propagate_in_video(
+            state, start_frame_idx=each.start, reverse=each.reverse
+        ):
+            for number in numbers:
+                yield (step, frame, number), answer(masks, number, frame)
+
+
+def write_jpegs(frames: NDArray[np.uint8], folder: Path) -> None:
+    """Write frames (T, H, W, 3) as sam2 looks for them."""
+    from PIL import Image
+
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{number:05}.jpg", quality=95)
+
+
+def through_jpeg(clip: Clip) -> Clip:
+    """A clip with frames as sam2's predictor sees them."""
+    import numpy as np
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_jpegs(clip.frames, Path(folder))
+        paths = sorted(Path(folder).glob("*.jpg"))
+        frames = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    return Clip(clip.name, frames, clip.steps)
