@@ -21,6 +21,7 @@ from tasks import (
     report,
     simplify,
     speed,
+    tracking,
     variant,
     verify,
 )
@@ -103,13 +104,28 @@ def task_fidelity() -> Tasks:
                 yield fidelity.task(CONFIG, model, each)
 
 
+def task_tracking_reference() -> Tasks:
+    """8. ask PyTorch to follow objects through drawn clips, for models with `video = true`"""
+    for model in CONFIG.tables:
+        if model.video:
+            yield tracking.reference_task(CONFIG, model)
+
+
+def task_tracking() -> Tasks:
+    """9. prove the graphs that track against PyTorch"""
+    for model in CONFIG.models:
+        if model.video:
+            for each in model.variants:
+                yield tracking.task(CONFIG, model, each)
+
+
 def task_packages() -> dict[str, Any]:
-    """8. install the packages of npm that the browser's proof needs"""
+    """10. install the packages of npm that the browser's proof needs"""
     return packages.task(CONFIG)
 
 
 def task_browser() -> Tasks:
-    """9. prove what is to be deployed in a real browser"""
+    """11. prove what is to be deployed in a real browser"""
     for model in CONFIG.models:
         if model.browser is not False:
             for each in model.variants:
@@ -117,7 +133,7 @@ def task_browser() -> Tasks:
 
 
 def task_deploy() -> Tasks:
-    """10. copy the proven files to the application, with a manifest"""
+    """12. copy the proven files to the application, with a manifest"""
     for model in CONFIG.models:
         yield deploy.task(CONFIG, model, BROWSER)
 

@@ -49,7 +49,7 @@ def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any
             *(
                 path
                 for variant in needed
-                for path in artifacts.graphs(config, model, variant).values()
+                for path in artifacts.all_graphs(config, model, variant).values()
             ),
             artifacts.checkpoint_record(config, model),
         ],
@@ -84,7 +84,7 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     files = {
         model.file_name(graph, each.variant): (path, each.files[path])
         for each in deployed
-        for graph, path in artifacts.graphs(config, model, each.variant).items()
+        for graph, path in artifacts.all_graphs(config, model, each.variant).items()
     }
     sizes = {name: path.stat().st_size for name, (path, _) in files.items()}
     told = {name: {"size": sizes[name], "sha256": sha256} for name, (_, sha256) in files.items()}
@@ -145,17 +145,21 @@ def judge_variants(
         against["reference"] = "not there"
         if reference.is_file():
             against["reference"] = FINGERPRINTS.sha256(reference)
+    if model.video:
+        clips = artifacts.tracking_reference(config, model)
+        against["tracking_reference"] = "not there"
+        if clips.is_file():
+            against["tracking_reference"] = FINGERPRINTS.sha256(clips)
     problems: dict[str, None] = {}
     judged = []
     for variant in dict.fromkeys([FP32, *model.variants]):
-        files = {
-            path: FINGERPRINTS.sha256(path)
-            for path in artifacts.graphs(config, model, variant).values()
-        }
+        graphs = artifacts.all_graphs(config, model, variant)
+        files = {path: FINGERPRINTS.sha256(path) for path in graphs.values()}
         found: dict[artifacts.Proof, reports.Report] = {}
         for needed in reports.required(config, model, variant, in_browser):
             report = reports.read(needed.path)
-            unproven = reports.binding_problems(needed, report, files, against)
+            own = {graphs[name]: files[graphs[name]] for name in needed.graphs}
+            unproven = reports.binding_problems(needed, report, own, against)
             problems |= dict.fromkeys(unproven)
             if report is not None and not unproven:
                 found[needed.proof] = report
@@ -311,7 +315,7 @@ def _sizes(model: Model, deployed: Sequence[Judged], sizes: Mapping[str, int]) -
     """The sizes of the deployed files, for people: each of fp32, the sum of a variant."""
     texts = []
     for each in deployed:
-        own = {graph: sizes[model.file_name(graph, each.variant)] for graph in model.graphs}
+        own = {graph: sizes[model.file_name(graph, each.variant)] for graph in model.all_graphs}
         if each.variant == FP32:
             texts += [f"{graph} {mebibytes(size)}" for graph, size in own.items()]
         else:

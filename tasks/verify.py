@@ -8,11 +8,11 @@ in another format are asked the same. Target: ``verify.json``, the report.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.clients.contract import GraphTensors, Tensor
+from tasks.clients.contract import GraphTensors
 from tasks.config.schema import FP32, AttentionKind, Configuration, Model, Variant
 from tasks.engine import artifacts
 from tasks.engine.errors import StageError
@@ -161,6 +161,7 @@ def measure(
     from tasks.clients.contract import as_json, dimensions_of
     from tasks.inference import reference, sessions
     from tasks.inference import truth as known_masks
+    from tasks.inference.graph_tensors import tensors_of
     from tasks.inference.images import natural_image
     from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
     from tasks.model import load
@@ -433,23 +434,3 @@ def other_options(
         is_now = "fused" if fused else "plain"
         broken.append(Failure("option", is_now, attention, graph=name, tensor="attention"))
     return broken
-
-
-def tensors_of(graph: onnx.ModelProto) -> GraphTensors:
-    """The inputs and outputs of a graph."""
-    return GraphTensors(_tensors(graph.graph.input), _tensors(graph.graph.output))
-
-
-def _tensors(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
-    import onnx
-
-    found = []
-    for value in values:
-        tensor = value.type.tensor_type
-        shape = tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
-            for dim in tensor.shape.dim
-        )
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-        found.append(Tensor(value.name, dtype, shape))
-    return tuple(found)

@@ -11,7 +11,7 @@ from project import Project
 from server import Fault, FileServer
 
 STAGES = ["checkpoint", "export", "simplify", "verify", "variant", "reference", "fidelity"]
-STAGES += ["packages", "browser", "deploy"]
+STAGES += ["tracking_reference", "tracking", "packages", "browser", "deploy"]
 CONTENT = b"weights" * 20_000
 
 

@@ -37,6 +37,7 @@ from tasks.config.schema import (
     Source,
     Switch,
     Tolerances,
+    TrackingCheck,
     Variant,
 )
 
@@ -194,6 +195,14 @@ def parse(
     )
     table.finish({"images", "worst", "ranking_flips", *LEAST_IOU})
 
+    table = top.table("tracking")
+    tracking = TrackingCheck(
+        mask_iou=table.take("mask_iou", _share, TrackingCheck.mask_iou),
+        worst=table.take("worst", _share, TrackingCheck.worst),
+        scores=table.take("score_tolerance", _positive, TrackingCheck.scores),
+    )
+    table.finish({"mask_iou", "worst", "score_tolerance"})
+
     defaults = top.table("defaults")
     variants = _variants(defaults, Defaults(browser=enabled, webgpu=webgpu))
     variants = replace(variants, clients=_clients(defaults, variants.clients))
@@ -208,7 +217,10 @@ def parse(
     if not top.values.get("models"):
         top.mistake("models", "none", "at least one [models.<name>] table")
     publishing = _publishing(top.table("publish"), models) if "publish" in top.values else None
-    top.finish({"build", "verify", "browser", "fidelity", "cache", "defaults", "models", "publish"})
+    top.finish(
+        {"build", "verify", "browser", "fidelity", "tracking", "cache", "defaults", "models"}
+        | {"publish"}
+    )
     mistakes += _shared_folders(models)
 
     if mistakes:
@@ -221,6 +233,7 @@ def parse(
         tolerances,
         check,
         fidelity,
+        tracking,
         shared,
         publishing,
         address,

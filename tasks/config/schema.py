@@ -299,6 +299,20 @@ class FidelityCheck:
     ranking_flips: float = 0.1
 
 
+@dataclass(frozen=True)
+class TrackingCheck:
+    """How near tracked masks must come to PyTorch's in single precision (``[tracking]``).
+
+    ``mask_iou`` is the least mean IoU over all frames of the clips, ``worst`` that of one mask;
+    ``scores`` is in logits of whether the object is there, which must be decided alike. Smaller
+    variants are held to ``[fidelity]``.
+    """
+
+    mask_iou: float = 0.999
+    worst: float = 0.99
+    scores: float = 1e-3
+
+
 NO_CACHE = "off"  # given for an address: build without
 
 
@@ -352,6 +366,7 @@ class Configuration:
     tolerances: Tolerances = Tolerances()
     browser: BrowserCheck = BrowserCheck()
     fidelity: FidelityCheck = field(default_factory=FidelityCheck)
+    tracking: TrackingCheck = TrackingCheck()
     cache: CacheSettings | None = None
     publishing: Publishing | None = None
     cluster: str | None = None

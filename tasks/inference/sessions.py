@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from onnxruntime import InferenceSession
 
-    from tasks.clients.client import Client
+    from tasks.clients.client import Client, GraphFile
 
     Floats = NDArray[np.float32]
 
@@ -226,22 +226,33 @@ def differences(found: Predictions, expected: Predictions) -> dict[str, Any]:
 
 
 def run_by_name(
-    graphs: Mapping[str, str],
+    graphs: Mapping[str, str], renamed: Mapping[str, GraphFile] | None = None
 ) -> Callable[[str, Mapping[str, NDArray[Any]]], dict[str, Floats]]:
-    """Runs graphs whose tensors are named after their roles, as a tracker does.
+    """Runs graphs on tensors by their roles, as a tracker does.
 
     Each is loaded when it first runs. Feeds that a graph has no input for are left out.
 
     :param graphs: the file of each, by its name.
+    :param renamed: those whose tensors have other names than their roles.
     """
     sessions: dict[str, InferenceSession] = {}
+    told = renamed or {}
 
     def run(graph: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
         if graph not in sessions:
             sessions[graph] = create_session(graphs[graph])
         session = sessions[graph]
-        names = [each.name for each in session.get_outputs()]
-        taken = {each.name: feeds[each.name] for each in session.get_inputs()}
-        return dict(zip(names, session.run(names, taken), strict=True))
+        roles = {}
+        if graph in told:
+            roles = {
+                name: role
+                for role, name in (*told[graph].inputs.items(), *told[graph].outputs.items())
+            }
+        inputs, outputs = (
+            {roles.get(each.name, each.name): each.name for each in values}
+            for values in (session.get_inputs(), session.get_outputs())
+        )
+        feeds = {name: feeds[role] for role, name in inputs.items()}
+        return dict(zip(outputs, session.run(list(outputs.values()), feeds), strict=True))
 
     return run

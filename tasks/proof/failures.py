@@ -19,8 +19,12 @@ Kind = Literal[
     "worst iou",
     "truth iou",
     "ranking flips",
+    "object scores",  # of tracked frames
+    "occlusion",
     "refused",  # by an execution provider or the browser, in its words
 ]
+
+TRACKED = "tracked masks"  # stands for a prompt where objects were followed
 
 PROVIDERS = {"wasm": "WASM", "webgpu": "WebGPU"}
 
@@ -44,6 +48,10 @@ class Failure:
     prompt: str | None = None
     reference: str | None = None
 
+    @property
+    def _subject(self) -> str | None:
+        return self.prompt if self.prompt == TRACKED else f"prompt '{self.prompt}'"
+
     def __str__(self) -> str:
         """A sentence for people."""
         where = f"on {PROVIDERS.get(self.provider, self.provider)}, " if self.provider else ""
@@ -53,7 +61,7 @@ class Failure:
             **asdict(self),
             value=_number(self.found),
             limit=_number(self.allowed),
-            of_prompt=f" of prompt '{self.prompt}'" if self.prompt else "",
+            of_prompt=f" of {self._subject}" if self.prompt else "",
         )
 
 
@@ -68,11 +76,15 @@ _SENTENCES: Mapping[Kind, str] = {
     "masks": "masks{of_prompt}: " + _DIFFERS,
     "scores": "scores{of_prompt}: " + _DIFFERS,
     "mask iou": "masks{of_prompt}: IoU with {reference}'s is {value}, {rule} asks for {limit}",
-    "mean iou": "mean IoU with {reference}'s masks is {value}, {rule} asks for {limit}",
-    "worst iou": "worst IoU with {reference}'s masks is {value}, {rule} asks for {limit}",
+    "mean iou": "mean IoU{of_prompt} with {reference}'s masks is {value}, {rule} asks for {limit}",
+    "worst iou": "worst IoU{of_prompt} with {reference}'s masks is {value}, "
+    "{rule} asks for {limit}",
     "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} asks for {limit}",
     "ranking flips": "another mask than {reference}'s is scored best for {value} of the prompts, "
     "{rule} allows {limit}",
+    "object scores": "object scores of tracked frames: " + _DIFFERS,
+    "occlusion": "of {value} of the tracked masks it is decided otherwise than {reference} does "
+    "whether the object is there, {rule} allows {limit}",
     "refused": "{found}",
 }
 

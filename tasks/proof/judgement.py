@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tasks.clients.contract import Contract, Tensor
@@ -17,7 +17,7 @@ from tasks.config.schema import (
     Tolerances,
     Variant,
 )
-from tasks.proof.failures import Failure, from_json
+from tasks.proof.failures import TRACKED, Failure, from_json
 
 Figures = Mapping[str, Any]
 ONE_CLICK = "1 click"
@@ -42,6 +42,8 @@ def judge(
         return verify_failures(report, config.tolerances, model.truth_iou)
     if proof == "fidelity":
         return fidelity_failures(report, variant, config.fidelity)
+    if proof == "tracking":
+        return tracking_failures(report, tracking_rules(config, variant))
     least = config.fidelity.mask_iou[variant.precision] - config.fidelity.worst
     return browser_failures(report, browser_rules(config, variant), least)
 
@@ -154,6 +156,56 @@ def fidelity_failures(
     return found
 
 
+@dataclass(frozen=True)
+class TrackingRules:
+    """The limits that hold for a variant's tracking, and the table that they come from.
+
+    ``scores`` is None where anything goes.
+    """
+
+    table: str
+    mask_iou: float
+    worst: float
+    scores: float | None
+    flips: float
+
+
+def tracking_rules(config: Configuration, variant: Variant) -> TrackingRules:
+    """Single precision must do what PyTorch does; others come as near as ``[fidelity]`` asks."""
+    if variant.precision == "fp32":
+        check = config.tracking
+        return TrackingRules("[tracking]", check.mask_iou, check.worst, check.scores, 0.0)
+    least = config.fidelity.mask_iou[variant.precision]
+    worst = least - config.fidelity.worst
+    return TrackingRules("[fidelity]", least, worst, None, config.fidelity.ranking_flips)
+
+
+def tracking_failures(report: Figures, rules: TrackingRules) -> list[Failure]:
+    """Of the masks, scores and decisions of every frame of the clips against PyTorch's."""
+    broken = from_json(report["violations"])
+    if broken:  # and was not run
+        return broken
+    if not report["answers"]:
+        raise KeyError("answers")  # nothing was measured, so nothing is proven
+    mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
+    error, flips = report["score_error"], report["occlusion_flips"]
+    found = []
+
+    def fail(kind: Any, value: float, limit: float, key: str) -> None:
+        rule = f"{rules.table} {key}".strip()
+        found.append(Failure(kind, value, limit, rule, prompt=TRACKED, reference=PYTORCH))
+
+    if not mean >= rules.mask_iou:
+        fail("mean iou", mean, rules.mask_iou, "mask_iou")
+    if not worst >= rules.worst:
+        fail("worst iou", worst, rules.worst, "worst")
+    if rules.scores is not None and not error <= rules.scores:
+        fail("object scores", error, rules.scores, "score_tolerance")
+    if not flips <= rules.flips:
+        fail("occlusion", flips, rules.flips, "ranking_flips" if rules.scores is None else "")
+    return found
+
+
 def browser_rules(config: Configuration, variant: Variant) -> BrowserCheck:
     """The rules for a variant in the browser.
 
@@ -254,6 +306,9 @@ def rules_of(
     if proof == "fidelity":
         flips = check.ranking_flips
         return {"mask_iou": least, "worst": check.worst, "ranking_flips": flips}
+    if proof == "tracking":
+        limits = asdict(tracking_rules(config, variant))
+        return {key: value for key, value in limits.items() if key != "table"}
     reference = {} if variant == FP32 else {"reference_iou": least - check.worst}
     return {**_as_json(browser_rules(config, variant)), **reference}
 

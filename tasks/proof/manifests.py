@@ -95,7 +95,7 @@ def configured(model: Model) -> dict[str, Any]:
         "origin": model.origin,
         "client": {**model.client.as_json(), "version": model.client.version},
         "files": [
-            model.file_name(graph, each) for each in model.variants for graph in model.graphs
+            model.file_name(graph, each) for each in model.variants for graph in model.all_graphs
         ],
         **model.graph_options,
     }
@@ -167,6 +167,17 @@ def manifest_of(
         # Figures of single precision say nothing of other files.
         "verification": verification(verified) if single.deployed else None,
         "browser": browser_proof(first) if "browser" in first.reports else None,
+        **({"video": video(model, first)} if model.video else {}),
+    }
+
+
+def video(model: Model, first: Judged) -> dict[str, Any]:
+    """What a program that tracks needs beside the graphs: files, tensors and constants."""
+    report = first.reports["tracking"]
+    return {
+        **report["constants"],
+        "files": {name: model.file_name(name, first.variant) for name in model.tracking_graphs},
+        "tensors": report["tensors"],
     }
 
 
@@ -210,7 +221,7 @@ def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
         "name": each.variant.name,
         "precision": each.variant.precision,
         "format": each.variant.format,
-        "files": {graph: model.file_name(graph, each.variant) for graph in model.graphs},
+        "files": {graph: model.file_name(graph, each.variant) for graph in model.all_graphs},
         "deployed": each.deployed,
     }
     if not each.deployed:
@@ -225,9 +236,22 @@ def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
             "logit_error": significant(report["logit_error"], 3),
             "score_error": significant(report["score_error"], 3),
         }
+    if "tracking" in each.reports:
+        found["tracking"] = tracking_proof(each.reports["tracking"])
     if "browser" in each.reports:
         found["browser"] = browser_proof(each)
     return found
+
+
+def tracking_proof(report: Report) -> dict[str, Any]:
+    """What a manifest says of tracking against PyTorch."""
+    return {
+        "against": "SAM2VideoPredictor (PyTorch), onnxruntime on CPU",
+        "masks": report["answers"],
+        "mask_iou": {key: round(value, 6) for key, value in report["mask_iou"].items()},
+        "score_error": significant(report["score_error"], 3),
+        "occlusion_flips": round(report["occlusion_flips"], 4),
+    }
 
 
 def browser_proof(each: Judged) -> dict[str, Any]:
@@ -314,7 +338,7 @@ def recommended(
     candidates = [
         Candidate(
             each.variant.name,
-            sum(files[model.file_name(graph, each.variant)]["size"] for graph in model.graphs),
+            sum(files[model.file_name(graph, each.variant)]["size"] for graph in model.all_graphs),
             frozenset({"native", *(name for name in PREFERRED if is_proven(each, name))}),
             {},
         )

@@ -68,6 +68,8 @@ def asked(config: Configuration, model: Model, proof: Proof, variant: Variant) -
     if proof == "browser":
         images = {} if variant.precision == "fp32" else {"images": model.images}
         return {**options, "webgpu": model.webgpu, **images}
+    if proof == "tracking":
+        return {**client, **model.architecture_options}
     return {
         **options,
         **model.architecture_options,
@@ -80,7 +82,7 @@ def asked(config: Configuration, model: Model, proof: Proof, variant: Variant) -
 class RequiredReport:
     """A report that a variant cannot be deployed without, and the task that makes it.
 
-    ``against`` is what it must name the hash of, besides its files.
+    ``against`` is what it must name the hash of, besides the files of its ``graphs``.
     """
 
     proof: Proof
@@ -88,6 +90,7 @@ class RequiredReport:
     task: str
     asked: Mapping[str, Any]
     against: tuple[str, ...]
+    graphs: tuple[str, ...]
 
 
 def required(
@@ -100,6 +103,7 @@ def required(
     proofs: list[Proof] = ["verify"] if variant.precision == "fp32" else []
     if variant in model.variants:  # else it is only what the others are made from
         proofs += ["fidelity"] if model.has_smaller_variants else []
+        proofs += ["tracking"] if model.video else []
         proofs += ["browser"] if in_browser else []
     return [
         RequiredReport(
@@ -108,6 +112,7 @@ def required(
             task_name(proof, model, variant),
             asked(config, model, proof, variant),
             _against(model, proof, variant),
+            ("encoder", *model.tracking_graphs) if proof == "tracking" else model.graphs,
         )
         for proof in proofs
     ]
@@ -132,7 +137,9 @@ def _against(model: Model, proof: Proof, variant: Variant) -> tuple[str, ...]:
     if proof == "browser" and variant.precision == "fp32":
         return ()
     subject = ("checkpoint", "architecture") if model.config else ("checkpoint",)
-    return subject if proof == "verify" else (*subject, "reference")
+    if proof == "verify":
+        return subject
+    return (*subject, "tracking_reference" if proof == "tracking" else "reference")
 
 
 def task_name(proof: Proof, model: Model, variant: Variant) -> str:

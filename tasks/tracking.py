@@ -1,0 +1,267 @@
+"""Stage 8: the graphs that track, against sam2's own `SAM2VideoPredictor` over drawn clips.
+
+Two tasks. ``tracking_reference`` asks PyTorch once a table of models
+(``tracking_reference.npz``); ``tracking`` follows the same objects with a variant's files and
+compares every frame's masks, scores and pointers: ``tracking.json``, ``tracking.<variant>.json``.
+Single precision must do what PyTorch does; of the others the report tells how far they drift.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.config.schema import Configuration, Model, Variant
+from tasks.engine import artifacts
+from tasks.engine.errors import StageError
+from tasks.engine.stage import declare, describe_peak, workspace
+from tasks.engine.staleness import versions
+from tasks.proof import reports
+from tasks.proof.failures import sentences
+from tasks.proof.judgement import judge, rules_of
+
+if TYPE_CHECKING:
+    from doit.task import Task
+
+    from tasks.inference.clips import Answers
+
+REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "sam2", "numpy", "pillow")
+PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
+
+
+def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
+    """doit's task for PyTorch's answers, for a table of models."""
+    return declare(
+        model.base,
+        compute_reference,
+        [config, model],
+        reads=[artifacts.checkpoint(config, model), *model.architecture_files],
+        writes=[artifacts.tracking_reference(config, model)],
+        shared="proof",
+        inputs={**model.architecture_options, **versions(*REFERENCE_PACKAGES)},
+    )
+
+
+def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
+    """doit's task for one variant."""
+    return declare(
+        f"{model.name}:{variant.name}",
+        measure_tracking,
+        [config, model, variant],
+        reads=[
+            *graphs_of(config, model, variant).values(),
+            artifacts.tracking_reference(config, model),
+        ],
+        writes=[artifacts.report(config, model, "tracking", variant)],
+        shared="proof",
+        inputs={
+            **reports.asked(config, model, "tracking", variant),
+            **rules_of(config, model, variant, "tracking"),
+            "contract": model.client.as_json(),
+            **versions(*PACKAGES),
+        },
+    )
+
+
+def graphs_of(config: Configuration, model: Model, variant: Variant) -> artifacts.Graphs:
+    """What a tracker runs: the client's encoder, and the graphs that track."""
+    encoder = artifacts.graphs(config, model, variant)["encoder"]
+    return {"encoder": encoder, **artifacts.tracking_graphs(config, model, variant)}
+
+
+def compute_reference(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+    """Ask PyTorch in a child process and keep what it answers."""
+    target = artifacts.tracking_reference(config, model)
+    with workspace(config.build, task) as work:
+        result = work.run(
+            "tasks.tracking:write_reference",
+            **model.architecture_options,
+            architecture_files=model.architecture_files,
+            checkpoint=str(artifacts.checkpoint(config, model)),
+            destination=work.unfinished(target),
+        )
+        work.deliver(target)
+    summary = f"PyTorch's {result['answers']} masks of {result['clips']} clips"
+    return {"summary": summary + describe_peak(result), **result}
+
+
+def measure_tracking(
+    config: Configuration, model: Model, variant: Variant, task: Task
+) -> dict[str, Any]:
+    """Measure in a child process, judge, and write the report whichever way it went.
+
+    :raises StageError: when single precision does not do what PyTorch does.
+    """
+    with workspace(config.build, task) as work:
+        figures = work.run(
+            "tasks.tracking:compare",
+            graphs={name: str(path) for name, path in graphs_of(config, model, variant).items()},
+            client=model.client.name,
+            reference=str(artifacts.tracking_reference(config, model)),
+        )
+    memory = {"peak_memory": figures.pop("peak_memory")}
+    found = judge(config, model, variant, "tracking", figures)
+    path = artifacts.report(config, model, "tracking", variant)
+    reports.write(
+        path,
+        "tracking",
+        reports.asked(config, model, "tracking", variant),
+        rules_of(config, model, variant, "tracking"),
+        found,
+        figures,
+    )
+    if found and variant.precision == "fp32":
+        raise StageError(
+            f"{path.parent} does not track as PyTorch does, and is not deployed:\n"
+            + "\n".join(f"- {failure}" for failure in found)
+            + f"\nReport: {path}. Log: {work.log}"
+        )
+    iou = figures["mask_iou"]
+    summary = (
+        f"IoU with SAM2VideoPredictor's masks {iou['mean']:.4f}, worst {iou['worst']:.3f}, object "
+        f"scores {figures['score_error']:.1g}, {figures['answers']} masks of "
+        f"{len(figures['clips'])} clips"
+    )
+    if not found:
+        return {"summary": summary + describe_peak(memory), **memory}
+    note = f"{model.name}'s {variant.name} is not deployed: {sentences(found)}."
+    return {"summary": f"BELOW: {summary}", "note": note, **memory}
+
+
+def write_reference(
+    architecture: str,
+    architecture_files: list[str],
+    checkpoint: str,
+    destination: str,
+    image_size: int | None = None,
+) -> dict[str, Any]:
+    """Ask sam2's predictor about the clips (runs in a child process)."""
+    from tasks.clients.contract import dimensions_of, memory_of, tracking_constants
+    from tasks.inference import tracking_file
+    from tasks.inference.clips import clips
+    from tasks.inference.video_reference import play_with_pytorch
+    from tasks.model import load
+    from tasks.proof.binding import unchanged
+
+    subject = {"checkpoint": checkpoint}
+    for each in architecture_files:
+        subject["architecture"] = each
+    found: dict[str, Answers] = {}
+    with unchanged(subject) as against:
+        predictor = load.load_video_model(architecture, checkpoint, image_size)
+        for clip in clips():
+            found[clip.name] = answers = {}
+            for key, answer in play_with_pytorch(predictor, clip):
+                answers[key] = answer
+                _tell(f"PyTorch, {clip.name}", len(answers))
+    about = tracking_file.About(
+        dimensions_of(predictor), memory_of(predictor), tracking_constants(predictor), against
+    )
+    tracking_file.write(destination, about, found)
+    return {"clips": len(found), "answers": sum(map(len, found.values()))}
+
+
+def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, Any]:
+    """Follow the clips' objects with a variant's files (runs in a child process).
+
+    :param graphs: the file of the encoder and of each graph that tracks, by name.
+    :param client: that loads the encoder, by name.
+    :returns: ``files`` and ``against``, the hashes of what was measured and against what;
+        ``violations`` of the contract and the ``tensors`` found; the ``constants`` that a tracker
+        needs; over all ``answers`` the ``mask_iou`` (``mean``, ``worst``), the largest differences
+        of the object's score (``score_error``) and of pointers, relative to the largest magnitude
+        (``pointer_error``), and for what share it is decided otherwise whether the object is there
+        (``occlusion_flips``); and each of ``clips`` with the IoU by frame, in the order in which
+        frames were tracked.
+    """
+    from dataclasses import asdict
+
+    import onnx
+
+    from tasks.clients.client import named
+    from tasks.clients.contract import GraphTensors, as_json, tracking
+    from tasks.inference import tracking_file
+    from tasks.inference.clips import clips, play
+    from tasks.inference.graph_tensors import tensors_of
+    from tasks.inference.sessions import run_by_name
+    from tasks.inference.tracker import Tracker
+    from tasks.inference.video_reference import through_jpeg
+    from tasks.proof import failures
+    from tasks.proof.binding import unchanged
+    from tasks.proof.judgement import violations
+
+    judged = {path.rpartition("/")[2]: path for path in graphs.values()}
+    subject = {"tracking_reference": reference}
+    with unchanged(judged) as files, unchanged(subject) as against:
+        about, expected = tracking_file.read(reference)
+        contract = tracking(about.dimensions, about.memory)
+        found: dict[str, GraphTensors] = {}
+        for name in contract:
+            onnx.checker.check_model(graphs[name], full_check=True)
+            found[name] = tensors_of(onnx.load(graphs[name]))
+        figures: dict[str, Any] = {
+            "files": files,
+            "against": {**about.against, **against},
+            "violations": failures.as_json(violations(contract, found)),
+            "tensors": as_json(found),
+            "constants": asdict(about.constants),
+        }
+        if figures["violations"]:
+            return figures
+        run = run_by_name(graphs, {"encoder": named(client).encoder})
+        compared = []
+        for clip in map(through_jpeg, clips()):
+            answers: Answers = {}
+            for key, answer in play(Tracker(run, about.constants, list(clip.frames)), clip):
+                answers[key] = answer
+                _tell(clip.name, len(answers), len(expected[clip.name]))
+            compared.append({"name": clip.name, **difference(answers, expected[clip.name])})
+    return {**figures, **summary_of(compared)}
+
+
+def difference(found: Answers, expected: Answers) -> dict[str, Any]:
+    """How answers to one clip differ; pure.
+
+    :raises KeyError: when they are not answers to the same.
+    """
+    from tasks.inference.metrics import mask_iou
+
+    if found.keys() != expected.keys():
+        raise KeyError(f"{len(found)} answers instead of {len(expected)}")
+    frames: dict[tuple[int, int], list[float]] = {}
+    scores, pointers, flips, ious = [], [], 0, []
+    for key, answer in found.items():
+        wanted = expected[key]
+        ious.append(mask_iou(answer.mask, wanted.mask))
+        frames.setdefault(key[:2], []).append(ious[-1])
+        scores.append(abs(answer.score - wanted.score))
+        largest = abs(wanted.pointer).max()
+        pointers.append(float(abs(answer.pointer - wanted.pointer).max() / (largest or 1)))
+        flips += (answer.score > 0) != (wanted.score > 0)
+    return {
+        "ious": ious,
+        "by_frame": [
+            {"step": step, "frame": frame, "iou": round(sum(each) / len(each), 6)}
+            for (step, frame), each in frames.items()
+        ],
+        "score_error": max(scores),
+        "pointer_error": max(pointers),
+        "occlusion_flips": flips,
+    }
+
+
+def summary_of(clips: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of all clips together; pure."""
+    ious = [iou for clip in clips for iou in clip.pop("ious")]
+    return {
+        "answers": len(ious),
+        "mask_iou": {"mean": sum(ious) / len(ious), "worst": min(ious)},
+        "score_error": max(clip["score_error"] for clip in clips),
+        "pointer_error": max(clip["pointer_error"] for clip in clips),
+        "occlusion_flips": sum(clip["occlusion_flips"] for clip in clips) / len(ious),
+        "clips": clips,
+    }
+
+
+def _tell(what: str, done: int, of: int | None = None) -> None:
+    """Show how far it is; PyTorch takes minutes at 1024 pixels."""
+    print(f"{what}: {done}{f' of {of}' if of else ''} masks", flush=True)

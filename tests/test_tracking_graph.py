@@ -1,0 +1,139 @@
+"""A model with `video = true` through the real command: what is deployed of it, and what is not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from project import Project
+
+from tasks.config.schema import TRACKING_GRAPHS
+
+pytestmark = pytest.mark.slow
+
+NAME = "tiny"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("video") / "project", cheap=False)
+    project.configure(
+        f'[models.{NAME}]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:?seed=1"\n'
+        "image_size = 256\nvideo = true\nbrowser = false\n"
+    )
+    outcome = project.build()
+    assert outcome.status == 0, outcome.output
+    return project
+
+
+def deployed(project: Project) -> Path:
+    return project.root / "public/onnx-models/sam/sam2.1_hiera_tiny"
+
+
+def manifest(project: Project) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((deployed(project) / "manifest.json").read_text())
+    return content
+
+
+def built_graph(project: Project, name: str) -> Path:
+    return project.root / f"build/models/{NAME}/{name}.onnx"
+
+
+def test_the_graphs_that_track_are_deployed_beside_the_others(built: Project) -> None:
+    names = {f"{name}.onnx" for name in ("encoder", "decoder", *TRACKING_GRAPHS)}
+    assert set(manifest(built)["files"]) == names
+    assert names < {path.name for path in deployed(built).iterdir()}
+
+
+def test_the_manifest_has_what_a_tracker_must_know(built: Project) -> None:
+    told = manifest(built)["video"]
+    assert told["memories"] == 7
+    assert told["max_pointers"] == 16
+    assert told["signed_pointer_times"] is True
+    assert told["files"] == {name: f"{name}.onnx" for name in TRACKING_GRAPHS}
+    (memory,) = told["tensors"]["memory_encoder"]["outputs"]
+    assert memory["shape"] == [1, 64, 16, 16]
+    (single,) = manifest(built)["variants"]
+    assert single["tracking"]["mask_iou"]["worst"] >= 0.99
+    assert single["tracking"]["occlusion_flips"] == 0
+
+
+def test_a_second_build_has_nothing_to_do(built: Project) -> None:
+    assert built.build().ran == set()
+
+
+def test_a_model_without_video_has_none_of_it_and_the_same_encoder(
+    built: Project, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "project", cheap=False)
+    shutil.copytree(built.root / "build/checkpoints", project.root / "build/checkpoints")
+    project.configure(
+        f'[models.{NAME}]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:?seed=1"\n'
+        "image_size = 256\nbrowser = false\n"
+    )
+    assert project.build("simplify").status == 0
+    for name in ("encoder", "decoder"):
+        assert built_graph(project, name).read_bytes() == built_graph(built, name).read_bytes()
+    assert not built_graph(project, "memory_attention").exists()
+
+
+@pytest.mark.parametrize("name", TRACKING_GRAPHS)
+def test_a_graph_that_was_not_proven_is_never_deployed(
+    built: Project, tmp_path: Path, name: str
+) -> None:
+    """Changed after its proof, and with `-s` deployed without another."""
+    graph = built_graph(built, name)
+    before, was = graph.read_bytes(), manifest(built)
+    with graph.open("ab") as file:
+        file.write(b"\0")
+    try:
+        outcome = built.build("-s", f"deploy:{NAME}")
+        assert outcome.status != 0
+        assert f"{name}.onnx is not what tracking measured" in outcome.output
+        assert manifest(built) == was
+        assert (deployed(built) / graph.name).read_bytes() == before
+    finally:
+        graph.write_bytes(before)
+
+
+def test_a_memory_that_differs_from_pytorchs_fails_its_proof(built: Project) -> None:
+    graph = built_graph(built, "memory_encoder")
+    before = graph.read_bytes()
+    model = onnx.load(graph)
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 4 and tensor.dims[2] == 3:
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(np.flip(values, 2).copy(), tensor.name))
+    onnx.save(model, graph)
+    try:
+        outcome = built.build("-s", f"tracking:{NAME}:fp32")
+        assert outcome.status != 0
+        assert "does not track as PyTorch does" in outcome.output
+        report = json.loads((graph.parent / "tracking.json").read_text())
+        assert not report["passed"]
+        again = built.build("-s", f"deploy:{NAME}")
+        assert again.status != 0
+    finally:
+        graph.write_bytes(before)
+    assert built.build().status == 0
+
+
+def test_video_of_a_model_for_images_is_refused_before_anything_is_exported(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path / "project", cheap=False)
+    narrow = Path(__file__).with_name("narrow.yaml").read_text()
+    (project.root / "narrow.yaml").write_text(narrow)
+    project.configure(
+        '[models.narrow]\nconfig = "narrow.yaml"\nurl = "synthetic:?seed=2"\nvideo = true\n'
+        "browser = false\n"
+    )
+    outcome = project.build("export:narrow")
+    assert outcome.status != 0
+    assert "narrow.yaml model.num_maskmem: found 0" in outcome.output
