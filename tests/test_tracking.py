@@ -230,3 +230,19 @@ def test_a_memory_that_no_graph_holds_is_refused_with_its_key(
     path.write_text(text)
     with pytest.raises(StageError, match=rf"other\.yaml model\..*{key}"):
         load.build_model(str(path), video=True)
+
+
+def test_a_yaml_file_with_a_memory_is_built_as_sam2s_builder_for_videos_does(
+    tmp_path: Path,
+) -> None:
+    import sam2
+
+    published = Path(sam2.__file__).parent / "configs/sam2.1/sam2.1_hiera_t.yaml"
+    path = tmp_path / "own.yaml"
+    path.write_text(published.read_text())
+    own = load.build_model(str(path), video=True)
+    by_name = load.build_model("sam2.1_hiera_tiny", video=True)
+    assert isinstance(own, SAM2VideoPredictor)
+    assert tracking_constants(own) == tracking_constants(by_name)
+    assert own.binarize_mask_from_pts_for_mem_enc == by_name.binarize_mask_from_pts_for_mem_enc
+    assert own.state_dict().keys() == by_name.state_dict().keys()

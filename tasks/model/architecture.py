@@ -31,7 +31,6 @@ POSTPROCESSING = {
 # What its builder for videos adds (build_sam2_video_predictor), but for holes, which it fills on
 # CUDA alone.
 VIDEO_POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True}
-VIDEO_PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
 
 # A reference to a key of the same file; anything with a colon would call a resolver.
 _REFERENCE = re.compile(r"\$\{\s*[\w.\[\]]+\s*\}")
@@ -63,9 +62,12 @@ def build(path: str | Path, video: bool = False) -> SAM2Base:
     model = construct(path, "model", table)
     refuse_what_cannot_be_exported(path, model)
     if video:
+        from sam2.sam2_video_predictor import SAM2VideoPredictor
+
         refuse_what_cannot_track(path, model)
-        table = {**table, "_target_": VIDEO_PREDICTOR, **VIDEO_POSTPROCESSING}
-        model = construct(path, "model", table)
+        table = {**table, **VIDEO_POSTPROCESSING}
+        del table["_target_"]
+        model = SAM2VideoPredictor(**construct(path, "model", table))
     model.eval()
     return model
 
