@@ -87,7 +87,8 @@ def time_lapse(frames: int = FRAMES) -> Clip:
         Ask(0, 2, Prompt(box=box_of(labels[0] == 2))),
         Follow(0),
         Ask(corrected, 1, Prompt(points=[center(labels[corrected] == 1), second], labels=[1, 0])),
-        Follow(corrected),
+        # From the frame itself sam2 would draw it anew, and forget what was said of it.
+        Follow(corrected + 1),
     )
     return Clip("time-lapse", pixels, steps)
 
