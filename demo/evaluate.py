@@ -9,6 +9,7 @@ import argparse
 import json
 
 from demo.scenes import scene
+from tasks.clients.known import CLIENTS
 from tasks.inference import truth
 
 
@@ -19,7 +20,9 @@ def main() -> None:
     parser.add_argument("--encoder", default="build/demo/sam2_demo/encoder.onnx")
     parser.add_argument("--decoder", default="build/demo/sam2_demo/decoder.onnx")
     given = parser.parse_args()
-    found = truth.measure(given.encoder, given.decoder, scene, range(given.images), given.objects)
+    client = CLIENTS["nimbusimage"]  # whose graphs `doit demo` puts there
+    graphs = given.encoder, given.decoder
+    found = truth.measure(*graphs, scene, range(given.images), given.objects, client)
     print(json.dumps(found, indent=2))
 
 
