@@ -1,0 +1,61 @@
+"""Drawn clips: seeded, an object's number is its own in all frames, and every thing happens."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from demo.clips import Clip, stack, time_lapse
+
+
+@pytest.mark.parametrize("draw", [time_lapse, stack])
+def test_a_seed_gives_the_same_clip_and_another_seed_another(draw: type[Clip]) -> None:
+    first, again, other = (draw(seed, 4, 96, 128) for seed in (5, 5, 6))
+    assert np.array_equal(first.frames, again.frames)
+    assert np.array_equal(first.labels, again.labels)
+    assert not np.array_equal(first.frames, other.frames)
+
+
+@pytest.mark.parametrize("draw", [time_lapse, stack])
+def test_a_clip_has_the_length_and_the_size_that_are_asked_for(draw: type[Clip]) -> None:
+    clip = draw(3, 5, 96, 160)
+    assert clip.frames.shape == (5, 96, 160, 3)
+    assert clip.frames.dtype == np.uint8
+    assert clip.labels.shape == (5, 96, 160)
+
+
+def test_an_object_keeps_its_number_as_it_moves() -> None:
+    moved = []
+    for seed in range(8):
+        labels = time_lapse(seed, 6, 192, 192, scale=0.5).labels
+        for number in range(1, labels.max() + 1):
+            for before, after in zip(labels[:-1] == number, labels[1:] == number, strict=True):
+                if min(before.sum(), after.sum()) > 200:
+                    middles = (np.argwhere(mask).mean(axis=0) for mask in (before, after))
+                    moved.append(float(np.linalg.norm(np.subtract(*middles))))
+    assert len(moved) > 50
+    assert np.mean(moved) > 0.5
+    assert np.quantile(moved, 0.99) < 45  # less than the objects' own width, of 100 or so
+
+
+def test_objects_of_time_lapses_are_hidden_or_leave_and_return() -> None:
+    returned = 0
+    for seed in range(12):
+        labels = time_lapse(seed, 16, 128, 128, scale=0.5).labels
+        for number in range(1, labels.max() + 1):
+            visible = "".join("01"[int(area > 0)] for area in (labels == number).sum(axis=(1, 2)))
+            returned += "01" in visible.lstrip("0")
+    assert returned >= 3
+
+
+def test_an_object_of_a_stack_appears_and_vanishes_but_once() -> None:
+    runs, changed = [], 0
+    for seed in range(10):
+        labels = stack(seed, 12, 128, 128, scale=0.4).labels
+        for number in range(1, labels.max() + 1):
+            visible = (labels == number).any(axis=(1, 2)).astype(int)
+            if visible.any():
+                runs.append(int((np.diff(visible, prepend=0) > 0).sum()))
+                changed += not visible.all()
+    assert changed > 10
+    assert np.mean(np.array(runs) == 1) > 0.9  # of others a rest shows beside what lies over them
