@@ -179,8 +179,11 @@ export class Tracker {
    */
   async follow(frame, { history, shelf }, reverse) {
     const prompted = history.conditioning.get(frame)
-    history.tracked.set(frame, reverse)
-    if (prompted) return { ...prompted, lowResMasks: (await shelf.get(frame)).lowResMasks }
+    if (prompted) {
+      const { lowResMasks } = await shelf.get(frame)
+      history.tracked.set(frame, reverse)
+      return { ...prompted, lowResMasks }
+    }
     const embedding = await this.conditioned(frame, history, shelf, reverse)
     const several = wantsSeveral(this.constants, 0, true)
     const result = await this.decode(frame, embedding, { several })
@@ -188,6 +191,7 @@ export class Tracker {
     const memory = await this.memory(frame, result, false)
     await shelf.set(frame, { lowResMasks, memory })
     history.others.set(frame, found)
+    history.tracked.set(frame, reverse) // not before: a run may fail
     return result
   }
 

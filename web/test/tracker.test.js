@@ -253,6 +253,23 @@ test('tracking ends before the next frame once it is told to', async () => {
   assert.deepEqual(seen, [0, 1, 2])
 })
 
+test('a frame on which a run failed does not count as tracked: a prompt there conditions', async () => {
+  const { tracker, feeds } = drawn(9)
+  await tracker.prompt(0, 1, click)
+  const { run } = tracker
+  tracker.run = async (graph, fed) => {
+    if (graph === 'tracking_decoder' && fed.image_embed.data[0] === 102) throw new Error('no memory')
+    return run(graph, fed)
+  }
+  await assert.rejects(all(tracker), /no memory/)
+  tracker.run = run
+  const before = feeds('memory_attention').length
+  await tracker.prompt(2, 1, click)
+  assert.equal(feeds('memory_attention').length, before)
+  assert.equal((await all(tracker)).length, 9)
+  assert.deepEqual([...feeds('memory_attention').at(-1).memory_times.data].slice(0, 2), [6, 6])
+})
+
 test('a prompt that says nothing is refused in a sentence and leaves no object', async () => {
   const { tracker } = drawn(3)
   const empty = { data: [0, 0], width: 2, height: 1 }
