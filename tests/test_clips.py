@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from demo.clips import Clip, stack, time_lapse
+from demo.evaluate_tracking import Followed, return_of, summary
 
 
 @pytest.mark.parametrize("draw", [time_lapse, stack])
@@ -59,3 +60,33 @@ def test_an_object_of_a_stack_appears_and_vanishes_but_once() -> None:
                 changed += not visible.all()
     assert changed > 10
     assert np.mean(np.array(runs) == 1) > 0.9  # of others a rest shows beside what lies over them
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ([2000, 0, 0, 1500], 1),
+        ([2000, 300, 0, 1500], 2),
+        ([2000, 300, 1500], None),  # never quite away
+        ([2000, 0, 0, 900], None),  # too little of it comes back
+        ([0, 0, 2000, 2000], None),  # it appears, and does not return
+    ],
+)
+def test_an_object_returns_that_was_there_and_away(
+    visible: list[int], expected: int | None
+) -> None:
+    assert return_of(np.array(visible)) == expected
+
+
+def test_a_frame_counts_if_the_object_is_seen_or_found_and_a_return_if_found_after_it() -> None:
+    followed = Followed(
+        visible=np.array([2000, 0, 0, 1500, 1500]),
+        found=np.array([2000, 0, 700, 0, 1200]),
+        ious=np.array([0.9, 1.0, 0.0, 0.0, 0.6]),
+    )
+    found = summary([followed])
+    assert found["iou"] == pytest.approx(0.2)  # of three frames: the second is rightly empty
+    assert (found["iou_last"], found["iou_clicked"]) == (0.6, 0.9)
+    assert (found["returning"], found["found_again"]) == (1, 1.0)
+    assert found["there_or_not"] == 0.5
+    assert found["by_frame"] == [0.9, None, 0.0, 0.0, 0.6]

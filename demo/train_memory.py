@@ -1,0 +1,663 @@
+"""Trains the demo model's memory: seeded, on two processor cores, from its image checkpoint.
+
+    uv run python -m demo.train_memory [--steps N] [--output demo/sam2_demo_video.pt]
+
+The encoder and the decoder of `demo.train` stay as they are, bit by bit. Learnt are the memory
+attention, the memory encoder, the pointers to objects, and whether an object is on a frame. Prints
+a line every 25 steps and saves every 50. With the same packages and machine the losses are the
+same again.
+
+The recipe is that of SAM 2 (Ravi et al., 2024) in small: an object is prompted on the first frame
+of a drawn clip (`demo.clips`) and followed through the others, with its own masks as memories; the
+loss goes back through all frames that are learnt from. It begins on crops of 256 pixels, where
+attention costs little, with the true masks as memories, and ends on crops of 512, where softmax
+runs over four times as many keys.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed
+import torch.multiprocessing
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.modeling.sam2_utils import get_1d_sine_pe
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from demo import clips, train
+from demo.clips import Clip
+from demo.scenes import scene
+from tasks.model import load
+
+HERE = Path(__file__).parent
+SEED = 20_261_125
+WHOLE = 1024
+CELL = 16  # pixels of the side of a cell of the embedding
+CERTAIN = 10.0  # logits of a mask that is given
+ABSENT = -1024.0  # those of a mask where there is no object
+FEWEST = 64  # visible pixels from which on an object counts as being on a frame
+# What an image model does not have.
+MEMORY = (
+    "memory_attention.",
+    "memory_encoder.",
+    "mask_downsample.",
+    "maskmem_tpos_enc",
+    "no_obj_ptr",
+    "no_obj_embed_spatial",
+    "obj_ptr_proj.",
+    "obj_ptr_tpos_proj.",
+    "sam_mask_decoder.obj_score_token.",
+    "sam_mask_decoder.pred_obj_score_head.",
+)
+# Quiet for the other tokens (`quiet_token`) before the training, and as it is from then on.
+TOKEN = "sam_mask_decoder.obj_score_token.weight"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training.
+
+    :param crop: pixels of a side of the clips, whose objects are as large as in whole images.
+    :param clips: so many a step in each process, and so many ``objects`` of each at most.
+    :param frames: so many are followed, of which the last ``learnt`` are learnt from.
+    :param told: the share of memories that are of true masks, not of the model's own.
+    :param length: frames of a clip that is drawn; of longer ones other frames are taken each time.
+    :param kept: so many batches of clips are used again.
+    :param fresh: the share of steps with clips that are new.
+    """
+
+    steps: int
+    crop: int
+    clips: int
+    objects: int
+    frames: int
+    learnt: int
+    rate: float
+    told: float = 0
+    length: int = 14
+    kept: int = 60
+    fresh: float = 0.35
+    outside: float = 8
+
+
+PHASES = (
+    Phase(150, 256, clips=3, objects=3, frames=4, learnt=4, rate=2e-3, told=0.7),
+    Phase(250, 256, clips=3, objects=3, frames=7, learnt=7, rate=2e-3, told=0.1),
+    Phase(150, 256, clips=3, objects=3, frames=14, learnt=6, rate=1.5e-3),
+    Phase(70, 512, clips=1, objects=5, frames=10, learnt=4, rate=1e-3, length=10, kept=30),
+    Phase(26, 512, clips=1, objects=5, frames=7, learnt=4, rate=8e-4, length=7, kept=30),
+)
+
+
+def rate_at(number: int, step: int) -> float:
+    """The learning rate of a phase's step: to the next phase's, at last to 0."""
+    phase, *later = PHASES[number:]
+    then = later[0].rate if later else 0.0
+    started = min(1.0, (step + 1) / 20) if number == 0 else 1.0
+    return started * (phase.rate + (then - phase.rate) * step / phase.steps)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the encoder makes of the clips' frames at one time: features of (B, …) clips."""
+
+    embedding: Tensor
+    fine: Tensor
+    middle: Tensor
+
+    def of(self, rows: Tensor) -> Frame:
+        """The features of each object's clip."""
+        return Frame(self.embedding[rows], self.fine[rows], self.middle[rows])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips of one length: a `Frame` for each time, labels (B, T, C, C), and where they are said to
+    be in a whole image.
+    """
+
+    frames: list[Frame]
+    labels: NDArray[np.uint8]
+    corner: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the decoder finds of K objects: four masks each, their scores, tokens, and the logit of
+    whether the object is there.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    tokens: Tensor
+    appears: Tensor
+
+
+class Memory:
+    """What is kept of K objects for later frames: memories and pointers, and of which time."""
+
+    def __init__(self) -> None:
+        self.first: tuple[Tensor, Tensor] | None = None
+        self.later: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, memory: Tensor, pointer: Tensor) -> None:
+        if self.first is None:
+            self.first = memory, pointer
+        else:
+            self.later.append((memory, pointer))
+
+
+class Follower:
+    """The model as sam2's predictor for videos uses it, for crops and several objects at once."""
+
+    def __init__(self, model: SAM2Base, corner: NDArray[np.int64], side: int) -> None:
+        self.model, self.corner, self.side = model, corner, side
+        cells = model.image_size // CELL
+        encoding = model.image_encoder.neck.position_encoding
+        places = encoding(torch.zeros(1, model.hidden_dim, cells, cells))
+        self.places = self.part(places).flatten(2).permute(2, 0, 1)
+        encoding = model.memory_encoder.position_encoding
+        places = encoding(torch.zeros(1, model.mem_dim, cells, cells))
+        self.memory_places = self.part(places).flatten(2).permute(2, 0, 1)
+        self.no_memory = model.no_mem_embed.view(1, -1, 1, 1)
+
+    def part(self, whole: Tensor) -> Tensor:
+        """The crop's part of a map (1, C, 64, 64) of a whole image."""
+        row, column = self.corner // CELL
+        return whole[:, :, row : row + self.side, column : column + self.side]
+
+    def decode(
+        self,
+        frame: Frame,
+        embedding: Tensor,
+        coords: Tensor | None = None,
+        labels: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Found:
+        """Decode for a prompt, or none but what the embedding (K, C, S, S) tells."""
+        count, side = len(embedding), self.side
+        if coords is None or labels is None:
+            coords, labels = torch.zeros(count, 1, 2), -torch.ones(count, 1, dtype=torch.int32)
+        encoder = self.model.sam_prompt_encoder
+        sparse, dense = encoder(points=(coords, labels), boxes=None, masks=mask)
+        logits, scores, tokens, appears = self.model.sam_mask_decoder.predict_masks(
+            image_embeddings=embedding,
+            image_pe=self.part(encoder.get_dense_pe()),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense[:, :, :side, :side],
+            repeat_image=False,
+            high_res_features=[frame.fine, frame.middle],
+        )
+        return Found(logits, scores, tokens, appears)
+
+    def pointer(self, token: Tensor, appears: Tensor) -> Tensor:
+        """Pointers (K, C) to objects by their masks' tokens (K, C)."""
+        there = (appears > 0).float()
+        pointer: Tensor = self.model.obj_ptr_proj(token)
+        return there * pointer + (1 - there) * self.model.no_obj_ptr
+
+    def remember(self, frame: Frame, masks: Tensor, appears: Tensor, prompted: bool) -> Tensor:
+        """The memories (K, D, S, S) of masks (K, 1, M, M)."""
+        model = self.model
+        masks = torch.where(appears[:, :, None, None] > 0, masks, ABSENT)
+        large = F.interpolate(masks, scale_factor=4, mode="bilinear", align_corners=False)
+        share = (large > 0).float() if prompted else large.sigmoid()
+        scaled = share * model.sigmoid_scale_for_mem_enc + model.sigmoid_bias_for_mem_enc
+        features = frame.embedding - self.no_memory
+        memory: Tensor = model.memory_encoder(features, scaled, skip_mask_sigmoid=True)[
+            "vision_features"
+        ]
+        absent = (appears <= 0).float()[:, :, None, None]
+        return memory + absent * model.no_obj_embed_spatial[:, :, None, None]
+
+    def condition(self, frame: Frame, memory: Memory, earlier: int) -> Tensor:
+        """The embedding (K, C, S, S) as the objects' memories tell it.
+
+        :param earlier: so many frames more the first one is said to be away.
+        """
+        model = self.model
+        assert memory.first is not None
+        recent = memory.later[::-1][: model.num_maskmem - 1]
+        kept = [(model.num_maskmem - 1, memory.first[0])]
+        kept += [(number, each) for number, (each, _) in enumerate(recent)]
+        tokens = [each.flatten(2).permute(2, 0, 1) for _, each in kept]
+        places = [self.memory_places + model.maskmem_tpos_enc[number] for number, _ in kept]
+        most = model.max_obj_ptrs_in_encoder - 1
+        pointers = [(len(memory.later) + 1 + earlier, memory.first[1])]
+        pointers += [(n + 1, each) for n, (_, each) in enumerate(memory.later[::-1][:most])]
+        parts = model.hidden_dim // model.mem_dim
+        distances = torch.tensor([float(away) for away, _ in pointers]) / most
+        times = model.obj_ptr_tpos_proj(get_1d_sine_pe(distances, dim=model.hidden_dim))
+        told = torch.stack([each for _, each in pointers])  # (P, K, C)
+        told = told.reshape(len(pointers), -1, parts, model.mem_dim).permute(0, 2, 1, 3)
+        told = told.flatten(0, 1)
+        count = told.shape[1]
+        tokens.append(told)
+        everywhere = [each.expand(-1, count, -1) for each in places]
+        everywhere.append(times.repeat_interleave(parts, 0)[:, None].expand(-1, count, -1))
+        features = (frame.embedding - self.no_memory).flatten(2).permute(2, 0, 1)
+        found: Tensor = model.memory_attention(
+            curr=features,
+            curr_pos=self.places.expand(-1, count, -1),
+            memory=torch.cat(tokens),
+            memory_pos=torch.cat(everywhere),
+            num_obj_ptr_tokens=len(told),
+        )
+        return found.permute(1, 2, 0).unflatten(2, (self.side, self.side))
+
+
+class Training:
+    """One process's model, its running average, and the clips it learns from.
+
+    Every process begins with the same weights and takes the same steps, with the mean of the
+    gradients that each has from clips of its own.
+
+    :param checkpoint: of an image model, or of where the phases before the ``first`` ended.
+    """
+
+    def __init__(self, process: int, checkpoint: Path, first: int) -> None:
+        torch.manual_seed(SEED)
+        self.process = process
+        self.model = load.build_model(str(HERE / "sam2_demo_video.yaml")).train()
+        weights = torch.load(checkpoint, weights_only=True)["model"]
+        if first == 0:  # of what images need alone
+            weights = {n: w for n, w in weights.items() if not n.startswith(MEMORY)}
+        self.model.load_state_dict({n: w.float() for n, w in weights.items()}, strict=first > 0)
+        self.model.requires_grad_(False)
+        if first == 0:
+            initialize(self.model)
+            quiet_token(self.model, np.random.default_rng(SEED))
+        self.learnt = {
+            name: parameter.requires_grad_()
+            for name, parameter in self.model.named_parameters()
+            if name.startswith(MEMORY) and name != TOKEN
+        }
+        self.average = {name: value.detach().clone() for name, value in self.learnt.items()}
+        self.first = first
+        self.alike = np.random.default_rng(SEED + 1000 * first)
+        self.random = np.random.default_rng(SEED + 1000 * first + 1 + process)
+        self.drawn = 10_000 * first
+
+    def saved(self) -> dict[str, Tensor]:
+        """The average weights in half precision: sam2's loader casts to the model's float32."""
+        return {n: w.half() for n, w in {**self.model.state_dict(), **self.average}.items()}
+
+    def optimizers(self) -> tuple[torch.optim.Optimizer, ...]:
+        """Muon for the matrices of attention and MLPs, AdamW for everything else."""
+        matrices, rest = [], []
+        for name, parameter in self.learnt.items():
+            layer = name.endswith(".weight") and parameter.ndim == 2 and min(parameter.shape) > 1
+            (matrices if layer else rest).append(parameter)
+        return (
+            torch.optim.AdamW(rest, weight_decay=0.01, betas=(0.9, 0.98)),
+            torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        )
+
+    def run(self, limit: int | None) -> Iterator[list[float]]:
+        """Train through all phases, or ``limit`` steps.
+
+        :returns: of each step the loss, the mean IoU of all frames that are followed, of the last,
+            and the share of frames of which it is told rightly whether the object is there.
+        """
+        optimizers = self.optimizers()
+        done = 0
+        for number, phase in enumerate(PHASES):
+            if number < self.first:
+                continue
+            batches: deque[Batch] = deque(maxlen=phase.kept)
+            for at in range(phase.steps):
+                if done == limit:
+                    return
+                rate = rate_at(number, at)
+                for group in chain.from_iterable(each.param_groups for each in optimizers):
+                    group["lr"] = rate
+                if not batches or self.alike.random() < max(phase.fresh, 1 - at / 20):
+                    batches.append(self.batch(phase))
+                batch = batches[self.random.integers(len(batches))]
+                yield self.learn(phase, batch, optimizers)
+                done += 1
+                keep = min(0.99, done / (done + 10))
+                for name, value in self.learnt.items():
+                    self.average[name].lerp_(value.detach(), 1 - keep)
+
+    def learn(
+        self, phase: Phase, batch: Batch, optimizers: tuple[torch.optim.Optimizer, ...]
+    ) -> list[float]:
+        """One step of all processes, and its figures."""
+        loss, quality = self.step(phase, batch)
+        self.model.zero_grad()
+        loss.backward()
+        parameters = list(self.learnt.values())
+        for each in parameters:
+            if each.grad is None:
+                each.grad = torch.zeros_like(each)
+        figures = torch.tensor([float(loss.detach()), *quality])
+        train.share([*(each.grad for each in parameters), figures])
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+        found: list[float] = figures.tolist()
+        return found
+
+    def batch(self, phase: Phase) -> Batch:
+        """New clips, with an object on the first frame and one on the last."""
+        room = (WHOLE - phase.crop) // 32 + 1
+        corner = self.random.integers(0, room, 2) * 32
+        pictures, labels = [], []
+        while len(labels) < phase.clips:
+            clip = self.clip(phase)
+            ends = clip.labels[0], clip.labels[-1]
+            if min(np.bincount(end.ravel())[1:].max(initial=0) for end in ends) < 400:
+                continue
+            frames = torch.from_numpy(shaded(self.random, clip.frames)).permute(0, 3, 1, 2)
+            pictures.append((frames - train.MEAN) / train.STD)
+            labels.append(clip.labels.astype(np.uint8))
+        frames = []
+        with torch.no_grad():
+            for images in torch.stack(pictures, dim=1):
+                found = train.encode(self.model, images, corner)
+                frames.append(Frame(found.embedding, found.fine, found.middle))
+        return Batch(frames, np.stack(labels), corner)
+
+    def clip(self, phase: Phase) -> Clip:
+        """One that no process has seen."""
+        number = clips.FIRST_TRAINING_CLIP + 2 * self.drawn + self.process
+        self.drawn += 1
+        draw = clips.stack if self.random.random() < 0.2 else clips.time_lapse
+        scale = float(self.random.choice([0.5, 0.7, 1.0]))
+        return draw(number, phase.length, phase.crop, phase.crop, scale)
+
+    def step(self, phase: Phase, batch: Batch) -> tuple[Tensor, list[float]]:
+        """The loss of the objects of a batch, and how well they are followed."""
+        random = self.random
+        stride = int(self.alike.integers(1, max(1, (phase.length - 1) // (phase.frames - 1)) + 1))
+        order = np.arange(phase.frames) * min(stride, 2)
+        order += int(self.alike.integers(phase.length - order[-1]))
+        if self.alike.random() < 0.5:
+            order = phase.length - 1 - order
+        rows, truths = chosen_objects(random, batch.labels[:, order], phase.objects)
+        areas = torch.from_numpy(truths.sum(axis=(3, 4))).float()  # (K, T, 1)
+        targets = F.avg_pool2d(torch.from_numpy(truths[:, :, 0]).float(), train.CELL)[:, :, None]
+        followed = Follower(self.model, batch.corner, phase.crop // CELL)
+        memory = Memory()
+        kind = self.alike.choice(["click", "box", "mask"], p=[0.6, 0.25, 0.15])
+        earlier = int(self.alike.integers(0, 24)) if self.alike.random() < 0.5 else 0
+        learnt_from = phase.frames - phase.learnt
+        found_all: list[tuple[int, Found]] = []
+        quality, ends, right = [], [], []
+        for at, number in enumerate(order):
+            frame = batch.frames[number].of(rows)
+            with torch.set_grad_enabled(at >= learnt_from or at == 0):
+                if at == 0:
+                    found, masks, token = self.prompted(
+                        followed, frame, truths[:, 0], targets[:, 0], kind, batch.corner
+                    )
+                else:
+                    embedding = followed.condition(frame, memory, earlier)
+                    found = followed.decode(frame, embedding)
+                    best = found.scores[:, 1:].argmax(dim=1) + 1
+                    every = torch.arange(len(best))
+                    masks, token = found.logits[every, best][:, None], found.tokens[every, best]
+                there = areas[:, at] >= FEWEST
+                if at:
+                    seen = (masks > 0) & (found.appears[:, :, None, None] > 0)
+                    ious = iou(seen, targets[:, at] > 0.5)[there[:, 0]]
+                    quality += ious.tolist()
+                    right += ((found.appears > 0) == there)[:, 0].tolist()
+                    if at == len(order) - 1:
+                        ends += ious.tolist()
+                if at >= learnt_from and (at or kind != "mask"):
+                    found_all.append((at, found))
+                if at == len(order) - 1:
+                    break
+                appears = found.appears
+                if at == 0 or self.alike.random() < phase.told:
+                    appears = torch.where(there, CERTAIN, -CERTAIN)
+                    if at or kind == "mask":
+                        masks = (2 * targets[:, at] - 1) * CERTAIN
+                pointer = followed.pointer(token, appears)
+                asked = at == 0 and kind != "mask"
+                memory.add(followed.remember(frame, masks, appears, prompted=asked), pointer)
+        losses = []
+        for at, found in found_all:
+            there, gone = areas[:, at] >= FEWEST, areas[:, at] == 0
+            known = (there | gone).float()
+            entropy = F.binary_cross_entropy_with_logits(
+                found.appears, there.float(), reduction="none"
+            )
+            loss = 0.5 * (entropy * known).sum() / len(known)
+            kept = there[:, 0]
+            if at and kept.any():
+                masks_loss, _ = train.judge(
+                    found.logits[kept],
+                    found.scores[kept],
+                    targets[kept, at],
+                    train.Phase(0, 0, 0, 0, 0, 0, outside=phase.outside, choosing=0.5),
+                )
+                loss = loss + masks_loss * kept.float().mean()
+            losses.append(loss)
+        figures = [float(np.mean(each)) if each else 0.5 for each in (quality, ends, right)]
+        return torch.stack(losses).mean(), figures
+
+    def prompted(
+        self,
+        followed: Follower,
+        frame: Frame,
+        truths: NDArray[np.bool_],
+        targets: Tensor,
+        kind: str,
+        corner: NDArray[np.int64],
+    ) -> tuple[Found, Tensor, Tensor]:
+        """The first frame: what is found of a prompt, the mask and the token that are kept."""
+        every = torch.arange(len(truths))
+        if kind == "mask":
+            given = self.model.mask_downsample(torch.from_numpy(truths).float())
+            bare = frame.embedding - followed.no_memory
+            found = followed.decode(frame, bare, mask=given)
+            return found, (2 * targets - 1) * CERTAIN, found.tokens[:, 0]
+        if kind == "click":
+            points, labels = train.first_points(self.random, truths), [[1]] * len(truths)
+        else:
+            points, labels = train.boxes(self.random, truths, 0.02), [[2, 3]] * len(truths)
+        coords = torch.from_numpy(points + corner[::-1]).float()
+        found = followed.decode(frame, frame.embedding, coords, torch.tensor(labels).int())
+        best = found.scores[:, 1:].argmax(dim=1) + 1 if kind == "click" else 0 * every
+        return found, found.logits[every, best][:, None], found.tokens[every, best]
+
+
+def chosen_objects(
+    random: np.random.Generator, labels: NDArray[np.uint8], most: int
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Objects of clips (B, T, C, C): whose clip each is of (K,), and where it is (K, T, 1, C, C).
+
+    All are on the first frame; such that are not on all frames are taken rather than others.
+    """
+    rows, truths = [], []
+    for row, clip in enumerate(labels):
+        counts = np.stack([np.bincount(each.ravel(), minlength=256) for each in clip])
+        numbers = np.flatnonzero(counts[0] >= 300)
+        numbers = numbers[numbers > 0]
+        if len(numbers) == 0:
+            continue
+        weights = np.where((counts[:, numbers] < FEWEST).any(axis=0), 3.0, 1.0)
+        size = min(most, len(numbers))
+        for number in random.choice(numbers, size, replace=False, p=weights / weights.sum()):
+            rows.append(row)
+            truths.append((clip == number)[:, None])
+    if not rows:  # nothing but the ground: it is followed as one object
+        return torch.zeros(1, dtype=torch.long), (labels[:1] == labels[0, 0, 0, 0])[:, :, None]
+    return torch.tensor(rows), np.stack(truths)
+
+
+def iou(found: Tensor, true: Tensor) -> Tensor:
+    """Of masks (K, 1, M, M) with others (K,)."""
+    union = (found | true).sum(dim=(1, 2, 3)).clamp(min=1)
+    return (found & true).sum(dim=(1, 2, 3)) / union
+
+
+def shaded(random: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Frames with other colours and another light, 0 to 255."""
+    light = (frames[..., random.permutation(3)] / 255.0) ** np.exp(random.normal(0, 0.25))
+    light = light * random.uniform(0.7, 1.2) + random.uniform(-0.05, 0.05)
+    return np.clip(light * 255, 0, 255).astype(np.float32)
+
+
+def initialize(model: SAM2Base) -> None:
+    """Begin as the image model, with attention to what is near and looks alike.
+
+    What memory attention returns is normalized, image features are not. A large vector that is
+    added before and taken away after keeps a normalization from changing anything but its own
+    direction. The cross attention's biases turn with the place as queries and keys do: in the pairs
+    that turn fast they are nearness. In the pairs that hardly turn, the weights compare features,
+    which the memory encoder keeps in the first of its channels.
+    """
+    attention, encoder = model.memory_attention, model.memory_encoder
+    width = model.hidden_dim
+    large = 4.0 * torch.tensor([1.0, -1.0]).repeat(width // 2)
+    with torch.no_grad():
+        attention.layers[-1].linear2.bias.copy_(large)
+        attention.norm.weight.fill_(4.0)
+        attention.norm.bias.copy_(model.no_mem_embed.flatten() - large)
+        inner = attention.layers[0].cross_attn_image.internal_dim
+        pairs = torch.arange(inner // 2)
+        fast = pairs % (inner // 4) < inner // 8
+        slow = torch.stack([2 * pairs[~fast], 2 * pairs[~fast] + 1], dim=1).flatten()
+        features = torch.linalg.qr(torch.randn(width, len(slow)))[0].T * (width / len(slow)) ** 0.5
+        for layer in attention.layers:
+            for part in (layer.self_attn.out_proj, layer.linear2):
+                part.weight.mul_(0.02)
+            across = layer.cross_attn_image
+            across.out_proj.weight.mul_(0.1)
+            for projection in (across.q_proj, across.k_proj):
+                projection.weight.mul_(0.3)
+                projection.bias.zero_()
+                projection.bias[2 * pairs[fast]] = 1.7
+            across.q_proj.weight[slow] = 0.5 * features
+            across.k_proj.weight[slow] = 0
+            across.k_proj.weight[slow, torch.arange(len(slow))] = 1.0
+        encoder.pix_feat_proj.weight.copy_(torch.eye(width)[:, :, None, None])
+        encoder.pix_feat_proj.bias.zero_()
+        encoder.out_proj.weight[: len(slow)] = features[:, :, None, None]
+        for block in encoder.fuser.layers:
+            block.gamma.fill_(0.1)
+        model.mask_downsample.weight.fill_(2 * CERTAIN / 16)
+        model.mask_downsample.bias.fill_(-CERTAIN)
+        decoder = model.sam_mask_decoder
+        decoder.obj_score_token.weight.copy_(decoder.iou_token.weight)
+
+
+def quiet_token(model: SAM2Base, random: np.random.Generator) -> None:
+    """Make the object score's token one that hardly changes masks.
+
+    It joins the frozen decoder's attentions, and so would change masks of images. From the token of
+    the masks' scores, which looks at the image as this one shall, it is moved until masks and
+    scores are what they are without it.
+    """
+    decoder, token = model.sam_mask_decoder, model.sam_mask_decoder.obj_score_token.weight
+    token.requires_grad_()
+    optimizer = torch.optim.Adam([token], betas=(0.9, 0.98))
+    steps = 400
+    scenes = [scene(train.FIRST_TRAINING_SCENE + number) for number in range(25)]
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 0.03 * (1 - step / steps)
+        images, labels = train.crop(random, scenes[random.integers(len(scenes))], 256)
+        numbers = np.flatnonzero(np.bincount(labels.ravel()) >= 400)
+        truths = np.stack([labels[None] == random.choice(numbers) for _ in range(4)])
+        corner = random.integers(0, 25, 2) * 32
+        pixels = (torch.from_numpy(images).permute(2, 0, 1).float() - train.MEAN) / train.STD
+        if step % 3:
+            points, kinds = train.first_points(random, truths), torch.ones(4, 1).int()
+        else:
+            points = train.boxes(random, truths, 0.02)
+            kinds = torch.tensor([[2, 3]] * 4).int()
+        coords = torch.from_numpy(points + corner[::-1]).float()
+        previous = None
+        if step % 4 == 3:
+            targets = F.avg_pool2d(torch.from_numpy(truths).float(), train.CELL)
+            previous = (2 * targets - 1) * CERTAIN
+        with torch.no_grad():
+            features = train.encode(model, pixels[None], corner)
+            decoder.pred_obj_scores = False
+            before, scores_before = train.decode(model, features, coords, kinds, previous, corner)
+        decoder.pred_obj_scores = True
+        logits, scores = train.decode(model, features, coords, kinds, previous, corner)
+        change = (logits - before).pow(2)
+        near = 1 / (1 + before.pow(2) / 4)  # an edge is what a mask can change at
+        loss = (change * near).sum() / near.sum() + 0.02 * change.mean()
+        loss = loss + 20 * F.mse_loss(scores, scores_before)
+        optimizer.zero_grad()
+        (loss + 1e-4).log().backward()
+        optimizer.step()
+    token.requires_grad_(False)
+    with torch.no_grad():
+        token.copy_(token.half().float())  # as it is saved
+
+
+def main_process(
+    process: int, limit: int | None, begin: Path, first: int, output: Path, meeting: str
+) -> None:
+    """What each process does; the first of them reports and saves.
+
+    :param meeting: a file by which the processes find each other.
+    """
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=process, world_size=train.PROCESSES
+    )
+    start = time.monotonic()
+    training = Training(process, begin, first)
+    steps = sum(phase.steps for phase in PHASES[first:])
+    figures: list[list[float]] = []
+    for found in training.run(limit):
+        figures.append(found)
+        if process == 0 and len(figures) % 25 == 0:
+            loss, quality, end, right = np.mean(figures[-25:], axis=0)
+            print(
+                f"step {len(figures)} of {steps}: loss {loss:.4f}, IoU {quality:.3f}, "
+                f"on the last frame {end:.3f}, there or not {right:.3f}, "
+                f"{(time.monotonic() - start) / 60:.1f} min",
+                flush=True,
+            )
+        if process == 0 and len(figures) % 50 == 0:
+            save(training, output)
+    if process == 0:
+        save(training, output)
+    torch.distributed.destroy_process_group()
+
+
+def save(training: Training, output: Path) -> None:
+    """Write the checkpoint, whole or not at all."""
+    part = output.with_suffix(".part")
+    torch.save({"model": training.saved()}, part)
+    part.replace(output)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--steps", type=int, default=None, help="stop after so many")
+    parser.add_argument("--begin", type=Path, default=HERE / "sam2_demo.pt")
+    parser.add_argument("--phase", type=int, default=0, help="go on with this one, from 0")
+    parser.add_argument("--output", type=Path, default=HERE / "sam2_demo_video.pt")
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the processes end with this one
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (given.steps, given.begin, given.phase, given.output, f"{folder}/meeting")
+        torch.multiprocessing.spawn(main_process, arguments, nprocs=train.PROCESSES, daemon=True)
+
+
+if __name__ == "__main__":
+    main()
