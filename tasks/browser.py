@@ -3,7 +3,8 @@
 A headless Chromium loads a model's files from the loopback server as its client does, runs the
 image and prompts of ``verify``, and what it answers is compared with onnxruntime's own answers. On
 WASM always; the decoder on WebGPU where the browser gives an adapter. Of a variant the mask that it
-scores best is also compared with the one that PyTorch scores best. Target: ``browser.json``.
+scores best is also compared with the one that PyTorch scores best. With `video = true` the page's
+tracker follows objects through eight frames, and is compared with ours. Target: ``browser.json``.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
     from tasks.clients.client import Client
     from tasks.clients.contract import MaskChoice, PromptChoice
+    from tasks.inference.clips import Answers, Clip
     from tasks.inference.sessions import PromptedImage
-    from tasks.web.chromium import Run
+    from tasks.web.chromium import Run, ServedModel
 
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 INSTALLED = packages.INSTALLED.relative_to(PROJECT).as_posix()
@@ -64,9 +66,14 @@ def task(
     """doit's task for one model, or one of its variants."""
     compared = variant.precision != "fp32"
     reads: list[str | Path] = [
-        *artifacts.graphs(config, model, variant).values(),
+        *artifacts.all_graphs(config, model, variant).values(),
         *sources.javascript(f"web/page/{model.client.page}"),
     ]
+    if model.video:
+        reads += [
+            artifacts.tracking_reference(config, model),
+            *sources.javascript("web/page/check-tracking.html"),
+        ]
     if compared:
         reads += [artifacts.reference(config, model), *map(Path, model.image_data)]
     return declare(
@@ -137,7 +144,7 @@ def prove_in_browser(
         figures = {"unavailable": missing, "files": {}, "against": {}, "providers": {}}
         reports.write(path, "browser", asked, rules, [], figures)
         return {"summary": f"NOT PROVEN: {missing}", "unavailable": missing}
-    graphs = artifacts.graphs(config, model, variant)
+    graphs = artifacts.all_graphs(config, model, variant)
     compared = variant.precision != "fp32"
     with workspace(config.build, task) as work:
         figures = work.run(
@@ -149,6 +156,7 @@ def prove_in_browser(
             prompts=model.prompts,
             precision=variant.precision,
             reference=str(artifacts.reference(config, model)) if compared else None,
+            tracking=str(artifacts.tracking_reference(config, model)) if model.video else None,
             draw=model.images if compared else None,
             scratch=str(work.scratch),
             executable=browser.executable,
@@ -176,7 +184,7 @@ def prove_in_browser(
 
 
 def parts(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Which graphs were run on which provider."""
+    """Which of encoder and decoder were run on which provider."""
     return {
         provider: [part for part in ("encoder", "decoder") if "run_ms" in figures.get(part, {})]
         for provider, figures in report["providers"].items()
@@ -206,6 +214,12 @@ def summary(report: Mapping[str, Any], times: bool) -> str:
         texts.append(f"{name} {runs}, sessions {sessions}{_placed(figures)}")
     ious = [each["mask_iou"] for each in report["providers"].values() if "mask_iou" in each]
     texts.append(f"IoU with onnxruntime's masks {min(ious):.5g}")
+    for each in report["providers"].values():
+        if "mask_iou" in each.get("tracking", {}):
+            tracked = each["tracking"]
+            frames = [frame["milliseconds"] for frame in tracked["frames"]]
+            time = f", {_seconds(median(frames))} a frame" if times else ""
+            texts.append(f"of tracked masks {tracked['mask_iou']['worst']:.5g}{time}")
     memory = report["memory"].get("renderer")
     if memory:
         texts.append(f"peak {memory / 2**30:.1f} GiB")
@@ -235,6 +249,7 @@ def prove(
     webgpu_encoder: bool = False,
     reference: str | None = None,
     draw: str | None = None,
+    tracking: str | None = None,
     decoder_runs: int = 5,
     tensors: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -245,27 +260,34 @@ def prove(
     :param scratch: an empty folder, for what is served.
     :param executable: the browser; None is Playwright's own.
     :param webgpu: run the decoder there too, and the encoder when the adapter is hardware or
-        ``webgpu_encoder``.
+        ``webgpu_encoder``; track there too on hardware, and else look where the nodes are.
     :param reference: PyTorch's answers about the images that ``draw`` draws. Of each prompt the
         mask of the best score is compared, with onnxruntime's and with PyTorch's. By default
         ``verify``'s image and prompts, and every mask.
+    :param tracking: PyTorch's answers about clips, for the constants that a tracker needs; with it
+        objects are followed too.
     :param tensors: the inputs and outputs of each graph, where they are known already.
     :returns: the report, times in milliseconds, memory in bytes. What a provider refused is in its
         figures, which end where it did.
     """
     from tasks.clients.client import named
-    from tasks.inference import images, truth
+    from tasks.inference import clips, images, tracking_file, truth
     from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
     from tasks.inference.reference_file import read_reference
     from tasks.inference.sessions import PromptedImage
     from tasks.proof.binding import unchanged
     from tasks.web import chromium
+    from tasks.web.tracking_page import TrackingRun
 
     loads = named(client)
-    subject = {} if reference is None else {"reference": reference}
+    given = {"reference": reference, "tracking_reference": tracking}
+    subject = {name: path for name, path in given.items() if path is not None}
     judged = {Path(path).name: path for path in graphs.values()}
     with unchanged(judged) as files, unchanged(subject) as against:
-        model = chromium.ServedModel(loads, masks, prompts, precision, graphs, names, tensors)
+        video = None if tracking is None else tracking_file.read(tracking)[0].constants
+        model = chromium.ServedModel(
+            loads, masks, prompts, precision, graphs, names, tensors, video
+        )
         together = AT_ONCE if prompts == "many" and reference is None else ()
         put = answerable(PROMPTS, loads)
         asked = PromptedImage(images.natural_image(model.size), put, {}, together)
@@ -274,8 +296,11 @@ def prove(
             (drawn,) = truth.draw_images(truth.load(draw), model.size, 1)
             put = answerable(truth.prompts_about(drawn), loads)
             asked = PromptedImage(drawn.image, put, {})
+        clip = clips.short(video.image_size) if video else None
+        frames = () if clip is None else list(clip.frames)
+        tracked: dict[str, clips.Answers] = {}
         with (
-            chromium.served(model, asked.image, scratch) as address,
+            chromium.served(model, asked.image, scratch, frames) as address,
             chromium.launched(executable, webgpu) as browser,
         ):
             run: Run | None = None
@@ -290,8 +315,24 @@ def prove(
                 if run is None:
                     raise StageError(str(refusal)) from refusal
                 run.refuse(str(refusal))
+            on_wasm = "refused" not in run.report["providers"].get("wasm", {})
+            if clip is not None and on_wasm:
+                following: TrackingRun | None = None
+                try:
+                    with chromium.blank_page(browser) as page:
+                        following = TrackingRun(page, address, model, run.threads, run.report)
+                        following.open()
+                        tracked["wasm"] = following.follow("wasm", clip)
+                        if webgpu and following.adapter is not None:
+                            if not following.adapter["software"]:
+                                tracked["webgpu"] = following.follow("webgpu", clip)
+                            following.place()
+                except chromium.Refused as refusal:
+                    (following or run).refuse(str(refusal))
         # onnxruntime runs after the browser, whose memory is free again.
         compare(run, graphs, asked, stored.images[0] if stored else None, loads)
+        if clip is not None:
+            compare_tracking(run.report, tracked, clip, model)
     return {
         "files": files,
         "against": {**(stored.against if stored else {}), **against},
@@ -333,3 +374,22 @@ def compare(
             }
         figures["ious"] = ious
         figures["mask_iou"] = min(ious.values())
+
+
+def compare_tracking(
+    report: dict[str, Any], found: Mapping[str, Answers], clip: Clip, model: ServedModel
+) -> None:
+    """Add to a report how the page's tracker differs from ours with onnxruntime, by provider."""
+    from tasks.inference.clips import play
+    from tasks.inference.drift import difference, summary_of
+    from tasks.inference.sessions import run_by_name
+    from tasks.inference.tracker import Tracker
+
+    assert model.video is not None
+    if not found:
+        return
+    run = run_by_name(model.graphs, {"encoder": model.client.encoder})
+    expected = dict(play(Tracker(run, model.video, list(clip.frames)), clip))
+    for provider, answers in found.items():
+        figures = summary_of([{"name": clip.name, **difference(answers, expected)}])
+        report["providers"][provider]["tracking"] |= figures

@@ -181,6 +181,7 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
     from tasks.clients.contract import GraphTensors, as_json, tracking
     from tasks.inference import tracking_file
     from tasks.inference.clips import clips, play
+    from tasks.inference.drift import difference, summary_of
     from tasks.inference.graph_tensors import tensors_of
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker
@@ -216,50 +217,6 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
                 _tell(clip.name, len(answers), len(expected[clip.name]))
             compared.append({"name": clip.name, **difference(answers, expected[clip.name])})
     return {**figures, **summary_of(compared)}
-
-
-def difference(found: Answers, expected: Answers) -> dict[str, Any]:
-    """How answers to one clip differ; pure.
-
-    :raises KeyError: when they are not answers to the same.
-    """
-    from tasks.inference.metrics import mask_iou
-
-    if found.keys() != expected.keys():
-        raise KeyError(f"{len(found)} answers instead of {len(expected)}")
-    frames: dict[tuple[int, int], list[float]] = {}
-    scores, pointers, flips, ious = [], [], 0, []
-    for key, answer in found.items():
-        wanted = expected[key]
-        ious.append(mask_iou(answer.mask, wanted.mask))
-        frames.setdefault(key[:2], []).append(ious[-1])
-        scores.append(abs(answer.score - wanted.score))
-        largest = abs(wanted.pointer).max()
-        pointers.append(float(abs(answer.pointer - wanted.pointer).max() / (largest or 1)))
-        flips += (answer.score > 0) != (wanted.score > 0)
-    return {
-        "ious": ious,
-        "by_frame": [
-            {"step": step, "frame": frame, "iou": round(sum(each) / len(each), 6)}
-            for (step, frame), each in frames.items()
-        ],
-        "score_error": max(scores),
-        "pointer_error": max(pointers),
-        "occlusion_flips": flips,
-    }
-
-
-def summary_of(clips: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of all clips together; pure."""
-    ious = [iou for clip in clips for iou in clip.pop("ious")]
-    return {
-        "answers": len(ious),
-        "mask_iou": {"mean": sum(ious) / len(ious), "worst": min(ious)},
-        "score_error": max(clip["score_error"] for clip in clips),
-        "pointer_error": max(clip["pointer_error"] for clip in clips),
-        "occlusion_flips": sum(clip["occlusion_flips"] for clip in clips) / len(ious),
-        "clips": clips,
-    }
 
 
 def _tell(what: str, done: int, of: int | None = None) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from project import Project
+from project import ROOT, Project
 
-from tasks.config.schema import TRACKING_GRAPHS
+from tasks.config.schema import TRACKING_GRAPHS, BrowserCheck
+from tasks.engine import child
+from tasks.proof.judgement import TrackingRules, browser_failures
 
 pytestmark = pytest.mark.slow
 
@@ -21,11 +23,13 @@ NAME = "tiny"
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("video") / "project", cheap=False)
+    (project.root / "web").symlink_to(ROOT / "web")
     project.configure(
+        "[browser]\nenabled = true\n"
         f'[models.{NAME}]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:?seed=1"\n'
-        "image_size = 256\nvideo = true\nbrowser = false\n"
+        "image_size = 256\nvideo = true\n"
     )
     outcome = project.build()
     assert outcome.status == 0, outcome.output
@@ -64,6 +68,22 @@ def test_the_manifest_has_what_a_tracker_must_know(built: Project) -> None:
     assert single["tracking"]["occlusion_flips"] == 0
 
 
+def test_the_pages_tracker_answers_as_ours_and_webgpu_takes_every_node(built: Project) -> None:
+    report = json.loads((built.root / f"build/models/{NAME}/browser.json").read_text())
+    assert report["passed"] is True
+    tracked = report["providers"]["wasm"]["tracking"]
+    assert tracked["answers"] == 27
+    assert tracked["mask_iou"]["worst"] > 0.999
+    assert [each["frame"] for each in tracked["frames"]] == [*range(8), 6, 7, 1, 0]
+    assert {f"{name}.onnx" for name in TRACKING_GRAPHS} < set(report["files"])
+    placed = report["providers"]["webgpu"]["placement"]
+    assert {name: placed[name]["cpu"] for name in TRACKING_GRAPHS} == dict.fromkeys(
+        TRACKING_GRAPHS, 0
+    )
+    told = manifest(built)["browser"]["providers"]["wasm"]["tracking"]
+    assert told["masks"] == 27
+
+
 def test_a_second_build_has_nothing_to_do(built: Project) -> None:
     assert built.build().ran == set()
 
@@ -95,7 +115,8 @@ def test_a_graph_that_was_not_proven_is_never_deployed(
     try:
         outcome = built.build("-s", f"deploy:{NAME}")
         assert outcome.status != 0
-        assert f"{name}.onnx is not what tracking measured" in outcome.output
+        for proof in ("tracking", "browser"):
+            assert f"{name}.onnx is not what {proof} measured" in outcome.output
         assert manifest(built) == was
         assert (deployed(built) / graph.name).read_bytes() == before
     finally:
@@ -137,3 +158,34 @@ def test_video_of_a_model_for_images_is_refused_before_anything_is_exported(
     outcome = project.build("export:narrow")
     assert outcome.status != 0
     assert "narrow.yaml model.num_maskmem: found 0" in outcome.output
+
+
+def test_a_graph_that_the_browser_does_not_load_is_named_and_not_deployed(
+    built: Project, tmp_path: Path, executable: str | None
+) -> None:
+    graphs = {
+        name: str(shutil.copy(built_graph(built, name), tmp_path))
+        for name in ("encoder", "decoder", *TRACKING_GRAPHS)
+    }
+    broken = Path(graphs["memory_attention"])
+    broken.write_bytes(broken.read_bytes()[:-1000])
+    arguments = {
+        "graphs": graphs,
+        "names": {name: f"{name}.onnx" for name in graphs},
+        "client": "nimbusimage",
+        "masks": "multi",
+        "prompts": "one",
+        "precision": "fp32",
+        "scratch": str(tmp_path),
+        "executable": executable,
+        "webgpu": False,
+        "tracking": str(built_graph(built, "encoder").with_name("tracking_reference.npz")),
+    }
+    result = child.run("tasks.browser:prove", arguments, tmp_path / "log", verbose=False)
+    failures = browser_failures(
+        result, BrowserCheck(), 1.0, TrackingRules("[tracking]", 0.999, 0.99, 1e-3, 0.0)
+    )
+    (failure,) = failures
+    assert (failure.kind, failure.graph) == ("refused", "memory_attention")
+    assert "memory_attention on wasm: create its session" in str(failure)
+    assert result["providers"]["wasm"]["ious"]  # what was measured before stays

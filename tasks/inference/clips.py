@@ -9,18 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tasks.inference.preprocessing import Placement, masks_over
-from tasks.inference.tracker import Prompt, Result, Tracker
+from tasks.inference.tracker import Prompt, Result
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tasks.clients.contract import TrackingConstants
+
     Floats = NDArray[np.float32]
 
 FRAMES = 24
+SHORT = 8
 HEIGHT, WIDTH = 360, 480  # not square: frames are stretched
 
 
@@ -70,16 +73,7 @@ def clips(frames: int = FRAMES) -> list[Clip]:
 def time_lapse(frames: int = FRAMES) -> Clip:
     """Two objects pass each other, one leaves and returns; one is corrected on frame 9."""
 
-    def bodies(time: float) -> list[Body]:
-        # Out at the right from a third to two thirds of the time.
-        away = 0.72 + 0.62 * math.sin(math.pi * time)
-        return [
-            Body(0.2 + 0.5 * time, 0.55 + 0.1 * math.sin(6 * time), 0.16, 0.11, 2 * time),
-            Body(away, 0.4, 0.11, 0.13, 0.3),
-            Body(0.75 - 0.5 * time, 0.62, 0.08, 0.08, 0.0),
-        ]
-
-    pixels, labels = draw(bodies, frames, seed=1)
+    pixels, labels = draw(passing_bodies, frames, seed=1)
     corrected = min(9, frames - 2)
     first, second = center(labels[0] == 1), center(labels[0] == 2)
     steps = (
@@ -115,6 +109,33 @@ def stack(frames: int = FRAMES) -> Clip:
     return Clip("stack", pixels, steps)
 
 
+def short(size: int) -> Clip:
+    """Eight frames for trackers that take their time: all graphs, a correction, both directions.
+
+    :param size: of the encoder's input; frames are as large, so that nobody has to scale them.
+    """
+    import numpy as np
+    from PIL import Image
+
+    pixels, labels = draw(passing_bodies, SHORT, seed=1)
+    frames = np.stack([np.asarray(Image.fromarray(each).resize((size, size))) for each in pixels])
+
+    def mask_of(frame: int, number: int) -> NDArray[np.bool_]:
+        image = Image.fromarray((labels[frame] == number).astype(np.uint8))
+        return np.asarray(image.resize((size, size), Image.Resampling.NEAREST)) > 0
+
+    on = center(mask_of(0, 1))
+    steps = (
+        Ask(0, 1, Prompt(points=[on], labels=[1])),
+        Ask(1, 2, Prompt(mask=mask_of(1, 2))),
+        Follow(0),
+        Ask(5, 1, Prompt(points=[center(mask_of(5, 1)), center(mask_of(5, 3))], labels=[1, 0])),
+        Follow(6),
+        Follow(1, reverse=True),
+    )
+    return Clip("short", frames, steps)
+
+
 class Body(NamedTuple):
     """An ellipse, in parts of the frame; turned by so many radians."""
 
@@ -123,6 +144,16 @@ class Body(NamedTuple):
     width: float
     height: float
     turn: float
+
+
+def passing_bodies(time: float) -> list[Body]:
+    """Two that pass each other, and one that is out at the right from a third to two thirds."""
+    away = 0.72 + 0.62 * math.sin(math.pi * time)
+    return [
+        Body(0.2 + 0.5 * time, 0.55 + 0.1 * math.sin(6 * time), 0.16, 0.11, 2 * time),
+        Body(away, 0.4, 0.11, 0.13, 0.3),
+        Body(0.75 - 0.5 * time, 0.62, 0.08, 0.08, 0.0),
+    ]
 
 
 def _slice(radius: float, depth: float) -> tuple[float, float]:
@@ -187,7 +218,23 @@ def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     )
 
 
-def play(tracker: Tracker, clip: Clip) -> Iterator[tuple[tuple[int, int, int], Answer]]:
+class Follower(Protocol):
+    """What `play` plays with: `Tracker` here, or the one in a browser's page."""
+
+    @property
+    def constants(self) -> TrackingConstants:
+        """Of the model."""
+
+    def prompt(self, frame: int, number: int, prompt: Prompt) -> Result:
+        """As `Tracker.prompt`."""
+
+    def track(
+        self, start: int | None = None, reverse: bool = False
+    ) -> Iterator[tuple[int, dict[int, Result]]]:
+        """As `Tracker.track`."""
+
+
+def play(tracker: Follower, clip: Clip) -> Iterator[tuple[tuple[int, int, int], Answer]]:
     """Do with a tracker what is done with a clip; what it answers, as it does."""
     height, width = clip.frames.shape[1:3]
     place = Placement(tracker.constants.image_size, width, height, "stretch")

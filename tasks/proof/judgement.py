@@ -45,7 +45,8 @@ def judge(
     if proof == "tracking":
         return tracking_failures(report, tracking_rules(config, variant))
     least = config.fidelity.mask_iou[variant.precision] - config.fidelity.worst
-    return browser_failures(report, browser_rules(config, variant), least)
+    tracking = tracking_rules(config, variant) if model.video else None
+    return browser_failures(report, browser_rules(config, variant), least, tracking)
 
 
 def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -> list[Failure]:
@@ -185,15 +186,27 @@ def tracking_failures(report: Figures, rules: TrackingRules) -> list[Failure]:
     broken = from_json(report["violations"])
     if broken:  # and was not run
         return broken
-    if not report["answers"]:
+    return drift_failures(report, rules, PYTORCH)
+
+
+def drift_failures(
+    figures: Figures, rules: TrackingRules, reference: str, provider: str | None = None
+) -> list[Failure]:
+    """Of what a tracker answered about every frame.
+
+    :param reference: whose answers it was compared with.
+    """
+    if not figures["answers"]:
         raise KeyError("answers")  # nothing was measured, so nothing is proven
-    mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
-    error, flips = report["score_error"], report["occlusion_flips"]
+    mean, worst = figures["mask_iou"]["mean"], figures["mask_iou"]["worst"]
+    error, flips = figures["score_error"], figures["occlusion_flips"]
     found = []
 
     def fail(kind: Any, value: float, limit: float, key: str) -> None:
         rule = f"{rules.table} {key}".strip()
-        found.append(Failure(kind, value, limit, rule, prompt=TRACKED, reference=PYTORCH))
+        found.append(
+            Failure(kind, value, limit, rule, provider, prompt=TRACKED, reference=reference)
+        )
 
     if not mean >= rules.mask_iou:
         fail("mean iou", mean, rules.mask_iou, "mask_iou")
@@ -219,12 +232,15 @@ def browser_rules(config: Configuration, variant: Variant) -> BrowserCheck:
     return replace(config.browser, tolerances=loose, mask_iou=least)
 
 
-def browser_failures(report: Figures, check: BrowserCheck, least: float) -> list[Failure]:
+def browser_failures(
+    report: Figures, check: BrowserCheck, least: float, tracking: TrackingRules | None = None
+) -> list[Failure]:
     """Of what each provider answered, against onnxruntime's answers; and what it refused.
 
     A provider that cannot even start is none of the model's faults.
 
     :param least: the least IoU of each mask with PyTorch's, where that was measured.
+    :param tracking: of a model that tracks, which WASM must have done.
     """
     found = []
     if "wasm" not in report["providers"]:
@@ -237,6 +253,9 @@ def browser_failures(report: Figures, check: BrowserCheck, least: float) -> list
             found.append(Failure("refused", words, provider=provider, graph=graph))
         if "differences" not in figures:
             continue
+        must = provider == "wasm" and "refused" not in figures
+        if tracking is not None and (must or "mask_iou" in figures.get("tracking", {})):
+            found += drift_failures(figures["tracking"], tracking, ONNXRUNTIME, provider)
         found += exceeded(figures["differences"], check.tolerances, "[browser]", provider)
         for prompt, iou in figures["ious"].items():
             if not iou >= check.mask_iou:
@@ -294,9 +313,7 @@ def products_on_cpu(placement: Mapping[str, Figures | None]) -> int | None:
     return left if placement else None
 
 
-def rules_of(
-    config: Configuration, model: Model, variant: Variant, proof: str
-) -> dict[str, float | None]:
+def rules_of(config: Configuration, model: Model, variant: Variant, proof: str) -> dict[str, Any]:
     """The rules that `judge` goes by, as JSON has them; None where anything goes."""
     check = config.fidelity
     least = check.mask_iou[variant.precision]
@@ -307,10 +324,16 @@ def rules_of(
         flips = check.ranking_flips
         return {"mask_iou": least, "worst": check.worst, "ranking_flips": flips}
     if proof == "tracking":
-        limits = asdict(tracking_rules(config, variant))
-        return {key: value for key, value in limits.items() if key != "table"}
+        return _limits(config, variant)
     reference = {} if variant == FP32 else {"reference_iou": least - check.worst}
-    return {**_as_json(browser_rules(config, variant)), **reference}
+    tracking = {"tracking": _limits(config, variant)} if model.video else {}
+    return {**_as_json(browser_rules(config, variant)), **reference, **tracking}
+
+
+def _limits(config: Configuration, variant: Variant) -> dict[str, float | None]:
+    """Those of tracking."""
+    limits = asdict(tracking_rules(config, variant))
+    return {key: value for key, value in limits.items() if key != "table"}
 
 
 def _as_json(check: BrowserCheck) -> dict[str, float | None]:

@@ -245,8 +245,12 @@ def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
 
 def tracking_proof(report: Report) -> dict[str, Any]:
     """What a manifest says of tracking against PyTorch."""
+    return _tracked(report, "SAM2VideoPredictor (PyTorch), onnxruntime on CPU")
+
+
+def _tracked(report: Mapping[str, Any], against: str) -> dict[str, Any]:
     return {
-        "against": "SAM2VideoPredictor (PyTorch), onnxruntime on CPU",
+        "against": against,
         "masks": report["answers"],
         "mask_iou": {key: round(value, 6) for key, value in report["mask_iou"].items()},
         "score_error": significant(report["score_error"], 3),
@@ -296,6 +300,8 @@ def _agreement(each: Judged, provider: str, figures: Mapping[str, Any]) -> dict[
             },
             "prompts": _rounded(figures["differences"]["prompts"]),
         }
+    if "mask_iou" in figures.get("tracking", {}):
+        found["tracking"] = _tracked(figures["tracking"], "tracker.py, onnxruntime on CPU")
     return found
 
 

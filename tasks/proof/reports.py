@@ -112,10 +112,17 @@ def required(
             task_name(proof, model, variant),
             asked(config, model, proof, variant),
             _against(model, proof, variant),
-            ("encoder", *model.tracking_graphs) if proof == "tracking" else model.graphs,
+            _graphs(model, proof),
         )
         for proof in proofs
     ]
+
+
+def _graphs(model: Model, proof: Proof) -> tuple[str, ...]:
+    """The graphs that a proof speaks for."""
+    if proof == "tracking":
+        return ("encoder", *model.tracking_graphs)
+    return model.all_graphs if proof == "browser" else model.graphs
 
 
 def of_all_variants(
@@ -134,12 +141,14 @@ def of_all_variants(
 
 def _against(model: Model, proof: Proof, variant: Variant) -> tuple[str, ...]:
     """What a proof measures against; single precision in the browser, against itself alone."""
-    if proof == "browser" and variant.precision == "fp32":
-        return ()
     subject = ("checkpoint", "architecture") if model.config else ("checkpoint",)
     if proof == "verify":
         return subject
-    return (*subject, "tracking_reference" if proof == "tracking" else "reference")
+    if proof == "tracking":
+        return (*subject, "tracking_reference")
+    compared = () if proof == "browser" and variant.precision == "fp32" else (*subject, "reference")
+    constants = ("tracking_reference",) if proof == "browser" and model.video else ()
+    return (*compared, *constants)
 
 
 def task_name(proof: Proof, model: Model, variant: Variant) -> str:

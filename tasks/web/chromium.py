@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser as PlaywrightBrowser
     from playwright.sync_api import Page
 
-    from tasks.clients.contract import MaskChoice, PromptChoice
+    from tasks.clients.contract import MaskChoice, PromptChoice, TrackingConstants
     from tasks.config.schema import BrowserCheck
     from tasks.inference.prompts import Prompt
 
@@ -95,7 +95,7 @@ class ServedModel:
     """A variant of a model as its client finds it on a server.
 
     ``graphs`` are the files by graph, ``names`` what the client calls them; ``tensors`` their
-    inputs and outputs, where they are known already.
+    inputs and outputs, where they are known already. ``video`` is there with the graphs that track.
     """
 
     def __init__(
@@ -107,11 +107,14 @@ class ServedModel:
         graphs: Mapping[str, str],
         names: Mapping[str, str],
         tensors: Mapping[str, Any] | None = None,
+        video: TrackingConstants | None = None,
     ) -> None:
         self.client, self.masks, self.prompts = client, masks, prompts
         self.precision, self.graphs, self.names = precision, graphs, names
+        self.video = video
         self.tensors = tensors or {
-            name: client.with_roles(name, tensors_of(path)) for name, path in graphs.items()
+            name: client.with_roles(name, tensors_of(graphs[name]))
+            for name in ("encoder", "decoder")
         }
         self.size = int(self.tensors["encoder"]["inputs"][0]["shape"][2])
 
@@ -121,19 +124,31 @@ class ServedModel:
             self.names[graph]: {"size": os.path.getsize(path), "sha256": sha256_of(path)}
             for graph, path in self.graphs.items()
         }
+        names = {graph: self.names[graph] for graph in ("encoder", "decoder")}
         return {
             "model": "model",
             "origin": None,
-            **description(self.client, self.masks, self.prompts, files, self.tensors, self.names),
+            **description(self.client, self.masks, self.prompts, files, self.tensors, names),
             "dtype": self.precision,
             "variants": [{"precision": self.precision, "deployed": True}],
             "prefer": {"wasm": self.precision, "webgpu": self.precision},
+            **({"video": self._video(self.video)} if self.video else {}),
         }
+
+    def _video(self, constants: TrackingConstants) -> dict[str, Any]:
+        """As `tasks.proof.manifests.video` has it, without the tensors."""
+        names = {n: name for n, name in self.names.items() if n not in ("encoder", "decoder")}
+        return {**asdict(constants), "files": names}
 
 
 @contextmanager
-def served(model: ServedModel, image: NDArray[np.uint8], scratch: str) -> Iterator[str]:
-    """The address of a server that has a model's files, the page and an image.
+def served(
+    model: ServedModel,
+    image: NDArray[np.uint8],
+    scratch: str,
+    frames: Sequence[NDArray[np.uint8]] = (),
+) -> Iterator[str]:
+    """The address of a server that has a model's files, the page, an image, and a clip's frames.
 
     :param scratch: a folder for what is served.
     """
@@ -146,6 +161,8 @@ def served(model: ServedModel, image: NDArray[np.uint8], scratch: str) -> Iterat
     for name, text in model.client.documents(manifest).items():
         (place / name).write_text(text, encoding="utf-8")
     Image.fromarray(image).save(place / "image.png")
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(place / f"frame-{number}.png")
     app = application(
         {
             "/onnxruntime-web": packages.RUNTIME / "dist",
@@ -210,45 +227,139 @@ def threads_here() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-class Run:
-    """One run of a model's graphs in a page, its report growing step by step."""
+class Steps:
+    """What a page is told to do with a model's graphs, step by step; its report grows meanwhile.
+
+    ``parts`` are the graphs that the page loads.
+    """
+
+    parts: tuple[str, ...] = ("encoder", "decoder")
 
     def __init__(
-        self, page: Page, address: str, model: ServedModel, asked: PromptedImage, threads: int
+        self,
+        page: Page,
+        address: str,
+        model: ServedModel,
+        threads: int,
+        report: dict[str, Any] | None = None,
     ) -> None:
         """
         :param address: of the server, which has the model.
-        :param asked: the image that the server has, and what is asked about it.
+        :param report: of another page with the same model, which this one adds to.
         """
         self.page = page
         self.address = address
         self.model = model
-        self.asked = asked
-        self.size = asked.image.shape[0]
         self.threads = threads
-        self.report: dict[str, Any] = {"threads": threads, "providers": {}, "memory": {}}
-        self.predictions: dict[str, Predictions] = {}
-        self.image: NDArray[np.float32] | None = None
+        empty: dict[str, Any] = {"threads": threads, "providers": {}, "memory": {}, "load_ms": {}}
+        self.report = empty if report is None else report
         self._provider = "wasm"  # without it there is nothing
         self._graph: str | None = None
 
+    @property
+    def name(self) -> str:
+        """Of the page, on the server."""
+        return self.model.client.page
+
     def open(self) -> None:
-        """Open the page and load both files.
+        """Open the page and load its graphs.
 
         :raises Refused: naming the file.
         """
         browser = self.page.context.browser
         assert browser is not None
         self.report["browser"] = f"Chromium {browser.version}"
-        self.page.goto(f"{self.address}/{self.model.client.page}")
+        self.page.goto(f"{self.address}/{self.name}")
         found = self._step("open the page", "environment")
         self.report["isolated"] = found["isolated"]
         self.adapter = found["adapter"]
-        self.report["load_ms"] = {}
-        for part in ("encoder", "decoder"):
+        for part in self.parts:
             self._graph = part
             found = self._step(f"{part}: load", "load", part=part)
-            self.report["load_ms"][part] = found["milliseconds"]
+            self.report["load_ms"].setdefault(part, found["milliseconds"])
+
+    def refuse(self, reason: str) -> None:
+        """Note that the provider at work refused something."""
+        figures = self._of_provider()
+        figures["refused"] = {"words": reason, "graph": self._graph}
+
+    def _of_provider(self) -> dict[str, Any]:
+        """What the report has of the provider at work."""
+        found: dict[str, Any] = self.report["providers"].setdefault(self._provider, {})
+        return found
+
+    def _figures(self) -> dict[str, Any]:
+        """Where of it this page's figures are."""
+        return self._of_provider()
+
+    def _step(self, what: str, step: str, **arguments: Any) -> Any:
+        print(what, flush=True)
+        job = {"step": step, **arguments}
+        result = self.page.evaluate("job => window.check(job)", job)
+        self._measure_memory()
+        if "error" in result:
+            raise Refused(f"{what}: {result['error']}")
+        return result
+
+    def _start(self, provider: str) -> None:
+        self._provider, self._graph = provider, None
+        found = self._step(
+            f"start onnxruntime-web on {provider}",
+            "start",
+            provider=provider,
+            threads=self.threads,
+            nothing=list(_nothing()),
+        )
+        client = f"{found['client']}, " if "client" in found else ""
+        self.report.setdefault("runtime", f"{client}onnxruntime-web {found['version']}")
+        self._figures()["start_ms"] = found["milliseconds"]
+
+    def _create(self, part: str) -> None:
+        provider, self._graph = self._provider, part
+        what = f"{part} on {provider}: create its session"
+        found = self._step(what, "create", part=part, provider=provider)
+        self._figures()[part] = {"create_ms": found["milliseconds"]}
+
+    def _place(self, part: str) -> None:
+        """Note where the nodes of a graph are: see ``web/page/placement.js``."""
+        provider, self._graph = self._provider, part
+        what = f"{part} on {provider}: find its nodes"
+        try:
+            found = self._step(what, "nodes", part=part, provider=provider)
+        except Refused as refusal:  # a session for its log alone: where they are is not known
+            print(refusal)
+            found = {"placement": None}
+        self._of_provider().setdefault("placement", {})[part] = found["placement"]
+
+    def _measure_memory(self) -> None:
+        """Note the largest memory so far of the page's process, and of that of the GPU."""
+        browser = self.page.context.browser
+        assert browser is not None
+        session = browser.new_browser_cdp_session()
+        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        session.detach()
+        for process in processes:
+            peak = child.peak_memory_of(process["id"])
+            kind = process["type"].lower()
+            if peak and kind in ("renderer", "gpu"):
+                memory = self.report["memory"]
+                memory[kind] = max(memory.get(kind, 0), peak)
+
+
+class Run(Steps):
+    """The image part: an image is encoded, and prompts are decoded."""
+
+    def __init__(
+        self, page: Page, address: str, model: ServedModel, asked: PromptedImage, threads: int
+    ) -> None:
+        """
+        :param asked: the image that the server has, and what is asked about it.
+        """
+        super().__init__(page, address, model, threads)
+        self.asked = asked
+        self.size = asked.image.shape[0]
+        self.predictions: dict[str, Predictions] = {}
+        self.image: NDArray[np.float32] | None = None
 
     def wasm(self, encoder_runs: int, decoder_runs: int) -> None:
         """Run everything on WASM.
@@ -298,49 +409,12 @@ class Run:
 
     def refuse(self, reason: str) -> None:
         """Note that the provider at work refused something, and forget what it answered."""
-        figures = self.report["providers"].setdefault(self._provider, {})
-        figures["refused"] = {"words": reason, "graph": self._graph}
+        super().refuse(reason)
         self.predictions.pop(self._provider, None)
 
-    def _step(self, what: str, step: str, **arguments: Any) -> Any:
-        print(what, flush=True)
-        job = {"step": step, **arguments}
-        result = self.page.evaluate("job => window.check(job)", job)
-        self._measure_memory()
-        if "error" in result:
-            raise Refused(f"{what}: {result['error']}")
-        return result
-
     def _start(self, provider: str) -> None:
-        self._provider, self._graph = provider, None
-        found = self._step(
-            f"start onnxruntime-web on {provider}",
-            "start",
-            provider=provider,
-            threads=self.threads,
-            nothing=list(_nothing()),
-        )
-        client = f"{found['client']}, " if "client" in found else ""
-        self.report["runtime"] = f"{client}onnxruntime-web {found['version']}"
+        super()._start(provider)
         self.predictions[provider] = Predictions()
-        self.report["providers"][provider] = {"start_ms": found["milliseconds"]}
-
-    def _create(self, part: str) -> None:
-        provider, self._graph = self._provider, part
-        what = f"{part} on {provider}: create its session"
-        found = self._step(what, "create", part=part, provider=provider)
-        self.report["providers"][provider][part] = {"create_ms": found["milliseconds"]}
-
-    def _place(self, part: str) -> None:
-        """Note where the nodes of a graph are: see ``web/page/placement.js``."""
-        provider, self._graph = self._provider, part
-        what = f"{part} on {provider}: find its nodes"
-        try:
-            found = self._step(what, "nodes", part=part, provider=provider)
-        except Refused as refusal:  # a session for its log alone: where they are is not known
-            print(refusal)
-            found = {"placement": None}
-        self.report["providers"][provider]["placement"][part] = found["placement"]
 
     def _encode(self, runs: int) -> None:
         provider, self._graph = self._provider, "encoder"
@@ -349,7 +423,7 @@ class Run:
         for _ in range(runs):
             found = self._step(what, "encode", provider=provider, image="/image/image.png")
             times.append(found["milliseconds"])
-        features = {role: _array(packed) for role, packed in found["values"].items()}
+        features = {role: unpacked(packed) for role, packed in found["values"].items()}
         self.image = features.pop("image")
         self.predictions[provider].features.update(features)
         self.report["providers"][provider]["encoder"]["run_ms"] = times
@@ -383,11 +457,11 @@ class Run:
             previous=previous,
             runs=runs,
         )
-        masks, scores = (_array(found["values"][role]) for role in ("masks", "iou_predictions"))
+        masks, scores = (unpacked(found["values"][role]) for role in ("masks", "iou_predictions"))
         for number, prompt in enumerate(prompts):
             predictions.add(prompt.name, masks[number], scores[number])
         if found["mask_input"]:
-            predictions.mask_inputs[prompts[0].name] = _array(found["mask_input"])[0]
+            predictions.mask_inputs[prompts[0].name] = unpacked(found["mask_input"])[0]
         return list(found["times"])
 
     def _in_pixels(self, prompt: Prompt) -> dict[str, Any]:
@@ -399,20 +473,6 @@ class Run:
             ],
             "box": [each * self.size for each in prompt.box] if prompt.box else None,
         }
-
-    def _measure_memory(self) -> None:
-        """Note the largest memory so far of the page's process, and of that of the GPU."""
-        browser = self.page.context.browser
-        assert browser is not None
-        session = browser.new_browser_cdp_session()
-        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
-        session.detach()
-        for process in processes:
-            peak = child.peak_memory_of(process["id"])
-            kind = process["type"].lower()
-            if peak and kind in ("renderer", "gpu"):
-                memory = self.report["memory"]
-                memory[kind] = max(memory.get(kind, 0), peak)
 
 
 def _nothing() -> bytes:
@@ -427,7 +487,8 @@ def _nothing() -> bytes:
     return model.SerializeToString()  # type: ignore[no-any-return]
 
 
-def _array(packed: Mapping[str, Any]) -> NDArray[np.float32]:
+def unpacked(packed: Mapping[str, Any]) -> NDArray[np.float32]:
+    """An array as ``packed`` of steps.js writes it."""
     import numpy as np
 
     values = np.frombuffer(base64.b64decode(packed["base64"]), np.float32)

@@ -5,22 +5,15 @@
 import { inputSize } from './contract.js'
 import { best, maskAt } from './feeds.js'
 import { loadImage, scaledPixels } from './image.js'
-import { createSession, decode, encode, runtime } from './model.js'
-import { nodePlacement } from './placement.js'
+import { decode, encode } from './model.js'
 import { imageTensor, placement } from './preprocessing.js'
-import { allPacked, loadPart, logged, offer, packed, readEnvironment, timed } from './steps.js'
+import { Loaded } from './session-steps.js'
+import { allPacked, offer, packed, timed } from './steps.js'
 
 /** @typedef {import('./feeds.js').Answers} Answers */
 /** @typedef {import('./model.js').Provider} Provider */
 
-/** @type {import('./contract.js').Manifest} */
-let manifest
-/** @type {Record<string, Uint8Array>} */
-const files = {}
-/** @type {Record<string, import('./model.js').Runtime>} */
-const runtimes = {}
-/** @type {Record<string, import('./model.js').Session>} */
-const sessions = {}
+const loaded = new Loaded()
 /** @type {import('./preprocessing.js').Placement} */
 let place
 /** @type {import('./feeds.js').Features} */
@@ -29,66 +22,17 @@ let features
 const answers = {}
 
 offer({
-  /** Where this runs. */
-  async environment() {
-    const [found, answer] = await readEnvironment()
-    manifest = found
-    return answer
-  },
-
-  /** @param {{ part: 'encoder' | 'decoder' }} step */
-  async load({ part }) {
-    const [bytes, milliseconds] = await loadPart(manifest, part)
-    files[part] = bytes
-    return { milliseconds }
-  },
-
-  /**
-   * Start onnxruntime-web, which it does with its first session: one of a graph that does nothing.
-   *
-   * @param {{ provider: Provider, threads: number, nothing: number[] }} step
-   */
-  async start({ provider, threads, nothing }) {
-    const [ort, milliseconds] = await timed(async () => {
-      const ort = await runtime(provider, threads)
-      await createSession(ort, Uint8Array.from(nothing), provider)
-      return ort
-    })
-    runtimes[provider] = ort
-    return { milliseconds, version: ort.env.versions.web }
-  },
-
-  /** @param {{ part: 'encoder' | 'decoder', provider: Provider }} step */
-  async create({ part, provider }) {
-    const [session, milliseconds] = await timed(() =>
-      createSession(runtimes[provider], files[part], provider),
-    )
-    sessions[`${part} ${provider}`] = session
-    return { milliseconds }
-  },
-
-  /**
-   * Where the nodes of a part are, by a session of its own: one that logs this logs each run too.
-   *
-   * @param {{ part: 'encoder' | 'decoder', provider: Provider }} step
-   */
-  async nodes({ part, provider }) {
-    const lines = await logged(async () => {
-      const options = { logSeverityLevel: /** @type {const} */ (0) }
-      const session = await createSession(runtimes[provider], files[part], provider, options)
-      await session.release()
-    })
-    return { placement: nodePlacement(lines) }
-  },
+  ...loaded.steps,
 
   /** @param {{ provider: Provider, image: string }} step */
   async encode({ provider, image }) {
+    const { manifest, runtimes } = loaded
     const picture = await loadImage(image)
     const size = inputSize(manifest)
     const { resize } = manifest.preprocessing
     place = placement(picture.naturalWidth, picture.naturalHeight, size, resize)
     const pixels = scaledPixels(picture, place)
-    const session = sessions[`encoder ${provider}`]
+    const session = loaded.session('encoder', provider)
     const [found, milliseconds] = await timed(() =>
       encode(runtimes[provider], session, manifest, pixels, place),
     )
@@ -107,7 +51,8 @@ offer({
    *   prompts?: import('./preprocessing.js').Prompt[] }} step
    */
   async decode({ provider, name, previous, prompt, prompts = [prompt], runs }) {
-    const session = sessions[`decoder ${provider}`]
+    const { manifest, runtimes } = loaded
+    const session = loaded.session('decoder', provider)
     const refined = previous ? bestMasks(answers[previous]) : null
     const found = []
     for (let run = 0; run < runs; run++) {
@@ -134,6 +79,6 @@ function bestMasks({ masks, scores }) {
   const [count, each] = scores.dims
   return Array.from({ length: count }, (_, prompt) => {
     const own = scores.data.subarray(prompt * each, (prompt + 1) * each)
-    return maskAt(masks, best(manifest, own), prompt)
+    return maskAt(masks, best(loaded.manifest, own), prompt)
   })
 }

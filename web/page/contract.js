@@ -27,6 +27,8 @@
  * @property {Part} decoder
  * @property {import('./preprocessing.js').Preprocessing} preprocessing
  * @property {Prompts} prompts
+ * @property {import('./memory-bank.js').Constants & { files: Record<string, string> }} [video] what
+ *   a tracker must know, and the file of each graph that it runs beside the encoder
  * @property {{ choice: 'multi' | 'ranked' | 'best' | 'single' | 'all' }} masks `ranked`: the mask
  *   of the highest score is the first
  */

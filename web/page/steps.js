@@ -19,10 +19,12 @@ export async function readEnvironment() {
  * A part's file, and how many milliseconds it took to come.
  *
  * @param {import('./contract.js').Manifest} manifest
- * @param {'encoder' | 'decoder'} part
+ * @param {string} part the graph's name
  */
 export function loadPart(manifest, part) {
-  const { file } = manifest[part]
+  const file =
+    part === 'encoder' || part === 'decoder' ? manifest[part].file : manifest.video?.files[part]
+  if (!file) throw new Error(`manifest.json names no file of ${part}`)
   return timed(() => fetchFile(`${BASE}/${file}`, manifest.files[file], () => {}))
 }
 

@@ -1,0 +1,96 @@
+// What the browser stage has a page do to track: tracker.js follows objects through a few frames.
+//
+// The stage says what is done, and compares what comes back with what its own tracker finds.
+
+import { inputSize } from './contract.js'
+import { loadImage, scaledPixels } from './image.js'
+import { encode } from './model.js'
+import { placement } from './preprocessing.js'
+import { Loaded } from './session-steps.js'
+import { allPacked, offer, timed } from './steps.js'
+import { Tracker } from './tracker.js'
+import { graphRunner } from './tracking-graphs.js'
+
+/** @typedef {import('./model.js').Provider} Provider */
+/** @typedef {{ lowResMasks: Float32Array, pointer: Float32Array }} Result */
+
+const loaded = new Loaded()
+/** @type {Tracker} */
+let tracker
+/** @type {ReturnType<Tracker['track']>} */
+let following
+
+offer({
+  ...loaded.steps,
+
+  /**
+   * Begin with a sequence. Each frame is encoded when it is first asked for.
+   *
+   * @param {{ provider: Provider, frames: string[] }} step the frames' addresses, each as large as
+   *   the encoder's input
+   */
+  async begin({ provider, frames }) {
+    const { manifest, runtimes } = loaded
+    if (!manifest.video) throw new Error('manifest.json has no `video`')
+    const size = inputSize(manifest)
+    const place = placement(size, size, size, 'stretch')
+    const ort = runtimes[provider]
+    /** @type {Record<number, Promise<import('./tracker.js').Features>>} */
+    const features = {}
+    /** @param {number} frame */
+    const encoded = async (frame) => {
+      const pixels = scaledPixels(await loadImage(frames[frame]), place)
+      const session = loaded.session('encoder', provider)
+      const found = await encode(ort, session, manifest, pixels, place)
+      return /** @type {import('./tracker.js').Features} */ (found)
+    }
+    tracker = new Tracker({
+      constants: manifest.video,
+      run: graphRunner(ort, (graph) => loaded.session(graph, provider)),
+      features: (frame) => (features[frame] ??= encoded(frame)),
+      frames: { count: frames.length, width: size, height: size },
+      store: new Map(),
+    })
+    return {}
+  },
+
+  /**
+   * @param {{ frame: number, object: number, prompt: import('./tracker.js').Prompt,
+   *   mask: string | null }} step a mask as base64, a byte for each pixel
+   */
+  async prompt({ frame, object, prompt, mask }) {
+    const { width, height } = tracker.frames
+    const data = mask && Uint8Array.from(atob(mask), (character) => character.charCodeAt(0))
+    const asked = data ? { mask: { data, width, height } } : prompt
+    const [found, milliseconds] = await timed(() => tracker.prompt(frame, object, asked))
+    return { milliseconds, ...(await answer(found, found.score)) }
+  },
+
+  /** @param {{ from: number, reverse: boolean }} step */
+  async follow({ from, reverse }) {
+    following = tracker.track({ from, reverse })
+    return {}
+  },
+
+  /** The next frame that is followed, with the objects on it; no frame where there is none. */
+  async next() {
+    const [{ value, done }, milliseconds] = await timed(() => following.next())
+    if (done) return { frame: null }
+    const { frame, objects } = /** @type {any} */ (value)
+    const answers = []
+    for (const each of objects) {
+      answers.push({ object: each.object, ...(await answer(each, each.objectScore)) })
+    }
+    return { milliseconds, frame, objects: answers }
+  },
+})
+
+/** A result as JSON has it. @param {Result} result @param {number} score */
+async function answer({ lowResMasks, pointer }, score) {
+  const side = Math.sqrt(lowResMasks.length)
+  const values = {
+    low_res_masks: { data: lowResMasks, dims: [1, 1, side, side] },
+    pointer: { data: pointer, dims: [1, pointer.length] },
+  }
+  return { score, values: await allPacked(values) }
+}

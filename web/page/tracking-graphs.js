@@ -1,0 +1,27 @@
+// Runs the graphs that a tracker asks for with onnxruntime-web.
+
+/** @typedef {import('./feeds.js').Values} Values */
+/** @typedef {import('./model.js').Runtime} Runtime */
+/** @typedef {import('./model.js').Session} Session */
+/** @typedef {import('./tracker.js').Graph} Graph */
+
+/**
+ * What a tracker runs graphs with.
+ *
+ * @param {Runtime} ort
+ * @param {(graph: Graph) => Session | Promise<Session>} session
+ * @returns {import('./tracker.js').Run}
+ */
+export function graphRunner(ort, session) {
+  return async (graph, feeds) => {
+    const made = await session(graph)
+    const tensors = made.inputNames.map((name) => {
+      const { dtype, data, dims } = feeds[name]
+      return [name, new ort.Tensor(/** @type {any} */ (dtype), data, dims)]
+    })
+    const found = Object.entries(await made.run(Object.fromEntries(tensors)))
+    return Object.fromEntries(
+      found.map(([name, { data, dims }]) => [name, /** @type {Values} */ ({ data, dims })]),
+    )
+  }
+}
