@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from doit.task import Task
 
 TEMPLATES = Path("tasks/templates")
-STAGES = ("export", "simplify", "verify", "reference", "variant", "fidelity", "browser")
+STAGES = (
+    *("export", "simplify", "verify", "reference", "variant", "fidelity"),
+    *("tracking_reference", "tracking", "browser"),
+)
 
 Row = dict[str, Any]
 
@@ -71,6 +74,7 @@ def sources_of(config: Configuration) -> list[Path]:
             paths += [
                 artifacts.report(config, model, "browser", each),
                 artifacts.report(config, model, "fidelity", each),
+                artifacts.report(config, model, "tracking", each),
                 artifacts.picture(config, model, each),
             ]
     return paths
@@ -104,9 +108,15 @@ def write(config: Configuration, task: Task) -> dict[str, Any]:
         if told is not None
     }
     drawn = {model["name"]: charts_of(model["variants"]) for model in models}
+    drift = {model["name"]: drift_of(model["variants"]) for model in models}
     for kind in ("html", "md"):
         text = environment.get_template(f"report.{kind}").render(
-            **data, pictures=pictures, charts=drawn, providers=PROVIDERS, config=config.path
+            **data,
+            pictures=pictures,
+            charts=drawn,
+            drift=drift,
+            providers=PROVIDERS,
+            config=config.path,
         )
         write_atomically(folder(config) / f"report.{kind}", text)
     write_atomically(target, json.dumps(data, indent=2) + "\n")
@@ -319,6 +329,7 @@ def row(
         "times": {provider: times.get(provider) for provider in ("native", "wasm", "webgpu")},
         "browser": {provider: _provider(seen, provider, told) for provider in ("wasm", "webgpu")},
         "page_memory": seen.get("memory", {}).get("renderer"),
+        "tracking": _tracking(config, model, variant),
         "proven": _proven(told),
         "unproven": _unproven(told),
         "state": _state(told),
@@ -347,6 +358,28 @@ FIDELITY = (
     *("images", "prompts", "mask_iou", "ranking_flips"),
     *("logit_error", "score_error", "lowest"),
 )
+
+
+def _tracking(config: Configuration, model: Model, variant: Variant) -> Row | None:
+    """How objects were followed through frames, and what the graphs for it weigh."""
+    measured = reports.read(artifacts.report(config, model, "tracking", variant))
+    if measured is None or not measured.get("answers"):
+        return None
+    graphs = artifacts.tracking_graphs(config, model, variant).values()
+    keys = ("answers", "mask_iou", "score_error", "occlusion_flips", "rules")
+    return {
+        **{key: measured[key] for key in keys},
+        "size": sum(path.stat().st_size for path in graphs if path.is_file()),
+        "clips": {each["name"]: followed(each["by_frame"]) for each in measured["clips"]},
+    }
+
+
+def followed(by_frame: Sequence[Row]) -> list[float]:
+    """The IoU of each frame that was tracked, in that order; prompts are left out. Pure."""
+    frames: dict[int, list[float]] = {}
+    for each in by_frame:
+        frames.setdefault(each["step"], []).append(each["iou"])
+    return [iou for step in frames.values() if len(step) > 1 for iou in step]
 
 
 def _proven(told: Mapping[str, Any] | None) -> list[str]:
@@ -499,6 +532,15 @@ def charts_of(rows: Sequence[Row]) -> list[charts.Chart]:
         if (mean := _at(row, ("fidelity", "mask_iou", "mean"))) is not None
     ]
     return [charts.chart(title, values) for title, values in shown.items() if values]
+
+
+def drift_of(rows: Sequence[Row]) -> list[charts.LineChart]:
+    """For each clip a line of every variant: how its masks part from PyTorch's; pure."""
+    series: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for clip, ious in (_at(row, ("tracking", "clips")) or {}).items():
+            series.setdefault(clip, {})[row["name"]] = ious
+    return [charts.line_chart(clip, lines) for clip, lines in series.items()]
 
 
 def ends(times: Sequence[float]) -> tuple[float, float]:

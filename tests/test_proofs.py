@@ -365,7 +365,7 @@ def test_a_checkpoint_that_changed_under_an_export_is_exported_again(
     hold(
         project,
         "tasks/export.py",
-        "    model = load.load_model(architecture, checkpoint, image_size)\n",
+        "    model = load.load_model(architecture, checkpoint, image_size, video)\n",
     )
     checkpoint = project.root / "build/checkpoints/m.pt"
     change_during(project, checkpoint, weights[1], "export:m")
@@ -378,7 +378,7 @@ def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) ->
     hold(
         project,
         "tasks/export.py",
-        "    model = load.load_model(architecture, checkpoint, image_size)\n",
+        "    model = load.load_model(architecture, checkpoint, image_size, video)\n",
     )
     source = project.root / "tasks/model/patching.py"
     change_during(project, source, source.read_bytes() + b"\n# another rule\n", "export:m")

@@ -230,6 +230,38 @@ def test_bars_of_nothing_have_no_length() -> None:
     assert charts.chart("t", [charts.Value("a", 0.0, "0")]).bars[0].width == 0
 
 
+def test_frames_are_told_in_the_order_in_which_they_were_tracked_without_prompts() -> None:
+    by_frame = [
+        {"step": 0, "frame": 1, "iou": 0.5},
+        {"step": 1, "frame": 1, "iou": 1.0},
+        {"step": 1, "frame": 0, "iou": 0.9},
+        {"step": 2, "frame": 1, "iou": 1.0},
+        {"step": 2, "frame": 2, "iou": 0.8},
+    ]
+    assert report.followed(by_frame) == [1.0, 0.9, 1.0, 0.8]
+
+
+def test_each_variant_that_tracked_has_a_line_in_the_chart_of_each_clip() -> None:
+    rows = [
+        row("fp32", tracking={"clips": {"stack": [1.0, 1.0], "time-lapse": [1.0]}}),
+        row("fp16"),
+        row("q8", tracking={"clips": {"stack": [1.0, 0.97], "time-lapse": [1.0]}}),
+    ]
+    stack, time_lapse = report.drift_of(rows)
+    assert (stack.title, time_lapse.title) == ("stack", "time-lapse")
+    assert [line.name for line in stack.lines] == ["fp32", "q8"]
+    assert report.drift_of([row("fp32")]) == []
+
+
+def test_lines_fall_from_one_to_a_round_floor_below_the_least() -> None:
+    drawn = charts.line_chart("t", {"a": [1.0, 0.97], "b": [1.0, 1.0]})
+    assert (drawn.floor, drawn.steps) == (0.9, 2)
+    a, b = ([tuple(map(float, p.split(","))) for p in line.points.split()] for line in drawn.lines)
+    assert a[0] == b[0]
+    assert b[1][1] < a[1][1] < drawn.base
+    assert {line.color for line in drawn.lines} == {charts.STROKES[0][0], charts.STROKES[1][0]}
+
+
 def test_a_changed_size_is_told_in_mebibytes() -> None:
     before, now = (
         [{"name": "m", "variants": [row("q8", size=size)]}] for size in (1 << 20, 3 << 20)

@@ -1,8 +1,9 @@
-"""Bars that are drawn in SVG: where each is and what is written beside it. Pure."""
+"""Bars and lines that are drawn in SVG: where each is and what is written beside it. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 # In units of the drawing, which are pixels where it is shown at its own size. Names stand left of
@@ -63,3 +64,59 @@ def chart(title: str, values: Sequence[Value]) -> Chart:
         for index, each in enumerate(values)
     ]
     return Chart(title, bars, WIDTH, ROW * len(bars), NAMES, WIDTH - FIGURES + 8)
+
+
+# Told apart without colours too.
+STROKES = (
+    ("#0072b2", ""),
+    ("#d55e00", "7 3"),
+    ("#009e73", "2 3"),
+    ("#cc79a7", "10 3 2 3"),
+    ("#e69f00", "4 4"),
+    ("#56b4e9", "12 4"),
+)
+
+
+class Line(NamedTuple):
+    """A named line through ``points``, as SVG has them, with its colour and dashes."""
+
+    name: str
+    points: str
+    color: str
+    dashes: str
+
+
+class LineChart(NamedTuple):
+    """Lines over a number of steps, between ``floor`` and 1; ``left`` and ``base`` are the axes."""
+
+    title: str
+    lines: Sequence[Line]
+    floor: float
+    steps: int
+    width: int
+    height: int
+    left: int
+    base: int
+
+
+def line_chart(title: str, series: Mapping[str, Sequence[float]]) -> LineChart:
+    """Shares up to 1, one after another; the floor is the round share below the least.
+
+    :param series: the shares of each line, by its name; lines of one length.
+    """
+    left, top, height = 40, 8, 150
+    base = height - 22
+    least = min((min(values) for values in series.values() if values), default=1.0)
+    floor = next((each for each in (0.99, 0.9, 0.5) if least >= each), 0.0)
+    steps = max(map(len, series.values()), default=0)
+
+    def point(index: int, value: float) -> str:
+        x = left + (WIDTH - left - 8) * index / max(steps - 1, 1)
+        y = base - (base - top) * (value - floor) / (1 - floor)
+        return f"{x:.1f},{y:.1f}"
+
+    lines = [
+        Line(name, " ".join(point(*each) for each in enumerate(values)), *stroke)
+        for (name, values), stroke in zip(series.items(), cycle(STROKES), strict=False)
+    ]
+    return LineChart(title, lines, floor, steps, WIDTH, height, left, base)
