@@ -183,7 +183,7 @@ def test_a_graph_that_the_browser_does_not_load_is_named_and_not_deployed(
     }
     result = child.run("tasks.browser:prove", arguments, tmp_path / "log", verbose=False)
     failures = browser_failures(
-        result, BrowserCheck(), 1.0, TrackingRules("[tracking]", 0.999, 0.99, 1e-3, 0.0)
+        result, BrowserCheck(), 1.0, TrackingRules("[tracking]", "mask_iou", 0.999, 0.99, 1e-3, 0.0)
     )
     (failure,) = failures
     assert (failure.kind, failure.graph) == ("refused", "memory_attention")

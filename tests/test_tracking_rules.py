@@ -9,7 +9,7 @@ import pytest
 from tasks.config.schema import BrowserCheck
 from tasks.proof.judgement import TrackingRules, browser_failures, tracking_failures
 
-RULES = TrackingRules("[tracking]", mask_iou=0.999, worst=0.99, scores=1e-3, flips=0.0)
+RULES = TrackingRules("[tracking]", "mask_iou", mask_iou=0.999, worst=0.99, scores=1e-3, flips=0.0)
 GOOD: dict[str, Any] = {
     "violations": [],
     "answers": 27,

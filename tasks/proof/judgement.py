@@ -161,10 +161,11 @@ def fidelity_failures(
 class TrackingRules:
     """The limits that hold for a variant's tracking, and the table that they come from.
 
-    ``scores`` is None where anything goes.
+    ``key`` is that of the least mean IoU; ``scores`` is None where anything goes.
     """
 
     table: str
+    key: str
     mask_iou: float
     worst: float
     scores: float | None
@@ -175,10 +176,13 @@ def tracking_rules(config: Configuration, variant: Variant) -> TrackingRules:
     """Single precision must do what PyTorch does; others come as near as ``[fidelity]`` asks."""
     if variant.precision == "fp32":
         check = config.tracking
-        return TrackingRules("[tracking]", check.mask_iou, check.worst, check.scores, 0.0)
+        return TrackingRules(
+            "[tracking]", "mask_iou", check.mask_iou, check.worst, check.scores, 0.0
+        )
     least = config.fidelity.mask_iou[variant.precision]
     worst = least - config.fidelity.worst
-    return TrackingRules("[fidelity]", least, worst, None, config.fidelity.ranking_flips)
+    flips = config.fidelity.ranking_flips
+    return TrackingRules("[fidelity]", variant.precision, least, worst, None, flips)
 
 
 def tracking_failures(report: Figures, rules: TrackingRules) -> list[Failure]:
@@ -209,7 +213,7 @@ def drift_failures(
         )
 
     if not mean >= rules.mask_iou:
-        fail("mean iou", mean, rules.mask_iou, "mask_iou")
+        fail("mean iou", mean, rules.mask_iou, rules.key)
     if not worst >= rules.worst:
         fail("worst iou", worst, rules.worst, "worst")
     if rules.scores is not None and not error <= rules.scores:
@@ -333,7 +337,7 @@ def rules_of(config: Configuration, model: Model, variant: Variant, proof: str) 
 def _limits(config: Configuration, variant: Variant) -> dict[str, float | None]:
     """Those of tracking."""
     limits = asdict(tracking_rules(config, variant))
-    return {key: value for key, value in limits.items() if key != "table"}
+    return {key: value for key, value in limits.items() if key not in ("table", "key")}
 
 
 def _as_json(check: BrowserCheck) -> dict[str, float | None]:
