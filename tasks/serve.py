@@ -14,7 +14,7 @@ from tasks.config.schema import Configuration
 from tasks.engine import artifacts
 from tasks.engine.commands import Plain, Suggesting
 from tasks.engine.invocation import command
-from tasks.web.packages import PAGE, RUNTIME
+from tasks.web.packages import PAGE, RUNTIME, TIFF
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -63,11 +63,15 @@ def deployed(config: Configuration) -> list[str]:
 
 
 def application(config: Configuration) -> Starlette:
-    """The page, onnxruntime-web, and each model's deploy folder under ``/models/<name>``."""
+    """The page, what it loads of npm, and each model's deploy folder under ``/models/<name>``."""
     from tasks.web import server
 
     folders = {f"/models/{model.name}": model.deploy for model in config.models}
-    folders |= {"/onnxruntime-web": RUNTIME / "dist", "/": PAGE}
+    folders |= {
+        "/onnxruntime-web": RUNTIME / "dist",
+        "/geotiff": TIFF / "dist-browser",
+        "/": PAGE,
+    }
     return server.application(folders, {"/models.json": lambda: deployed(config)})
 
 
@@ -75,12 +79,14 @@ def serve(config: Configuration, port: int, open_page: bool) -> None:
     """Serve until Ctrl-C.
 
     :param port: 0 is `DEFAULT_PORT`, or a free one if that is taken.
-    :raises InvalidCommand: when the port is taken or onnxruntime-web is not installed.
+    :raises InvalidCommand: when the port is taken or the packages of npm are not installed.
     """
     from tasks.web.server import serving
 
-    if not RUNTIME.is_dir():
-        raise InvalidCommand(f"onnxruntime-web is not installed; run {command('packages')} first")
+    for package in (RUNTIME, TIFF):
+        if not package.is_dir():
+            missing = f"{package.name} is not installed"
+            raise InvalidCommand(f"{missing}; run {command('packages')} first")
     app = application(config)
     for attempt in (port,) if port else (DEFAULT_PORT, 0):
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as child processes have it, before torch
@@ -83,6 +84,32 @@ def executable(npm_packages: None) -> str | None:
         give_up(f"needs a browser: {found.missing}")
     expect.set_options(timeout=30_000)  # a machine may be busy
     return found.executable
+
+
+@pytest.fixture(scope="module", name="chromium")
+def launched(executable: str | None) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def video_model(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Synthetic weights of SAM 2.1 tiny for small images, with the graphs that track: built, proven
+    in the browser and deployed.
+    """
+    project = Project(tmp_path_factory.mktemp("video") / "project", cheap=False)
+    (project.root / "web").symlink_to(ROOT / "web")
+    project.configure(
+        f'[build]\ndeploy = "{project.root / "public/onnx-models/sam"}"\n'
+        "[browser]\nenabled = true\n"
+        '[models.tiny]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:?seed=1"\n'
+        "image_size = 256\nvideo = true\n"
+    )
+    outcome = project.build()
+    assert outcome.status == 0, outcome.output
+    return project
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, FloatRect, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, FloatRect, Page, Route, expect
 from project import Project
 
 from tasks import serve
@@ -35,14 +35,6 @@ def address(demo: Project) -> Iterator[str]:
     config = parse.load(demo.root / "config/models.toml")
     with server.serving(serve.application(config)) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def chromium(executable: str | None) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=executable)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

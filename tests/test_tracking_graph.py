@@ -11,29 +11,20 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from project import ROOT, Project
+from project import Project
 
 from tasks.config.schema import TRACKING_GRAPHS, BrowserCheck
 from tasks.engine import child
 from tasks.proof.judgement import TrackingRules, browser_failures
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # which is built once
 
 NAME = "tiny"
 
 
-@pytest.fixture(scope="module")
-def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    project = Project(tmp_path_factory.mktemp("video") / "project", cheap=False)
-    (project.root / "web").symlink_to(ROOT / "web")
-    project.configure(
-        "[browser]\nenabled = true\n"
-        f'[models.{NAME}]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:?seed=1"\n'
-        "image_size = 256\nvideo = true\n"
-    )
-    outcome = project.build()
-    assert outcome.status == 0, outcome.output
-    return project
+@pytest.fixture
+def built(video_model: Project) -> Project:
+    return video_model
 
 
 def deployed(project: Project) -> Path:

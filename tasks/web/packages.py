@@ -12,6 +12,7 @@ from tasks.engine.child import PROJECT
 FOLDER = PROJECT / "web"
 PAGE = FOLDER / "page"
 RUNTIME = FOLDER / "node_modules/onnxruntime-web"
+TIFF = FOLDER / "node_modules/geotiff"  # with which the page reads TIFFs
 MANIFESTS = (FOLDER / "package.json", FOLDER / "package-lock.json")
 INSTALLED = FOLDER / "node_modules/.package-lock.json"  # npm's own record of what it installed
 COMMAND = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")

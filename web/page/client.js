@@ -10,11 +10,25 @@ export class Model {
     this.manifest = manifest
     /** Whether its sessions are ready. */
     this.opened = false
-    /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void }>} */
+    /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void,
+     *   onPart?: (part: any) => void }>} */
     this.waiting = new Map()
+    /** Answers the worker's question for a frame of the sequence, RGBA at the encoder's size.
+     * @type {(frame: number) => Promise<Uint8ClampedArray>} */
+    this.pixelsOf = async () => {
+      throw new Error('no sequence is open')
+    }
     this.calls = 0
     this.worker = new Worker('worker.js', { type: 'module' })
-    this.worker.onmessage = ({ data: { id, progress, result, error } }) => {
+    this.worker.onmessage = ({ data: { id, progress, wanted, part, result, error } }) => {
+      if (wanted !== undefined) {
+        void this.give(wanted)
+        return
+      }
+      if (part) {
+        this.waiting.get(id)?.onPart?.(part)
+        return
+      }
       if (progress) {
         onProgress(progress.phase, progress.done, progress.total, progress.unit)
         return
@@ -31,15 +45,26 @@ export class Model {
    * @param {string} call one of worker.js's calls
    * @param {object} args
    * @param {AbortSignal} [signal] asks a call that takes long to stop; it answers null then
+   * @param {(part: any) => void} [onPart] hears what a call found before it ends
    * @returns {Promise<any>}
    */
-  call(call, args, signal) {
+  call(call, args, signal, onPart) {
     const id = this.calls++
     signal?.addEventListener('abort', () => this.worker.postMessage({ stop: id }))
     return new Promise((resolve, reject) => {
-      this.waiting.set(id, { resolve, reject })
+      this.waiting.set(id, { resolve, reject, onPart })
       this.worker.postMessage({ id, call, args })
     })
+  }
+
+  /** @param {number} frame */
+  async give(frame) {
+    try {
+      const rgba = await this.pixelsOf(frame)
+      this.worker.postMessage({ rgba }, [rgba.buffer])
+    } catch (error) {
+      this.worker.postMessage({ error: error instanceof Error ? error.message : String(error) })
+    }
   }
 
   /** What is not answered yet fails. */

@@ -60,9 +60,59 @@ export function runLengths(values, inside, width, height) {
  * @property {number} inside the value of the pixels that are the object's
  */
 
+/** A data set of COCO. Objects of one category share it. */
+export class Coco {
+  /** @param {number} width of each image @param {number} height */
+  constructor(width, height) {
+    this.width = width
+    this.height = height
+    /** @type {object[]} */
+    this.images = []
+    /** @type {object[]} */
+    this.annotations = []
+    /** @type {string[]} */
+    this.categories = []
+  }
+
+  /**
+   * @param {string} fileName
+   * @param {Iterable<Region>} regions
+   * @param {(number: number) => object} ids `id` of an object's annotation, and what else tells it
+   * @param {object} [which] of several images it is
+   */
+  add(fileName, regions, ids, which) {
+    const { width, height } = this
+    const id = this.images.length + 1
+    this.images.push({ id, file_name: fileName, width, height, ...which })
+    for (const { number, category, values, inside } of regions) {
+      const { area, bbox } = extent(values, inside, width)
+      if (!area) continue
+      const counts = runLengths(values, inside, width, height)
+      if (!this.categories.includes(category)) this.categories.push(category)
+      this.annotations.push({
+        ...ids(number),
+        image_id: id,
+        category_id: this.categories.indexOf(category) + 1,
+        segmentation: { size: [height, width], counts },
+        area,
+        bbox,
+        iscrowd: 1,
+      })
+    }
+  }
+
+  /** As JSON has it. */
+  toJSON() {
+    const { images, annotations } = this
+    const categories = this.categories.map((name, index) => {
+      return { id: index + 1, name, supercategory: '' }
+    })
+    return { images, annotations, categories }
+  }
+}
+
 /**
- * A data set of COCO with one image. Objects of one category share it; `id` of an annotation is the
- * object's number.
+ * A data set of one image: `id` of an annotation is the object's number.
  *
  * @param {string} fileName of the image
  * @param {number} width
@@ -70,29 +120,24 @@ export function runLengths(values, inside, width, height) {
  * @param {Iterable<Region>} regions
  */
 export function coco(fileName, width, height, regions) {
-  /** @type {string[]} */
-  const names = []
-  const annotations = []
-  for (const { number, category, values, inside } of regions) {
-    const counts = runLengths(values, inside, width, height)
-    const { area, bbox } = extent(values, inside, width)
-    if (!area) continue
-    if (!names.includes(category)) names.push(category)
-    annotations.push({
-      id: number,
-      image_id: 1,
-      category_id: names.indexOf(category) + 1,
-      segmentation: { size: [height, width], counts },
-      area,
-      bbox,
-      iscrowd: 1,
-    })
+  const data = new Coco(width, height)
+  data.add(fileName, regions, (number) => ({ id: number }))
+  return data.toJSON()
+}
+
+/**
+ * A frame of a sequence, with names that TAO gave (https://taodataset.org): `frame_index` from 0, and
+ * `track_id`, the number that an object keeps.
+ *
+ * @param {Coco} data
+ * @param {string} fileName
+ * @param {Iterable<Region>} regions
+ */
+export function addFrame(data, fileName, regions) {
+  const ids = (/** @type {number} */ number) => {
+    return { id: data.annotations.length + 1, track_id: number }
   }
-  return {
-    images: [{ id: 1, file_name: fileName, width, height }],
-    annotations,
-    categories: names.map((name, index) => ({ id: index + 1, name, supercategory: '' })),
-  }
+  data.add(fileName, regions, ids, { frame_index: data.images.length })
 }
 
 /**

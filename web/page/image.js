@@ -16,7 +16,7 @@ export async function loadImage(url) {
 /**
  * The image's pixels at the size it has in the encoder's input; transparent ones on white.
  *
- * @param {HTMLImageElement} image
+ * @param {HTMLImageElement | ImageBitmap} image
  * @param {Placement} place
  * @returns {Uint8ClampedArray} RGBA
  */

@@ -2,7 +2,7 @@
 
 /**
  * @typedef {{ move: [number, number] } | { tool: string } | { candidate: number } |
- *   { zoom: number } | { act: 'place' | 'undo' | 'clear' | 'add' | 'fit' }} Request
+ *   { zoom: number } | { frames: number } | { act: 'place' | 'undo' | 'clear' | 'add' | 'fit' }} Request
  */
 
 /**
@@ -19,6 +19,15 @@ const MOVES = {
 }
 /** @type {Record<string, string>} */
 const TOOLS = { f: 'foreground', b: 'background', x: 'box' }
+/** How many frames further; all the way to the first and the last. @type {Record<string, number>} */
+const FRAMES = {
+  ',': -1,
+  '.': 1,
+  PageUp: -10,
+  PageDown: 10,
+  Home: -Infinity,
+  End: Infinity,
+}
 /** How much a key zooms. */
 export const ZOOM = 1.25
 
@@ -44,6 +53,7 @@ export function requested(press) {
     return { move: [MOVES[key][0] * far, MOVES[key][1] * far] }
   }
   if (lower in TOOLS) return { tool: TOOLS[lower] }
+  if (key in FRAMES) return { frames: FRAMES[key] }
   if (/^[1-9]$/.test(key)) return { candidate: Number(key) - 1 }
   if (key === 'Enter') return { act: 'place' }
   if (key === 'Backspace') return { act: 'undo' }

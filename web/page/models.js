@@ -38,8 +38,13 @@ export function withVariant(manifest, name) {
     ...manifest,
     encoder: { ...manifest.encoder, file: variant.files.encoder },
     decoder: { ...manifest.decoder, file: variant.files.decoder },
+    ...(manifest.video && { video: { ...manifest.video, files: tracking(manifest, variant) } }),
   }
 }
+
+/** The files of a variant that track, by graph. @param {any} manifest @param {any} variant */
+const tracking = ({ video }, variant) =>
+  Object.fromEntries(Object.keys(video.files).map((graph) => [graph, variant.files[graph]]))
 
 /** @param {any} manifest */
 export function describe(manifest) {
@@ -64,8 +69,19 @@ export function showNoModel() {
   ui.proof.classList.remove('unproven')
 }
 
-/** Say what this model does of what not every model does. @param {Manifest} manifest */
-export function explain(manifest) {
+/**
+ * Say what this model does of what not every model does.
+ *
+ * @param {Manifest} manifest
+ * @param {boolean} tracks whether prompts are of objects that it follows
+ */
+export function explain(manifest, tracks) {
+  if (tracks) {
+    ui.candidatesHelp.textContent =
+      'Of an object that is tracked the model draws one mask on each frame, and predicts its IoU.'
+    ui.refineHelp.textContent = 'Each further click on a frame corrects the mask that is shown.'
+    return
+  }
   const several = { multi: 'three', ranked: 'three', all: 'four', best: null, single: null }
   const count = several[manifest.masks?.choice ?? 'multi']
   ui.candidatesHelp.textContent = count

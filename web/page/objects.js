@@ -1,4 +1,5 @@
-// The objects of an image: which there are, which one is worked on, and the steps of each. No DOM.
+// The objects of an image or of a sequence's frames: which there are, which one is worked on, and the
+// steps of each. No DOM.
 
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
 /**
@@ -16,22 +17,28 @@
  * @typedef {object} Step
  * @property {Prompt} prompt in image pixels
  * @property {Step | null} refines the step whose mask it starts from
+ * @property {number} frame
+ * @property {number} id of its object
  * @property {Answer | null} answer null until the decoder has run
  * @property {number | null} choice the mask a person chose; null is the best-scored
  * @property {number} since when it was asked for, in the page's time
  */
 /**
  * @typedef {object} Entry
+ * @property {number} id from 1, never given twice
  * @property {number} number from 1, which it keeps: its value in a picture of labels
  * @property {string} name empty until a person gives one
  * @property {string} color as `#rrggbb`
- * @property {readonly Step[]} steps
+ * @property {readonly Step[]} steps on the frame that is shown
+ * @property {ReadonlyMap<number, readonly Step[]>} elsewhere steps on other frames
  */
 /**
  * @typedef {object} Objects
  * @property {readonly Entry[]} entries at least one
  * @property {number} current the number of the one that is worked on
  * @property {readonly Deletion[]} deletions that undo can take back, the latest last
+ * @property {number} frame that is shown
+ * @property {number} ids how many were given
  */
 /** @typedef {{ entry: Entry, index: number, since: number }} Deletion of which place, and when */
 
@@ -42,7 +49,12 @@
  * @returns {Objects}
  */
 export function started(color) {
-  return { entries: [{ number: 1, name: '', color, steps: [] }], current: 1, deletions: [] }
+  return { entries: [made(1, 1, color)], current: 1, deletions: [], frame: 0, ids: 1 }
+}
+
+/** @param {number} id @param {number} number @param {string} color @returns {Entry} */
+const made = (id, number, color) => {
+  return { id, number, name: '', color, steps: [], elsewhere: new Map() }
 }
 
 /** The one that is worked on. @param {Objects} objects @returns {Entry} */
@@ -51,14 +63,46 @@ export function currentOf({ entries, current }) {
 }
 
 /** The step that is shown; null without a prompt. @param {Entry} entry @returns {Step | null} */
-export function lastStep({ steps }) {
+export const lastStep = ({ steps }) => lastOf(steps)
+
+/** @param {readonly Step[]} steps @returns {Step | null} */
+function lastOf(steps) {
   const last = steps.at(-1)
   return last && (last.prompt.points.length || last.prompt.box) ? last : null
 }
 
+/** On all frames. @param {Entry} entry */
+const stepsOf = ({ steps, elsewhere }) => [steps, ...elsewhere.values()].flat()
+
 /** Of the objects that undo can bring back too. @param {Objects} objects */
 export const allSteps = ({ entries, deletions }) =>
-  [...entries, ...deletions.map(({ entry }) => entry)].flatMap(({ steps }) => steps)
+  [...entries, ...deletions.map(({ entry }) => entry)].flatMap(stepsOf)
+
+/** The last step of each object on each frame. @param {Objects} objects @returns {Step[]} */
+export const lastSteps = ({ entries }) =>
+  entries.flatMap(({ steps, elsewhere }) =>
+    [steps, ...elsewhere.values()].flatMap((each) => lastOf(each) ?? []),
+  )
+
+/**
+ * With another frame shown, and the steps on it.
+ *
+ * @param {Objects} objects
+ * @param {number} frame
+ * @returns {Objects}
+ */
+export function atFrame(objects, frame) {
+  if (frame === objects.frame) return objects
+  /** @param {Entry} entry @returns {Entry} */
+  const turned = (entry) => {
+    const elsewhere = new Map(entry.elsewhere)
+    if (entry.steps.length) elsewhere.set(objects.frame, entry.steps)
+    elsewhere.delete(frame)
+    return { ...entry, steps: entry.elsewhere.get(frame) ?? [], elsewhere }
+  }
+  const deletions = objects.deletions.map((each) => ({ ...each, entry: turned(each.entry) }))
+  return { ...objects, frame, entries: objects.entries.map(turned), deletions }
+}
 
 /** What a person calls it. @param {Entry} entry */
 export const titleOf = ({ name, number }) => name.trim() || `Object ${number}`
@@ -72,11 +116,11 @@ export const titleOf = ({ name, number }) => name.trim() || `Object ${number}`
  */
 export function added(objects, color) {
   const { entries } = objects
-  const unused = entries.find((entry) => !lastStep(entry))
+  const unused = entries.find((entry) => !lastStep(entry) && !entry.elsewhere.size)
   if (unused) return chosen(objects, unused.number)
   const number = nextNumber(entries)
-  const entry = { number, name: '', color, steps: [] }
-  return { ...objects, entries: [...entries, entry], current: number }
+  const ids = objects.ids + 1
+  return { ...objects, entries: [...entries, made(ids, number, color)], current: number, ids }
 }
 
 /** @param {readonly Entry[]} entries */
@@ -96,14 +140,18 @@ export function chosen(objects, number) {
  * @param {number} since when that was asked for, in the page's time
  * @returns {Objects}
  */
-export function removed({ entries, current, deletions: before }, number, since) {
+export function removed(objects, number, since) {
+  const { entries, current, deletions: before } = objects
   const index = entries.findIndex((entry) => entry.number === number)
   const entry = entries[index]
-  const deletions = entry.steps.length ? [...before, { entry, index, since }] : before
+  const deletions = stepsOf(entry).length ? [...before, { entry, index, since }] : before
   const rest = entries.filter((other) => other !== entry)
-  if (!rest.length) return { ...started(entry.color), deletions }
+  if (!rest.length) {
+    const ids = objects.ids + 1
+    return { ...objects, entries: [made(ids, 1, entry.color)], current: 1, deletions, ids }
+  }
   const next = rest[Math.min(index, rest.length - 1)].number
-  return { entries: rest, current: current === number ? next : current, deletions }
+  return { ...objects, entries: rest, current: current === number ? next : current, deletions }
 }
 
 /**
@@ -113,14 +161,17 @@ export function removed({ entries, current, deletions: before }, number, since) 
  * @param {Objects} objects
  * @returns {Objects}
  */
-function restored({ entries, deletions }) {
+function restored(objects) {
+  const { entries, deletions } = objects
   const { entry, index } = /** @type {Deletion} */ (deletions.at(-1))
   const [only] = entries
-  const isStandIn = entries.length === 1 && !only.steps.length && !only.name
+  const isStandIn = entries.length === 1 && !stepsOf(only).length && !only.name
   const others = isStandIn ? [] : entries
   const isTaken = others.some(({ number }) => number === entry.number)
   const number = isTaken ? nextNumber(others) : entry.number
   return {
+    ...objects,
+    ids: isStandIn ? objects.ids - 1 : objects.ids, // the other one's was not used
     entries: others.toSpliced(index, 0, { ...entry, number }),
     current: number,
     deletions: deletions.slice(0, -1),
@@ -151,7 +202,9 @@ export const stepped = (objects, step) => withSteps(objects, (steps) => [...step
 export function cleared(objects, since) {
   if (!lastStep(currentOf(objects))) return objects
   const prompt = { points: [], box: null }
-  return stepped(objects, { prompt, refines: null, answer: null, choice: null, since })
+  const { frame } = objects
+  const { id } = currentOf(objects)
+  return stepped(objects, { prompt, refines: null, frame, id, answer: null, choice: null, since })
 }
 
 /** Whether there is anything to undo. @param {Objects} objects */
@@ -183,12 +236,14 @@ function withSteps(objects, change) {
 }
 
 /**
- * The first step that has no answer yet: of the current object if there is one.
+ * The first step that has no answer yet: of the current object if there is one, then on the frame
+ * that is shown.
  *
  * @param {Objects} objects
  * @returns {Step | null}
  */
 export function unanswered(objects) {
   const entries = [currentOf(objects), ...objects.entries]
-  return entries.map(lastStep).find((step) => step && !step.answer) ?? null
+  const steps = [...entries.map(lastStep), ...lastSteps(objects)]
+  return steps.find((step) => step && !step.answer) ?? null
 }

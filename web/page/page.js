@@ -1,4 +1,5 @@
-// The page of `doit serve`: pick a deployed model, open an image, prompt, see the masks, save them.
+// The page of `doit serve`: pick a deployed model, open an image or a sequence, prompt, see the masks,
+// save them. following.js has what only sequences have.
 
 import { advice } from './advice.js'
 import { Model } from './client.js'
@@ -6,13 +7,14 @@ import { colorOf, unusedColor } from './colors.js'
 import { inputSize, refines } from './contract.js'
 import { boxOutline, crossHair, objectNumbers, promptMarks } from './drawing.js'
 import { chooseTool, tool, ui } from './elements.js'
-import { coco, grayPixels } from './export.js'
 import { best } from './feeds.js'
 import { showAnswer, showEverything, showNothing } from './figures.js'
-import { loadImage, scaledPixels } from './image.js'
+import { Following } from './following.js'
+import { scaledPixels } from './image.js'
 import { isUndo, requested, ZOOM } from './keys.js'
+import { labelsOf, layerOf, masked, regionsOf, shownStep } from './layers.js'
 import { ObjectList } from './list.js'
-import { allOf, around, labelled, maskOf, shownOf } from './masks.js'
+import { maskOf, shownOf } from './masks.js'
 import {
   complain,
   duration,
@@ -37,20 +39,20 @@ import * as set from './objects.js'
 import { currentOf, lastStep, titleOf } from './objects.js'
 import { followPointers } from './pointers.js'
 import { placement } from './preprocessing.js'
-import { downloadJson, downloadPicture } from './saving.js'
+import { saveCoco, saveCocoFrames, saveLabels, saveLabelStack, saveMask } from './saving.js'
 import { Scene } from './scene.js'
+import { openFiles } from './sequence.js'
 import { storedLook, storeLook } from './settings.js'
 
 /** @typedef {import('./contract.js').Manifest} Manifest */
 /** @typedef {import('./model.js').Provider} Provider */
-/** @typedef {import('./masks.js').Mask} Mask */
-/** @typedef {import('./masks.js').Part} Part */
 /** @typedef {import('./masks.js').Region} Region */
 /** @typedef {import('./objects.js').Entry} Entry */
 /** @typedef {import('./objects.js').Step} Step */
 /** @typedef {import('./preprocessing.js').Placement} Placement */
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
 /** @typedef {import('./scene.js').Layer} Layer */
+/** @typedef {import('./sequence.js').Sequence} Sequence */
 /** @typedef {import('./view.js').At} At */
 /** @typedef {import('./view.js').Size} Size */
 
@@ -67,12 +69,10 @@ import { storedLook, storeLook } from './settings.js'
 
 /** Longer side of the labels of everything, in pixels. */
 const VIEW = 1024
-/** How wide outlines are at most, in pixels. */
-const EDGE = 4
 
 /** @type {Model | null} the one that is open, or being opened */
 let model = null
-/** @type {{ element: HTMLImageElement, file: string, name: string } | null} */
+/** @type {Sequence | null} */
 let image = null
 /** @type {Placement | null} where the image lies, once it is encoded */
 let place = null
@@ -91,8 +91,11 @@ let search = null
 let webgpuHint = ''
 let encoding = false
 let decoding = false
+let decoded = Promise.resolve()
 
 const current = () => lastStep(currentOf(objects))
+/** Whether something goes on that prompts wait for. */
+const isBusy = () => search !== null || following.stop !== null
 
 /** @returns {() => () => boolean} begins an attempt, and that tells whether it is still the latest */
 function attempts() {
@@ -113,6 +116,7 @@ async function openModel() {
   model = null
   place = null
   everything = search = null
+  following.abandon()
   settle('model', 'work')
   showNoModel()
   refresh()
@@ -130,8 +134,7 @@ async function openModel() {
     inputSize(manifest) // refuses a manifest of an earlier version of the build
     ui.about.textContent = describe(manifest)
     proven = showProof(whole, variant, provider)
-    explain(manifest)
-    const opening = (model = new Model(manifest, reportProgress))
+    const opening = (model = new Model(manifest, showProgress))
     await opening.call('open', { base, provider, threads: threadsHere(), manifest })
     opening.opened = true
   } catch (error) {
@@ -156,37 +159,41 @@ async function openModel() {
   await encodeImage()
 }
 
-/** @type {typeof showProgress} */
-function reportProgress(phase, done, total, unit) {
-  ui.cancel.hidden = !search
-  showProgress(phase, done, total, unit)
-}
-
 // The image.
 
-/** @param {string} url @param {string} file */
-async function openImage(url, file) {
+/** @param {File[] | Promise<File[]>} files */
+async function open(files) {
   const isLatest = beginImage()
   settle('image', 'work')
-  /** @type {HTMLImageElement} */
-  let element
+  /** @type {Sequence} */
+  let opened
   try {
-    element = await loadImage(url)
-  } catch {
-    if (isLatest()) complain('image', `${file} is not an image that this browser can read.`)
+    opened = await openFiles(await files, (done, total) => {
+      if (isLatest()) showProgress('Reading', done, total, 'frames')
+    })
+  } catch (error) {
+    if (!isLatest()) return
+    if (!isBusy()) hideProgress()
+    complain('image', words(error))
     return
   }
-  if (!isLatest()) return
-  image = { element, file, name: file.replace(/\.[^.]*$/, '') }
+  if (!isLatest()) {
+    opened.close()
+    return
+  }
+  hideProgress()
+  image?.close()
+  image = opened
   ui.empty.hidden = true
   objects = set.started(look.color)
   place = null
   cross = corner = opposite = null
   search?.abort()
   everything = search = null
-  scene.open(element)
+  following.opened(image)
+  scene.open(image.element, image)
   ui.stage.scrollIntoView() // on a phone the buttons are below it
-  say(`${file} is open.`)
+  say(`${image.file} is open.`)
   await encodeImage()
 }
 
@@ -204,26 +211,32 @@ async function encodeImage() {
 async function encodeOnce() {
   const [using, shown] = [model, image]
   if (!using?.opened || !shown || place) return false
-  const { naturalWidth, naturalHeight } = shown.element
   const { manifest } = using
-  const { resize } = manifest.preprocessing
-  reportProgress('Encoding the image')
+  const { width, height } = shown
+  explain(manifest, following.answers(using))
+  showProgress(following.isOpen ? 'Getting ready' : 'Encoding the image')
   try {
-    const found = placement(naturalWidth, naturalHeight, inputSize(manifest), resize)
-    const rgba = scaledPixels(shown.element, found)
-    const { milliseconds } = await using.call('encode', { rgba, place: found })
+    let found, ready
+    if (following.isOpen) {
+      found = await following.ready(using, shown)
+      ready = `${shown.file} has ${shown.count} frames. Click an object on one of them.`
+    } else {
+      found = placement(width, height, inputSize(manifest), manifest.preprocessing.resize)
+      const rgba = scaledPixels(await shown.read(0), found)
+      const { milliseconds } = await using.call('encode', { rgba, place: found })
+      const time = duration(milliseconds)
+      ui.encoderTime.textContent = time
+      ready = `Encoded in ${time}. Click what to segment. ${advice(manifest, milliseconds)}`
+    }
     if (model !== using || image !== shown) return true
     place = found
-    ui.encoderTime.textContent = duration(milliseconds)
     // Prompts stay when the model changes, its answers do not.
     for (const step of set.allSteps(objects)) Object.assign(step, { answer: null, choice: null })
-    say(
-      `Encoded in ${duration(milliseconds)}. Click what to segment. ` +
-        advice(manifest, milliseconds),
-    )
+    say(ready)
   } catch (error) {
     if (model !== using || image !== shown) return true
-    complain('work', `The encoder failed.\n${words(error)}`)
+    const what = following.isOpen ? 'The model is not ready for frames.' : 'The encoder failed.'
+    complain('work', `${what}\n${words(error)}`)
   }
   hideProgress()
   enable()
@@ -234,14 +247,17 @@ async function encodeOnce() {
 
 /** @param {Partial<Prompt>} change */
 function prompt(change) {
-  if (!place || search) return
+  if (!place || isBusy()) return
   settle('image', 'work')
   everything = null
   const before = current()
-  const refined = ui.refine.checked && !ui.refine.disabled ? before : null
+  const isRefined = following.answers(model) || (ui.refine.checked && !ui.refine.disabled)
   const now = { points: [], box: null, ...before?.prompt, ...change }
   const since = performance.now()
-  const step = { prompt: now, refines: refined, answer: null, choice: null, since }
+  const { frame } = objects
+  const { id } = currentOf(objects)
+  const refined = isRefined ? before : null
+  const step = { prompt: now, refines: refined, frame, id, answer: null, choice: null, since }
   objects = set.stepped(objects, step)
   void decodePrompts()
   scene.draw() // the point, before its mask
@@ -282,8 +298,8 @@ function undo() {
 /** Give up what is begun or shown in place of the objects; else clear the current object. */
 function clear() {
   if (!place) return
-  if (search) {
-    search.abort()
+  if (isBusy()) {
+    cancel()
   } else if (corner || everything) {
     change(objects)
   } else {
@@ -292,28 +308,38 @@ function clear() {
   }
 }
 
+function cancel() {
+  search?.abort()
+  following.stop?.abort()
+}
+
 /** Run the decoder until each object has its mask, then draw. */
-async function decodePrompts() {
+function decodePrompts() {
   enable()
-  if (decoding) return
+  if (!decoding) decoded = decodeAll()
+  return decoded
+}
+
+async function decodeAll() {
   decoding = true
   const using = model
   /** @type {Step | null} */
-  let decoded = null
+  let last = null
   try {
     for (let step = set.unanswered(objects); step && using && place; ) {
       await answer(step, using, place)
-      decoded = step
+      last = step
       step = set.unanswered(objects)
     }
   } catch (error) {
     if (model === using) complain('work', `The decoder failed.\n${words(error)}`)
   }
   decoding = false
+  if (following.isOpen && !isBusy()) hideProgress()
   scene.repaint()
-  if (decoded?.answer && decoded === current()) {
-    const detail = { decoder: decoded.answer.milliseconds }
-    performance.measure('prompt to mask', { start: decoded.since, detail })
+  if (last?.answer && last === current()) {
+    const detail = { decoder: last.answer.milliseconds }
+    performance.measure('prompt to mask', { start: last.since, detail })
   }
   enable()
   announce()
@@ -328,6 +354,11 @@ async function decodePrompts() {
  */
 async function answer(step, using, at) {
   if (step.answer) return
+  if (following.answers(using)) {
+    step.answer = await following.answer(step, using, at)
+    return
+  }
+  if (following.isOpen) await following.encode(step.frame, using, at)
   const { manifest } = using
   const before = refines(manifest) ? step.refines : null
   if (before) await answer(before, using, at)
@@ -349,7 +380,7 @@ function change(changed) {
 }
 
 function addObject() {
-  if (!place || search) return
+  if (!place || isBusy()) return
   change(set.added(objects, unusedColor(objects.entries.map(({ color }) => color))))
   say(`${titleOf(currentOf(objects))}: click what to segment.`)
 }
@@ -370,7 +401,7 @@ const list = new ObjectList(ui.objects, {
     refresh()
   },
   onRemove(number) {
-    if (search) return
+    if (isBusy()) return
     const entry = objects.entries.find((one) => one.number === number)
     if (!entry) return
     change(set.removed(objects, number, performance.now()))
@@ -384,7 +415,7 @@ const list = new ObjectList(ui.objects, {
 /** Click on each point of a grid, and show the objects that are found. */
 async function segmentEverything() {
   const [using, at] = [model, place]
-  if (!using || !at || search) return
+  if (!using || !at || isBusy()) return
   const stop = (search = new AbortController())
   everything = null
   corner = opposite = null
@@ -444,6 +475,16 @@ async function limit() {
 
 // What is seen.
 
+const following = new Following({
+  state: () => ({ image, model, place, objects }),
+  turn(frame) {
+    objects = set.atFrame(objects, frame)
+    corner = opposite = null
+    refresh()
+  },
+  refresh,
+  decodePrompts,
+})
 const scene = new Scene(ui.frame, ui.picture, ui.overlay, { layer, marks }, () => look)
 
 function refresh() {
@@ -453,17 +494,21 @@ function refresh() {
 }
 
 function enable() {
-  const masks = objects.entries.some((entry) => lastStep(entry)?.answer)
-  ui.prompting.disabled = !place || search !== null
+  const masks = shownMasks().length > 0 || following.tracks.frames.size > 0
+  ui.prompting.disabled = !place || isBusy()
+  ui.tracking.disabled = ui.prompting.disabled
+  ui.cancel.hidden = !isBusy()
   ui.addHere.disabled = ui.prompting.disabled
   ui.zooming.disabled = !image
-  ui.refine.disabled = !model || !refines(model.manifest)
+  ui.refine.disabled = !model || !refines(model.manifest) || following.answers(model)
   ui.undo.disabled = !set.isUndoable(objects) && !everything
   ui.clear.disabled = !current() && !everything
-  ui.everything.disabled = !place || search !== null
-  ui.save.disabled = !current()?.answer || !place || everything !== null
+  ui.everything.disabled = !place || isBusy() || following.isOpen
+  ui.save.disabled = !shownMask(currentOf(objects)) || everything !== null
   const nothing = everything ? !everything.middles.length : !masks
-  ui.saveLabels.disabled = ui.saveCoco.disabled = !place || search !== null || nothing
+  ui.saveLabels.disabled = ui.saveCoco.disabled = !place || isBusy() || nothing
+  ui.saveLabels.textContent = `Save labels (${following.isOpen ? 'TIFF' : 'PNG'})`
+  following.timeline()
   showObjects()
 }
 
@@ -482,44 +527,19 @@ function layer(whole, region) {
     const colors = new Map(middles.map((_, index) => [index + 1, colorOf(index + 1)]))
     return { labels, ...size, part: { left: 0, top: 0, width: 1, height: 1 }, colors }
   }
-  const shown = masked((mask) => mask.seen(whole, region))
-  if (!shown.length) return null
-  const regions = shown.map(({ mask }) => mask.regionIn(whole, region))
-  const { left, top, right, bottom } = around(regions, EDGE, region)
-  const [width, height] = [right - left, bottom - top]
-  if (!width || !height) return null
-  return {
-    labels: labelled(shown, { left, top, right, bottom }),
-    width,
-    height,
-    part: {
-      left: left / whole.width,
-      top: top / whole.height,
-      width: width / whole.width,
-      height: height / whole.height,
-    },
-    colors: new Map(objects.entries.map(({ number, color }) => [number, color])),
-  }
+  const colors = new Map(objects.entries.map(({ number, color }) => [number, color]))
+  return layerOf(shownMasks(), whole, region, colors)
 }
 
 /** The mask of an object, where there is one. @param {Entry} entry */
-const shownMask = (entry) => (place ? maskOf(lastStep(entry)) : null)
+const shownMask = (entry) => (place ? maskOf(shownStep(entry, following.shown)) : null)
 
-/** The objects that have a mask. @param {(mask: Mask) => Part} make */
-function masked(make) {
-  return objects.entries.flatMap((entry) => {
-    const mask = shownMask(entry)
-    if (!mask) return []
-    const { number, name } = entry
-    return [{ number, name: name.trim(), mask, area: mask.share, part: () => make(mask) }]
-  })
-}
+const shownMasks = () => (place ? masked(objects, following.shown) : [])
 
 /** @param {CanvasRenderingContext2D} context @param {number} scale */
 function marks(context, scale) {
   if (!image) return
-  const { naturalWidth, naturalHeight } = image.element
-  const [width, height] = [naturalWidth * scale, naturalHeight * scale]
+  const [width, height] = [image.width * scale, image.height * scale]
   const scaled = (/** @type {At} */ { x, y }) => ({ x: x * width, y: y * height })
   if (everything) {
     objectNumbers(
@@ -547,7 +567,7 @@ function numberPlaces() {
 
 /** Say in words and figures what is drawn. */
 function announce() {
-  const step = current()
+  const step = shownStep(currentOf(objects), following.shown)
   const mask = shownMask(currentOf(objects))
   if (everything) showEverything(everything)
   else if (search || !step?.answer || !mask) showNothing()
@@ -577,49 +597,27 @@ async function save(work) {
 }
 
 /** The current object at the image's own size: white on black. */
-async function saveMask() {
-  if (!image || !place) throw new Error('No image is open.')
-  const { width, height } = place
-  const name = `${image.name}-mask.png`
-  const mask = shownMask(currentOf(objects))
-  if (!mask) throw new Error('There is no mask yet.')
-  const part = mask.over(place)
-  const labels = labelled([{ number: 1, area: mask.share, part: () => part }], allOf(place))
-  await downloadPicture(grayPixels(labels, 0xff), width, height, name)
-  return name
+function saveShownMask() {
+  const object = shownMasks().find(({ number }) => number === objects.current)
+  if (!image || !place || !object) throw new Error('There is no mask yet.')
+  const name = following.isOpen ? `${image.name}-${objects.frame + 1}` : image.name
+  return saveMask(object, place, name)
 }
 
 /** All objects at the image's own size: each pixel as bright as its object's number. */
-async function saveLabels() {
+async function saveAllLabels() {
   if (!image || !place) throw new Error('No image is open.')
-  const at = place
-  const { width, height } = at
-  const name = `${image.name}-labels.png`
-  const labels = everything
-    ? (await objectsFound(at)).labels
-    : labelled(masked((mask) => mask.over(at)), allOf(at))
-  await downloadPicture(grayPixels(labels), width, height, name)
-  return name
+  if (following.isOpen) return saveLabelStack(following.frames(), image)
+  const labels = everything ? (await objectsFound(place)).labels : labelsOf(shownMasks(), place)
+  return saveLabels(labels, place, image.name)
 }
 
 /** All objects as COCO has them; those that overlap are whole. */
-async function saveCoco() {
+async function saveAllCoco() {
   if (!image || !place) throw new Error('No image is open.')
-  const { width, height } = place
-  const { file } = image
-  const name = `${image.name}-coco.json`
-  const found = everything ? await labelRegions(everything) : objectRegions(place)
-  downloadJson(coco(file, width, height, found), name)
-  return name
-}
-
-/** @param {Size} size */
-function* objectRegions(size) {
-  for (const object of masked((mask) => mask.over(size))) {
-    const { number, name } = object
-    const values = labelled([object], allOf(size))
-    yield { number, category: name || 'object', values, inside: number }
-  }
+  if (following.isOpen) return saveCocoFrames(following.frames(), image)
+  const found = everything ? await labelRegions(everything) : regionsOf(shownMasks(), place)
+  return saveCoco(found, place, image)
 }
 
 /** @param {Everything} shown */
@@ -646,11 +644,11 @@ function isOutside(at) {
 }
 
 followPointers(ui.frame, ui.overlay, {
-  canPrompt: () => place !== null && !search,
+  canPrompt: () => place !== null && !isBusy(),
   onClick(at) {
     cross = null
-    if (isOutside(at)) return
-    if (tool() === 'box') say('Drag from one corner of the box to the other.')
+    if (isOutside(at)) say('That is outside the image: click inside it.')
+    else if (tool() === 'box') say('Drag from one corner of the box to the other.')
     else addPoint(position(at), tool() === 'foreground')
   },
   onSecondClick: (at) => addPoint(position(at), false),
@@ -675,6 +673,7 @@ ui.overlay.addEventListener('keydown', (event) => {
   event.preventDefault()
   if ('move' in request) moveCross(...request.move)
   else if ('zoom' in request) scene.zoom(request.zoom, cross ? scene.placeOf(cross) : undefined)
+  else if ('frames' in request) following.scrub(following.wanted + request.frames)
   else if ('candidate' in request) choose(request.candidate)
   else if ('tool' in request) {
     chooseTool(request.tool)
@@ -706,7 +705,7 @@ function moveCross(x, y) {
 }
 
 function placeAtCross() {
-  if (!place || search) return
+  if (!place || isBusy()) return
   cross ??= { x: 0.5, y: 0.5 }
   if (tool() !== 'box') {
     addPoint(cross, tool() === 'foreground')
@@ -732,13 +731,13 @@ ui.overlay.addEventListener('focus', () => scene.draw())
 ui.undo.onclick = undo
 ui.clear.onclick = clear
 ui.add.onclick = ui.addHere.onclick = addObject
-ui.save.onclick = () => void save(saveMask)
-ui.saveLabels.onclick = () => void save(saveLabels)
-ui.saveCoco.onclick = () => void save(saveCoco)
+ui.save.onclick = () => void save(saveShownMask)
+ui.saveLabels.onclick = () => void save(saveAllLabels)
+ui.saveCoco.onclick = () => void save(saveAllCoco)
 ui.segment.onclick = () => void segmentEverything()
-ui.cancel.onclick = () => search?.abort()
+ui.cancel.onclick = cancel
 ui.leastScore.oninput = ui.leastStability.oninput = () => void limit()
-ui.sample.onclick = () => void openImage('sample.svg', 'sample.svg')
+ui.sample.onclick = () => void open(sample())
 ui.model.onchange = () => {
   settle('address')
   pickModel()
@@ -759,16 +758,13 @@ ui.opacity.oninput = ui.outline.onchange = () => {
   scene.repaint()
 }
 
-/** @param {File | undefined} file */
-async function openFile(file) {
-  if (!file) return
-  const url = URL.createObjectURL(file)
-  await openImage(url, file.name)
-  URL.revokeObjectURL(url)
+async function sample() {
+  const picture = await (await fetch('sample.svg')).blob()
+  return [new File([picture], 'sample.svg', { type: picture.type })]
 }
 
 ui.file.onchange = () => {
-  void openFile(ui.file.files?.[0])
+  if (ui.file.files?.length) void open([...ui.file.files])
   ui.file.value = '' // so that the same file can be opened again
 }
 document.addEventListener('dragover', (event) => {
@@ -779,7 +775,7 @@ document.addEventListener('dragleave', () => ui.stage.classList.remove('dropping
 document.addEventListener('drop', (event) => {
   event.preventDefault()
   ui.stage.classList.remove('dropping')
-  void openFile(event.dataTransfer?.files[0])
+  if (event.dataTransfer?.files.length) void open([...event.dataTransfer.files])
 })
 
 // The start.

@@ -78,11 +78,11 @@ export class Scene {
     new ResizeObserver(() => this.measure()).observe(frame)
   }
 
-  /** @param {HTMLImageElement} element */
-  open(element) {
+  /** @param {HTMLElement} element @param {Size} image */
+  open(element, { width, height }) {
     this.picture.replaceChildren(element)
     this.picture.hidden = this.overlay.hidden = false
-    this.image = { width: element.naturalWidth, height: element.naturalHeight }
+    this.image = { width, height }
     this.size = sizeOf(this.frame)
     this.layer = null
     this.place(fitted(this.image, this.size))

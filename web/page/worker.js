@@ -1,8 +1,10 @@
 // Holds a model's sessions off the page's thread; see client.js for the other side.
 
+import { openStore } from './database.js'
 import { candidate, grid, labelsOver, objectsAmong } from './everything.js'
 import { best, maskAt } from './feeds.js'
 import { createSession, decode, encode, fetchFile, runtime } from './model.js'
+import { trackerOf, Tracking, trackingSessions } from './tracking.js'
 
 /** @typedef {import('./model.js').Provider} Provider */
 /** @typedef {import('./preprocessing.js').Placement} Placement */
@@ -17,6 +19,12 @@ let sessions
 let features
 /** @type {import('./everything.js').Candidate[]} what was found last in the image */
 let candidates = []
+/** @type {{ base: string, provider: Provider }} */
+let opened
+/** @type {Record<string, import('./model.js').Session> | null} the graphs that track, once asked for */
+let tracking = null
+/** @type {Tracking} */
+let followed
 
 /**
  * How many clicks of a grid are decoded at once where the contract takes many: on WASM in about 0.75
@@ -53,6 +61,7 @@ const calls = {
    */
   async open({ base, provider, threads, manifest: given }) {
     manifest = given
+    opened = { base, provider }
     const { encoder, decoder } = manifest
     const names = [encoder.file, decoder.file]
     const total = names.reduce((sum, name) => sum + manifest.files[name].size, 0)
@@ -148,6 +157,61 @@ const calls = {
       middles: objects.map(({ middle }) => middle),
     }
   },
+
+  /**
+   * Get ready to follow objects through a sequence; what was followed before is forgotten.
+   *
+   * @param {{ frames: import('./tracker.js').Frames, database: string }} args
+   */
+  async follow({ frames, database }) {
+    const { base, provider } = opened
+    const { encoder } = sessions
+    const using = { ort, encoder, manifest, provider }
+    tracking ??= await trackingSessions(using, base, (loaded, total) =>
+      progress('Loading what tracks', loaded, total, 'bytes'),
+    )
+    const store = await openStore(database, 'memories')
+    await store.clear()
+    followed = new Tracking(trackerOf(using, tracking, frames, store, pixelsOf))
+  },
+
+  /** @param {import('./tracking.js').Said} said */
+  prompt: (said) => followed.prompt(said),
+
+  /**
+   * Follow objects, and tell what is found frame by frame.
+   *
+   * @param {Parameters<Tracking['track']>[0]} args
+   * @param {() => boolean} stopped
+   * @param {(part: unknown) => void} tell
+   * @returns {Promise<{ frames: number, milliseconds: number } | null>} null when it was stopped
+   */
+  async track(args, stopped, tell) {
+    let frames = 0
+    const { milliseconds } = await timed(async () => {
+      for await (const part of followed.track(args, stopped)) {
+        frames++
+        tell(part)
+        await messages() // one may say that it is to stop
+      }
+    })
+    return stopped() ? null : { frames, milliseconds }
+  },
+}
+
+/**
+ * A frame that the page was asked for: calls run one after the other, so there is one at a time.
+ *
+ * @type {{ resolve: (rgba: Uint8ClampedArray) => void, reject: (error: Error) => void }}
+ */
+let wanted
+
+/** @param {number} frame @returns {Promise<Uint8ClampedArray>} */
+function pixelsOf(frame) {
+  return new Promise((resolve, reject) => {
+    wanted = { resolve, reject }
+    postMessage({ wanted: frame })
+  })
 }
 
 /** @type {Promise<void>} */
@@ -155,7 +219,16 @@ let queue = Promise.resolve()
 /** @type {Set<number>} calls that are to stop */
 const stops = new Set()
 
-onmessage = ({ data: { id, call, args, stop } }) => {
+onmessage = ({ data }) => {
+  const { id, call, args, stop } = data
+  if (data.rgba) {
+    wanted.resolve(data.rgba)
+    return
+  }
+  if (data.error !== undefined) {
+    wanted.reject(new Error(data.error))
+    return
+  }
   if (stop !== undefined) {
     stops.add(stop)
     return
@@ -163,7 +236,8 @@ onmessage = ({ data: { id, call, args, stop } }) => {
   queue = queue.then(async () => {
     try {
       const run = calls[/** @type {keyof typeof calls} */ (call)]
-      postMessage({ id, result: await run(args, () => stops.has(id)) })
+      const tell = (/** @type {unknown} */ part) => postMessage({ id, part })
+      postMessage({ id, result: await run(args, () => stops.has(id), tell) })
     } catch (error) {
       postMessage({ id, error: error instanceof Error ? error.message : String(error) })
     }

@@ -4,12 +4,14 @@ import { test } from 'node:test'
 
 import {
   added,
+  atFrame,
   changed,
   chosen,
   cleared,
   currentOf,
   isUndoable,
   lastStep,
+  lastSteps,
   removed,
   started,
   stepped,
@@ -27,7 +29,7 @@ import {
  */
 function step(x, since = x) {
   const prompt = { points: [{ x, y: 0, foreground: true }], box: null }
-  return { prompt, refines: null, answer: null, choice: null, since }
+  return { prompt, refines: null, frame: 0, id: 1, answer: null, choice: null, since }
 }
 
 /** Three objects with a step each; the third is worked on. */
@@ -129,7 +131,8 @@ test('after the current object is deleted the next is worked on, or the one befo
 
 test('in place of the last object that is deleted there is a new one', () => {
   const objects = removed(stepped(started('#111111'), step(1)), 1, 2)
-  assert.deepEqual(objects.entries, started('#111111').entries)
+  assert.deepEqual(objects.entries.map(({ number, steps }) => [number, steps]), [[1, []]])
+  assert.equal(objects.entries[0].color, '#111111')
 })
 
 test('an object is called by its name, or else by its number', () => {
@@ -149,4 +152,46 @@ test('the current object is answered first, then the others', () => {
   assert.equal(unanswered(objects), objects.entries[0].steps[0])
   Object.assign(objects.entries[0].steps[0], { answer })
   assert.equal(unanswered(objects), null)
+})
+
+test('each frame has steps of its own, which are there again when it is shown', () => {
+  const objects = atFrame(three(), 4)
+  assert.deepEqual(objects.entries.map(lastStep), [null, null, null])
+  const later = stepped(objects, step(7))
+  assert.equal(lastStep(currentOf(later))?.prompt.points[0].x, 7)
+  assert.deepEqual(atFrame(later, 0).entries.map(({ steps }) => steps), three().entries.map(({ steps }) => steps))
+  assert.equal(lastStep(currentOf(atFrame(atFrame(later, 0), 4)))?.prompt.points[0].x, 7)
+})
+
+test('undo is of the frame that is shown', () => {
+  const objects = atFrame(three(), 4)
+  assert(!isUndoable(objects))
+  assert.equal(lastSteps(undone(stepped(objects, step(7)))).length, 3)
+})
+
+test('the last steps are those of all frames, without what was cleared', () => {
+  const objects = cleared(atFrame(stepped(atFrame(three(), 4), step(7)), 0), 8)
+  assert.deepEqual(lastSteps(objects).map(({ prompt }) => prompt.points[0].x).sort(), [1, 2, 7])
+})
+
+test('an object that was prompted on another frame is not taken for a new one', () => {
+  const objects = added(atFrame(stepped(started('#111111'), step(1)), 4), '#222222')
+  assert.deepEqual(numbers(objects), [1, 2])
+})
+
+test('a deleted object comes back with its steps on all frames', () => {
+  const objects = atFrame(three(), 4)
+  const back = undone(atFrame(removed(objects, 3, 9), 5))
+  assert.equal(lastStep(currentOf(atFrame(back, 0)))?.prompt.points[0].x, 3)
+})
+
+test('no object has the id of another that was deleted', () => {
+  const objects = added(removed(three(), 3, 4), '#444444')
+  assert.deepEqual(objects.entries.map(({ id }) => id), [1, 2, 4])
+})
+
+test('a step on another frame is answered too, after those on the frame that is shown', () => {
+  const objects = atFrame(stepped(started('#111111'), step(1)), 4)
+  assert.equal(unanswered(objects)?.prompt.points[0].x, 1)
+  assert.equal(unanswered(stepped(objects, step(7)))?.prompt.points[0].x, 7)
 })

@@ -1,0 +1,63 @@
+"""A video made of still images, as Pillow alone can make one."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+WEBP_HEADER = 20  # RIFF's and that of its one chunk, in which a key frame of VP8 is
+
+
+def write_webm(path: Path, frames: Sequence[NDArray[np.uint8]], rate: int) -> None:
+    """Write RGB frames (H, W, 3), each a key frame of VP8, as many a second as ``rate``.
+
+    The container's elements are those that https://www.webmproject.org/docs/container asks for.
+    """
+    height, width = frames[0].shape[:2]
+    milliseconds = 1000 // rate
+    video = element(0xE0, number(0xB0, width), number(0xBA, height))
+    track = element(
+        0xAE, number(0xD7, 1), number(0x73C5, 1), number(0x83, 1), element(0x86, b"V_VP8"), video
+    )
+    duration = element(0x4489, struct.pack(">d", milliseconds * len(frames)))
+    names = element(0x4D80, b"tests"), element(0x5741, b"tests")
+    info = element(0x1549A966, number(0x2AD7B1, 1_000_000), duration, *names)
+    clusters = [
+        element(
+            0x1F43B675,
+            number(0xE7, index * milliseconds),
+            element(0xA3, b"\x81\0\0\x80", key_frame(each)),
+        )
+        for index, each in enumerate(frames)
+    ]
+    versions = (number(0x4286, 1), number(0x42F7, 1), number(0x42F2, 4), number(0x42F3, 8))
+    head = element(
+        0x1A45DFA3, *versions, element(0x4282, b"webm"), number(0x4287, 2), number(0x4285, 2)
+    )
+    segment = element(0x18538067, info, element(0x1654AE6B, track), *clusters)
+    path.write_bytes(head + segment)
+
+
+def key_frame(pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "WEBP", quality=95)
+    content = file.getvalue()
+    assert content[12:16] == b"VP8 "
+    (size,) = struct.unpack("<I", content[16:WEBP_HEADER])
+    return content[WEBP_HEADER : WEBP_HEADER + size]
+
+
+def element(identifier: int, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    name = identifier.to_bytes((identifier.bit_length() + 7) // 8, "big")
+    return name + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+
+def number(identifier: int, value: int) -> bytes:
+    return element(identifier, value.to_bytes(4, "big"))

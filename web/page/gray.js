@@ -1,0 +1,80 @@
+// Samples of any range as pixels of 8 bits. No DOM in it.
+
+/** @typedef {{ low: number, high: number }} Range what is black, and what is white */
+
+/** What part of all samples may be darker than black, and what part lighter than white. */
+const OUTSIDE = 0.001
+/** Of how many samples a range is found at most. */
+const LOOKED_AT = 2 ** 22
+/** And of one frame. */
+const OF_ONE = 2 ** 16
+
+/** Finds the range of all frames of a stack, of samples that are spread over each. */
+export class RangeFinder {
+  /** @param {number} frames how many there are */
+  constructor(frames) {
+    this.each = Math.max(64, Math.min(OF_ONE, Math.floor(LOOKED_AT / frames)))
+    /** @type {Float64Array[]} */
+    this.kept = []
+    /** @type {Range | null} */
+    this.found = null
+  }
+
+  /** @param {ArrayLike<number>} samples of a frame; what is not finite is left out */
+  add(samples) {
+    const step = Math.max(1, Math.floor(samples.length / this.each))
+    const some = []
+    for (let i = 0; i < samples.length; i += step) {
+      if (Number.isFinite(samples[i])) some.push(samples[i])
+    }
+    this.kept.push(Float64Array.from(some))
+    this.found = null
+  }
+
+  /**
+   * The 0.1th and the 99.9th percentile; the least and the largest where these are the same.
+   *
+   * @returns {Range}
+   */
+  get range() {
+    return (this.found ??= this.find())
+  }
+
+  find() {
+    const all = new Float64Array(this.kept.reduce((sum, { length }) => sum + length, 0))
+    let start = 0
+    for (const each of this.kept) {
+      all.set(each, start)
+      start += each.length
+    }
+    if (!all.length) return { low: 0, high: 1 }
+    all.sort()
+    const last = all.length - 1
+    const low = all[Math.round(last * OUTSIDE)]
+    const high = all[Math.round(last * (1 - OUTSIDE))]
+    return high > low ? { low, high } : { low: all[0], high: all[last] }
+  }
+}
+
+/**
+ * Pixels of one plane of samples, or of red, green and blue.
+ *
+ * @param {ArrayLike<number>[]} planes
+ * @param {Range} range
+ * @param {boolean} [inverted] the least is white
+ * @returns {Uint8ClampedArray<ArrayBuffer>} RGBA
+ */
+export function pixelsOf(planes, { low, high }, inverted = false) {
+  const extent = high > low ? high - low : Infinity
+  const { length } = planes[0]
+  const pixels = new Uint8ClampedArray(4 * length)
+  for (let channel = 0; channel < 3; channel++) {
+    const plane = planes[planes.length === 3 ? channel : 0]
+    for (let i = 0, to = channel; i < length; i++, to += 4) {
+      const value = ((plane[i] - low) * 255) / extent // NaN becomes 0
+      pixels[to] = inverted ? 255 - value : value
+    }
+  }
+  for (let to = 3; to < pixels.length; to += 4) pixels[to] = 255
+  return pixels
+}

@@ -1,0 +1,95 @@
+// The masks of objects on a frame: which there are, and what is drawn of them. No DOM in it.
+
+import { around, labelled, maskOf } from './masks.js'
+import { lastStep } from './objects.js'
+
+/** @typedef {import('./masks.js').Mask} Mask */
+/** @typedef {import('./masks.js').Part} Part */
+/** @typedef {import('./masks.js').Region} Region */
+/** @typedef {import('./objects.js').Entry} Entry */
+/** @typedef {import('./objects.js').Objects} Objects */
+/** @typedef {import('./scene.js').Layer} Layer */
+/** @typedef {import('./tracks.js').Shown} Shown */
+/** @typedef {import('./view.js').Size} Size */
+/** @typedef {{ number: number, name: string, mask: Mask }} Masked an object that has a mask */
+
+/** How wide outlines are at most, in pixels. */
+const EDGE = 4
+
+/**
+ * What says where an object is: its last prompt on the frame, or else what tracking found.
+ *
+ * @param {Entry} entry
+ * @param {Shown} tracked
+ */
+export const shownStep = (entry, tracked) => lastStep(entry) ?? tracked.get(entry.id) ?? null
+
+/**
+ * The objects that have a mask.
+ *
+ * @param {Objects} objects
+ * @param {Shown} tracked
+ * @returns {Masked[]}
+ */
+export function masked({ entries }, tracked) {
+  return entries.flatMap((entry) => {
+    const mask = maskOf(shownStep(entry, tracked))
+    return mask ? [{ number: entry.number, name: entry.name.trim(), mask }] : []
+  })
+}
+
+/** @param {Masked[]} shown @param {(mask: Mask) => Part} make */
+const parts = (shown, make) =>
+  shown.map(({ number, mask }) => ({ number, area: mask.share, part: () => make(mask) }))
+
+/**
+ * @param {Masked[]} shown
+ * @param {Size} size of the whole image
+ * @returns {Uint16Array} for each pixel the number of its object, or 0
+ */
+export function labelsOf(shown, size) {
+  const all = { left: 0, top: 0, right: size.width, bottom: size.height }
+  return labelled(parts(shown, (mask) => mask.over(size)), all)
+}
+
+/**
+ * The same of each object alone, whatever lies over it.
+ *
+ * @param {Masked[]} shown
+ * @param {Size} size
+ */
+export function* regionsOf(shown, size) {
+  for (const object of shown) {
+    const { number, name } = object
+    yield { number, category: name || 'object', values: labelsOf([object], size), inside: number }
+  }
+}
+
+/**
+ * What is drawn of a region that is seen; null where that is nothing.
+ *
+ * @param {Masked[]} shown
+ * @param {Size} whole
+ * @param {Region} region
+ * @param {Map<number, string>} colors
+ * @returns {Layer | null}
+ */
+export function layerOf(shown, whole, region, colors) {
+  if (!shown.length) return null
+  const regions = shown.map(({ mask }) => mask.regionIn(whole, region))
+  const { left, top, right, bottom } = around(regions, EDGE, region)
+  const [width, height] = [right - left, bottom - top]
+  if (!width || !height) return null
+  return {
+    labels: labelled(parts(shown, (mask) => mask.seen(whole, region)), { left, top, right, bottom }),
+    width,
+    height,
+    part: {
+      left: left / whole.width,
+      top: top / whole.height,
+      width: width / whole.width,
+      height: height / whole.height,
+    },
+    colors,
+  }
+}

@@ -1,0 +1,37 @@
+// What was used last. No DOM in it.
+
+/** @template T */
+export class Recent {
+  /** @param {number} limit how many are kept */
+  constructor(limit) {
+    this.limit = limit
+    /** The newest is last. @type {Map<number, T>} */
+    this.kept = new Map()
+  }
+
+  /** @param {number} key @returns {T | undefined} */
+  get(key) {
+    const found = this.kept.get(key)
+    if (found !== undefined) this.set(key, found)
+    return found
+  }
+
+  /** @param {number} key @param {T} value */
+  set(key, value) {
+    this.kept.delete(key)
+    this.kept.set(key, value)
+    for (const [oldest] of this.kept) {
+      if (this.kept.size <= this.limit) break
+      this.kept.delete(oldest)
+    }
+  }
+
+  /** @param {number} key */
+  delete(key) {
+    this.kept.delete(key)
+  }
+
+  clear() {
+    this.kept.clear()
+  }
+}

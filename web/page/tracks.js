@@ -1,0 +1,118 @@
+// The masks that tracking found on the frames of a sequence. No DOM in it.
+
+import { Recent } from './recent.js'
+
+/** @typedef {import('./database.js').Store} Store */
+/** @typedef {import('./objects.js').Step} Step */
+/** @typedef {import('./preprocessing.js').Placement} Placement */
+/**
+ * An object on a frame, as the worker answers.
+ *
+ * @typedef {object} Found
+ * @property {number} id of the object
+ * @property {Float32Array} logits side × side
+ * @property {number} score above 0 where the object is there
+ * @property {number} iou predicted
+ * @property {number} milliseconds
+ */
+/** @typedef {ReadonlyMap<number, Step>} Shown an object's mask, by its id */
+
+/** @type {Shown} */
+export const NOTHING = new Map()
+/** How many frames are kept that were looked at last. */
+const RECENT = 4
+
+export class Tracks {
+  /** @param {Promise<Store>} store */
+  constructor(store) {
+    this.store = store
+    /** Frames of which there is something. @type {Set<number>} */
+    this.frames = new Set()
+    /** @type {Recent<Found[]>} */
+    this.recent = new Recent(RECENT)
+    /** Ends with the last that was asked for. @type {Promise<unknown>} */
+    this.writing = Promise.resolve()
+  }
+
+  /** Forget all. */
+  clear() {
+    this.frames.clear()
+    this.recent.clear()
+    return this.write((store) => store.clear())
+  }
+
+  /**
+   * Keep what was found of some objects, beside what is known of others.
+   *
+   * @param {number} frame
+   * @param {Found[]} found
+   */
+  async add(frame, found) {
+    const ids = new Set(found.map(({ id }) => id))
+    const others = (await this.get(frame)).filter(({ id }) => !ids.has(id))
+    const all = [...others, ...found]
+    this.frames.add(frame)
+    this.recent.set(frame, all)
+    await this.write((store) => store.set(String(frame), all))
+  }
+
+  /**
+   * What is shown of a frame.
+   *
+   * @param {number} frame
+   * @param {Placement | null} place of the frames
+   * @returns {Promise<Shown>}
+   */
+  async shown(frame, place) {
+    if (!place || !this.frames.has(frame)) return NOTHING
+    const found = await this.get(frame)
+    return new Map(found.map((each) => [each.id, stepOf(frame, each, place)]))
+  }
+
+  /** @param {number} frame @returns {Promise<Found[]>} */
+  async get(frame) {
+    if (!this.frames.has(frame)) return []
+    const known = this.recent.get(frame)
+    if (known) return known
+    const found = (await (await this.store).get(String(frame))) ?? []
+    this.recent.set(frame, found)
+    return found
+  }
+
+  /** @param {(store: Store) => Promise<void>} change */
+  write(change) {
+    const done = this.writing.then(async () => change(await this.store))
+    this.writing = done.catch(() => {})
+    return done
+  }
+}
+
+/**
+ * What was found as an answer to a prompt that nobody gave.
+ *
+ * @param {number} frame
+ * @param {Found} found
+ * @param {Placement} place
+ * @returns {Step}
+ */
+function stepOf(frame, { id, logits, iou, milliseconds }, place) {
+  const prompt = { points: [], box: null }
+  const answer = answerOf(logits, iou, milliseconds, place)
+  return { prompt, refines: null, frame, id, answer, choice: null, since: 0 }
+}
+
+/**
+ * One mask as a decoder's answer.
+ *
+ * @param {Float32Array} logits
+ * @param {number} iou
+ * @param {number} milliseconds
+ * @param {Placement} place
+ * @returns {import('./objects.js').Answer}
+ */
+export function answerOf(logits, iou, milliseconds, place) {
+  const side = Math.sqrt(logits.length)
+  const masks = { data: logits, dims: [1, 1, side, side] }
+  // sam2's masks of videos are cut at 0.
+  return { masks, scores: Float32Array.of(iou), best: 0, threshold: 0, place, milliseconds }
+}

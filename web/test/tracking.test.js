@@ -1,0 +1,184 @@
+// How what a person says reaches the tracker, whatever was undone, and what tracking makes of it.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { Tracker } from '../page/tracker.js'
+import { promptOf, Tracking } from '../page/tracking.js'
+
+const constants = {
+  image_size: 8,
+  memories: 7,
+  memory_stride: 1,
+  max_pointers: 16,
+  max_conditioning_frames: -1,
+  signed_pointer_times: true,
+  pointers_from_past_only: true,
+  multimask_points: /** @type {[number, number]} */ ([0, 1]),
+  multimask_when_tracking: true,
+  corrections_condition: false,
+}
+
+/** A sequence of as many frames, over graphs whose decoder tells which points it was given. */
+function tracking(count = 6) {
+  /** @type {{ frame: number, points: number, refines: boolean }[]} */
+  const decoded = []
+  const values = (/** @type {number} */ value, /** @type {number[]} */ dims) => ({
+    data: new Float32Array(dims.reduce((product, each) => product * each, 1)).fill(value),
+    dims,
+  })
+  const tracker = new Tracker({
+    constants,
+    frames: { count, width: 8, height: 8 },
+    store: new Map(),
+    features: async (frame) => ({
+      image_embed: values(frame, [1, 2, 1, 1]),
+      high_res_feats_0: values(frame, [1, 1, 2, 2]),
+      high_res_feats_1: values(frame, [1, 1, 1, 1]),
+    }),
+    async run(graph, { image_embed, point_labels, has_mask_input, high_res_feats_0 }) {
+      if (graph === 'tracking_decoder') {
+        const points = [...point_labels.data].filter((label) => Number(label) >= 0).length
+        const refines = has_mask_input.data[0] === 1
+        decoded.push({ frame: Number(high_res_feats_0.data[0]), points, refines })
+      }
+      const points = decoded.at(-1)?.points ?? 0
+      return {
+        conditioned_embed: values(Number(image_embed.data[0]), [1, 2, 1, 1]),
+        low_res_masks: values(points, [1, 1, 2, 2]),
+        iou_predictions: values(0.5, [1, 1]),
+        object_score_logits: values(3, [1, 1]),
+        object_pointer: values(0, [1, 2]),
+        memory: values(0, [1, 3]),
+      }
+    },
+  })
+  return { tracking: new Tracking(tracker), tracker, decoded }
+}
+
+/**
+ * As many prompts, each with a point more.
+ *
+ * @param {number} frame
+ * @param {number} clicks
+ * @param {number} [id]
+ * @returns {import('../page/tracking.js').Said}
+ */
+function said(frame, clicks, id = 1) {
+  const points = Array.from({ length: clicks }, (_, x) => ({ x, y: 1, foreground: true }))
+  const prompts = points.map((_, index) => ({ points: points.slice(0, index + 1), box: null }))
+  return { frame, id, prompts }
+}
+
+/** @param {Tracking} tracking @param {Partial<Parameters<Tracking['track']>[0]>} args */
+async function tracked(tracking, args) {
+  const parts = []
+  const all = { said: [], from: 0, reverse: false, ...args }
+  for await (const { frame, found } of tracking.track(all, () => false)) {
+    parts.push([frame, ...found.map(({ logits }) => logits[0])])
+  }
+  return parts
+}
+
+test("a box's corners come in order, points as pairs with a label each", () => {
+  const points = [{ x: 1, y: 2, foreground: true }, { x: 3, y: 4, foreground: false }]
+  assert.deepEqual(promptOf({ points, box: [9, 8, 5, 6] }), {
+    points: [[1, 2], [3, 4]],
+    labels: [1, 0],
+    box: [5, 6, 9, 8],
+  })
+})
+
+test('a further click is one run of the decoder, which refines the mask', async () => {
+  const { tracking: film, decoded } = tracking()
+  await film.prompt(said(2, 1))
+  const found = await film.prompt(said(2, 2))
+  assert.deepEqual(decoded, [
+    { frame: 2, points: 1, refines: false },
+    { frame: 2, points: 2, refines: true },
+  ])
+  assert.deepEqual([found.id, found.logits[0], found.score], [1, 2, 3])
+})
+
+test('what is said again is not decoded again', async () => {
+  const { tracking: film, decoded } = tracking()
+  await film.prompt(said(2, 2))
+  assert.equal((await film.prompt(said(2, 2))).logits[0], 2)
+  assert.equal(decoded.length, 2)
+})
+
+test('after an undo the mask is drawn from what is left, and refines nothing else', async () => {
+  const { tracking: film, decoded } = tracking()
+  await film.prompt(said(2, 2))
+  await tracked(film, { said: [said(2, 2)], from: 2 })
+  decoded.length = 0
+  assert.equal((await film.prompt(said(2, 1))).logits[0], 1)
+  assert.deepEqual(decoded, [{ frame: 2, points: 1, refines: false }])
+})
+
+test('what was taken back since is not tracked', async () => {
+  const { tracking: film, tracker } = tracking()
+  await film.prompt(said(0, 1, 1))
+  await film.prompt(said(0, 1, 2))
+  const parts = await tracked(film, { said: [said(0, 1, 2)] })
+  assert.deepEqual([...tracker.objects.keys()], [2])
+  assert.equal(parts[3].length, 2) // the frame, and one object
+})
+
+test('what another model was told is told before tracking starts', async () => {
+  const { tracking: film } = tracking()
+  const parts = await tracked(film, { said: [said(0, 2)] })
+  assert.deepEqual(parts.map(([frame]) => frame), [0, 1, 2, 3, 4, 5])
+  assert.equal(parts[0][1], 2)
+})
+
+test('nothing that was said is nothing to track', async () => {
+  const { tracking: film } = tracking()
+  await assert.rejects(tracked(film, {}), /Nothing to track/)
+})
+
+test('from a frame that was corrected tracking goes on behind it, and keeps the correction', async () => {
+  const { tracking: film, tracker } = tracking()
+  await tracked(film, { said: [said(0, 1)] })
+  await film.prompt(said(3, 2))
+  const parts = await tracked(film, { said: [said(0, 1), said(3, 2)], from: 3 })
+  assert.deepEqual(parts, [[4, 0], [5, 0]])
+  assert.equal((await tracker.result(3, 1))?.lowResMasks[0], 2)
+})
+
+test('a correction that tracking passes again is made again', async () => {
+  const { tracking: film, tracker } = tracking()
+  const both = [said(0, 1), said(3, 2)]
+  await tracked(film, { said: both.slice(0, 1) })
+  await film.prompt(both[1])
+  await tracked(film, { said: both, from: 3 })
+  const parts = await tracked(film, { said: both })
+  assert.deepEqual(parts, [[0, 1], [1, 0], [2, 0], [3, 2], [4, 0], [5, 0]])
+  assert.equal((await tracker.result(3, 1))?.lowResMasks[0], 2)
+})
+
+test('back from a correction on the second frame the first is reached', async () => {
+  const { tracking: film } = tracking()
+  const both = [said(4, 1), said(1, 2)]
+  await tracked(film, { said: both.slice(0, 1), from: 4, reverse: true })
+  await film.prompt(both[1])
+  const parts = await tracked(film, { said: both, from: 1, reverse: true })
+  assert.deepEqual(parts.map(([frame]) => frame), [1, 0])
+  assert.equal(parts[0][1], 2)
+})
+
+test('where another object has no mask yet, a corrected frame is tracked too', async () => {
+  const { tracking: film } = tracking()
+  await tracked(film, { said: [said(0, 1, 1)] })
+  await film.prompt(said(3, 2, 1))
+  const all = [said(0, 1, 1), said(3, 2, 1), said(1, 1, 2)]
+  const parts = await tracked(film, { said: all, from: 3 })
+  assert.deepEqual(parts[0], [3, 2, 0])
+})
+
+test('tracking ends before the next frame when it is stopped', async () => {
+  const { tracking: film } = tracking()
+  const frames = []
+  const args = { said: [said(0, 1)], from: 0, reverse: false }
+  for await (const { frame } of film.track(args, () => frames.length === 2)) frames.push(frame)
+  assert.deepEqual(frames, [0, 1])
+})

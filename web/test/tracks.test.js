@@ -1,0 +1,69 @@
+// What is kept of tracked masks, and where.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { placement } from '../page/preprocessing.js'
+import { Tracks } from '../page/tracks.js'
+
+const place = placement(8, 8, 8, 'stretch')
+
+/** @param {number} id @param {number} [value] @returns {import('../page/tracks.js').Found} */
+function found(id, value = 1) {
+  const logits = new Float32Array(4).fill(value)
+  return { id, logits, score: value, iou: 0.5, milliseconds: 1 }
+}
+
+/** Tracks over a store that tells what is in it. */
+function kept() {
+  /** @type {Map<string, any>} */
+  const store = new Map()
+  const tracks = new Tracks(Promise.resolve(/** @type {any} */ (store)))
+  return { store, tracks }
+}
+
+/** @param {Tracks} tracks @param {number} frame */
+async function shown(tracks, frame) {
+  const steps = await tracks.shown(frame, place)
+  return [...steps].map(([id, { answer }]) => [id, answer?.masks.data[0]])
+}
+
+test('objects that were found later are kept beside the others', async () => {
+  const { tracks } = kept()
+  await tracks.add(3, [found(1), found(2)])
+  await tracks.add(3, [found(2, 5), found(4)])
+  assert.deepEqual(await shown(tracks, 3), [[1, 1], [2, 5], [4, 1]])
+})
+
+test('a frame that was not tracked shows nothing', async () => {
+  const { tracks } = kept()
+  await tracks.add(3, [found(1)])
+  assert.deepEqual(await shown(tracks, 2), [])
+})
+
+test('masks are in the store, and few of them in memory', async () => {
+  const { store, tracks } = kept()
+  for (let frame = 0; frame < 200; frame++) await tracks.add(frame, [found(1, frame)])
+  assert.equal(store.size, 200)
+  assert(tracks.recent.kept.size < 10)
+  assert.deepEqual(await shown(tracks, 17), [[1, 17]])
+})
+
+test('what is cleared is gone from the store too', async () => {
+  const { store, tracks } = kept()
+  await tracks.add(3, [found(1)])
+  await tracks.clear()
+  assert.equal(store.size, 0)
+  assert.deepEqual(await shown(tracks, 3), [])
+})
+
+test('a store that has no room fails what is kept, and not what comes after', async () => {
+  const { store, tracks } = kept()
+  const { set } = store
+  store.set = () => {
+    throw new Error('no room')
+  }
+  await assert.rejects(tracks.add(3, [found(1)]), /no room/)
+  store.set = set
+  await tracks.add(4, [found(1)])
+  assert(store.has('4'))
+})
