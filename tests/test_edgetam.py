@@ -46,6 +46,16 @@ def test_parameters_have_the_names_and_shapes_of_edgetams_checkpoint(model: SAM2
     assert shapes[f"{trunk}.stages_3.downsample.spatial_downsample.c.weight"] == (192, 1, 3, 3)
     assert shapes["image_encoder.neck.convs.0.conv.weight"] == (256, 384, 1, 1)
     assert shapes["maskmem_tpos_enc"] == (7, 1, 1, 64)
+    assert shapes["memory_attention.layers.1.cross_attn_image.k_proj.weight"] == (256, 64)
+    assert shapes["memory_attention.layers.1.self_attn.k_proj.weight"] == (256, 256)
+    assert (
+        shapes["spatial_perceiver.latents"] == shapes["spatial_perceiver.latents_2d"] == (256, 64)
+    )
+    assert shapes["spatial_perceiver.layers.1.attn.to_kv.weight"] == (128, 64)
+    assert shapes["spatial_perceiver.layers.1.ff.0.weight"] == (64,)
+    assert shapes["spatial_perceiver.layers.1.self_ff.3.weight"] == (64, 256)
+    assert "memory_attention.layers.2.norm1.weight" not in shapes
+    assert "no_obj_embed_spatial" not in shapes
     assert f"{trunk}.head.head.l.weight" not in shapes
 
 

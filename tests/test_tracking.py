@@ -246,8 +246,3 @@ def test_a_yaml_file_with_a_memory_is_built_as_sam2s_builder_for_videos_does(
     assert tracking_constants(own) == tracking_constants(by_name)
     assert own.binarize_mask_from_pts_for_mem_enc == by_name.binarize_mask_from_pts_for_mem_enc
     assert own.state_dict().keys() == by_name.state_dict().keys()
-
-
-def test_edgetams_memory_is_refused_in_words() -> None:
-    with pytest.raises(StageError, match="EdgeTAM's memory is not exported yet"):
-        load.build_model("edgetam", video=True)

@@ -137,10 +137,12 @@ class Memory:
 
 
 def memory_of(model: SAM2Base) -> Memory:
-    """That of sam2's model."""
+    """That of sam2's model: a map, of EdgeTAM the latents that it is read into."""
     side = model.image_size // model.backbone_stride
+    perceiver = getattr(model, "spatial_perceiver", None)
+    map_shape = (model.mem_dim, side, side)
     return Memory(
-        shape=(model.mem_dim, side, side),
+        shape=map_shape if perceiver is None else (perceiver.count, model.mem_dim),
         has_times=bool(model.add_tpos_enc_to_obj_ptrs),
         has_absence=model.no_obj_embed_spatial is not None,
     )

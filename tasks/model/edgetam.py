@@ -1,8 +1,8 @@
-"""EdgeTAM, for images: SAM 2.1's neck, prompt encoder and decoder behind a RepViT trunk.
+"""EdgeTAM: SAM 2.1's neck, prompt encoder and decoder behind a RepViT trunk.
 
 Settings and names of parameters are those of EdgeTAM's repository (facebookresearch/EdgeTAM,
-``sam2/configs/edgetam.yaml``), whose checkpoint fits. Its memory of earlier frames has parts that
-the sam2 package lacks and that no image passes through: here nothing stands in their place.
+``sam2/configs/edgetam.yaml``), whose checkpoint fits. What its memory of earlier frames has that
+sam2's has not is in `tasks.model.edgetam_memory`.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ from typing import Any
 import timm
 import torch
 from sam2.modeling.backbones.image_encoder import FpnNeck, ImageEncoder
+from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.memory_encoder import CXBlock, Fuser, MaskDownSampler, MemoryEncoder
 from sam2.modeling.position_encoding import PositionEmbeddingSine
+from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.model.architecture import POSTPROCESSING
+from tasks.engine.errors import StageError
+from tasks.model.architecture import POSTPROCESSING, VIDEO_POSTPROCESSING
+from tasks.model.edgetam_memory import GRID, EdgeTamVideoPredictor, LatentAttention, Perceiver
 
 WIDTH, MEMORY_WIDTH = 256, 64
+STRIDE = 16  # pixels of the image to one of the embedding
 
 
 class RepVit(nn.Module):
@@ -45,8 +50,17 @@ class RepVit(nn.Module):
         return features
 
 
-def build(image_size: int = 1024) -> SAM2Base:
-    """EdgeTAM in evaluation mode, with the weights it was initialized with."""
+def build(image_size: int = 1024, video: bool = False) -> SAM2Base:
+    """EdgeTAM in evaluation mode, with the weights it was initialized with.
+
+    :param video: as sam2's predictor for videos.
+    :raises StageError: when no memory can be made of an image of that size.
+    """
+    if video and image_size % (STRIDE * GRID):
+        raise StageError(
+            f"image_size: found {image_size}; allowed with `video = true` for EdgeTAM: a multiple "
+            f"of {STRIDE * GRID}, for its memory is read in {GRID} times {GRID} windows"
+        )
     trunk = RepVit()
     neck = FpnNeck(
         PositionEmbeddingSine(num_pos_feats=WIDTH, normalize=True, scale=None, temperature=10000),
@@ -55,9 +69,10 @@ def build(image_size: int = 1024) -> SAM2Base:
         fpn_top_down_levels=[2, 3],
         fpn_interp_model="nearest",
     )
-    model = SAM2Base(
+    kind, extra = (EdgeTamVideoPredictor, VIDEO_POSTPROCESSING) if video else (SAM2Base, {})
+    model = kind(
         image_encoder=ImageEncoder(trunk, neck, scalp=1),
-        memory_attention=nn.Identity(),
+        memory_attention=_memory_attention(image_size // STRIDE),
         memory_encoder=_memory_encoder(),
         num_maskmem=7,
         image_size=image_size,
@@ -80,9 +95,30 @@ def build(image_size: int = 1024) -> SAM2Base:
         multimask_max_pt_num=1,
         use_mlp_for_obj_ptr_proj=True,
         sam_mask_decoder_extra_args=POSTPROCESSING,
+        **extra,
     )
+    model.spatial_perceiver = Perceiver(MEMORY_WIDTH)
     model.eval()
     return model
+
+
+def _memory_attention(side: int) -> MemoryAttention:
+    """Half as many layers as sam2's.
+
+    :param side: the places on each side of the embedding.
+    """
+    layer = MemoryAttentionLayer(
+        activation="relu",
+        cross_attention=LatentAttention(WIDTH, 1, kv_in_dim=MEMORY_WIDTH),
+        d_model=WIDTH,
+        dim_feedforward=2048,
+        dropout=0.1,
+        pos_enc_at_attn=False,
+        pos_enc_at_cross_attn_keys=True,
+        pos_enc_at_cross_attn_queries=False,
+        self_attention=RoPEAttention(WIDTH, 1, feat_sizes=(side, side)),
+    )
+    return MemoryAttention(WIDTH, pos_enc_at_input=True, layer=layer, num_layers=2)
 
 
 def _memory_encoder() -> MemoryEncoder:

@@ -36,12 +36,7 @@ def build_model(architecture: str, image_size: int | None = None, video: bool = 
     if architecture == EDGETAM:
         from tasks.model import edgetam
 
-        if video:
-            raise StageError(
-                "EdgeTAM's memory is not exported yet: leave `video = true` out, or track with one "
-                "of sam2's own"
-            )
-        return edgetam.build(image_size or NATIVE_IMAGE_SIZE)
+        return edgetam.build(image_size or NATIVE_IMAGE_SIZE, video)
     from tasks.model import architecture as custom
 
     return custom.build(architecture, video)

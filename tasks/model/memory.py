@@ -9,6 +9,8 @@ What it computes is `MemoryAttention` of sam2, over memories that are put togeth
 * The values of a memory are 64 channels wide before they are projected. They are summed up at that
   width, and projected after: the weights of a softmax sum to one, so the bias stays what it is.
 * Queries are taken in blocks: the whole product with seven memories would be 470 MB.
+
+EdgeTAM's is the same over memories that are fewer tokens: `Maps` and `Latents` are what differs.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.model.patching import linear_rows, product_of_rows
+from tasks.model.edgetam_memory import GLOBAL, GRID, LATENTS, places_of_latents
+from tasks.model.patching import linear_rows, product_of_rows, separated
 
 if TYPE_CHECKING:
     from sam2.modeling.memory_attention import MemoryAttentionLayer
@@ -46,20 +49,17 @@ class MemoryReader(nn.Module):
         side = model.image_size // model.backbone_stride
         self.no_memory = model.no_mem_embed.detach().reshape(1, 1, 1, -1)
         features = torch.zeros(1, model.hidden_dim, side, side)
-        memory = torch.zeros(1, model.mem_dim, side, side)
         self.side, self.width, self.memory_width = side, model.hidden_dim, model.mem_dim
         self.input_rows, self.input_columns = separated(
             0.1 * model.image_encoder.neck.position_encoding(features)
         )
-        self.memory_rows, self.memory_columns = separated(
-            model.memory_encoder.position_encoding(memory)
-        )
+        self.memories = Latents(model) if hasattr(model, "spatial_perceiver") else Maps(model)
         # The newest memory has the first of these; those that were prompted the last.
         self.times = model.maskmem_tpos_enc.detach().reshape(-1, model.mem_dim)
         self.pointer_time = model.obj_ptr_tpos_proj if model.add_tpos_enc_to_obj_ptrs else None
         projected = model.proj_tpos_enc_in_obj_ptrs
         self.time_width = model.hidden_dim if projected else model.mem_dim
-        self.layers = nn.ModuleList(Layer(each, side) for each in attention.layers)
+        self.layers = nn.ModuleList(Layer(each, side, self.memories) for each in attention.layers)
         self.norm = attention.norm
         self.eval()  # an export would put sam2's modules, which it shares, back into training
 
@@ -74,7 +74,7 @@ class MemoryReader(nn.Module):
         """The image embedding (1, C, S, S) as the decoder takes it.
 
         :param image_embed: (1, C, S, S), as the encoder's graph returns it.
-        :param memories: (M, D, S, S), of M frames.
+        :param memories: (M, D, S, S), of EdgeTAM (M, L, D), of M frames.
         :param memory_times: (M,) int32, rows of ``maskmem_tpos_enc``.
         :param pointers: (P, C), of P frames; P may be 0.
         :param pointer_times: (P,), how far each is from the frame, 1 for the farthest that counts;
@@ -84,9 +84,8 @@ class MemoryReader(nn.Module):
         # The encoder has added the embedding that says that there is no memory.
         x = image_embed.permute(0, 2, 3, 1) + (self.input_rows - self.no_memory)
         x = (x + self.input_columns).reshape(side * side, width)
-        places = memories.permute(0, 2, 3, 1)  # (M, S, S, D)
-        times = self.times.index_select(0, memory_times).reshape(-1, 1, 1, self.memory_width)
-        placed = places + (self.memory_rows + times) + self.memory_columns
+        places = self.memories.tokens(memories)
+        placed = self.memories.placed(places, self.times.index_select(0, memory_times))
         # Their order does not matter to attention, and none may be given: no sizes are inferred.
         tokens = torch.cat(torch.split(pointers, self.memory_width, dim=1))
         told = tokens + self._times_of(pointer_times)
@@ -109,6 +108,52 @@ class MemoryReader(nn.Module):
         return torch.cat([sines] * (self.width // self.memory_width))
 
 
+class Maps:
+    """Memories of sam2, (M, D, S, S): each place is a token, told where it is."""
+
+    def __init__(self, model: SAM2Base) -> None:
+        self.side = model.image_size // model.backbone_stride
+        memory = torch.zeros(1, model.mem_dim, self.side, self.side)
+        self.rows, self.columns = separated(model.memory_encoder.position_encoding(memory))
+
+    def tokens(self, memories: Tensor) -> Tensor:
+        """They as tokens (M, S, S, D)."""
+        return memories.permute(0, 2, 3, 1)
+
+    def placed(self, tokens: Tensor, times: Tensor) -> Tensor:
+        """Tokens with their places and the times (M, D) of their memories; the same shape."""
+        width = times.shape[1]
+        return tokens + (self.rows + times.reshape(-1, 1, 1, width)) + self.columns
+
+    def rotated(self, keys: Tensor, rotation: Rotation) -> Tensor:
+        """The keys (M * S * S, C) of tokens, each rotated by its place."""
+        return rotation(keys)
+
+
+class Latents:
+    """Memories of EdgeTAM, (M, L, D): those latents that form a grid, the last, have a place."""
+
+    side = GRID
+
+    def __init__(self, model: SAM2Base) -> None:
+        self.places = places_of_latents(model)
+
+    def tokens(self, memories: Tensor) -> Tensor:
+        """They are such already, (M, L, D)."""
+        return memories
+
+    def placed(self, tokens: Tensor, times: Tensor) -> Tensor:
+        """Tokens with their places and the times (M, D) of their memories; the same shape."""
+        return tokens + (self.places + times.reshape(-1, 1, times.shape[1]))
+
+    def rotated(self, keys: Tensor, rotation: Rotation) -> Tensor:
+        """The keys (M * L, C) of tokens, those with a place rotated by it."""
+        width = int(keys.shape[1])
+        anywhere, grid = torch.split(keys.reshape(-1, LATENTS, width), [GLOBAL, GRID * GRID], 1)
+        grid = rotation(grid.reshape(-1, width)).reshape(-1, GRID * GRID, width)
+        return torch.cat([anywhere, grid], dim=1).reshape(-1, width)
+
+
 class Rotation:
     """Rotates queries and keys by where they are; the channels of both in `order`.
 
@@ -124,10 +169,11 @@ class Rotation:
         frequency = theta ** -(torch.arange(0, width, 4)[:quarter] / width)
         angle = torch.outer(torch.arange(side, dtype=torch.float32), frequency)
         self.cosine, self.sine = angle.cos(), angle.sin()  # (side, quarter)
-        self.quarter = quarter
+        self.side, self.quarter = side, quarter
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Rotate (..., S, S, C), rows before columns."""
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rotate the rows (any number * S * S, C) of maps, each by its place."""
+        x = rows.reshape(-1, self.side, self.side, 4 * self.quarter)
         across = self.cosine[None], self.sine[None]
         down = self.cosine[:, None], self.sine[:, None]
         a_across, a_down, b_across, b_down = torch.split(x, self.quarter, dim=-1)
@@ -136,17 +182,20 @@ class Rotation:
             for a, b, (cosine, sine) in ((a_across, b_across, across), (a_down, b_down, down))
         ]
         (a_across, b_across), (a_down, b_down) = turned
-        return torch.cat([a_across, a_down, b_across, b_down], dim=-1)
+        parts = torch.cat([a_across, a_down, b_across, b_down], dim=-1)
+        return parts.reshape(-1, 4 * self.quarter)
 
 
 class Layer(nn.Module):
     """A layer of the memory attention over rows (S * S, C), with weights that are made ready."""
 
-    def __init__(self, layer: MemoryAttentionLayer, side: int) -> None:
+    def __init__(self, layer: MemoryAttentionLayer, side: int, memories: Maps | Latents) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer, self.memories = layer, memories
         inner, outer = layer.self_attn, layer.cross_attn_image
         self.inner, self.outer = Rotation(inner, side), Rotation(outer, side)
+        same = memories.side == side
+        self.outer_keys = self.outer if same else Rotation(outer, memories.side)
         self.inner_query, self.inner_key = scaled(inner, self.inner), ordered(inner, self.inner)
         self.inner_value = projected_value(inner)
         self.outer_query, self.outer_key = scaled(outer, self.outer), ordered(outer, self.outer)
@@ -155,32 +204,24 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, placed: Tensor, told: Tensor, values: Tensor) -> Tensor:
         """Attend to itself, then to memories and pointers.
 
-        :param placed: memories (M, S, S, D) with their places and times.
+        :param placed: tokens (…, D) of memories with their places and times.
         :param told: tokens of pointers (T, D) with their times.
-        :param values: both as they are, (M * S * S + T, D).
+        :param values: both as they are, one after the other.
         """
         own = self.layer
-        side = int(placed.shape[1])
         normed = own.norm1(x)
-        keys = rotated(product_of_rows(normed, *self.inner_key), self.inner, side)
-        queries = rotated(product_of_rows(normed, *self.inner_query), self.inner, side)
+        keys = self.inner(product_of_rows(normed, *self.inner_key))
+        queries = self.inner(product_of_rows(normed, *self.inner_query))
         x = x + product_of_rows(attend(queries, keys, normed), *self.inner_value)
-        projected = product_of_rows(placed.reshape(-1, placed.shape[3]), *self.outer_key)
-        keys = torch.cat(
-            [rotated(projected, self.outer, side), product_of_rows(told, *self.outer_key)]
-        )
+        projected = product_of_rows(placed.reshape(-1, told.shape[1]), *self.outer_key)
+        of_memories = self.memories.rotated(projected, self.outer_keys)
+        keys = torch.cat([of_memories, product_of_rows(told, *self.outer_key)])
         normed = own.norm2(x)
-        queries = rotated(product_of_rows(normed, *self.outer_query), self.outer, side)
+        queries = self.outer(product_of_rows(normed, *self.outer_query))
         x = x + product_of_rows(attend(queries, keys, values), *self.outer_value)
         hidden = functional.relu(linear_rows(own.linear1, own.norm3(x)))
         result: Tensor = x + linear_rows(own.linear2, hidden)
         return result
-
-
-def rotated(rows: Tensor, rotation: Rotation, side: int) -> Tensor:
-    """Rows (any number * S * S, C) of maps, each rotated by its place."""
-    width = rows.shape[1]
-    return rotation(rows.reshape(-1, side, side, width)).reshape(-1, width)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -213,17 +254,3 @@ def projected_value(attention: RoPEAttention) -> tuple[Tensor, Tensor]:
         out.weight @ attention.v_proj.weight,
         out.weight @ attention.v_proj.bias + out.bias,
     )
-
-
-def separated(encoding: Tensor) -> tuple[Tensor, Tensor]:
-    """Two parts (S, 1, C) and (1, S, C) whose sum an encoding of places (1, C, S, S) is.
-
-    The first half of sam2's channels tells the row, the second the column.
-    """
-    places = encoding[0].permute(1, 2, 0)
-    half = places.shape[2] // 2
-    rows, columns = places[:, :1].clone(), places[:1].clone()
-    rows[..., half:] = 0
-    columns[..., :half] = 0
-    assert torch.equal(rows + columns, places)
-    return rows, columns

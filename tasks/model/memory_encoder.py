@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.model.patching import separated
+
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
@@ -27,6 +29,10 @@ class MemoryWriter(nn.Module):
         self.binarized = bool(model.binarize_mask_from_pts_for_mem_enc)
         absent = model.no_obj_embed_spatial
         self.no_object = None if absent is None else absent.detach().reshape(1, -1, 1, 1)
+        self.perceiver = getattr(model, "spatial_perceiver", None)  # of EdgeTAM
+        side = model.image_size // model.backbone_stride
+        memory = torch.zeros(1, model.mem_dim, side, side)
+        self.places = separated(self.encoder.position_encoding(memory))
         self.eval()
 
     def forward(
@@ -36,7 +42,7 @@ class MemoryWriter(nn.Module):
         prompted: Tensor,
         object_score_logits: Tensor | None = None,
     ) -> Tensor:
-        """The memory (1, D, S, S).
+        """The memory (1, D, S, S), or of EdgeTAM the latents (1, L, D) that it is read into.
 
         :param image_embed: (1, C, S, S), as the encoder's graph returns it.
         :param low_res_masks: logits (1, 1, 4 * S, 4 * S).
@@ -55,4 +61,6 @@ class MemoryWriter(nn.Module):
         memory: Tensor = self.encoder.out_proj(fused)
         if self.no_object is not None and object_score_logits is not None:
             memory = memory + (object_score_logits <= 0).float()[:, :, None, None] * self.no_object
+        if self.perceiver is not None:
+            memory = self.perceiver(memory, self.places)
         return memory

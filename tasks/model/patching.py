@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 Forward = Callable[..., Any]
 
+# What tells the places of a map: rows (S, 1, C) and columns (1, S, C), to be added.
+Places = tuple[Tensor, Tensor]
+
 
 def replace_methods(stack: ExitStack, module: nn.Module, **methods: Forward) -> None:
     """Hide methods of a module's class behind attributes of the instance, until the stack ends."""
@@ -137,3 +140,17 @@ def rows_of_map(features: Tensor) -> Tensor:
 def map_of_rows(rows: Tensor, height: int, width: int) -> Tensor:
     """Rows (H * W, C) as a feature map (1, C, H, W)."""
     return rows.reshape(1, height, width, int(rows.shape[1])).permute(0, 3, 1, 2)
+
+
+def separated(encoding: Tensor) -> Places:
+    """Two parts (S, 1, C) and (1, S, C) whose sum an encoding of places (1, C, S, S) is.
+
+    The first half of sam2's channels tells the row, the second the column.
+    """
+    places = encoding[0].permute(1, 2, 0)
+    half = places.shape[2] // 2
+    rows, columns = places[:, :1].clone(), places[:1].clone()
+    rows[..., half:] = 0
+    columns[..., :half] = 0
+    assert torch.equal(rows + columns, places)
+    return rows, columns

@@ -1,6 +1,7 @@
 """The names that transformers gives the weights of SAM 2, as those that sam2 gives them.
 
-Read from transformers 5.22's ``Sam2Model``, ``Sam2VideoModel`` and ``EdgeTamModel``.
+Read from transformers 5.22's ``Sam2Model``, ``Sam2VideoModel``, ``EdgeTamModel`` and
+``EdgeTamVideoModel``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,21 @@ _RENAMED = (
     (r"upscale_conv1\.", "output_upscaling.0."),
     (r"upscale_layer_norm\.", "output_upscaling.1."),
     (r"upscale_conv2\.", "output_upscaling.3."),
+    # EdgeTAM's perceiver.
+    (r"^spatial_perceiver\.latents_1d$", "spatial_perceiver.latents"),
+    (r"^(spatial_perceiver\..*)\.layer_norm_input\.", r"\1.attn.norm_x."),
+    (r"^(spatial_perceiver\..*)\.layer_norm_latents\.", r"\1.attn.norm_latents."),
+    (r"^(spatial_perceiver\..*)\.layer_norm_self\.", r"\1.self_attn.norm."),
+    (r"^(spatial_perceiver\..*)\.cross_attention\.", r"\1.attn."),
+    (r"^(spatial_perceiver\..*)\.self_attention\.", r"\1.self_attn."),
+    (r"^(spatial_perceiver\..*attn)\.q_proj\.", r"\1.to_q."),
+    (r"^(spatial_perceiver\..*attn)\.o_proj\.", r"\1.to_out."),
+    (r"^(spatial_perceiver\..*attn)\.[kv]_proj\.", r"\1.to_kv."),
+    (r"^(spatial_perceiver\..*[._])mlp\.layer_norm\.", r"\1ff.0."),
+    (r"^(spatial_perceiver\..*[._])mlp\.up_proj\.", r"\1ff.1."),
+    (r"^(spatial_perceiver\..*[._])mlp\.down_proj\.", r"\1ff.3."),
+    (r"^(memory_attention\..*)\.mlp\.up_proj\.", r"\1.linear1."),
+    (r"^(memory_attention\..*)\.mlp\.down_proj\.", r"\1.linear2."),
     (r"\.o_proj\.", ".out_proj."),
     (r"^no_memory_embedding$", "no_mem_embed"),
     # What only tracking uses.
@@ -64,7 +80,9 @@ def are_of_transformers(names: Iterable[str]) -> bool:
 def to_sam2(names: Iterable[str]) -> dict[str, list[str]]:
     """sam2's names of each weight, in the order that the weight is cut into along its first axis.
 
-    One name means that the weight is taken whole. A second copy of a weight has no name.
+    One name means that the weight is taken whole. A second copy of a weight has no name. Weights
+    of the same one name are one there, put together in the alphabetical order of their own: keys
+    before values.
     """
     names = list(names)
     last = _last_layers(names)

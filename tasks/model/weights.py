@@ -143,11 +143,15 @@ def with_names_of_sam2(path: Path, weights: Mapping[str, torch.Tensor]) -> Weigh
     if not transformers_names.are_of_transformers(weights):
         return dict(weights)
     found: Weights = {}
+    joined: dict[str, list[str]] = {}
     for name, parts in transformers_names.to_sam2(weights).items():
         if len(parts) == 1:
-            found[parts[0]] = weights[name]
+            joined.setdefault(parts[0], []).append(name)
         else:
             found |= dict(zip(parts, torch.split(weights[name], 1), strict=False))
+    for whole, names in joined.items():
+        pieces = [weights[name] for name in sorted(names)]
+        found[whole] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     return found
 
 

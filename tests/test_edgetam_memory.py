@@ -1,0 +1,330 @@
+"""EdgeTAM's memory, held against transformers' own implementation of it.
+
+Random weights of transformers' `EdgeTamVideoModel`, read from the file that it saves, are given to
+sam2's predictor with what is written here, and to the graphs; all three follow an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import (
+    EdgeTamVideoConfig,
+    EdgeTamVideoInferenceSession,
+    EdgeTamVideoModel,
+    EdgeTamVisionConfig,
+    TimmWrapperConfig,
+)
+
+from tasks import export
+from tasks.clients.contract import TrackingConstants, tracking_constants
+from tasks.config.schema import TRACKING_GRAPHS
+from tasks.engine import child
+from tasks.engine.errors import StageError
+from tasks.inference import clips
+from tasks.inference.clips import Answers
+from tasks.inference.graph_tensors import tensors_of
+from tasks.inference.metrics import mask_iou
+from tasks.inference.sessions import run_by_name
+from tasks.inference.tracker import Tracker, prepare
+from tasks.inference.video_reference import play_with_pytorch, through_jpeg
+from tasks.model import edgetam, load
+from tasks.model.edgetam_memory import LATENTS, EdgeTamVideoPredictor, places_of_latents
+from tasks.model.patching import separated
+
+SIZE, FRAMES = 512, 5
+SIDE = SIZE // 16
+
+
+@pytest.fixture(autouse=True)
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def reference() -> EdgeTamVideoModel:
+    """transformers' model with noise on every weight, and logits as large as trained ones."""
+    torch.manual_seed(0)
+    backbone = TimmWrapperConfig(
+        architecture="repvit_m1",
+        model_args={"in_chans": 3, "features_only": True, "out_indices": [0, 1, 2, 3]},
+    )
+    vision = EdgeTamVisionConfig(
+        backbone_config=backbone,
+        backbone_channel_list=[384, 192, 96, 48],
+        backbone_feature_sizes=[[scale * SIDE, scale * SIDE] for scale in (4, 2, 1)],
+    )
+    config = EdgeTamVideoConfig(
+        vision_config=vision,
+        prompt_encoder_config={"image_size": SIZE},
+        image_size=SIZE,
+        memory_attention_rope_feat_sizes=[SIDE, SIDE],
+        # As Meta's own configuration.
+        enable_occlusion_spatial_embedding=False,
+        enable_temporal_pos_encoding_for_object_pointers=False,
+    )
+    model = EdgeTamVideoModel(config).eval()
+    noise = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.add_(torch.randn(tensor.shape, generator=noise), alpha=0.02)
+            if "output_hypernetworks_mlps" in name and "proj_out" in name:
+                tensor.mul_(20)
+            if name == "mask_decoder.pred_obj_score_head.proj_out.bias":
+                tensor.add_(2)  # the object is there
+        # The same matrix twice, which here nothing ties.
+        model.shared_image_embedding.load_state_dict(
+            model.prompt_encoder.shared_embedding.state_dict()
+        )
+        edgetam.settle_batch_norms(model.vision_encoder.backbone.timm_model, noise)
+    return model
+
+
+@pytest.fixture(scope="module")
+def checkpoint(reference: EdgeTamVideoModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("edgetam-video")
+    reference.save_pretrained(folder)
+    return folder / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def predictor(checkpoint: Path) -> EdgeTamVideoPredictor:
+    found = load.load_video_model("edgetam", checkpoint, SIZE)
+    assert isinstance(found, EdgeTamVideoPredictor)
+    return found
+
+
+@pytest.fixture(scope="module")
+def constants(predictor: EdgeTamVideoPredictor) -> TrackingConstants:
+    return tracking_constants(predictor)
+
+
+@pytest.fixture(scope="module")
+def graphs(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("edgetam-graphs")
+    names = ("encoder", *TRACKING_GRAPHS)
+    traced = {name: str(folder / f"{name}.traced") for name in names}
+    export.write_graphs(
+        "edgetam", str(checkpoint), 20, "plain", {}, traced, image_size=SIZE, video=True
+    )
+    simplified = {name: str(folder / f"{name}.onnx") for name in names}
+    pairs = [[traced[name], simplified[name]] for name in names]
+    child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
+    return simplified
+
+
+def difference(found: Tensor, wanted: Tensor) -> float:
+    """The largest difference, relative to the largest magnitude."""
+    return float((found.reshape(wanted.shape) - wanted).abs().max() / wanted.abs().max())
+
+
+def test_the_perceiver_reads_a_memory_as_transformers_does(
+    reference: EdgeTamVideoModel, predictor: EdgeTamVideoPredictor
+) -> None:
+    memory = torch.randn(1, 64, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    encoding = predictor.memory_encoder.position_encoding(memory)
+    latents, places = reference.spatial_perceiver(memory, encoding)
+    assert latents.shape == (1, LATENTS, 64)
+    found = predictor.spatial_perceiver(memory, separated(encoding))
+    assert difference(found, latents) < 2e-6
+    assert difference(places_of_latents(predictor), places) < 2e-6
+
+
+@pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (3, 2)])
+def test_features_are_conditioned_as_transformers_does(
+    reference: EdgeTamVideoModel, predictor: EdgeTamVideoPredictor, memories: int, pointers: int
+) -> None:
+    noise = torch.Generator().manual_seed(memories)
+    count = memories * LATENTS + 4 * pointers
+    features, places = torch.randn(2, SIDE * SIDE, 1, 256, generator=noise)
+    tokens, told = torch.randn(2, count, 1, 64, generator=noise)
+    found = predictor.memory_attention(
+        curr=[features],
+        curr_pos=[places],
+        memory=tokens,
+        memory_pos=told,
+        num_obj_ptr_tokens=4 * pointers,
+    )
+    wanted = reference.memory_attention(
+        current_vision_features=features,
+        current_vision_position_embeddings=places,
+        memory=tokens,
+        memory_posision_embeddings=told,
+        num_object_pointer_tokens=4 * pointers,
+        num_spatial_memory_tokens=memories,
+    )
+    assert difference(found, wanted) < 2e-6
+
+
+@pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (1, 1), (7, 16)])
+def test_the_graph_of_the_attention_takes_any_number_of_memories_and_pointers(
+    reference: EdgeTamVideoModel,
+    predictor: EdgeTamVideoPredictor,
+    graphs: dict[str, str],
+    memories: int,
+    pointers: int,
+) -> None:
+    noise = torch.Generator().manual_seed(memories)
+    image_embed = torch.randn(1, 256, SIDE, SIDE, generator=noise)
+    given = torch.randn(memories, LATENTS, 64, generator=noise)
+    told = torch.randn(pointers, 256, generator=noise)
+    times = torch.randint(0, 7, (memories,), dtype=torch.int32, generator=noise)
+    found = run_by_name(graphs)(
+        "memory_attention",
+        {
+            "image_embed": image_embed.numpy(),
+            "memories": given.numpy(),
+            "memory_times": times.numpy(),
+            "pointers": told.numpy(),
+        },
+    )["conditioned_embed"]
+    features = image_embed - reference.no_memory_embedding.reshape(1, -1, 1, 1)
+    encoding = predictor.image_encoder.neck.position_encoding(features)
+    in_time = reference.memory_temporal_positional_encoding[times].reshape(-1, 1, 64)
+    places = places_of_latents(predictor) + in_time
+    wanted = reference.memory_attention(
+        current_vision_features=features.flatten(2).permute(2, 0, 1),
+        current_vision_position_embeddings=encoding.flatten(2).permute(2, 0, 1),
+        memory=torch.cat([given.reshape(-1, 1, 64), told.reshape(-1, 1, 64)]),
+        memory_posision_embeddings=torch.cat(
+            [places.reshape(-1, 1, 64), torch.zeros(4 * pointers, 1, 64)]
+        ),
+        num_object_pointer_tokens=4 * pointers,
+        num_spatial_memory_tokens=memories,
+    )
+    rows = torch.from_numpy(found).flatten(2).permute(2, 0, 1)
+    assert difference(rows, wanted) < 2e-6
+
+
+@pytest.mark.parametrize("prompted", [True, False])
+def test_the_graph_of_the_memory_encoder_gives_the_latents_that_transformers_does(
+    reference: EdgeTamVideoModel, graphs: dict[str, str], prompted: bool
+) -> None:
+    noise = torch.Generator().manual_seed(1)
+    image_embed = torch.randn(1, 256, SIDE, SIDE, generator=noise)
+    logits = 3 * torch.randn(1, 1, 4 * SIDE, 4 * SIDE, generator=noise)
+    found = run_by_name(graphs)(
+        "memory_encoder",
+        {
+            "image_embed": image_embed.numpy(),
+            "low_res_masks": logits.numpy(),
+            "prompted": np.array([prompted], np.float32),
+        },
+    )["memory"]
+    features = image_embed - reference.no_memory_embedding.reshape(1, -1, 1, 1)
+    wanted, _ = reference._encode_new_memory(
+        features.flatten(2).permute(2, 0, 1),
+        functional.interpolate(logits, (SIZE, SIZE), mode="bilinear"),
+        torch.ones(1, 1),
+        is_mask_from_pts=prompted,
+    )
+    assert difference(torch.from_numpy(found), wanted) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def clip() -> clips.Clip:
+    """A click on the first frame, and on to the last."""
+    drawn = clips.time_lapse(FRAMES)
+    return clips.Clip("one click", drawn.frames, (drawn.steps[0], clips.Follow(0)))
+
+
+@pytest.fixture(scope="module")
+def expected(
+    reference: EdgeTamVideoModel, constants: TrackingConstants, clip: clips.Clip
+) -> Answers:
+    """What transformers answers to it."""
+    frames = through_jpeg(clip).frames
+    pixels = np.concatenate([prepare(frame, constants) for frame in frames])
+    height, width = clip.frames.shape[1:3]
+    session = EdgeTamVideoInferenceSession(
+        torch.from_numpy(pixels), height, width, dtype=torch.float32
+    )
+    asked = clip.steps[0]
+    assert isinstance(asked, clips.Ask)
+    ((x, y),) = asked.prompt.points
+    session.add_point_inputs(
+        session.obj_id_to_idx(asked.number),
+        asked.frame,
+        {
+            "point_coords": torch.tensor([[[[x / width * SIZE, y / height * SIZE]]]]),
+            "point_labels": torch.ones(1, 1, 1, dtype=torch.int32),
+        },
+    )
+    session.obj_with_new_inputs.append(asked.number)
+    # sam2 keeps memories in bfloat16.
+    rounding = reference.spatial_perceiver.register_forward_hook(
+        lambda module, given, found: (found[0].to(torch.bfloat16).float(), found[1])
+    )
+    prompted = reference(session, frame_idx=0)
+    followed = list(reference.propagate_in_video_iterator(session))
+    rounding.remove()
+    (outputs,) = session.output_dict_per_obj.values()
+    found: Answers = {}
+    for step, answers in enumerate(([prompted], followed)):
+        for each in answers:
+            frame = each.frame_idx
+            kind = "cond_frame_outputs" if frame == 0 else "non_cond_frame_outputs"
+            masks = functional.interpolate(each.pred_masks, (height, width), mode="bilinear")
+            found[step, frame, asked.number] = clips.Answer(
+                masks[0, 0].numpy() > 0,
+                float(each.object_score_logits[0]),
+                outputs[kind][frame]["object_pointer"].numpy().ravel(),
+            )
+    return found
+
+
+def assert_equal(found: Answers, expected: Answers) -> None:
+    assert list(found) == list(expected)
+    for key, wanted in expected.items():
+        assert mask_iou(found[key].mask, wanted.mask) > 0.999, key
+        assert found[key].score == pytest.approx(wanted.score, abs=1e-5), key
+        assert np.abs(found[key].pointer - wanted.pointer).max() < 1e-5, key
+
+
+def test_sam2s_predictor_follows_as_transformers_does(
+    predictor: EdgeTamVideoPredictor, clip: clips.Clip, expected: Answers
+) -> None:
+    assert_equal(dict(play_with_pytorch(predictor, clip)), expected)
+
+
+def test_the_graphs_follow_as_transformers_does(
+    constants: TrackingConstants, graphs: dict[str, str], clip: clips.Clip, expected: Answers
+) -> None:
+    seen = through_jpeg(clip)
+    tracker = Tracker(run_by_name(graphs), constants, list(seen.frames))
+    assert_equal(dict(clips.play(tracker, seen)), expected)
+
+
+def test_a_memory_is_the_latents_that_it_is_read_into(graphs: dict[str, str]) -> None:
+    tensors = tensors_of(onnx.load(graphs["memory_encoder"]))
+    (memory,) = tensors.outputs
+    assert memory.shape == (1, LATENTS, 64)
+    (memories,) = (
+        each
+        for each in tensors_of(onnx.load(graphs["memory_attention"])).inputs
+        if each.name == "memories"
+    )
+    assert memories.shape == ("memories", LATENTS, 64)
+
+
+def test_no_operator_computes_a_shape(graphs: dict[str, str]) -> None:
+    computing = {"Shape", "Range", "ConstantOfShape", "If", "Loop", "Tile", "NonZero", "Size"}
+    for name in TRACKING_GRAPHS:
+        used = {node.op_type for node in onnx.load(graphs[name]).graph.node}
+        assert not used & computing, name
+
+
+def test_an_image_that_does_not_divide_into_windows_is_refused_for_video_alone() -> None:
+    words = "image_size: found 800; allowed with `video = true` for EdgeTAM: a multiple of 256"
+    with pytest.raises(StageError, match=words):
+        load.build_model("edgetam", 800, video=True)
+    assert load.build_model("edgetam", 800).image_size == 800
