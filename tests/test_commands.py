@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -320,8 +321,19 @@ def test_a_new_url_with_a_file_of_another_size_is_warned_about(
     assert f"is another file: expected {len(CONTENT)} bytes, found {len(CONTENT) - 1}" in told
 
 
+@pytest.mark.parametrize("missing", ["onnxruntime-web", "geotiff"])
+def test_the_page_is_not_served_without_a_package_that_it_loads(
+    built_once: Models, missing: str
+) -> None:
+    modules = built_once.root / "web/node_modules"
+    shutil.rmtree(modules, ignore_errors=True)
+    for package in {"onnxruntime-web", "geotiff"} - {missing}:
+        (modules / package).mkdir(parents=True)
+    assert f"{missing} is not installed; run `doit packages` first" in built_once.refuses("serve")
+
+
 def test_a_port_in_use_is_called_that(built_once: Models, server: FileServer) -> None:
     port = server.url("/").split(":")[2].strip("/")
-    runtime = built_once.root / "web/node_modules/onnxruntime-web"
-    runtime.mkdir(parents=True, exist_ok=True)
+    for package in ("onnxruntime-web", "geotiff"):
+        (built_once.root / "web/node_modules" / package).mkdir(parents=True, exist_ok=True)
     assert f"port {port} is in use" in built_once.refuses("serve", "--port", port)
