@@ -334,6 +334,15 @@ def test_several_images_are_frames_in_the_order_of_their_names(page: Page, tmp_p
         assert (seen(page) == gray).all()
 
 
+def test_a_tiff_of_one_page_opens_as_an_image(
+    page: Page, frames: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    page.locator("#file").set_input_files(write_stack(tmp_path / "one.tif", frames[:1]))
+    expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
+    expect(page.locator("#timeline")).to_be_hidden()
+    assert (seen(page) == frames[0]).all()
+
+
 def test_the_frames_of_a_video_are_read_one_by_one(page: Page, tmp_path: Path) -> None:
     grays = [30, 70, 110, 150, 190, 230]
     pictures = [np.full((48, 64, 3), gray, np.uint8) for gray in grays]

@@ -32,3 +32,10 @@ test("the browser keeps its own keys' meanings", () => {
   for (const key of ['Tab', 'q', 'F5']) assert.equal(press(key), null)
   for (const key of ['+', '0', 'n', 'ArrowLeft']) assert.equal(press(key, { ctrlKey: true }), null)
 })
+
+test('keys show other frames: the next, ten further, the first and the last', () => {
+  assert.deepEqual(press('.'), { frames: 1 })
+  assert.deepEqual(press(','), { frames: -1 })
+  assert.deepEqual(press('PageDown'), { frames: 10 })
+  assert.deepEqual(press('Home'), { frames: -Infinity })
+})

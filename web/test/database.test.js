@@ -1,0 +1,18 @@
+// Where masks are kept that are not at hand; Node.js is a browser that keeps nothing.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { claimDatabase, openStore } from '../page/database.js'
+
+test('where the browser keeps nothing they are kept in memory', async () => {
+  const name = await claimDatabase()
+  const [masks, memories] = [await openStore(name, 'masks'), await openStore(name, 'memories')]
+  await masks.set('1', 'of frame 1')
+  await masks.set('2', 'of frame 2')
+  await masks.delete('2')
+  assert.equal(await masks.get('1'), 'of frame 1')
+  assert.equal(await masks.get('2'), undefined)
+  assert.equal(await memories.get('1'), undefined)
+  await masks.clear()
+  assert.equal(await masks.get('1'), undefined)
+})
