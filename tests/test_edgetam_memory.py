@@ -260,13 +260,8 @@ def expected(
         },
     )
     session.obj_with_new_inputs.append(asked.number)
-    # sam2 keeps memories in bfloat16.
-    rounding = reference.spatial_perceiver.register_forward_hook(
-        lambda module, given, found: (found[0].to(torch.bfloat16).float(), found[1])
-    )
     prompted = reference(session, frame_idx=0)
     followed = list(reference.propagate_in_video_iterator(session))
-    rounding.remove()
     (outputs,) = session.output_dict_per_obj.values()
     found: Answers = {}
     for step, answers in enumerate(([prompted], followed)):

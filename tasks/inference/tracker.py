@@ -292,7 +292,7 @@ class Tracker:
         """The memory (1, …) of an object on a frame."""
         import numpy as np
 
-        memory = self.run(
+        return self.run(
             "memory_encoder",
             {
                 "image_embed": self.features(frame)["image_embed"],
@@ -301,7 +301,6 @@ class Tracker:
                 "object_score_logits": np.array([[result.object_score]], np.float32),
             },
         )["memory"]
-        return as_bfloat16(memory)
 
     def _encode_pending(self) -> None:
         """Let what was prompted since count: tracking starts."""
@@ -356,12 +355,3 @@ def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
         np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) >= 0.5
     )
     return resized
-
-
-def as_bfloat16(values: Floats) -> Floats:
-    """Rounded to 8 bits, ties to even: sam2 keeps memories in bfloat16."""
-    import numpy as np
-
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
-    return (rounded & np.uint32(0xFFFF0000)).view(np.float32)

@@ -40,7 +40,7 @@ import { History, select, wantsSeveral } from './memory-bank.js'
 /**
  * @typedef {object} Heavy what takes space of a result
  * @property {Float32Array} lowResMasks logits, side × side
- * @property {Uint16Array | null} memory bfloat16, once it was encoded
+ * @property {Float32Array | null} memory once it was encoded
  */
 /** @typedef {{ objectScore: number, iou: number, pointer: Float32Array }} Found what does not */
 /** @typedef {Found & { lowResMasks: Float32Array }} Result the object is there at scores above 0 */
@@ -243,7 +243,7 @@ export class Tracker {
     )
     const memories = []
     for (const [each] of chosen.memories) {
-      memories.push(fromBfloat16(/** @type {Uint16Array} */ ((await shelf.get(each)).memory)))
+      memories.push(/** @type {Float32Array} */ ((await shelf.get(each)).memory))
     }
     const pointers = chosen.pointers.map(
       ([each]) => /** @type {Found} */ (history.settled(each)).pointer,
@@ -362,7 +362,7 @@ export class Tracker {
       prompted: floats(Float32Array.of(prompted ? 1 : 0), [1]),
     })
     this.memoryDims = [...memory.dims.slice(1)]
-    return asBfloat16(memory.data)
+    return memory.data.slice()
   }
 
   /** A box's corners and points, in pixels of the model's input. @param {Prompt} prompt */
@@ -453,22 +453,6 @@ function concatenated(parts) {
     start += part.length
   }
   return whole
-}
-
-/**
- * Rounded to 8 bits, ties to even: sam2 keeps memories in bfloat16.
- *
- * @param {Float32Array} values
- * @returns {Uint16Array}
- */
-export function asBfloat16(values) {
-  const bits = new Uint32Array(values.slice().buffer)
-  return Uint16Array.from(bits, (each) => (each + 0x7fff + ((each >>> 16) & 1)) >>> 16)
-}
-
-/** @param {Uint16Array} values @returns {Float32Array} */
-export function fromBfloat16(values) {
-  return new Float32Array(Uint32Array.from(values, (each) => each << 16).buffer)
 }
 
 /**

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { History, nearest, select, wantsSeveral } from '../page/memory-bank.js'
-import { asBfloat16, fromBfloat16, resizedMask, Tracker } from '../page/tracker.js'
+import { resizedMask, Tracker } from '../page/tracker.js'
 
 const published = {
   image_size: 8,
@@ -93,11 +93,6 @@ test('a prompt that is taken back leaves what counted of the frame as tracked', 
   history.cleared(3)
   assert.equal(history.newest(3), 'first')
   assert.equal(history.conditioning.size, 0)
-})
-
-test('memories are rounded to bfloat16, ties to even', () => {
-  const values = Float32Array.of(1, 1.00390625, 1.01171875, -3.14159265, 0)
-  assert.deepEqual([...fromBfloat16(asBfloat16(values))], [1, 1, 1.015625, -3.140625, 0])
 })
 
 test('a mask is scaled with half of what is around', () => {
