@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # transformers keeps these in its video model alone.
 VIDEO = re.compile(
-    r"(memory_attention|memory_encoder|mask_downsample|obj_ptr_proj|obj_ptr_tpos_proj)\."
-    r"|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
+    r"(memory_attention|memory_encoder|spatial_perceiver|mask_downsample|obj_ptr_proj"
+    r"|obj_ptr_tpos_proj)\.|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
 )
 
 # From sam2's names to transformers', each in turn where it is found.

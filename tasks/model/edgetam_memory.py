@@ -98,8 +98,7 @@ class Reading(nn.Module):
             side = int(places[0].shape[0])
             rows, columns = (torch.cat([each, each], dim=2) for each in places)
             found = (found.reshape(-1, side, side, shape[2]) + rows + columns).reshape(shape)
-        keys, values = found.chunk(2, dim=-1)
-        mixed: Tensor = self.to_out(mix(queries, keys, values))
+        mixed: Tensor = self.to_out(mix(queries, *halves(found)))
         return mixed
 
 
@@ -115,8 +114,7 @@ class Exchange(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         normed = self.norm(latents)
-        keys, values = self.to_kv(normed).chunk(2, dim=-1)
-        mixed: Tensor = self.to_out(mix(self.to_q(normed), keys, values))
+        mixed: Tensor = self.to_out(mix(self.to_q(normed), *halves(self.to_kv(normed))))
         return mixed
 
 
@@ -127,6 +125,12 @@ def feed_forward(width: int) -> nn.Sequential:
         nn.GELU(),
         nn.Linear(4 * width, width, bias=False),
     )
+
+
+def halves(both: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (…, D) of (…, 2 * D)."""
+    keys, values = torch.split(both, int(both.shape[-1]) // 2, dim=-1)
+    return keys, values
 
 
 def mix(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
