@@ -77,8 +77,8 @@ def time_lapse(
     random = np.random.default_rng([seed, 1])
     kind = str(random.choice(["fluorescence", "fluorescence", "bright", "shapes"]))
     bodies = population(random, length, height, width, scale, kind)
-    bodies = [moving(random, body) for body in bodies]
-    if len(bodies) > 1 and random.random() < 0.6:
+    bodies = pushed([moving(random, body) for body in bodies])
+    if len(bodies) > 1 and random.random() < 0.4:
         first, second = random.permutation(len(bodies))[:2]
         bodies[second] = passing(random, bodies[first], bodies[second])
     bodies = [excursion(random, body, height, width) for body in bodies]
@@ -87,7 +87,7 @@ def time_lapse(
             bodies[number], daughter = divided(random, bodies[number])
             bodies.append(daughter)
     bars = []
-    if random.random() < 0.6:
+    if random.random() < 0.35:
         bars.append(bar(random, bodies, length, height, width))
     return painted(random, bodies, look(random, kind, height, width, scale), bars)
 
@@ -152,7 +152,7 @@ def population(
 def moving(random: np.random.Generator, body: Body) -> Body:
     """The body under way: on a curved course, turning, growing a little, its outline waving."""
     length = len(body.radii)
-    speed = body.radii[0] * random.uniform(0, 0.3) * random.choice([0.1, 1, 1])
+    speed = body.radii[0] * random.uniform(0, 0.3) * random.choice([0.1, 0.5, 1])
     heading = random.uniform(0, 2 * np.pi) + np.cumsum(random.normal(0, 0.25, length))
     steps = speed * np.stack([np.sin(heading), np.cos(heading)], axis=1)
     steps[0] = 0
@@ -166,6 +166,29 @@ def moving(random: np.random.Generator, body: Body) -> Body:
         phases=phases,
         radii=body.radii * growth,
     )
+
+
+def pushed(bodies: list[Body]) -> list[Body]:
+    """The bodies, which push one another aside where they would overlap by more than a little.
+
+    Cells on a dish do: they touch, but seldom lie on one another.
+    """
+    if not bodies:
+        return []
+    middles = np.stack([body.middles for body in bodies], axis=1)  # (T, N, 2)
+    radii = np.stack([body.radii for body in bodies], axis=1)
+    aside = np.zeros_like(middles[0])
+    for at in range(len(middles)):
+        reach = 0.85 * (radii[at][:, None] + radii[at])
+        np.fill_diagonal(reach, 0)
+        for _ in range(4):
+            here = middles[at] + aside
+            ways = here[:, None] - here
+            distances = np.maximum(np.hypot(ways[..., 0], ways[..., 1]), 1e-6)
+            overlaps = np.maximum(reach - distances, 0) / distances
+            aside += 0.5 * (overlaps[..., None] * ways).sum(axis=1)
+        middles[at] += aside
+    return [replace(body, middles=middles[:, n]) for n, body in enumerate(bodies)]
 
 
 def passing(random: np.random.Generator, still: Body, other: Body) -> Body:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
-from demo.clips import Clip, stack, time_lapse
+from demo.clips import Body, Clip, moving, population, pushed, stack, time_lapse
 from demo.evaluate_tracking import Followed, return_of, summary
 
 
@@ -37,6 +39,24 @@ def test_an_object_keeps_its_number_as_it_moves() -> None:
     assert len(moved) > 50
     assert np.mean(moved) > 0.5
     assert np.quantile(moved, 0.99) < 45  # less than the objects' own width, of 100 or so
+
+
+def test_bodies_that_move_push_one_another_aside_and_do_not_come_to_lie_on_one_another() -> None:
+    random = np.random.default_rng(4)
+    bodies = population(random, 16, 512, 512, 0.5, "bright")
+    moved = [moving(random, body) for body in bodies]
+
+    def overlap(bodies: list[Body]) -> float:
+        """The largest share of their radii by which two bodies come nearer than they touch."""
+        shares = []
+        for first, second in combinations(bodies, 2):
+            distances = np.hypot(*(first.middles - second.middles).T)
+            shares.append(float(np.max(1 - distances / (first.radii + second.radii))))
+        return max(shares)
+
+    assert len(bodies) > 10
+    assert overlap(moved) > 0.4
+    assert overlap(pushed(moved)) < 0.25
 
 
 def test_objects_of_time_lapses_are_hidden_or_leave_and_return() -> None:
