@@ -14,6 +14,7 @@ from tasks import (
     deploy,
     export,
     fidelity,
+    filmstrip,
     packages,
     picture,
     prune,
@@ -142,8 +143,15 @@ for demo in CONFIG.models:
     if demo.name == "demo":
 
         def task_demo(model: Model = demo) -> dict[str, Any]:
-            """build the demo model, which needs no network, and a picture of its masks"""
-            return picture.task(CONFIG, model, CONFIG.of_table(model))
+            """build the demo model, which needs no network, and pictures of what it finds"""
+            also = ["filmstrip"] if any(each.name == "demo-video" for each in CONFIG.models) else []
+            return picture.task(CONFIG, model, CONFIG.of_table(model), also)
+
+    if demo.name == "demo-video":
+
+        def task_filmstrip(model: Model = demo) -> dict[str, Any]:
+            """build the demo model that tracks, and a picture of what it follows"""
+            return filmstrip.task(CONFIG, model)
 
 
 def task_speed() -> Tasks:

@@ -38,10 +38,13 @@ LARGE, MEDIUM, SMALL = 42, 28, 26  # of letters
 QUIET = (85, 85, 85)
 
 
-def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[str, Any]:
+def task(
+    config: Configuration, model: Model, clients: Sequence[Model], also: Sequence[str]
+) -> dict[str, Any]:
     """doit's task for the demo model.
 
     :param clients: the models of its table, all of which are deployed.
+    :param also: further tasks that belong to the demo.
     """
     return declare(
         None,
@@ -62,7 +65,7 @@ def task(config: Configuration, model: Model, clients: Sequence[Model]) -> dict[
             **versions(*PACKAGES),
         },
         also_runs=[model.images],
-        task_dep=[f"deploy:{each.name}" for each in clients],
+        task_dep=[*(f"deploy:{each.name}" for each in clients), *also],
         meta={"here": True},  # what is deployed need not be where a cluster's workers see it
     )
 

@@ -160,3 +160,8 @@ def manifest(model: Model) -> Path:
 def demo_picture(model: Model) -> Path:
     """What `doit demo` draws, beside the deploy folder of its model."""
     return model.deploy.parent / f"{model.name}.png"
+
+
+def filmstrip(model: Model) -> Path:
+    """What `doit demo` draws of the model that tracks, beside the model's deploy folder."""
+    return model.deploy.parent / "track.png"

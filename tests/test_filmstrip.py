@@ -1,0 +1,80 @@
+"""The demo's filmstrip: what is clicked on a clip's first frame, and how it is painted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from demo.clips import Clip
+from tasks import filmstrip
+from tasks.engine.errors import StageError
+from tasks.filmstrip import SIDE, Followed
+from tasks.inference.drawing import COLORS
+from tasks.inference.tracker import Prompt
+
+
+class Still:
+    """A tracker that finds each object on every frame where it was clicked."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+        self.clicked: dict[int, tuple[float, float]] = {}
+
+    def prompt(self, frame: int, number: int, prompt: Prompt) -> None:
+        assert (frame, list(prompt.labels)) == (0, [1])
+        (self.clicked[number],) = prompt.points
+
+    def track(self, start: int) -> Iterator[tuple[int, dict[int, Any]]]:
+        for frame in range(start, self.frames):
+            found = {}
+            for number, (x, y) in self.clicked.items():
+                logits = np.full((1, 1, 16, 16), -10, np.float32)
+                row, column = int(y) // 4, int(x) // 4
+                logits[0, 0, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2] = 10
+                found[number] = SimpleNamespace(low_res_masks=logits)
+            yield frame, found
+
+
+@pytest.fixture
+def clip() -> Clip:
+    """Two frames of 64 pixels with eight objects in a column, the later ones larger."""
+    labels = np.zeros((2, 64, 64), np.int32)
+    for number in range(1, 9):
+        labels[:, 8 * number - 8 : 8 * number - 1, : 4 + 3 * number] = number
+    return Clip(np.zeros((2, 64, 64, 3), np.uint8), labels)
+
+
+def test_the_largest_objects_are_clicked_once_inside_and_found_on_every_frame(clip: Clip) -> None:
+    followed = filmstrip.follow(Still(2), clip)
+    assert len(followed) == filmstrip.OBJECTS < 8
+    for number, each in zip(range(8, 2, -1), followed, strict=True):
+        x, y = each.point
+        assert clip.labels[0, y, x] == number
+        assert each.found.shape == each.true.shape == (2, 64, 64)
+        assert each.found[:, y, x].all()
+        assert np.array_equal(each.true, clip.labels == number)
+
+
+def test_a_mask_has_its_colour_and_the_true_outline_is_white() -> None:
+    true, found = np.zeros((2, 2, SIDE, SIDE), bool)
+    found[1, 100:200, 100:200] = true[1, 300:400, 300:400] = True
+    black = np.zeros((SIDE, SIDE, 3), np.uint8)
+    panel = np.array(filmstrip.painted(black, [Followed((0, 0), true, found)], 1))
+    assert np.array_equal(panel[150, 150], np.array(COLORS[0]) // 2)
+    assert (panel[301, 350] == 255).all()
+    assert not panel[350, 350].any()
+
+
+def test_a_manifest_without_graphs_that_track_is_refused_with_what_writes_another(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"encoder": {"file": "encoder.onnx"}}))
+    model: Any = SimpleNamespace(name="demo-video", deploy=tmp_path)
+    with pytest.raises(StageError, match="no manifest of this build with graphs that track"):
+        filmstrip.deployed(model)
