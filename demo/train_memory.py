@@ -65,6 +65,9 @@ MEMORY = (
 # Quiet for the other tokens (`quiet_token`) before the training, and as it is from then on.
 TOKEN = "sam_mask_decoder.obj_score_token.weight"
 
+# The last layer that tells whether an object is on a frame.
+SCORE = "sam_mask_decoder.pred_obj_score_head.layers.2."
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -657,15 +660,25 @@ def main_process(
         if process == 0 and len(figures) % 25 == 0:
             save(training, output)
     if process == 0:
-        save(training, output)
+        save(training, output, ended=limit is None)
     torch.distributed.destroy_process_group()
 
 
-def save(training: Training, output: Path) -> None:
+def save(training: Training, output: Path, ended: bool = False) -> None:
     """Write the checkpoint, whole or not at all."""
     part = output.with_suffix(".part")
-    torch.save({"model": training.saved()}, part)
+    weights = training.saved()
+    torch.save({"model": moderated(weights) if ended else weights}, part)
     part.replace(output)
+
+
+def moderated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with a quarter of the logit of whether an object is on a frame.
+
+    sam2 asks for its sign alone, which stays. What rounding does to memories, and so to the logit,
+    becomes a quarter too.
+    """
+    return {name: value / 4 if name.startswith(SCORE) else value for name, value in weights.items()}
 
 
 def main() -> None:
