@@ -9,9 +9,9 @@ same again.
 
 The recipe is that of SAM 2 (Ravi et al., 2024) in small: an object is prompted on the first frame
 of a drawn clip (`demo.clips`) and followed through the others, with its own masks as memories; the
-loss goes back through all frames that are learnt from. Crops of 256 pixels, where attention costs
-little, are enough: what is learnt on them holds for whole images. It begins with the true masks as
-memories, and ends with memories that are a little wrong.
+loss goes back through all frames that are learnt from. It begins with the true masks as memories,
+and ends with memories that are a little wrong. All is on crops of 256 pixels, where attention costs
+little; what is far away in a whole image it has then never seen.
 """
 
 from __future__ import annotations
@@ -64,9 +64,6 @@ MEMORY = (
 )
 # Quiet for the other tokens (`quiet_token`) before the training, and as it is from then on.
 TOKEN = "sam_mask_decoder.obj_score_token.weight"
-
-# The last layer that tells whether an object is on a frame.
-SCORE = "sam_mask_decoder.pred_obj_score_head.layers.2."
 
 
 @dataclass(frozen=True)
@@ -660,25 +657,15 @@ def main_process(
         if process == 0 and len(figures) % 25 == 0:
             save(training, output)
     if process == 0:
-        save(training, output, ended=limit is None)
+        save(training, output)
     torch.distributed.destroy_process_group()
 
 
-def save(training: Training, output: Path, ended: bool = False) -> None:
+def save(training: Training, output: Path) -> None:
     """Write the checkpoint, whole or not at all."""
     part = output.with_suffix(".part")
-    weights = training.saved()
-    torch.save({"model": moderated(weights) if ended else weights}, part)
+    torch.save({"model": training.saved()}, part)
     part.replace(output)
-
-
-def moderated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights with a quarter of the logit of whether an object is on a frame.
-
-    sam2 asks for its sign alone, which stays. What rounding does to memories, and so to the logit,
-    becomes a quarter too.
-    """
-    return {name: value / 4 if name.startswith(SCORE) else value for name, value in weights.items()}
 
 
 def main() -> None:
