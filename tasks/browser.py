@@ -36,6 +36,7 @@ from tasks.web.chromium import Browser
 
 if TYPE_CHECKING:
     from doit.task import Task
+    from playwright.sync_api import Browser as PlaywrightBrowser
 
     from tasks.clients.client import Client
     from tasks.clients.contract import MaskChoice, PromptChoice
@@ -277,7 +278,6 @@ def prove(
     from tasks.inference.sessions import PromptedImage
     from tasks.proof.binding import unchanged
     from tasks.web import chromium
-    from tasks.web.tracking_page import TrackingRun
 
     loads = named(client)
     given = {"reference": reference, "tracking_reference": tracking}
@@ -315,20 +315,8 @@ def prove(
                 if run is None:
                     raise StageError(str(refusal)) from refusal
                 run.refuse(str(refusal))
-            on_wasm = "refused" not in run.report["providers"].get("wasm", {})
-            if clip is not None and on_wasm:
-                following: TrackingRun | None = None
-                try:
-                    with chromium.blank_page(browser) as page:
-                        following = TrackingRun(page, address, model, run.threads, run.report)
-                        following.open()
-                        tracked["wasm"] = following.follow("wasm", clip)
-                        if webgpu and following.adapter is not None:
-                            if not following.adapter["software"]:
-                                tracked["webgpu"] = following.follow("webgpu", clip)
-                            following.place()
-                except chromium.Refused as refusal:
-                    (following or run).refuse(str(refusal))
+            if clip is not None:
+                tracked = follow_in_page(browser, run, clip)
         # onnxruntime runs after the browser, whose memory is free again.
         compare(run, graphs, asked, stored.images[0] if stored else None, loads)
         if clip is not None:
@@ -338,6 +326,38 @@ def prove(
         "against": {**(stored.against if stored else {}), **against},
         **run.report,
     }
+
+
+def follow_in_page(browser: PlaywrightBrowser, run: Run, clip: Clip) -> dict[str, Answers]:
+    """What the page's tracker answers about a clip, by provider; figures are in the run's report.
+
+    Not where the run has shown that nothing runs. Where WebGPU is emulated nothing is followed on
+    it: where the nodes are is noted.
+    """
+    from tasks.web import chromium
+    from tasks.web.tracking_page import TrackingRun
+
+    found: dict[str, Answers] = {}
+    following: TrackingRun | None = None
+
+    def works(provider: str) -> bool:
+        figures = run.report["providers"].get(provider, {"unavailable": "not run"})
+        return not {"refused", "unavailable"} & figures.keys()
+
+    if not works("wasm"):
+        return found
+    try:
+        with chromium.blank_page(browser) as page:
+            following = TrackingRun(page, run.address, run.model, run.threads, run.report)
+            following.open()
+            found["wasm"] = following.follow("wasm", clip)
+            if works("webgpu"):
+                if not following.adapter["software"]:
+                    found["webgpu"] = following.follow("webgpu", clip)
+                following.place()
+    except chromium.Refused as refusal:
+        (following or run).refuse(str(refusal))
+    return found
 
 
 def compare(

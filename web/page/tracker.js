@@ -4,6 +4,7 @@
 // tracker runs the graphs. memory-bank.js decides what of the frames before is looked at.
 
 import { History, select, wantsSeveral } from './memory-bank.js'
+import { Recent } from './recent.js'
 
 /** @typedef {import('./feeds.js').Feed} Feed */
 /** @typedef {import('./feeds.js').Values} Values */
@@ -67,8 +68,8 @@ export class Tracker {
     this.store = store
     /** @type {Map<number, { history: History<Found>, shelf: Shelf, waiting: Map<number, Heavy> }>} */
     this.objects = new Map()
-    /** @type {Map<number, Promise<Features>>} */
-    this.recent = new Map()
+    /** @type {Recent<Promise<Features>>} */
+    this.recent = new Recent(RECENT)
     /** Of memories, without the first. @type {number[]} */
     this.memoryDims = []
   }
@@ -215,14 +216,11 @@ export class Tracker {
    * @returns {Promise<Features>}
    */
   features(frame) {
-    const found = this.recent.get(frame) ?? this.encode(frame)
-    this.recent.delete(frame) // the newest is last
+    const known = this.recent.get(frame)
+    if (known) return known
+    const found = this.encode(frame)
     this.recent.set(frame, found)
     found.catch(() => this.recent.delete(frame))
-    for (const [oldest] of this.recent) {
-      if (this.recent.size <= RECENT) break
-      this.recent.delete(oldest)
-    }
     return found
   }
 

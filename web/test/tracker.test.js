@@ -4,19 +4,8 @@ import { test } from 'node:test'
 
 import { History, nearest, select, wantsSeveral } from '../page/memory-bank.js'
 import { resizedMask, Tracker } from '../page/tracker.js'
+import { published } from './published.js'
 
-const published = {
-  image_size: 8,
-  memories: 7,
-  memory_stride: 1,
-  max_pointers: 16,
-  max_conditioning_frames: -1,
-  signed_pointer_times: true,
-  pointers_from_past_only: true,
-  multimask_points: /** @type {[number, number]} */ ([0, 1]),
-  multimask_when_tracking: true,
-  corrections_condition: false,
-}
 /** @param {number} from @param {number} to */
 const range = (from, to) => Array.from({ length: to - from }, (_, i) => from + i)
 

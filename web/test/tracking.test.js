@@ -4,19 +4,7 @@ import { test } from 'node:test'
 
 import { Tracker } from '../page/tracker.js'
 import { promptOf, Tracking } from '../page/tracking.js'
-
-const constants = {
-  image_size: 8,
-  memories: 7,
-  memory_stride: 1,
-  max_pointers: 16,
-  max_conditioning_frames: -1,
-  signed_pointer_times: true,
-  pointers_from_past_only: true,
-  multimask_points: /** @type {[number, number]} */ ([0, 1]),
-  multimask_when_tracking: true,
-  corrections_condition: false,
-}
+import { published as constants } from './published.js'
 
 /** A sequence of as many frames, over graphs whose decoder tells which points it was given. */
 function tracking(count = 6) {
