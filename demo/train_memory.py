@@ -4,14 +4,13 @@
 
 The encoder and the decoder of `demo.train` stay as they are, bit by bit. Learnt are the memory
 attention, the memory encoder, the pointers to objects, and whether an object is on a frame. Prints
-a line and saves every 25 steps. With the same packages and machine the losses are the
-same again.
+a line and saves every 25 steps. With the same packages and machine the losses are the same again.
 
 The recipe is that of SAM 2 (Ravi et al., 2024) in small: an object is prompted on the first frame
-of a drawn clip (`demo.clips`) and followed through the others, with its own masks as memories; the
-loss goes back through all frames that are learnt from. It begins with the true masks as memories,
-and ends with memories that are a little wrong. All is on crops of 256 pixels, where attention costs
-little; what is far away in a whole image it has then never seen.
+of a drawn clip (`demo.clips`) and followed through the others, some frames at a time, with its own
+masks as memories; the loss goes back through those frames. It begins on crops of 256 pixels, where
+attention costs little, and with the true masks as memories; it ends on crops of 512 and on all
+frames of a clip, with objects that are long away and look-alikes far off.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -72,7 +71,8 @@ class Phase:
 
     :param crop: pixels of a side of the clips, whose objects are as large as in whole images.
     :param clips: so many a step in each process, and so many ``objects`` of each at most.
-    :param frames: so many are followed, of which the last ``learnt`` are learnt from.
+    :param frames: so many are followed, and learnt from ``learnt`` at a time: what is remembered of
+        those before is kept as it was. Of the ``under_way`` courses that are, each step takes one.
     :param told: the share of memories that are of true masks, not of the model's own.
     :param length: frames of a clip that is drawn; of longer ones other frames are taken each time.
     :param kept: so many batches of clips are used again.
@@ -82,6 +82,7 @@ class Phase:
     :param noise: the standard deviation of memories' errors, relative to each value. sam2 rounds
         memories to bfloat16, and what is nearly the same is not rounded alike.
     :param falling: the learning rate falls to 0.
+    :param outside: see `demo.train.Phase`.
     """
 
     steps: int
@@ -99,6 +100,7 @@ class Phase:
     noise: float = 0
     falling: bool = False
     outside: float = 8
+    under_way: int = 8
 
 
 ROBUST = Phase(
@@ -113,11 +115,14 @@ ROBUST = Phase(
     noise=0.02,
     falling=True,
 )
+LARGER = replace(ROBUST, crop=512, clips=1, objects=4, outside=1, falling=False)
 PHASES = (
     Phase(75, 256, clips=3, objects=3, frames=4, learnt=4, rate=2e-3, told=0.7, fresh=0.35),
     Phase(150, 256, clips=3, objects=3, frames=7, learnt=7, rate=2e-3, told=0.2),
     ROBUST,
     replace(ROBUST, steps=240, frames=12),
+    replace(LARGER, steps=100, frames=8),
+    replace(LARGER, steps=450, frames=24, learnt=6, length=24, fresh=0.5, falling=True),
 )
 
 
@@ -171,10 +176,34 @@ class Memory:
         self.later: list[tuple[Tensor, Tensor]] = []
 
     def add(self, memory: Tensor, pointer: Tensor) -> None:
+        """Keep those of the next frame, or first those of the one with the prompt."""
         if self.first is None:
             self.first = memory, pointer
         else:
             self.later.append((memory, pointer))
+
+
+@dataclass
+class Course:
+    """Objects on their way through a clip, of which the frames up to ``done`` are behind them.
+
+    :param order: of the clips' frames.
+    :param rows: whose clip each of K objects is of; ``truths`` are (K, T, 1, C, C).
+    :param kind: of the prompt on the first frame.
+    :param earlier: so many frames more the first one is said to be away.
+    """
+
+    batch: Batch
+    order: NDArray[np.int64]
+    rows: Tensor
+    truths: NDArray[np.bool_]
+    kind: str
+    earlier: int
+    memory: Memory = field(default_factory=lambda: Memory())
+    done: int = 0
+
+    def is_over(self) -> bool:
+        return self.done == len(self.order) - 1
 
 
 class Follower:
@@ -327,36 +356,42 @@ class Training:
     def run(self, limit: int | None) -> Iterator[list[float]]:
         """Train through all phases, or ``limit`` steps.
 
-        :returns: of each step the loss, the mean IoU of all frames that are followed, of the last,
-            and the share of frames of which it is told rightly whether the object is there.
+        :returns: of each step the loss, the mean IoU of the frames that have the object, and the
+            share of all of which it is told rightly whether they have.
         """
         optimizers = self.optimizers()
         done = 0
         for number, phase in enumerate(PHASES):
             if number < self.first:
                 continue
-            if number == self.first or phase.crop != PHASES[number - 1].crop:
+            before = PHASES[number - 1]
+            if number == self.first or (phase.crop, phase.length) != (before.crop, before.length):
                 batches: deque[Batch] = deque(maxlen=phase.kept)
+            under_way: list[Course | None] = [None] * phase.under_way
             for at in range(phase.steps):
                 if done == limit:
                     return
                 rate = rate_at(number, at) * min(1.0, (done + 1) / 20)
                 for group in chain.from_iterable(each.param_groups for each in optimizers):
                     group["lr"] = rate
-                if not batches or self.alike.random() < max(phase.fresh, 1 - len(batches) / 8):
-                    batches.append(self.batch(phase))
-                batch = batches[self.random.integers(len(batches))]
-                yield self.learn(phase, batch, optimizers)
+                place = int(self.alike.integers(phase.under_way))
+                course = under_way[place]
+                if course is None:
+                    if not batches or self.alike.random() < max(phase.fresh, 1 - len(batches) / 8):
+                        batches.append(self.batch(phase))
+                    course = self.begun(phase, batches[self.random.integers(len(batches))])
+                yield self.learn(phase, course, optimizers)
+                under_way[place] = None if course.is_over() else course
                 done += 1
                 keep = min(0.99, done / (done + 10))
                 for name, value in self.learnt.items():
                     self.average[name].lerp_(value.detach(), 1 - keep)
 
     def learn(
-        self, phase: Phase, batch: Batch, optimizers: tuple[torch.optim.Optimizer, ...]
+        self, phase: Phase, course: Course, optimizers: tuple[torch.optim.Optimizer, ...]
     ) -> list[float]:
         """One step of all processes, and its figures."""
-        loss, quality = self.step(phase, batch)
+        loss, quality = self.step(phase, course)
         self.model.zero_grad()
         loss.backward()
         parameters = list(self.learnt.values())
@@ -396,63 +431,68 @@ class Training:
         number = clips.FIRST_TRAINING_CLIP + 2 * self.drawn + self.process
         self.drawn += 1
         draw = clips.stack if self.random.random() < 0.2 else clips.time_lapse
-        scale = float(self.random.choice([0.5, 0.7, 1.0]))
+        scale = float(self.random.choice([0.5, 0.7, 1.0] if phase.crop < 512 else [0.7, 1.0]))
         return draw(number, phase.length, phase.crop, phase.crop, scale)
 
-    def step(self, phase: Phase, batch: Batch) -> tuple[Tensor, list[float]]:
-        """The loss of the objects of a batch, and how well they are followed."""
-        random = self.random
+    def begun(self, phase: Phase, batch: Batch) -> Course:
+        """Objects of a batch, of which nothing is found yet."""
         stride = int(self.alike.integers(1, max(1, (phase.length - 1) // (phase.frames - 1)) + 1))
         stride = min(stride, 2) if self.alike.random() < 0.4 else 1
         order = np.arange(phase.frames) * stride
         order += int(self.alike.integers(phase.length - order[-1]))
         if self.alike.random() < 0.5:
             order = phase.length - 1 - order
-        rows, truths = chosen_objects(random, batch.labels[:, order], phase.objects)
-        areas = torch.from_numpy(truths.sum(axis=(3, 4))).float()  # (K, T, 1)
-        targets = F.avg_pool2d(torch.from_numpy(truths[:, :, 0]).float(), train.CELL)[:, :, None]
-        followed = Follower(self.model, batch.corner, phase.crop // CELL)
-        memory = Memory()
-        kind = self.alike.choice(["click", "box", "mask"], p=[0.6, 0.25, 0.15])
+        rows, truths = chosen_objects(self.random, batch.labels[:, order], phase.objects)
+        kind = str(self.alike.choice(["click", "box", "mask"], p=[0.6, 0.25, 0.15]))
         earlier = int(self.alike.integers(0, 24)) if self.alike.random() < 0.5 else 0
-        learnt_from = phase.frames - phase.learnt
+        return Course(batch, order, rows, truths, kind, earlier)
+
+    def step(self, phase: Phase, course: Course) -> tuple[Tensor, list[float]]:
+        """The loss of the objects on the next frames, and how well they are followed there.
+
+        The prompt is given anew each time, so that the first memory is learnt too.
+        """
+        batch, rows, memory = course.batch, course.rows, course.memory
+        areas = torch.from_numpy(course.truths.sum(axis=(3, 4))).float()  # (K, T, 1)
+        cells = F.avg_pool2d(torch.from_numpy(course.truths[:, :, 0]).float(), train.CELL)
+        targets = cells[:, :, None]
+        followed = Follower(self.model, batch.corner, phase.crop // CELL)
+        last = min(course.done + phase.learnt, len(course.order) - 1)
         found_all: list[tuple[int, Found]] = []
-        quality, ends, right = [], [], []
-        for at, number in enumerate(order):
-            frame = batch.frames[number].of(rows)
-            with torch.set_grad_enabled(at >= learnt_from or at == 0):
-                if at == 0:
-                    found, masks, token = self.prompted(
-                        followed, frame, truths[:, 0], targets[:, 0], kind, batch.corner
-                    )
-                else:
-                    embedding = followed.condition(frame, memory, earlier)
-                    found = followed.decode(frame, embedding)
-                    best = found.scores[:, 1:].argmax(dim=1) + 1
-                    every = torch.arange(len(best))
-                    masks, token = found.logits[every, best][:, None], found.tokens[every, best]
-                there = areas[:, at] >= FEWEST
-                if at:
-                    seen = (masks > 0) & (found.appears[:, :, None, None] > 0)
-                    ious = iou(seen, targets[:, at] > 0.5)[there[:, 0]]
-                    quality += ious.tolist()
-                    right += ((found.appears > 0) == there)[:, 0].tolist()
-                    if at == len(order) - 1:
-                        ends += ious.tolist()
-                if at >= learnt_from and (at or kind != "mask"):
-                    found_all.append((at, found))
-                if at == len(order) - 1:
-                    break
-                appears = found.appears
-                if at == 0 or self.alike.random() < phase.told:
-                    appears = torch.where(there, CERTAIN, -CERTAIN)
-                    if at or kind == "mask":
-                        masks = (2 * targets[:, at] - 1) * CERTAIN
-                pointer = followed.pointer(token, appears)
-                asked = at == 0 and kind != "mask"
-                remembered = followed.remember(frame, masks, appears, prompted=asked)
-                noise = torch.randn(remembered.shape, generator=self.noise)
-                memory.add(remembered * (1 + phase.noise * noise), pointer)
+        quality, right = [], []
+        memory.first = None
+        for at in [0, *range(course.done + 1, last + 1)]:
+            frame = batch.frames[course.order[at]].of(rows)
+            if at == 0:
+                found, masks, token = self.prompted(
+                    followed, frame, course.truths[:, 0], targets[:, 0], course.kind, batch.corner
+                )
+            else:
+                embedding = followed.condition(frame, memory, course.earlier)
+                found = followed.decode(frame, embedding)
+                best = found.scores[:, 1:].argmax(dim=1) + 1
+                every = torch.arange(len(best))
+                masks, token = found.logits[every, best][:, None], found.tokens[every, best]
+            there = areas[:, at] >= FEWEST
+            if at:
+                seen = (masks > 0) & (found.appears[:, :, None, None] > 0)
+                ious = iou(seen, targets[:, at] > 0.5)[there[:, 0]]
+                quality += ious.tolist()
+                right += ((found.appears > 0) == there)[:, 0].tolist()
+            if at or course.kind != "mask":
+                found_all.append((at, found))
+            appears = found.appears
+            if at == 0 or self.alike.random() < phase.told:
+                appears = torch.where(there, CERTAIN, -CERTAIN)
+                if at or course.kind == "mask":
+                    masks = (2 * targets[:, at] - 1) * CERTAIN
+            pointer = followed.pointer(token, appears)
+            asked = at == 0 and course.kind != "mask"
+            remembered = followed.remember(frame, masks, appears, prompted=asked)
+            noise = torch.randn(remembered.shape, generator=self.noise)
+            memory.add(remembered * (1 + phase.noise * noise), pointer)
+        course.done = last
+        memory.later = [(each.detach(), pointer.detach()) for each, pointer in memory.later]
         losses = []
         for at, found in found_all:
             there, gone = areas[:, at] >= FEWEST, areas[:, at] == 0
@@ -471,7 +511,7 @@ class Training:
                 )
                 loss = loss + masks_loss * kept.float().mean()
             losses.append(loss)
-        figures = [float(np.mean(each)) if each else 0.5 for each in (quality, ends, right)]
+        figures = [float(np.mean(each)) if each else 0.5 for each in (quality, right)]
         return torch.stack(losses).mean(), figures
 
     def prompted(
@@ -514,7 +554,9 @@ def chosen_objects(
         numbers = numbers[numbers > 0]
         if len(numbers) == 0:
             continue
-        weights = np.where((counts[:, numbers] < FEWEST).any(axis=0), 3.0, 1.0)
+        gone = counts[:, numbers] < FEWEST
+        back = (np.logical_or.accumulate(gone, axis=0) & ~gone).any(axis=0)
+        weights = 1 + 2.0 * gone.any(axis=0) + 20.0 * back
         size = min(most, len(numbers))
         for number in random.choice(numbers, size, replace=False, p=weights / weights.sum()):
             rows.append(row)
@@ -647,10 +689,10 @@ def main_process(
     for found in training.run(limit):
         figures.append(found)
         if process == 0 and len(figures) % 25 == 0:
-            loss, quality, end, right = np.mean(figures[-25:], axis=0)
+            loss, quality, right = np.mean(figures[-25:], axis=0)
             print(
                 f"step {len(figures)} of {steps}: loss {loss:.4f}, IoU {quality:.3f}, "
-                f"on the last frame {end:.3f}, there or not {right:.3f}, "
+                f"there or not {right:.3f}, "
                 f"{(time.monotonic() - start) / 60:.1f} min",
                 flush=True,
             )

@@ -26,7 +26,7 @@ def mistakes(text: str) -> str:
 TINY = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
 
 
-def test_the_projects_own_file_holds_ten_models_of_which_four_are_default() -> None:
+def test_the_projects_own_file_holds_eleven_models_of_which_four_are_default() -> None:
     config = load(ROOT / "config/models.toml")
     assert [model.name for model in config.default_models] == [
         "tiny",
@@ -42,6 +42,7 @@ def test_the_projects_own_file_holds_ten_models_of_which_four_are_default() -> N
         "edgetam",
         "demo",
         "demo-transformers.js",
+        "demo-video",
     ]
     unsigned = [model.name for model in config.models if not (model.sha256 and model.size)]
     assert unsigned == ["edgetam"]  # no source but the file's own address tells its hash
