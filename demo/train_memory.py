@@ -72,7 +72,7 @@ class Phase:
     :param crop: pixels of a side of the clips, whose objects are as large as in whole images.
     :param clips: so many a step in each process, and so many ``objects`` of each at most.
     :param frames: so many are followed, and learnt from ``learnt`` at a time: what is remembered of
-        those before is kept as it was. Of the ``under_way`` courses that are, each step takes one.
+        those before is kept as it was.
     :param told: the share of memories that are of true masks, not of the model's own.
     :param length: frames of a clip that is drawn; of longer ones other frames are taken each time.
     :param kept: so many batches of clips are used again.
@@ -83,6 +83,8 @@ class Phase:
         memories to bfloat16, and what is nearly the same is not rounded alike.
     :param falling: the learning rate falls to 0.
     :param outside: see `demo.train.Phase`.
+    :param scales: of the objects' sizes; each clip has one of them.
+    :param under_way: so many courses are at a time, of which each step goes on with one.
     """
 
     steps: int
@@ -100,6 +102,7 @@ class Phase:
     noise: float = 0
     falling: bool = False
     outside: float = 8
+    scales: tuple[float, ...] = (0.5, 0.7, 1.0)
     under_way: int = 8
 
 
@@ -115,7 +118,7 @@ ROBUST = Phase(
     noise=0.02,
     falling=True,
 )
-LARGER = replace(ROBUST, crop=512, clips=1, objects=4, outside=1, falling=False)
+LARGER = replace(ROBUST, crop=512, clips=1, objects=4, outside=1, scales=(0.7, 1.0), falling=False)
 PHASES = (
     Phase(75, 256, clips=3, objects=3, frames=4, learnt=4, rate=2e-3, told=0.7, fresh=0.35),
     Phase(150, 256, clips=3, objects=3, frames=7, learnt=7, rate=2e-3, told=0.2),
@@ -199,7 +202,7 @@ class Course:
     truths: NDArray[np.bool_]
     kind: str
     earlier: int
-    memory: Memory = field(default_factory=lambda: Memory())
+    memory: Memory = field(default_factory=Memory)
     done: int = 0
 
     def is_over(self) -> bool:
@@ -431,7 +434,7 @@ class Training:
         number = clips.FIRST_TRAINING_CLIP + 2 * self.drawn + self.process
         self.drawn += 1
         draw = clips.stack if self.random.random() < 0.2 else clips.time_lapse
-        scale = float(self.random.choice([0.5, 0.7, 1.0] if phase.crop < 512 else [0.7, 1.0]))
+        scale = float(self.random.choice(phase.scales))
         return draw(number, phase.length, phase.crop, phase.crop, scale)
 
     def begun(self, phase: Phase, batch: Batch) -> Course:

@@ -30,7 +30,6 @@ from tasks.web import packages, server
 
 pytestmark = pytest.mark.slow
 
-
 VIDEO = "[models.demo-video]\n"
 
 
@@ -40,6 +39,11 @@ class FirstRun(NamedTuple):
     project: Project
     output: str
     manifest: str
+
+    def line_of(self, task: str) -> str:
+        """What it printed of a task."""
+        (line,) = [each for each in self.output.splitlines() if each.startswith(f"{task} ")]
+        return line
 
 
 def clone(root: Path) -> Project:
@@ -178,7 +182,7 @@ def test_it_ends_with_a_picture_of_pytorchs_masks_above_those_of_onnx(built: Pro
 def test_its_last_line_says_in_figures_what_the_picture_shows(
     first_run: FirstRun,
 ) -> None:
-    (line,) = [each for each in first_run.output.splitlines() if each.startswith("demo ")]
+    line = first_run.line_of("demo")
     found = re.search(
         r"15 clicks on 3 drawn images: mean IoU with the true masks (0\.\d\d), "
         r"with PyTorch's masks (1\.000); see build/demo/demo\.png",
@@ -191,7 +195,7 @@ def test_its_last_line_says_in_figures_what_the_picture_shows(
 def test_it_ends_with_a_filmstrip_of_what_one_click_an_object_becomes(
     first_run: FirstRun,
 ) -> None:
-    (line,) = [each for each in first_run.output.splitlines() if each.startswith("filmstrip ")]
+    line = first_run.line_of("filmstrip")
     found = re.search(
         r"(\d) objects, each clicked once, followed through 24 frames: "
         r"mean IoU with the true masks (0\.\d\d); see build/demo/track\.png",
