@@ -85,6 +85,8 @@ class Phase:
     :param outside: see `demo.train.Phase`.
     :param scales: of the objects' sizes; each clip has one of them.
     :param under_way: so many courses are at a time, of which each step goes on with one.
+    :param memory_stride: of the memories that are looked at, as `select` of the tracker has it: the
+        last, and before it one of every so many frames.
     """
 
     steps: int
@@ -104,6 +106,7 @@ class Phase:
     outside: float = 8
     scales: tuple[float, ...] = (0.5, 0.7, 1.0)
     under_way: int = 8
+    memory_stride: int = 1
 
 
 ROBUST = Phase(
@@ -119,13 +122,16 @@ ROBUST = Phase(
     falling=True,
 )
 LARGER = replace(ROBUST, crop=512, clips=1, objects=4, outside=1, scales=(0.7, 1.0), falling=False)
+LONGER = replace(LARGER, steps=450, frames=24, learnt=6, length=24, fresh=0.5, falling=True)
 PHASES = (
     Phase(75, 256, clips=3, objects=3, frames=4, learnt=4, rate=2e-3, told=0.7, fresh=0.35),
     Phase(150, 256, clips=3, objects=3, frames=7, learnt=7, rate=2e-3, told=0.2),
     ROBUST,
     replace(ROBUST, steps=240, frames=12),
     replace(LARGER, steps=100, frames=8),
-    replace(LARGER, steps=450, frames=24, learnt=6, length=24, fresh=0.5, falling=True),
+    LONGER,
+    replace(LONGER, steps=280, rate=5e-4),
+    replace(LONGER, steps=130, rate=5e-4, memory_stride=4),
 )
 
 
@@ -194,6 +200,7 @@ class Course:
     :param rows: whose clip each of K objects is of; ``truths`` are (K, T, 1, C, C).
     :param kind: of the prompt on the first frame.
     :param earlier: so many frames more the first one is said to be away.
+    :param number: the first frame's, by which memories are chosen that are not of every frame.
     """
 
     batch: Batch
@@ -202,6 +209,7 @@ class Course:
     truths: NDArray[np.bool_]
     kind: str
     earlier: int
+    number: int
     memory: Memory = field(default_factory=Memory)
     done: int = 0
 
@@ -272,16 +280,16 @@ class Follower:
         absent = (appears <= 0).float()[:, :, None, None]
         return memory + absent * model.no_obj_embed_spatial[:, :, None, None]
 
-    def condition(self, frame: Frame, memory: Memory, earlier: int) -> Tensor:
+    def condition(self, frame: Frame, memory: Memory, recent: list[int], earlier: int) -> Tensor:
         """The embedding (K, C, S, S) as the objects' memories tell it.
 
+        :param recent: of which frames besides the first, the last before; those below 1 are not.
         :param earlier: so many frames more the first one is said to be away.
         """
         model = self.model
         assert memory.first is not None
-        recent = memory.later[::-1][: model.num_maskmem - 1]
         kept = [(model.num_maskmem - 1, memory.first[0])]
-        kept += [(number, each) for number, (each, _) in enumerate(recent)]
+        kept += [(age, memory.later[at - 1][0]) for age, at in enumerate(recent) if at > 0]
         tokens = [each.flatten(2).permute(2, 0, 1) for _, each in kept]
         places = [self.memory_places + model.maskmem_tpos_enc[number] for number, _ in kept]
         most = model.max_obj_ptrs_in_encoder - 1
@@ -448,7 +456,8 @@ class Training:
         rows, truths = chosen_objects(self.random, batch.labels[:, order], phase.objects)
         kind = str(self.alike.choice(["click", "box", "mask"], p=[0.6, 0.25, 0.15]))
         earlier = int(self.alike.integers(0, 24)) if self.alike.random() < 0.5 else 0
-        return Course(batch, order, rows, truths, kind, earlier)
+        number = int(self.alike.integers(phase.memory_stride))
+        return Course(batch, order, rows, truths, kind, earlier, number)
 
     def step(self, phase: Phase, course: Course) -> tuple[Tensor, list[float]]:
         """The loss of the objects on the next frames, and how well they are followed there.
@@ -471,7 +480,10 @@ class Training:
                     followed, frame, course.truths[:, 0], targets[:, 0], course.kind, batch.corner
                 )
             else:
-                embedding = followed.condition(frame, memory, course.earlier)
+                recent = recent_memories(at + course.number, phase.memory_stride, self.model)
+                embedding = followed.condition(
+                    frame, memory, [each - course.number for each in recent], course.earlier
+                )
                 found = followed.decode(frame, embedding)
                 best = found.scores[:, 1:].argmax(dim=1) + 1
                 every = torch.arange(len(best))
@@ -541,6 +553,12 @@ class Training:
         found = followed.decode(frame, frame.embedding, coords, torch.tensor(labels).int())
         best = found.scores[:, 1:].argmax(dim=1) + 1 if kind == "click" else 0 * every
         return found, found.logits[every, best][:, None], found.tokens[every, best]
+
+
+def recent_memories(frame: int, stride: int, model: SAM2Base) -> list[int]:
+    """Whose memories sam2 looks at: the last frame's, and before it those of every ``stride``."""
+    every = [(frame - 2) // stride * stride - n * stride for n in range(model.num_maskmem - 2)]
+    return [frame - 1, *every]
 
 
 def chosen_objects(
