@@ -39,6 +39,7 @@ from torch.nn import functional as F
 from demo import clips, train
 from demo.clips import Clip
 from demo.scenes import scene
+from tasks.inference.tracker import memory_frame
 from tasks.model import load
 
 HERE = Path(__file__).parent
@@ -85,8 +86,8 @@ class Phase:
     :param outside: see `demo.train.Phase`.
     :param scales: of the objects' sizes; each clip has one of them.
     :param under_way: so many courses are at a time, of which each step goes on with one.
-    :param memory_stride: of the memories that are looked at, as `select` of the tracker has it: the
-        last, and before it one of every so many frames.
+    :param memory_stride: of what is looked at: the memory of the last frame, and before it of one
+        of every so many (`memory_frame`).
     """
 
     steps: int
@@ -480,10 +481,12 @@ class Training:
                     followed, frame, course.truths[:, 0], targets[:, 0], course.kind, batch.corner
                 )
             else:
-                recent = recent_memories(at + course.number, phase.memory_stride, self.model)
-                embedding = followed.condition(
-                    frame, memory, [each - course.number for each in recent], course.earlier
-                )
+                recent = [
+                    memory_frame(course.number + at, age, False, phase.memory_stride)
+                    - course.number
+                    for age in range(1, self.model.num_maskmem)
+                ]
+                embedding = followed.condition(frame, memory, recent, course.earlier)
                 found = followed.decode(frame, embedding)
                 best = found.scores[:, 1:].argmax(dim=1) + 1
                 every = torch.arange(len(best))
@@ -553,12 +556,6 @@ class Training:
         found = followed.decode(frame, frame.embedding, coords, torch.tensor(labels).int())
         best = found.scores[:, 1:].argmax(dim=1) + 1 if kind == "click" else 0 * every
         return found, found.logits[every, best][:, None], found.tokens[every, best]
-
-
-def recent_memories(frame: int, stride: int, model: SAM2Base) -> list[int]:
-    """Whose memories sam2 looks at: the last frame's, and before it those of every ``stride``."""
-    every = [(frame - 2) // stride * stride - n * stride for n in range(model.num_maskmem - 2)]
-    return [frame - 1, *every]
 
 
 def chosen_objects(

@@ -50,14 +50,8 @@ def select(
     selected = nearest(frame, conditioning, constants.max_conditioning_frames)
     known = {*others, *(each for each in conditioning if each not in selected)}
     memories = [(each, constants.memories - 1) for each in selected]
-    stride = constants.memory_stride
     for age in range(constants.memories - 1, 0, -1):
-        if age == 1:
-            before = frame - back
-        elif reverse:
-            before = -(-(frame + 2) // stride) * stride + (age - 2) * stride
-        else:
-            before = (frame - 2) // stride * stride - (age - 2) * stride
+        before = memory_frame(frame, age, reverse, constants.memory_stride)
         if before in known:
             memories.append((before, age - 1))
     pointers = []
@@ -69,6 +63,15 @@ def select(
         if frame - back * age in known:
             pointers.append((frame - back * age, age))
     return Selection(memories, pointers)
+
+
+def memory_frame(frame: int, age: int, reverse: bool, stride: int) -> int:
+    """The frame of the memory of an age: the last, before it those that ``stride`` divides."""
+    if age == 1:
+        return frame + 1 if reverse else frame - 1
+    if reverse:
+        return -(-(frame + 2) // stride) * stride + (age - 2) * stride
+    return (frame - 2) // stride * stride - (age - 2) * stride
 
 
 def nearest(frame: int, conditioning: Sequence[int], limit: int) -> list[int]:
