@@ -1,0 +1,109 @@
+"""The one place where figures are compared with limits. Pure.
+
+A comparison of IEEE numbers is false for NaN, and Python's ``max`` and ``min`` skip one that is not
+first. So nothing else in the build decides whether a figure is good enough.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# None stands for a figure that is missing or not a finite number, in reports as in manifests.
+Figure = float | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """What figures must be. A missing, infinite or undefined one fails, and so does having none.
+
+    A ``limit`` may be infinite: then the figures must be finite.
+    """
+
+    kind: Literal["at most", "at least", "equal", "finite"]
+    limit: float = 0.0
+
+    def passes(self, figures: Figure | Sequence[Figure]) -> bool:
+        """Whether every figure is finite and within the limit."""
+        several = figures if isinstance(figures, Sequence) else [figures]
+        return bool(several) and all(self._holds(each) for each in several)
+
+    def _holds(self, figure: Figure) -> bool:
+        if finite(figure) is None or math.isnan(self.limit):
+            return False
+        assert figure is not None
+        if self.kind == "at most":
+            return figure <= self.limit
+        if self.kind == "at least":
+            return figure >= self.limit
+        return self.kind == "finite" or figure == self.limit
+
+
+def at_most(limit: float) -> Check:
+    """Figures are finite, and none is above the limit."""
+    return Check("at most", limit)
+
+
+def at_least(limit: float) -> Check:
+    """Figures are finite, and none is below the limit."""
+    return Check("at least", limit)
+
+
+def equal(value: float) -> Check:
+    """Figures are just this one."""
+    return Check("equal", value)
+
+
+FINITE = Check("finite")
+
+
+def finite(figure: Figure) -> Figure:
+    """A figure; None for what is missing or not a finite number."""
+    return float(figure) if isinstance(figure, Real) and math.isfinite(figure) else None
+
+
+def largest(figures: Iterable[Figure]) -> Figure:
+    """The largest of some figures; None where one is not finite, and where there are none."""
+    every = [finite(each) for each in figures]
+    return None if not every or None in every else max(each for each in every if each is not None)
+
+
+def smallest(figures: Iterable[Figure]) -> Figure:
+    """The smallest of some figures; None where one is not finite, and where there are none."""
+    highest = largest(None if each is None else -each for each in figures)
+    return None if highest is None else -highest
+
+
+def mean(figures: Iterable[Figure]) -> Figure:
+    """The mean of some figures; None where one is not finite, and where there are none."""
+    every = list(figures)
+    if largest(every) is None:
+        return None
+    return math.fsum(each for each in every if each is not None) / len(every)
+
+
+def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> Figure:
+    """The largest absolute difference; None where it is not finite, the shapes differ (broadcasting
+    would compare other values), or there is nothing to compare.
+    """
+    import numpy as np
+
+    if one.shape != other.shape or not one.size:
+        return None
+    return finite(np.abs(one - other).max())
+
+
+def mean_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> Figure:
+    """The mean absolute difference; None where `largest_difference` is."""
+    import numpy as np
+
+    if largest_difference(one, other) is None:
+        return None
+    return finite(np.abs(one - other).mean())
