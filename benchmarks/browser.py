@@ -29,7 +29,7 @@ from tasks.config.parse import load
 from tasks.config.schema import BrowserCheck
 from tasks.inference.images import natural_image
 from tasks.inference.prompts import PROMPTS
-from tasks.inference.sessions import PromptedImage, tensors_of
+from tasks.inference.sessions import PromptedImage, tensors_in
 from tasks.web import chromium
 from tasks.web.server import serving
 
@@ -39,7 +39,7 @@ THREADS = 2
 def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> dict[str, Any]:
     """One run of both graphs in a browser; ``like`` has the shapes that they are fed."""
     client = CLIENTS["samexporter"]
-    tensors = {part: client.with_roles(part, tensors_of(str(path))) for part, path in like.items()}
+    tensors = {part: client.with_roles(part, tensors_in(str(path))) for part, path in like.items()}
     paths = {part: str(path) for part, path in graphs.items()}
     names = {part: f"{part}.onnx" for part in graphs}
     model = chromium.ServedModel(client, "multi", "one", "fp32", paths, names, tensors)

@@ -94,7 +94,7 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     with staging_folder(config, model) as staging:
         staged = stage_files(model, files, staging)
         staged |= stage_documents(model, documents, staging)
-        text = json.dumps(manifest, indent=2) + "\n"
+        text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
         put_in_place(config, model, staged, text, staging)
     summary = f"{_sizes(model, deployed, sizes)} in {model.deploy}"
     return {"summary": summary, **({"note": note} if note else {})}

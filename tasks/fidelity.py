@@ -16,15 +16,19 @@ from tasks.engine.errors import StageError
 from tasks.engine.invocation import command
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
+from tasks.inference.reference_file import stored_choice
 from tasks.proof import reports
 from tasks.proof.failures import sentences
 from tasks.proof.judgement import judge, rules_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     from doit.task import Task
     from numpy.typing import NDArray
 
+    from tasks.clients.client import Client
     from tasks.inference.prompts import Prompt
     from tasks.inference.sessions import Predictions
 
@@ -59,8 +63,8 @@ def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
 
 
 def choices_of(config: Configuration, model: Model) -> list[MaskChoice]:
-    """Which masks the clients of a table return."""
-    return list(dict.fromkeys(each.masks for each in config.of_table(model)))
+    """Which masks PyTorch answers with, for the clients of a table."""
+    return list(dict.fromkeys(stored_choice(each.masks) for each in config.of_table(model)))
 
 
 def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
@@ -132,24 +136,24 @@ def measure_fidelity(
             f"{artifacts.reference(config, model)} has {figures['images']} images, [fidelity] "
             f"images asks for {asked}; {command(f'reference:{model.base}')} asks PyTorch again"
         )
-    found = judge(config, model, variant, "fidelity", figures)
+    failures = judge(config, model, variant, "fidelity", figures)
     reports.write(
         artifacts.report(config, model, "fidelity", variant),
         "fidelity",
         reports.asked(config, model, "fidelity", variant),
         rules_of(config, model, variant, "fidelity"),
-        found,
+        failures,
         figures,
     )
+    if failures:
+        note = f"{model.name}'s {variant.name} is not deployed: {sentences(failures)}."
+        return {"summary": f"BELOW: {failures[0]}", "note": note, **memory}
     iou = figures["mask_iou"]
     summary = (
-        f"IoU with PyTorch's masks {iou['mean']:.4f}, worst {iou['worst']:.3f}; another mask "
-        f"scored best for {figures['ranking_flips']:.0%} of {figures['prompts']} prompts"
+        f"IoU with PyTorch's masks {iou['mean']:.4f}, worst {iou['worst']:.3f}; ranked otherwise "
+        f"for {figures['ranking_flips']:.0%} of {figures['prompts']} prompts"
     )
-    if not found:
-        return {"summary": summary, **memory}
-    note = f"{model.name}'s {variant.name} is not deployed: {sentences(found)}."
-    return {"summary": f"BELOW: {summary}", "note": note, **memory}
+    return {"summary": summary, **memory}
 
 
 def write_reference(
@@ -199,20 +203,22 @@ def compare(
     one that PyTorch scores best.
 
     :param graphs: the file of each graph, by its name.
-    :param client: that loads them, by name; it cannot put every prompt.
+    :param client: that loads them, by name; it cannot send every prompt.
     :param picture: a PNG is written there.
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
         ``mask_iou`` (``mean``, ``worst``), ``ranking_flips``, for what share of the prompts the
-        two differ in which mask is best; ``logit_error`` (the mean difference of all masks) and
-        ``score_error`` (the largest), over all ``images`` and ``prompts``; ``lowest``, the prompt
-        of the lowest IoU, which the picture shows, and how many pixels of the masks differ there.
+        masks are ranked otherwise (see `is_ranked_otherwise`); ``logit_error`` (the mean difference
+        of all masks) and ``score_error`` (the largest), over all ``images`` and ``prompts``;
+        ``lowest``, the prompt of the lowest IoU, which the picture shows, and how many pixels of
+        the masks differ there.
+        A figure that is not a finite number is None.
+    :raises StageError: see `check_tensors`.
     """
     from pathlib import Path
 
-    import numpy as np
-
     from tasks.clients.client import named
     from tasks.inference import sessions, truth
+    from tasks.inference.checks import largest, largest_difference, mean, mean_difference, smallest
     from tasks.inference.metrics import mask_iou
     from tasks.inference.prompts import answerable
     from tasks.inference.reference_file import read_reference
@@ -222,6 +228,7 @@ def compare(
     judged = {Path(path).name: path for path in graphs.values()}
     with unchanged(judged) as files, unchanged({"reference": reference}) as against:
         stored = read_reference(reference, masks)
+        check_tensors(graphs, loads)
         drawn_images = truth.draw_images(truth.load(draw), stored.size, len(stored.images))
         asked = [
             sessions.PromptedImage(
@@ -229,18 +236,18 @@ def compare(
             )
             for drawn, expected in zip(drawn_images, stored.images, strict=True)
         ]
-        found = sessions.run_graphs(graphs["encoder"], graphs["decoder"], asked, loads)
+        answers = sessions.run_graphs(graphs["encoder"], graphs["decoder"], asked, loads)
     ious, flips, logits, scores = [], [], [], []
     shown: list[Shown] = []
-    for each, expected, predictions in zip(asked, stored.images, found, strict=True):
+    for each, expected, answer in zip(asked, stored.images, answers, strict=True):
         for prompt in each.prompts:
-            pair = predictions.best_mask(prompt.name)[0], expected.best_mask(prompt.name)[0]
+            pair = answer.best_mask(prompt.name)[0], expected.best_mask(prompt.name)[0]
             ious.append(mask_iou(pair[0] > 0, pair[1] > 0))
-            flips.append(predictions.best(prompt.name) != expected.best(prompt.name))
-            difference = predictions.masks[prompt.name] - expected.masks[prompt.name]
-            logits.append(float(np.abs(difference).mean()))
-            difference = predictions.scores[prompt.name] - expected.scores[prompt.name]
-            scores.append(float(np.abs(difference).max()))
+            flips.append(float(is_ranked_otherwise(answer, expected, prompt.name, masks)))
+            own, right = answer.masks[prompt.name], expected.masks[prompt.name]
+            logits.append(mean_difference(own, right[: len(own)]))
+            own, right = answer.scores[prompt.name], expected.scores[prompt.name]
+            scores.append(largest_difference(own, right[: len(own)]))
             shown.append(Shown(ious[-1], each.image, prompt, pair[1], pair[0]))
     lowest = min(shown, key=lambda each: each.iou)
     draw_masks(lowest, picture)
@@ -249,15 +256,53 @@ def compare(
         "against": {**stored.against, **against},
         "images": len(asked),
         "prompts": len(ious),
-        "mask_iou": {"mean": float(np.mean(ious)), "worst": min(ious)},
-        "ranking_flips": float(np.mean(flips)),
-        "logit_error": float(np.mean(logits)),
-        "score_error": max(scores),
+        "mask_iou": {"mean": mean(ious), "worst": smallest(ious)},
+        "ranking_flips": mean(flips),
+        "logit_error": mean(logits),
+        "score_error": largest(scores),
         "lowest": {
             "prompt": lowest.prompt.name,
             "pixels": int(((lowest.expected > 0) != (lowest.found > 0)).sum()),
         },
     }
+
+
+def check_tensors(graphs: Mapping[str, str], client: Client) -> None:
+    """Refuse files with other tensors than their client knows, or in another order.
+
+    :raises StageError: naming the file, or when one refers to another file.
+    """
+    from tasks.inference.graph_file import read_graph
+    from tasks.inference.sessions import tensors_in
+    from tasks.proof.judgement import order_violations
+
+    for name, path in graphs.items():
+        if path.endswith(".onnx"):
+            read_graph(path)
+        known = client.graph(name)
+        inputs, outputs = tensors_in(path).names()
+        wrong = [
+            *order_violations(name, list(known.inputs.values()), inputs),
+            *order_violations(name, list(known.outputs.values()), outputs),
+        ]
+        if wrong:
+            raise StageError(f"{path} is not what {client.name} reads: {sentences(wrong)}")
+
+
+def is_ranked_otherwise(
+    answer: Predictions, expected: Predictions, prompt: str, masks: MaskChoice
+) -> bool:
+    """Whether a person who follows a variant's ranking gets other masks than PyTorch's.
+
+    A decoder that ranks its masks has decided before any score can be read, so its masks are
+    recognized by what they look like. Of others the best score counts.
+    """
+    from tasks.inference.metrics import ranking
+
+    if masks not in ("ranked", "best"):
+        return answer.best(prompt) != expected.best(prompt)
+    order = ranking(answer.masks[prompt], expected.masks[prompt])
+    return order != list(range(len(order)))
 
 
 class Shown(NamedTuple):

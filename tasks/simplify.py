@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.clients.naming import Names, write_renamed
 from tasks.config.schema import Configuration, Model
 from tasks.engine import artifacts
 from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
 from tasks.engine.staleness import versions
+from tasks.inference.graph_file import read_graph
+from tasks.inference.naming import Names, write_renamed
 
 if TYPE_CHECKING:
     import onnx
@@ -90,7 +91,7 @@ def simplify_graphs(
 
     counts = []
     for source, destination in pairs:
-        model = onnx.load(source)
+        model = read_graph(source)
         before = len(model.graph.node)
         constants_to_initializers(model.graph)
         weights = detach_weights(model.graph)

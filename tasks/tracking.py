@@ -182,7 +182,7 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
     from tasks.inference import tracking_file
     from tasks.inference.clips import clips, play
     from tasks.inference.drift import difference, summary_of
-    from tasks.inference.graph_tensors import tensors_of
+    from tasks.inference.graph_file import read_graph, tensors_of
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker
     from tasks.inference.video_reference import through_jpeg
@@ -198,7 +198,7 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
         found: dict[str, GraphTensors] = {}
         for name in contract:
             onnx.checker.check_model(graphs[name], full_check=True)
-            found[name] = tensors_of(onnx.load(graphs[name]))
+            found[name] = tensors_of(read_graph(graphs[name]))
         figures: dict[str, Any] = {
             "files": files,
             "against": {**about.against, **against},

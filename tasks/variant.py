@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.clients.naming import Names, write_renamed
 from tasks.config.schema import Configuration, Model, Precision, Variant
 from tasks.engine import artifacts
 from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
 from tasks.engine.staleness import versions
+from tasks.inference.graph_file import read_graph
+from tasks.inference.naming import Names, write_renamed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,7 +110,7 @@ def convert(
         if format == "ort":
             counts.append(save_as_ort(origin, destination))
             continue
-        model = onnx.load(origin)
+        model = read_graph(origin)
         CONVERSIONS[precision](model)
         onnx.checker.check_model(model)
         onnx.save(model, destination)
@@ -422,9 +423,9 @@ def save_as_ort(origin: str, destination: str) -> int:
     At the basic level: what it does beyond that is for the machine it runs on. Weights are not
     folded with their Cast, which would double the file.
     """
-    import onnx
     import onnxruntime
 
+    nodes = len(read_graph(origin).graph.node)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = destination
@@ -432,4 +433,4 @@ def save_as_ort(origin: str, destination: str) -> int:
     onnxruntime.InferenceSession(
         origin, options, ["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
     )
-    return len(onnx.load(origin).graph.node)
+    return nodes

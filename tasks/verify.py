@@ -1,23 +1,25 @@
 """Stage 4: the graphs proven against PyTorch, in onnxruntime.
 
-First the form (onnx.checker, the client's contract, what the configuration asks of the graphs),
-then the numbers: every output for one image and several prompts, one at a time and at once, and for
-two images that are not square, against sam2's own `SAM2ImagePredictor`. Files of single precision
-in another format are asked the same. Target: ``verify.json``, the report.
+First the form (a graph in one file, onnx.checker, the client's contract, what the configuration
+asks of the graphs), then the numbers: every output for one image and prompts with every value of
+every input, one at a time and at once, and for two images that are not square, against sam2's own
+`SAM2ImagePredictor`. Files of single precision in another format are asked the same about the
+square image. Target: ``verify.json``, the report.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.clients.contract import GraphTensors
 from tasks.config.schema import FP32, AttentionKind, Configuration, Model, Variant
 from tasks.engine import artifacts
 from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
+from tasks.inference.graph_file import read_graph
 from tasks.proof import failures, reports
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import ONE_CLICK, judge, largest_differences, rules_of
@@ -27,11 +29,12 @@ if TYPE_CHECKING:
     import onnx
     from doit.task import Task
     from numpy.typing import NDArray
+    from sam2.modeling.sam2_base import SAM2Base
 
     from tasks.clients.client import Client
-    from tasks.clients.contract import MaskChoice, PromptChoice
+    from tasks.clients.contract import GraphTensors, MaskChoice, PromptChoice, Resize
     from tasks.inference.prompts import Prompt
-    from tasks.inference.sessions import Predictions
+    from tasks.inference.sessions import Predictions, PromptedImage
 
 PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "timm", "sam2", "numpy")
 
@@ -150,20 +153,14 @@ def measure(
     :param images: the function that draws what a model of another ``image_size`` than its weights'
         is asked about.
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
-        ``violations`` of the contract; the ``tensors`` found; ``differences``, see
+        ``violations`` of the contract; the ``tensors`` of the graphs; ``differences``, see
         `sessions.differences`; the ``architecture``, recognized; ``truth``, what `truth.measure`
-        finds with the images that the function of that name draws, or None; ``placement``, see
+        makes of the images that the function of that name draws, or None; ``placement``, see
         `placement_of`; ``native``, see `compare_with_native`, or None.
     """
-    import onnx
-
     from tasks.clients.client import named
     from tasks.clients.contract import as_json, dimensions_of
-    from tasks.inference import reference, sessions
     from tasks.inference import truth as known_masks
-    from tasks.inference.graph_tensors import tensors_of
-    from tasks.inference.images import natural_image
-    from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
     from tasks.model import load
     from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
@@ -174,80 +171,142 @@ def measure(
         subject["architecture"] = each
     judged = {path: path for variant in graphs for path in variant.values()}
     with unchanged(judged) as files, unchanged(subject) as against:
-        found: dict[str, GraphTensors] = {}
-        broken: list[Failure] = []
-        for name, path in graphs[0].items():
-            onnx.checker.check_model(path, full_check=True)
-            graph = onnx.load(path)
-            found[name] = tensors_of(graph)
-            broken += other_options(name, graph, opset, attention)
-            del graph
         architecture = load.recognized(architecture, checkpoint)
         model = load.load_model(architecture, checkpoint, image_size)
         contract = loads.contract(dimensions_of(model), masks, prompts)
-        broken += violations(contract, found)
+        tensors = [read_tensors(variant) for variant in graphs]
+        broken = [failure for each in tensors for failure in violations(contract, each)]
+        for name, path in graphs[0].items():
+            broken += option_mismatches(name, read_graph(path), opset, attention)
+        report: dict[str, Any] = {
+            "files": {Path(path).name: sha256 for path, sha256 in files.items()},
+            "against": against,
+            "violations": failures.as_json(broken),
+            "tensors": as_json(tensors[0] if broken else contract),
+            "differences": {"features": {}, "prompts": {}},
+            "architecture": architecture,
+            "truth": None,
+            "placement": None,
+        }
         if broken:  # nothing that fits what would be fed
-            return {
-                "files": {Path(path).name: sha256 for path, sha256 in files.items()},
-                "against": against,
-                "violations": failures.as_json(broken),
-                "tensors": as_json(found),
-                "differences": {"features": {}, "prompts": {}},
-                "architecture": architecture,
-                "truth": None,
-                "placement": None,
-            }
-        together = AT_ONCE if prompts == "many" else ()
-        alone = answerable(PROMPTS, loads)
-        everything = (*alone, *(prompt for group in together for prompt in group))
-        image = natural_image(model.image_size)
-        predictor = reference.predictor_of(model, loads.resize)
-        expected = reference.predict(predictor, image, everything, masks, loads)
-        asked = [sessions.PromptedImage(image, alone, expected.mask_inputs, together)]
-        answers = [expected]
-        stretched = []
-        others = images_of_other_shapes(model.image_size, truth)
-        for other in others:
-            put = answerable(other.prompts, loads)
-            answers.append(reference.predict(predictor, other.image, put, masks, loads))
-            asked.append(sessions.PromptedImage(other.image, put, answers[-1].mask_inputs))
-            if loads.resize != "stretch":
-                usual = reference.predictor_of(model)
-                stretched.append(reference.predict(usual, other.image, put, "multi"))
-        del model, predictor
-        found_by = [
-            sessions.run_graphs(each["encoder"], each["decoder"], some, loads)
-            for each, some in zip(graphs, [asked, *[asked[:1]] * len(graphs[1:])], strict=True)
-        ]
-        known = truth and known_masks.measure(
-            graphs[0]["encoder"],
-            graphs[0]["decoder"],
-            known_masks.load(truth),
-            TRUTH_SEEDS,
-            TRUTH_OBJECTS,
-            loads,
-        )
-        native = images and compare_with_native(
-            graphs[0], loads, masks, architecture, checkpoint, images, known=truth is not None
-        )
-    labels = ["", *(f" on {other.shape}" for other in others)]
-    differing = [
-        about(sessions.differences(predictions, right), f"{label}{where}")
-        for variant, by_image in zip(graphs, found_by, strict=True)
-        for label in ([""] if variant is graphs[0] else [f" by {Path(variant['encoder']).name}"])
-        for where, predictions, right in zip(labels, by_image, answers, strict=False)
+            return report
+        cases = answers_of_pytorch(model, loads, masks, prompts == "many", truth)
+        del model
+        by_case = run_on(graphs[0], cases, loads)
+        compared = [differences_of(by_case, cases)]
+        for variant in graphs[1:]:
+            answers = run_on(variant, cases[:1], loads)
+            compared.append(differences_of(answers, cases, f" by {Path(variant['encoder']).name}"))
+        report |= {
+            "differences": merge_differences([each for part in compared for each in part]),
+            "placement": placement_of(cases[1:], by_case[1:], loads),
+            "truth": truth
+            and known_masks.measure(
+                graphs[0]["encoder"],
+                graphs[0]["decoder"],
+                known_masks.load(truth),
+                TRUTH_SEEDS,
+                TRUTH_OBJECTS,
+                loads,
+            ),
+            "native": images
+            and compare_with_native(
+                graphs[0], loads, masks, architecture, checkpoint, images, known=truth is not None
+            ),
+        }
+    return report
+
+
+def read_tensors(graphs: Mapping[str, str]) -> dict[str, GraphTensors]:
+    """The inputs and outputs of a variant's files, by the graph's name.
+
+    :raises StageError: when one is no valid graph, or refers to another file.
+    """
+    import onnx
+
+    from tasks.inference.graph_file import tensors_of
+    from tasks.inference.sessions import tensors_in
+
+    tensors = {}
+    for name, path in graphs.items():
+        if not path.endswith(".onnx"):
+            tensors[name] = tensors_in(path)
+            continue
+        tensors[name] = tensors_of(read_graph(path))
+        try:
+            onnx.checker.check_model(path, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise StageError(f"{path} is no valid ONNX graph: {error}") from error
+    return tensors
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image with prompts, as its client sends them, and what PyTorch answers.
+
+    ``where`` is appended to the names of the prompts. For an image that is not square, ``shape``
+    has its prompts, and ``stretched`` PyTorch's answers about it as it is prepared in training,
+    where the client prepares it otherwise.
+    """
+
+    where: str
+    asked: PromptedImage
+    expected: Predictions
+    shape: OtherShape | None = None
+    stretched: Predictions | None = None
+
+
+def answers_of_pytorch(
+    model: SAM2Base, client: Client, masks: MaskChoice, many: bool, truth: str | None
+) -> list[Case]:
+    """PyTorch's answers about a square image, every value of every input, and two other images.
+
+    :param many: the decoder takes many prompts in a run.
+    :param truth: the function that draws the other images, or None.
+    """
+    from tasks.inference import reference
+    from tasks.inference.images import natural_image
+    from tasks.inference.prompts import answerable, runs_of_every_value
+    from tasks.inference.sessions import PromptedImage
+
+    predictor = reference.predictor_of(model, client.resize)
+    image = natural_image(model.image_size)
+    runs = runs_of_every_value(client, many)
+    expected = reference.predict(predictor, image, runs.prompts, masks, client)
+    asked = PromptedImage(image, runs.alone, expected.mask_inputs, runs.at_once)
+    cases = [Case("", asked, expected)]
+    for other in images_of_other_shapes(model.image_size, truth):
+        prompts = answerable(other.prompts, client)
+        expected = reference.predict(predictor, other.image, prompts, masks, client)
+        stretched = None
+        if client.resize != "stretch":
+            usual = reference.predictor_of(model)
+            stretched = reference.predict(usual, other.image, prompts, "multi")
+        asked = PromptedImage(other.image, prompts, expected.mask_inputs)
+        cases.append(Case(f" on {other.shape}", asked, expected, other, stretched))
+    return cases
+
+
+def run_on(graphs: Mapping[str, str], cases: Sequence[Case], client: Client) -> list[Predictions]:
+    """What a variant's files answer about each case."""
+    from tasks.inference.sessions import run_graphs
+
+    return run_graphs(graphs["encoder"], graphs["decoder"], [each.asked for each in cases], client)
+
+
+def differences_of(
+    answers: Sequence[Predictions], cases: Sequence[Case], by: str = ""
+) -> list[dict[str, Any]]:
+    """How answers differ from PyTorch's, for each case.
+
+    :param by: appended to the names of the prompts.
+    """
+    from tasks.inference.sessions import differences
+
+    return [
+        label_prompts(differences(answer, case.expected), by + case.where)
+        for answer, case in zip(answers, cases, strict=False)
     ]
-    return {
-        "files": {Path(path).name: sha256 for path, sha256 in files.items()},
-        "against": against,
-        "violations": [],
-        "tensors": as_json(contract),
-        "differences": together_worst(differing),
-        "architecture": architecture,
-        "truth": known or None,
-        "placement": placement_of(others, found_by[0][1:], stretched, loads),
-        "native": native or None,
-    }
 
 
 def compare_with_native(
@@ -288,7 +347,7 @@ def compare_with_native(
         prompts = [
             each
             for each in answerable(known_masks.prompts_about(drawn), client)
-            if not each.refines_mask
+            if each.refines is None
         ]
         expected = reference.predict(predictor, drawn.image, prompts, masks)
         segmenter.set_image(drawn.image)
@@ -357,14 +416,11 @@ def images_of_other_shapes(size: int, truth: str | None) -> list[OtherShape]:
 
 
 def placement_of(
-    others: Sequence[OtherShape],
-    found: Sequence[Predictions],
-    stretched: Sequence[Predictions],
-    client: Client,
+    cases: Sequence[Case], answers: Sequence[Predictions], client: Client
 ) -> dict[str, Any] | None:
     """What it costs that a client does not stretch images, as the model was trained.
 
-    :param stretched: PyTorch's answers about the stretched images; none where the client does so.
+    :param cases: those of images that are not square.
     :returns: ``mask_iou`` with the stretched image's masks (``mean``, ``worst``), and ``truth``,
         the mean IoU with the true masks of both, where they are known; None for a client that
         stretches.
@@ -374,22 +430,27 @@ def placement_of(
     from tasks.inference.metrics import mask_iou
     from tasks.inference.preprocessing import Placement, masks_over
 
-    if not stretched:
+    if client.resize == "stretch":
         return None
     ious: list[float] = []
-    true: dict[str, list[float]] = {client.resize: [], "stretch": []}
-    for other, own, usual in zip(others, found, stretched, strict=True):
+    true: dict[Resize, list[float]] = {client.resize: [], "stretch": []}
+    for case, own in zip(cases, answers, strict=True):
+        other, usual = case.shape, case.stretched
+        assert other is not None
+        assert usual is not None
         height, width = other.image.shape[:2]
         for prompt in other.prompts:
             if prompt.name not in own.masks:
                 continue
             size = 4 * own.masks[prompt.name].shape[-1]
+            answers_by: dict[Resize, Predictions] = {client.resize: own, "stretch": usual}
             masks = {
                 resize: masks_over(
-                    answers.best_mask(prompt.name), Placement(size, width, height, resize)
-                )[0] > 0
-                for resize, answers in ((client.resize, own), ("stretch", usual))
-            }  # fmt: skip
+                    answer.best_mask(prompt.name), Placement(size, width, height, resize)
+                )[0]
+                > 0
+                for resize, answer in answers_by.items()
+            }
             ious.append(mask_iou(*masks.values()))
             if prompt.name in other.truths:
                 for resize, mask in masks.items():
@@ -402,26 +463,27 @@ def placement_of(
     }
 
 
-def about(differences: dict[str, Any], where: str) -> dict[str, Any]:
-    """Differences whose prompts say what they were about."""
+def label_prompts(differences: dict[str, Any], where: str) -> dict[str, Any]:
+    """Differences whose prompts say where they were sent."""
     return {
         **differences,
         "prompts": {f"{name}{where}": each for name, each in differences["prompts"].items()},
     }
 
 
-def together_worst(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def merge_differences(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All prompts' differences, and of each feature the largest, None if one is not a number."""
-    features: dict[str, float | None] = {}
-    for each in found:
-        for name, value in each["features"].items():
-            before = features.get(name, 0.0)
-            features[name] = None if before is None or value is None else max(before, value)
-    prompts = {name: each for part in found for name, each in part["prompts"].items()}
+    from tasks.inference.checks import largest
+
+    features = {
+        name: largest(each["features"].get(name) for each in parts)
+        for name in dict.fromkeys(name for each in parts for name in each["features"])
+    }
+    prompts = {name: each for part in parts for name, each in part["prompts"].items()}
     return {"features": features, "prompts": prompts}
 
 
-def other_options(
+def option_mismatches(
     name: str, graph: onnx.ModelProto, opset: int, attention: AttentionKind
 ) -> list[Failure]:
     """Where a graph is of another opset or attention than the configuration asks for."""

@@ -15,9 +15,9 @@ from project import Outcome, Project
 
 from tasks.clients.client import Client, description
 from tasks.clients.known import CLIENTS
-from tasks.clients.naming import rename_tensors
 from tasks.config.parse import load, parse
 from tasks.config.schema import Configuration, ConfigurationError, Variant
+from tasks.inference.naming import rename_tensors
 
 TINY = {"model_type": "sam2_hiera_tiny", "url": "synthetic:"}
 Tables = Mapping[str, Any]

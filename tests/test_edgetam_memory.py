@@ -30,7 +30,7 @@ from tasks.engine import child
 from tasks.engine.errors import StageError
 from tasks.inference import clips
 from tasks.inference.clips import Answers
-from tasks.inference.graph_tensors import tensors_of
+from tasks.inference.graph_file import tensors_of
 from tasks.inference.metrics import mask_iou
 from tasks.inference.sessions import run_by_name
 from tasks.inference.tracker import Tracker, prepare

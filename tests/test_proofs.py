@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mutations
 import onnx
 import pytest
 from project import ROOT, Outcome, Project, wait_for_opening
@@ -153,6 +154,41 @@ def test_verify_finds_an_axis_that_is_another_than_the_contracts(
     assert broken["found"] == "point_coords float32 (num_prompts, 1, 2)"
     assert "expected point_coords float32 (num_prompts, num_points, 2)" in broken["sentence"]
     assert "found point_coords float32 (num_prompts, 1, 2)" in broken["sentence"]
+
+
+def put_weights_in_another_file(path: Path) -> None:
+    """Store a graph's weights beside it, as ONNX's external data."""
+    onnx.save(
+        onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
+
+
+@pytest.mark.parametrize("graph", ["encoder", "decoder"])
+def test_a_graph_whose_weights_lie_in_another_file_is_refused(project: Project, graph: str) -> None:
+    before = contents(app(project))
+    put_weights_in_another_file(project.root / f"build/models/m/{graph}.onnx")
+    outcome = project.doit("run", "-s", "verify:m")
+    refused(outcome, f"{graph}.onnx: expected a graph in one file; it refers to weights.bin")
+    refused(project.doit("run", "-s", "deploy:m"), "is not what verify measured")
+    assert contents(app(project)) == before
+
+
+def test_an_export_whose_weights_lie_in_another_file_is_not_simplified(project: Project) -> None:
+    put_weights_in_another_file(project.root / "build/models/m/exported/encoder.onnx")
+    outcome = project.doit("run", "-s", "-a", "simplify:m")
+    refused(outcome, "expected a graph in one file; it refers to weights.bin")
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_tensors_in_another_order_are_refused(project: Project, kind: str) -> None:
+    """samexporter, X-AnyLabeling and osam take them by position."""
+    path = project.root / "build/models/m/decoder.onnx"
+    model = onnx.load(path)
+    mutations.reordered(kind, lambda values: values[::-1])(model, {})
+    onnx.save(model, path)
+    outcome = project.doit("run", "-s", "verify:m")
+    refused(outcome, "decoder: expected tensors in the order")
+    refused(project.doit("run", "-s", "deploy:m"), "expected tensors in the order")
 
 
 # --- a proof names its bytes -------------------------------------------------------------------
@@ -388,7 +424,8 @@ def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) ->
 
 
 def test_a_graph_written_to_while_it_is_measured_is_not_proven(project: Project) -> None:
-    hold(project, "tasks/verify.py", "        image = natural_image(model.image_size)\n")
+    before = "        cases = answers_of_pytorch("
+    hold(project, "tasks/verify.py", before)
     decoder = project.root / "build/models/m/decoder.onnx"
     process = project.start("verify:m")
     wait_for_opening(project.root / "reached", process)

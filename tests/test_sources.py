@@ -115,8 +115,12 @@ def test_what_pytorch_answers_reaches_no_judgement() -> None:
     assert "tasks/inference/reference.py" in reached("reference")
 
 
-def test_simplify_reaches_itself_and_what_gives_tensors_their_names() -> None:
-    assert reached("simplify") == {"tasks/simplify.py", "tasks/clients/naming.py"}
+def test_simplify_reaches_itself_and_what_reads_graphs_and_names_their_tensors() -> None:
+    assert reached("simplify") == {
+        "tasks/simplify.py",
+        "tasks/inference/graph_file.py",
+        "tasks/inference/naming.py",
+    }
 
 
 def test_whoever_puts_prompts_reaches_how_clients_are_described_but_no_client() -> None:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tasks import variant
 from tasks.config.schema import FidelityCheck, Precision, Variant
+from tasks.inference.checks import finite
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import create_session
 from tasks.inference.truth import prompts_about
@@ -224,6 +225,9 @@ def test_a_variant_is_named_as_transformers_js_names_it() -> None:
     assert names(Variant()) == ("encoder.onnx", "decoder.onnx")
 
 
+FINE = {"logit_error": 0.1, "score_error": 0.1}
+
+
 @pytest.mark.parametrize(
     ("mean", "worst", "flips", "complaints"),
     [
@@ -240,22 +244,41 @@ def test_a_variant_is_named_as_transformers_js_names_it() -> None:
         (
             *(0.98, 0.95, 0.11),
             [
-                "another mask than PyTorch's is scored best for 0.11 of the prompts, "
+                "masks are ranked otherwise than PyTorch's for 0.11 of the prompts, "
                 "[fidelity] ranking_flips allows 0.1"
             ],
         ),
-        (float("nan"), float("nan"), float("nan"), ["mean IoU", "worst IoU", "another mask"]),
+        (float("nan"), float("nan"), float("nan"), ["mean IoU", "worst IoU", "ranked otherwise"]),
     ],
 )
 def test_a_variant_must_be_near_on_average_and_nowhere_far_and_rank_masks_alike(
     mean: float, worst: float, flips: float, complaints: list[str]
 ) -> None:
-    report = {"mask_iou": {"mean": mean, "worst": worst}, "ranking_flips": flips}
+    report = {"mask_iou": {"mean": mean, "worst": worst}, "ranking_flips": flips, **FINE}
     found = fidelity_failures(report, Variant("q8"), FidelityCheck())
     assert len(found) == len(complaints)
     assert all(part in str(failure) for part, failure in zip(complaints, found, strict=True))
     values = {"mean iou": mean, "worst iou": worst, "ranking flips": flips}
-    assert all(failure.found is values[failure.kind] for failure in found)
+    assert all(failure.found == finite(values[failure.kind]) for failure in found)
+
+
+@pytest.mark.parametrize(
+    ("figures", "complaint"),
+    [
+        ({"logit_error": None}, "mask logits differ from PyTorch's by not a number"),
+        ({"score_error": None}, "scores of masks: differs by not a number"),
+        (
+            {"score_error": 0.11},
+            "scores of masks: differs by 0.11, [fidelity] score_tolerance allows 0.1",
+        ),
+    ],
+)
+def test_a_variants_logits_and_scores_must_be_numbers_and_its_scores_near(
+    figures: dict[str, float | None], complaint: str
+) -> None:
+    report = {"mask_iou": {"mean": 1.0, "worst": 1.0}, "ranking_flips": 0.0, **FINE, **figures}
+    (failure,) = fidelity_failures(report, Variant("q8"), FidelityCheck())
+    assert complaint in str(failure)
 
 
 class Drawn:
@@ -269,7 +292,7 @@ def test_prompts_are_on_the_objects_of_the_image() -> None:
     drawn.labels[10:60, 10:110] = 1
     drawn.labels[100:180, 40:200] = 2
     click, two, box, refined = prompts_about(drawn)
-    assert (click.labels, two.labels, refined.refines_mask) == ((1,), (1, 0), True)
+    assert (click.labels, two.labels, refined.refines) == ((1,), (1, 0), "click")
     x, y = (int(256 * each) for each in click.points[0])
     assert drawn.labels[y, x] == 1
     x, y = (int(256 * each) for each in two.points[1])

@@ -63,9 +63,19 @@ def test_a_tensor_of_another_shape_a_missing_and_a_foreign_one_break_the_contrac
         "decoder: expected b float32 (1), found no tensor of that name",
         "decoder: found c int64 (1), which the contract does not have",
     ]
-    # The same of outputs.
+    # The same goes for outputs.
     turned = [{"decoder": GraphTensors((), each.inputs)} for each in (expected, found)]
     assert violations(*turned) == broken
+
+
+def test_tensors_in_another_order_break_the_contract() -> None:
+    expected = GraphTensors((tensor("a", 1), tensor("b", 1)), (tensor("c", 1), tensor("d", 1)))
+    turned = GraphTensors(expected.inputs[::-1], expected.outputs[::-1])
+    assert violations({"decoder": expected}, {"decoder": expected}) == []
+    assert [str(each) for each in violations({"decoder": expected}, {"decoder": turned})] == [
+        "decoder: expected tensors in the order a, b, found b, a",
+        "decoder: expected tensors in the order c, d, found d, c",
+    ]
 
 
 PUBLISHED = Dimensions(image_size=1024, embed_dim=256, feature_channels=(32, 64), stride=16)
@@ -123,14 +133,6 @@ def test_the_contract_of_osam_has_masks_at_the_images_size() -> None:
         "scores float32 (1, 4)",
         "low_res_masks float32 (1, 4, 256, 256)",
     ]
-
-
-def test_the_prompts_cover_points_of_both_kinds_boxes_and_a_previous_mask() -> None:
-    labels = {label for prompt in PROMPTS for label in prompt.labels}
-    assert labels == {0, 1}
-    assert {bool(prompt.box) for prompt in PROMPTS} == {True, False}
-    assert any(prompt.box and prompt.points for prompt in PROMPTS)
-    assert any(prompt.refines_mask for prompt in PROMPTS)
 
 
 SQUARE = Placement(100, 100, 100, "stretch")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from tasks.clients.contract import (
     FEATURES,
@@ -22,6 +22,9 @@ from tasks.clients.contract import (
     renamed,
     traced,
 )
+
+# What a prompt, or several of one run, may consist of beside real points and boxes.
+PromptPart = Literal["mask", "padding label", "corner label", "prompts of different lengths"]
 
 # What a client reads beside the graphs, by file name, made from the manifest.
 Documents = Callable[[Mapping[str, Any]], Mapping[str, str]]
@@ -57,7 +60,8 @@ class Client:
 
     ``masks`` and ``prompts`` are what its decoder may be, the first by default; ``formats`` the
     kinds of files that are made for it by default, of those it ``loads``. ``padding_point``: it
-    appends a point (0, 0) of label -1 where a prompt has no box. ``page`` proves files in a
+    appends a point (0, 0) of label -1 where a prompt has no box. ``never_sends`` has what no prompt
+    of it consists of, and why: the proofs leave that out. ``page`` proves files in a
     browser as the client loads them. ``library`` is what the Hugging Face hub calls what loads
     them. ``folder_prefix`` is what the name of its folder must begin with, and ``image_sizes`` are
     the only ones that it takes, where it insists. ``version`` is that of the program from which
@@ -75,6 +79,7 @@ class Client:
     formats: tuple[Format, ...] = ("onnx",)
     loads: tuple[Format, ...] = ("onnx", "ort")
     padding_point: bool = False
+    never_sends: Mapping[PromptPart, str] = field(default_factory=dict, compare=False)
     page: str = "check.html"
     library: str = "onnx"
     folder_prefix: str = ""
@@ -117,13 +122,13 @@ class Client:
             if (list(told.inputs.items()), list(told.outputs.items())) != as_traced
         }
 
-    def with_roles(self, graph: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def with_roles(self, graph: str, tensors: GraphTensors) -> dict[str, Any]:
         """Inputs and outputs that were read from a graph's file, each with its role."""
         told = self.graph(graph)
         roles = {name: role for role, name in (*told.inputs.items(), *told.outputs.items())}
         return {
-            kind: [{**each, "role": roles.get(each["name"], "")} for each in found]
-            for kind, found in tensors.items()
+            kind: [{**asdict(each), "role": roles.get(each.name, "")} for each in values]
+            for kind, values in (("inputs", tensors.inputs), ("outputs", tensors.outputs))
         }
 
     def names(self, graph: str) -> dict[str, list[list[str]]]:

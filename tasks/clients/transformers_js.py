@@ -77,6 +77,12 @@ CLIENT = Client(
     interface="points and boxes",
     masks=("multi", "ranked"),
     prompts=("many",),
+    never_sends={
+        "mask": "Sam2Model's decoder has no mask input",
+        "padding label": "Sam2Processor sends the labels of real points alone",
+        "corner label": "a box is sent as input_boxes",
+        "prompts of different lengths": "Sam2Processor makes one tensor of equally long rows",
+    },
     loads=("onnx",),
     page="check-transformers.html",
     library="transformers.js",

@@ -192,8 +192,9 @@ def parse(
         mask_iou={name: table.take(name, _share, least) for name, least in LEAST_IOU.items()},
         worst=table.take("worst", _share, FidelityCheck.worst),
         ranking_flips=table.take("ranking_flips", _part, FidelityCheck.ranking_flips),
+        scores=table.take("score_tolerance", _positive, FidelityCheck.scores),
     )
-    table.finish({"images", "worst", "ranking_flips", *LEAST_IOU})
+    table.finish({"images", "worst", "ranking_flips", "score_tolerance", *LEAST_IOU})
 
     table = top.table("tracking")
     tracking = TrackingCheck(

@@ -289,14 +289,16 @@ class FidelityCheck:
     """How near a variant's masks must come to PyTorch's to be deployed (``[fidelity]``).
 
     ``mask_iou`` is the least mean IoU of each precision, ``worst`` how far below the mean a
-    single mask may be, ``ranking_flips`` for what share of the prompts it may score another mask
-    best than PyTorch does; over four prompts on each of so many ``images``.
+    single mask may be, ``ranking_flips`` for what share of the prompts it may rank the masks
+    otherwise than PyTorch does, ``scores`` how far off a score may be; over four prompts on each of
+    so many ``images``.
     """
 
     images: int = 8
     mask_iou: Mapping[str, float] = field(default_factory=lambda: dict(LEAST_IOU))
     worst: float = 0.1
     ranking_flips: float = 0.1
+    scores: float = 0.1
 
 
 @dataclass(frozen=True)

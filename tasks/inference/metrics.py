@@ -24,12 +24,19 @@ def least_iou(found: NDArray[np.float32], expected: NDArray[np.float32]) -> floa
     return min(mask_iou(one, other) for one, other in zip(found > 0, expected > 0, strict=True))
 
 
-def largest_difference(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float | None:
-    """The largest absolute difference; None for what is not a finite number."""
+def ranking(masks: NDArray[np.float32], expected: NDArray[np.float32]) -> list[int]:
+    """Which of the expected masks each mask is: those that together differ least, one each.
+
+    :param masks: logits (K, M, M); ``expected``: (N, M, M), N at least K.
+    """
+    import itertools
+
     import numpy as np
 
-    difference = float(np.abs(found - expected).max())
-    return difference if np.isfinite(difference) else None
+    distances = np.abs(masks[:, None] - expected[None]).mean(axis=(2, 3))  # (K, N)
+    orders = itertools.permutations(range(len(expected)), len(masks))
+    rows = np.arange(len(masks))
+    return list(min(orders, key=lambda order: float(distances[rows, list(order)].sum())))
 
 
 def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
@@ -46,3 +53,8 @@ def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
 def significant(value: float | None, digits: int = 2) -> float | None:
     """A figure for a manifest: more digits would change from machine to machine."""
     return None if value is None else float(f"{value:.{digits}g}")
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """A figure for a manifest, to so many decimals."""
+    return None if value is None else round(value, digits)

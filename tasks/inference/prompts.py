@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tasks.clients.client import PromptPart
 from tasks.clients.contract import POINT_LABELS
 
 if TYPE_CHECKING:
@@ -14,25 +15,69 @@ if TYPE_CHECKING:
     from tasks.clients.client import Client
     from tasks.inference.preprocessing import Placement
 
+Points = tuple[tuple[float, float], ...]
+Box = tuple[float, float, float, float]
+
+PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = (
+    POINT_LABELS[name]
+    for name in ("padding", "background", "foreground", "box_top_left", "box_bottom_right")
+)
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """Points, a box, a previous mask. Coordinates are parts of the image, 0 to 1."""
+    """Points, a box, a previous mask. Coordinates are parts of the image, 0 to 1 inside it.
+
+    ``refines`` names the earlier prompt whose best mask is the mask input. With ``mask_counts``
+    false that mask comes with a ``has_mask_input`` of 0, and must change nothing.
+    """
 
     name: str
-    points: tuple[tuple[float, float], ...] = ()
+    points: Points = ()
     labels: tuple[int, ...] = ()
-    box: tuple[float, float, float, float] | None = None
-    refines_mask: bool = False  # the best mask of the first prompt
+    box: Box | None = None
+    refines: str | None = None
+    mask_counts: bool = True
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask is part of the question."""
+        return self.refines is not None and self.mask_counts
+
+    def without_padding(self) -> tuple[Points, tuple[int, ...]]:
+        """Points and labels but for those that only fill a row: what PyTorch is to answer."""
+        some = [pair for pair in zip(self.points, self.labels, strict=True) if pair[1] != PADDING]
+        return tuple(point for point, _ in some), tuple(label for _, label in some)
 
 
-# What `verify` and the browser's proof ask about their image.
+def scattered(count: int) -> Points:
+    """Points all over the image, no two of them near each other: multiples of irrational steps."""
+    return tuple(
+        (0.05 + 0.9 * ((0.37 + 0.618034 * i) % 1), 0.05 + 0.9 * ((0.61 + 0.754878 * i) % 1))
+        for i in range(count)
+    )
+
+
+def labels_of(count: int) -> tuple[int, ...]:
+    """Clicks on an object and beside it, by turns; the first is on it."""
+    return tuple(BACKGROUND if i % 2 else FOREGROUND for i in range(count))
+
+
+def clicks(name: str, count: int, **further: Any) -> Prompt:
+    """A prompt of so many scattered points."""
+    return Prompt(name, scattered(count), labels_of(count), **further)
+
+
+BOX: Box = (0.25, 0.35, 0.65, 0.75)
+THREE = scattered(3)
+
+# What `verify` and the browser's proof ask about their image, one prompt in a run.
 PROMPTS = (
     Prompt("one point", ((0.42, 0.55),), (1,)),
     Prompt("points", ((0.42, 0.55), (0.30, 0.62), (0.80, 0.20)), (1, 1, 0)),
-    Prompt("box", box=(0.25, 0.35, 0.65, 0.75)),
-    Prompt("box and point", ((0.30, 0.40),), (0,), box=(0.25, 0.35, 0.65, 0.75)),
-    Prompt("previous mask", ((0.42, 0.55), (0.55, 0.60)), (1, 1), refines_mask=True),
+    Prompt("box", box=BOX),
+    Prompt("box and point", ((0.30, 0.40),), (0,), box=BOX),
+    Prompt("previous mask", ((0.42, 0.55), (0.55, 0.60)), (1, 1), refines="one point"),
 )
 
 # What a decoder that takes many prompts is also asked at once.
@@ -43,16 +88,108 @@ AT_ONCE = (
         Prompt("3rd of 3", ((0.15, 0.20), (0.42, 0.55)), (0, 1)),
     ),
     (
-        Prompt("1st of 2 boxes", box=(0.25, 0.35, 0.65, 0.75)),
+        Prompt("1st of 2 boxes", box=BOX),
         Prompt("2nd of 2 boxes", box=(0.60, 0.15, 0.90, 0.45)),
     ),
 )
 
+# With those, every value of every input of a decoder, alone and beside others, in groups whose
+# prompts can share a run: points, boxes, masks, masks that do not count, masks alone.
+EVERY_VALUE = (
+    (
+        clicks("two points", 2),
+        clicks("five points", 5),
+        clicks("twelve points", 12),
+        Prompt("background point", scattered(1), (BACKGROUND,)),
+        Prompt("top left corner alone", scattered(1), (TOP_LEFT,)),
+        Prompt("bottom right corner alone", scattered(1), (BOTTOM_RIGHT,)),
+        Prompt("corners as points", ((0.2, 0.3), (0.7, 0.8)), (TOP_LEFT, BOTTOM_RIGHT)),
+        Prompt("padding first", THREE, (PADDING, FOREGROUND, BACKGROUND)),
+        Prompt("padding in the middle", THREE, (FOREGROUND, PADDING, BACKGROUND)),
+        Prompt("padding last", THREE, (FOREGROUND, BACKGROUND, PADDING)),
+        Prompt("points on the border", ((0, 0), (1, 0.4), (0.6, 1), (0, 0.7)), labels_of(4)),
+        Prompt("points outside", ((-0.1, 0.4), (0.5, 1.2)), labels_of(2)),
+        Prompt("a point far outside", ((4.0, -3.5), (0.4, 0.5)), (FOREGROUND, FOREGROUND)),
+    ),
+    (
+        Prompt("box beside a padding point", THREE[:1], (PADDING,), BOX),
+        Prompt("box and five points", scattered(5), labels_of(5), BOX),
+        Prompt("box around the image", box=(-0.2, -0.1, 1.3, 1.2)),
+        Prompt("box and points outside", ((1.1, -0.2),), (FOREGROUND,), (-0.3, 0.2, 0.5, 1.4)),
+    ),
+    (
+        clicks("point and mask of a box", 1, refines="box"),
+        clicks("twelve points and their mask", 12, refines="twelve points"),
+        Prompt("padding and mask", THREE[:2], (PADDING, BACKGROUND), refines="five points"),
+    ),
+    (Prompt("box and its mask", box=BOX, refines="box"),),
+    (
+        clicks("mask that does not count", 2, refines="one point", mask_counts=False),
+        clicks("another that does not", 5, refines="box", mask_counts=False),
+    ),
+    (Prompt("mask alone", refines="one point"), Prompt("box's mask alone", refines="box")),
+    (Prompt("mask beside a padding point", ((0.3, 0.6),), (PADDING,), refines="five points"),),
+)
 
-def answerable(prompts: Sequence[Prompt], client: Client) -> tuple[Prompt, ...]:
-    """Those that a client can put: not each takes a mask to refine."""
-    refines = "mask_input" in client.decoder.inputs
-    return tuple(each for each in prompts if refines or not each.refines_mask)
+# Of the prompts of a run, which a decoder has in memory at once.
+MOST_AT_ONCE = 8
+
+
+def parts_of(prompts: Sequence[Prompt]) -> set[PromptPart]:
+    """What some prompts of one run consist of, beside real points and boxes."""
+    parts: set[PromptPart] = set()
+    labels = {label for each in prompts for label in each.labels}
+    if any(each.refines for each in prompts):
+        parts.add("mask")
+    if PADDING in labels:
+        parts.add("padding label")
+    if labels & {TOP_LEFT, BOTTOM_RIGHT}:
+        parts.add("corner label")
+    if len({len(each.labels) for each in prompts}) > 1:
+        parts.add("prompts of different lengths")
+    return parts
+
+
+def answerable(prompts: Iterable[Prompt], client: Client) -> tuple[Prompt, ...]:
+    """Those that a client can send, one in a run."""
+    return tuple(each for each in prompts if not parts_of([each]) & client.never_sends.keys())
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Prompts as a decoder gets them: each of ``alone`` in a run, then each group in one."""
+
+    alone: tuple[Prompt, ...]
+    at_once: tuple[tuple[Prompt, ...], ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[Prompt, ...]]:
+        yield from ((each,) for each in self.alone)
+        yield from self.at_once
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """All of them, in order."""
+        return [prompt for run in self for prompt in run]
+
+
+def runs_of_every_value(client: Client, many: bool) -> Runs:
+    """In as few runs as can be, prompts with every value of every input that a client can send.
+
+    :param many: the decoder takes many prompts in a run.
+    """
+    alone = answerable(PROMPTS, client)
+    groups = [answerable(group, client) for group in EVERY_VALUE]
+    if not many:
+        return Runs((*alone, *(prompt for group in groups for prompt in group)))
+    at_once = list(AT_ONCE)
+    for group in groups:
+        several = [group[i : i + MOST_AT_ONCE] for i in range(0, len(group), MOST_AT_ONCE)]
+        for each in several:
+            if parts_of(each) & client.never_sends.keys():
+                alone += each
+            else:
+                at_once.append(each)
+    return Runs(alone, tuple(at_once))
 
 
 def prompt_tensors(
@@ -78,20 +215,19 @@ def prompt_tensors(
         points, labels = list(each.points), list(each.labels)
         if each.box is not None and not apart:
             points = [each.box[:2], each.box[2:], *points]
-            corners = [POINT_LABELS["box_top_left"], POINT_LABELS["box_bottom_right"]]
-            labels = [*corners, *labels]
+            labels = [TOP_LEFT, BOTTOM_RIGHT, *labels]
         elif each.box is None and client.padding_point:
             points.append((0, 0))
-            labels.append(POINT_LABELS["padding"])
+            labels.append(PADDING)
         rows.append((points, labels))
     most = max(len(labels) for _, labels in rows)
     coords = np.zeros((len(rows), most, 2), np.float32)
-    codes = np.full((len(rows), most), POINT_LABELS["padding"], np.float32)
+    codes = np.full((len(rows), most), PADDING, np.float32)
     for row, (points, labels) in enumerate(rows):
         coords[row, : len(points)] = np.reshape(points, (-1, 2)) * (width, height)
         codes[row, : len(labels)] = labels
-    found: dict[str, NDArray[Any]] = {"point_coords": coords, "point_labels": codes}
+    tensors: dict[str, NDArray[Any]] = {"point_coords": coords, "point_labels": codes}
     if apart:
         scale = (width, height, width, height)
-        found["boxes"] = (np.reshape(boxes, (-1, 4)) * scale).astype(np.float32)
-    return found
+        tensors["boxes"] = (np.reshape(boxes, (-1, 4)) * scale).astype(np.float32)
+    return tensors

@@ -86,8 +86,8 @@ def predict(
         }
     )
     for prompt in prompts:
-        if prompt.refines_mask:
-            found.mask_inputs[prompt.name] = found.best_mask(prompts[0].name)
+        if prompt.refines is not None:
+            found.mask_inputs[prompt.name] = found.best_mask(prompt.refines)
         large, masks, scores = _answer(predictor, prompt, image, found, choice)
         found.add(prompt.name, masks, scores)
         if client is not None and "orig_im_size" in client.decoder.inputs:
@@ -106,11 +106,12 @@ def _answer(
     import numpy as np
 
     height, width = image.shape[:2]
+    points, labels = prompt.without_padding()
     asked = {
-        "point_coords": np.array(prompt.points) * (width, height) if prompt.points else None,
-        "point_labels": np.array(prompt.labels) if prompt.points else None,
+        "point_coords": np.array(points) * (width, height) if points else None,
+        "point_labels": np.array(labels) if points else None,
         "box": np.array(prompt.box) * (width, height, width, height) if prompt.box else None,
-        "mask_input": found.mask_inputs.get(prompt.name),
+        "mask_input": found.mask_inputs[prompt.name] if prompt.has_mask else None,
         "return_logits": True,
     }
     if choice == "all":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.inference.sessions import Predictions
+
+if TYPE_CHECKING:
+    from tasks.clients.contract import MaskChoice
 
 
 class Reference(NamedTuple):
@@ -15,6 +18,15 @@ class Reference(NamedTuple):
     size: int
     images: Sequence[Predictions]
     against: dict[str, str]
+
+
+def stored_choice(masks: MaskChoice) -> MaskChoice:
+    """Which of PyTorch's masks those of a decoder are compared with.
+
+    Of ``best`` all three in their order: a graph that returns one has ranked them itself, and it
+    takes the others to tell whether it returns the right one.
+    """
+    return "ranked" if masks == "best" else masks
 
 
 def write_reference(
@@ -42,13 +54,11 @@ def write_reference(
     np.savez(path, **arrays)
 
 
-def read_reference(path: str, choice: str) -> Reference:
-    """Read what `write_reference` wrote.
-
-    :param choice: which masks were asked for.
-    """
+def read_reference(path: str, masks: MaskChoice) -> Reference:
+    """Read what `write_reference` wrote for a decoder of these masks."""
     import numpy as np
 
+    choice = stored_choice(masks)
     with np.load(path) as file:
         wanted = {name: file[name] for name in file.files if name.startswith(f"{choice}/")}
         size, count = int(file["size"]), int(file["count"])

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.inference.metrics import largest_difference
+from tasks.clients.contract import GraphTensors, Tensor
+from tasks.engine.errors import StageError
+from tasks.inference.checks import Figure, largest, largest_difference
+from tasks.inference.graph_file import read_graph
 from tasks.inference.preprocessing import Placement, preprocess
 from tasks.inference.prompts import Prompt, prompt_tensors
 
@@ -62,38 +65,65 @@ class PromptedImage(NamedTuple):
 
 
 def create_session(path: str, spinning: bool = False) -> InferenceSession:
-    """A session on the CPU; the file's format is told by its ending.
+    """A session on the CPU; a file's format is told by its ending.
 
+    :raises StageError: when the file does not hold all of its graph.
     :param spinning: its threads spin while they wait, as onnxruntime's do by default. That gains
         some 3 % on an idle machine, and takes twice as long on a busy one.
     """
     import onnxruntime
 
+    if path.endswith(".onnx"):
+        read_graph(path)
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def tensors_of(path: str) -> dict[str, Any]:
-    """The inputs and outputs of a graph in either format, as a manifest has them."""
+def tensors_in(path: str) -> GraphTensors:
+    """The inputs and outputs of a graph in either format, in their order."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is only looked at
     options.graph_optimization_level = level
     session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    dtypes = {"tensor(float)": "float32", "tensor(int64)": "int64"}
-    return {
-        kind: [
-            {
-                "name": each.name,
-                "dtype": dtypes.get(each.type, each.type),
-                "shape": list(each.shape),
-            }
+    dtypes = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
+    inputs, outputs = (
+        tuple(
+            Tensor(each.name, dtypes.get(each.type, each.type), tuple(each.shape))
             for each in values
-        ]
-        for kind, values in (("inputs", session.get_inputs()), ("outputs", session.get_outputs()))
-    }
+        )
+        for values in (session.get_inputs(), session.get_outputs())
+    )
+    return GraphTensors(inputs, outputs)
+
+
+def run_session(
+    session: InferenceSession, feeds: Mapping[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """The outputs of a run, by name.
+
+    :raises StageError: when the graph does not run, or an output has another shape than it
+        declares, which onnxruntime only warns of.
+    """
+    declared = session.get_outputs()
+    try:
+        outputs = session.run([each.name for each in declared], dict(feeds))
+    except Exception as error:  # onnxruntime's have no common class
+        shapes = ", ".join(f"{name} {values.shape}" for name, values in feeds.items())
+        raise StageError(f"onnxruntime does not run the graph with {shapes}: {error}") from error
+    for tensor, values in zip(declared, outputs, strict=True):
+        fits = len(tensor.shape) == values.ndim and all(
+            size == actual or not isinstance(size, int)
+            for size, actual in zip(tensor.shape, values.shape, strict=True)
+        )
+        if not fits:
+            raise StageError(
+                f"output {tensor.name}: expected shape {tuple(tensor.shape)}, as its graph "
+                f"declares, got {values.shape}. The file is wrong; build it again."
+            )
+    return {tensor.name: values for tensor, values in zip(declared, outputs, strict=True)}
 
 
 class Encoder:
@@ -113,8 +143,8 @@ class Encoder:
         """The features of an image (H, W, 3), by role."""
         told = self._client.encoder
         pixels = preprocess(image, self.place(image))
-        outputs = self._session.run(list(told.outputs.values()), {told.inputs["image"]: pixels})
-        return dict(zip(told.outputs, outputs, strict=True))
+        outputs = run_session(self._session, {told.inputs["image"]: pixels})
+        return {role: outputs[name] for role, name in told.outputs.items()}
 
 
 class Decoder:
@@ -130,11 +160,14 @@ class Decoder:
         features: Mapping[str, Floats],
         prompts: Sequence[Prompt],
         place: Placement,
-        mask: Floats | None = None,
+        masks: Floats | None = None,
+        masks_count: bool = True,
     ) -> dict[str, NDArray[Any]]:
         """What a run with some prompts returns, by role; see `masks_of`.
 
-        :param mask: the logits (1, M, M) of a mask that the prompt refines.
+        :param masks: the logits (P, M, M) of the masks that the prompts refine, or (1, M, M) of
+            one that they all do.
+        :param masks_count: false to feed masks with a ``has_mask_input`` of 0.
         """
         import numpy as np
 
@@ -142,8 +175,8 @@ class Decoder:
         values: dict[str, NDArray[Any]] = {
             **features,
             **prompt_tensors(prompts, place, self._client),
-            "mask_input": np.zeros((1, 1, side, side), np.float32) if mask is None else mask[None],
-            "has_mask_input": np.array([mask is not None], np.float32),
+            "mask_input": np.zeros((1, 1, side, side)) if masks is None else masks[:, None],
+            "has_mask_input": np.array([masks is not None and masks_count], np.float32),
             "orig_im_size": np.array([place.height, place.width], np.int64),
         }
         feeds = {
@@ -151,8 +184,8 @@ class Decoder:
             for role, name in self._client.decoder.inputs.items()
         }
         told = self._client.decoder.outputs
-        outputs = self._session.run(list(told.values()), feeds)
-        return dict(zip(told, outputs, strict=True))
+        outputs = run_session(self._session, feeds)
+        return {role: outputs[name] for role, name in told.items()}
 
     def _as_input(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         """Values in an input's type and number of dimensions."""
@@ -180,6 +213,8 @@ def run_graphs(
     encoder: str, decoder: str, images: Sequence[PromptedImage], client: Client
 ) -> list[Predictions]:
     """What both graphs make of images and prompts; one graph in memory at a time."""
+    import numpy as np
+
     encoding = Encoder(encoder, client)
     features = [encoding.run(each.image) for each in images]
     places = [encoding.place(each.image) for each in images]
@@ -189,8 +224,14 @@ def run_graphs(
     for asked, encoded, place in zip(images, features, places, strict=True):
         predictions = Predictions(encoded, mask_inputs=dict(asked.mask_inputs))
         for prompts in (*((each,) for each in asked.prompts), *asked.at_once):
-            mask = asked.mask_inputs.get(prompts[0].name)
-            answer = decoding.run(encoded, prompts, place, mask)
+            masks = [asked.mask_inputs[each.name] for each in prompts if each.refines is not None]
+            answer = decoding.run(
+                encoded,
+                prompts,
+                place,
+                np.concatenate(masks) if masks else None,
+                prompts[0].mask_counts,
+            )
             for number, prompt in enumerate(prompts):
                 predictions.add(prompt.name, *masks_of(answer, number))
             if "low_res_masks" in answer:
@@ -209,17 +250,16 @@ def differences(found: Predictions, expected: Predictions) -> dict[str, Any]:
 
     features = {}
     for name, values in found.features.items():
-        largest = float(np.abs(expected.features[name]).max())
+        magnitude = float(np.abs(expected.features[name]).max())
         difference = largest_difference(values, expected.features[name])
-        features[name] = difference / largest if difference and largest else difference
-    prompts = {}
+        features[name] = difference / magnitude if difference and magnitude else difference
+    prompts: dict[str, dict[str, Figure]] = {}
     for name in found.masks:
         pairs = [(found.masks[name], expected.masks[name])]
         if name in found.full_masks:
             pairs.append((found.full_masks[name], expected.full_masks[name]))
-        masks = [largest_difference(*pair) for pair in pairs]
         prompts[name] = {
-            "masks": None if None in masks else max(filter(None, masks), default=0.0),
+            "masks": largest(largest_difference(*pair) for pair in pairs),
             "scores": largest_difference(found.scores[name], expected.scores[name]),
         }
     return {"features": features, "prompts": prompts}
@@ -252,7 +292,7 @@ def run_by_name(
             {roles.get(each.name, each.name): each.name for each in values}
             for values in (session.get_inputs(), session.get_outputs())
         )
-        feeds = {name: feeds[role] for role, name in inputs.items()}
-        return dict(zip(outputs, session.run(list(outputs.values()), feeds), strict=True))
+        values = run_session(session, {name: feeds[role] for role, name in inputs.items()})
+        return {role: values[name] for role, name in outputs.items()}
 
     return run

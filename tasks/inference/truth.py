@@ -109,7 +109,7 @@ def prompts_about(drawn: Truth) -> tuple[Prompt, ...]:
         Prompt("click", (on,), (1,)),
         Prompt("two clicks", tuple(p for p, _ in beside), tuple(label for _, label in beside)),
         Prompt("box", box=box_of(drawn.labels == middle)),
-        Prompt("refined", (on,), (1,), refines_mask=True),
+        Prompt("refined", (on,), (1,), refines="click"),
     )
 
 

@@ -80,11 +80,16 @@ class Absent:
     from_image: Tensor | None = None  # (B, 1, T, 1)
 
     def set(self, labels: Tensor, tokens: int) -> None:
-        """Pass over the points of a label below 0.
+        """Pass over the points of a label below 0, and where a prompt has no others, over the
+        padding point: sam2's prompt encoder adds one only to points.
 
-        :param labels: (B, N) of points, which come behind so many tokens.
+        :param labels: (B, N) of points, which come behind so many tokens; the last of those is
+            the padding point.
         """
-        offsets = functional.pad(labels.clamp(max=0) * 1e9, (tokens, 0))
+        # N may be 0, and of nothing there is no largest.
+        padding = functional.pad(labels, (1, 0), value=-1.0).amax(dim=1, keepdim=True)
+        offsets = torch.cat([padding, labels], dim=1).clamp(max=0) * 1e9
+        offsets = functional.pad(offsets, (tokens - 1, 0))
         self.among_tokens = reshape(offsets, (0, 1, 1, -1))
         self.from_image = self.among_tokens.transpose(2, 3)
 
@@ -95,7 +100,8 @@ def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, absent: Absent
     B prompts of N points about one image. A point of label -1 stands where a prompt has fewer, and
     is as if it were not there: samexporter's and sam2's decoders would take it for a further
     padding point, so that a prompt beside longer ones, and each click of a client that pads, would
-    get another mask than alone.
+    get another mask than alone. A prompt of a mask alone, N being 0 or each label -1, is answered
+    as ``SAM2ImagePredictor.predict`` answers one without points.
     ``mask_input`` is (B, 1, M, M), or (1, 1, M, M) for all prompts. Inputs whose numbers of prompts
     or points do not agree are refused by the graph.
     Largest difference: 1e-6.

@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.clients.client import named
 from tasks.engine.files import mebibytes
+from tasks.inference.checks import Figure
 from tasks.proof.judgement import largest_differences
 from tasks.proof.recommendation import PROVIDERS
 
@@ -148,7 +149,7 @@ def in_browser(variant: Mapping[str, Any], provider: str) -> str:
     return f"{what}, in software" if proof.get("software") else what
 
 
-def _largest(verification: Mapping[str, Any] | None) -> dict[str, float] | None:
+def _largest(verification: Mapping[str, Any] | None) -> dict[str, Figure] | None:
     if verification is None:
         return None
     return largest_differences(

@@ -10,6 +10,7 @@ Kind = Literal[
     "missing tensor",  # a graph's inputs and outputs against the contract
     "other tensor",
     "unknown tensor",
+    "tensor order",
     "option",  # a graph against what it was asked to be
     "features",  # largest differences
     "masks",
@@ -19,6 +20,8 @@ Kind = Literal[
     "worst iou",
     "truth iou",
     "ranking flips",
+    "mask logits",  # of a variant, over all prompts
+    "mask scores",
     "object scores",  # of tracked frames
     "occlusion",
     "refused",  # by an execution provider or the browser, in its words
@@ -71,6 +74,7 @@ _SENTENCES: Mapping[Kind, str] = {
     "missing tensor": "{graph}: expected {allowed}, found no tensor of that name",
     "other tensor": "{graph}: expected {allowed}, found {found}",
     "unknown tensor": "{graph}: found {found}, which the contract does not have",
+    "tensor order": "{graph}: expected tensors in the order {allowed}, found {found}",
     "option": "{graph}: {tensor} is {found}, the configuration asks for {allowed}",
     "features": "{graph} output {tensor}: " + _DIFFERS,
     "masks": "masks{of_prompt}: " + _DIFFERS,
@@ -80,8 +84,10 @@ _SENTENCES: Mapping[Kind, str] = {
     "worst iou": "worst IoU{of_prompt} with {reference}'s masks is {value}, "
     "{rule} asks for {limit}",
     "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} asks for {limit}",
-    "ranking flips": "another mask than {reference}'s is scored best for {value} of the prompts, "
+    "ranking flips": "masks are ranked otherwise than {reference}'s for {value} of the prompts, "
     "{rule} allows {limit}",
+    "mask logits": "mask logits differ from {reference}'s by {value}",
+    "mask scores": "scores of masks: " + _DIFFERS,
     "object scores": "object scores of tracked frames: " + _DIFFERS,
     "occlusion": "of {value} of the tracked masks it is decided otherwise than {reference} does "
     "whether the object is there, {rule} allows {limit}",

@@ -17,7 +17,8 @@ from tasks.config.schema import (
     Tolerances,
     Variant,
 )
-from tasks.proof.failures import TRACKED, Failure, from_json
+from tasks.inference.checks import FINITE, Check, Figure, at_least, at_most, finite, largest
+from tasks.proof.failures import TRACKED, Failure, Kind, from_json
 
 Figures = Mapping[str, Any]
 ONE_CLICK = "1 click"
@@ -58,7 +59,7 @@ def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -
         raise KeyError("differences")  # nothing was measured, so nothing is proven
     found = exceeded(report["differences"], tolerances, "[verify]")
     truth = report["truth"]
-    if truth is not None and not truth["iou"][ONE_CLICK] >= truth_iou:
+    if truth is not None and not at_least(truth_iou).passes(truth["iou"][ONE_CLICK]):
         iou = truth["iou"][ONE_CLICK]
         found.append(Failure("truth iou", iou, truth_iou, "truth_iou", prompt="one click"))
     return found
@@ -87,7 +88,19 @@ def _violations(graph: str, expected: Sequence[Tensor], found: Sequence[Tensor])
         elif (actual.dtype, actual.shape) != (tensor.dtype, tensor.shape):
             broken.append(Failure("other tensor", str(actual), str(tensor), graph=graph))
     broken += [Failure("unknown tensor", str(tensor), graph=graph) for tensor in by_name.values()]
-    return broken
+    return broken or order_violations(
+        graph, [each.name for each in expected], [each.name for each in found]
+    )
+
+
+def order_violations(graph: str, expected: Sequence[str], names: Sequence[str]) -> list[Failure]:
+    """Where tensors come in another order than the contract's: some clients take them by position.
+
+    :param expected: the names of a graph's inputs, or of its outputs; ``names``: the file's.
+    """
+    if list(expected) == list(names):
+        return []
+    return [Failure("tensor order", ", ".join(names), ", ".join(expected), graph=graph)]
 
 
 def exceeded(
@@ -97,43 +110,32 @@ def exceeded(
 
     :param table: of the configuration, which holds the tolerances.
     """
-    found = [
-        Failure(
-            "features",
-            value,
-            tolerances.encoder,
-            f"{table} encoder_tolerance",
-            provider,
-            graph="encoder",
-            tensor=name,
+    failures = []
+
+    def check(kind: Kind, value: Figure, limit: float, key: str, **subject: str) -> None:
+        if not at_most(limit).passes(value):
+            rule = f"{table} {key}"
+            failures.append(Failure(kind, finite(value), limit, rule, provider, **subject))
+
+    for name, value in differences["features"].items():
+        check(
+            "features", value, tolerances.encoder, "encoder_tolerance", graph="encoder", tensor=name
         )
-        for name, value in differences["features"].items()
-        if value is None or not value <= tolerances.encoder
-    ]
     for prompt, figures in differences["prompts"].items():
-        if figures["masks"] is None or not figures["masks"] <= tolerances.masks:
-            rule = f"{table} mask_tolerance"
-            limit = tolerances.masks
-            found.append(Failure("masks", figures["masks"], limit, rule, provider, prompt=prompt))
-        if figures["scores"] is None or not figures["scores"] <= tolerances.scores:
-            rule = f"{table} score_tolerance"
-            limit = tolerances.scores
-            found.append(Failure("scores", figures["scores"], limit, rule, provider, prompt=prompt))
-    return found
+        check("masks", figures["masks"], tolerances.masks, "mask_tolerance", prompt=prompt)
+        check("scores", figures["scores"], tolerances.scores, "score_tolerance", prompt=prompt)
+    return failures
 
 
-def largest_differences(differences: Figures) -> dict[str, float]:
-    """The largest of each kind: ``encoder``, ``masks`` and ``scores``."""
+def largest_differences(differences: Figures) -> dict[str, Figure]:
+    """The largest of each kind: ``encoder``, ``masks`` and ``scores``; None: not a number."""
     prompts = list(differences["prompts"].values())
-    kinds = {
+    kinds: dict[str, list[Figure]] = {
         "encoder": list(differences["features"].values()),
         "masks": [each["masks"] for each in prompts],
         "scores": [each["scores"] for each in prompts],
     }
-    return {
-        kind: max((math.inf if value is None else value for value in values), default=0.0)
-        for kind, values in kinds.items()
-    }
+    return {kind: largest(values) for kind, values in kinds.items()}
 
 
 def fidelity_failures(
@@ -142,19 +144,21 @@ def fidelity_failures(
     """Of the masks that a variant scores best against those that PyTorch scores best."""
     mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
     least = check.mask_iou[variant.precision]
-    found = []
+    failures: list[Failure] = []
 
-    def fail(kind: Any, value: float, limit: float, key: str) -> None:
-        rule = f"[fidelity] {key}"
-        found.append(Failure(kind, value, limit, rule, provider, reference=PYTORCH))
+    def judge(kind: Kind, check: Check, value: Figure, key: str) -> None:
+        if not check.passes(value):
+            limit = None if check.kind == "finite" else check.limit
+            rule = f"[fidelity] {key}"
+            failures.append(Failure(kind, finite(value), limit, rule, provider, reference=PYTORCH))
 
-    if not mean >= least:
-        fail("mean iou", mean, least, variant.precision)
-    if not worst >= mean - check.worst:
-        fail("worst iou", worst, mean - check.worst, "worst")
-    if not report["ranking_flips"] <= check.ranking_flips:
-        fail("ranking flips", report["ranking_flips"], check.ranking_flips, "ranking_flips")
-    return found
+    judge("mean iou", at_least(least), mean, variant.precision)
+    worst_allowed = least - check.worst if finite(mean) is None else mean - check.worst
+    judge("worst iou", at_least(worst_allowed), worst, "worst")
+    judge("ranking flips", at_most(check.ranking_flips), report["ranking_flips"], "ranking_flips")
+    judge("mask logits", FINITE, report["logit_error"], "")
+    judge("mask scores", at_most(check.scores), report["score_error"], "score_tolerance")
+    return failures
 
 
 @dataclass(frozen=True)
@@ -261,33 +265,23 @@ def browser_failures(
         if tracking is not None and (must or "mask_iou" in figures.get("tracking", {})):
             found += drift_failures(figures["tracking"], tracking, ONNXRUNTIME, provider)
         found += exceeded(figures["differences"], check.tolerances, "[browser]", provider)
-        for prompt, iou in figures["ious"].items():
-            if not iou >= check.mask_iou:
-                rule = "[browser] mask_iou"
-                found.append(
-                    Failure(
-                        "mask iou",
-                        iou,
-                        check.mask_iou,
-                        rule,
-                        provider,
-                        prompt=prompt,
-                        reference=ONNXRUNTIME,
-                    )
+        compared = {ONNXRUNTIME: (figures["ious"], check.mask_iou, "[browser] mask_iou")}
+        if "reference_ious" in figures:
+            compared[PYTORCH] = (figures["reference_ious"], least, "[fidelity]")
+        for reference, (ious, limit, rule) in compared.items():
+            found += [
+                Failure(
+                    "mask iou",
+                    finite(iou),
+                    limit,
+                    rule,
+                    provider,
+                    prompt=prompt,
+                    reference=reference,
                 )
-        for prompt, iou in figures.get("reference_ious", {}).items():
-            if not iou >= least:
-                found.append(
-                    Failure(
-                        "mask iou",
-                        iou,
-                        least,
-                        "[fidelity]",
-                        provider,
-                        prompt=prompt,
-                        reference=PYTORCH,
-                    )
-                )
+                for prompt, iou in ious.items()
+                if not at_least(limit).passes(iou)
+            ]
     return found
 
 
@@ -326,7 +320,12 @@ def rules_of(config: Configuration, model: Model, variant: Variant, proof: str) 
         return {**asdict(config.tolerances), **truth}
     if proof == "fidelity":
         flips = check.ranking_flips
-        return {"mask_iou": least, "worst": check.worst, "ranking_flips": flips}
+        return {
+            "mask_iou": least,
+            "worst": check.worst,
+            "ranking_flips": flips,
+            "scores": check.scores,
+        }
     if proof == "tracking":
         return _limits(config, variant)
     reference = {} if variant == FP32 else {"reference_iou": least - check.worst}

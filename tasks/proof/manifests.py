@@ -14,7 +14,7 @@ from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
 from tasks.engine.invocation import command
 from tasks.engine.staleness import versions
-from tasks.inference.metrics import significant
+from tasks.inference.metrics import rounded, significant
 from tasks.proof.failures import Failure, sentences
 from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu, rules_of
 from tasks.proof.recommendation import PREFERRED, Candidate, recommend
@@ -231,8 +231,8 @@ def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
         found["fidelity"] = {
             "images": report["images"],
             "prompts": report["prompts"],
-            "mask_iou": {key: round(value, 6) for key, value in report["mask_iou"].items()},
-            "ranking_flips": round(report["ranking_flips"], 4),
+            "mask_iou": {key: rounded(value, 6) for key, value in report["mask_iou"].items()},
+            "ranking_flips": rounded(report["ranking_flips"], 4),
             "logit_error": significant(report["logit_error"], 3),
             "score_error": significant(report["score_error"], 3),
         }
@@ -252,9 +252,9 @@ def _tracked(report: Mapping[str, Any], against: str) -> dict[str, Any]:
     return {
         "against": against,
         "masks": report["answers"],
-        "mask_iou": {key: round(value, 6) for key, value in report["mask_iou"].items()},
+        "mask_iou": {key: rounded(value, 6) for key, value in report["mask_iou"].items()},
         "score_error": significant(report["score_error"], 3),
-        "occlusion_flips": round(report["occlusion_flips"], 4),
+        "occlusion_flips": rounded(report["occlusion_flips"], 4),
     }
 
 
@@ -293,7 +293,7 @@ def _agreement(each: Judged, provider: str, figures: Mapping[str, Any]) -> dict[
     if "differences" in figures:
         found |= {
             "parts": [part for part in ("encoder", "decoder") if "run_ms" in figures.get(part, {})],
-            "mask_iou": round(figures["mask_iou"], 6),
+            "mask_iou": rounded(figures["mask_iou"], 6),
             "encoder": {
                 name: significant(value)
                 for name, value in figures["differences"]["features"].items()

@@ -43,7 +43,7 @@ def write(
         "rules": rules,
         **figures,
     }
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
+    write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read(path: Path) -> Report | None:

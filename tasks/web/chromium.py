@@ -20,7 +20,7 @@ from tasks.clients.client import Client, description
 from tasks.engine import child
 from tasks.engine.errors import StageError
 from tasks.engine.files import sha256_of
-from tasks.inference.sessions import Predictions, PromptedImage, tensors_of
+from tasks.inference.sessions import Predictions, PromptedImage, tensors_in
 from tasks.web import packages
 from tasks.web.server import application, serving
 
@@ -113,7 +113,7 @@ class ServedModel:
         self.precision, self.graphs, self.names = precision, graphs, names
         self.video = video
         self.tensors = tensors or {
-            name: client.with_roles(name, tensors_of(graphs[name]))
+            name: client.with_roles(name, tensors_in(graphs[name]))
             for name in ("encoder", "decoder")
         }
         self.size = int(self.tensors["encoder"]["inputs"][0]["shape"][2])
@@ -432,8 +432,7 @@ class Run(Steps):
         """Put prompts one by one."""
         times: list[float] = []
         for prompt in prompts:
-            previous = prompts[0].name if prompt.refines_mask else None
-            times += self._put((prompt,), runs, previous)
+            times += self._put((prompt,), runs, prompt.refines)
         self.report["providers"][self._provider]["decoder"]["run_ms"] = times
 
     def _put(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tasks.inference.graph_file import read_graph
+
 if TYPE_CHECKING:
     import onnx
 
@@ -19,7 +21,7 @@ def write_renamed(source: str, destination: str, names: Names) -> None:
     """
     import onnx
 
-    model = onnx.load(source)
+    model = read_graph(source)
     rename_tensors(model.graph, names)
     onnx.save(model, destination)
 

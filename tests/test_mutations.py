@@ -1,0 +1,213 @@
+"""A wrong graph does not pass: the proof of its stage catches every mutation of `mutations`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mutations
+import numpy as np
+import onnx
+import pytest
+from mutations import MUTATIONS, OF_MANY, Change, Mutation, both, output_through
+from project import ROOT
+
+from tasks import export, fidelity, verify
+from tasks.clients.client import Client
+from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
+from tasks.clients.known import CLIENTS
+from tasks.config.schema import FidelityCheck, Tolerances, Variant
+from tasks.engine import child
+from tasks.engine.errors import StageError
+from tasks.inference.naming import rename_tensors
+from tasks.model import load
+from tasks.proof.failures import Failure
+from tasks.proof.judgement import exceeded, fidelity_failures, violations
+
+pytestmark = pytest.mark.slow
+
+# A decoder of each kind: prompts in one run and one by one, masks as they are and ranked.
+DECODERS: Mapping[str, tuple[MaskChoice, PromptChoice]] = {
+    "samexporter": ("multi", "many"),
+    "nimbusimage": ("ranked", "one"),
+}
+
+
+class Built:
+    """A narrow model at 256 pixels: in PyTorch, and its graphs as each client gets them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.yaml = folder / "small.yaml"
+        self.yaml.write_text((ROOT / "tests/narrow.yaml").read_text().replace("512", "256"))
+        self.checkpoint = folder / "weights.pt"
+        load.make_synthetic(str(self.yaml), 1, str(self.checkpoint))
+        self.model = load.load_model(str(self.yaml), str(self.checkpoint))
+        self.weights = {name: each.numpy() for name, each in self.model.state_dict().items()}
+        names = ("encoder", *DECODERS)
+        traced = {name: str(folder / f"{name}.traced") for name in names}
+        simple = {name: str(folder / f"{name}.onnx") for name in names}
+        decoders = {
+            name: {"interface": CLIENTS[name].interface, "masks": masks, "prompts": prompts}
+            for name, (masks, prompts) in DECODERS.items()
+        }
+        export.write_graphs(str(self.yaml), str(self.checkpoint), 20, "plain", decoders, traced)
+        pairs = [[traced[name], simple[name]] for name in names]
+        child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
+        self.graphs = {name: onnx.load(path) for name, path in simple.items()}
+        self._cases: dict[str, list[verify.Case]] = {}
+
+    def write(self, client: str, folder: Path, mutation: Mutation | None = None) -> dict[str, str]:
+        """The files of a client in a folder, one of them mutated."""
+        files = {}
+        for graph, source in (("encoder", "encoder"), ("decoder", client)):
+            model = onnx.ModelProto.FromString(self.graphs[source].SerializeToString())
+            rename_tensors(model.graph, CLIENTS[client].names(graph))
+            if mutation is not None and mutation.graph == graph:
+                mutation.change(model, self.weights)
+            files[graph] = str(folder / f"{graph}.onnx")
+            onnx.save(model, files[graph])
+        return files
+
+    def failures(
+        self, client: str, files: dict[str, str], square_alone: bool = False
+    ) -> list[Failure]:
+        """What verify says of files, by the rules that hold by default.
+
+        :param square_alone: leave out the images that are not square.
+        """
+        try:
+            return self._failures(client, files, square_alone)
+        except StageError as error:  # the build ends with it
+            return [Failure("refused", str(error))]
+
+    def _failures(self, client: str, files: dict[str, str], square_alone: bool) -> list[Failure]:
+        masks, prompts = DECODERS[client]
+        loads: Client = CLIENTS[client]
+        contract = loads.contract(dimensions_of(self.model), masks, prompts)
+        if broken := violations(contract, verify.read_tensors(files)):
+            return broken
+        if client not in self._cases:
+            self._cases[client] = verify.answers_of_pytorch(
+                self.model, loads, masks, prompts == "many", None
+            )
+        cases = self._cases[client][: 1 if square_alone else None]
+        answers = verify.run_on(files, cases, loads)
+        differences = verify.merge_differences(verify.differences_of(answers, cases))
+        return exceeded(differences, Tolerances(), "[verify]")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return Built(tmp_path_factory.mktemp("mutations"))
+
+
+@pytest.mark.parametrize("client", list(DECODERS))
+def test_the_graphs_as_they_are_built_pass(built: Built, client: str, tmp_path: Path) -> None:
+    assert built.failures(client, built.write(client, tmp_path)) == []
+
+
+def with_clients() -> list[Any]:
+    """Each mutation for each kind of decoder that it can be made of."""
+    pairs = [
+        *(("samexporter", each) for each in (*MUTATIONS, *OF_MANY)),
+        *(("nimbusimage", each) for each in MUTATIONS if each.graph == "decoder"),
+    ]
+    return [
+        pytest.param(client, each, id=f"{client}'s {each.graph}: {each.name}")
+        for client, each in pairs
+    ]
+
+
+@pytest.mark.parametrize(("client", "mutation"), with_clients())
+def test_verify_catches(built: Built, client: str, mutation: Mutation, tmp_path: Path) -> None:
+    files = built.write(client, tmp_path, mutation)
+    assert built.failures(client, files, square_alone=True)
+
+
+# --- a variant against PyTorch ------------------------------------------------------------------
+
+DRAW, IMAGES = "demo.scenes:scene", 2
+LOOSE = FidelityCheck(images=IMAGES, mask_iou={"q8": 0.9}, worst=0.3)
+Q8 = Variant("q8", "onnx")
+
+
+@pytest.fixture(scope="module")
+def reference(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PyTorch's answers about drawn images, for masks as they are and ranked ones."""
+    path = tmp_path_factory.mktemp("reference") / "reference.npz"
+    fidelity.write_reference(
+        str(built.yaml), [], ["multi", "ranked"], str(built.checkpoint), DRAW, IMAGES, str(path)
+    )
+    return path
+
+
+def fidelity_of(files: dict[str, str], client: str, masks: MaskChoice, reference: Path) -> set[str]:
+    """The kinds of figures that fidelity fails files for."""
+    picture = str(Path(files["encoder"]).parent / "picture.png")
+    figures = fidelity.compare(files, client, masks, str(reference), DRAW, picture)
+    return {each.kind for each in fidelity_failures(figures, Q8, LOOSE)}
+
+
+@pytest.mark.parametrize("client", list(DECODERS))
+def test_files_that_answer_as_pytorch_does_have_its_fidelity(
+    built: Built, client: str, reference: Path, tmp_path: Path
+) -> None:
+    files = built.write(client, tmp_path)
+    assert fidelity_of(files, client, DECODERS[client][0], reference) == set()
+
+
+NO_SCORES = output_through("Mul", "iou_predictions", np.nan)
+EXCHANGED = both(
+    output_through("Gather", "masks", [1, 0, 2], axis=1),
+    output_through("Gather", "iou_predictions", [1, 0, 2], axis=1),
+)
+NO_LOGITS = mutations.not_a_number_where_negative("masks")
+LOSSES: Sequence[tuple[str, str, Change, str]] = (
+    ("samexporter", "scores not numbers", NO_SCORES, "mask scores"),
+    ("nimbusimage", "scores not numbers", NO_SCORES, "mask scores"),
+    ("nimbusimage", "scores all 0", output_through("Mul", "iou_predictions", 0.0), "mask scores"),
+    ("samexporter", "masks not numbers", NO_LOGITS, "mask logits"),
+    ("nimbusimage", "second best first", EXCHANGED, "ranking flips"),
+    ("samexporter", "scores turned", output_through("Neg", "iou_predictions"), "ranking flips"),
+    ("samexporter", "masks turned", output_through("Neg", "masks"), "mean iou"),
+)
+
+
+@pytest.mark.parametrize(
+    ("client", "change", "kind"),
+    [
+        pytest.param(client, change, kind, id=f"{client}'s {name}")
+        for client, name, change, kind in LOSSES
+    ],
+)
+def test_fidelity_catches(
+    built: Built, client: str, change: Change, kind: str, reference: Path, tmp_path: Path
+) -> None:
+    files = built.write(client, tmp_path, Mutation(kind, "decoder", change))
+    assert kind in fidelity_of(files, client, DECODERS[client][0], reference)
+
+
+@pytest.mark.parametrize(("first", "kinds"), [(0, set()), (1, {"ranking flips"})])
+def test_fidelity_tells_whether_the_only_mask_is_the_best(
+    built: Built, first: int, kinds: set[str], reference: Path, tmp_path: Path
+) -> None:
+    one = both(
+        *(
+            output_through("Slice", name, [first], [first + 1], [1])
+            for name in ("masks", "iou_predictions")
+        ),
+        mutations.of_one_mask,
+    )
+    files = built.write("nimbusimage", tmp_path, Mutation("one mask", "decoder", one))
+    assert fidelity_of(files, "nimbusimage", "best", reference) & {"ranking flips"} == kinds
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_fidelity_refuses_tensors_in_another_order(
+    built: Built, kind: str, reference: Path, tmp_path: Path
+) -> None:
+    turned = mutations.reordered(kind, lambda each: each[::-1])
+    files = built.write("samexporter", tmp_path, Mutation("order", "decoder", turned))
+    with pytest.raises(StageError, match=r"decoder\.onnx is not what samexporter reads"):
+        fidelity_of(files, "samexporter", "multi", reference)
