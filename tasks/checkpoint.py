@@ -263,7 +263,9 @@ def _in_folder(folder: Path, model: Model) -> Path:
             )
         )
     if described.is_file():
-        content = hub.parse_config(described.read_text(), str(described))
+        content = hub.parse_config(
+            described.read_text(encoding="utf-8", errors="replace"), str(described)
+        )
         check_config(model, content, str(described))
     return weights
 

@@ -236,6 +236,10 @@ def test_a_configuration_in_its_folder_decides_nothing_about_a_local_file(build:
         ),
         ({"model_dot_safetensors": FIRST, "config_dot_json": b"{"}, "mine/config.json is no JSON"),
         (
+            {"model_dot_safetensors": FIRST, "config_dot_json": b"\xff\xfe{"},
+            "mine/config.json is no JSON",
+        ),
+        (
             {
                 "model_dot_safetensors": FIRST,
                 "config_dot_json": b'{"model_type": "sam2", "prompt_encoder_config": '

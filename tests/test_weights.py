@@ -422,7 +422,7 @@ def test_two_positional_embeddings_that_differ_are_refused_with_their_names(
     assert (
         "has two positional embeddings that differ: "
         "prompt_encoder.shared_embedding.positional_embedding and "
-        "shared_image_embedding.positional_embedding; expected one" in message
+        "shared_image_embedding.positional_embedding; expected equal ones" in message
     )
 
 

@@ -110,7 +110,7 @@ def load_model(
 def _frames_hint(own: Shapes, given: Shapes) -> str:
     """What to do about another number of remembered frames; empty where it is the same."""
     name = "maskmem_tpos_enc"
-    if name not in own or name not in given or own[name] == given[name]:
+    if own.get(name) == given.get(name) or own.get(name, ())[1:] != given.get(name, ())[1:]:
         return ""
     frames = given[name][0]
     return (

@@ -295,8 +295,9 @@ def _refuse_two_embeddings(path: Path, weights: Weights) -> None:
     if len(names) == 2 and not _are_equal(*(weights[name] for name in names)):
         raise StageError(
             f"{path} has two positional embeddings that differ: {' and '.join(names)}; expected "
-            "one, as sam2's model has for the image and the prompts alike. No graph would answer "
-            "as this model does: train and save it with both tied, as transformers' own are."
+            "equal ones, as models have that began from sam2's weights. sam2's model has one, for "
+            "the image and the prompts alike: no graph would answer as this model does. Make both "
+            "equal, and train it further."
         )
 
 
