@@ -181,7 +181,7 @@ def _offering_the_demo(config: Configuration) -> Iterator[None]:
 
 
 def _download_from_hub(config: Configuration, model: Model, target: Path) -> tuple[str, str]:
-    """Find the file on the hub, check its repository's ``config.json``, and download it.
+    """Find the file on the hub, check the ``config.json`` beside transformers', and download it.
 
     :returns: how it came, and the commit that it is of.
     """
@@ -191,7 +191,9 @@ def _download_from_hub(config: Configuration, model: Model, target: Path) -> tup
     source, table = model.source, f"[models.{model.name}]"
     with _offering_the_demo(config):
         found = hub.find(source.repo, source.revision, source.file, table)
-        content = hub.read_config(source.repo, found.commit, table)
+        # It describes the weights that transformers saved, and no other file.
+        described = source.file == WEIGHTS
+        content = hub.read_config(source.repo, found.commit, table) if described else None
     if content is not None:
         check_config(model, content, f"{table} url: {hub.CONFIG} of hf:{source.repo}")
     for key, expected, told in (
@@ -261,7 +263,9 @@ def _in_folder(folder: Path, model: Model) -> Path:
             )
         )
     if described.is_file():
-        content = hub.parse_config(described.read_text(), str(described))
+        content = hub.parse_config(
+            described.read_text(encoding="utf-8", errors="replace"), str(described)
+        )
         check_config(model, content, str(described))
     return weights
 

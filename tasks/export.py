@@ -75,6 +75,8 @@ def export(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
                 raise
             raise StageError(f"{error}\n{checkpoint} came from {model.source.url}.") from error
         work.deliver(*targets.values())
+    if "note" in result:
+        result["note"] = f"{task.name}: {result['note']}"
     summary = f"{describe_sizes(targets)}, opset {model.opset}{describe_peak(result)}"
     return {"summary": summary, **result}
 
@@ -97,11 +99,12 @@ def write_graphs(
     :param decoders: ``interface``, ``masks`` and ``prompts`` of each, by its graph's name.
     :param graphs: where each graph is written, by its name.
     :param video: trace `contract.tracking`'s graphs too.
+    :returns: ``note``, where the checkpoint has the weights of more than one model.
     """
     from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 
     from tasks.clients.contract import dimensions_of, traced
-    from tasks.model import load
+    from tasks.model import load, weights
     from tasks.model.decoder_patches import patched_decoder
     from tasks.model.encoder_patches import patched_encoder
 
@@ -128,7 +131,8 @@ def write_graphs(
         do_constant_folding=False,  # it would repeat the window of the embedding
         custom_opsets={"com.microsoft": 1} if attention == "fused" else None,
     )
-    return {}
+    note = weights.choose(checkpoint).note
+    return {"note": note} if note else {}
 
 
 def write_tracking_graphs(graphs: dict[str, str], model: SAM2Base, opset: int) -> None:

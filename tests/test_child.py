@@ -45,6 +45,14 @@ def test_what_a_child_prints_is_in_its_log(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
+def test_a_child_may_print_what_the_terminals_encoding_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    run("show", tmp_path / "log", text="256 × 256 → masks")
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "256 × 256 → masks\n"
+
+
 def test_verbose_shows_it_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     child.run("child_functions:add", {"a": 1, "b": 1}, tmp_path / "log", verbose=True)
     assert capsys.readouterr().err == "adding\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -337,3 +339,99 @@ def test_a_port_in_use_is_called_that(built_once: Models, server: FileServer) ->
     for package in ("onnxruntime-web", "geotiff"):
         (built_once.root / "web/node_modules" / package).mkdir(parents=True, exist_ok=True)
     assert f"port {port} is in use" in built_once.refuses("serve", "--port", port)
+
+
+# --- a terminal without our letters, a disk that is full, folders that are not ours ---
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+    ids=["output", "locale"],
+)
+def test_what_a_terminals_encoding_lacks_is_written_in_ascii(
+    environment: dict[str, str], project: Project
+) -> None:
+    project.configure(f'[models.mine]\nurl = "{OWN}"\nmodel_type = "sam2_hiera_tiny"\n')
+    (project.root / OWN).write_bytes(CONTENT)
+    outcome = project.doit("checkpoint", **environment)
+    assert outcome.status == 0, outcome.output
+    assert outcome.output.isascii()
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    assert f"sha256 {sha256[:8]}...{sha256[-4:]}" in outcome.output
+
+
+OWN = "own.pt"
+# Root may read everything, unless it gave that up.
+WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+def run_under(prefix: list[str], project: Project, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of a command that another program starts."""
+    done = subprocess.run(
+        [*prefix, *project.command(*arguments)],
+        cwd=project.root,
+        env=project.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+@pytest.fixture
+def mine(project: Project) -> Project:
+    """A model of a local file, whose checkpoint is built."""
+    project.configure(f'[models.mine]\nurl = "{OWN}"\nmodel_type = "sam2_hiera_tiny"\n')
+    (project.root / OWN).write_bytes(CONTENT)
+    assert project.build("checkpoint").status == 0
+    return project
+
+
+@pytest.mark.parametrize("closed", [OWN, "build", "build/state", "build/checkpoints/mine.pt"])
+@pytest.mark.parametrize("command", ["run", "status"])
+def test_a_file_or_folder_without_permissions_is_named(
+    closed: str, command: str, mine: Project
+) -> None:
+    prefix = WITHOUT_PRIVILEGES if os.geteuid() == 0 else []
+    if prefix and subprocess.run([*prefix, "true"], check=False).returncode != 0:
+        pytest.skip("runs as root, which may read everything here and cannot give that up")
+    path = mine.root / closed
+    mode = path.stat().st_mode
+    path.touch()  # so that its content is looked at
+    path.chmod(0)
+    try:
+        status, output = run_under(prefix, mine, command)
+    finally:
+        path.chmod(mode)
+    assert "Traceback" not in output
+    assert "nothing to do" not in output
+    if (closed, command) != ("build/state", "status"):  # records that are not there are none
+        assert status == 3
+        assert f"ERROR: Permission denied ({closed}" in output
+        assert "give access, and run the same command again" in output
+
+
+def test_a_disk_that_is_full_from_the_start_is_called_that(project: Project) -> None:
+    project.configure(f'[models.mine]\nurl = "{OWN}"\nmodel_type = "sam2_hiera_tiny"\n')
+    (project.root / OWN).write_bytes(CONTENT)
+    # A limit on file size makes the kernel refuse every write, as a full disk does.
+    full = ["prlimit", "--fsize=0"]
+    status, output = run_under(full, project, "run", "checkpoint")
+    assert status != 0
+    assert "Traceback" not in output
+    assert "File too large" in output
+    assert "make room" in output
+    assert not (project.root / "build/checkpoints/mine.pt").exists()
+    assert project.build("checkpoint").status == 0
+
+
+def test_clean_makes_room_on_a_disk_that_is_full(mine: Project) -> None:
+    status, output = run_under(["prlimit", "--fsize=0"], mine, "clean", "--downloads")
+    assert status == 0, output
+    assert not (mine.root / "build/checkpoints/mine.pt").exists()

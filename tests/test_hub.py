@@ -178,6 +178,17 @@ def test_a_repository_of_another_model_family_is_refused_before_its_weights_are_
     assert not server.requests
 
 
+def test_what_is_said_of_other_weights_decides_nothing_about_a_file_that_is_named(
+    build: Build,
+) -> None:
+    commit = build.hub.repositories["me/cells"].commits[A]
+    commit["config.json"] = json.dumps({"model_type": "vit"}).encode()
+    commit["sam2_tiny.pt"] = SECOND
+    assert build.obtain("hf:me/cells/sam2_tiny.pt").status == 0
+    assert build.checkpoint == SECOND
+    assert "found model_type 'vit'" in refused(build.obtain(f"hf:me/cells/{WEIGHTS}"))
+
+
 def test_a_hub_that_cannot_be_reached_is_named(build: Build) -> None:
     message = refused(build.obtain("hf:me/cells", HF_ENDPOINT="http://127.0.0.1:9"))
     assert "http://127.0.0.1:9 cannot be reached" in message
@@ -207,6 +218,12 @@ def test_a_folder_is_taken_as_save_pretrained_writes_it_and_again_when_it_change
     assert build.checkpoint == SECOND
 
 
+def test_a_configuration_in_its_folder_decides_nothing_about_a_local_file(build: Build) -> None:
+    folder(build, best_dot_pt=SECOND, config_dot_json=b'{"model_type": "vit"}')
+    assert build.obtain("mine/best.pt").status == 0
+    assert build.checkpoint == SECOND
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -218,6 +235,10 @@ def test_a_folder_is_taken_as_save_pretrained_writes_it_and_again_when_it_change
             "mine/config.json is of another kind of model: found model_type 'vit'",
         ),
         ({"model_dot_safetensors": FIRST, "config_dot_json": b"{"}, "mine/config.json is no JSON"),
+        (
+            {"model_dot_safetensors": FIRST, "config_dot_json": b"\xff\xfe{"},
+            "mine/config.json is no JSON",
+        ),
         (
             {
                 "model_dot_safetensors": FIRST,

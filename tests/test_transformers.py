@@ -35,12 +35,17 @@ YAML = "demo/sam2_demo.yaml"
 
 
 def with_random_weights(model: Any) -> Any:
-    """A model of transformers of which no weight is zero."""
+    """A model of transformers of which no weight is zero, with one positional embedding.
+
+    A new one has two, which differ: sam2 has no such model.
+    """
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
                 tensor.add_(torch.randn(tensor.shape, generator=noise), alpha=0.02)
+        embedding = model.shared_image_embedding.positional_embedding
+        model.prompt_encoder.shared_embedding.positional_embedding.copy_(embedding)
     return model.eval()
 
 

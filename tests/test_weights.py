@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface import renamed
-from project import ROOT
+from project import ROOT, Project
 from safetensors.torch import save_file
 
 from tasks.config.published import PUBLISHED
 from tasks.engine.errors import StageError
 from tasks.model import load, recognition, weights
 
+FRAMES = "maskmem_tpos_enc"  # an embedding for each frame that a model remembers
 NARROW = str(ROOT / "tests/narrow.yaml")
 Weights = dict[str, torch.Tensor]
 
@@ -41,6 +45,40 @@ def with_tied_matrix(own: Weights) -> Weights:
     found = of_transformers(own)
     matrix = found.pop("prompt_encoder.shared_embedding.positional_embedding")
     return {"shared_image_embedding.positional_embedding": matrix, **found}
+
+
+def with_both_matrices(own: Weights) -> Weights:
+    """As transformers' state dict names them: one matrix under two names."""
+    found = of_transformers(own)
+    matrix = found["prompt_encoder.shared_embedding.positional_embedding"]
+    return {**found, "shared_image_embedding.positional_embedding": matrix.clone()}
+
+
+def under(prefix: str, own: Weights) -> Weights:
+    return {f"{prefix}{name}": each for name, each in own.items()}
+
+
+def noisy(own: Weights) -> Weights:
+    """Another model's weights."""
+    return {name: each + 1 for name, each in own.items()}
+
+
+def in_one_storage(own: Weights) -> Weights:
+    """The same weights, as columns of one tensor."""
+    whole = torch.stack([torch.cat([each.flatten() for each in own.values()])] * 2, dim=1)
+    columns = whole[:, 0].split([each.numel() for each in own.values()])
+    return {
+        name: column.unflatten(0, each.shape) if each.numel() else each
+        for (name, each), column in zip(own.items(), columns, strict=True)
+    }
+
+
+def save_with_numpy_1(content: Any, path: Path) -> None:
+    """Save in torch's older format, in whose bytes a module can be named as it was."""
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    new = path.read_bytes()
+    assert b"cnumpy._core.multiarray\n" in new
+    path.write_bytes(new.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
 
 
 FORMS: dict[str, Callable[[Weights, Path], Any]] = {
@@ -69,7 +107,73 @@ FORMS: dict[str, Callable[[Weights, Path], Any]] = {
     "safetensors": lambda own, path: save_file(own, path),
     "transformers": lambda own, path: save_file(of_transformers(own), path),
     "transformers, tied": lambda own, path: save_file(with_tied_matrix(own), path),
+    "transformers, both": lambda own, path: save_file(with_both_matrices(own), path),
     "transformers in torch": lambda own, path: torch.save(of_transformers(own), path),
+}
+
+
+TRAINERS: dict[str, Callable[[Weights, Path], Any]] = {
+    "DeepSpeed's": lambda own, path: torch.save({"module": own, "global_steps": 7}, path),
+    "net": lambda own, path: torch.save({"net": own}, path),
+    "a trainer's own key": lambda own, path: torch.save({"network_weights": own}, path),
+    "a state dict in a model": lambda own, path: torch.save({"model": {"state_dict": own}}, path),
+    "Lightning's, beside a criterion": lambda own, path: torch.save(
+        {
+            "state_dict": {**under("model.", own), "criterion.weight": torch.ones(3)},
+            "pytorch-lightning_version": "2.5.0",
+            "hyper_parameters": {"lr": 1e-4},
+        },
+        path,
+    ),
+    "in several wrappers": lambda own, path: torch.save(
+        {"state_dict": under("module.model._orig_mod.", own)}, path
+    ),
+    "a decoder alone trained in parallel": lambda own, path: torch.save(
+        {
+            n.replace("sam_mask_decoder.", "sam_mask_decoder.module."): each
+            for n, each in own.items()
+        },
+        path,
+    ),
+    "an average beside it": lambda own, path: torch.save(
+        {"model_ema": noisy(own), "model": own}, path
+    ),
+    "an average under a prefix": lambda own, path: torch.save(
+        {"state_dict": {**under("ema_model.", noisy(own)), **under("model.", own)}}, path
+    ),
+    "numbers among the tensors": lambda own, path: torch.save(
+        {"epoch": 3, **own, "lr": 0.1, "name": "cells", "best": None}, path
+    ),
+    "bare, beside an optimizer": lambda own, path: torch.save(
+        {
+            **own,
+            "optimizer": {
+                "state": {0: {"exp_avg": torch.ones(3), "step": torch.tensor(7.0)}},
+                "param_groups": [{"lr": 1e-4, "params": [0]}],
+            },
+        },
+        path,
+    ),
+    "beside numpy's scalars": lambda own, path: torch.save(
+        {
+            "model": own,
+            "loss": np.float64(0.5),
+            "best": {"iou": np.float32(0.9), "epoch": np.int64(3), "done": np.bool_(True)},
+        },
+        path,
+    ),
+    "beside scalars of numpy 1": lambda own, path: save_with_numpy_1(
+        {"model": own, "loss": np.float64(0.5)}, path
+    ),
+    "not contiguous, and shared": lambda own, path: torch.save(
+        {"model": in_one_storage(own)}, path
+    ),
+    "parameters": lambda own, path: torch.save(
+        {"model": {name: torch.nn.Parameter(each) for name, each in own.items()}}, path
+    ),
+    "safetensors, beside a criterion": lambda own, path: save_file(
+        {**under("model.", own), "criterion.weight": torch.ones(3)}, path
+    ),
 }
 
 
@@ -85,6 +189,14 @@ def test_weights_are_the_same_in_each_form_whatever_the_file_is_called(
     assert found.keys() == own.keys()
     assert all(torch.equal(found[each], own[each]) for each in own)
     load.load_model(NARROW, tmp_path / name)
+
+
+@pytest.mark.parametrize("form", TRAINERS)
+def test_weights_are_read_from_what_trainers_write(form: str, own: Weights, tmp_path: Path) -> None:
+    TRAINERS[form](own, tmp_path / "weights.pt")
+    found = weights.read(tmp_path / "weights.pt")
+    assert found.keys() == own.keys()
+    assert all(torch.equal(found[each], own[each]) for each in own)
 
 
 def test_weights_of_a_safetensors_file_are_mapped_and_not_copied(
@@ -174,9 +286,193 @@ def test_nothing_in_a_file_is_run(name: str, own: Weights, tmp_path: Path) -> No
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_torch_file_without_weights_says_what_it_holds(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "losses": [0.1]}, tmp_path / "log.pt")
-    assert "has no state dict: found keys epoch, losses; expected" in refusal(tmp_path / "log.pt")
+class Calls:
+    """Is pickled as a call of what it is made with."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        (Calls(os.system, "echo ran > ran"), "it names posix.system"),
+        (Calls(eval, "1 + 1"), "it names eval"),
+        (Path("trained/on"), "it names pathlib.PosixPath"),
+        (torch.nn.Linear(1, 1), "it names torch.nn.modules.linear.Linear"),
+        (np.ones(3), "it names numpy._core.multiarray._reconstruct"),
+    ],
+    ids=["a command", "code", "a path", "a model", "an array"],
+)
+def test_what_torch_refuses_in_a_file_is_named_and_no_advice_to_allow_it_is_passed_on(
+    extra: Any, said: str, own: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": own, "extra": extra}, "model.pt")
+    message = refusal(Path("model.pt"))
+    assert f"holds more than tensors, and loading that could run code: {said} (" in message
+    assert not re.search("weights_only|safe_globals|\x1b", message)
+    assert not Path("ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit|.*TorchScript")
+def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "scripted.pt")
+    message = refusal(tmp_path / "scripted.pt")
+    assert "it is a TorchScript archive, which is a program" in message
+    assert "weights_only" not in message
+
+
+def test_nothing_of_numpys_runs_for_its_scalars(tmp_path: Path) -> None:
+    """numpy itself would refuse these arguments."""
+    scalar = np.float64(1).__reduce__()[0]
+    torch.save({"loss": Calls(scalar, "no type", "no bytes")}, tmp_path / "log.pt")
+    assert "has no state dict: found keys loss" in refusal(tmp_path / "log.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"epoch": 3, "losses": [0.1]}, "found keys epoch, losses; expected"),
+        ({"epoch": 3, "model": {}}, "found keys epoch, model (empty); expected"),
+        ({}, "found an empty table; expected"),
+        ([torch.ones(1)], "found a list; expected"),
+        ({"\x1b[31mred" + "d" * 300: 1}, "found keys redd"),
+    ],
+)
+def test_a_torch_file_without_weights_says_what_it_holds(
+    content: Any, said: str, tmp_path: Path
+) -> None:
+    torch.save(content, tmp_path / "log.pt")
+    message = refusal(tmp_path / "log.pt")
+    assert f"has no state dict: {said}" in message
+    assert "\x1b" not in message
+    assert len(message) < 600
+
+
+def test_a_table_that_contains_itself_is_read(own: Weights, tmp_path: Path) -> None:
+    content: dict[str, Any] = {"model": own}
+    content["again"] = content
+    torch.save(content, tmp_path / "circle.pt")
+    message = refusal(tmp_path / "circle.pt")
+    assert "found weights under `model.` and `again.model.`" in message
+
+
+# --- which of several models in a file ---
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (
+            lambda own: {"model": {**under("student.", own), **under("teacher.", noisy(own))}},
+            "`model.student.` and `model.teacher.`",
+        ),
+        (
+            lambda own: {**under("student.", own), **under("teacher.", noisy(own))},
+            "`student.` and `teacher.`",
+        ),
+        (
+            lambda own: {"generator": own, "best": {"state_dict": noisy(own)}},
+            "`generator.` and `best.state_dict.`",
+        ),
+        (lambda own: {**own, **under("teacher.", noisy(own))}, "no prefix and `teacher.`"),
+        (lambda own: {"ema": own, "swa": noisy(own)}, "`ema.` and `swa.`"),
+    ],
+)
+def test_two_models_in_a_file_are_refused_with_their_names(
+    content: Callable[[Weights], Any], names: str, own: Weights, tmp_path: Path
+) -> None:
+    torch.save(content(own), tmp_path / "two.pt")
+    message = refusal(tmp_path / "two.pt")
+    assert f"two.pt holds 2 models: found weights under {names}; expected those of one" in message
+    assert "torch.save({'model': model.state_dict()}" in message
+
+
+def test_a_choice_between_a_model_and_its_average_is_told(own: Weights, tmp_path: Path) -> None:
+    torch.save({"model_ema": noisy(own), "model": own}, tmp_path / "both.pt")
+    note = weights.choose(tmp_path / "both.pt").note
+    assert note is not None
+    assert note.startswith("took the weights under `model.`, and left out those under `model_ema.`")
+    torch.save({"model_ema": own, "epoch": 3}, tmp_path / "average.pt")
+    assert weights.choose(tmp_path / "average.pt").note is None
+
+
+def test_a_part_of_another_model_beside_a_whole_one_is_left_out_and_told(
+    own: Weights, tmp_path: Path
+) -> None:
+    encoder = {name: each for name, each in own.items() if name.startswith("image_encoder.")}
+    content = {**under("teacher.", noisy(encoder)), **under("student.", own)}
+    torch.save(content, tmp_path / "distilled.pt")
+    choice = weights.choose(tmp_path / "distilled.pt")
+    assert (choice.prefix, choice.others) == ("student.", ("teacher.",))
+    assert all(torch.equal(choice.weights[name], each) for name, each in own.items())
+
+
+def test_two_positional_embeddings_that_differ_are_refused_with_their_names(
+    own: Weights, tmp_path: Path
+) -> None:
+    both = with_both_matrices(own)
+    both["shared_image_embedding.positional_embedding"][0, 0] += 1e-3
+    save_file(both, tmp_path / "model.safetensors")
+    message = refusal(tmp_path / "model.safetensors")
+    assert (
+        "has two positional embeddings that differ: "
+        "prompt_encoder.shared_embedding.positional_embedding and "
+        "shared_image_embedding.positional_embedding; expected equal ones" in message
+    )
+
+
+# --- weights that are no numbers, or not plain ones ---
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_no_number_is_refused_by_its_name(
+    value: float, own: Weights, tmp_path: Path
+) -> None:
+    name = "sam_mask_decoder.iou_token.weight"
+    broken = {**own, name: own[name].clone()}
+    broken[name][0, 3] = value
+    torch.save({"model": broken}, tmp_path / "diverged.pt")
+    with pytest.raises(StageError) as error:
+        load.load_model(NARROW, tmp_path / "diverged.pt")
+    assert f"weights that are NaN or infinite, in 1 of {len(own)} tensors: {name};" in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_cast(
+    dtype: torch.dtype, own: Weights, tmp_path: Path
+) -> None:
+    torch.save({"model": {name: each.to(dtype) for name, each in own.items()}}, tmp_path / "m.pt")
+    model = load.load_model(NARROW, tmp_path / "m.pt")
+    assert all(
+        torch.equal(each, own[name].to(dtype).float())
+        for name, each in model.state_dict().items()
+        if not recognition.is_of_memory(name)
+    )
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        lambda each: each.to(torch.int8),
+        lambda each: torch.quantize_per_tensor(each, 0.1, 0, torch.qint8),
+        lambda each: each.to_sparse(),
+    ],
+    ids=["integers", "quantized", "sparse"],
+)
+def test_weights_that_are_no_plain_numbers_are_refused(
+    packed: Callable[[torch.Tensor], torch.Tensor], own: Weights, tmp_path: Path
+) -> None:
+    name = "sam_mask_decoder.iou_token.weight"
+    torch.save({"model": {**own, name: packed(own[name])}}, tmp_path / "packed.pt")
+    with pytest.raises(StageError, match=f"weights that are no plain numbers: {name}; expected"):
+        load.load_model(NARROW, tmp_path / "packed.pt")
 
 
 def test_a_lora_adapter_is_refused_with_what_to_do(own: Weights, tmp_path: Path) -> None:
@@ -233,3 +529,73 @@ def test_a_model_of_images_needs_no_memory(tmp_path: Path) -> None:
     save_file(kept, tmp_path / "less.safetensors")
     with pytest.raises(StageError, match=r"1 missing keys \(no_mem_embed\)"):
         load.load_model("auto", tmp_path / "less.safetensors")
+
+
+# --- what only tracking uses ---
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """Weights of SAM 2.1 tiny, which remembers seven frames."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.pt"
+    load.make_synthetic("sam2.1_hiera_tiny", 1, str(path))
+    return weights.read(path)
+
+
+def test_a_model_of_images_may_have_been_trained_to_remember_fewer_frames(
+    tiny: Weights, tmp_path: Path
+) -> None:
+    torch.save({"model": {**tiny, FRAMES: tiny[FRAMES][:4].clone()}}, tmp_path / "four.pt")
+    model = load.load_model("auto", tmp_path / "four.pt")
+    state = model.state_dict()
+    assert all(torch.equal(state[name], each) for name, each in tiny.items() if name != FRAMES)
+
+
+def test_a_model_that_tracks_must_remember_as_many_frames_as_the_architecture(
+    tiny: Weights, tmp_path: Path
+) -> None:
+    torch.save({"model": {**tiny, FRAMES: tiny[FRAMES][:4].clone()}}, tmp_path / "four.pt")
+    with pytest.raises(StageError) as error:
+        load.load_model("auto", tmp_path / "four.pt", video=True)
+    message = str(error.value)
+    assert f"{FRAMES} is [4, 1, 1, 64] instead of [7, 1, 1, 64]" in message
+    assert "put `num_maskmem: 4` in a YAML file" in message
+
+
+def test_weights_of_the_other_generation_are_refused_for_images_too(
+    tiny: Weights, tmp_path: Path
+) -> None:
+    torch.save({"model": tiny}, tmp_path / "tiny.pt")
+    with pytest.raises(StageError, match=r"Its weights are those of sam2.1_hiera_tiny\.$"):
+        load.load_model("sam2_hiera_tiny", tmp_path / "tiny.pt")
+
+
+# --- through the real command ---
+
+
+@pytest.mark.slow
+def test_the_build_says_which_weights_it_took_and_what_it_refused(
+    own: Weights, tmp_path: Path
+) -> None:
+    project = Project(tmp_path / "project", cheap=False)
+    (project.root / "narrow.yaml").write_text(Path(NARROW).read_text())
+    torch.save({"model": own, "model_ema": noisy(own)}, project.root / "both.pt")
+    command = Calls(os.system, "echo ran > ran")
+    torch.save({"model": own, "trainer": command}, project.root / "trainer.pt")
+    project.configure(
+        "".join(
+            f'[models.{name}]\nconfig = "narrow.yaml"\nurl = "{name}.pt"\n'
+            for name in ("both", "trainer")
+        )
+    )
+    outcome = project.doit("--continue", "export")
+    assert outcome.status != 0
+    assert (
+        "export:both: took the weights under `model.`, and left out those under `model_ema.`"
+        in outcome.output
+    )
+    assert "trainer.pt holds more than tensors" in outcome.output
+    assert "it names posix.system" in outcome.output
+    assert not re.search("weights_only|Traceback", outcome.output)
+    assert (project.root / "build/models/both/exported/decoder.onnx").exists()
+    assert not list(project.root.rglob("ran"))

@@ -68,6 +68,7 @@ def run(
         **environment,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH")])),
         "PYTHONHASHSEED": "0",  # the same input gives the same bytes
+        "PYTHONIOENCODING": "utf-8",  # of its log, whatever the terminal's is
         # glibc gives blocks of 4 MiB back to the system at once: large exports in 4.1 GiB, not 5.4.
         "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
     }

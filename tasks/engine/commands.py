@@ -18,22 +18,32 @@ from doit.cmd_list import List as DoitList
 from doit.cmd_resetdep import ResetDep as DoitResetDep
 from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdParseError
-from doit.exceptions import InvalidCommand
+from doit.exceptions import InvalidCommand, InvalidDodoFile
 
-from tasks.engine import shared_cache, state
+from tasks.engine import printing, shared_cache, state
+from tasks.engine.errors import disk_problem
 from tasks.engine.invocation import unknown_name, wrong_option
 
 
 class Suggesting:
-    """Answers a name or an option that is none with the nearest that there is."""
+    """Answers a name or an option that is none with the nearest that there is.
+
+    A disk that is full or not ours ends a command with a sentence.
+    """
 
     def parse_execute(self, in_args: list[str]) -> int | None:
         """Parse the command line and execute the command."""
+        printing.allow_all_text(sys.stdout, sys.stderr)
         try:
             return super().parse_execute(in_args)  # type: ignore[misc,no-any-return]
         except CmdParseError as error:
             options = [option.long for option in self.cmdparser.options if option.long]  # type: ignore[attr-defined]
             raise CmdParseError(wrong_option(error, self.name, options)) from None  # type: ignore[attr-defined]
+        except OSError as error:
+            problem = disk_problem(error)
+            if problem is None:
+                raise
+            raise InvalidDodoFile(problem) from error
 
     def execute(self, params: Any, args: list[str]) -> int | None:
         """Load the graph and execute the command."""

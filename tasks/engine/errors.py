@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import errno
 
-# What the system says of a disk: full, over quota, a file too large, no access, read-only.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS)
+# What the system says of a disk: full, over quota, a file too large; no access, read-only.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DISK = (*_FULL, errno.EACCES, errno.EROFS)
 
 
 class StageError(Exception):
     """A failure a person can act on; its text is shown as it is, without a traceback."""
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no room for what was to be written."""
+    return error.errno in _FULL
 
 
 def disk_problem(error: BaseException | None) -> str | None:

@@ -22,8 +22,10 @@ def write_atomically(path: Path, text: str) -> None:
             file.write(text)
         os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a deployed file from a server
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(path)  # which a failed write does not name
         raise
 
 

@@ -74,7 +74,10 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
             self._print(f"Stopped: {error}")
         for note in self._notes:
             self._print(note)
-        idle = not (self._ran or self._started or self.failures or self.runtime_errors)
+        ended_early = sys.exc_info()[0] is not None  # doit calls this on its way out, too
+        idle = not (
+            self._ran or self._started or self.failures or self.runtime_errors or ended_early
+        )
         if idle and self._fresh:
             self._print(f"Up to date: {self._fresh} stages, nothing to do.")
         elif self.failures:

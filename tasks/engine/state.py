@@ -16,6 +16,7 @@ from typing import Any
 from doit.dependency import JsonDB
 from doit.exceptions import InvalidDodoFile
 
+from tasks.engine.errors import is_full
 from tasks.engine.files import write_atomically
 
 _writer: ExitStack | None = None
@@ -110,7 +111,11 @@ def _lock(folder: Path, stack: ExitStack) -> None:
         "command": " ".join(["doit", *sys.argv[1:]]),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
-    write_atomically(holder, json.dumps(about))
+    try:
+        write_atomically(holder, json.dumps(about))
+    except OSError as error:
+        if not is_full(error):  # `doit clean` makes room
+            raise
     stack.callback(holder.unlink, missing_ok=True)
 
 

@@ -11,7 +11,12 @@ from sam2.build_sam import build_sam2, build_sam2_video_predictor
 from tasks.config.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.engine.errors import StageError
 from tasks.model import recognition, weights
-from tasks.model.recognition import Shapes, shapes_of, without_memory
+from tasks.model.recognition import (
+    Shapes,
+    shapes_of,
+    without_memory,
+    without_misshapen_memory,
+)
 from tasks.model.weights import some
 
 if TYPE_CHECKING:
@@ -80,13 +85,57 @@ def load_model(
         )
     if image_only:
         own, shapes = without_memory(own), without_memory(shapes)
+    fits = recognition.name_of(shapes)
+    if not video:
+        own, shapes = without_misshapen_memory(own, shapes)
     mismatch = state_dict_mismatch(own, shapes)
     if mismatch:
-        fits = recognition.name_of(shapes)
         hint = f" Its weights are those of {fits}." if fits not in (None, architecture) else ""
+        hint += _frames_hint(own, shapes)
         raise StageError(f"{checkpoint} does not fit {architecture}: {mismatch}.{hint}")
-    model.load_state_dict({name: found[name] for name in shapes}, strict=not image_only)
+    state = model.state_dict()
+    used = {name: found[name] for name in shapes}
+    unusable = [name for name in used if not _is_usable(used[name], state[name])]
+    if unusable:
+        raise StageError(
+            f"{checkpoint} has weights that are no plain numbers: {some(unusable)}; expected "
+            f"floating point, found {used[unusable[0]].dtype}. Save the model as it was before it "
+            "was quantized or packed."
+        )
+    model.load_state_dict(used, strict=False)  # names were compared above
+    _refuse_infinite(checkpoint, state)
     return model
+
+
+def _frames_hint(own: Shapes, given: Shapes) -> str:
+    """What to do about another number of remembered frames; empty where it is the same."""
+    name = "maskmem_tpos_enc"
+    if own.get(name) == given.get(name) or own.get(name, ())[1:] != given.get(name, ())[1:]:
+        return ""
+    frames = given[name][0]
+    return (
+        f" It remembers {frames} frames, not {own[name][0]}: put `num_maskmem: {frames}` in a YAML "
+        "file as sam2's own and name that with `config`, or leave `video` out."
+    )
+
+
+def _is_usable(given: torch.Tensor, own: torch.Tensor) -> bool:
+    """Whether a tensor can be copied to a weight as it is, but for its precision."""
+    return (
+        given.layout == torch.strided
+        and not given.is_meta
+        and given.is_floating_point() == own.is_floating_point()
+    )
+
+
+def _refuse_infinite(checkpoint: str | Path, state: weights.Weights) -> None:
+    bad = [name for name, tensor in state.items() if not tensor.isfinite().all()]
+    if bad:
+        raise StageError(
+            f"{checkpoint} has weights that are NaN or infinite, in {len(bad)} of {len(state)} "
+            f"tensors: {some(bad)}; expected numbers. Its training diverged, or the file is "
+            "damaged: take an earlier checkpoint, or fetch it again."
+        )
 
 
 def recognized(architecture: str, checkpoint: str | Path, shapes: Shapes | None = None) -> str:

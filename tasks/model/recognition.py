@@ -42,6 +42,19 @@ def without_memory(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes.items() if not is_of_memory(name)}
 
 
+def without_misshapen_memory(
+    own: Shapes, given: Shapes
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """A model's shapes and a checkpoint's, without weights of memory that both have, but differ.
+
+    How many frames a model remembers does not matter to one of images. The names of its memory
+    still tell of which generation it is.
+    """
+    other = {name for name in own if is_of_memory(name) and given.get(name, own[name]) != own[name]}
+    kept = [{name: each[name] for name in each if name not in other} for each in (own, given)]
+    return kept[0], kept[1]
+
+
 def name_of(shapes: Shapes) -> str | None:
     """The published architecture whose trunk weights have, by sam2's names; None for another.
 

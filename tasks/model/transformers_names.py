@@ -61,7 +61,7 @@ _RENAMED = (
 
 _POINTS = "prompt_encoder.point_embed.weight"
 # The same matrix is there under two names, or, of tied weights, under one of them.
-_GAUSSIAN = (
+GAUSSIAN = (
     "prompt_encoder.shared_embedding.positional_embedding",
     "shared_image_embedding.positional_embedding",
 )
@@ -88,7 +88,7 @@ def to_sam2(names: Iterable[str]) -> dict[str, list[str]]:
     last = _last_layers(names)
     found: dict[str, list[str]] = {}
     for name in names:
-        if name in _GAUSSIAN:
+        if name in GAUSSIAN:
             seen = [_GAUSSIAN_OF_SAM2] in found.values()
             found[name] = [] if seen else [_GAUSSIAN_OF_SAM2]
         elif name == _POINTS:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,33 @@ from tasks.model import transformers_names
 
 Weights = dict[str, torch.Tensor]
 
-# Where trainers keep the state dict in the file that they write.
-CONTAINERS = ("model", "state_dict", "model_state", "model_state_dict")
 EXPECTED = (
-    "expected SAM 2's weights: a torch file with a state dict, bare or under "
-    f"{', '.join(CONTAINERS)}, or a safetensors file"
+    "expected SAM 2's weights: a torch file with a state dict, bare or under keys such as model or "
+    "state_dict, or a safetensors file"
 )
+_SAVE_AGAIN = "torch.save({'model': model.state_dict()}, ...)"
+_DEPTH = 4  # tables within tables; a file may hold one that contains itself
 
-# A compiled module has this in the names of its weights, one that was trained in parallel `module.`
-# before them.
-_COMPILED = "_orig_mod."
-_ROOTS = re.compile(r"(image_encoder|vision_encoder|sam_mask_decoder|mask_decoder)\.")
+# The parts that a model consists of, by sam2's names or transformers'.
+_ENCODERS = ("image_encoder.", "vision_encoder.")
+_DECODERS = ("sam_mask_decoder.", "mask_decoder.")
+_ROOTS = re.compile(r"\b(?:image_encoder|vision_encoder|sam_mask_decoder|mask_decoder)\.")
+# What compilation, parallel training and checkpointed activations put into names.
+_WRAPPERS = re.compile(r"\b(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# A running average of a model's weights, beside them.
+_AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|$)", re.IGNORECASE)
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer)\.")
+
+# What torch says of a file that it refuses to load, and what that means. The rest of its message
+# tells how to switch the protection off.
+_REFUSALS = (
+    (re.compile(r"GLOBAL (\S+)"), "it names {}"),
+    (re.compile(r"but got (<class '[^']+'>)"), "it builds a {}"),
+    (re.compile(r"TorchScript"), "it is a TorchScript archive, which is a program"),
+    (re.compile(r"DTensors"), "its tensors are sharded (DTensor)"),
+    (re.compile(r"Unsupported operand (\d+)"), "its pickle has the instruction {}"),
+)
+_UNPRINTABLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 
 # What begins a file that is something else.
 _OTHERS = (
@@ -43,25 +59,75 @@ _OTHERS = (
 )
 
 
+class _Ignored:
+    """What numpy's scalars become: nothing of them is read, and no code of numpy's runs."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# Trainers keep losses and scores as numpy's scalars beside the weights.
+_NUMPY_SCALARS = (
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",  # before numpy 2
+    "numpy._core.multiarray.scalar",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The weights of one model, and what a file has beside it.
+
+    :param prefix: the keys, and what precedes each name of a weight: ``state_dict.model.``.
+    :param others: the prefixes of other models' weights in the same file.
+    """
+
+    weights: Weights
+    prefix: str
+    others: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str | None:
+        """Which weights were taken, where there was a choice."""
+        if not self.others:
+            return None
+        return (
+            f"took the weights under {_quoted([self.prefix])}, and left out those under "
+            f"{_quoted(self.others)}. For others, save them alone as {{'model': ...}}."
+        )
+
+
 def read(checkpoint: str | Path) -> Weights:
     """The state dict of a checkpoint, under sam2's names.
 
-    :raises StageError: when the file has no such weights, with what was found in it.
+    :raises StageError: when the file has no such weights, with what it has.
+    """
+    return choose(checkpoint).weights
+
+
+def choose(checkpoint: str | Path) -> Choice:
+    """The state dict of a checkpoint under sam2's names, and what else it might have been.
+
+    :raises StageError: when the file has no such weights, or those of several models.
     """
     path = Path(checkpoint)
     with path.open("rb") as file:
         start = file.read(64)
     if _is_safetensors(start):
-        weights = _read_safetensors(path)
+        content: Any = _read_safetensors(path)
     elif start.startswith((b"PK\x03\x04", b"\x80")):
-        weights = _read_torch(path)
+        content = _read_torch(path)
     else:
-        found = next((what for magic, what in _OTHERS if start.lstrip().startswith(magic)), None)
+        other = next((what for magic, what in _OTHERS if start.lstrip().startswith(magic)), None)
         raise StageError(
-            f"{path} is no checkpoint: found {found or f'a file that begins with {start[:8]!r}'}; "
+            f"{path} is no checkpoint: found {other or f'a file that begins with {start[:8]!r}'}; "
             f"{EXPECTED}"
         )
-    return with_names_of_sam2(path, weights)
+    choice = model_in(path, content)
+    return replace(choice, weights=with_names_of_sam2(path, choice.weights))
 
 
 def _is_safetensors(start: bytes) -> bool:
@@ -83,88 +149,170 @@ def _read_safetensors(path: Path) -> Weights:
         ) from error
 
 
-def _read_torch(path: Path) -> Weights:
+def _read_torch(path: Path) -> Any:
+    """What a torch file holds: tensors, numbers, texts, and tables and lists of them."""
+    ignored: list[Any] = [(_Ignored, name) for name in _NUMPY_SCALARS]
     try:
-        content = torch.load(
-            path,
-            map_location="cpu",
-            weights_only=True,
-            mmap=zipfile.is_zipfile(path),  # the weights are read once, where they go
-        )
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise StageError(
-            f"{path} holds more than tensors, and loading that could run code: {reason} "
-            f"({EXPECTED}). Save it again with torch.save({{'model': model.state_dict()}}, ...)."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        with torch.serialization.safe_globals(ignored):
+            return torch.load(
+                path,
+                map_location="cpu",
+                weights_only=True,
+                mmap=zipfile.is_zipfile(path),  # the weights are read once, where they go
+            )
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever torch raises at a damaged file
+        meaning = _meaning(str(error))
+        if isinstance(error, pickle.UnpicklingError) or meaning:
+            raise StageError(
+                f"{path} holds more than tensors, and loading that could run code: "
+                f"{meaning or 'torch refuses it'} ({EXPECTED}). Save it again with "
+                f"{_SAVE_AGAIN}."
+            ) from error
+        reason = plain(str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise StageError(
             f"{path} cannot be read: {reason} ({EXPECTED}). "
             "It may be cut off: fetch or copy it again, then run the same command."
         ) from error
-    found = _state_dict(content)
-    if found is None:
-        keys = f"keys {some(map(str, content))}" if isinstance(content, dict) else type(content)
-        raise StageError(f"{path} has no state dict: found {keys}; {EXPECTED}")
-    return found
 
 
-def _state_dict(content: Any) -> Weights | None:
-    """The state dict in what a torch file holds."""
-    if not isinstance(content, dict):
-        return None
-    for weights in (*(content.get(key) for key in CONTAINERS), content):
-        if isinstance(weights, dict) and weights and _only_tensors(weights):
-            return dict(weights)
+def _meaning(message: str) -> str | None:
+    """What torch found in a file that it refused; None when it is no such refusal."""
+    for pattern, meaning in _REFUSALS:
+        if match := pattern.search(message):
+            return meaning.format(*map(plain, match.groups()))
     return None
 
 
-def _only_tensors(weights: dict[Any, Any]) -> bool:
-    return all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor)
-        for name, tensor in weights.items()
-    )
+def model_in(path: Path, content: Any) -> Choice:
+    """The one model whose weights a file holds; pure.
 
+    The weights of a model are those in one table whose names begin alike: whatever precedes
+    ``image_encoder.`` in one of them precedes all. A running average beside them is left out.
 
-def with_names_of_sam2(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
-    """Weights without the prefixes of wrappers, under sam2's names.
-
-    :raises StageError: when they are an adapter's.
+    :param content: of the file: tensors by their names, or tables of them.
+    :raises StageError: when there is none, more than one, or an adapter.
     """
-    if any(_ADAPTER.search(name) for name in weights):
+    tables = list(_tables(content))
+    if not tables:
+        raise StageError(f"{path} has no state dict: found {_contents(content)}; {EXPECTED}")
+    if any(_ADAPTER.search(name) for _, tensors in tables for name in tensors):
         raise StageError(
             f"{path} holds a LoRA adapter, which is nothing without the model it was trained "
             "beside. Merge it with PEFT's merge_and_unload(), and save the model."
         )
-    weights = {name.replace(_COMPILED, ""): tensor for name, tensor in weights.items()}
-    prefix = _common_prefix(weights)
-    weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    parts = _by_prefix(tables)
+    if not parts:  # of another kind of model, as will be said of it
+        above, tensors = max(tables, key=lambda table: len(table[1]))
+        return Choice(tensors, above)
+    models = {prefix: weights for prefix, weights in parts.items() if _is_whole(weights)}
+    if len(models) > 1:
+        models = {
+            prefix: weights for prefix, weights in models.items() if not _AVERAGE.search(prefix)
+        } or models
+    if len(models) > 1:
+        raise StageError(
+            f"{path} holds {len(models)} models: found weights under {_quoted(models)}; expected "
+            f"those of one. Save the one that is wanted alone: {_SAVE_AGAIN}."
+        )
+    chosen = next(iter(models), None) or min(models or parts, key=len)
+    return Choice(parts[chosen], chosen, tuple(each for each in parts if each != chosen))
+
+
+def _tables(content: Any, above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Weights]]:
+    """Each table that holds tensors by their names, with the keys that lead to it."""
+    if not isinstance(content, dict) or not depth:
+        return
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+    if tensors:
+        yield above, tensors
+    for key, value in content.items():
+        yield from _tables(value, f"{above}{key}.", depth - 1)
+
+
+def _by_prefix(tables: Iterable[tuple[str, Weights]]) -> dict[str, Weights]:
+    """The weights in whose table a part of a model is, by what precedes their names."""
+    parts: dict[str, Weights] = {}
+    for above, tensors in tables:
+        roots = {name[: match.start()] for name in tensors if (match := _ROOTS.search(name))}
+        for name, tensor in tensors.items():
+            prefixes = [prefix for prefix in roots if name.startswith(prefix)]
+            if prefixes:
+                prefix = max(prefixes, key=len)
+                parts.setdefault(above + prefix, {})[name.removeprefix(prefix)] = tensor
+    return parts
+
+
+def _is_whole(weights: Weights) -> bool:
+    """Whether both an encoder and a decoder are there."""
+    return all(any(name.startswith(part) for name in weights) for part in (_ENCODERS, _DECODERS))
+
+
+def _contents(content: Any) -> str:
+    """What a file holds, for people."""
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    if not content:
+        return "an empty table"
+    empty = {key for key, value in content.items() if isinstance(value, dict) and not value}
+    return "keys " + some(f"{key} (empty)" if key in empty else str(key) for key in content)
+
+
+def _quoted(prefixes: Iterable[str]) -> str:
+    """Prefixes for people; of the weights that have none, so much."""
+    return " and ".join(f"`{plain(each)}`" if each else "no prefix" for each in prefixes)
+
+
+def with_names_of_sam2(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
+    """Weights without what wrappers put into their names, under sam2's names.
+
+    :raises StageError: when sam2 has one weight where transformers has two, which differ.
+    """
+    weights = {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
     if not transformers_names.are_of_transformers(weights):
-        return dict(weights)
-    found: Weights = {}
+        return weights
+    _refuse_two_embeddings(path, weights)
+    renamed: Weights = {}
     joined: dict[str, list[str]] = {}
     for name, parts in transformers_names.to_sam2(weights).items():
         if len(parts) == 1:
             joined.setdefault(parts[0], []).append(name)
         else:
-            found |= dict(zip(parts, torch.split(weights[name], 1), strict=False))
+            renamed |= dict(zip(parts, torch.split(weights[name], 1), strict=False))
     for whole, names in joined.items():
         pieces = [weights[name] for name in sorted(names)]
-        found[whole] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    return found
+        renamed[whole] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return renamed
 
 
-def _common_prefix(names: Iterable[str]) -> str:
-    """What a wrapper has put before the names of all of a model's weights."""
-    names = list(names)
-    prefixes = {name[: match.start()] for name in names if (match := _ROOTS.search(name))}
-    prefix = min(prefixes, key=len, default="")
-    return prefix if all(name.startswith(prefix) for name in names) else ""
+def _refuse_two_embeddings(path: Path, weights: Weights) -> None:
+    names = [name for name in transformers_names.GAUSSIAN if name in weights]
+    if len(names) == 2 and not _are_equal(*(weights[name] for name in names)):
+        raise StageError(
+            f"{path} has two positional embeddings that differ: {' and '.join(names)}; expected "
+            "equal ones, as models have that began from sam2's weights. sam2's model has one, for "
+            "the image and the prompts alike: no graph would answer as this model does. Make both "
+            "equal, and train it further."
+        )
+
+
+def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.shape == other.shape and bool((one == other).all())
 
 
 def some(names: Iterable[str], limit: int = 4) -> str:
     """The first of several names, and how many more there are."""
     names = list(names)
     more = f", and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+    return ", ".join(map(plain, names[:limit])) + more
+
+
+def plain(text: str, limit: int = 200) -> str:
+    """A text out of a file without what would colour or move a terminal's, and cut."""
+    text = _UNPRINTABLE.sub("", text)
+    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -13,6 +13,11 @@ def add(a, b):
     return {"sum": a + b}
 
 
+def show(text):
+    print(text)
+    return {}
+
+
 def wait_policy():
     return {"policy": os.environ["OMP_WAIT_POLICY"]}
 
