@@ -44,7 +44,9 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
     )
     cmd_options = (
         _option("dryrun", "say what would be removed, and remove nothing", "n", "dry-run"),
-        _option("deployed", "remove the deployed copies too, as their manifests name them"),
+        _option(
+            "deployed", "remove the deployed copies too, as far as they are what this build wrote"
+        ),
         _option("downloads", "remove fetched checkpoints too, and parts of downloads"),
     )
 
@@ -95,7 +97,8 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
             if task not in chosen:
                 continue
             for deployment in ledger.read(config):
-                if deployment.folder != model.deploy or not model.deploy.is_dir():
+                mine = deployment.config == ledger.name_of(config)
+                if not (mine and model.deploy.is_dir() and deployment.is_in(model.deploy)):
                     continue
                 if not asked and not {task, "deploy"} & set(named):
                     self._say(
