@@ -27,7 +27,7 @@ from tasks.engine.invocation import command
 from tasks.engine.ownership import Plan
 from tasks.engine.stage import declare
 from tasks.engine.staleness import versions
-from tasks.proof import manifests, reports
+from tasks.proof import manifests, reports, runtimes
 from tasks.proof.manifests import Judged
 from tasks.web import packages
 from tasks.web.chromium import Browser
@@ -88,7 +88,19 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
         for graph, path in artifacts.all_graphs(config, model, each.variant).items()
     }
     sizes = {name: path.stat().st_size for name, (path, _) in files.items()}
-    told = {name: {"size": sizes[name], "sha256": sha256} for name, (_, sha256) in files.items()}
+    precisions = {
+        model.file_name(graph, each.variant): each.variant.precision
+        for each in deployed
+        for graph in model.all_graphs
+    }
+    told = {
+        name: {
+            "size": sizes[name],
+            "sha256": sha256,
+            "needs": runtimes.needs(model.opset, precisions[name], name),
+        }
+        for name, (_, sha256) in files.items()
+    }
     manifest = manifests.manifest_of(model, known, told, judged, versions(*manifests.PACKAGES))
     documents = model.client.documents(manifest)
     manifest["files"] = {**told, **{name: _entry(text) for name, text in documents.items()}}

@@ -6,12 +6,15 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from project import Outcome, Project
 
+from tasks.clients.contract import Format
+from tasks.config.schema import OPSETS, Precision
 from tasks.engine.ownership import Plan, Present, plan
+from tasks.proof import runtimes
 
 CONFIGURATION = (
     '[build]\ndir = "{build}"\ndeploy = "{deploy}"\n[browser]\nenabled = false\n'
@@ -285,6 +288,52 @@ def test_a_changed_file_that_is_no_longer_deployed_is_left_and_named(deployed: P
         "decoder_quantized.onnx",
         "manifest.json",
     }
+
+
+# --- which onnxruntime runs what is deployed ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("opset", "precision", "file", "least"),
+    [
+        (20, "fp32", "encoder.onnx", "1.17"),
+        (20, "q8", "onnx/vision_encoder_quantized.onnx", "1.17"),
+        (20, "fp32", "encoder.ort", "1.19"),
+        (20, "q4f16", "encoder_q4f16.ort", "1.23"),
+        (19, "fp16", "encoder_fp16.onnx", "1.16"),
+        (17, "fp32", "encoder.onnx", "1.15"),
+        (17, "q8", "encoder_quantized.onnx", "1.17"),
+    ],
+)
+def test_the_least_onnxruntime_of_a_file_follows_from_opset_format_and_precision(
+    opset: int, precision: Precision, file: str, least: str
+) -> None:
+    assert runtimes.needs(opset, precision, file) == {"onnxruntime": least}
+
+
+def test_every_opset_format_and_precision_that_can_be_configured_has_a_least_onnxruntime() -> None:
+    assert set(runtimes.OPSETS) == set(OPSETS)
+    assert set(runtimes.FORMATS) == set(get_args(Format))
+    assert set(runtimes.PRECISIONS) == set(get_args(Precision))
+    assert runtimes.newest(["1.9", "1.17", "1.2"]) == "1.17"
+
+
+def test_the_manifest_and_the_report_name_the_least_onnxruntime(project: Project) -> None:
+    configure(project, 'variants = ["fp32", "q4"]\nformats = ["onnx", "ort"]\nopset = 19')
+    succeeded(project.doit("run", "deploy:tiny", "report"))
+    files = json.loads((app(project) / "manifest.json").read_text())["files"]
+    assert {name: each["needs"]["onnxruntime"] for name, each in files.items()} == {
+        "encoder.onnx": "1.16",
+        "decoder.onnx": "1.16",
+        "encoder.ort": "1.19",
+        "decoder.ort": "1.19",
+        **dict.fromkeys(
+            ("encoder_q4.onnx", "decoder_q4.onnx", "encoder_q4.ort", "decoder_q4.ort"), "1.23"
+        ),
+    }
+    page = (project.root / "build/report/report.html").read_text()
+    assert "onnxruntime, from" in page
+    assert page.count("<td>1.23</td>") == 2
 
 
 # --- the decision ------------------------------------------------------------------------------
