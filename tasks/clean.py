@@ -13,7 +13,7 @@ from doit.exceptions import InvalidCommand
 from tasks.config.schema import Configuration
 from tasks.engine import ledger
 from tasks.engine.commands import Exclusive, Plain
-from tasks.engine.files import amount, remove_empty_folders
+from tasks.engine.files import amount, removal_problem, remove_empty_folders
 from tasks.engine.invocation import unknown_name
 
 if TYPE_CHECKING:
@@ -69,9 +69,15 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
                 kept += [path.stat().st_size for path in files]
                 continue
             group = task.name.partition(":")[2].partition(":")[0] or task.name
-            removed.setdefault(group, []).extend(path.stat().st_size for path in files)
-            if not dryrun:
-                remove(files, config.build)
+            for path in files:
+                size = path.stat().st_size
+                problem = None if dryrun else removal_problem(path)
+                if problem:
+                    self._say(problem)
+                    continue
+                removed.setdefault(group, []).append(size)
+                if not dryrun and path.is_relative_to(config.build):
+                    remove_empty_folders(config.build, [str(path.relative_to(config.build))])
         for name, sizes in removed.items():
             if sizes:
                 self._say(f"{'would remove' if dryrun else 'removed'} {amount(sizes)}, of {name}")
@@ -142,11 +148,3 @@ def files_of(task: Task, with_parts: bool) -> list[Path]:
             Path(f"{target}{end}") for target in task.targets for end in (".part", ".part.json")
         ]
     return [path for path in paths if path.is_file()]
-
-
-def remove(files: Iterable[Path], build: Path) -> None:
-    """Remove files, and the folders of the build that are empty then."""
-    for path in files:
-        path.unlink()
-        if path.is_relative_to(build):
-            remove_empty_folders(build, [str(path.relative_to(build))])

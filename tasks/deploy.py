@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.config.schema import FP32, Configuration, Model
 from tasks.engine import artifacts, checkpoint_record, ledger, ownership
 from tasks.engine.checkpoint_record import Record
-from tasks.engine.errors import StageError
+from tasks.engine.errors import StageError, disk_problem
 from tasks.engine.files import copy_and_hash, mebibytes, replace_together
 from tasks.engine.fingerprint import FINGERPRINTS
 from tasks.engine.invocation import command
@@ -217,10 +217,16 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
     try:
         made = not model.deploy.exists()
         model.deploy.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        if disk_problem(error):
+            raise
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = f"cannot be made ({error.strerror})"
+        if is_file:
+            reason = "leads to nothing" if Path(error.filename).is_symlink() else "is a file"
         raise StageError(
-            f"{error.filename} is a file; expected a folder to deploy to. Move it away, or give "
-            f"[models.{model.name}] another folder."
+            f"{error.filename} {reason}; expected a folder to deploy to. "
+            f"{'Move it away, or give' * is_file or 'Give'} [models.{model.base}] another folder."
         ) from None
     staging = staging_path(config, model)
     folder = os.open(model.deploy, os.O_RDONLY)

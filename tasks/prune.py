@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from tasks.config import parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.engine import checkpoint_record, ledger
-from tasks.engine.files import amount
+from tasks.engine.files import amount, removal_problem
 from tasks.engine.invocation import command
 
 
@@ -62,9 +61,12 @@ def prune(config: Configuration, yes: bool, downloads: bool) -> None:
             print(f"  kept {each.what} ({amount(each.sizes)}), {kept}")
             continue
         removed = True
+        problems = [problem for path in each.paths if yes and (problem := removal_problem(path))]
+        if problems:
+            waiting.add(each.model)
+            print("\n".join(f"  {problem}" for problem in problems))
+            continue
         print(f"  {'removed' if yes else 'would remove'} {each.what} ({amount(each.sizes)})")
-        for path in each.paths if yes else ():
-            remove(path)
     if yes and left:
         ledger.forget_models(config, {each.model for each in left} - waiting)
     if not orphans and left == []:
@@ -99,14 +101,6 @@ def reason_to_keep(
     if each.model not in mine:
         return "which no record says that this configuration built; remove it by hand"
     return None
-
-
-def remove(path: Path) -> None:
-    """Remove a file, a folder with all that is in it, or a link without what it leads to."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 class Leftover(NamedTuple):

@@ -12,7 +12,9 @@ import pytest
 from project import Outcome, Project
 
 from tasks.clients.contract import Format
+from tasks.config import parse
 from tasks.config.schema import OPSETS, Precision
+from tasks.engine import ledger
 from tasks.engine.ownership import Plan, Present, plan
 from tasks.proof import runtimes
 
@@ -239,6 +241,22 @@ def test_what_is_in_the_way_of_a_folder_is_named(project: Project, kind: str, wo
     assert not (project.root / "vision_encoder.onnx").exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("link", "link leads to nothing; expected a folder to deploy to. Move it away"),
+        ("file", "file/tiny is a file; expected a folder to deploy to. Move it away"),
+        ("/proc/nothing", "/proc/nothing cannot be made (No such file or directory); expected a"),
+    ],
+)
+def test_a_deploy_folder_that_cannot_be_made_is_named(
+    project: Project, place: str, words: str
+) -> None:
+    (project.root / "link").symlink_to("nowhere")
+    (project.root / "file").write_text("")
+    assert words in refused(project.doit(f"deploy={place}", "run", "deploy:tiny"))
+
+
 # --- what is removed ---------------------------------------------------------------------------
 
 
@@ -275,6 +293,18 @@ def test_clean_removes_what_was_deployed_and_keeps_what_was_changed(deployed: Pr
     assert "removed app/tiny/encoder.onnx" in told
     assert contents(app(deployed)) == {"decoder.onnx": b"mine now"}
     assert own.is_file()
+
+
+def test_what_cannot_be_removed_stays_in_the_records(
+    deployed: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(deployed.root)
+    config = parse.load("config/models.toml")
+    (deployment,) = ledger.read(config)
+    monkeypatch.setattr(ledger, "removal_problem", lambda file: f"kept {file}: Permission denied")
+    told = ledger.remove(config, deployment, dry_run=False)
+    assert told == [f"kept app/tiny/{name}: Permission denied" for name in deployment.files]
+    assert ledger.read(config) == [deployment]
 
 
 def test_a_changed_file_that_is_no_longer_deployed_is_left_and_named(deployed: Project) -> None:

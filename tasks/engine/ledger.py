@@ -10,12 +10,13 @@ import os
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tasks.config.schema import PLAIN_NAME, Configuration, Model
-from tasks.engine.files import mebibytes, remove_empty_folders, write_atomically
+from tasks.engine.files import mebibytes, removal_problem, remove_empty_folders, write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS
 
 MANIFEST = "manifest.json"
@@ -184,7 +185,7 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
 
     :returns: a line for each file, saying what was (or would be) done.
     """
-    lines = []
+    lines, stuck = [], False
     verb = "would remove" if dry_run else "removed"
     folder = deployment.shown
     for name, hashes in deployment.files.items():
@@ -196,20 +197,26 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
         if content is None or (changed and not config.overwrite):
             lines.append(f"kept {file}: it is not what this build wrote there")
             continue
-        lines.append(f"{verb} {file} ({mebibytes(file.stat().st_size)}{changed})")
+        size = mebibytes(file.stat().st_size)
+        problem = None if dry_run else removal_problem(file)
+        if problem:
+            stuck = True
+            lines.append(problem)
+            continue
+        lines.append(f"{verb} {file} ({size}{changed})")
         if not dry_run:
-            file.unlink()
             remove_empty_folders(folder, [name])
     if not deployment.files and folder.is_dir():
         lines.append(f"kept {folder}: no record says which of its files this build wrote")
-    if not dry_run:
+    if not dry_run and not stuck:
         _write(config, [each for each in read(config) if each.folder != deployment.folder])
         if folder.is_dir():
             others = sorted(entry.name for entry in folder.iterdir())
             if others:
                 lines.append(f"left {folder}: it also holds {', '.join(others)}")
             elif not folder.is_symlink():
-                folder.rmdir()
+                with suppress(OSError):  # it is empty, and may be in a folder that is not ours
+                    folder.rmdir()
     return lines
 
 
