@@ -115,14 +115,14 @@ def test_a_file_of_another_program_is_not_replaced_until_it_is_allowed(
 ) -> None:
     foreign = put(app(project) / name, '{"name": "An app", "icons": []}')
     before = contents(app(project))
-    told = refused(project.doit("run", "deploy:tiny"))
-    assert NOT_OURS in told
-    assert f"- app/tiny/{name}: {seems}" in told
-    assert "Move it away, or give [models.tiny] another folder" in told
-    assert "`doit overwrite=yes deploy:tiny` replaces it" in told
+    output = refused(project.doit("run", "deploy:tiny"))
+    assert NOT_OURS in output
+    assert f"- app/tiny/{name}: {seems}" in output
+    assert "Move it away, or give [models.tiny] another folder" in output
+    assert "`doit overwrite=yes deploy:tiny` replaces it" in output
     assert contents(app(project)) == before
-    told = deploys(project, "overwrite=yes")
-    assert f"app/tiny/{name} was not this build's, and was replaced." in told
+    output = deploys(project, "overwrite=yes")
+    assert f"app/tiny/{name} was not this build's, and was replaced." in output
     assert foreign.read_text() != before[name].decode()
     assert set(contents(app(project))) == FILES
 
@@ -130,8 +130,8 @@ def test_a_file_of_another_program_is_not_replaced_until_it_is_allowed(
 def test_what_this_build_deployed_is_replaced_and_put_right(deployed: Project) -> None:
     good = contents(app(deployed))
     (app(deployed) / "encoder.onnx").write_bytes(b"damaged")
-    told = deploys(deployed)
-    assert "app/tiny/encoder.onnx had been changed since this build deployed it" in told
+    output = deploys(deployed)
+    assert "app/tiny/encoder.onnx had been changed since this build deployed it" in output
     assert contents(app(deployed)) == good
     configure(deployed, 'masks = "best"')
     deploys(deployed)
@@ -143,8 +143,8 @@ def test_a_folder_that_has_become_another_programs_is_not_replaced(deployed: Pro
     for name in FILES:
         (app(deployed) / name).write_text(f"another {name}")
     before = contents(app(deployed))
-    told = refused(deployed.doit("run", "deploy:tiny"))
-    assert "encoder.onnx: another file than the one that this build deployed there" in told
+    output = refused(deployed.doit("run", "deploy:tiny"))
+    assert "encoder.onnx: another file than the one that this build deployed there" in output
     assert contents(app(deployed)) == before
 
 
@@ -195,8 +195,8 @@ def test_what_another_build_deployed_is_not_replaced_once_it_is_edited_or_of_ano
     (app(project) / name).write_text(text)
     configure(project, 'masks = "best"')
     before = contents(app(project))
-    told = refused(project.doit("run", "deploy:tiny"))
-    assert seems in told
+    output = refused(project.doit("run", "deploy:tiny"))
+    assert seems in output
     assert contents(app(project)) == before
 
 
@@ -205,8 +205,8 @@ def test_a_link_is_not_followed_and_not_replaced(project: Project, tmp_path: Pat
     link = app(project) / "encoder.onnx"
     link.parent.mkdir(parents=True)
     link.symlink_to(elsewhere)
-    told = refused(project.doit("run", "deploy:tiny"))
-    assert f"app/tiny/encoder.onnx: a link to {elsewhere}" in told
+    output = refused(project.doit("run", "deploy:tiny"))
+    assert f"app/tiny/encoder.onnx: a link to {elsewhere}" in output
     assert link.is_symlink()
     deploys(project, "overwrite=yes")
     assert not link.is_symlink()
@@ -236,8 +236,8 @@ def test_what_is_in_the_way_of_a_folder_is_named(project: Project, kind: str, wo
     place.parent.mkdir(parents=True)
     place.write_text("") if kind == "file" else place.symlink_to("../..")
     configure(project, 'client = "transformers.js"')
-    told = refused(project.doit("overwrite=yes", "run", "deploy:tiny"))
-    assert words in told
+    output = refused(project.doit("overwrite=yes", "run", "deploy:tiny"))
+    assert words in output
     assert not (project.root / "vision_encoder.onnx").exists()
 
 
@@ -288,9 +288,9 @@ def test_a_manifest_that_was_edited_has_nothing_removed(
 
 def test_clean_removes_what_was_deployed_and_keeps_what_was_changed(deployed: Project) -> None:
     own = put(app(deployed) / "decoder.onnx", "mine now")
-    told = succeeded(deployed.doit("clean", "--deployed"))
-    assert "kept app/tiny/decoder.onnx: it is not what this build wrote there" in told
-    assert "removed app/tiny/encoder.onnx" in told
+    output = succeeded(deployed.doit("clean", "--deployed"))
+    assert "kept app/tiny/decoder.onnx: it is not what this build wrote there" in output
+    assert "removed app/tiny/encoder.onnx" in output
     assert contents(app(deployed)) == {"decoder.onnx": b"mine now"}
     assert own.is_file()
 
@@ -302,16 +302,16 @@ def test_what_cannot_be_removed_stays_in_the_records(
     config = parse.load("config/models.toml")
     (deployment,) = ledger.read(config)
     monkeypatch.setattr(ledger, "removal_problem", lambda file: f"kept {file}: Permission denied")
-    told = ledger.remove(config, deployment, dry_run=False)
-    assert told == [f"kept app/tiny/{name}: Permission denied" for name in deployment.files]
+    output = ledger.remove(config, deployment, dry_run=False)
+    assert output == [f"kept app/tiny/{name}: Permission denied" for name in deployment.files]
     assert ledger.read(config) == [deployment]
 
 
 def test_a_changed_file_that_is_no_longer_deployed_is_left_and_named(deployed: Project) -> None:
     (app(deployed) / "encoder.onnx").write_bytes(b"mine now")
     configure(deployed, 'variants = ["q8"]')
-    told = deploys(deployed)
-    assert "app/tiny/encoder.onnx is no longer deployed, and was left" in told
+    output = deploys(deployed)
+    assert "app/tiny/encoder.onnx is no longer deployed, and was left" in output
     assert set(contents(app(deployed))) == {
         "encoder.onnx",
         "encoder_quantized.onnx",
@@ -374,8 +374,8 @@ OWN = {"encoder.onnx": ["old"], "manifest.json": ["old manifest"]}
 
 
 def made(**changes: Any) -> Plan:
-    told: dict[str, Any] = {"wanted": WANTED, "present": THERE, "recorded": OWN, "another": ()}
-    return plan(**told | changes)
+    arguments: dict[str, Any] = {"wanted": WANTED, "present": THERE, "recorded": OWN, "another": ()}
+    return plan(**arguments | changes)
 
 
 @pytest.mark.parametrize(
@@ -448,9 +448,9 @@ def test_prune_leaves_what_another_configuration_built_and_never_deployed(
     assert "Nothing to prune" in succeeded(project.doit("prune", "--yes"))
     assert (project.root / "build/models/mine/exported/encoder.onnx").is_file()
     (project.root / "other.toml").unlink()
-    told = succeeded(project.doit("prune", "--yes"))
-    assert "kept build/models/mine" in told
-    assert "which was built by other.toml" in told
+    output = succeeded(project.doit("prune", "--yes"))
+    assert "kept build/models/mine" in output
+    assert "which was built by other.toml" in output
     assert (project.root / "build/models/mine/exported/encoder.onnx").is_file()
 
 
@@ -483,8 +483,8 @@ def test_two_projects_that_share_a_build_folder_prune_what_is_their_own(
 
 def test_prune_keeps_a_folder_that_no_record_speaks_of(project: Project) -> None:
     put(project.root / "build/models/notes/mine.txt", "mine")
-    told = succeeded(project.doit("prune", "--yes"))
-    assert "kept build/models/notes (1 file, 0.0 MiB), which no record says" in told
+    output = succeeded(project.doit("prune", "--yes"))
+    assert "kept build/models/notes (1 file, 0.0 MiB), which no record says" in output
     assert (project.root / "build/models/notes/mine.txt").is_file()
 
 
@@ -498,6 +498,6 @@ def test_records_move_with_the_project(deployed: Project) -> None:
 
 
 def test_a_permission_is_not_repeated_in_what_a_person_is_told_to_run(project: Project) -> None:
-    told = refused(project.doit("overwrite=yes", "exprot:tiny"))
-    assert "`doit export:tiny`" in told
+    output = refused(project.doit("overwrite=yes", "exprot:tiny"))
+    assert "`doit export:tiny`" in output
     assert "allowed: yes, no" in refused(project.doit("overwrite=maybe", "list"))

@@ -186,8 +186,8 @@ def parse(
     if cluster is not None:
         given = _Table("on the command line", {"cluster": cluster}, mistakes)
         address = given.take("cluster", _scheduler, None)
-    given = _Table("on the command line", {"overwrite": overwrite or "no"}, mistakes)
-    overwrites = given.take("overwrite", _one_of(("yes", "no"))) == "yes"
+    permission = _Table("on the command line", {"overwrite": overwrite or "no"}, mistakes)
+    overwrites = permission.take("overwrite", _one_of(("yes", "no"))) == "yes"
     build.finish({"dir", "deploy", "cluster"})
 
     browser = top.table("browser")

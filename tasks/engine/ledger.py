@@ -131,19 +131,19 @@ def build_id(config: Configuration) -> str:
 
 def note_models(config: Configuration) -> None:
     """Remember which models a configuration builds here: a later `doit prune` may remove them."""
-    known = models(config)
+    recorded = models(config)
     names = {name for model in config.models for name in (model.name, model.base)}
     mine = name_of(config)
-    if not names <= known.get(mine, set()):
-        known[mine] = known.get(mine, set()) | names
-        _write_models(config, known)
+    if not names <= recorded.get(mine, set()):
+        recorded[mine] = recorded.get(mine, set()) | names
+        _write_models(config, recorded)
 
 
 def forget_models(config: Configuration, names: Iterable[str]) -> None:
     """Forget models of a configuration of which nothing is left."""
-    known = models(config)
-    known[name_of(config)] = known.get(name_of(config), set()).difference(names)
-    _write_models(config, known)
+    recorded = models(config)
+    recorded[name_of(config)] = recorded.get(name_of(config), set()).difference(names)
+    _write_models(config, recorded)
 
 
 def models(config: Configuration) -> dict[str, set[str]]:
@@ -155,8 +155,8 @@ def models(config: Configuration) -> dict[str, set[str]]:
         return {}
 
 
-def _write_models(config: Configuration, known: Mapping[str, set[str]]) -> None:
-    content = {name: sorted(names) for name, names in known.items()}
+def _write_models(config: Configuration, recorded: Mapping[str, set[str]]) -> None:
+    content = {name: sorted(names) for name, names in recorded.items()}
     write_atomically(config.build / "state" / "models.json", json.dumps(content, indent=2) + "\n")
 
 

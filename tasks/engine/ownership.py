@@ -82,15 +82,15 @@ def plan(
 
 def look(folder: Path, names: Iterable[str]) -> dict[str, Present]:
     """What lies under some names in a folder; a link has the content of what it leads to."""
-    found = {}
+    present = {}
     for name in names:
         file = folder / name
         if file.is_file():
             is_link = ledger.link_in(folder, name) is not None
-            found[name] = Present(FINGERPRINTS.sha256(file), is_link)
+            present[name] = Present(FINGERPRINTS.sha256(file), is_link)
         elif file.is_symlink():
-            found[name] = Present("", True)
-    return found
+            present[name] = Present("", True)
+    return present
 
 
 def of_another_build(folder: Path, model: str) -> set[str]:
