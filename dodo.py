@@ -38,6 +38,7 @@ CONFIG = parse.load(
     deploy=get_var("deploy"),
     cache=get_var("cache"),
     cluster=get_var("cluster"),
+    overwrite=get_var("overwrite"),
 )
 BROWSER = chromium.find(CONFIG.browser)
 browser.check_required(CONFIG, BROWSER)

@@ -13,7 +13,7 @@ from doit.exceptions import InvalidCommand
 from tasks.config.schema import Configuration
 from tasks.engine import ledger
 from tasks.engine.commands import Exclusive, Plain
-from tasks.engine.files import amount, remove_empty_folders
+from tasks.engine.files import amount, removal_problem, remove_empty_folders
 from tasks.engine.invocation import unknown_name
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
     )
     cmd_options = (
         _option("dryrun", "say what would be removed, and remove nothing", "n", "dry-run"),
-        _option("deployed", "remove the deployed copies too, as their manifests name them"),
+        _option(
+            "deployed", "remove the deployed copies too, as far as they are what this build wrote"
+        ),
         _option("downloads", "remove fetched checkpoints too, and parts of downloads"),
     )
 
@@ -67,9 +69,15 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
                 kept += [path.stat().st_size for path in files]
                 continue
             group = task.name.partition(":")[2].partition(":")[0] or task.name
-            removed.setdefault(group, []).extend(path.stat().st_size for path in files)
-            if not dryrun:
-                remove(files, config.build)
+            for path in files:
+                size = path.stat().st_size
+                problem = None if dryrun else removal_problem(path)
+                if problem:
+                    self._say(problem)
+                    continue
+                removed.setdefault(group, []).append(size)
+                if not dryrun and path.is_relative_to(config.build):
+                    remove_empty_folders(config.build, [str(path.relative_to(config.build))])
         for name, sizes in removed.items():
             if sizes:
                 self._say(f"{'would remove' if dryrun else 'removed'} {amount(sizes)}, of {name}")
@@ -95,7 +103,8 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
             if task not in chosen:
                 continue
             for deployment in ledger.read(config):
-                if deployment.folder != model.deploy or not model.deploy.is_dir():
+                mine = deployment.config == ledger.name_of(config)
+                if not (mine and model.deploy.is_dir() and deployment.is_in(model.deploy)):
                     continue
                 if not asked and not {task, "deploy"} & set(named):
                     self._say(
@@ -139,11 +148,3 @@ def files_of(task: Task, with_parts: bool) -> list[Path]:
             Path(f"{target}{end}") for target in task.targets for end in (".part", ".part.json")
         ]
     return [path for path in paths if path.is_file()]
-
-
-def remove(files: Iterable[Path], build: Path) -> None:
-    """Remove files, and the folders of the build that are empty then."""
-    for path in files:
-        path.unlink()
-        if path.is_relative_to(build):
-            remove_empty_folders(build, [str(path.relative_to(build))])

@@ -12,21 +12,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.config.schema import FP32, Configuration, Model
-from tasks.engine import artifacts, checkpoint_record, ledger
+from tasks.engine import artifacts, checkpoint_record, ledger, ownership
 from tasks.engine.checkpoint_record import Record
-from tasks.engine.errors import StageError
+from tasks.engine.errors import StageError, disk_problem
 from tasks.engine.files import copy_and_hash, mebibytes, replace_together
 from tasks.engine.fingerprint import FINGERPRINTS
 from tasks.engine.invocation import command
+from tasks.engine.ownership import Plan
 from tasks.engine.stage import declare
 from tasks.engine.staleness import versions
-from tasks.proof import manifests, reports
+from tasks.proof import manifests, reports, runtimes
 from tasks.proof.manifests import Judged
 from tasks.web import packages
 from tasks.web.chromium import Browser
@@ -87,16 +88,34 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
         for graph, path in artifacts.all_graphs(config, model, each.variant).items()
     }
     sizes = {name: path.stat().st_size for name, (path, _) in files.items()}
-    told = {name: {"size": sizes[name], "sha256": sha256} for name, (_, sha256) in files.items()}
+    precisions = {
+        model.file_name(graph, each.variant): each.variant.precision
+        for each in deployed
+        for graph in model.all_graphs
+    }
+    told = {
+        name: {
+            "size": sizes[name],
+            "sha256": sha256,
+            "needs": runtimes.needs(model.opset, precisions[name], name),
+        }
+        for name, (_, sha256) in files.items()
+    }
     manifest = manifests.manifest_of(model, known, told, judged, versions(*manifests.PACKAGES))
     documents = model.client.documents(manifest)
     manifest["files"] = {**told, **{name: _entry(text) for name, text in documents.items()}}
+    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+    documents = {**documents, ledger.MANIFEST: text}
+    wanted = {name: sha256 for name, (_, sha256) in files.items()}
+    wanted |= {name: _entry(text)["sha256"] for name, text in documents.items()}
     with staging_folder(config, model) as staging:
-        staged = stage_files(model, files, staging)
-        staged |= stage_documents(model, documents, staging)
-        text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
-        put_in_place(config, model, staged, text, staging)
+        plan = plan_for(config, model, wanted)
+        written = [*plan.written, ledger.MANIFEST] if plan.written or plan.removed else []
+        staged = stage_files(files, written, staging)
+        staged |= stage_documents(documents, written, staging)
+        put_in_place(config, model, staged, plan, wanted, staging)
     summary = f"{_sizes(model, deployed, sizes)} in {model.deploy}"
+    note = "\n".join([*([note] if note else []), *notes(model, plan)])
     return {"summary": summary, **({"note": note} if note else {})}
 
 
@@ -199,10 +218,16 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
     try:
         made = not model.deploy.exists()
         model.deploy.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
+    except OSError as error:
+        if disk_problem(error):
+            raise
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = f"cannot be made ({error.strerror})"
+        if is_file:
+            reason = "leads to nothing" if Path(error.filename).is_symlink() else "is a file"
         raise StageError(
-            f"{error.filename} is a file; expected a folder to deploy to. Move it away, or give "
-            f"[models.{model.name}] another folder."
+            f"{error.filename} {reason}; expected a folder to deploy to. "
+            f"{'Move it away, or give' * is_file or 'Give'} [models.{model.base}] another folder."
         ) from None
     staging = staging_path(config, model)
     folder = os.open(model.deploy, os.O_RDONLY)
@@ -231,18 +256,52 @@ def _entry(text: str) -> dict[str, Any]:
     return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
+def plan_for(config: Configuration, model: Model, wanted: Mapping[str, str]) -> Plan:
+    """What becomes of the files in the deploy folder.
+
+    :param wanted: the SHA-256 of each file that is to be there.
+    :raises StageError: when something is in the way, or a file would be replaced that this build
+        did not write.
+    """
+    in_the_way = ownership.obstacle(model.deploy, wanted)
+    if in_the_way:
+        raise StageError(f"{in_the_way}. Move it away, then run the same command again.")
+    recorded = ledger.written(config, model)
+    named = ledger.manifest_files(artifacts.manifest(model)) or {}
+    plan = ownership.plan(
+        wanted,
+        ownership.look(model.deploy, {**wanted, **recorded, **named}),
+        recorded,
+        ownership.of_another_build(model.deploy, model.name),
+        config.overwrite,
+    )
+    if plan.foreign and not config.overwrite:
+        again = command(f"deploy:{model.name}", overwrite="yes")
+        raise StageError(ownership.refusal(model, plan.foreign, recorded, again))
+    return plan
+
+
+def notes(model: Model, plan: Plan) -> list[str]:
+    """What a person should know of files that were not as this build had left them; pure."""
+    said = {
+        "had been changed since this build deployed it, and was deployed again": plan.restored,
+        "was not this build's, and was replaced": plan.foreign,
+        "is no longer deployed, and was left: it is not what this build wrote": plan.left,
+    }
+    return [f"{model.deploy / name} {what}." for what, names in said.items() for name in names]
+
+
 def stage_files(
-    model: Model, files: Mapping[str, tuple[Path, str]], staging: Path
+    files: Mapping[str, tuple[Path, str]], written: Collection[str], staging: Path
 ) -> dict[str, Path]:
-    """Copy what differs from what is deployed; the copies, by the name that each will get.
+    """Copy what is to be written; the copies, by the name that each will get.
 
     :param files: what was judged, with its SHA-256, by that name.
     :raises StageError: when a copy does not hold what was judged.
     """
     staged = {}
     for name, (source, sha256) in files.items():
-        target = model.deploy / name
-        if target.is_file() and FINGERPRINTS.sha256(target) == sha256:
+        if name not in written:
             continue
         copy = staging / name
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -258,57 +317,45 @@ def stage_files(
     return staged
 
 
-def stage_documents(model: Model, documents: Mapping[str, str], staging: Path) -> dict[str, Path]:
-    """Write what differs from what is deployed; by the name that each will get."""
+def stage_documents(
+    documents: Mapping[str, str], written: Collection[str], staging: Path
+) -> dict[str, Path]:
+    """Write the texts that are to be written; by the name that each will get."""
     staged = {}
     for name, text in documents.items():
-        target = model.deploy / name
-        if not target.is_file() or target.read_bytes() != text.encode():
+        if name in written:
             staged[name] = staging / name
             staged[name].write_text(text, encoding="utf-8")
     return staged
 
 
 def put_in_place(
-    config: Configuration, model: Model, staged: dict[str, Path], text: str, staging: Path
+    config: Configuration,
+    model: Model,
+    staged: Mapping[str, Path],
+    plan: Plan,
+    wanted: Mapping[str, str],
+    staging: Path,
 ) -> None:
     """Rename everything under its final name, the manifest last, and take obsolete files away.
 
     :raises StageError: when a rename is not possible; nothing has changed then.
     """
-    manifest = artifacts.manifest(model)
-    kept = {*json.loads(text)["files"], manifest.name}
-    obsolete = [
-        name
-        for name in ledger.named_files(manifest)
-        if name not in kept and (model.deploy / name).is_file()
-    ]
-    if (
-        not staged
-        and not obsolete
-        and manifest.is_file()
-        and manifest.read_bytes() == text.encode()
-    ):
-        return
-    (staging / manifest.name).write_text(text)
-    staged = {**staged, manifest.name: staging / manifest.name}
-    for name in staged:
-        if (model.deploy / name).is_dir():
+    if staged:
+        before = ledger.written(config, model)
+        both = {name: [*before.get(name, ()), sha256] for name, sha256 in wanted.items()}
+        ledger.add(config, model, {**before, **both})  # for a run that is killed in between
+        try:
+            replace_together(model.deploy, staged, plan.removed, staging / "before")
+        except OSError as error:
+            paths = [Path(each) for each in (error.filename2, error.filename) if each]
+            within = [each for each in paths if each.is_relative_to(model.deploy)]
+            target = next((each for each in within if staging not in each.parents), model.deploy)
             raise StageError(
-                f"{model.deploy / name} is a folder, where a file is to be deployed. "
-                "Move it away, then run the same command again."
-            )
-    ledger.add(config, model)  # before the first file: what a killed run leaves is known
-    try:
-        replace_together(model.deploy, staged, obsolete, staging / "before")
-    except OSError as error:
-        paths = [Path(each) for each in (error.filename2, error.filename) if each]
-        within = [each for each in paths if each.is_relative_to(model.deploy)]
-        target = next((each for each in within if staging not in each.parents), model.deploy)
-        raise StageError(
-            f"{target} could not be put in place: {error.strerror}. What was renamed before it "
-            "was taken back."
-        ) from error
+                f"{target} could not be put in place: {error.strerror}. What was renamed before it "
+                "was taken back."
+            ) from error
+    ledger.add(config, model, {name: [sha256] for name, sha256 in wanted.items()})
 
 
 def _sizes(model: Model, deployed: Sequence[Judged], sizes: Mapping[str, int]) -> str:

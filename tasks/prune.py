@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.config import parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.engine import checkpoint_record, ledger
-from tasks.engine.files import amount
+from tasks.engine.files import amount, removal_problem
 from tasks.engine.invocation import command
 
 
@@ -33,65 +33,87 @@ def prune(config: Configuration, yes: bool, downloads: bool) -> None:
 
     :param downloads: checkpoints that were fetched are among them.
     """
-    deployments = ledger.read(config)
-    orphans = ledger.orphans(config, deployments)
+    orphans = ledger.orphans(config, ledger.read(config))
     for deployment in orphans:
-        print(f"{deployment.model} is no longer configured for {deployment.folder}:")
+        print(f"{deployment.model} is no longer configured for {deployment.shown}:")
         for line in ledger.remove(config, deployment, dry_run=not yes):
             print(f"  {line}")
     left: list[Leftover] | None = None
     try:
-        owners = owners_of(config, {each.config for each in deployments})
-        left = leftovers(config.build, owners)
+        left = leftovers(config.build, set(owners_of(config)))
     except ConfigurationError as error:
         print(f"Whose files lie in {config.build} cannot be told: {error}")
     if left:
         print(f"No model of {config.path} owns in {config.build}:")
     removed = bool(orphans)
+    others = {
+        os.path.normpath(config.build / name): models
+        for name, models in ledger.models(config).items()
+    }
+    mine = others.pop(os.path.normpath(config.build / ledger.name_of(config)), set())
+    waiting: set[str] = set()
     for each in left or ():
-        if each.fetched and not downloads:
-            print(f"  kept {each.what} ({amount(each.sizes)}), which was fetched (--downloads)")
+        kept = reason_to_keep(each, mine, others)
+        if each.fetched and not downloads and not kept:
+            kept = "which was fetched (--downloads)"
+            waiting.add(each.model)
+        if kept:
+            print(f"  kept {each.what} ({amount(each.sizes)}), {kept}")
             continue
         removed = True
+        problems = [problem for path in each.paths if yes and (problem := removal_problem(path))]
+        if problems:
+            waiting.add(each.model)
+            print("\n".join(f"  {problem}" for problem in problems))
+            continue
         print(f"  {'removed' if yes else 'would remove'} {each.what} ({amount(each.sizes)})")
-        for path in each.paths if yes else ():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if yes and left:
+        ledger.forget_models(config, {each.model for each in left} - waiting)
     if not orphans and left == []:
         print("Nothing to prune: every model that was built is still configured.")
     elif removed and not yes:
         print(f"Run {command('prune --yes' + ' --downloads' * downloads)} to remove these files.")
 
 
-def owners_of(config: Configuration, others: set[str]) -> set[str]:
-    """The models whose files may lie in the build folder.
+def owners_of(config: Configuration) -> Iterator[str]:
+    """The models whose files may lie in the build folder: those of each configuration that used it.
 
-    :param others: paths of configurations that were deployed from it; one that is gone owns
-        nothing.
     :raises ConfigurationError: when one of them cannot be read.
     """
-    configurations = [config]
-    for path in others - {os.fspath(config.path)}:
-        if Path(path).is_file():
-            configurations.append(parse.load(path))
-    return {
-        name
-        for each in configurations
-        if each.build == config.build
-        for model in each.models
-        for name in (model.name, model.base)
-    }
+    used = {each.config for each in ledger.read(config)} | ledger.models(config).keys()
+    others = [config.build / name for name in used - {ledger.name_of(config)}]
+    for each in (config, *(parse.read(path) for path in others if path.is_file())):
+        for model in each.models:
+            yield from (model.name, model.base)
+
+
+def reason_to_keep(
+    each: Leftover, mine: Collection[str], others: Mapping[str, Collection[str]]
+) -> str | None:
+    """Why a leftover is not this configuration's to remove; pure.
+
+    :param mine: the models that this configuration has ever had.
+    :param others: those of each other configuration.
+    """
+    builders = [name for name, models in others.items() if each.model in models]
+    if builders:
+        return f"which was built by {', '.join(builders)}"
+    if each.model not in mine:
+        return "which no record says that this configuration built; remove it by hand"
+    return None
 
 
 class Leftover(NamedTuple):
     """Files and folders of a model that nobody owns, and the sizes of all files in them."""
 
+    model: str
     what: str
     paths: list[Path]
     sizes: list[int]
     fetched: bool
 
 
-def leftovers(build: Path, owners: set[str]) -> list[Leftover]:
+def leftovers(build: Path, owners: Collection[str]) -> list[Leftover]:
     """What lies in the build folder of models that are none of the owners."""
     folders: dict[str, list[Path]] = {}
     checkpoints: dict[str, list[Path]] = {}
@@ -103,7 +125,7 @@ def leftovers(build: Path, owners: set[str]) -> list[Leftover]:
     for path in (build / "logs").glob("*~*.log"):
         logs.setdefault(path.stem.split("~")[1], []).append(path)
     found = []
-    for name in sorted({*folders, *checkpoints, *logs} - owners):
+    for name in sorted({*folders, *checkpoints, *logs}.difference(owners)):
         for what, paths in (
             (str(build / "models" / name), folders.get(name)),
             (f"the checkpoint of {name}", checkpoints.get(name)),
@@ -113,7 +135,7 @@ def leftovers(build: Path, owners: set[str]) -> list[Leftover]:
                 files = [file for path in paths for file in _files_under(path)]
                 sizes = [file.stat().st_size for file in files]
                 fetched = paths is checkpoints.get(name) and not _is_made_up(build, name)
-                found.append(Leftover(what, paths, sizes, fetched))
+                found.append(Leftover(name, what, paths, sizes, fetched))
     return found
 
 

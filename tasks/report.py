@@ -21,7 +21,7 @@ from tasks.engine import artifacts, state
 from tasks.engine.files import mebibytes, write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
 from tasks.engine.stage import FROM_CACHE, declare
-from tasks.proof import charts, recommendation, reports
+from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
 from tasks.proof.recommendation import PROVIDERS, Candidate
 
@@ -320,6 +320,10 @@ def row(
     return {
         "name": variant.name,
         "files": {path.name: FINGERPRINTS.sha256(path) for path in graphs.values()},
+        "needs": runtimes.newest(
+            runtimes.needs(model.opset, variant.precision, path.name)["onnxruntime"]
+            for path in graphs.values()
+        ),
         "sizes": sizes,
         "size": sum(sizes),
         "share": round(sum(sizes) / sum(base), 4),

@@ -185,6 +185,6 @@ def lines_about(
     left = ledger.orphans(config, ledger.read(config))
     for each in left:
         lines.append(
-            f"left over: {each.folder}, of {each.model} ({command('prune')} lists the files)"
+            f"left over: {each.shown}, of {each.model} ({command('prune')} lists the files)"
         )
     return lines

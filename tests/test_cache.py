@@ -268,6 +268,41 @@ def test_a_name_that_leads_out_of_the_cache_is_a_warning(second: Clone, cache: P
     assert "names files by what is no SHA-256" in outcome.output
 
 
+def test_an_entry_places_no_file_but_those_that_the_stage_writes(
+    second: Clone, cache: Path, first: Clone, tmp_path: Path
+) -> None:
+    for path in entries(cache, "export") + entries(cache, "simplify"):
+        entry = json.loads(path.read_text())
+        for output, place in zip(
+            entry["outputs"], ("../../../evil", str(tmp_path / "evil")), strict=True
+        ):
+            output |= dict.fromkeys(("path", "name", "file"), place)
+        entry["result"] |= {"outputs": {"evil": "0" * 64}, "files": {"../evil": "0" * 64}}
+        path.write_text(json.dumps(entry))
+    succeeded(second.build("deploy:tiny", **NOTHING_COMPUTED))
+    graphs = {
+        str(path.relative_to(second.project.root / "out/models/tiny"))
+        for path in (second.project.root / "out/models/tiny").rglob("*")
+        if path.suffix != ".json" and path.is_file()
+    }
+    names = {"encoder.onnx", "decoder.onnx"}
+    assert graphs == names | {f"exported/{name}" for name in names}
+    assert not list(tmp_path.rglob("*evil*"))
+    assert second.build("deploy:tiny").ran == set()
+
+
+def test_an_entry_with_a_further_file_is_a_warning(
+    second: Clone, cache: Path, first: Clone
+) -> None:
+    (path,) = entries(cache, "simplify")
+    entry = json.loads(path.read_text())
+    entry["outputs"].append(entry["outputs"][0])
+    path.write_text(json.dumps(entry))
+    outcome = succeeded(second.run("simplify:tiny"))
+    assert "simplify: its entry has 3 files, where 2 are expected; it is built" in outcome.output
+    assert second.graph() == first.graph()
+
+
 def test_a_link_out_of_the_cache_brings_nothing_in(
     second: Clone, cache: Path, first: Clone, tmp_path: Path
 ) -> None:

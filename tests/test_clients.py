@@ -344,7 +344,7 @@ def test_the_documents_program_draws_the_mask_of_what_was_clicked(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))  # where osam and labelme keep models
+    monkeypatch.setenv("HOME", str(tmp_path))  # where osam keeps models
     (tmp_path / "program.py").write_text(program(heading, "python"))
     command = [sys.executable, "program.py"]
     click, true = picture.clicks[0], picture.objects[0]

@@ -684,3 +684,11 @@ def test_a_worker_killed_while_it_exports_tiny_leaves_the_graphs_that_one_machin
         assert process.returncode == 0, output
     assert [path.read_bytes() for path in graphs] == made_here
     assert list((project.root / "build/tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../models/tiny/encoder.onnx", "/tmp/encoder.onnx"])
+def test_what_a_worker_made_is_put_nowhere_but_in_the_stages_own_folder(name: str) -> None:
+    made = {"tiny~encoder.onnx": ["0" * 64, 3]}
+    assert set(module.within(Path("scratch"), made)) == {Path("scratch/tiny~encoder.onnx")}
+    with pytest.raises(StageError, match="outside of scratch"):
+        module.within(Path("scratch"), {**made, name: ["0" * 64, 3]})

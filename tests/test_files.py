@@ -79,6 +79,17 @@ def test_the_last_one_is_renamed_last(tmp_path: Path, monkeypatch: pytest.Monkey
     assert order.index("old") < order.index("manifest")
 
 
+def test_what_cannot_be_removed_is_told_and_what_is_gone_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder/below").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    inside = tmp_path / "file/inside"
+    assert files.removal_problem(inside) == f"kept {inside}: Not a directory"
+    for name in ("folder", "link", "gone"):
+        assert files.removal_problem(tmp_path / name) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_copy_is_hashed_as_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"weights" * 1_000_000)
     found = files.copy_and_hash(tmp_path / "source", tmp_path / "copy")

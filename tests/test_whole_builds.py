@@ -71,7 +71,11 @@ def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
     manifest = json.loads((folder(built, size) / "manifest.json").read_text())
     for name, told in manifest["files"].items():
         data = (folder(built, size) / name).read_bytes()
-        assert told == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        assert told == {
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "needs": {"onnxruntime": "1.17"},
+        }
     assert set(manifest["files"]) == {"encoder.onnx", "decoder.onnx"}
     (image,) = manifest["encoder"]["inputs"]
     assert image == {

@@ -194,7 +194,7 @@ def description(
 ) -> dict[str, Any]:
     """The part of a manifest that a consumer runs the files by.
 
-    :param files: size and sha256 of each, by name.
+    :param files: size and sha256 of each, and the runtimes that it needs, by name.
     :param tensors: ``inputs`` and ``outputs`` of each graph, each a `Tensor`'s fields.
     :param names: of each graph's file.
     """

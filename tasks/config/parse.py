@@ -47,26 +47,19 @@ def load(
     deploy: str | None = None,
     cache: str | None = None,
     cluster: str | None = None,
+    overwrite: str | None = None,
 ) -> Configuration:
-    """Read a configuration file.
+    """Read a configuration file, and see that the files which it names are there.
 
     :param path: the TOML file, relative to the project root (the current folder).
     :param deploy: replaces ``[build] deploy``.
     :param cache: replaces ``[cache] url``; `NO_CACHE` does without.
     :param cluster: replaces ``[build] cluster``.
+    :param overwrite: ``"yes"`` lets a deploy replace files that it did not write.
     :raises ConfigurationError: naming every mistake at once.
     """
     path = Path(path)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"no configuration at {path} (looked from {Path.cwd()}); "
-            "name one with config=FILE, relative to the project root"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
-    config = parse(tables, path, deploy, cache, cluster)
+    config = read(path, deploy, cache, cluster, overwrite)
     missing = _misplaced_cache(config)
     missing += [
         f"  [models.{model.name}] {key}: found {found!r}, but there is no file {file}; "
@@ -91,6 +84,26 @@ def load(
     if missing:
         raise ConfigurationError("\n".join([f"{path} has mistakes:", *missing]))
     return config
+
+
+def read(
+    path: Path,
+    deploy: str | None = None,
+    cache: str | None = None,
+    cluster: str | None = None,
+    overwrite: str | None = None,
+) -> Configuration:
+    """Read a configuration file, perhaps another project's; see `load`."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"no configuration at {path} (looked from {Path.cwd()}); "
+            "name one with config=FILE, relative to the project root"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
+    return parse(tables, path, deploy, cache, cluster, overwrite)
 
 
 def _misplaced_cache(config: Configuration) -> list[str]:
@@ -157,6 +170,7 @@ def parse(
     deploy: str | None = None,
     cache: str | None = None,
     cluster: str | None = None,
+    overwrite: str | None = None,
 ) -> Configuration:
     """Turn a parsed TOML document into a `Configuration`; pure, no file is touched.
 
@@ -172,6 +186,8 @@ def parse(
     if cluster is not None:
         given = _Table("on the command line", {"cluster": cluster}, mistakes)
         address = given.take("cluster", _scheduler, None)
+    permission = _Table("on the command line", {"overwrite": overwrite or "no"}, mistakes)
+    overwrites = permission.take("overwrite", _one_of(("yes", "no"))) == "yes"
     build.finish({"dir", "deploy", "cluster"})
 
     browser = top.table("browser")
@@ -238,6 +254,7 @@ def parse(
         shared,
         publishing,
         address,
+        overwrites,
     )
 
 

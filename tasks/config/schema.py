@@ -359,7 +359,8 @@ class Publishing:
 class Configuration:
     """A whole configuration file. Relative paths are relative to the project root.
 
-    ``cluster`` is the address of a Dask scheduler, None to build on this machine alone.
+    ``cluster`` is the address of a Dask scheduler, None to build on this machine alone;
+    ``overwrite`` lets a deploy replace files that this build did not write.
     """
 
     path: Path
@@ -372,6 +373,7 @@ class Configuration:
     cache: CacheSettings | None = None
     publishing: Publishing | None = None
     cluster: str | None = None
+    overwrite: bool = False
 
     @property
     def default_models(self) -> tuple[Model, ...]:

@@ -124,13 +124,23 @@ def run(
         raise StageError(outcome["error"])
     if "made" in outcome:
         assert work.cache is not None
-        made = {work.scratch / name: Output(*each) for name, each in outcome["made"].items()}
-        shared_cache.opened_by(work.cache).take(made)
+        shared_cache.opened_by(work.cache).take(within(work.scratch, outcome["made"]))
     else:
         for each in (work.scratch / outcome["attempt"]).iterdir():
             each.replace(work.scratch / each.name)
     result: dict[str, Any] = outcome["result"]
     return result
+
+
+def within(folder: Path, made: Mapping[str, Sequence[Any]]) -> dict[Path, Output]:
+    """Where to put what a worker says that it made; pure.
+
+    :raises StageError: when that would be outside of the folder.
+    """
+    for name in made:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise StageError(f"A worker says that it made {name}, which is outside of {folder}.")
+    return {folder / name: Output(*each) for name, each in made.items()}
 
 
 def lacks(work: Workspace, address: str) -> bool:

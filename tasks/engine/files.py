@@ -81,6 +81,20 @@ def replace_together(
     remove_empty_folders(folder, obsolete)
 
 
+def removal_problem(path: Path) -> str | None:
+    """Remove a file, a folder with all that is in it, or a link; what to say where that fails."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"kept {error.filename or path}: {error.strerror}"
+    return None
+
+
 def remove_empty_folders(folder: Path, names: Iterable[str]) -> None:
     """Remove the folders of some files, and those above, as far as they are empty.
 

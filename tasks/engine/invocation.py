@@ -9,16 +9,18 @@ from getopt import GetoptError
 from doit import get_var
 from doit.cmdparse import CmdParseError
 
-# What may be given on the command line as `name=value`.
-VARIABLES = ("config", "deploy", "cache", "cluster")
+# What may be given on the command line as `name=value`: what says which build is meant, and a
+# permission for one run.
+BUILD = ("config", "deploy", "cache", "cluster")
+VARIABLES = (*BUILD, "overwrite")
 
 
 def command(words: str, **others: str) -> str:
-    """``doit <words>`` in backquotes, with the variables that this run was given.
+    """``doit <words>`` in backquotes, with the variables that say which build this run is of.
 
     :param others: variables to give instead.
     """
-    values = {name: others.get(name) or get_var(name) for name in VARIABLES}
+    values = {name: get_var(name) for name in BUILD} | others
     given = [f"{name}={shlex.quote(value)}" for name, value in values.items() if value]
     return f"`{' '.join(['doit', *given, *words.split()])}`"
 

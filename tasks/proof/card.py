@@ -12,6 +12,7 @@ from tasks.engine.files import mebibytes
 from tasks.inference.checks import Figure
 from tasks.proof.judgement import largest_differences
 from tasks.proof.recommendation import PROVIDERS
+from tasks.proof.runtimes import newest
 
 TEMPLATES = Path("tasks/templates")
 
@@ -72,6 +73,13 @@ def card(
         "smaller": any(each.get("fidelity") for each in manifest["variants"]),
         "sizes": {
             each["name"]: sum(manifest["files"][file]["size"] for file in each["files"].values())
+            for each in manifest["variants"]
+            if each["deployed"]
+        },
+        "needs": {
+            each["name"]: newest(
+                manifest["files"][file]["needs"]["onnxruntime"] for file in each["files"].values()
+            )
             for each in manifest["variants"]
             if each["deployed"]
         },

@@ -134,7 +134,7 @@ def manifest_of(
 ) -> dict[str, Any]:
     """What a consumer needs to know of the deployed files; pure.
 
-    :param files: size and sha256 of each deployed file.
+    :param files: size and sha256 of each deployed file, and the runtimes that it needs.
     :param variants: fp32, whether it is asked for or not, then the others.
     """
     asked = sorted((v for v in variants if v.asked), key=lambda v: model.variants.index(v.variant))

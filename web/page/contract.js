@@ -22,7 +22,7 @@
  */
 /**
  * @typedef {object} Manifest
- * @property {Record<string, { size: number, sha256: string }>} files
+ * @property {Record<string, { size: number, sha256: string, needs?: { onnxruntime: string } }>} files
  * @property {Part} encoder
  * @property {Part} decoder
  * @property {import('./preprocessing.js').Preprocessing} preprocessing

@@ -1,0 +1,503 @@
+"""A deploy replaces and removes what this build wrote, and nothing that others put beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from project import Outcome, Project
+
+from tasks.clients.contract import Format
+from tasks.config import parse
+from tasks.config.schema import OPSETS, Precision
+from tasks.engine import ledger
+from tasks.engine.ownership import Plan, Present, plan
+from tasks.proof import runtimes
+
+CONFIGURATION = (
+    '[build]\ndir = "{build}"\ndeploy = "{deploy}"\n[browser]\nenabled = false\n'
+    '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:?seed={seed}"\n'
+    'folder = "tiny"\n{more}\n'
+)
+FILES = {"encoder.onnx", "decoder.onnx", "manifest.json"}
+NOT_OURS = "it would replace what this build did not write"
+
+
+def configure(
+    project: Project, more: str = "", deploy: str = "app", seed: int = 1, build: str = "build"
+) -> None:
+    project.configure(CONFIGURATION.format(deploy=deploy, seed=seed, more=more, build=build))
+
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A model that is built and proven, and deployed nowhere."""
+    project = Project(tmp_path_factory.mktemp("built") / "project", cheap=True)
+    configure(project)
+    assert project.build("verify").status == 0
+    return project
+
+
+@pytest.fixture
+def project(built_once: Project, tmp_path: Path) -> Project:
+    return built_once.copy_to(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def deployed_once(built_once: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = built_once.copy_to(tmp_path_factory.mktemp("deployed") / "project")
+    deploys(project)
+    return project
+
+
+@pytest.fixture
+def deployed(deployed_once: Project, tmp_path: Path) -> Project:
+    return deployed_once.copy_to(tmp_path / "deployed/project")
+
+
+def app(project: Project) -> Path:
+    return project.root / "app/tiny"
+
+
+def deploys(project: Project, *arguments: str) -> str:
+    return succeeded(project.doit(*arguments, "run", "deploy:tiny"))
+
+
+def succeeded(outcome: Outcome) -> str:
+    assert outcome.status == 0, outcome.output
+    return outcome.output
+
+
+def refused(outcome: Outcome) -> str:
+    assert outcome.status != 0, outcome.output
+    assert "Traceback" not in outcome.output
+    return " ".join(outcome.output.split())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".staged" not in str(path)
+    }
+
+
+def put(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def name_in_manifest(folder: Path, name: str, content: bytes) -> None:
+    """Edit a manifest so that it names another file, with the hash that it has."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    sha256 = hashlib.sha256(content).hexdigest()
+    manifest["files"][name] = {"size": len(content), "sha256": sha256}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+# --- what a deploy replaces --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "seems"),
+    [
+        ("encoder.onnx", "named by no manifest of a model: it seems to be another program's"),
+        ("manifest.json", "no manifest of a model: it seems to be another program's"),
+    ],
+)
+def test_a_file_of_another_program_is_not_replaced_until_it_is_allowed(
+    project: Project, name: str, seems: str
+) -> None:
+    foreign = put(app(project) / name, '{"name": "An app", "icons": []}')
+    before = contents(app(project))
+    output = refused(project.doit("run", "deploy:tiny"))
+    assert NOT_OURS in output
+    assert f"- app/tiny/{name}: {seems}" in output
+    assert "Move it away, or give [models.tiny] another folder" in output
+    assert "`doit overwrite=yes deploy:tiny` replaces it" in output
+    assert contents(app(project)) == before
+    output = deploys(project, "overwrite=yes")
+    assert f"app/tiny/{name} was not this build's, and was replaced." in output
+    assert foreign.read_text() != before[name].decode()
+    assert set(contents(app(project))) == FILES
+
+
+def test_what_this_build_deployed_is_replaced_and_put_right(deployed: Project) -> None:
+    good = contents(app(deployed))
+    (app(deployed) / "encoder.onnx").write_bytes(b"damaged")
+    output = deploys(deployed)
+    assert "app/tiny/encoder.onnx had been changed since this build deployed it" in output
+    assert contents(app(deployed)) == good
+    configure(deployed, 'masks = "best"')
+    deploys(deployed)
+    assert contents(app(deployed)).keys() == good.keys()
+    assert contents(app(deployed)) != good
+
+
+def test_a_folder_that_has_become_another_programs_is_not_replaced(deployed: Project) -> None:
+    for name in FILES:
+        (app(deployed) / name).write_text(f"another {name}")
+    before = contents(app(deployed))
+    output = refused(deployed.doit("run", "deploy:tiny"))
+    assert "encoder.onnx: another file than the one that this build deployed there" in output
+    assert contents(app(deployed)) == before
+
+
+def test_a_fresh_clone_deploys_over_what_an_earlier_one_deployed(
+    project: Project, deployed: Project, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    configure(deployed, deploy=str(shared))
+    deploys(deployed)
+    before = contents(shared)
+    configure(project, deploy=str(shared), seed=2)
+    deploys(project)
+    after = contents(shared)
+    assert after.keys() == before.keys()
+    assert after["tiny/encoder.onnx"] != before["tiny/encoder.onnx"]
+
+
+def test_a_fresh_clone_writes_nothing_where_everything_is_as_it_would_write_it(
+    project: Project, deployed: Project, tmp_path: Path
+) -> None:
+    shared = tmp_path / "shared"
+    configure(deployed, deploy=str(shared))
+    deploys(deployed)
+    before = {path: path.stat().st_mtime_ns for path in (shared / "tiny").iterdir()}
+    configure(project, deploy=str(shared))
+    deploys(project)
+    assert {path: path.stat().st_mtime_ns for path in (shared / "tiny").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("edit", "seems"),
+    [
+        (
+            ("encoder.onnx", "edited"),
+            "encoder.onnx: not what the manifest of tiny beside it says: it was changed",
+        ),
+        (("manifest.json", "model"), "manifest.json: of the model other, which another build"),
+    ],
+)
+def test_what_another_build_deployed_is_not_replaced_once_it_is_edited_or_of_another_model(
+    project: Project, deployed: Project, edit: tuple[str, str], seems: str
+) -> None:
+    for name, content in contents(app(deployed)).items():
+        put(app(project) / name, "").write_bytes(content)
+    name, text = edit
+    if text == "model":
+        text = (app(project) / name).read_text().replace('"model": "tiny"', '"model": "other"')
+    (app(project) / name).write_text(text)
+    configure(project, 'masks = "best"')
+    before = contents(app(project))
+    output = refused(project.doit("run", "deploy:tiny"))
+    assert seems in output
+    assert contents(app(project)) == before
+
+
+def test_a_link_is_not_followed_and_not_replaced(project: Project, tmp_path: Path) -> None:
+    elsewhere = put(tmp_path / "elsewhere.onnx", "precious")
+    link = app(project) / "encoder.onnx"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    output = refused(project.doit("run", "deploy:tiny"))
+    assert f"app/tiny/encoder.onnx: a link to {elsewhere}" in output
+    assert link.is_symlink()
+    deploys(project, "overwrite=yes")
+    assert not link.is_symlink()
+    assert elsewhere.read_text() == "precious"
+
+
+def test_a_deploy_folder_may_itself_be_a_link(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    (project.root / "app").symlink_to(tmp_path / "served")
+    deploys(project)
+    assert set(contents(tmp_path / "served/tiny")) == FILES
+    configure(project, 'masks = "best"')
+    deploys(project)
+    succeeded(project.doit("clean", "--deployed"))
+    assert contents(tmp_path / "served") == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("file", "app/tiny/onnx is a file, where a folder is to be deployed. Move it away"),
+        ("link", "app/tiny/onnx is a link to ../.., where a folder is expected. Move it away"),
+    ],
+)
+def test_what_is_in_the_way_of_a_folder_is_named(project: Project, kind: str, words: str) -> None:
+    place = app(project) / "onnx"
+    place.parent.mkdir(parents=True)
+    place.write_text("") if kind == "file" else place.symlink_to("../..")
+    configure(project, 'client = "transformers.js"')
+    output = refused(project.doit("overwrite=yes", "run", "deploy:tiny"))
+    assert words in output
+    assert not (project.root / "vision_encoder.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("link", "link leads to nothing; expected a folder to deploy to. Move it away"),
+        ("file", "file/tiny is a file; expected a folder to deploy to. Move it away"),
+        ("/proc/nothing", "/proc/nothing cannot be made (No such file or directory); expected a"),
+    ],
+)
+def test_a_deploy_folder_that_cannot_be_made_is_named(
+    project: Project, place: str, words: str
+) -> None:
+    (project.root / "link").symlink_to("nowhere")
+    (project.root / "file").write_text("")
+    assert words in refused(project.doit(f"deploy={place}", "run", "deploy:tiny"))
+
+
+# --- what is removed ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["inside", "outside"])
+@pytest.mark.parametrize("command", ["deploy", "clean", "prune"])
+def test_a_manifest_that_was_edited_has_nothing_removed(
+    deployed: Project, place: str, command: str
+) -> None:
+    precious = put(deployed.root / "precious", "precious")
+    page = put(app(deployed) / "index.html", "<html>")
+    (app(deployed) / "link").symlink_to("../../precious")
+    inside, outside = ("index.html", "link"), ("../../precious", str(precious))
+    for name in inside if place == "inside" else outside:
+        name_in_manifest(app(deployed), name, (app(deployed) / name).read_bytes())
+    if command == "deploy":
+        configure(deployed, 'masks = "best"')
+        deploys(deployed, "overwrite=yes")
+    elif command == "clean":
+        succeeded(deployed.doit("overwrite=yes", "clean", "--deployed"))
+    else:
+        text = (deployed.root / "config/models.toml").read_text()
+        deployed.configure(text.replace('folder = "tiny"', 'folder = "renamed"'))
+        succeeded(deployed.doit("overwrite=yes", "prune", "--yes"))
+    assert (app(deployed) / "encoder.onnx").is_file() == (command == "deploy")
+    assert precious.read_text() == "precious"
+    assert page.read_text() == "<html>"
+    assert (app(deployed) / "link").is_symlink()
+
+
+def test_clean_removes_what_was_deployed_and_keeps_what_was_changed(deployed: Project) -> None:
+    own = put(app(deployed) / "decoder.onnx", "mine now")
+    output = succeeded(deployed.doit("clean", "--deployed"))
+    assert "kept app/tiny/decoder.onnx: it is not what this build wrote there" in output
+    assert "removed app/tiny/encoder.onnx" in output
+    assert contents(app(deployed)) == {"decoder.onnx": b"mine now"}
+    assert own.is_file()
+
+
+def test_what_cannot_be_removed_stays_in_the_records(
+    deployed: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(deployed.root)
+    config = parse.load("config/models.toml")
+    (deployment,) = ledger.read(config)
+    monkeypatch.setattr(ledger, "removal_problem", lambda file: f"kept {file}: Permission denied")
+    output = ledger.remove(config, deployment, dry_run=False)
+    assert output == [f"kept app/tiny/{name}: Permission denied" for name in deployment.files]
+    assert ledger.read(config) == [deployment]
+
+
+def test_a_changed_file_that_is_no_longer_deployed_is_left_and_named(deployed: Project) -> None:
+    (app(deployed) / "encoder.onnx").write_bytes(b"mine now")
+    configure(deployed, 'variants = ["q8"]')
+    output = deploys(deployed)
+    assert "app/tiny/encoder.onnx is no longer deployed, and was left" in output
+    assert set(contents(app(deployed))) == {
+        "encoder.onnx",
+        "encoder_quantized.onnx",
+        "decoder_quantized.onnx",
+        "manifest.json",
+    }
+
+
+# --- which onnxruntime runs what is deployed ---------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("opset", "precision", "file", "least"),
+    [
+        (20, "fp32", "encoder.onnx", "1.17"),
+        (20, "q8", "onnx/vision_encoder_quantized.onnx", "1.17"),
+        (20, "fp32", "encoder.ort", "1.19"),
+        (20, "q4f16", "encoder_q4f16.ort", "1.23"),
+        (19, "fp16", "encoder_fp16.onnx", "1.16"),
+        (17, "fp32", "encoder.onnx", "1.15"),
+        (17, "q8", "encoder_quantized.onnx", "1.17"),
+    ],
+)
+def test_the_least_onnxruntime_of_a_file_follows_from_opset_format_and_precision(
+    opset: int, precision: Precision, file: str, least: str
+) -> None:
+    assert runtimes.needs(opset, precision, file) == {"onnxruntime": least}
+
+
+def test_every_opset_format_and_precision_that_can_be_configured_has_a_least_onnxruntime() -> None:
+    assert set(runtimes.OPSETS) == set(OPSETS)
+    assert set(runtimes.FORMATS) == set(get_args(Format))
+    assert set(runtimes.PRECISIONS) == set(get_args(Precision))
+    assert runtimes.newest(["1.9", "1.17", "1.2"]) == "1.17"
+
+
+def test_the_manifest_and_the_report_name_the_least_onnxruntime(project: Project) -> None:
+    configure(project, 'variants = ["fp32", "q4"]\nformats = ["onnx", "ort"]\nopset = 19')
+    succeeded(project.doit("run", "deploy:tiny", "report"))
+    files = json.loads((app(project) / "manifest.json").read_text())["files"]
+    assert {name: each["needs"]["onnxruntime"] for name, each in files.items()} == {
+        "encoder.onnx": "1.16",
+        "decoder.onnx": "1.16",
+        "encoder.ort": "1.19",
+        "decoder.ort": "1.19",
+        **dict.fromkeys(
+            ("encoder_q4.onnx", "decoder_q4.onnx", "encoder_q4.ort", "decoder_q4.ort"), "1.23"
+        ),
+    }
+    page = (project.root / "build/report/report.html").read_text()
+    assert "onnxruntime, from" in page
+    assert page.count("<td>1.23</td>") == 2
+
+
+# --- the decision ------------------------------------------------------------------------------
+
+THERE = {"encoder.onnx": Present("old"), "manifest.json": Present("old manifest")}
+WANTED = {"encoder.onnx": "new", "manifest.json": "new manifest"}
+OWN = {"encoder.onnx": ["old"], "manifest.json": ["old manifest"]}
+
+
+def made(**changes: Any) -> Plan:
+    arguments: dict[str, Any] = {"wanted": WANTED, "present": THERE, "recorded": OWN, "another": ()}
+    return plan(**arguments | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"present": {}}, {"written": [*WANTED]}),
+        ({"wanted": {name: each.sha256 for name, each in THERE.items()}}, {}),
+        ({}, {"written": [*WANTED]}),
+        ({"recorded": {}}, {"written": [*WANTED], "foreign": [*WANTED]}),
+        ({"recorded": {}, "another": {*WANTED}}, {"written": [*WANTED]}),
+        (
+            {"present": {**THERE, "encoder.onnx": Present("edited")}},
+            {"written": [*WANTED], "restored": ["encoder.onnx"]},
+        ),
+        (
+            {"present": {**THERE, "encoder.onnx": Present("old", is_link=True)}},
+            {"written": [*WANTED], "foreign": ["encoder.onnx"]},
+        ),
+        (
+            {"present": {**THERE, "old.onnx": Present("o")}, "recorded": {**OWN, "old.onnx": "o"}},
+            {"written": [*WANTED], "removed": ["old.onnx"]},
+        ),
+        (
+            {"present": {**THERE, "index.html": Present("page")}, "another": {"index.html"}},
+            {"written": [*WANTED], "left": ["index.html"]},
+        ),
+        (
+            {
+                "present": {**THERE, "index.html": Present("page")},
+                "another": {"index.html"},
+                "overwrite": True,
+            },
+            {"written": [*WANTED], "left": ["index.html"]},
+        ),
+    ],
+    ids=[
+        "an empty folder",
+        "nothing to do",
+        "its own files",
+        "others' files",
+        "another build's deployment",
+        "an edited file among its own",
+        "a link to its own content",
+        "its own, no longer wanted",
+        "named by a manifest alone",
+        "named by a manifest alone, with overwrite",
+    ],
+)
+def test_what_becomes_of_a_deploy_folder(
+    changes: dict[str, Any], expected: dict[str, list[str]]
+) -> None:
+    assert made(**changes) == Plan([], [], [], [], [])._replace(**expected)
+
+
+# --- a build folder that configurations share --------------------------------------------------
+
+
+def other_configuration(project: Project, build: str) -> None:
+    text = CONFIGURATION.format(deploy="elsewhere", seed=3, more="", build=build)
+    (project.root / "other.toml").write_text(text.replace("models.tiny", "models.mine"))
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_prune_leaves_what_another_configuration_built_and_never_deployed(
+    project: Project, absolute: bool
+) -> None:
+    build = str(project.root / "build") if absolute else "build"
+    other_configuration(project, build)
+    succeeded(project.doit("config=other.toml", "run", "export:mine"))
+    assert "Nothing to prune" in succeeded(project.doit("prune", "--yes"))
+    assert (project.root / "build/models/mine/exported/encoder.onnx").is_file()
+    (project.root / "other.toml").unlink()
+    output = succeeded(project.doit("prune", "--yes"))
+    assert "kept build/models/mine" in output
+    assert "which was built by other.toml" in output
+    assert (project.root / "build/models/mine/exported/encoder.onnx").is_file()
+
+
+def test_prune_with_an_absolute_build_folder_lists_no_model_that_is_configured(
+    deployed: Project,
+) -> None:
+    configure(deployed, build=str(deployed.root / "build"))
+    deploys(deployed)
+    other_configuration(deployed, "build")
+    succeeded(deployed.doit("config=other.toml", "run", "deploy:mine"))
+    for arguments in ([], ["config=other.toml"]):
+        assert "Nothing to prune" in succeeded(deployed.doit(*arguments, "prune", "--yes"))
+    assert set(contents(app(deployed))) == FILES
+
+
+def test_two_projects_that_share_a_build_folder_prune_what_is_their_own(
+    project: Project, tmp_path: Path
+) -> None:
+    build = str(tmp_path / "build")
+    clone = project.copy_to(tmp_path / "clone/project")
+    configure(project, build=build)
+    succeeded(project.doit("run", "deploy:tiny"))
+    clone.configure((project.root / "config/models.toml").read_text().replace("tiny]", "theirs]"))
+    succeeded(clone.doit("run", "deploy:theirs"))
+    assert "Nothing to prune" in succeeded(project.doit("prune", "--yes"))
+    assert "Nothing to prune" in succeeded(clone.doit("prune", "--yes"))
+    assert (tmp_path / "build/models/tiny/encoder.onnx").is_file()
+    assert set(contents(app(project))) == set(contents(app(clone))) == FILES
+
+
+def test_prune_keeps_a_folder_that_no_record_speaks_of(project: Project) -> None:
+    put(project.root / "build/models/notes/mine.txt", "mine")
+    output = succeeded(project.doit("prune", "--yes"))
+    assert "kept build/models/notes (1 file, 0.0 MiB), which no record says" in output
+    assert (project.root / "build/models/notes/mine.txt").is_file()
+
+
+def test_records_move_with_the_project(deployed: Project) -> None:
+    moved = deployed.root.with_name("moved")
+    os.rename(deployed.root, moved)
+    deployed.root = moved
+    deployed.environment["PYTHONPATH"] = str(moved)
+    succeeded(deployed.doit("clean", "--deployed"))
+    assert contents(moved / "app") == {}
+
+
+def test_a_permission_is_not_repeated_in_what_a_person_is_told_to_run(project: Project) -> None:
+    output = refused(project.doit("overwrite=yes", "exprot:tiny"))
+    assert "`doit export:tiny`" in output
+    assert "allowed: yes, no" in refused(project.doit("overwrite=maybe", "list"))
