@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import ssl
 import threading
 from collections import deque
 from contextlib import suppress
@@ -23,16 +24,18 @@ class Fault:
     drop_after: int | None = None
     ignore_range: bool = False
     ignore_if_range: bool = False
-    claimed_length: int | None = None
+    claimed_length: int | str | None = None
 
 
 class FileServer:
     """Serves `files` (bytes with ETag and ranges, or a file on disk).
 
     Logs the `requests` that get something, and in `heads` the paths that HEAD asks for.
+
+    :param tls: the server's certificate, for https.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.files: dict[str, bytes | Path] = {}
         self.etags: dict[str, str] = {}
         self.faults: deque[Fault] = deque()
@@ -54,11 +57,17 @@ class FileServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         serve = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         serve.start()
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}{path}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}{path}"
 
     def close(self) -> None:
         self._server.shutdown()
@@ -82,7 +91,8 @@ class FileServer:
         content = self.files.get(handler.path)
         status = fault.status or (404 if content is None else 200)
         length = len(content) if isinstance(content, bytes) else 0
-        self._send(handler, status, {}, b"", Fault(claimed_length=length))
+        claimed = length if fault.claimed_length is None else fault.claimed_length
+        self._send(handler, status, {}, b"", Fault(claimed_length=claimed))
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         self.requests.append((handler.path, dict(handler.headers)))
