@@ -30,7 +30,8 @@ class Fault:
 class FileServer:
     """Serves `files` (bytes with ETag and ranges, or a file on disk).
 
-    Logs the `requests` that get something, and in `heads` the paths that HEAD asks for.
+    Logs the `requests` that get something, and in `heads` the paths that HEAD asks for. Of the
+    paths in `stalled` it sends the headers, and nothing more until it is reset.
 
     :param tls: the server's certificate, for https.
     """
@@ -41,6 +42,8 @@ class FileServer:
         self.faults: deque[Fault] = deque()
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.heads: list[str] = []
+        self.stalled: set[str] = set()
+        self._released = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -70,6 +73,7 @@ class FileServer:
         return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}{path}"
 
     def close(self) -> None:
+        self._released.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -80,6 +84,9 @@ class FileServer:
         self.faults.clear()
         self.requests.clear()
         self.heads.clear()
+        self.stalled.clear()
+        self._released.set()
+        self._released = threading.Event()
 
     def ranges(self) -> list[str | None]:
         """The Range header of each request so far."""
@@ -140,6 +147,9 @@ class FileServer:
         handler.send_header("Content-Length", str(length))
         handler.send_header("Connection", "close")
         handler.end_headers()
+        if handler.command == "GET" and handler.path in self.stalled:
+            handler.wfile.flush()
+            self._released.wait()
         with suppress(BrokenPipeError, ConnectionResetError):  # the client may have had enough
             if isinstance(body, Path):
                 with body.open("rb") as file:
