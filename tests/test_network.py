@@ -215,12 +215,19 @@ def test_a_file_without_certificates_is_refused_with_its_variable(
         download("https://127.0.0.1:9/model.pt", tmp_path)
 
 
-def test_the_login_of_netrc_goes_to_its_host(
-    tmp_path: Path, server: FileServer, environment: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("address", "login"), [("127.0.0.1", "me:word"), ("you:own@127.0.0.1", "you:own")]
+)
+def test_the_login_of_netrc_goes_to_its_host_unless_the_address_has_one(
+    tmp_path: Path,
+    server: FileServer,
+    address: str,
+    login: str,
+    environment: pytest.MonkeyPatch,
 ) -> None:
     server.files["/model.pt"] = CONTENT
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password word\n")
     environment.setenv("NETRC", os.fspath(tmp_path / "netrc"))
-    download(server.url("/model.pt"), tmp_path)
-    login = base64.b64encode(b"me:word").decode()
-    assert server.requests[0][1]["Authorization"] == f"Basic {login}"
+    download(server.url("/model.pt").replace("127.0.0.1", address), tmp_path)
+    sent = server.requests[0][1]["Authorization"]
+    assert sent == f"Basic {base64.b64encode(login.encode()).decode()}"

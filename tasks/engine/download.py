@@ -133,7 +133,7 @@ def fetch(
     received = 0
     failures = 0
     fresh_starts = 0
-    with network.client(login="Authorization" not in request.headers) as client:
+    with _client(request) as client:
         while True:
             before = part.length()
             try:
@@ -211,7 +211,7 @@ def check(request: Request, policy: RetryPolicy | None = None) -> str | None:
     import httpx2
 
     try:
-        with network.client() as client:
+        with _client(request) as client:
             answer = client.head(
                 request.url,
                 headers={"Accept-Encoding": "identity"},
@@ -453,6 +453,11 @@ def _wrong_size(request: Request, found: str) -> str:
         f"{request.url} is not the expected file: expected {request.size} bytes, found {found}. "
         f"If the file was replaced on purpose, correct size and sha256 in {request.table}."
     )
+
+
+def _client(request: Request) -> httpx2.Client:
+    has_login = "Authorization" in request.headers or "@" in urlsplit(request.url).netloc
+    return network.client(netrc_login=not has_login)
 
 
 def _timeouts(policy: RetryPolicy) -> httpx2.Timeout:

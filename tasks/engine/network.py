@@ -32,10 +32,10 @@ _CERTIFICATES = (
 )
 
 
-def client(login: bool = True) -> httpx2.Client:
+def client(netrc_login: bool) -> httpx2.Client:
     """A client for any address.
 
-    :param login: whether the user and password of ``~/.netrc`` go along.
+    :param netrc_login: whether the user and password of ``~/.netrc`` go along.
     :raises StageError: when the environment names a proxy or certificates that cannot be used.
     """
     import netrc
@@ -43,7 +43,7 @@ def client(login: bool = True) -> httpx2.Client:
     import httpx2
 
     auth = None
-    if login:
+    if netrc_login:  # which would take the place of any other login
         with suppress(OSError, netrc.NetrcParseError):
             auth = httpx2.NetRCAuth(os.environ.get("NETRC"))
     return _make(auth=auth)
