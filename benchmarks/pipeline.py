@@ -112,7 +112,7 @@ def no_op(folder: Path, runs: int, variants: bool) -> list[str]:
     run(timed, folder, project.environment)
     (folder / "output.log").rename(imported)
     names = {line.split("|")[-1].strip() for line in imported.read_text().splitlines()}
-    heavy = sorted(names & {"torch", "onnx", "onnxruntime", "requests", "sam2", "numpy"})
+    heavy = sorted(names & {"torch", "onnx", "onnxruntime", "httpx2", "sam2", "numpy"})
     ratio = statistics.median(ours.seconds / base.seconds for ours, base in pairs)
     ours = statistics.median(pair[0].seconds for pair in pairs)
     base = statistics.median(pair[1].seconds for pair in pairs)

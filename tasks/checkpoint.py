@@ -91,7 +91,7 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
         elif model.source.kind == "http":
             how = _download_from_address(config, model, target)
         else:
-            how, commit = _download_from_hub(config, model, target)
+            how, commit = _obtain_from_hub(config, model, target, task)
         if cached is None:
             _put_into_cache(config, model, target)
     else:
@@ -180,8 +180,12 @@ def _offering_the_demo(config: Configuration) -> Iterator[None]:
         raise
 
 
-def _download_from_hub(config: Configuration, model: Model, target: Path) -> tuple[str, str]:
+def _obtain_from_hub(
+    config: Configuration, model: Model, target: Path, task: Task
+) -> tuple[str, str]:
     """Find the file on the hub, check the ``config.json`` beside transformers', and download it.
+
+    What huggingface_hub has in its cache is copied instead.
 
     :returns: how it came, and the commit that it is of.
     """
@@ -209,8 +213,39 @@ def _download_from_hub(config: Configuration, model: Model, target: Path) -> tup
     request = Request(
         found.url, model.sha256 or found.sha256, model.size or found.size, table, found.headers
     )
-    how = _download(config, model, request, target)
+    if found.copy is None or not _copy_of_hub(config, found.copy, request, target, task):
+        how = _download(config, model, request, target)
+    else:
+        how = "copied from huggingface_hub's cache"
     return f"{how}, commit {found.commit[:12]}", found.commit
+
+
+def _copy_of_hub(
+    config: Configuration, copy: Path, request: Request, target: Path, task: Task
+) -> bool:
+    """Copy a file of huggingface_hub's cache; False, with a warning, when it is another one.
+
+    :raises StageError: when it is, and cannot be downloaded instead.
+    """
+    with workspace(config.build, task) as work:
+        unfinished = Path(work.unfinished(target))
+        sha256 = copy_and_hash(copy, unfinished)
+        size = unfinished.stat().st_size
+        if request.sha256 in (None, sha256) and request.size in (None, size):
+            work.deliver(target)
+            FINGERPRINTS.remember(target, sha256)
+            return True
+    problem = (
+        f"{copy} is not the expected checkpoint: {request.table} expects {request.size} bytes with "
+        f"sha256 {request.sha256}, found {size} bytes with sha256 {sha256}"
+    )
+    if not request.url:
+        raise StageError(
+            f"{problem}. Remove it, or correct {request.table}; without HF_HUB_OFFLINE it is "
+            "downloaded again."
+        )
+    sys.stderr.write(f"warning: {problem}; it is downloaded\n")
+    return False
 
 
 # What transformers calls the models whose weights can be read.

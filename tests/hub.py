@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 from server import FileServer
 
@@ -98,7 +99,7 @@ class Hub:
         if repository.token and sent != f"Bearer {repository.token}":
             code = "GatedRepo" if repository.gated else "RepoNotFound"
             return Answer(401, {"X-Error-Code": code})
-        commit = repository.branches.get(revision, revision)
+        commit = repository.branches.get(unquote(revision), revision)
         if commit not in repository.commits:
             return Answer(404, {"X-Error-Code": "RevisionNotFound"})
         told = {"X-Repo-Commit": commit}

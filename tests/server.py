@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import ssl
 import threading
 from collections import deque
 from contextlib import suppress
@@ -23,21 +24,26 @@ class Fault:
     drop_after: int | None = None
     ignore_range: bool = False
     ignore_if_range: bool = False
-    claimed_length: int | None = None
+    claimed_length: int | str | None = None
 
 
 class FileServer:
     """Serves `files` (bytes with ETag and ranges, or a file on disk).
 
-    Logs the `requests` that get something, and in `heads` the paths that HEAD asks for.
+    Logs the `requests` that get something, and in `heads` the paths that HEAD asks for. Of the
+    paths in `stalled` it sends the headers, and nothing more until it is reset.
+
+    :param tls: the server's certificate, for https.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.files: dict[str, bytes | Path] = {}
         self.etags: dict[str, str] = {}
         self.faults: deque[Fault] = deque()
         self.requests: list[tuple[str, dict[str, str]]] = []
         self.heads: list[str] = []
+        self.stalled: set[str] = set()
+        self._released = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,13 +60,20 @@ class FileServer:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         serve = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         serve.start()
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}{path}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_address[1]}{path}"
 
     def close(self) -> None:
+        self._released.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -71,6 +84,9 @@ class FileServer:
         self.faults.clear()
         self.requests.clear()
         self.heads.clear()
+        self.stalled.clear()
+        self._released.set()
+        self._released = threading.Event()
 
     def ranges(self) -> list[str | None]:
         """The Range header of each request so far."""
@@ -82,7 +98,8 @@ class FileServer:
         content = self.files.get(handler.path)
         status = fault.status or (404 if content is None else 200)
         length = len(content) if isinstance(content, bytes) else 0
-        self._send(handler, status, {}, b"", Fault(claimed_length=length))
+        claimed = length if fault.claimed_length is None else fault.claimed_length
+        self._send(handler, status, {}, b"", Fault(claimed_length=claimed))
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         self.requests.append((handler.path, dict(handler.headers)))
@@ -130,6 +147,9 @@ class FileServer:
         handler.send_header("Content-Length", str(length))
         handler.send_header("Connection", "close")
         handler.end_headers()
+        if handler.command == "GET" and handler.path in self.stalled:
+            handler.wfile.flush()
+            self._released.wait()
         with suppress(BrokenPipeError, ConnectionResetError):  # the client may have had enough
             if isinstance(body, Path):
                 with body.open("rb") as file:

@@ -6,18 +6,24 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
-from project import Outcome, Project
+from project import ROOT, Outcome, Project
 from server import FileServer
 
 from tasks.config.parse import parse
-from tasks.config.schema import ConfigurationError
+from tasks.config.schema import CacheSettings, ConfigurationError
+from tasks.engine import shared_cache
+from tasks.engine.progress import SILENT
 from tasks.engine.shared_cache import Broken, key_of, parse_entry, without_password
 
 NOTHING_COMPUTED = {"CHEAP_FAIL": "write_graphs simplify_graphs convert"}
@@ -218,6 +224,21 @@ def test_a_build_that_is_forced_takes_nothing_and_replaces_what_is_there(
     assert second.graph() == first.graph()
     replaced = json.loads(entries(cache, "simplify")[0].read_text())
     assert replaced["outputs"][0]["sha256"] == hashlib.sha256(first.graph()).hexdigest()
+
+
+@pytest.mark.parametrize("arguments", [("-a", "simplify:tiny"), ("simplify:tiny",)])
+def test_a_damaged_file_is_replaced_by_a_build_that_makes_it_anew(
+    second: Clone, cache: Path, first: Clone, arguments: tuple[str, ...]
+) -> None:
+    """By one that takes nothing from the cache, and by one that does not look for it there."""
+    sha256 = hashlib.sha256(first.graph()).hexdigest()
+    damaged = cache / "v1/files" / sha256[:2] / sha256
+    damaged.write_bytes(bytes(len(first.graph())))
+    if "-a" not in arguments:
+        for path in entries(cache, "simplify"):
+            path.unlink()
+    succeeded(second.build(*arguments))
+    assert damaged.read_bytes() == first.graph()
 
 
 def test_an_altered_file_is_a_warning_and_is_built_and_replaced(
@@ -524,6 +545,151 @@ def test_a_bucket_without_credentials_is_one_warning(tmp_path: Path, bucket: str
     outcome = succeeded(clone.run("deploy:tiny", **environment))
     assert outcome.output.count("warning: cache s3://lab/sam2") == 1
     assert "credentials" in outcome.output
+
+
+def test_an_ftp_server_that_refuses_the_connection_is_one_warning(tmp_path: Path) -> None:
+    clone = Clone(tmp_path / "first/project", "ftp://127.0.0.1:9/sam2")
+    outcome = succeeded(clone.run("deploy:tiny"))
+    assert outcome.output.count("warning: cache ftp://127.0.0.1:9/sam2") == 1
+    assert "Connection refused; this build goes on without it" in outcome.output
+    output = failed(clone.project.doit("cache"))
+    assert "Connection refused" in output
+    assert "Traceback" not in output
+
+
+class Faulty(fsspec.AbstractFileSystem):  # type: ignore[misc]
+    """A file system that nobody can use."""
+
+    cachable = False
+
+    def __init__(self, fails: str = "open") -> None:
+        super().__init__()
+        self.fails = fails
+        if fails == "open":
+            raise KeyError("no such realm")
+
+    def cat_file(self, path: str, **options: object) -> bytes:
+        raise {"value": ValueError, "runtime": RuntimeError}[self.fails]("no such realm")
+
+
+@pytest.mark.parametrize("fails", ["open", "value", "runtime", "import"])
+def test_whatever_a_file_system_raises_is_one_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty_module.py").write_text("raise OSError('no such realm')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    faulty = "faulty_module.Faulty" if fails == "import" else Faulty
+    fsspec.register_implementation("faulty", faulty, clobber=True)
+    options = {} if fails == "import" else {"fails": fails}
+    cache = shared_cache.SharedCache(CacheSettings("faulty://x/y", options=options))
+    made = tmp_path / "made"
+    made.write_bytes(b"made")
+    for stage in ("export", "simplify"):
+        assert cache.find(stage, "0" * 64, 1) is None
+        cache.store(stage, "0" * 64, [made], {})
+    assert capsys.readouterr().err.count("warning: cache faulty://x/y") == 1
+
+
+def test_a_server_that_sends_nothing_is_waited_for_no_longer_than_the_limit(
+    tmp_path: Path,
+    server: FileServer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shared_cache, "PATIENCE", 0.2)
+    content = b"graph" * 1000
+    output = shared_cache.Output(hashlib.sha256(content).hexdigest(), len(content))
+    path = shared_cache.file_path("/cache", output.sha256)
+    server.files[path] = content
+    server.stalled.add(path)
+    cache = shared_cache.SharedCache(CacheSettings(server.url("/cache")))
+    entry = shared_cache.Entry("0" * 64, (output,), {}, "")
+    assert not cache.fetch(entry, [tmp_path / "graph"], SILENT)
+    assert "no answer in 0 s; this build goes on without it" in capsys.readouterr().err
+    assert cache.find("export", "0" * 64, 1) is None  # and is not asked again
+    server.reset()
+
+
+# --- a folder that several people share --------------------------------------------------------
+
+USER = """
+import json, os, sys
+from pathlib import Path
+import fsspec
+from tasks.config.schema import CacheSettings
+from tasks.engine import shared_cache
+from tasks.engine.progress import SILENT
+
+root, uid, umask, stage, *contents = sys.argv[1:]
+fsspec.core.url_to_fs("/")  # imports what it needs
+os.chroot(root)  # whose parents only root may enter
+os.chdir("/")
+os.umask(int(umask, 8))
+os.setgroups([5000])
+os.setgid(int(uid))
+os.setuid(int(uid))
+cache = shared_cache.SharedCache(CacheSettings("/cache"))
+for content in contents:
+    made = Path(f"/tmp/{uid}-{content}")
+    made.write_text(content)
+    cache.store(stage, content * 64, [made], {})
+read = {}
+for path, (stage, entry) in cache.entries()[0].items():
+    copy = Path(f"/tmp/{uid}-copy")
+    assert cache.fetch(entry, [copy], SILENT)
+    read[entry.key[0]] = copy.read_text()
+if uid == "1002":
+    cache.remove([*cache.entries()[0], *cache.files()])
+print(json.dumps(read))
+"""
+
+
+def user(root: Path, uid: int, umask: str, *arguments: str) -> dict[str, str]:
+    """Store files as a user of the group 5000; what that user reads from the cache then."""
+    done = subprocess.run(
+        [sys.executable, "-c", USER, str(root), str(uid), umask, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    read: dict[str, str] = json.loads(done.stdout)
+    return read
+
+
+@pytest.fixture
+def group_folder(tmp_path: Path) -> Path:
+    """A folder that a group may write to, in one that stands for the whole disk."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can act for two users")
+    root = tmp_path / "disk"
+    for folder, mode in ((root, 0o755), (root / "tmp", 0o1777), (root / "cache", 0o2770)):
+        folder.mkdir()
+        folder.chmod(mode)
+    os.chown(root / "cache", 0, 5000)
+    return root
+
+
+@pytest.mark.parametrize("umask", ["022", "077"])
+def test_a_second_user_of_a_groups_folder_stores_reads_and_removes_whatever_the_umask(
+    group_folder: Path, umask: str
+) -> None:
+    assert user(group_folder, 1001, umask, "export", "a", "b") == {"a": "a", "b": "b"}
+    # All entries of a stage share a folder; `a` was stored by the first user.
+    both = user(group_folder, 1002, umask, "export", "a", "c", "d")
+    assert both == {each: each for each in "abcd"}
+    assert not [each for each in (group_folder / "cache/v1").rglob("*") if each.is_file()]
+
+
+def test_a_folder_of_one_user_stays_as_the_umask_says(tmp_path: Path) -> None:
+    made, cache = tmp_path / "made", tmp_path / "cache"
+    made.write_bytes(b"made")
+    cache.mkdir(mode=0o700)
+    shared_cache.SharedCache(CacheSettings(str(cache))).store("export", "0" * 64, [made], {})
+    umask = os.umask(0o022)
+    os.umask(umask)
+    assert stat.S_IMODE((cache / "v1").stat().st_mode) == 0o777 & ~umask
 
 
 # --- doit cache --------------------------------------------------------------------------------

@@ -88,11 +88,16 @@ def test_an_address_that_no_scheduler_has_is_refused(address: str) -> None:
             Source("file", "file:///data/my%20model.pt", Path("/data/my model.pt")),
         ),
         ("weights/a.pt", Source("file", "weights/a.pt", Path("weights/a.pt"))),
+        ("~/w/a.pt", Source("file", "~/w/a.pt", Path("/home/me/w/a.pt"))),
+        ("file:~/w/a.pt", Source("file", "file:~/w/a.pt", Path("/home/me/w/a.pt"))),
         ("synthetic:", Source("synthetic", "synthetic:", seed=0)),
         ("synthetic:?seed=7", Source("synthetic", "synthetic:?seed=7", seed=7)),
     ],
 )
-def test_every_kind_of_address_is_understood(url: str, source: Source) -> None:
+def test_every_kind_of_address_is_understood(
+    url: str, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
     text = f'[models.x]\nmodel_type = "sam2_hiera_tiny"\nurl = "{url}"\n'
     assert configuration(text).models[0].source == source
 
@@ -101,6 +106,7 @@ def test_every_kind_of_address_is_understood(url: str, source: Source) -> None:
     ("line", "complaint"),
     [
         ('url = "ftp://host/a.pt"', "[models.x] url: found 'ftp://host/a.pt'; allowed: an https:"),
+        ('url = "~nobody-of-this-name/a.pt"', "allowed: a path from a home folder that is there"),
         ('url = "synthetic:?seed=a"', "[models.x] url: found 'synthetic:?seed=a'"),
         ('url = "synthetic:?sed=1"', "[models.x] url: found 'synthetic:?sed=1'"),
         ('sha256 = "12"', "[models.x] sha256: found '12'; allowed: 64 hexadecimal digits"),
@@ -185,6 +191,8 @@ def test_made_up_weights_need_an_architecture() -> None:
         ("hf:me/cells@v1.0", "me/cells", "v1.0", WEIGHTS),
         ("hf:me/cells/run-3/best.pt", "me/cells", "main", "run-3/best.pt"),
         ("hf:me/cells@0a1b2c/best.pt", "me/cells", "0a1b2c", "best.pt"),
+        ("hf:me/cells@refs/pr/1", "me/cells", "refs/pr/1", WEIGHTS),
+        ("hf:me/cells@refs/pr/1/run/best.pt", "me/cells", "refs/pr/1", "run/best.pt"),
     ],
 )
 def test_a_checkpoint_of_the_hub_is_named_by_repository_revision_and_file(
@@ -195,7 +203,9 @@ def test_a_checkpoint_of_the_hub_is_named_by_repository_revision_and_file(
     assert (source.kind, source.repo, source.revision, source.file) == ("hub", repo, revision, file)
 
 
-@pytest.mark.parametrize("url", ["hf:", "hf:cells", "hf:me/cells@", "hf:me/cells/"])
+@pytest.mark.parametrize(
+    "url", ["hf:", "hf:cells", "hf:me/cells@", "hf:me/cells/", "hf:me/c@refs/pr"]
+)
 def test_an_address_of_the_hub_that_is_none_is_refused(url: str) -> None:
     message = mistakes(f'[models.mine]\nurl = "{url}"\n')
     assert f"[models.mine] url: found '{url}'; allowed: " in message

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from server import Fault, FileServer
 
-from tasks.engine.download import Fetched, Request, RetryPolicy, fetch
+from tasks.engine.download import Fetched, Request, RetryPolicy, check, fetch
 from tasks.engine.errors import StageError
 
 CONTENT = bytes(range(256)) * 4096
@@ -189,6 +189,8 @@ def test_a_missing_file_is_refused_at_once(download: Download) -> None:
     [
         Fault(body=b"<!doctype html>", headers={"Content-Type": "text/html; charset=utf-8"}),
         Fault(body=b"\n <html>", headers={"Content-Type": "application/octet-stream"}),
+        Fault(body=b"<!DOCTYPE HTML PUBLIC>", headers={"Content-Type": "binary/octet-stream"}),
+        Fault(body=b'\xef\xbb\xbf<?xml version="1.0"?><Error>'),
     ],
 )
 def test_a_web_page_is_refused(download: Download, fault: Fault) -> None:
@@ -196,6 +198,37 @@ def test_a_web_page_is_refused(download: Download, fault: Fault) -> None:
     message = download.refused(size=None)
     assert "web page; expected a checkpoint" in message
     assert download.server.url("/model.pt") in message
+
+
+def test_a_safetensors_file_whose_length_reads_as_a_tag_is_no_web_page(download: Download) -> None:
+    """Its first bytes are the length of its header, which may be those of `` <``."""
+    content = int.from_bytes(b" <", "little").to_bytes(8, "little") + b'{"a":' + bytes(1000)
+    download.server.files["/model.pt"] = content
+    digest = hashlib.sha256(content).hexdigest()
+    assert download.fetch(sha256=digest, size=None).sha256 == digest
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(claimed_length="9" * 5000),
+        Fault(status=206, headers={"Content-Range": f"bytes 0-9/{'9' * 5000}"}, body=b"0" * 10),
+        Fault(status=503, headers={"Retry-After": "9" * 5000}),
+    ],
+    ids=["Content-Length", "Content-Range", "Retry-After"],
+)
+def test_a_number_of_5000_digits_in_a_header_is_no_traceback(
+    download: Download, fault: Fault
+) -> None:
+    download.server.faults += [fault] * 4
+    assert download.server.url("/model.pt") in download.refused()
+
+
+def test_a_size_of_5000_digits_is_no_answer_to_a_check(download: Download) -> None:
+    download.server.faults.append(Fault(claimed_length="9" * 5000))
+    told = check(Request(download.server.url("/model.pt"), size=len(CONTENT)))
+    assert told is not None
+    assert "was not checked" in told
 
 
 def test_another_hash_is_refused_with_both(download: Download) -> None:

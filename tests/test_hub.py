@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from hub import Hub, Repository
 from project import Outcome, Project
+from proxy import Proxy
 from server import Fault, FileServer
 
 from tasks.config.schema import WEIGHTS
@@ -38,12 +40,16 @@ class Build:
             "HF_ENDPOINT": hub.address,
             "HF_HOME": str(project.root / "hf"),
             "HF_TOKEN": "",
+            "HF_HUB_OFFLINE": "",
         }
 
-    def obtain(self, url: str, more: str = "", **environment: str) -> Outcome:
+    def configure(self, url: str, more: str = "") -> None:
         self.project.configure(
             f'[models.mine]\nmodel_type = "sam2_hiera_tiny"\nurl = "{url}"\n{more}'
         )
+
+    def obtain(self, url: str, more: str = "", **environment: str) -> Outcome:
+        self.configure(url, more)
         return self.project.build("checkpoint:mine", **{**self.environment, **environment})
 
     @property
@@ -189,10 +195,113 @@ def test_what_is_said_of_other_weights_decides_nothing_about_a_file_that_is_name
     assert "found model_type 'vit'" in refused(build.obtain(f"hf:me/cells/{WEIGHTS}"))
 
 
-def test_a_hub_that_cannot_be_reached_is_named(build: Build) -> None:
+def test_a_hub_that_cannot_be_reached_is_named_and_what_is_in_the_cache_offered(
+    build: Build,
+) -> None:
+    copy = in_cache(build)
     message = refused(build.obtain("hf:me/cells", HF_ENDPOINT="http://127.0.0.1:9"))
     assert "http://127.0.0.1:9 cannot be reached" in message
     assert "HF_ENDPOINT" in message
+    assert f"HF_HUB_OFFLINE=1 takes what huggingface_hub has in its cache: {copy}" in message
+
+
+def test_a_pull_request_is_a_revision_like_any_other(build: Build) -> None:
+    build.hub.repositories["me/cells"].branches["refs/pr/1"] = B
+    assert build.obtain("hf:me/cells@refs/pr/1").status == 0
+    assert build.checkpoint == SECOND
+    assert build.record["commit"] == B
+
+
+def test_metadata_and_file_come_through_the_same_proxy(build: Build, server: FileServer) -> None:
+    proxy = Proxy()
+    hub = build.hub.address.removeprefix("http://127.0.0.1")
+    outcome = build.obtain(
+        "hf:me/cells", HF_ENDPOINT=f"http://hub.invalid{hub}", ALL_PROXY=proxy.url("socks5h")
+    )
+    proxy.close()
+    assert outcome.status == 0, outcome.output
+    assert build.checkpoint == FIRST
+    storage = server.url("").removeprefix("http://127.0.0.1")
+    assert {f"hub.invalid{hub}", f"localhost{storage}"} == set(proxy.targets)
+
+
+# --- huggingface_hub's own cache ---
+
+
+def in_cache(build: Build, weights: bytes = FIRST, named: bytes = FIRST) -> Path:
+    """Put a repository at its first commit into that cache, as huggingface_hub keeps one.
+
+    :param named: the content whose hash the copy of the weights has for a name.
+    """
+    folder = build.project.root / "hf/hub/models--me--cells"
+    for each in ("refs", "blobs", f"snapshots/{A}"):
+        (folder / each).mkdir(parents=True)
+    (folder / "refs/main").write_text(A)
+    for name, content, etag in (
+        (WEIGHTS, weights, hashlib.sha256(named).hexdigest()),
+        ("config.json", CONFIG, "c" * 40),
+    ):
+        (folder / "blobs" / etag).write_bytes(content)
+        (folder / "snapshots" / A / name).symlink_to(f"../../blobs/{etag}")
+    return folder
+
+
+def test_a_file_that_huggingface_hub_has_is_copied_and_not_downloaded(
+    build: Build, server: FileServer
+) -> None:
+    in_cache(build)
+    assert build.obtain("hf:me/cells").status == 0
+    assert build.checkpoint == FIRST
+    assert build.record["commit"] == A
+    assert not server.requests
+
+
+def test_a_file_that_is_there_as_that_of_another_commit_is_copied_too(
+    build: Build, server: FileServer
+) -> None:
+    in_cache(build)
+    repository = build.hub.repositories["me/cells"]
+    repository.commits[B][WEIGHTS], repository.branches["main"] = FIRST, B
+    assert build.obtain("hf:me/cells").status == 0
+    assert (build.checkpoint, build.record["commit"]) == (FIRST, B)
+    assert not server.requests
+
+
+def test_a_damaged_file_there_is_a_warning_and_is_downloaded(
+    build: Build, server: FileServer
+) -> None:
+    in_cache(build, weights=SECOND)
+    build.configure("hf:me/cells")
+    outcome = build.project.doit("run", "checkpoint:mine", **build.environment)
+    assert outcome.status == 0, outcome.output
+    assert "is not the expected checkpoint" in outcome.output
+    assert build.checkpoint == FIRST
+    assert len(server.requests) == 1
+
+
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+
+
+def test_offline_the_file_that_is_there_is_taken_and_the_hub_is_not_asked(build: Build) -> None:
+    in_cache(build)
+    outcome = build.obtain("hf:me/cells", **OFFLINE)
+    assert outcome.status == 0, outcome.output
+    assert (build.checkpoint, build.record["commit"]) == (FIRST, A)
+    assert not build.hub.requests
+
+
+def test_offline_a_file_that_is_not_there_is_refused_with_how_to_have_it(build: Build) -> None:
+    message = refused(build.obtain("hf:me/cells@v2", **OFFLINE))
+    assert "HF_HUB_OFFLINE is set" in message
+    assert "`hf download me/cells model.safetensors --revision v2`" in message
+    assert not build.hub.requests
+
+
+def test_offline_a_damaged_file_is_refused_with_both_hashes(build: Build) -> None:
+    in_cache(build, weights=SECOND)
+    message = refused(build.obtain("hf:me/cells", **OFFLINE))
+    assert hashlib.sha256(FIRST).hexdigest() in message
+    assert hashlib.sha256(SECOND).hexdigest() in message
 
 
 # --- a local folder, as transformers writes it ---

@@ -309,7 +309,7 @@ def test_status_imports_nothing_heavy(built: Build) -> None:
     code = (
         "import sys; from doit.doit_cmd import DoitMain;"
         "DoitMain().run(['-f', 'dodo.py', 'status']);"
-        "print(sorted({'torch', 'onnx', 'onnxruntime', 'numpy', 'jinja2', 'requests', 'PIL'}"
+        "print(sorted({'torch', 'onnx', 'onnxruntime', 'numpy', 'jinja2', 'httpx2', 'PIL'}"
         " & set(sys.modules)))"
     )
     done = subprocess.run(

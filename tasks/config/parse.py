@@ -761,7 +761,11 @@ _SOURCE_RULE = (
     "an https:, http: or file: address, a path relative to the project, "
     "hf:OWNER/NAME[@REVISION][/FILE], or synthetic:?seed=N"
 )
-_HUB = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[^/\s]+))?(/(?P<file>\S*[^/\s]))?")
+# A revision has no slash, but that of a pull request (refs/pr/1) or a conversion does.
+_HUB = re.compile(
+    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/[^/\s]+/[^/\s]+|(?!refs/)[^/\s]+))?"
+    r"(/(?P<file>\S*[^/\s]))?"
+)
 
 
 def _source(value: Any) -> Source:
@@ -770,7 +774,7 @@ def _source(value: Any) -> Source:
     if parts.scheme in ("http", "https") and parts.netloc:
         return Source("http", url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
-        return Source("file", url, path=Path(unquote(parts.path)))
+        return Source("file", url, path=_at_home(unquote(parts.path)))
     if parts.scheme == "hf" and (match := _HUB.fullmatch(url)):
         repo, revision, file = match.group("repo", "revision", "file")
         return Source("hub", url, repo=repo, revision=revision or "main", file=file or WEIGHTS)
@@ -780,5 +784,13 @@ def _source(value: Any) -> Source:
         if not options and seed.isdecimal():
             return Source("synthetic", url, seed=int(seed))
     if not parts.scheme and parts.path:
-        return Source("file", url, path=Path(url))
+        return Source("file", url, path=_at_home(url))
     raise ValueError(_SOURCE_RULE)
+
+
+def _at_home(path: str) -> Path:
+    """A path in which ``~`` is somebody's home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"a path from a home folder that is there; {_SOURCE_RULE}") from error

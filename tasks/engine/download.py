@@ -11,6 +11,7 @@ import json
 import random
 import re
 import shutil
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,16 +23,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from tasks.engine import network
 from tasks.engine.errors import StageError
 from tasks.engine.files import mebibytes, write_atomically
 from tasks.engine.progress import SILENT, Progress
 
 if TYPE_CHECKING:
-    import requests
+    import httpx2
 
 _CHUNK = 1 << 16  # what a dropped connection can lose at most
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _SPARE_DISK = 64 << 20
+_LONGEST_NUMBER = 18  # digits; what has more is no size
+
+# How a web page begins (https://mimesniff.spec.whatwg.org/#identifying-a-resource-with-an-unknown-mime-type).
+_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?[\t\n\f\r ]*<(\?xml|!--|(!doctype html|html|head|script|iframe|h1|div|font|"
+    rb"table|a|style|title|b|body|br|p|meta|error)[\s>])",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,6 @@ def fetch(
         expected; an earlier good ``target`` stays. What was received of a good file stays too
         and is resumed by the next call.
     """
-    import requests
-
     server = urlsplit(request.url).netloc
     if server in _unreachable:
         raise Unreachable(f"{server} cannot be reached, as said above.", told=True)
@@ -125,12 +133,12 @@ def fetch(
     received = 0
     failures = 0
     fresh_starts = 0
-    with requests.Session() as session:
+    with _client(request) as client:
         while True:
             before = part.length()
             try:
                 try:
-                    digest = _attempt(session, request, part, progress, policy)
+                    digest = _attempt(client, request, part, progress, policy)
                     break
                 finally:
                     received += max(0, part.length() - before)
@@ -200,26 +208,25 @@ def check(request: Request, policy: RetryPolicy | None = None) -> str | None:
     :returns: what speaks against it or keeps it from being told, to follow the address in a
         sentence; None when the server has a file of that size.
     """
-    import requests
+    import httpx2
 
-    policy = policy or RetryPolicy()
     try:
-        answer = requests.head(
-            request.url,
-            headers={"Accept-Encoding": "identity"},
-            timeout=(policy.connect_timeout, policy.read_timeout),
-            allow_redirects=True,
-        )
-    except requests.exceptions.RequestException as error:
-        return f"was not checked: {_in_words(error)}"
+        with _client(request) as client:
+            answer = client.head(
+                request.url,
+                headers={"Accept-Encoding": "identity"},
+                timeout=_timeouts(policy or RetryPolicy()),
+            )
+    except (httpx2.RequestError, httpx2.InvalidURL) as error:
+        return f"was not checked: {network.in_words(error)}"
     if answer.status_code in (405, 501):
         return f"was not checked: the server answers {answer.status_code} to HEAD"
     if answer.status_code != 200:
         return f"is no address of it: the server answers {answer.status_code}"
-    length = answer.headers.get("Content-Length", "")
-    if not length.isdecimal():
+    length = _number(answer.headers.get("Content-Length"))
+    if length is None:
         return "was not checked: the server does not tell the size"
-    if request.size is not None and int(length) != request.size:
+    if request.size is not None and length != request.size:
         return f"is another file: expected {request.size} bytes, found {length}"
     return None
 
@@ -261,7 +268,7 @@ class _Part:
 
 
 def _attempt(
-    session: requests.Session,
+    client: httpx2.Client,
     request: Request,
     part: _Part,
     progress: Progress,
@@ -275,10 +282,9 @@ def _attempt(
         resume = part.resume_headers(request)
         offset = 0 if resume is None else offset
         headers |= resume or {}
-    timeouts = (policy.connect_timeout, policy.read_timeout)
     with (
         _network_errors_as_retry(request),
-        session.get(request.url, headers=headers, stream=True, timeout=timeouts) as response,
+        client.stream("GET", request.url, headers=headers, timeout=_timeouts(policy)) as response,
     ):
         total = _check_answer(response.status_code, response.headers, offset, request)
         if response.status_code == 206:
@@ -298,7 +304,7 @@ def _attempt(
 
 
 def _receive(
-    response: requests.Response,
+    response: httpx2.Response,
     request: Request,
     part: _Part,
     offset: int,
@@ -309,8 +315,8 @@ def _receive(
     length = offset
     with part.path.open("ab" if offset else "wb") as file:
         part.note(request, _validator(response.headers))
-        for chunk in response.iter_content(_CHUNK):
-            if not length and chunk.lstrip()[:1] == b"<":
+        for chunk in response.iter_raw(_CHUNK):
+            if not length and _PAGE.match(chunk):
                 raise StageError(_answered_with_page(request))
             file.write(chunk)
             digest.update(chunk)
@@ -366,8 +372,7 @@ def _check_answer(
     if status == 206 and start != offset:
         raise _StartOver(f"asked for bytes from {offset}, got them from {start}")
     if status == 200:
-        length = headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
+        total = _number(headers.get("Content-Length"))
     if request.size is not None and total is not None and total != request.size:
         raise StageError(_wrong_size(request, str(total)))
     return total
@@ -388,8 +393,13 @@ def _content_range(value: str) -> tuple[int | None, int | None]:
     match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", value.strip())
     if not match:
         return None, None
-    start, total = match.groups()
-    return (int(start) if start else None), (int(total) if total != "*" else None)
+    return _number(match[1]), _number(match[2])
+
+
+def _number(value: str | None) -> int | None:
+    """A number of bytes; None when a header has none, or one that no file can have."""
+    value = (value or "").strip()
+    return int(value) if value.isdecimal() and len(value) <= _LONGEST_NUMBER else None
 
 
 def _retry_after(value: str | None) -> float | None:
@@ -445,38 +455,39 @@ def _wrong_size(request: Request, found: str) -> str:
     )
 
 
+def _client(request: Request) -> httpx2.Client:
+    has_login = "Authorization" in request.headers or "@" in urlsplit(request.url).netloc
+    return network.client(netrc_login=not has_login)
+
+
+def _timeouts(policy: RetryPolicy) -> httpx2.Timeout:
+    import httpx2
+
+    return httpx2.Timeout(policy.read_timeout, connect=policy.connect_timeout)
+
+
 @contextmanager
 def _network_errors_as_retry(request: Request) -> Iterator[None]:
-    import requests
-    from urllib3.exceptions import NewConnectionError, ProxyError
+    import httpx2
 
     try:
         yield
     except (
-        requests.exceptions.InvalidURL,
-        requests.exceptions.InvalidSchema,
-        requests.exceptions.TooManyRedirects,
+        httpx2.InvalidURL,
+        httpx2.UnsupportedProtocol,
+        httpx2.LocalProtocolError,
+        httpx2.TooManyRedirects,
     ) as error:
         raise StageError(
             f"{request.url} cannot be used: {error}. Correct the url in {request.table}."
         ) from error
-    except requests.exceptions.ConnectTimeout as error:
+    except httpx2.ConnectTimeout as error:
         raise _NoConnection("it does not answer") from error
-    except requests.exceptions.ConnectionError as error:
-        reason = getattr(error.args[0] if error.args else None, "reason", None)
-        unconnected = isinstance(reason, NewConnectionError | ProxyError)
-        failed = _NoConnection if unconnected else _Retry
-        raise failed(_in_words(error)) from error
-    except requests.exceptions.RequestException as error:
-        raise _Retry(_in_words(error)) from error
-
-
-def _in_words(error: Exception) -> str:
-    """The system's own words for what went wrong, where urllib3 wraps them."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, OSError) and inner.strerror:
-            return inner.strerror
-        reason = getattr(inner.args[0] if inner.args else None, "reason", None)
-        inner = reason or inner.__cause__ or inner.__context__
-    return str(error) or type(error).__name__
+    except (httpx2.ConnectError, httpx2.ProxyError) as error:
+        words = network.in_words(error)
+        if network.is_distrust(error):
+            raise StageError(f"{request.url} cannot be had: {words}") from error
+        connected = any(isinstance(each, ssl.SSLError) for each in network.causes(error))
+        raise (_Retry if connected else _NoConnection)(words) from error
+    except httpx2.RequestError as error:
+        raise _Retry(network.in_words(error)) from error

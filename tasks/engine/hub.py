@@ -1,7 +1,8 @@
 """Finds a file in a repository of the Hugging Face hub: its address, size and SHA-256.
 
 huggingface_hub asks, with the token of the environment (``HF_TOKEN``) or of `hf auth login`, at
-``HF_ENDPOINT`` where that is set. The file is then downloaded as any other (`download.fetch`).
+``HF_ENDPOINT`` where that is set. The file is then downloaded as any other (`download.fetch`),
+unless huggingface_hub has it in its own cache; with ``HF_HUB_OFFLINE`` it must be there.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.engine import download
+from tasks.engine import download, network
 from tasks.engine.errors import StageError
 
 CONFIG = "config.json"
@@ -22,7 +24,7 @@ class HubFile(NamedTuple):
     """A file of a repository at one commit.
 
     ``sha256`` is the hub's own, of a file that it keeps as a large one; ``headers`` are sent with
-    a request for it.
+    a request for it; ``copy`` is where huggingface_hub has it in its cache.
     """
 
     url: str
@@ -30,6 +32,7 @@ class HubFile(NamedTuple):
     size: int | None
     sha256: str | None
     commit: str
+    copy: Path | None
 
 
 class NoSuchFile(StageError):
@@ -40,6 +43,7 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     """Ask the hub for a file of a repository.
 
     :param revision: a branch, a tag or a commit.
+    :returns: with ``HF_HUB_OFFLINE`` what huggingface_hub's cache has of that revision.
     :raises download.Unreachable: when no connection to the hub comes about.
     :raises StageError: when there is no such repository, revision or file, or it may not be read.
     """
@@ -48,6 +52,9 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     from huggingface_hub import errors
 
     where = f"{table} url: hf:{repo}"
+    if huggingface_hub.is_offline_mode():
+        return _find_offline(repo, revision, file, where)
+    network.hub_client()
     token = huggingface_hub.get_token()
     try:
         found = huggingface_hub.get_hf_file_metadata(
@@ -56,10 +63,13 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
         )
     except TransportError as error:
         raise download.Unreachable(
-            f"{where}: {huggingface_hub.constants.ENDPOINT} cannot be reached: {error}. Check the "
-            "network (and HF_ENDPOINT, where it is set), then run the same command again.",
+            f"{where}: {huggingface_hub.constants.ENDPOINT} cannot be reached: "
+            f"{network.in_words(error)}. Check the network (and HF_ENDPOINT, where it is set), "
+            f"then run the same command again.{_offer_of_cache(repo, revision, file)}",
             told=False,
         ) from error
+    except ValueError as error:  # as huggingface_hub finds a name that no repository can have
+        raise StageError(f"{where} cannot be: {error}. Correct the url.") from error
     except errors.RevisionNotFoundError as error:
         raise StageError(
             f"{where} has no revision {revision!r}. Correct what is behind @."
@@ -80,14 +90,62 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
             "names no commit. Check HF_ENDPOINT."
         )
     etag = found.etag or ""
+    sha256 = etag if _SHA256.fullmatch(etag) else None
     return HubFile(
         # A branch that moves while a file of it is downloaded changes nothing.
         huggingface_hub.hf_hub_url(repo, file, revision=found.commit_hash),
         {"Authorization": f"Bearer {token}"} if token else {},
         found.size,
-        etag if _SHA256.fullmatch(etag) else None,
+        sha256,
         found.commit_hash,
+        _cached(repo, found.commit_hash, file, sha256),
     )
+
+
+def _find_offline(repo: str, revision: str, file: str, where: str) -> HubFile:
+    """A file of a revision, from huggingface_hub's cache alone.
+
+    :raises NoSuchFile: when it is not there.
+    """
+    import huggingface_hub
+
+    copy = _cached(repo, revision, file)
+    if copy is None:
+        raise NoSuchFile(
+            f"{where}: HF_HUB_OFFLINE is set, and huggingface_hub has no {file} at {revision} in "
+            f"its cache, {huggingface_hub.constants.HF_HUB_CACHE}. Unset HF_HUB_OFFLINE, or run "
+            f"`hf download {repo} {file} --revision {revision}` where there is a network, then run "
+            "the same command again."
+        )
+    # A link to what is named after the hub's ETag, of a large file its SHA-256.
+    etag = copy.readlink().name if copy.is_symlink() else ""
+    sha256 = etag if _SHA256.fullmatch(etag) else None
+    depth = len(Path(file).parts)  # below snapshots/<commit>
+    return HubFile("", {}, copy.stat().st_size, sha256, copy.parents[depth - 1].name, copy)
+
+
+def _cached(repo: str, revision: str, file: str, sha256: str | None = None) -> Path | None:
+    """Where huggingface_hub has a file of a revision in its cache.
+
+    :param sha256: of a large file, which may be there as that of another commit.
+    """
+    import huggingface_hub
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        copy = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision)
+    except ValueError:  # a name that no file can have
+        return None
+    if isinstance(copy, str):
+        return Path(copy)
+    folder = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    blob = folder / repo_folder_name(repo_id=repo, repo_type="model") / "blobs" / (sha256 or "none")
+    return blob if blob.is_file() else None
+
+
+def _offer_of_cache(repo: str, revision: str, file: str) -> str:
+    copy = _cached(repo, revision, file)
+    return f" HF_HUB_OFFLINE=1 takes what huggingface_hub has in its cache: {copy}." if copy else ""
 
 
 def _closed(error: Exception, repo: str, token: str | None) -> str:
@@ -110,17 +168,19 @@ def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
 
     :raises StageError: when the hub refuses it, or it is no JSON.
     """
-    import requests
+    import httpx2
 
     try:
         found = find(repo, commit, CONFIG, table)
     except NoSuchFile:
         return None
+    if found.copy is not None:
+        return parse_config(found.copy.read_text(errors="replace"), f"{table} url: {found.copy}")
     try:
-        answer = requests.get(found.url, headers=dict(found.headers), timeout=60)
-    except requests.exceptions.RequestException as error:
+        answer = network.hub_client().get(found.url, headers=dict(found.headers))
+    except httpx2.RequestError as error:
         raise StageError(
-            f"{found.url} cannot be had: {error}. Run the same command again."
+            f"{found.url} cannot be had: {network.in_words(error)}. Run the same command again."
         ) from error
     if answer.status_code != 200:
         raise StageError(f"{found.url} cannot be had: the server answered {answer.status_code}.")

@@ -13,14 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tasks.engine import network
 from tasks.engine.errors import StageError
 from tasks.engine.files import mebibytes
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-# Seconds to wait for a connection, and for an answer: of a commit of many files that takes a while.
-_CONNECT, _ANSWER = 15, 300
 _WORTH_TELLING = 1 << 20  # bytes of an upload
 
 _NOTHING = "Nothing was published."
@@ -59,13 +58,12 @@ class Repository:
 
     @cached_property
     def _api(self) -> HfApi:
-        import httpx2
         import huggingface_hub
         from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
         # On a terminal huggingface_hub shows its bars; elsewhere their every step would be a line.
         (enable_progress_bars if sys.stderr.isatty() else disable_progress_bars)()
-        huggingface_hub.get_session().timeout = httpx2.Timeout(_ANSWER, connect=_CONNECT)
+        network.hub_client()
         return huggingface_hub.HfApi()
 
     @property
@@ -92,7 +90,9 @@ class Repository:
 
         with self._in_words(_NOTHING):
             try:
-                commit = self._api.repo_info(self.name, revision=self.branch, timeout=_ANSWER).sha
+                commit = self._api.repo_info(
+                    self.name, revision=self.branch, timeout=network.ANSWER
+                ).sha
             except errors.RevisionNotFoundError:
                 return Remote(True, None, {})
             except errors.GatedRepoError:

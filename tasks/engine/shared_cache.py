@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 import sys
 import tempfile
 import threading
@@ -24,7 +26,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from tasks.config.parse import local_folder
@@ -34,7 +36,7 @@ from tasks.engine.fingerprint import FINGERPRINTS
 from tasks.engine.progress import SILENT, Progress
 
 FORMAT = "v1"
-PATIENCE = 20.0  # seconds for an entry to come, which is small
+PATIENCE = 10.0  # seconds without a byte, after which a cache is done without
 _CHUNK = 1 << 20
 _LARGEST_ENTRY = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -96,10 +98,11 @@ class SharedCache:
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
         self.name = without_password(settings.url)
+        self._opening = threading.Lock()  # which a server that does not answer may keep
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
         self._said: set[str] = set()
-        self._broken: set[str] = set()  # files that are not what their names say
+        self._whole: set[str] = set()  # files that are there as their names say
         self._reads = True
         self._writes = settings.write
 
@@ -111,9 +114,9 @@ class SharedCache:
     def open(self) -> tuple[Any, str]:
         """The file system and the folder in it.
 
-        :raises StageError: when nothing can open such an address.
+        :raises StageError: when nothing can open such an address. A file system may raise anything.
         """
-        with self._lock:
+        with self._opening:
             if self._opened is None:
                 self._opened = _open(self.settings, self.name)
             return self._opened
@@ -126,19 +129,25 @@ class SharedCache:
         """
         if not self._reads:
             return None
-        system, root = self.open()
-        place = entry_path(root, stage, key)
         try:
-            text = _within(PATIENCE, lambda: _read_small(system, place))
+            _import(self.settings, self.name)
+            text = _attended(lambda alive: self._read_entry(stage, key, alive))
             return parse_entry(text, key, count)
         except FileNotFoundError:
             return None
+        except StageError:
+            raise
         except Broken as error:
             self.warn(f"{stage}: its entry {error}; it is built here")
         except Exception as error:
             self._reads = self._writes = False
             self.warn(f"{_words(error)}; this build goes on without it")
         return None
+
+    def _read_entry(self, stage: str, key: str, alive: Callable[[], None]) -> bytes:
+        system, root = self.open()
+        alive()
+        return _read_small(system, entry_path(root, stage, key))
 
     def fetch(self, entry: Entry, destinations: Sequence[Path], progress: Progress) -> bool:
         """Write an entry's outputs; False, with a warning, unless each is what its hash says.
@@ -153,7 +162,6 @@ class SharedCache:
                 _fetch(system, root, output, destination, progress)
             return True
         except (Broken, FileNotFoundError) as error:
-            self._broken.add(output.sha256)
             about = str(error) if isinstance(error, Broken) else "is not there"
             self.warn(f"the file {output.sha256[:12]} {about}; it is built here")
         except Exception as error:
@@ -171,15 +179,18 @@ class SharedCache:
         """Put what a stage made there, unless it is there; a failure is a warning."""
         if not self._writes:
             return
-        system, root = self.open()
         told = tuple(Output(FINGERPRINTS.sha256(path), path.stat().st_size) for path in outputs)
         try:
+            _import(self.settings, self.name)
+            system, root = _attended(lambda alive: self.open())
             self._put_files(dict(zip(outputs, told, strict=True)))
             now = datetime.now(UTC).isoformat(timespec="seconds")
             with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
                 file.write(entry_text(Entry(key, told, result, now)))
                 file.flush()
-                _put(system, Path(file.name), entry_path(root, stage, key))
+                _put(system, root, Path(file.name), entry_path(root, stage, key))
+        except StageError:
+            raise
         except Exception as error:
             self._writes = False
             self.warn(f"{_words(error)}; what is built here does not go there")
@@ -187,9 +198,10 @@ class SharedCache:
     def _put_files(self, files: Mapping[Path, Output]) -> None:
         system, root = self.open()
         for path, output in files.items():
-            place = file_path(root, output.sha256)
-            if output.sha256 in self._broken or _size(system, place) != output.size:
-                _put(system, path, place)
+            known = output.sha256 in self._whole
+            if not _holds(system, root, output, compare=not known):
+                _put(system, root, path, file_path(root, output.sha256))
+            self._whole.add(output.sha256)
 
     def hand_over(self, files: Mapping[Path, Output]) -> None:
         """Put files there for another machine to `take`.
@@ -334,50 +346,84 @@ def _printable(value: Any) -> Any:
     return [_printable(each) for each in value] if isinstance(value, list) else value
 
 
+def _import(settings: CacheSettings, name: str) -> None:
+    """Import what opens such an address, which takes a while and asks no server.
+
+    :raises StageError: when there is nothing.
+    """
+    import fsspec
+
+    try:
+        fsspec.get_filesystem_class(fsspec.utils.get_protocol(settings.url))
+    except ValueError as error:
+        raise _unusable(name, error) from error
+    except ImportError as error:
+        raise _not_installed(settings.url, name, error) from error
+
+
 def _open(settings: CacheSettings, name: str) -> tuple[Any, str]:
     import fsspec
 
+    _import(settings, name)
     options = dict(settings.options)
     if settings.url.startswith(("s3://", "s3a://")):
         options["config_kwargs"] = {**_S3, **options.get("config_kwargs", {})}
-    without = f"`cache={NO_CACHE}` builds without it"
     try:
         system, root = fsspec.core.url_to_fs(settings.url, **options)
     except ImportError as error:
-        extra = "uv sync --extra s3" if "s3" in settings.url[:4] else f"uv pip install {error.name}"
-        raise StageError(
-            f"[cache] url: {name} needs a package that is not installed ({error}). Install it "
-            f"(`{extra}`); {without}."
-        ) from error
-    except (ValueError, TypeError) as error:
-        raise StageError(
-            f"[cache] url: {name} cannot be opened: {error}. Expected a folder, or an address that "
-            f"fsspec knows, as s3://bucket/folder; {without}."
-        ) from error
+        raise _not_installed(settings.url, name, error) from error
+    except TypeError as error:  # options that a file system does not know, or a host that it needs
+        raise _unusable(name, error) from error
     return system, root.rstrip("/")
 
 
-def _within(seconds: float, function: Callable[[], _T]) -> _T:
+def _not_installed(url: str, name: str, error: ImportError) -> StageError:
+    extra = " (`uv sync --extra s3`)" if "s3" in url[:4] else ""
+    return StageError(
+        f"[cache] url: {name} needs a package that is not installed ({error}). Install it{extra}; "
+        f"`cache={NO_CACHE}` builds without it."
+    )
+
+
+def _unusable(name: str, error: Exception) -> StageError:
+    return StageError(
+        f"[cache] url: {name} cannot be opened: {error}. Expected a folder, or an address that "
+        f"fsspec knows, as s3://bucket/folder; `cache={NO_CACHE}` builds without it."
+    )
+
+
+def _attended(function: Callable[[Callable[[], None]], _T]) -> _T:
     """Call a function that may never come back from a server that does not answer.
 
-    :raises TimeoutError: when it does not in time; it is left behind in a thread.
+    :param function: calls what it is handed whenever it got something.
+    :raises TimeoutError: when it neither does nor ends for a while; it is left behind in a thread,
+        where the next such call ends it.
     """
     found: list[_T] = []
     raised: list[BaseException] = []
+    heard = threading.Event()
+    given_up = threading.Event()
+
+    def alive() -> None:
+        if given_up.is_set():
+            raise TimeoutError
+        heard.set()
 
     def call() -> None:
         try:
-            found.append(function())
+            found.append(function(alive))
         except BaseException as error:
             raised.append(error)
+        heard.set()
 
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    thread.join(seconds)
+    threading.Thread(target=call, daemon=True).start()
+    while not found and not raised:
+        if not heard.wait(PATIENCE):
+            given_up.set()
+            raise TimeoutError(f"no answer in {PATIENCE:.0f} s")
+        heard.clear()
     if raised:
         raise raised[0]
-    if not found:
-        raise TimeoutError(f"no answer in {seconds:.0f} s")
     return found[0]
 
 
@@ -393,25 +439,58 @@ def _fetch(system: Any, root: str, output: Output, destination: Path, progress: 
     :raises Broken: when it is not what its hash says.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        system.open(file_path(root, output.sha256), "rb") as reading,
-        destination.open("wb") as writing,
-    ):
-        _copy(reading, writing, output, progress)
+    # Not in the thread: one that is given up must not open what a stage writes meanwhile.
+    writing = destination.open("wb")
+
+    def copy(alive: Callable[[], None]) -> None:
+        with writing, system.open(file_path(root, output.sha256), "rb") as reading:
+            _copy(reading, writing, output, progress, alive)
+
+    _attended(copy)
 
 
-def _copy(reading: Any, writing: Any, expected: Output, progress: Progress) -> None:
+def _holds(system: Any, root: str, output: Output, compare: bool) -> bool:
+    """Whether a file of that size is there.
+
+    :param compare: its bytes too, with what its name says.
+    """
+    place = file_path(root, output.sha256)
+
+    def look(alive: Callable[[], None]) -> bool:
+        if _size(system, place) != output.size:
+            return False
+        if compare:
+            with system.open(place, "rb") as reading:
+                _copy(reading, None, output, SILENT, alive)
+        return True
+
+    try:
+        return _attended(look)
+    except (Broken, FileNotFoundError):
+        return False
+
+
+def _copy(
+    reading: Any,
+    writing: BinaryIO | None,
+    expected: Output,
+    progress: Progress,
+    alive: Callable[[], None],
+) -> None:
+    """Write what is read, unless there is nowhere to; hold it to its hash."""
     digest, size = hashlib.sha256(), 0
     while chunk := reading.read(_CHUNK):
+        alive()
         size += len(chunk)
         if size > expected.size:
             break
         digest.update(chunk)
-        try:
-            writing.write(chunk)
-        except OSError as error:
-            error.filename = writing.name  # which a failed write does not name
-            raise
+        if writing is not None:
+            try:
+                writing.write(chunk)
+            except OSError as error:
+                error.filename = writing.name  # which a failed write does not name
+                raise
         progress.advance(len(chunk))
     if size != expected.size or digest.hexdigest() != expected.sha256:
         raise Broken("is cut off, or was altered")
@@ -446,20 +525,39 @@ def _size(system: Any, path: str) -> int | None:
         return None
 
 
-def _put(system: Any, source: Path, path: str) -> None:
+def _put(system: Any, root: str, source: Path, path: str) -> None:
     """Write a file; a whole one or none."""
     if system.async_impl:  # an object store, where a file appears whole
         system.put_file(str(source), path)
         return
-    system.makedirs(path.rpartition("/")[0], exist_ok=True)
+    folder = path.rpartition("/")[0]
+    system.makedirs(folder, exist_ok=True)
     unfinished = f"{path}.{uuid.uuid4().hex}.part"
     try:
         system.put_file(str(source), unfinished)
+        if getattr(system, "local_file", False):
+            _share(Path(root), Path(folder), Path(unfinished))
         system.mv(unfinished, path)
     except BaseException:
         with suppress(Exception):
             system.rm_file(unfinished)
         raise
+
+
+def _share(root: Path, folder: Path, file: Path) -> None:
+    """Let whoever may write to a cache's folder use what lies in it, whatever this user's umask.
+
+    :param folder: that of ``file``, below ``root``.
+    """
+    wanted = stat.S_IMODE(root.stat().st_mode)
+    if not wanted & (stat.S_IWGRP | stat.S_IWOTH):
+        return
+    below = [each for each in (folder, *folder.parents) if root in each.parents]
+    for path, mode in (*((each, wanted) for each in below), (file, wanted & 0o666)):
+        if path.stat().st_uid == os.geteuid():  # of the others, their users have seen to
+            with suppress(PermissionError):  # the root folder may be of a group that is not theirs
+                os.chown(path, -1, root.stat().st_gid)
+            path.chmod(mode)
 
 
 def _words(error: BaseException) -> str:
