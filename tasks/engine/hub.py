@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from tasks.config import address
 from tasks.engine import download
 from tasks.engine.errors import StageError
 
@@ -56,8 +57,9 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
         )
     except TransportError as error:
         raise download.Unreachable(
-            f"{where}: {huggingface_hub.constants.ENDPOINT} cannot be reached: {error}. Check the "
-            "network (and HF_ENDPOINT, where it is set), then run the same command again.",
+            f"{where}: {endpoint()} cannot be reached: "
+            f"{address.without_secrets(str(error))}. Check the network (and HF_ENDPOINT, where it "
+            "is set), then run the same command again.",
             told=False,
         ) from error
     except errors.RevisionNotFoundError as error:
@@ -73,10 +75,11 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     except errors.HfHubHTTPError as error:
         if error.response is not None and error.response.status_code in (401, 403):
             raise StageError(f"{where} {_closed(error, repo, token)}") from error
-        raise StageError(f"{where} cannot be had: {str(error).splitlines()[0]}") from error
+        words = address.without_secrets(str(error).splitlines()[0])
+        raise StageError(f"{where} cannot be had: {words}") from error
     if found.commit_hash is None:
         raise StageError(
-            f"{where}: {huggingface_hub.constants.ENDPOINT} does not answer as a hub does: it "
+            f"{where}: {endpoint()} does not answer as a hub does: it "
             "names no commit. Check HF_ENDPOINT."
         )
     etag = found.etag or ""
@@ -88,6 +91,13 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
         etag if _SHA256.fullmatch(etag) else None,
         found.commit_hash,
     )
+
+
+def endpoint() -> str:
+    """The hub's address, as it may be shown."""
+    import huggingface_hub
+
+    return address.shown(huggingface_hub.constants.ENDPOINT)
 
 
 def _closed(error: Exception, repo: str, token: str | None) -> str:
@@ -120,10 +130,13 @@ def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
         answer = requests.get(found.url, headers=dict(found.headers), timeout=60)
     except requests.exceptions.RequestException as error:
         raise StageError(
-            f"{found.url} cannot be had: {error}. Run the same command again."
+            f"{address.shown(found.url)} cannot be had: "
+            f"{address.without_secrets(str(error), found.url)}. Run the same command again."
         ) from error
     if answer.status_code != 200:
-        raise StageError(f"{found.url} cannot be had: the server answered {answer.status_code}.")
+        raise StageError(
+            f"{address.shown(found.url)} cannot be had: the server answered {answer.status_code}."
+        )
     return parse_config(answer.text, f"{table} url: {CONFIG} of hf:{repo}")
 
 

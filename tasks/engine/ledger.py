@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.config.schema import PLAIN_NAME, Configuration, Model
-from tasks.engine.files import mebibytes, remove_empty_folders, write_atomically
+from tasks.engine.files import mebibytes, remove_empty_folders, write_record
 from tasks.engine.fingerprint import FINGERPRINTS
 
 _LOCK = threading.Lock()  # models are deployed side by side
@@ -46,7 +46,7 @@ def _write(config: Configuration, deployments: Sequence[Deployment]) -> None:
         {"config": each.config, "model": each.model, "folder": os.fspath(each.folder)}
         for each in deployments
     ]
-    write_atomically(path(config), json.dumps(entries, indent=2) + "\n")
+    write_record(path(config), json.dumps(entries, indent=2) + "\n")
 
 
 def add(config: Configuration, model: Model) -> None:
@@ -62,7 +62,7 @@ def build_id(config: Configuration) -> str:
     file = config.build / "state" / "id"
     with _LOCK:
         if not file.is_file():
-            write_atomically(file, uuid.uuid4().hex[:12])
+            write_record(file, uuid.uuid4().hex[:12])
         return file.read_text()
 
 

@@ -25,8 +25,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
+from tasks.config import address
 from tasks.config.parse import local_folder
 from tasks.config.schema import NO_CACHE, CacheSettings
 from tasks.engine.errors import StageError
@@ -95,7 +95,7 @@ class SharedCache:
 
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
-        self.name = without_password(settings.url)
+        self.name = settings.shown
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
         self._said: set[str] = set()
@@ -137,7 +137,7 @@ class SharedCache:
             self.warn(f"{stage}: its entry {error}; it is built here")
         except Exception as error:
             self._reads = self._writes = False
-            self.warn(f"{_words(error)}; this build goes on without it")
+            self.warn(f"{self.words(error)}; this build goes on without it")
         return None
 
     def fetch(self, entry: Entry, destinations: Sequence[Path], progress: Progress) -> bool:
@@ -160,7 +160,7 @@ class SharedCache:
             if isinstance(error, OSError) and error.filename in map(str, destinations):
                 raise  # of this machine
             self._reads = self._writes = False
-            self.warn(f"{_words(error)}; this build goes on without it")
+            self.warn(f"{self.words(error)}; this build goes on without it")
         finally:
             progress.finish()
         return False
@@ -182,7 +182,7 @@ class SharedCache:
                 _put(system, Path(file.name), entry_path(root, stage, key))
         except Exception as error:
             self._writes = False
-            self.warn(f"{_words(error)}; what is built here does not go there")
+            self.warn(f"{self.words(error)}; what is built here does not go there")
 
     def _put_files(self, files: Mapping[Path, Output]) -> None:
         system, root = self.open()
@@ -218,7 +218,7 @@ class SharedCache:
         except Exception as error:
             raise StageError(
                 f"The cache {self.name} is how files come to workers that do not see the build "
-                f"folder. This build could not {what} it: {_words(error)}."
+                f"folder. This build could not {what} it: {self.words(error)}."
             ) from error
 
     def entries(self) -> tuple[dict[str, tuple[str, Entry]], dict[str, str]]:
@@ -253,6 +253,14 @@ class SharedCache:
     def replace_only(self) -> None:
         """Do not read from now on: what is built takes the place of what is there."""
         self._reads = False
+
+    def words(self, error: BaseException) -> str:
+        """What went wrong, in a line that may be shown."""
+        return _words(error, self.settings)
+
+    def shown(self, path: str) -> str:
+        """A path in it as it may be shown: of some file systems it has the whole address."""
+        return address.without_secrets(path, self.settings.url, self.settings.options)
 
     def warn(self, text: str) -> None:
         """Say once what is wrong with it."""
@@ -319,12 +327,6 @@ def parse_entry(text: bytes, key: str, count: int | None = None) -> Entry:
     return entry._replace(result=_printable(entry.result))
 
 
-def without_password(url: str) -> str:
-    """An address as it may be shown."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else url
-
-
 def _printable(value: Any) -> Any:
     """JSON without what a terminal would obey."""
     if isinstance(value, str):
@@ -346,13 +348,13 @@ def _open(settings: CacheSettings, name: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = "uv sync --extra s3" if "s3" in settings.url[:4] else f"uv pip install {error.name}"
         raise StageError(
-            f"[cache] url: {name} needs a package that is not installed ({error}). Install it "
-            f"(`{extra}`); {without}."
+            f"[cache] url: {name} needs a package that is not installed "
+            f"({_words(error, settings)}). Install it (`{extra}`); {without}."
         ) from error
     except (ValueError, TypeError) as error:
         raise StageError(
-            f"[cache] url: {name} cannot be opened: {error}. Expected a folder, or an address that "
-            f"fsspec knows, as s3://bucket/folder; {without}."
+            f"[cache] url: {name} cannot be opened: {_words(error, settings)}. Expected a folder, "
+            f"or an address that fsspec knows, as s3://bucket/folder; {without}."
         ) from error
     return system, root.rstrip("/")
 
@@ -462,7 +464,8 @@ def _put(system: Any, source: Path, path: str) -> None:
         raise
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, settings: CacheSettings) -> str:
     """An error in a line: libraries of file systems raise what they like."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    said = address.without_secrets(str(error), settings.url, settings.options)
+    text = " ".join(said.split()) or type(error).__name__
     return text if len(text) < 300 else f"{text[:300]}…"
