@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, free_port
+from hub import Answer
 from project import ROOT, Outcome, Project, wait_for_opening
 from server import Fault, FileServer
 from test_cluster import MODEL, Quick, checkout
@@ -230,6 +231,20 @@ def test_what_is_published_has_nothing_secret(
     assert offered.url("/m.pt") in files["README.md"].decode()
     received = [*files.values(), *(each.message.encode() for each in hub.commits)]
     nothing_secret(tmp_path, refused, published, *received, *hub.requests)
+
+
+def test_an_upload_that_is_tried_again_shows_no_signature(
+    project: Project, offered: FileServer, hub: WritableHub, tmp_path: Path
+) -> None:
+    project.configure(table(offered.url(f"/m.pt{QUERY}"), f'sha256 = "{PIN}"'))
+    hub.signature = f"?X-Amz-Signature={SIGNATURE}"
+    hub.faults["PUT /storage"] = Answer(503)
+    environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
+    failed = project.doit(
+        "publish:tiny", **environment, HF_ENDPOINT=hub.address, CHEAP_IMPATIENT="1"
+    )
+    assert "503 thrown while requesting PUT http://localhost:" in failed.output
+    nothing_secret(tmp_path, failed)
 
 
 def test_a_cluster_is_sent_nothing_secret_and_its_workers_open_the_cache_by_themselves(

@@ -7,7 +7,6 @@ further.
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -81,6 +80,8 @@ def _query(address: str) -> str:
 
 def _pieces(address: str) -> Iterator[str]:
     """What is not to be shown of an address, as libraries may write it."""
+    import base64  # loading the graph needs none of this
+
     for found in _USER.findall(address):
         user = found.removeprefix("://").removesuffix("@")
         name, _, password = user.partition(":")

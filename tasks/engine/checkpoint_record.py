@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def _key(build: Path) -> bytes:
     file = build / "state" / "key"
     try:
         if not file.is_file():
-            write_record(file, secrets.token_hex(32))
+            write_record(file, os.urandom(32).hex())
         return file.read_bytes()[:64]
     except OSError:  # where nothing can be written, nothing is recorded
-        return secrets.token_bytes(32)
+        return os.urandom(32)

@@ -7,6 +7,7 @@ huggingface_hub asks, with the token of the environment (``HF_TOKEN``) or of `hf
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -48,6 +49,7 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     from httpx2 import TransportError
     from huggingface_hub import errors
 
+    hide_secrets_in_log()
     where = f"{table} url: hf:{repo}"
     token = huggingface_hub.get_token()
     try:
@@ -91,6 +93,18 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
         etag if _SHA256.fullmatch(etag) else None,
         found.commit_hash,
     )
+
+
+def hide_secrets_in_log() -> None:
+    """Let huggingface_hub not log addresses in full: it does when it tries an upload again."""
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        if _without_secrets not in handler.filters:
+            handler.addFilter(_without_secrets)
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = address.without_secrets(record.getMessage()), ()
+    return True
 
 
 def endpoint() -> str:

@@ -64,8 +64,11 @@ class Repository:
         import huggingface_hub
         from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
+        from tasks.engine.hub import hide_secrets_in_log
+
         # On a terminal huggingface_hub shows its bars; elsewhere their every step would be a line.
         (enable_progress_bars if sys.stderr.isatty() else disable_progress_bars)()
+        hide_secrets_in_log()
         huggingface_hub.get_session().timeout = httpx2.Timeout(_ANSWER, connect=_CONNECT)
         return huggingface_hub.HfApi()
 
