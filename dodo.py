@@ -43,7 +43,7 @@ CONFIG = parse.load(
 BROWSER = chromium.find(CONFIG.browser)
 browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")
-stage.run_on(CONFIG.cluster, CONFIG.cache)
+stage.run_on(CONFIG)
 sources.SUMMARIES.remember_in(CONFIG.build / "state" / "sources.json")
 
 DOIT_CONFIG = {

@@ -62,7 +62,7 @@ class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
             for line in pruned(cache, oldest) if oldest else listed(cache):
                 self.outstream.write(line + "\n")
         except Exception as error:  # libraries of file systems raise what they like
-            raise InvalidCommand(f"cache {cache.name}: {error}") from error
+            raise InvalidCommand(f"cache {cache.name}: {cache.words(error)}") from None
         return 0
 
 
@@ -92,7 +92,7 @@ def listed(cache: shared_cache.SharedCache) -> list[str]:
             f"  {stage:<11} {len(found)} {'entry' if len(found) == 1 else 'entries'} with "
             f"{amount(sizes)}, stored {days[0]}" + (f" to {days[-1]}" if len(set(days)) > 1 else "")
         )
-    lines += [f"  {path} {why}" for path, why in broken.items()]
+    lines += [f"  {cache.shown(path)} {why}" for path, why in broken.items()]
     return lines
 
 

@@ -41,21 +41,25 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
             *(model.architecture_files if model.source.kind == "synthetic" else []),
         ],
         writes=[artifacts.checkpoint(config, model), artifacts.checkpoint_record(config, model)],
-        inputs=identity(model),
+        inputs=identity(config, model),
         also_runs=[MAKE_SYNTHETIC] if model.source.kind == "synthetic" else [],
         meta={"fetched": model.source.kind != "synthetic"},
     )
 
 
-def identity(model: Model) -> dict[str, Any]:
+def identity(config: Configuration, model: Model) -> dict[str, Any]:
     """What makes it this checkpoint and no other: its address, and its hash where one is given."""
+    url = checkpoint_record.identity(config.build, model.source)
     if model.source.kind == "synthetic":
-        return {"url": model.source.url, "architecture": model.architecture}
-    return {"url": model.source.url, "sha256": model.sha256}
+        return {"url": url, "architecture": model.architecture}
+    return {"url": url, "sha256": model.sha256}
 
 
-def is_wanted(model: Model, known: Record | None, sha256_on_disk: str | None) -> bool:
-    """Whether the file on disk is the wanted checkpoint already."""
+def is_wanted(model: Model, url: str, known: Record | None, sha256_on_disk: str | None) -> bool:
+    """Whether the file on disk is the wanted checkpoint already; pure.
+
+    :param url: the address, as a record has it.
+    """
     if sha256_on_disk is None:
         return False
     if model.sha256 is not None:
@@ -63,7 +67,7 @@ def is_wanted(model: Model, known: Record | None, sha256_on_disk: str | None) ->
     return (
         model.source.kind in ("http", "hub")
         and known is not None
-        and known.url == model.source.url
+        and known.url == url
         and known.sha256 == sha256_on_disk
     )
 
@@ -78,11 +82,12 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
     target.parent.mkdir(parents=True, exist_ok=True)
     on_disk = FINGERPRINTS.sha256(target) if target.is_file() else None
     known = checkpoint_record.read(record_path)
+    url = checkpoint_record.identity(config.build, model.source)
     commit = None
-    if is_wanted(model, known, on_disk):
+    if is_wanted(model, url, known, on_disk):
         how = "already there"
-        commit = known.commit if known is not None and known.url == model.source.url else None
-        if model.source.kind == "http" and known is not None and known.url != model.source.url:
+        commit = known.commit if known is not None and known.url == url else None
+        if model.source.kind == "http" and known is not None and known.url != url:
             how += f"; {_check_address(model, target)}"
     elif model.source.kind in ("http", "hub"):
         cached = _take_from_cache(config, model, target, task)
@@ -103,11 +108,11 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
 
     sha256, size = FINGERPRINTS.sha256(target), target.stat().st_size
     synthetic = model.source.kind == "synthetic"
-    Record(model.source.url, sha256, size, synthetic, commit).write(record_path)
+    Record(url, sha256, size, synthetic, commit).write(record_path)
     if model.sha256 is None and not synthetic:
         sys.stderr.write(
             f"warning: [models.{model.name}] has no sha256, so nothing tells whether "
-            f'{model.source.url} is the right file; what came is sha256 = "{sha256}"\n'
+            f'{model.source.shown} is the right file; what came is sha256 = "{sha256}"\n'
         )
     return {"summary": f"{mebibytes(size)}, {how}, sha256 {sha256[:8]}…{sha256[-4:]}"}
 
@@ -143,8 +148,9 @@ def _check_address(model: Model, target: Path) -> str:
     if problem is None:
         return "the new url has a file of its size"
     sys.stderr.write(
-        f"warning: [models.{model.name}] url: {model.source.url} {problem}. The checkpoint that is "
-        "there has the sha256 that is asked for and stays; where there is none, this url must do.\n"
+        f"warning: [models.{model.name}] url: {model.source.shown} {problem}. The checkpoint "
+        "that is there has the sha256 that is asked for and stays; where there is none, this url "
+        "must do.\n"
     )
     return "the new url could not be confirmed"
 
@@ -153,7 +159,13 @@ def _download_from_address(config: Configuration, model: Model, target: Path) ->
     from tasks.engine.download import Request
 
     table = f"[models.{model.name}]"
-    request = Request(model.source.url, model.sha256, model.size, table)
+    request = Request(
+        model.source.url,
+        model.sha256,
+        model.size,
+        table,
+        identity=checkpoint_record.identity(config.build, model.source),
+    )
     return _download(config, model, request, target)
 
 
@@ -206,7 +218,7 @@ def _obtain_from_hub(
     ):
         if None not in (expected, told) and expected != told:
             raise StageError(
-                f"{source.url} is not the expected checkpoint: {table} {key} expects {expected}, "
+                f"{source.shown} is not the expected checkpoint: {table} {key} expects {expected}, "
                 f"the hub has {told} at commit {found.commit}. If that is right, put its {key} "
                 "there; if not, name the commit behind @."
             )
@@ -350,7 +362,7 @@ def _generate(model: Model, target: Path, work: Workspace) -> str:
     found = FINGERPRINTS.sha256(made)
     if model.sha256 not in (None, found):
         raise StageError(
-            f"[models.{model.name}] sha256 expects {model.sha256}, but {model.source.url} "
+            f"[models.{model.name}] sha256 expects {model.sha256}, but {model.source.shown} "
             f"made {found}. Leave sha256 out: random weights depend on torch's version."
         )
     work.deliver(target)

@@ -21,7 +21,13 @@ from tasks.config.schema import FP32, Configuration, Model
 from tasks.engine import artifacts, checkpoint_record, ledger, ownership
 from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError, disk_problem
-from tasks.engine.files import copy_and_hash, mebibytes, replace_together
+from tasks.engine.files import (
+    copy_and_hash,
+    follow_folder,
+    make_folders,
+    mebibytes,
+    replace_together,
+)
 from tasks.engine.fingerprint import FINGERPRINTS
 from tasks.engine.invocation import command
 from tasks.engine.ownership import Plan
@@ -75,7 +81,7 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     known = checkpoint_record.read(artifacts.checkpoint_record(config, model))
     if known is None:
         raise StageError(f"{artifacts.checkpoint_record(config, model)} cannot be read; remove it")
-    check_checkpoint(model, known)
+    check_checkpoint(config, model, known)
     in_browser, note = browser_asked(config, model, browser)
     judged = judge_variants(config, model, known, in_browser)
     deployed = [each for each in judged if each.deployed]
@@ -119,15 +125,16 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     return {"summary": summary, **({"note": note} if note else {})}
 
 
-def check_checkpoint(model: Model, known: Record) -> None:
+def check_checkpoint(config: Configuration, model: Model, known: Record) -> None:
     """Refuse a checkpoint that the configuration no longer asks for.
 
     :raises StageError: with what it asks for and what was built.
     """
+    url = checkpoint_record.identity(config.build, model.source)
     if model.sha256 is not None and model.sha256 != known.sha256:
         asked, built = f"sha256 {model.sha256}", known.sha256
-    elif model.sha256 is None and model.source.url != known.url:
-        asked, built = f"url {model.source.url}", known.url
+    elif model.sha256 is None and url != known.url:
+        asked, built = f"url {url}", known.url
     else:
         return
     raise StageError(
@@ -217,7 +224,7 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
     """
     try:
         made = not model.deploy.exists()
-        model.deploy.mkdir(parents=True, exist_ok=True)
+        make_folders(model.deploy)
     except OSError as error:
         if disk_problem(error):
             raise
@@ -346,6 +353,7 @@ def put_in_place(
         both = {name: [*before.get(name, ()), sha256] for name, sha256 in wanted.items()}
         ledger.add(config, model, {**before, **both})  # for a run that is killed in between
         try:
+            follow_folder(model.deploy, staged)
             replace_together(model.deploy, staged, plan.removed, staging / "before")
         except OSError as error:
             paths = [Path(each) for each in (error.filename2, error.filename) if each]

@@ -73,7 +73,7 @@ def export(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
         except StageError as error:
             if checkpoint not in str(error):
                 raise
-            raise StageError(f"{error}\n{checkpoint} came from {model.source.url}.") from error
+            raise StageError(f"{error}\n{checkpoint} came from {model.source.shown}.") from error
         work.deliver(*targets.values())
     if "note" in result:
         result["note"] = f"{task.name}: {result['note']}"

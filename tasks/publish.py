@@ -67,7 +67,7 @@ def refusal(config: Configuration, model: Model) -> str | None:
             '[publish] repo = "my-lab/{folder}"'
         )
     if model.source.kind == "synthetic":
-        return f"{table} has random weights ({model.source.url}), which are not published."
+        return f"{table} has random weights ({model.source.shown}), which are not published."
     if not model.license:
         return (
             f"{table} says no licence of the weights, and nothing is published without. Write "

@@ -24,7 +24,7 @@ from tasks.config.parse import parse
 from tasks.config.schema import CacheSettings, ConfigurationError
 from tasks.engine import shared_cache
 from tasks.engine.progress import SILENT
-from tasks.engine.shared_cache import Broken, key_of, parse_entry, without_password
+from tasks.engine.shared_cache import Broken, key_of, parse_entry
 
 NOTHING_COMPUTED = {"CHEAP_FAIL": "write_graphs simplify_graphs convert"}
 
@@ -479,10 +479,6 @@ def test_a_mistake_in_the_table_is_told(table: dict[str, object], told: str) -> 
     with pytest.raises(ConfigurationError) as mistakes:
         parse({"cache": table, "models": {"m": {"url": "synthetic:"}}}, Path("models.toml"))
     assert told in str(mistakes.value)
-
-
-def test_a_password_in_an_address_is_not_shown() -> None:
-    assert without_password("sftp://me:secret@host/folder") == "sftp://host/folder"
 
 
 def test_a_path_of_this_machine_does_not_shape_a_key() -> None:

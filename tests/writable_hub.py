@@ -54,12 +54,14 @@ class WritableHub(Hub):
     """``commits`` are those that clients made; ``objects`` are the large files, by SHA-256.
 
     ``faults`` answer requests whose method and path begin so: with an Answer, or by breaking off
-    amid the body where there is None. ``meanwhile`` is called before a commit is looked at, and
-    ``held`` holds uploads: it is waited for after ``reached`` is set.
+    amid the body where there is None. ``signature`` is the query of where to upload to.
+    ``meanwhile`` is called before a commit is looked at, and ``held`` holds uploads: it is waited
+    for after ``reached`` is set.
     """
 
     def __init__(self, storage: FileServer) -> None:
         self.objects: dict[str, bytes] = {}
+        self.signature = ""
         self.commits: list[Commit] = []
         self.uploads: list[str] = []
         self.visibility: dict[str, str | None] = {}
@@ -231,7 +233,9 @@ class WritableHub(Hub):
         host = self.address.replace("127.0.0.1", "localhost")
         for each in objects:
             if each["oid"] not in self.objects:
-                each["actions"] = {"upload": {"href": f"{host}/storage/{each['oid']}"}}
+                each["actions"] = {
+                    "upload": {"href": f"{host}/storage/{each['oid']}{self.signature}"}
+                }
         return as_json({"transfer": "basic", "objects": objects})
 
     def store(self, sha256: str, content: bytes, headers: dict[str, str]) -> Answer:

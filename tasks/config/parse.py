@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
+from tasks.config import address
 from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
 from tasks.config.schema import (
     DEFAULT_CLIENT,
@@ -112,7 +113,7 @@ def _misplaced_cache(config: Configuration) -> list[str]:
     if not folder:
         return []
     return [
-        f"  [cache] url: found {config.cache and config.cache.url!r}, which is inside {what}, "
+        f"  [cache] url: found {config.cache and config.cache.shown!r}, which is inside {what}, "
         f"{place}; allowed: a place that no build cleans"
         for what, place in {
             "the build folder": config.build,
@@ -159,7 +160,8 @@ def check_variables(given: Iterable[str], known: Sequence[str]) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise ConfigurationError(
-            f"unknown on the command line: {', '.join(f'{name}=' for name in unknown)}; "
+            "unknown on the command line: "
+            f"{', '.join(f'{address.shown(name)}=' for name in unknown)}; "
             f"allowed: {', '.join(known)}"
         )
 
@@ -182,10 +184,10 @@ def parse(
     verify = top.table("verify")
     build_folder = Path(build.take("dir", _text, "build"))
     deploy_root = Path(deploy or build.take("deploy", _text, "public/onnx-models/sam"))
-    address = build.take("cluster", _scheduler, None)
+    scheduler = build.take("cluster", _scheduler, None)
     if cluster is not None:
         given = _Table("on the command line", {"cluster": cluster}, mistakes)
-        address = given.take("cluster", _scheduler, None)
+        scheduler = given.take("cluster", _scheduler, None)
     permission = _Table("on the command line", {"overwrite": overwrite or "no"}, mistakes)
     overwrites = permission.take("overwrite", _one_of(("yes", "no"))) == "yes"
     build.finish({"dir", "deploy", "cluster"})
@@ -253,9 +255,20 @@ def parse(
         tracking,
         shared,
         publishing,
-        address,
+        scheduler,
         overwrites,
     )
+
+
+def cache_of(path: Path) -> CacheSettings | None:
+    """The shared cache that a configuration names, whatever else is in it; None without one."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None
+    mistakes: list[str] = []
+    found = _cache(_Table("top level", tables, mistakes).table("cache"), None)
+    return None if mistakes else found
 
 
 def _cache(table: _Table, given: str | None) -> CacheSettings | None:
@@ -263,12 +276,16 @@ def _cache(table: _Table, given: str | None) -> CacheSettings | None:
 
     :param given: an address that replaces the table's; `NO_CACHE` does without.
     """
+    options = table.values.get("options", {})
+    if not isinstance(options, Mapping):  # what it is may be a secret
+        table.mistake("options", type(options).__name__, "a table")
+        options = {}
     url = table.take("url", _text, *([""] if given or not table.values else []))
     settings = CacheSettings(
         url=given or url or "",
         write=table.take("write", _boolean, True),
         proofs=table.take("proofs", _boolean, False),
-        options=table.take("options", _mapping, {}),
+        options=options,
     )
     table.finish({"url", "write", "proofs", "options"})
     return settings if settings.url and given != NO_CACHE else None
@@ -370,7 +387,7 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
         table.mistake(
             "model_type",
             "nothing",
-            f"an architecture for {source.url} to make weights of: {', '.join(MODEL_TYPES)}",
+            f"an architecture for {source.shown} to make weights of: {', '.join(MODEL_TYPES)}",
         )
     folder = table.take("folder", _folder, None)
     model_deploy = table.take("deploy", _text, str(deploy_root))
@@ -575,10 +592,10 @@ class _Table:
         if isinstance(values, Mapping):
             self.values = values
         else:
-            mistakes.append(f"{name}: found {values!r}; allowed: a table")
+            mistakes.append(f"{name}: found {_as_found(values)}; allowed: a table")
 
     def mistake(self, key: str, found: object, allowed: str) -> None:
-        self.mistakes.append(f"{self.name} {key}: found {found!r}; allowed: {allowed}")
+        self.mistakes.append(f"{self.name} {key}: found {_as_found(found)}; allowed: {allowed}")
 
     def table(self, key: str) -> _Table:
         name = f"[{key}]" if self.name == "top level" else f"{self.name[:-1]}.{key}]"
@@ -610,15 +627,16 @@ class _Table:
                 )
 
 
+def _as_found(value: object) -> str:
+    """What stands in the file, which may be an address in a place where none is expected."""
+    if isinstance(value, str):
+        return repr(address.shown(value))
+    return address.without_secrets(repr(value))
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("a text that is not empty")
-    return value
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError("a table")
     return value
 
 
@@ -770,7 +788,13 @@ _HUB = re.compile(
 
 def _source(value: Any) -> Source:
     url = _text(value)
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # whose words may hold the password
+        raise ValueError(
+            f"{_SOURCE_RULE}; in a user or a password, / is written %2F, ? %3F, # %23 and @ %40"
+        ) from None
     if parts.scheme in ("http", "https") and parts.netloc:
         return Source("http", url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:

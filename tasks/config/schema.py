@@ -14,6 +14,7 @@ from doit.exceptions import InvalidDodoFile
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, Interface, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
+from tasks.config import address
 from tasks.config.published import AUTO
 
 # The graphs of a model that segments images.
@@ -55,16 +56,22 @@ class Source:
 
     ``path`` is set for ``kind="file"`` (relative to the project unless absolute; a folder too, as
     transformers' ``save_pretrained`` writes it), ``seed`` for ``kind="synthetic"``, and for
-    ``kind="hub"`` the ``file`` of a ``repo`` at a ``revision``.
+    ``kind="hub"`` the ``file`` of a ``repo`` at a ``revision``. ``url`` is for requests alone, as
+    it may hold a password; ``shown`` is for everything else.
     """
 
     kind: Literal["http", "file", "synthetic", "hub"]
-    url: str
+    url: str = field(repr=False)
     path: Path | None = None
     seed: int = 0
     repo: str = ""
     revision: str = "main"
     file: str = WEIGHTS
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown; see `tasks.config.address`."""
+        return address.shown(self.url)
 
     @property
     def local_files(self) -> list[Path]:
@@ -322,15 +329,20 @@ NO_CACHE = "off"  # given for an address: build without
 class CacheSettings:
     """A cache that several builds share (``[cache]``).
 
-    ``url`` is anything that fsspec opens, with ``options`` for its file system. ``write`` says
-    whether what is built here goes there, ``proofs`` whether what others proved is taken from there
-    too, instead of being proven here.
+    ``url`` is anything that fsspec opens, with ``options`` for its file system; both may hold what
+    is not to be shown. ``write`` says whether what is built here goes there, ``proofs`` whether
+    what others proved is taken from there too, instead of being proven here.
     """
 
-    url: str
+    url: str = field(repr=False)
     write: bool = True
     proofs: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown; see `tasks.config.address`."""
+        return address.shown(self.url)
 
 
 # The owner or the name of a repository, as the Hugging Face hub takes them.

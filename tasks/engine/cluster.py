@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.config.parse import local_folder
-from tasks.config.schema import CacheSettings
 from tasks.engine import job, shared_cache
 from tasks.engine.child import PROJECT
 from tasks.engine.errors import StageError
@@ -435,20 +434,24 @@ def _expected(work: Workspace) -> Iterator[job.Expected]:
                 for path in work.task.file_dep
                 if path.startswith(inside) and Path(path).is_file()
             },
-            "cache": _given(work.cache),
+            "cache": _shown(work),
             "handed_over": False,
         }
     finally:
         token.unlink(missing_ok=True)
 
 
-def _given(cache: CacheSettings | None) -> dict[str, Any] | None:
-    """The settings of a cache that files can be handed over by, for a worker elsewhere."""
+def _shown(work: Workspace) -> job.SharedBy | None:
+    """A cache that files can be handed over by, for a worker elsewhere, without what opens it."""
+    cache = work.cache
     if cache is None or not cache.write:
         return None
     folder = local_folder(cache.url)
-    url = str(folder.absolute()) if folder else cache.url
-    return {"url": url, "options": dict(cache.options)}
+    return {
+        "url": str(folder.absolute()) if folder else cache.shown,
+        "whole": cache.shown == cache.url and not cache.options,
+        "config": str(work.config),
+    }
 
 
 def _hand_over(work: Workspace, expected: job.Expected) -> None:

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from tasks.config import address
 from tasks.engine import network
 from tasks.engine.errors import StageError
-from tasks.engine.files import mebibytes, write_atomically
+from tasks.engine.files import mebibytes, write_record
 from tasks.engine.progress import SILENT, Progress
 
 if TYPE_CHECKING:
@@ -48,14 +49,32 @@ _PAGE = re.compile(
 class Request:
     """What is to be fetched; ``table`` is where the configuration says so.
 
+    ``url`` is for the request alone: it may hold a password; ``shown`` is for everything else.
     ``headers`` are sent along to the address itself, and not where another host is answered with.
+    ``identity`` tells the file from others, as it may be recorded; without it, ``shown`` does.
     """
 
-    url: str
+    url: str = field(repr=False)
     sha256: str | None = None
     size: int | None = None
     table: str = "the configuration"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    identity: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown; see `tasks.config.address`."""
+        return address.shown(self.url)
+
+    @property
+    def recorded(self) -> str:
+        """What tells the file from others, as it may be recorded."""
+        return self.identity or self.shown
+
+    @property
+    def server(self) -> str:
+        """Host and port."""
+        return urlsplit(self.shown).netloc
 
 
 @dataclass(frozen=True)
@@ -124,7 +143,7 @@ def fetch(
         expected; an earlier good ``target`` stays. What was received of a good file stays too
         and is resumed by the next call.
     """
-    server = urlsplit(request.url).netloc
+    server = request.server
     if server in _unreachable:
         raise Unreachable(f"{server} cannot be reached, as said above.", told=True)
     policy = policy or RetryPolicy()
@@ -155,7 +174,7 @@ def fetch(
                             told=False,
                         ) from problem
                     raise StageError(
-                        f"{request.url} could not be downloaded: {problem} "
+                        f"{request.shown} could not be downloaded: {problem} "
                         f"({failures} attempts; {mebibytes(part.length())} are kept). "
                         "Check the address and the network, then run the same command: it resumes."
                     ) from problem
@@ -165,7 +184,7 @@ def fetch(
                 fresh_starts += 1
                 if fresh_starts > 2:
                     raise StageError(
-                        f"{request.url} keeps changing while it is downloaded ({problem}). "
+                        f"{request.shown} keeps changing while it is downloaded ({problem}). "
                         "Try again later, or give another address."
                     ) from problem
     part.path.replace(target)
@@ -186,11 +205,11 @@ def _wait(
         seconds = max(problem.after, 0.0)
         if seconds > policy.longest_wait:
             raise StageError(
-                f"{request.url}: {problem}, and the server asks to wait {seconds:.0f} s. "
+                f"{request.shown}: {problem}, and the server asks to wait {seconds:.0f} s. "
                 "Run the same command after that; it resumes."
             ) from problem
     if isinstance(problem, _NoConnection):
-        server = urlsplit(request.url).netloc
+        server = request.server
         if server not in _told:
             _told.add(server)
             longest = sum(policy.wait_before(each, 0) for each in range(1, policy.attempts))
@@ -198,7 +217,7 @@ def _wait(
                 f"{server} cannot be reached: {problem}; trying for up to {longest:.0f} s\n"
             )
     else:
-        sys.stderr.write(f"{request.url}: {problem}; trying again in {seconds:.1f} s\n")
+        sys.stderr.write(f"{request.shown}: {problem}; trying again in {seconds:.1f} s\n")
     sleep(seconds)
 
 
@@ -218,7 +237,7 @@ def check(request: Request, policy: RetryPolicy | None = None) -> str | None:
                 timeout=_timeouts(policy or RetryPolicy()),
             )
     except (httpx2.RequestError, httpx2.InvalidURL) as error:
-        return f"was not checked: {network.in_words(error)}"
+        return f"was not checked: {_in_words(error, request)}"
     if answer.status_code in (405, 501):
         return f"was not checked: the server answers {answer.status_code} to HEAD"
     if answer.status_code != 200:
@@ -242,8 +261,8 @@ class _Part:
         return self.path.stat().st_size if self.path.is_file() else 0
 
     def note(self, request: Request, validator: str | None) -> None:
-        note = {"url": request.url, "sha256": request.sha256, "validator": validator}
-        write_atomically(self._note, json.dumps(note))
+        note = {"url": request.recorded, "sha256": request.sha256, "validator": validator}
+        write_record(self._note, json.dumps(note))
 
     def resume_headers(self, request: Request) -> dict[str, str] | None:
         """Headers that ask for the rest; None when this part is not known to fit ``request``."""
@@ -252,7 +271,7 @@ class _Part:
         except (OSError, ValueError):
             return None
         headers = {"Range": f"bytes={self.length()}-"}
-        if note.get("url") == request.url and note.get("validator"):
+        if note.get("url") == request.recorded and note.get("validator"):
             return {**headers, "If-Range": note["validator"]}
         if request.sha256 is not None and note.get("sha256") == request.sha256:
             return headers  # from a mirror, or a server without validators: the hash will tell
@@ -359,14 +378,14 @@ def _check_answer(
         raise _StartOver(f"the server has {total} bytes, the part on disk {offset}")
     if status not in (200, 206):
         raise StageError(
-            f"{request.url} cannot be had: the server answered {status}. Correct the url in "
+            f"{request.shown} cannot be had: the server answered {status}. Correct the url in "
             f"{request.table}, or check that it may be read without logging in."
         )
     if headers.get("Content-Type", "").startswith("text/html"):
         raise StageError(_answered_with_page(request))
     if headers.get("Content-Encoding", "identity") != "identity":
         raise StageError(
-            f"{request.url} comes with Content-Encoding {headers['Content-Encoding']!r}; "
+            f"{request.shown} comes with Content-Encoding {headers['Content-Encoding']!r}; "
             "expected the file's own bytes. Give an address that serves it as it is."
         )
     if status == 206 and start != offset:
@@ -433,7 +452,7 @@ def _check_disk(needed: int, part: Path) -> None:
 
 def _wrong_sha256(request: Request, found: str, length: int) -> str:
     return (
-        f"{request.url} is not the expected file ({length} bytes came):\n"
+        f"{request.shown} is not the expected file ({length} bytes came):\n"
         f"expected sha256 {request.sha256}\n"
         f"found    sha256 {found}\n"
         f"If the file was replaced on purpose, put the found value into {request.table}; "
@@ -443,14 +462,14 @@ def _wrong_sha256(request: Request, found: str, length: int) -> str:
 
 def _answered_with_page(request: Request) -> str:
     return (
-        f"{request.url} answers with a web page; expected a checkpoint. Correct the url in "
+        f"{request.shown} answers with a web page; expected a checkpoint. Correct the url in "
         f"{request.table}: it must be the file's own address, readable without logging in."
     )
 
 
 def _wrong_size(request: Request, found: str) -> str:
     return (
-        f"{request.url} is not the expected file: expected {request.size} bytes, found {found}. "
+        f"{request.shown} is not the expected file: expected {request.size} bytes, found {found}. "
         f"If the file was replaced on purpose, correct size and sha256 in {request.table}."
     )
 
@@ -478,16 +497,22 @@ def _network_errors_as_retry(request: Request) -> Iterator[None]:
         httpx2.LocalProtocolError,
         httpx2.TooManyRedirects,
     ) as error:
+        words = address.without_secrets(str(error), request.url)
         raise StageError(
-            f"{request.url} cannot be used: {error}. Correct the url in {request.table}."
+            f"{request.shown} cannot be used: {words}. Correct the url in {request.table}."
         ) from error
     except httpx2.ConnectTimeout as error:
         raise _NoConnection("it does not answer") from error
     except (httpx2.ConnectError, httpx2.ProxyError) as error:
-        words = network.in_words(error)
+        words = _in_words(error, request)
         if network.is_distrust(error):
-            raise StageError(f"{request.url} cannot be had: {words}") from error
+            raise StageError(f"{request.shown} cannot be had: {words}") from error
         connected = any(isinstance(each, ssl.SSLError) for each in network.causes(error))
         raise (_Retry if connected else _NoConnection)(words) from error
     except httpx2.RequestError as error:
-        raise _Retry(network.in_words(error)) from error
+        raise _Retry(_in_words(error, request)) from error
+
+
+def _in_words(error: Exception, request: Request) -> str:
+    """What went wrong, without what is secret in the address."""
+    return address.without_secrets(network.in_words(error), request.url)

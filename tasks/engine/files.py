@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
+import stat
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,20 +14,28 @@ from pathlib import Path
 _CHUNK = 1 << 20
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file beside its final name, then rename it into place."""
+def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a text file beside its final name, then rename it into place.
+
+    :param mode: its permissions, of which the umask leaves some.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
+        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with open(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide a deployed file from a server
-        os.replace(temporary, path)
+        os.replace(unfinished, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, os.fspath(unfinished)):
             error.filename = os.fspath(path)  # which a failed write does not name
         raise
+
+
+def write_record(path: Path, text: str) -> None:
+    """Write a record of the build, as `write_atomically` does, for its owner alone to read."""
+    write_atomically(path, text, 0o600)
 
 
 def copy_and_hash(source: Path, destination: Path) -> str:
@@ -93,6 +102,33 @@ def removal_problem(path: Path) -> str | None:
     except OSError as error:
         return f"kept {error.filename or path}: {error.strerror}"
     return None
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder and those above it; in one that a group may write to, for that group too."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    above = folder.parent.stat().st_mode
+    if above & stat.S_IWGRP:
+        _allow(folder, folder.stat().st_mode | above & stat.S_IRWXG)
+
+
+def follow_folder(folder: Path, staged: Mapping[str, Path]) -> None:
+    """Let those read and write staged files who may in the folder that they are to be in.
+
+    :param staged: by the name that each gets, a path within the folder.
+    """
+    mode = folder.stat().st_mode
+    for name, path in staged.items():
+        make_folders((folder / name).parent)
+        _allow(path, 0o600 | mode & 0o664)  # to write for anybody is of the folder alone
+
+
+def _allow(path: Path, mode: int) -> None:
+    with suppress(OSError):  # some file systems have no permissions
+        path.chmod(stat.S_IMODE(mode))
 
 
 def remove_empty_folders(folder: Path, names: Iterable[str]) -> None:

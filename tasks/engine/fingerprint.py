@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tasks.engine.files import sha256_of, write_atomically
+from tasks.engine.files import sha256_of, write_record
 
 RECENT = 0.05  # seconds
 
@@ -76,7 +76,7 @@ class Fingerprints:
             self._seen.pop(key, None)
             if self._cache is not None:
                 with suppress(OSError):  # a full disk is reported by whoever must write
-                    write_atomically(self._cache, json.dumps(self._known))
+                    write_record(self._cache, json.dumps(self._known))
 
 
 def read_cache(path: Path) -> dict[str, Any]:

@@ -8,11 +8,13 @@ unless huggingface_hub has it in its own cache; with ``HF_HUB_OFFLINE`` it must 
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tasks.config import address
 from tasks.engine import download, network
 from tasks.engine.errors import StageError
 
@@ -51,6 +53,7 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     from httpx2 import TransportError
     from huggingface_hub import errors
 
+    hide_secrets_in_log()
     where = f"{table} url: hf:{repo}"
     if huggingface_hub.is_offline_mode():
         return _find_offline(repo, revision, file, where)
@@ -63,8 +66,9 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
         )
     except TransportError as error:
         raise download.Unreachable(
-            f"{where}: {huggingface_hub.constants.ENDPOINT} cannot be reached: "
-            f"{network.in_words(error)}. Check the network (and HF_ENDPOINT, where it is set), "
+            f"{where}: {endpoint()} cannot be reached: "
+            f"{address.without_secrets(network.in_words(error))}. Check the network (and "
+            "HF_ENDPOINT, where it is set), "
             f"then run the same command again.{_offer_of_cache(repo, revision, file)}",
             told=False,
         ) from error
@@ -83,10 +87,11 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     except errors.HfHubHTTPError as error:
         if error.response is not None and error.response.status_code in (401, 403):
             raise StageError(f"{where} {_closed(error, repo, token)}") from error
-        raise StageError(f"{where} cannot be had: {str(error).splitlines()[0]}") from error
+        words = address.without_secrets(str(error).splitlines()[0])
+        raise StageError(f"{where} cannot be had: {words}") from error
     if found.commit_hash is None:
         raise StageError(
-            f"{where}: {huggingface_hub.constants.ENDPOINT} does not answer as a hub does: it "
+            f"{where}: {endpoint()} does not answer as a hub does: it "
             "names no commit. Check HF_ENDPOINT."
         )
     etag = found.etag or ""
@@ -148,6 +153,25 @@ def _offer_of_cache(repo: str, revision: str, file: str) -> str:
     return f" HF_HUB_OFFLINE=1 takes what huggingface_hub has in its cache: {copy}." if copy else ""
 
 
+def hide_secrets_in_log() -> None:
+    """Let huggingface_hub not log addresses in full: it does when it tries an upload again."""
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        if _without_secrets not in handler.filters:
+            handler.addFilter(_without_secrets)
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = address.without_secrets(record.getMessage()), ()
+    return True
+
+
+def endpoint() -> str:
+    """The hub's address, as it may be shown."""
+    import huggingface_hub
+
+    return address.shown(huggingface_hub.constants.ENDPOINT)
+
+
 def _closed(error: Exception, repo: str, token: str | None) -> str:
     """What to do about a repository that may not be read; the hub calls it missing, too."""
     page = f"https://huggingface.co/{repo}"
@@ -180,10 +204,14 @@ def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
         answer = network.hub_client().get(found.url, headers=dict(found.headers))
     except httpx2.RequestError as error:
         raise StageError(
-            f"{found.url} cannot be had: {network.in_words(error)}. Run the same command again."
+            f"{address.shown(found.url)} cannot be had: "
+            f"{address.without_secrets(network.in_words(error), found.url)}. "
+            "Run the same command again."
         ) from error
     if answer.status_code != 200:
-        raise StageError(f"{found.url} cannot be had: the server answered {answer.status_code}.")
+        raise StageError(
+            f"{address.shown(found.url)} cannot be had: the server answered {answer.status_code}."
+        )
     return parse_config(answer.text, f"{table} url: {CONFIG} of hf:{repo}")
 
 

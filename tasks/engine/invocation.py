@@ -9,6 +9,8 @@ from getopt import GetoptError
 from doit import get_var
 from doit.cmdparse import CmdParseError
 
+from tasks.config import address
+
 # What may be given on the command line as `name=value`: what says which build is meant, and a
 # permission for one run.
 BUILD = ("config", "deploy", "cache", "cluster")
@@ -18,10 +20,14 @@ VARIABLES = (*BUILD, "overwrite")
 def command(words: str, **others: str) -> str:
     """``doit <words>`` in backquotes, with the variables that say which build this run is of.
 
+    Of an address only what may be shown is there: a person who gave a password gives it again.
+
     :param others: variables to give instead.
     """
-    values = {name: get_var(name) for name in BUILD} | others
-    given = [f"{name}={shlex.quote(value)}" for name, value in values.items() if value]
+    values = {name: others.get(name) or get_var(name) for name in BUILD}
+    given = [
+        f"{name}={shlex.quote(address.shown(value))}" for name, value in values.items() if value
+    ]
     return f"`{' '.join(['doit', *given, *words.split()])}`"
 
 
@@ -38,6 +44,7 @@ def unknown_name(
     if name.startswith("-"):
         example = command(f"{given_to or 'run'} {name} ...")
         return f"put {name} before the names, as in {example}."
+    name = address.shown(name)
     tasks = list(tasks)
     commands = [] if given_to else list(commands)
     models = {each.partition(":")[2] for each in tasks if each.startswith("deploy:")}

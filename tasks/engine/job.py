@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from tasks.config import parse
 from tasks.config.schema import CacheSettings
 from tasks.engine import child
 from tasks.engine.child import PROJECT
@@ -32,20 +33,32 @@ _IMPORTED = tuple(f"tasks/engine/{name}.py" for name in ("child", "job", "shared
 _AT_START = {name: FINGERPRINTS.sha256(PROJECT / name) for name in _IMPORTED}
 
 
+class SharedBy(TypedDict):
+    """A cache as it may be shown to a cluster: ``url`` has neither user, password nor query.
+
+    ``whole`` says whether that opens it. Otherwise a worker takes what is missing, and the options,
+    from its own configuration, the file ``config``.
+    """
+
+    url: str
+    whole: bool
+    config: str
+
+
 class Expected(TypedDict):
     """What must be the same for a worker as for the build.
 
     ``files`` are SHA-256 by paths relative to the project (or absolute), ``versions`` those of
     packages; ``token`` is a file of the build folder and what it holds. A worker that does not see
     it takes ``inputs``, by their paths SHA-256 and size, from the ``cache``, where there is one
-    (``url`` and ``options``) and they have been ``handed_over``.
+    and they have been ``handed_over``.
     """
 
     files: dict[str, str]
     versions: dict[str, str]
     token: tuple[str, str]
     inputs: dict[str, tuple[str, int]]
-    cache: dict[str, Any] | None
+    cache: SharedBy | None
     handed_over: bool
 
 
@@ -69,10 +82,30 @@ def problems(expected: Expected) -> list[str]:
         for name, version in expected["versions"].items()
         if here[name] != version
     ]
-    if expected["cache"] is None and not sees_folder(expected):
+    if cache_of(expected["cache"]) is None and not sees_folder(expected):
         folder = (PROJECT / token).parents[2]
-        found.append(f"does not see this build's folder as {folder}")
+        found.append(f"does not see this build's folder as {folder}{_closed(expected['cache'])}")
     return found
+
+
+def cache_of(shared_by: SharedBy | None) -> CacheSettings | None:
+    """How this worker opens the cache; None where it cannot, or there is none."""
+    if shared_by is None:
+        return None
+    own = parse.cache_of(PROJECT / shared_by["config"])
+    if own is not None and own.shown == shared_by["url"]:
+        return own
+    return CacheSettings(shared_by["url"]) if shared_by["whole"] else None
+
+
+def _closed(shared_by: SharedBy | None) -> str:
+    """Why a worker cannot open the cache, where there is one."""
+    if shared_by is None:
+        return ""
+    return (
+        f", and its {shared_by['config']} does not say how to open the cache {shared_by['url']}: "
+        "what is secret in the address, and its options, are sent to nobody"
+    )
 
 
 def sees_folder(expected: Expected) -> bool:
@@ -217,8 +250,9 @@ def handed_over(folder: Path, expected: Expected) -> dict[str, Output]:
 
 
 def _cache(expected: Expected) -> SharedCache:
-    assert expected["cache"] is not None
-    return SharedCache(CacheSettings(**expected["cache"]))
+    settings = cache_of(expected["cache"])
+    assert settings is not None
+    return SharedCache(settings)
 
 
 def moved(value: Any, old: str, new: str) -> Any:

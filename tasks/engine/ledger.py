@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.config.schema import PLAIN_NAME, Configuration, Model
-from tasks.engine.files import mebibytes, removal_problem, remove_empty_folders, write_atomically
+from tasks.engine.files import mebibytes, removal_problem, remove_empty_folders, write_record
 from tasks.engine.fingerprint import FINGERPRINTS
 
 MANIFEST = "manifest.json"
@@ -102,7 +102,7 @@ def _write(config: Configuration, deployments: Iterable[Deployment]) -> None:
         }
         for each in deployments
     ]
-    write_atomically(path(config), json.dumps(entries, indent=2) + "\n")
+    write_record(path(config), json.dumps(entries, indent=2) + "\n")
 
 
 def add(config: Configuration, model: Model, files: Written) -> None:
@@ -125,7 +125,7 @@ def build_id(config: Configuration) -> str:
     file = config.build / "state" / "id"
     with _LOCK:
         if not file.is_file():
-            write_atomically(file, uuid.uuid4().hex[:12])
+            write_record(file, uuid.uuid4().hex[:12])
         return file.read_text()
 
 
@@ -157,7 +157,7 @@ def models(config: Configuration) -> dict[str, set[str]]:
 
 def _write_models(config: Configuration, recorded: Mapping[str, set[str]]) -> None:
     content = {name: sorted(names) for name, names in recorded.items()}
-    write_atomically(config.build / "state" / "models.json", json.dumps(content, indent=2) + "\n")
+    write_record(config.build / "state" / "models.json", json.dumps(content, indent=2) + "\n")
 
 
 def orphans(config: Configuration, deployments: Sequence[Deployment]) -> list[Deployment]:

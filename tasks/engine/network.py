@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.config import address
 from tasks.engine.errors import StageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def _make(**options: object) -> httpx2.Client:
         )
     except (ValueError, ImportError, httpx2.InvalidURL) as error:
         raise StageError(
-            f"The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: {error}. "
+            "The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: "
+            f"{address.without_secrets(str(error))}. "
             "Expected http://HOST:PORT, https://HOST:PORT, socks5://HOST:PORT or "
             "socks5h://HOST:PORT. Correct the variable, then run the same command again."
         ) from error

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from tasks.config import address
 from tasks.engine import network
 from tasks.engine.errors import StageError
 from tasks.engine.files import mebibytes
@@ -61,15 +62,18 @@ class Repository:
         import huggingface_hub
         from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
+        from tasks.engine.hub import hide_secrets_in_log
+
         # On a terminal huggingface_hub shows its bars; elsewhere their every step would be a line.
         (enable_progress_bars if sys.stderr.isatty() else disable_progress_bars)()
         network.hub_client()
+        hide_secrets_in_log()
         return huggingface_hub.HfApi()
 
     @property
     def endpoint(self) -> str:
-        """The hub's address."""
-        return str(self._api.endpoint)
+        """The hub's address, as it may be shown."""
+        return address.shown(str(self._api.endpoint))
 
     @property
     def address(self) -> str:
@@ -211,18 +215,19 @@ class Repository:
         from httpx2 import TransportError
         from huggingface_hub import errors
 
+        words = address.without_secrets(str(error)).strip()
         if isinstance(error, TransportError | ConnectionError | TimeoutError):
             return (
                 f"{self.endpoint} cannot be reached, or broke off: "
-                f"{error or type(error).__name__}. {consequence} Check the network (and "
+                f"{words or type(error).__name__}. {consequence} Check the network (and "
                 "HF_ENDPOINT, where it is set), then run the same command again."
             )
         if isinstance(error, errors.HfHubHTTPError):
-            status, said = error.response.status_code, error.server_message
-            return refusal(self.name, status, said or str(error).strip().splitlines()[0])
+            said = address.without_secrets(error.server_message or words.splitlines()[0])
+            return refusal(self.name, error.response.status_code, said)
         return (
             f"{self.endpoint} does not take what is to go to {self.name}, or does not answer as a "
-            f"hub does: {type(error).__name__}: {error}. {_NOTHING}"
+            f"hub does: {type(error).__name__}: {words}. {_NOTHING}"
         )
 
 

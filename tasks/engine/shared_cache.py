@@ -27,8 +27,8 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
+from tasks.config import address
 from tasks.config.parse import local_folder
 from tasks.config.schema import NO_CACHE, CacheSettings
 from tasks.engine.errors import StageError
@@ -97,7 +97,7 @@ class SharedCache:
 
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
-        self.name = without_password(settings.url)
+        self.name = settings.shown
         self._opening = threading.Lock()  # which a server that does not answer may keep
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
@@ -118,7 +118,7 @@ class SharedCache:
         """
         with self._opening:
             if self._opened is None:
-                self._opened = _open(self.settings, self.name)
+                self._opened = _open(self.settings)
             return self._opened
 
     def find(self, stage: str, key: str, count: int) -> Entry | None:
@@ -130,7 +130,7 @@ class SharedCache:
         if not self._reads:
             return None
         try:
-            _import(self.settings, self.name)
+            _import(self.settings)
             text = _attended(lambda alive: self._read_entry(stage, key, alive))
             return parse_entry(text, key, count)
         except FileNotFoundError:
@@ -141,7 +141,7 @@ class SharedCache:
             self.warn(f"{stage}: its entry {error}; it is built here")
         except Exception as error:
             self._reads = self._writes = False
-            self.warn(f"{_words(error)}; this build goes on without it")
+            self.warn(f"{self.words(error)}; this build goes on without it")
         return None
 
     def _read_entry(self, stage: str, key: str, alive: Callable[[], None]) -> bytes:
@@ -168,7 +168,7 @@ class SharedCache:
             if isinstance(error, OSError) and error.filename in map(str, destinations):
                 raise  # of this machine
             self._reads = self._writes = False
-            self.warn(f"{_words(error)}; this build goes on without it")
+            self.warn(f"{self.words(error)}; this build goes on without it")
         finally:
             progress.finish()
         return False
@@ -181,7 +181,7 @@ class SharedCache:
             return
         told = tuple(Output(FINGERPRINTS.sha256(path), path.stat().st_size) for path in outputs)
         try:
-            _import(self.settings, self.name)
+            _import(self.settings)
             system, root = _attended(lambda alive: self.open())
             self._put_files(dict(zip(outputs, told, strict=True)))
             now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -193,7 +193,7 @@ class SharedCache:
             raise
         except Exception as error:
             self._writes = False
-            self.warn(f"{_words(error)}; what is built here does not go there")
+            self.warn(f"{self.words(error)}; what is built here does not go there")
 
     def _put_files(self, files: Mapping[Path, Output]) -> None:
         system, root = self.open()
@@ -230,7 +230,7 @@ class SharedCache:
         except Exception as error:
             raise StageError(
                 f"The cache {self.name} is how files come to workers that do not see the build "
-                f"folder. This build could not {what} it: {_words(error)}."
+                f"folder. This build could not {what} it: {self.words(error)}."
             ) from error
 
     def entries(self) -> tuple[dict[str, tuple[str, Entry]], dict[str, str]]:
@@ -265,6 +265,14 @@ class SharedCache:
     def replace_only(self) -> None:
         """Do not read from now on: what is built takes the place of what is there."""
         self._reads = False
+
+    def words(self, error: BaseException) -> str:
+        """What went wrong, in a line that may be shown."""
+        return _words(error, self.settings)
+
+    def shown(self, path: str) -> str:
+        """A path in it as it may be shown: of some file systems it has the whole address."""
+        return address.without_secrets(path, self.settings.url, self.settings.options)
 
     def warn(self, text: str) -> None:
         """Say once what is wrong with it."""
@@ -331,12 +339,6 @@ def parse_entry(text: bytes, key: str, count: int | None = None) -> Entry:
     return entry._replace(result=_printable(entry.result))
 
 
-def without_password(url: str) -> str:
-    """An address as it may be shown."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if parts.netloc else url
-
-
 def _printable(value: Any) -> Any:
     """JSON without what a terminal would obey."""
     if isinstance(value, str):
@@ -346,7 +348,7 @@ def _printable(value: Any) -> Any:
     return [_printable(each) for each in value] if isinstance(value, list) else value
 
 
-def _import(settings: CacheSettings, name: str) -> None:
+def _import(settings: CacheSettings) -> None:
     """Import what opens such an address, which takes a while and asks no server.
 
     :raises StageError: when there is nothing.
@@ -356,39 +358,40 @@ def _import(settings: CacheSettings, name: str) -> None:
     try:
         fsspec.get_filesystem_class(fsspec.utils.get_protocol(settings.url))
     except ValueError as error:
-        raise _unusable(name, error) from error
+        raise _unusable(settings, error) from error
     except ImportError as error:
-        raise _not_installed(settings.url, name, error) from error
+        raise _not_installed(settings, error) from error
 
 
-def _open(settings: CacheSettings, name: str) -> tuple[Any, str]:
+def _open(settings: CacheSettings) -> tuple[Any, str]:
     import fsspec
 
-    _import(settings, name)
+    _import(settings)
     options = dict(settings.options)
     if settings.url.startswith(("s3://", "s3a://")):
         options["config_kwargs"] = {**_S3, **options.get("config_kwargs", {})}
     try:
         system, root = fsspec.core.url_to_fs(settings.url, **options)
     except ImportError as error:
-        raise _not_installed(settings.url, name, error) from error
+        raise _not_installed(settings, error) from error
     except TypeError as error:  # options that a file system does not know, or a host that it needs
-        raise _unusable(name, error) from error
+        raise _unusable(settings, error) from error
     return system, root.rstrip("/")
 
 
-def _not_installed(url: str, name: str, error: ImportError) -> StageError:
-    extra = " (`uv sync --extra s3`)" if "s3" in url[:4] else ""
+def _not_installed(settings: CacheSettings, error: ImportError) -> StageError:
+    extra = " (`uv sync --extra s3`)" if "s3" in settings.url[:4] else ""
     return StageError(
-        f"[cache] url: {name} needs a package that is not installed ({error}). Install it{extra}; "
-        f"`cache={NO_CACHE}` builds without it."
+        f"[cache] url: {settings.shown} needs a package that is not installed "
+        f"({_words(error, settings)}). Install it{extra}; `cache={NO_CACHE}` builds without it."
     )
 
 
-def _unusable(name: str, error: Exception) -> StageError:
+def _unusable(settings: CacheSettings, error: Exception) -> StageError:
     return StageError(
-        f"[cache] url: {name} cannot be opened: {error}. Expected a folder, or an address that "
-        f"fsspec knows, as s3://bucket/folder; `cache={NO_CACHE}` builds without it."
+        f"[cache] url: {settings.shown} cannot be opened: {_words(error, settings)}. Expected a "
+        "folder, or an address that fsspec knows, as s3://bucket/folder; "
+        f"`cache={NO_CACHE}` builds without it."
     )
 
 
@@ -560,7 +563,8 @@ def _share(root: Path, folder: Path, file: Path) -> None:
             path.chmod(mode)
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, settings: CacheSettings) -> str:
     """An error in a line: libraries of file systems raise what they like."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    said = address.without_secrets(str(error), settings.url, settings.options)
+    text = " ".join(said.split()) or type(error).__name__
     return text if len(text) < 300 else f"{text[:300]}…"

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tasks.engine.files import write_atomically
+from tasks.engine.files import write_record
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
 
 ROOMS = ("tasks", "demo")  # packages of the project; `truth` may add modules beside them
@@ -78,7 +78,7 @@ class _Summaries:
         self._known[key] = entry
         if self._cache is not None:
             with suppress(OSError):
-                write_atomically(self._cache, json.dumps(self._known))
+                write_record(self._cache, json.dumps(self._known))
 
 
 SUMMARIES = _Summaries()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from doit.exceptions import TaskFailed
+from doit.exceptions import TaskError, TaskFailed
 
+from tasks.config import address
 from tasks.engine import child, shared_cache, sources
 from tasks.engine.errors import StageError, disk_problem
 from tasks.engine.files import mebibytes, scratch_folder
@@ -29,17 +31,13 @@ if TYPE_CHECKING:
 FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
 WORTH_A_PROGRESS = 64 << 20  # bytes
 
-_CLUSTER: str | None = None
-_CACHE: CacheSettings | None = None
+_CONFIG: Configuration | None = None
 
 
-def run_on(cluster: str | None, cache: CacheSettings | None) -> None:
-    """Have the heavy part of stages run on the Dask cluster at an address; None: here.
-
-    :param cache: by which files come to workers that do not see the build folder.
-    """
-    global _CLUSTER, _CACHE
-    _CLUSTER, _CACHE = cluster, cache
+def run_on(config: Configuration) -> None:
+    """Have the heavy part of stages run where a configuration says: on a Dask cluster, or here."""
+    global _CONFIG
+    _CONFIG = config
 
 
 Action = Callable[..., dict[str, Any] | None]
@@ -97,7 +95,9 @@ def guarded(action: Action, reads: Paths) -> Callable[..., Any]:
     """doit's action: a `StageError`, a missing file or a full disk becomes a failed task."""
 
     @functools.wraps(action)
-    def run_action(*args: Any, task: Task, **kwargs: Any) -> dict[str, Any] | TaskFailed | None:
+    def run_action(
+        *args: Any, task: Task, **kwargs: Any
+    ) -> dict[str, Any] | TaskFailed | TaskError | None:
         missing = [os.fspath(path) for path in reads if not os.path.isfile(path)]
         if missing:
             return TaskFailed(
@@ -111,10 +111,23 @@ def guarded(action: Action, reads: Paths) -> Callable[..., Any]:
         except OSError as error:
             problem = disk_problem(error)
             if problem is None:
-                raise
+                return _unexpected()
             return TaskFailed(problem)
+        except Exception:
+            return _unexpected()
 
     return run_action
+
+
+def _unexpected() -> TaskError:
+    """A mistake of the build's own, with its traceback, whose texts may be a library's."""
+    text = traceback.format_exc()
+    if _CONFIG is not None:
+        if _CONFIG.cache is not None:
+            text = address.without_secrets(text, _CONFIG.cache.url, _CONFIG.cache.options)
+        for url in {model.source.url for model in _CONFIG.models}:
+            text = address.without_secrets(text, url)
+    return TaskError(address.without_secrets(text))
 
 
 def _shared(
@@ -220,7 +233,12 @@ class Workspace:
     @property
     def cache(self) -> CacheSettings | None:
         """The shared cache of the build."""
-        return _CACHE
+        return _CONFIG.cache if _CONFIG is not None else None
+
+    @property
+    def config(self) -> Path | None:
+        """The file of the configuration."""
+        return _CONFIG.path if _CONFIG is not None else None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -235,11 +253,12 @@ class Workspace:
         return result
 
     def _run(self, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        if _CLUSTER is not None and not (self.task.meta or {}).get("here"):
+        scheduler = _CONFIG.cluster if _CONFIG is not None else None
+        if scheduler and not (self.task.meta or {}).get("here"):
             from tasks.engine import cluster
 
-            if not cluster.lacks(self, _CLUSTER):
-                return cluster.run(_CLUSTER, self, function, arguments)
+            if not cluster.lacks(self, scheduler):
+                return cluster.run(scheduler, self, function, arguments)
         return child.run(function, arguments, self.log, self.verbose)
 
     def unfinished(self, target: Path) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from doit.dependency import FileChangedChecker
 
-from tasks.config import parse
+from tasks.config import address, parse
 from tasks.engine.fingerprint import hashes_of
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _words(value: Any) -> str:
     if value is None:
         return "not given"
     if isinstance(value, str):
-        return value
+        return address.shown(value) if "://" in value else value  # an older record had all of it
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         return ", ".join(value) or "none"
     return json.dumps(value)

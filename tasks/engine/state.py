@@ -16,8 +16,9 @@ from typing import Any
 from doit.dependency import JsonDB
 from doit.exceptions import InvalidDodoFile
 
+from tasks.config import address
 from tasks.engine.errors import is_full
-from tasks.engine.files import write_atomically
+from tasks.engine.files import write_record
 
 _writer: ExitStack | None = None
 
@@ -60,7 +61,7 @@ class DurableDB(JsonDB):  # type: ignore[misc]
     def dump(self) -> None:
         """Write all records; the earlier file stays whole until the new one is."""
         if self._writable:
-            write_atomically(Path(self.name), self.codec.encode(self._db))
+            write_record(Path(self.name), self.codec.encode(self._db))
 
 
 def recorded_values(path: Path) -> dict[str, dict[str, Any]]:
@@ -108,11 +109,11 @@ def _lock(folder: Path, stack: ExitStack) -> None:
     about = {
         "process": os.getpid(),
         "host": platform.node(),
-        "command": " ".join(["doit", *sys.argv[1:]]),
+        "command": " ".join(["doit", *map(address.shown, sys.argv[1:])]),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
     }
     try:
-        write_atomically(holder, json.dumps(about))
+        write_record(holder, json.dumps(about))
     except OSError as error:
         if not is_full(error):  # `doit clean` makes room
             raise

@@ -90,7 +90,7 @@ def configured(model: Model) -> dict[str, Any]:
     """What the manifest says of the configuration."""
     return {
         "model": model.name,
-        "url": model.source.url,
+        "url": model.source.shown,
         "license": model.license,
         "origin": model.origin,
         "client": {**model.client.as_json(), "version": model.client.version},
@@ -149,7 +149,7 @@ def manifest_of(
         "model_type": None if model.config else verified["architecture"],
         "config": str(model.config) if model.config else None,
         "checkpoint": {
-            "url": model.source.url,
+            "url": model.source.shown,
             "sha256": known.sha256,
             "size": known.size,
             "synthetic": known.synthetic,
