@@ -20,7 +20,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand
 
-from tasks.engine import shared_cache, state
+from tasks.engine import shared_cache, staleness, state
 from tasks.engine.invocation import unknown_name, wrong_option
 
 
@@ -94,6 +94,7 @@ class Run(Exclusive, DoitRun):  # type: ignore[misc]
 
     @functools.wraps(DoitRun._execute)  # doit reads from its signature what to pass
     def _execute(self, *args: Any, **options: Any) -> int | None:
+        staleness.remember(self.task_list)
         names = {task.name for task in self.task_list}
         selected = [name for name in self.sel_tasks or () if name in names or "*" in name]
         for task in self.task_list:
