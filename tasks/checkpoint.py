@@ -48,10 +48,11 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
 
 
 def identity(model: Model) -> dict[str, Any]:
-    """What makes it this checkpoint and no other: its address, and its hash where one is given."""
+    """What makes it this checkpoint and no other: its address, its hash and size where given."""
+    about = {"url": model.source.url, "sha256": model.sha256, "size": model.size}
     if model.source.kind == "synthetic":
-        return {"url": model.source.url, "architecture": model.architecture}
-    return {"url": model.source.url, "sha256": model.sha256}
+        return {**about, "architecture": model.architecture}
+    return about
 
 
 def is_wanted(model: Model, known: Record | None, sha256_on_disk: str | None) -> bool:
@@ -65,6 +66,7 @@ def is_wanted(model: Model, known: Record | None, sha256_on_disk: str | None) ->
         and known is not None
         and known.url == model.source.url
         and known.sha256 == sha256_on_disk
+        and model.size in (None, known.size)
     )
 
 
@@ -102,6 +104,11 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
                 how = _generate(model, target, work)
 
     sha256, size = FINGERPRINTS.sha256(target), target.stat().st_size
+    if model.size not in (None, size):
+        raise StageError(
+            f"[models.{model.name}] size expects {model.size} bytes, and {target}, of sha256 "
+            f"{sha256}, has {size}. Correct the size, or leave it out."
+        )
     synthetic = model.source.kind == "synthetic"
     Record(model.source.url, sha256, size, synthetic, commit).write(record_path)
     if model.sha256 is None and not synthetic:

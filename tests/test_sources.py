@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from project import ROOT, Project, install_packages
 
+from tasks import browser, export, fidelity, simplify, tracking, variant, verify
 from tasks.engine import sources
+from tasks.engine.staleness import versions_of_imported
 
 STAGES = {
     "export": "tasks.export:export",
@@ -129,6 +131,34 @@ def test_whoever_puts_prompts_reaches_how_clients_are_described_but_no_client() 
 def test_no_stage_reaches_how_the_build_runs() -> None:
     for stage in STAGES:
         assert not [path for path in reached(stage) if path.startswith("tasks/engine/")]
+
+
+# What shapes nothing: what serves files whose hashes the page checks.
+SERVING = {"starlette", "uvicorn"}
+
+
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "tasks.export:export": export.PACKAGES,
+    "tasks.simplify:simplify": simplify.PACKAGES,
+    "tasks.verify:verify": verify.PACKAGES,
+    "tasks.variant:make_variant": variant.PACKAGES,
+    "tasks.fidelity:compute_reference": fidelity.REFERENCE_PACKAGES,
+    "tasks.fidelity:measure_fidelity": fidelity.PACKAGES,
+    "tasks.tracking:compute_reference": tracking.REFERENCE_PACKAGES,
+    "tasks.tracking:measure_tracking": tracking.PACKAGES,
+    "tasks.browser:prove_in_browser": browser.PACKAGES,
+    "tasks.deploy:deploy": (),
+}
+
+
+@pytest.mark.parametrize("action", VERSIONS)
+def test_a_version_of_every_package_that_a_stage_imports_is_an_input(action: str) -> None:
+    imported = set(sources.packages([action])) - SERVING
+    assert versions_of_imported(imported).keys() <= set(VERSIONS[action])
+
+
+def test_the_packages_that_a_truth_imports_are_found_in_its_code() -> None:
+    assert sources.packages(["demo.scenes:scene"]) == ["PIL", "numpy"]
 
 
 def test_a_page_reaches_the_scripts_that_it_imports() -> None:
