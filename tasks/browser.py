@@ -84,9 +84,8 @@ def task(
         reads=reads,
         writes=[artifacts.report(config, model, "browser", variant)],
         shared="proof",
-        inputs=lambda: {
+        inputs={
             "packages of npm": browser.packages,
-            "files of npm": packages.served(),  # which are installed only before this runs
             "contract": model.client.as_json(),
             **reports.asked(config, model, "browser", variant),
             **rules_of(config, model, variant, "browser"),

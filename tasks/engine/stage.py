@@ -82,7 +82,8 @@ def declare(
         here, or a ``"proof"``, which is taken from there only where the configuration says so, and
         if a processor with the same features measured. The action's first argument is then the
         configuration.
-    :param browser: says in which browser the action measures.
+    :param browser: says in which browser the action measures; asked only when the stages before
+        have run.
     :param more: other keys of a doit task; ``uptodate`` is asked besides the trace, ``file_dep``
         are files that the action does without, ``meta`` says of what runs in a child what it
         ``"needs"`` of a cluster's worker, ``"with_files"`` as they are here; or that it must run

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -259,6 +260,9 @@ def _packages_with() -> Mapping[str, list[str]]:
 @cache  # a reading of the package's metadata takes a millisecond, and every stage asks
 def _version(package: str) -> str:
     try:
-        return metadata.version(package)
+        installed = metadata.distribution(package)
     except metadata.PackageNotFoundError:
         return NOT_INSTALLED
+    # To parse all of it, a package's README too, takes ten times as long.
+    version = re.search(r"^Version: *(\S+)", installed.read_text("METADATA") or "", re.MULTILINE)
+    return version[1] if version else installed.version

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -87,19 +88,22 @@ def find(check: BrowserCheck) -> Browser:
     return Browser(packages=found, missing=missing)
 
 
+@cache  # many proofs ask
 def identity(executable: str | None) -> dict[str, str]:
-    """Which browser a program is: its version in its own words, and its file's SHA-256, cut short.
+    """What proves in a browser: the program, and what npm installed to run in it.
 
-    It is started for its version only when a file changed since it was. Playwright's own is of
+    A browser is known by its version in its own words and its file's SHA-256, cut short; it is
+    started for its version only when a file changed since it was. Playwright's own is of
     Playwright's version.
     """
+    found = {"files of npm": packages.served()}
     if executable is None:
-        return {"browser": f"Chromium of Playwright {versions('playwright')['playwright']}"}
+        return {**found, "browser": f"Playwright's {versions('playwright')['playwright']}"}
     program = str(Path(executable).resolve())
     key = f"programs of {program}"
     files = json.loads(FINGERPRINTS.told(key, [program], lambda: json.dumps(programs_of(program))))
     version = FINGERPRINTS.told(f"version of {program}", files, lambda: _version(executable))
-    return {"browser": version, "browser's file": FINGERPRINTS.sha256(program)[:12]}
+    return {**found, "browser": version, "browser's file": FINGERPRINTS.sha256(program)[:12]}
 
 
 def programs_of(program: str) -> list[str]:

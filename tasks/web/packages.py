@@ -49,11 +49,11 @@ def versions() -> dict[str, str]:
 
 @cache  # once it is asked for they are installed
 def served() -> str:
-    """The SHA-256 of all that loads models in a browser, as it is installed."""
+    """The SHA-256, cut short, of all that loads models in a browser, as it is installed."""
     places = [FOLDER / "node_modules" / name for name in versions()]
     files = {path for place in places for pattern in SERVED for path in place.glob(pattern)}
     named = {path.relative_to(FOLDER).as_posix(): FINGERPRINTS.sha256(path) for path in files}
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def are_installed() -> bool:
