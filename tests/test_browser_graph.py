@@ -268,6 +268,21 @@ def test_a_script_is_of_the_version_of_the_browser_that_it_starts(
     assert succeeded(proven.build()) == stages("browser")
 
 
+def test_a_browsers_proof_is_taken_from_a_cache_only_for_the_same_browser(
+    proven: Build, tmp_path: Path
+) -> None:
+    cache = f'[cache]\nurl = "{tmp_path / "cache"}"\nproofs = true'
+    browser(proven, "chrome", "Chrome 200")
+    proven.write(cache, executable="chrome")
+    succeeded(proven.build())
+    browser(proven, "other", "Chrome 201")
+    proven.write(cache, executable="other")
+    assert "prove was told to fail" in proven.build(CHEAP_FAIL="prove").output
+    browser(proven, "moved", "Chrome 200")
+    proven.write(cache, executable="moved")
+    assert "browser:tiny" in succeeded(proven.build(CHEAP_FAIL="prove"))
+
+
 def test_a_browser_is_asked_for_its_version_once(proven: Build) -> None:
     browser(proven, "chrome", "Chrome 200")
     proven.write(executable="chrome")
