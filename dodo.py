@@ -164,7 +164,7 @@ def task_speed() -> Tasks:
 def task_publish() -> Tasks:
     """put a deployed model into a repository of the Hugging Face hub (--dry-run lists what goes)"""
     for model in CONFIG.models:
-        yield publish.task(CONFIG, model, BROWSER)
+        yield publish.task(CONFIG, model)
 
 
 def task_report() -> dict[str, Any]:

@@ -31,7 +31,7 @@ from tasks.engine.staleness import versions
 from tasks.proof import reports
 from tasks.proof.failures import sentences
 from tasks.proof.judgement import judge, products_on_cpu, rules_of
-from tasks.web import packages
+from tasks.web import chromium, packages
 from tasks.web.chromium import Browser
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from tasks.inference.sessions import PromptedImage
     from tasks.web.chromium import Run, ServedModel
 
-PACKAGES = ("onnxruntime", "numpy", "pillow")
+PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow", "playwright")
 INSTALLED = packages.INSTALLED.relative_to(PROJECT).as_posix()
 
 
@@ -91,6 +91,7 @@ def task(
             **rules_of(config, model, variant, "browser"),
             **versions(*PACKAGES),
         },
+        browser=lambda: chromium.identity(browser.executable),
         also_runs=[*([model.images] if compared else []), model.client.documents_source],
         task_dep=["packages", f"verify:{model.name}"],
         uptodate=[_ran, _has_what_is_asked],
@@ -277,7 +278,6 @@ def prove(
     from tasks.inference.reference_file import read_reference
     from tasks.inference.sessions import PromptedImage
     from tasks.proof.binding import unchanged
-    from tasks.web import chromium
 
     loads = named(client)
     given = {"reference": reference, "tracking_reference": tracking}
@@ -325,6 +325,7 @@ def prove(
         "files": files,
         "against": {**(stored.against if stored else {}), **against},
         **run.report,
+        "measured_by": chromium.identity(executable),
     }
 
 
@@ -334,7 +335,6 @@ def follow_in_page(browser: PlaywrightBrowser, run: Run, clip: Clip) -> dict[str
     Not where the run has shown that nothing runs. Where WebGPU is emulated nothing is followed on
     it: where the nodes are is noted.
     """
-    from tasks.web import chromium
     from tasks.web.tracking_page import TrackingRun
 
     found: dict[str, Answers] = {}

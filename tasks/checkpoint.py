@@ -48,11 +48,12 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
 
 
 def identity(config: Configuration, model: Model) -> dict[str, Any]:
-    """What makes it this checkpoint and no other: its address, and its hash where one is given."""
+    """What makes it this checkpoint and no other: its address, its hash and size where given."""
     url = checkpoint_record.identity(config.build, model.source)
+    about = {"url": url, "sha256": model.sha256, "size": model.size}
     if model.source.kind == "synthetic":
-        return {"url": url, "architecture": model.architecture}
-    return {"url": url, "sha256": model.sha256}
+        return {**about, "architecture": model.architecture}
+    return about
 
 
 def is_wanted(model: Model, url: str, known: Record | None, sha256_on_disk: str | None) -> bool:
@@ -69,6 +70,7 @@ def is_wanted(model: Model, url: str, known: Record | None, sha256_on_disk: str 
         and known is not None
         and known.url == url
         and known.sha256 == sha256_on_disk
+        and model.size in (None, known.size)
     )
 
 
@@ -107,6 +109,11 @@ def obtain_checkpoint(config: Configuration, model: Model, task: Task) -> dict[s
                 how = _generate(model, target, work)
 
     sha256, size = FINGERPRINTS.sha256(target), target.stat().st_size
+    if model.size not in (None, size):
+        raise StageError(
+            f"[models.{model.name}] size expects {model.size} bytes, and {target}, of sha256 "
+            f"{sha256}, has {size}. Correct the size, or leave it out."
+        )
     synthetic = model.source.kind == "synthetic"
     Record(url, sha256, size, synthetic, commit).write(record_path)
     if model.sha256 is None and not synthetic:

@@ -16,6 +16,7 @@ from tasks.engine import artifacts
 from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
 from tasks.engine.staleness import versions
+from tasks.model import PACKAGES as MODEL_PACKAGES
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from tasks.clients.contract import GraphTensors
 
-PACKAGES = ("torch", "torchvision", "timm", "sam2", "samexporter", "onnx")
+PACKAGES = (*MODEL_PACKAGES, "samexporter", "onnx")
 
 # What is traced: three prompts of two points and a box each. Of free axes any number will do but
 # 1, which tracing may take for granted.

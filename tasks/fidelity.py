@@ -17,6 +17,7 @@ from tasks.engine.invocation import command
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
 from tasks.inference.reference_file import stored_choice
+from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.proof import reports
 from tasks.proof.failures import sentences
 from tasks.proof.judgement import judge, rules_of
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from tasks.inference.prompts import Prompt
     from tasks.inference.sessions import Predictions
 
-REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "sam2", "numpy", "pillow")
+REFERENCE_PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
 PICTURE_SIDE, PICTURE_GAP = 400, 8  # of each panel, in pixels

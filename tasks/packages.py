@@ -53,7 +53,11 @@ def install(required: bool, task: Task) -> dict[str, Any]:
         words = [line for line in done.stderr.splitlines() if line.strip()]
         return _failed(required, f"`{' '.join(packages.COMMAND)}` ended with: {words[0]}"
                        if words else f"`{' '.join(packages.COMMAND)}` failed")  # fmt: skip
-    told = ", ".join(f"{name} {version}" for name, version in packages.versions().items())
+    told = ", ".join(
+        f"{name} {version}"
+        for name, version in packages.versions().items()
+        if "/node_modules/" not in name
+    )
     return {"summary": told}
 
 

@@ -13,6 +13,7 @@ from tasks.engine.errors import StageError
 from tasks.engine.invocation import command
 from tasks.engine.stage import declare, workspace
 from tasks.engine.staleness import versions
+from tasks.model import PACKAGES as MODEL_PACKAGES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
 
-PACKAGES = ("torch", "timm", "sam2", "onnxruntime", "numpy", "pillow")
+PACKAGES = (*MODEL_PACKAGES, "onnxruntime", "numpy", "pillow")
 
 # Nuclei and cells that it finds well, and nuclei on top of one another that it does not.
 SEEDS = (16, 35, 9)

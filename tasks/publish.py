@@ -4,7 +4,7 @@ What goes: the deployed files, their manifest, a model card made from it (`tasks
 the demo's picture. What changed, by hash, goes in one commit, and what an earlier commit put there
 and is deployed no longer is removed by it; whatever else lies in the repository stays. Whether the
 files are proven is judged from the build's records: they must be what the last deploy wrote, and
-that deploy must be what configuration, reports and graphs still ask for.
+that deploy and every stage behind it what they would be made from now.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from tasks.engine.fingerprint import FINGERPRINTS, hashes_of
 from tasks.engine.invocation import command
 from tasks.engine.repository import RemoteFile, Repository
 from tasks.engine.stage import guarded, workspace
-from tasks.proof import card, manifests, reports
+from tasks.proof import card
 from tasks.proof.binding import unchanged
-from tasks.web.chromium import Browser
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -35,13 +34,13 @@ MANIFEST, CARD, PICTURE = "manifest.json", "README.md", "demo.png"
 DEMO = "demo"  # the model, and the task that draws its picture
 
 
-def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
+def task(config: Configuration, model: Model) -> dict[str, Any]:
     """doit's task for one model; what the hub has is never known before it is asked."""
     refused = refusal(config, model)
     reads = [] if refused else [artifacts.manifest(model)]
     return {
         "name": model.name,
-        "actions": [(guarded(publish, reads), [config, model, browser])],
+        "actions": [(guarded(publish, reads), [config, model])],
         "task_dep": [] if refused else [f"deploy:{model.name}"],
         "uptodate": [False],
         "io": {"capture": False},
@@ -76,9 +75,7 @@ def refusal(config: Configuration, model: Model) -> str | None:
     return None
 
 
-def publish(
-    config: Configuration, model: Model, browser: Browser, dry_run: bool, task: Task
-) -> dict[str, Any]:
+def publish(config: Configuration, model: Model, dry_run: bool, task: Task) -> dict[str, Any]:
     """Compare what is deployed with what the hub has, and commit the difference.
 
     :param dry_run: list it instead.
@@ -88,7 +85,7 @@ def publish(
     refused = refusal(config, model)
     if refused or config.publishing is None:
         raise StageError(refused or "")
-    manifest = proven_manifest(config, model, browser)
+    manifest = proven_manifest(config, model)
     asked = config.publishing
     repository = Repository(asked.repository(model), asked.revision)
     if not dry_run and not repository.has_token:
@@ -131,22 +128,19 @@ def publish(
     return {"summary": summary, **told}
 
 
-def proven_manifest(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
+def proven_manifest(config: Configuration, model: Model) -> dict[str, Any]:
     """The manifest of the deployed files, which are what it says and what is asked for now.
 
     A manifest can be written by hand, so it is not believed: it must be the one that the last
-    deploy wrote, by the hash in the build's records, and nothing that this deploy was judged from
-    may have changed since.
+    deploy wrote, by the hash in the build's records, and neither this deploy nor any stage behind
+    it may have been made from what has changed since.
 
     :raises StageError: with each thing that changed, or what is not proven.
     """
     path = artifacts.manifest(model)
-    deployed = state.recorded_values(config.build / "state" / "doit.json").get(
-        f"deploy:{model.name}", {}
-    )
-    needed = reports.of_all_variants(config, model, browser.missing)
-    asked = manifests.inputs(config, model, needed)
-    changes = staleness.changes_since(deployed, asked, [path], str(config.path))
+    records = state.recorded_values(config.build / "state" / "doit.json")
+    behind = staleness.changes_behind(f"deploy:{model.name}", records, str(config.path))
+    changes = [f"{task}: {change}" for task, found in behind.items() for change in found]
     changes += [
         f"{model.deploy / name} is not what {path} says"
         for name in ledger.changed_files(model.deploy) or []
@@ -154,7 +148,7 @@ def proven_manifest(config: Configuration, model: Model, browser: Browser) -> di
     if changes:
         raise StageError(
             f"What lies in {model.deploy} is not as it was proven and deployed, and is not "
-            "published:\n"
+            "published. Since then:\n"
             + "".join(f"- {change}\n" for change in changes)
             + f"{command(f'publish:{model.name}')} (without -s) proves and deploys it first."
         )

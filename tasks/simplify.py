@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
     from doit.task import Task
 
-PACKAGES = ("onnxsim", "onnx")
+PACKAGES = ("onnxsim", "onnx", "onnxruntime")  # with which onnxsim folds
 
 # Weights from this size on (in bytes) are kept from onnxsim, which then works on a few hundred
 # nodes instead of a gigabyte. It also would store what is larger than the weights it is computed

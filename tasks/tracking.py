@@ -15,6 +15,7 @@ from tasks.engine import artifacts
 from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
+from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.proof import reports
 from tasks.proof.failures import sentences
 from tasks.proof.judgement import judge, rules_of
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from tasks.inference.clips import Answers
 
-REFERENCE_PACKAGES = ("torch", "torchvision", "timm", "sam2", "numpy", "pillow")
+REFERENCE_PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 
 

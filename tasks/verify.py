@@ -20,6 +20,7 @@ from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
 from tasks.inference.graph_file import read_graph
+from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.proof import failures, reports
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import ONE_CLICK, judge, largest_differences, rules_of
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from tasks.inference.prompts import Prompt
     from tasks.inference.sessions import Predictions, PromptedImage
 
-PACKAGES = ("onnxruntime", "onnx", "torch", "torchvision", "timm", "sam2", "numpy")
+PACKAGES = (*MODEL_PACKAGES, "onnxruntime", "onnx", "numpy")
 
 # Of images with known masks: a few.
 TRUTH_SEEDS = range(6)

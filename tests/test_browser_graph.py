@@ -20,9 +20,9 @@ class Build(Project):
         super().__init__(root, cheap=True)
         self.write()
 
-    def write(self, browser: str = "", model: str = "") -> None:
+    def write(self, browser: str = "", model: str = "", executable: str = "chromium") -> None:
         self.configure(
-            f'[browser]\nexecutable = "{self.root / "chromium"}"\n{browser}\n'
+            f'[browser]\nexecutable = "{self.root / executable}"\n{browser}\n'
             f'[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n{model}\n'
         )
 
@@ -186,6 +186,110 @@ def test_masks_that_differ_from_onnxruntimes_are_not_deployed(build: Build) -> N
 def test_another_onnxruntime_web_reruns_the_proof_alone(proven: Build) -> None:
     proven.install("1.28.0")
     assert succeeded(proven.build()) == stages("browser", "deploy")
+
+
+NESTED = "node_modules/@huggingface/transformers/node_modules/onnxruntime-web"
+
+
+def test_another_onnxruntime_web_that_transformers_js_has_of_its_own_reruns_the_proof(
+    proven: Build,
+) -> None:
+    for lock in ("package-lock.json", "node_modules/.package-lock.json"):
+        content = json.loads((proven.root / "web" / lock).read_text())
+        content["packages"][NESTED] = {"version": "1.31.0"}
+        (proven.root / "web" / lock).write_text(json.dumps(content))
+    assert succeeded(proven.build()) == stages("browser")
+    runtime = proven.root / "web" / NESTED / "dist/ort.webgpu.bundle.min.mjs"
+    runtime.parent.mkdir(parents=True)
+    runtime.write_text("// another build of the same version")
+    assert succeeded(proven.build()) == stages("browser")
+    assert succeeded(proven.build()) == set()
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["ort.min.mjs", "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.wasm"],
+)
+def test_an_onnxruntime_web_whose_files_were_exchanged_reruns_the_proof(
+    proven: Build, file: str
+) -> None:
+    place = proven.root / "web/node_modules/onnxruntime-web/dist"
+    place.mkdir()
+    (place / file).write_text("another build")
+    assert succeeded(proven.build()) == stages("browser")
+
+
+def browser(build: Build, name: str, version: str) -> Path:
+    """A program that tells a version, and notes that it was started."""
+    path = build.root / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_text(f'#!/bin/sh\necho "$@" >> {build.root}/started\necho "{version}"\n')
+    path.chmod(0o755)
+    return path
+
+
+def starts(build: Build) -> list[str]:
+    return (build.root / "started").read_text().splitlines()
+
+
+def test_another_browser_in_the_configuration_reruns_the_proof_alone(proven: Build) -> None:
+    browser(proven, "chrome", "Chrome 200")
+    proven.write(executable="chrome")
+    status = proven.doit("status", "tiny").output
+    assert f"browser was Python {sys.version.split()[0]}, is Chrome 200" in status
+    assert succeeded(proven.build()) == stages("browser")
+
+
+def test_a_browser_of_another_version_in_the_same_place_reruns_the_proof_alone(
+    proven: Build,
+) -> None:
+    browser(proven, "chrome", "Chrome 200")
+    proven.write(executable="chrome")
+    succeeded(proven.build())
+    browser(proven, "chrome", "Chrome 201")
+    assert succeeded(proven.build()) == stages("browser")
+
+
+@pytest.mark.parametrize(
+    "started", ["exec {root}/real/chrome", "NAME=real\nLIB={root}/$NAME\n$LIB/chrome"]
+)
+def test_a_script_is_of_the_version_of_the_browser_that_it_starts(
+    proven: Build, started: str
+) -> None:
+    browser(proven, "real/chrome", "Chrome 200")
+    script = proven.root / "launcher"
+    script.write_text(f'#!/bin/sh\n{started.format(root=proven.root)} "$@"\n')
+    script.chmod(0o755)
+    proven.write(executable="launcher")
+    succeeded(proven.build())
+    browser(proven, "real/chrome", "Chrome 201")
+    assert "browser was Chrome 200, is Chrome 201" in proven.doit("status", "tiny").output
+    assert succeeded(proven.build()) == stages("browser")
+
+
+def test_a_browsers_proof_is_taken_from_a_cache_only_for_the_same_browser(
+    proven: Build, tmp_path: Path
+) -> None:
+    cache = f'[cache]\nurl = "{tmp_path / "cache"}"\nproofs = true'
+    browser(proven, "chrome", "Chrome 200")
+    proven.write(cache, executable="chrome")
+    succeeded(proven.build())
+    browser(proven, "other", "Chrome 201")
+    proven.write(cache, executable="other")
+    assert "prove was told to fail" in proven.build(CHEAP_FAIL="prove").output
+    browser(proven, "moved", "Chrome 200")
+    proven.write(cache, executable="moved")
+    assert "browser:tiny" in succeeded(proven.build(CHEAP_FAIL="prove"))
+
+
+def test_a_browser_is_asked_for_its_version_once(proven: Build) -> None:
+    browser(proven, "chrome", "Chrome 200")
+    proven.write(executable="chrome")
+    succeeded(proven.build())
+    assert succeeded(proven.build()) == set()
+    assert "fresh" in proven.doit("status", "tiny").output
+    assert starts(proven) == ["--version"]
 
 
 @pytest.mark.parametrize("change", ["mask_iou = 0.99", "mask_tolerance = 0.1", "webgpu = false"])

@@ -195,6 +195,19 @@ def test_proofs_of_others_are_taken_where_the_configuration_says_so(second: Clon
     succeeded(second.build("deploy:tiny", CHEAP_FAIL="measure"))
 
 
+def test_a_proof_of_another_processor_is_not_taken_and_a_graph_is(
+    second: Clone, cache: Path
+) -> None:
+    second.model(cache="proofs = true")
+    other = {"CHEAP_PROCESSOR": "Linux x86_64 avx512_vnni"}
+    assert "measure was told to fail" in failed(
+        second.build("deploy:tiny", CHEAP_FAIL="measure write_graphs simplify_graphs", **other)
+    )
+    succeeded(second.build("deploy:tiny", **other))
+    assert len(entries(cache, "verify")) == 2
+    assert len(entries(cache, "export")) == 1
+
+
 def test_a_poisoned_report_is_not_even_read(second: Clone, cache: Path) -> None:
     poison(cache, "verify", b"{}")
     outcome = succeeded(second.run("deploy:tiny"))

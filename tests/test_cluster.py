@@ -174,6 +174,26 @@ def test_the_whole_pipeline_on_a_cluster_makes_the_same_files(tmp_path: Path) ->
         assert [path.read_bytes() for path in files] == made_here
 
 
+def test_a_proof_is_of_the_processor_of_the_worker_that_measured(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", cheap=True)
+    shutil.copy(ROOT / "tests/fakes/cheap_worker.py", project.root)
+    cache = f'[cache]\nurl = "{tmp_path / "cache"}"\nproofs = true\n'
+    project.configure(f"{MODEL}[browser]\nenabled = false\n{cache}")
+    here, there = ({"CHEAP_PROCESSOR": f"Linux x86_64 {each}"} for each in ("avx2", "amx_tile"))
+    with Cluster(project, tmp_path) as cluster:
+        cluster.start_worker("--preload", "cheap_worker", **there)
+        on_cluster = (f"cluster={cluster.address}", "deploy:tiny")
+        assert "verify:tiny" in project.build(*on_cluster, **here).ran
+        assert project.build(*on_cluster, **here).ran == set()
+    assert project.build("deploy:tiny", **there).ran == set()
+    other = project.build("deploy:tiny", CHEAP_FAIL="measure", **here)
+    assert other.ran == {"verify:tiny"}  # nothing else depends on what makes it
+    assert "measure was told to fail" in other.output
+    shutil.rmtree(project.root / "build")
+    taken = project.build("deploy:tiny", CHEAP_FAIL="measure write_graphs", **there)
+    assert taken.status == 0, taken.output
+
+
 # Without a cluster, or without need of one.
 
 

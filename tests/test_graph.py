@@ -152,9 +152,26 @@ def test_another_onnxsim_reruns_every_model_from_simplify_on(built: Build) -> No
     assert succeeded(built.build()) == stages(*MODELS, since="simplify")
 
 
-def test_another_onnxruntime_verifies_every_model_again(built: Build) -> None:
+def test_another_onnxruntime_with_which_onnxsim_folds_reruns_from_simplify_on(
+    built: Build,
+) -> None:
     built.pretend_installed("onnxruntime", "99.0")
-    assert succeeded(built.build()) == stages(*MODELS, since="verify")
+    assert succeeded(built.build()) == stages(*MODELS, since="verify") | {
+        f"simplify:{model}" for model in MODELS
+    }
+
+
+def test_another_numpy_verifies_every_model_again(built: Build) -> None:
+    built.pretend_installed("numpy", "99.0")
+    assert succeeded(built.build()) == {f"verify:{model}" for model in MODELS}
+
+
+@pytest.mark.parametrize("package", ["safetensors", "omegaconf", "PyYAML"])
+def test_another_package_that_reads_models_exports_every_model_again(
+    built: Build, package: str
+) -> None:
+    built.pretend_installed(package, "99.0")
+    assert {f"export:{model}" for model in MODELS} <= succeeded(built.build())
 
 
 def test_a_changed_source_of_a_stage_reruns_that_stage(built: Build) -> None:
@@ -286,6 +303,42 @@ def test_another_way_to_draw_the_truth_verifies_that_model_again(build: Build) -
     source = build.root / "demo/scenes.py"
     source.write_text(source.read_text() + "\n# brighter\n")
     assert succeeded(build.build()) == {"verify:tiny"}
+
+
+@pytest.mark.parametrize(
+    ("imports", "package"),
+    [
+        ("import PIL", "pillow"),
+        ("from scipy import ndimage as PIL", "scipy"),
+        ("import cv2 as PIL", "opencv_python_headless"),
+        ("import mine.own as PIL", "mine"),
+    ],
+)
+def test_another_version_of_what_the_truth_draws_with_verifies_that_model_again(
+    build: Build, imports: str, package: str
+) -> None:
+    (build.root / "cells.py").write_text(f"{imports}\ndef draw(seed, size): return PIL.x\n")
+    build.tables["tiny"]["truth"] = "cells:draw"
+    build.write()
+    build.pretend_installed(package, "98.0")
+    assert "verify:tiny" in succeeded(build.build("verify:tiny"))
+    build.pretend_installed(package, "99.0")
+    assert succeeded(build.build("verify:tiny")) == {"verify:tiny"}
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_size_that_is_not_that_of_the_checkpoint_is_refused(built: Build, pinned: bool) -> None:
+    built.tables["small"]["size"] = len(content("small")) + 1
+    if not pinned:
+        del built.tables["small"]["sha256"]
+    built.write()
+    outcome = built.doit("run", "deploy:small")
+    assert outcome.status != 0
+    assert f"{len(content('small')) + 1} bytes" in outcome.output
+    built.tables["small"]["size"] = len(content("small"))
+    built.write()
+    assert "checkpoint:small" in succeeded(built.build("deploy:small"))
+    assert succeeded(built.build("deploy:small")) == set()
 
 
 def test_a_wider_tolerance_verifies_again(built: Build) -> None:

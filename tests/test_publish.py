@@ -370,6 +370,17 @@ def alter(project: Project, what: str) -> None:
         configuration.write_text(configuration.read_text().replace('"public"', '"elsewhere"'))
     elif what == "the build's records":
         shutil.rmtree(project.root / "build/state")
+    elif what == "the built checkpoint":
+        (project.root / "build/checkpoints/tiny.pt").write_bytes(b"another")
+    elif what == "the file behind url":
+        (project.root / "tiny.pt").write_bytes(b"another")
+    elif what == "an exported graph":
+        (project.root / "build/models/tiny/exported/encoder.onnx").write_bytes(b"another")
+    elif what == "the code of a stage":
+        source = project.root / "tasks/verify.py"
+        source.write_text(source.read_text() + "\n# another rule\n")
+    elif what == "a package":
+        project.pretend_installed("numpy", "99.0")
 
 
 @pytest.mark.parametrize(
@@ -384,6 +395,11 @@ def alter(project: Project, what: str) -> None:
         ("the licence", "config/models.toml: license was Apache-2.0, is MIT"),
         ("the deploy folder", "elsewhere/sam2_tiny/manifest.json is new"),
         ("the build's records", "never built"),
+        ("the built checkpoint", "checkpoint:tiny: build/checkpoints/tiny.pt was edited"),
+        ("the file behind url", "checkpoint:tiny: tiny.pt changed"),
+        ("an exported graph", "export:tiny: build/models/tiny/exported/encoder.onnx was edited"),
+        ("the code of a stage", "verify:tiny: tasks/verify.py changed"),
+        ("a package", "verify:tiny: numpy was"),
     ],
 )
 def test_what_lies_there_is_refused_when_it_is_not_what_was_proven_and_deployed(

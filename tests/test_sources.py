@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from project import ROOT, Project, install_packages
 
+from tasks import browser, export, fidelity, simplify, tracking, variant, verify
 from tasks.engine import sources
+from tasks.engine.staleness import versions_of_imported
+from tasks.web import packages
 
 STAGES = {
     "export": "tasks.export:export",
@@ -133,6 +137,48 @@ def test_whoever_puts_prompts_reaches_how_clients_are_described_but_no_client() 
 def test_no_stage_reaches_how_the_build_runs() -> None:
     for stage in STAGES:
         assert not [path for path in reached(stage) if path.startswith("tasks/engine/")]
+
+
+# What shapes nothing: what serves files whose hashes the page checks.
+SERVING = {"starlette", "uvicorn"}
+
+
+VERSIONS: dict[str, tuple[str, ...]] = {
+    "tasks.export:export": export.PACKAGES,
+    "tasks.simplify:simplify": simplify.PACKAGES,
+    "tasks.verify:verify": verify.PACKAGES,
+    "tasks.variant:make_variant": variant.PACKAGES,
+    "tasks.fidelity:compute_reference": fidelity.REFERENCE_PACKAGES,
+    "tasks.fidelity:measure_fidelity": fidelity.PACKAGES,
+    "tasks.tracking:compute_reference": tracking.REFERENCE_PACKAGES,
+    "tasks.tracking:measure_tracking": tracking.PACKAGES,
+    "tasks.browser:prove_in_browser": browser.PACKAGES,
+    "tasks.deploy:deploy": (),
+}
+
+
+@pytest.mark.parametrize("action", VERSIONS)
+def test_a_version_of_every_package_that_a_stage_imports_is_an_input(action: str) -> None:
+    imported = set(sources.packages([action])) - SERVING
+    assert versions_of_imported(imported).keys() <= set(VERSIONS[action])
+
+
+def test_the_packages_that_a_truth_imports_are_found_in_its_code() -> None:
+    assert sources.packages(["demo.scenes:scene"]) == ["PIL", "numpy"]
+
+
+def test_what_a_page_loads_of_npm_is_hashed_as_it_is_installed() -> None:
+    text = "".join(
+        (packages.PAGE / name).read_text()
+        for name in ("model.js", "check-transformers.html", "check-transformers.js")
+    )
+    named = set(re.findall(r"/npm/([\w@/.-]+\.m?js)", text))
+    named |= {f"onnxruntime-web/dist/{each}" for each in re.findall(r"'(ort[\w.]+\.mjs)'", text)}
+    named.add("onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm")
+    assert len(named) == 6
+    for each in named:
+        patterns = [f"{name}/{file}" for name in packages.LOADERS for file in packages.SERVED]
+        assert any(PurePath(each).match(pattern) for pattern in patterns), each
 
 
 def test_a_page_reaches_the_scripts_that_it_imports() -> None:

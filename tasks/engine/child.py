@@ -24,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from tasks.engine import machine
 from tasks.engine.errors import StageError, disk_problem
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -55,7 +56,7 @@ def run(
     :param environment: instead of this process's.
     :param wanted: asked again and again; the child is ended as soon as it says no.
     :returns: the function's result (a JSON object) with ``peak_memory`` in bytes, if known, and
-        ``cores``, how many it kept busy.
+        ``cores``, how many it kept busy, and ``processor``, which did it (`machine.processor`).
     :raises StageError: as the function raised it, or saying how the child ended.
     :raises UnwantedError: when the result was not wanted any more.
     """
@@ -104,8 +105,8 @@ def run(
             process.kill()
             process.wait()
     if outcome is not None and "result" in outcome:
-        used = {"peak_memory": outcome["peak_memory"], "cores": outcome["cores"]}
-        return {**outcome["result"], **used}
+        used = ("peak_memory", "cores", "processor")
+        return {**outcome["result"], **{key: outcome[key] for key in used}}
     raise StageError(_explain(outcome, status, log))
 
 
@@ -221,6 +222,7 @@ def main(function: str, pipe: int) -> NoReturn:
         _print_traceback()
     outcome["peak_memory"] = _peak_memory()
     outcome["cores"] = _cores(time.monotonic() - start)
+    outcome["processor"] = machine.processor()
     with open(pipe, "wb") as file:
         file.write(json.dumps(outcome).encode())
     _flush()

@@ -20,7 +20,7 @@ from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
-from tasks.engine import ledger, printing, shared_cache, state
+from tasks.engine import ledger, printing, shared_cache, staleness, state
 from tasks.engine.errors import disk_problem
 from tasks.engine.invocation import unknown_name, wrong_option
 
@@ -105,6 +105,7 @@ class Run(Exclusive, DoitRun):  # type: ignore[misc]
     @functools.wraps(DoitRun._execute)  # doit reads from its signature what to pass
     def _execute(self, *args: Any, **options: Any) -> int | None:
         ledger.note_models(self.loader.namespace["CONFIG"])
+        staleness.remember(self.task_list)
         names = {task.name for task in self.task_list}
         selected = [name for name in self.sel_tasks or () if name in names or "*" in name]
         for task in self.task_list:

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,22 @@ class Fingerprints:
         :raises FileNotFoundError: when there is no such file.
         """
         key = os.fspath(path)
-        before = stat_signature(key)
+        return self.told(key, [key], lambda: sha256_of(key))
+
+    def told(self, key: str, paths: Sequence[str], tell: Callable[[], str]) -> str:
+        """What is told of files, and told again without asking while they are untouched.
+
+        :param key: what it is remembered under.
+        """
+        before = _signatures(paths)
         with self._lock:
             entry = self._known.get(key)
         if isinstance(entry, list) and entry[:-1] == before:
             return str(entry[-1])
-        digest = sha256_of(key)
-        if stat_signature(key) == before:  # else it was written to while it was read
-            self._remember(key, before, digest)
-        return digest
+        answer = tell()
+        if _signatures(paths) == before:  # else one was written to meanwhile
+            self._remember(key, before, answer)
+        return answer
 
     def recent_sha256(self, path: str) -> str:
         """The SHA-256 that a file had a moment ago, without looking again and again.
@@ -70,9 +77,9 @@ class Fingerprints:
         """Note the hash of a file that was computed while it was written."""
         self._remember(os.fspath(path), stat_signature(path), sha256)
 
-    def _remember(self, key: str, stat: list[int], sha256: str) -> None:
+    def _remember(self, key: str, stat: list[int], answer: str) -> None:
         with self._lock:
-            self._known[key] = [*stat, sha256]
+            self._known[key] = [*stat, answer]
             self._seen.pop(key, None)
             if self._cache is not None:
                 with suppress(OSError):  # a full disk is reported by whoever must write
@@ -92,6 +99,17 @@ def stat_signature(path: str | os.PathLike[str]) -> list[int]:
     """What changes whenever a file is written: size, modification and change time, inode."""
     stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+
+
+def _signatures(paths: Sequence[str]) -> list[int]:
+    """Those of several files; one that is not there has one too."""
+    found: list[int] = []
+    for path in paths:
+        try:
+            found += stat_signature(path)
+        except FileNotFoundError:
+            found.append(-1)
+    return found
 
 
 # One for the process: whoever asks about a file shares what is known of it.

@@ -15,11 +15,12 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.engine.files import write_record
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
@@ -38,6 +39,13 @@ _SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["'](?:\./)?([\w-]+\.js)["
 # The names that each definition of a module mentions. A name is "module:path" where an import
 # leads elsewhere, ":path" within the module.
 Summary = dict[str, list[str]]
+
+
+class Reached(NamedTuple):
+    """The project's own files that a function reaches, and the packages of others."""
+
+    files: frozenset[str]
+    packages: frozenset[str]
 
 
 class _Summaries:
@@ -63,16 +71,19 @@ class _Summaries:
         self._keep(path, {"sha256": digest, "names": names})
         return names
 
-    def reached_before(self, root: str) -> frozenset[str] | None:
-        """The files that a root reached, while they are what they were."""
+    def reached_before(self, root: str) -> Reached | None:
+        """What a root reached, while its files are what they were."""
         entry = self._known.get(f"from {root}")
-        if isinstance(entry, dict) and entry == hashes_of(entry, recent=True):
-            return frozenset(entry)
+        if isinstance(entry, dict) and {"files", "packages"} == entry.keys():
+            files = entry["files"]
+            if files == hashes_of(files, recent=True):
+                return Reached(frozenset(files), frozenset(entry["packages"]))
         return None
 
-    def keep_reached(self, root: str, files: Iterable[str]) -> None:
-        """Note the files that a root reached, with their hashes."""
-        self._keep(f"from {root}", hashes_of(files, recent=True))
+    def keep_reached(self, root: str, reached: Reached) -> None:
+        """Note what a root reached, with the hashes of the files."""
+        files = hashes_of(reached.files, recent=True)
+        self._keep(f"from {root}", {"files": files, "packages": sorted(reached.packages)})
 
     def _keep(self, key: str, entry: dict[str, Any]) -> None:
         self._known[key] = entry
@@ -89,21 +100,29 @@ def reached(roots: Iterable[str]) -> list[str]:
 
     :param roots: each ``module:function``.
     """
-    return sorted(set().union(*(_reached_from(root) for root in roots)))
+    return sorted(set().union(*(_reached_from(root).files for root in roots)))
+
+
+def packages(roots: Iterable[str]) -> list[str]:
+    """The packages of others that functions import, by the names that they import.
+
+    What those import in turn is not among them.
+    """
+    return sorted(set().union(*(_reached_from(root).packages for root in roots)))
 
 
 @cache
-def _reached_from(root: str) -> frozenset[str]:
-    files = SUMMARIES.reached_before(root)
-    if files is None:
-        files = _walk(root)
-        SUMMARIES.keep_reached(root, files)
-    return files
+def _reached_from(root: str) -> Reached:
+    found = SUMMARIES.reached_before(root)
+    if found is None:
+        found = _walk(root)
+        SUMMARIES.keep_reached(root, found)
+    return found
 
 
-def _walk(root: str) -> frozenset[str]:
+def _walk(root: str) -> Reached:
     waiting, seen = [root], set[str]()
-    files = set[str]()
+    files, others = set[str](), set[str]()
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -111,7 +130,10 @@ def _walk(root: str) -> frozenset[str]:
         seen.add(name)
         module, path = resolve(name)
         file = file_of(module)
-        if file is None or module.startswith(LEFT_OUT):
+        if file is None:
+            others.add(module.partition(".")[0])
+            continue
+        if module.startswith(LEFT_OUT):
             continue
         files.add(file)
         names = SUMMARIES.of(file)
@@ -122,7 +144,7 @@ def _walk(root: str) -> frozenset[str]:
             waiting += [
                 f"{module}{each}" if each.startswith(":") else each for each in names[definition]
             ]
-    return frozenset(files)
+    return Reached(frozenset(files), frozenset(others - sys.stdlib_module_names))
 
 
 def resolve(name: str) -> tuple[str, str]:

@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING, Any, Literal
 from doit.exceptions import TaskError, TaskFailed
 
 from tasks.config import address
-from tasks.engine import child, shared_cache, sources
+from tasks.engine import child, machine, shared_cache, sources
 from tasks.engine.errors import StageError, disk_problem
 from tasks.engine.files import mebibytes, scratch_folder
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of
 from tasks.engine.invocation import command
 from tasks.engine.progress import SILENT, show_progress
-from tasks.engine.staleness import Inputs, Trace
+from tasks.engine.staleness import (
+    MEASURED_BY,
+    ON_WORKER,
+    Inputs,
+    Measurer,
+    Trace,
+    versions_of_imported,
+)
 from tasks.engine.state import recorded_values
 
 if TYPE_CHECKING:
@@ -55,6 +62,7 @@ def declare(
     inputs: Inputs | Callable[[], Inputs],
     also_runs: Sequence[str] = (),
     shared: Shared | None = None,
+    browser: Callable[[], Measurer] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
     """doit's task of a stage.
@@ -66,10 +74,14 @@ def declare(
     :param reads: the files that the action reads.
     :param writes: the files that come out.
     :param inputs: what else shapes them (options, versions); must survive JSON.
-    :param also_runs: functions, ``module:function``, that the configuration names.
+    :param also_runs: functions, ``module:function``, that the configuration names; the versions of
+        the packages that they import are among the inputs.
     :param shared: whether a shared cache may hold what comes out: ``"files"``, which are proven
-        here, or a ``"proof"``, which is taken from there only where the configuration says so. The
-        action's first argument is then the configuration.
+        here, or a ``"proof"``, which is taken from there only where the configuration says so, and
+        if a processor with the same features measured. The action's first argument is then the
+        configuration.
+    :param browser: says in which browser the action measures; asked only when the stages before
+        have run.
     :param more: other keys of a doit task; ``uptodate`` is asked besides the trace, ``file_dep``
         are files that the action does without, ``meta`` says of what runs in a child what it
         ``"needs"`` of a cluster's worker, ``"with_files"`` as they are here; or that it must run
@@ -77,9 +89,12 @@ def declare(
     """
     roots = [f"{action.__module__}:{action.__qualname__}", *also_runs]
     code = sources.reached(roots)
+    own, also = inputs, versions_of_imported(sources.packages(also_runs))
+    inputs = (lambda: {**own(), **also}) if callable(own) else {**own, **also}
+    measurer = functools.partial(_measurer, browser) if shared == "proof" else None
     run = action
     if shared is not None and arguments[0].cache is not None:
-        run = _shared(action, shared, reads, writes, code, [inputs, list(also_runs)])
+        run = _shared(action, measurer, reads, writes, code, inputs, list(also_runs))
     return {
         **({"name": name} if name else {}),
         "actions": [(guarded(run, reads), list(arguments))],
@@ -87,8 +102,16 @@ def declare(
         "io": {"capture": False},
         **more,
         "file_dep": sorted({*map(os.fspath, (*reads, *more.get("file_dep", ()))), *code}),
-        "uptodate": [Trace(inputs), *more.get("uptodate", [])],
+        "uptodate": [
+            Trace(inputs, measurer, on_workers=_CONFIG is not None and _CONFIG.cluster is not None),
+            *more.get("uptodate", []),
+        ],
     }
+
+
+def _measurer(browser: Callable[[], Measurer] | None) -> Measurer:
+    """What measures on this machine: its processor, and a browser where one is used."""
+    return {"processor": machine.processor(), **(browser() if browser else {})}
 
 
 def guarded(action: Action, reads: Paths) -> Callable[..., Any]:
@@ -132,28 +155,34 @@ def _unexpected() -> TaskError:
 
 def _shared(
     action: Action,
-    shared: Shared,
+    measurer: Callable[[], Measurer] | None,
     reads: Paths,
     writes: Paths,
     code: Paths,
-    inputs: Sequence[Any],
+    inputs: Inputs | Callable[[], Inputs],
+    also_runs: Sequence[str],
 ) -> Action:
     """The action, or what the same action made in another build.
 
     The key has the hash of every file that is read and of the code, but neither their folders nor
-    the model's name: builds with other names share what is the same.
+    the model's name: builds with other names share what is the same. That of a proof has what
+    measured too: it is looked for under this machine's, and stored under that of the machine that
+    did.
+
+    :param measurer: of a proof, what measures here.
     """
     stage = action.__module__.rpartition(".")[2]
     named = {os.fspath(path): f"file {number}" for number, path in enumerate((*reads, *writes))}
 
-    def key(task: Task) -> str:
+    def key(task: Task, measured_by: Measurer | None) -> str:
         decided_by = {
             "action": action.__qualname__,
             "options": task.options or {},
-            "inputs": inputs,
+            "inputs": [inputs() if callable(inputs) else inputs, also_runs],
             "reads": [FINGERPRINTS.sha256(path) for path in reads],
             "code": hashes_of(code),
             "writes": [os.path.basename(path) for path in writes],
+            **({"measured by": measured_by} if measured_by else {}),
         }
         return shared_cache.key_of(stage, decided_by, named)
 
@@ -161,8 +190,9 @@ def _shared(
     def run_or_fetch(config: Configuration, *args: Any, task: Task, **kwargs: Any) -> Any:
         assert config.cache is not None
         cache = shared_cache.opened_by(config.cache)
-        before = key(task)
-        if shared == "files" or config.cache.proofs:
+        here = measurer() if measurer else None
+        before = key(task, here)
+        if measurer is None or config.cache.proofs:
             entry = cache.find(stage, before, len(writes))
             if entry is not None and fetched(cache, entry, config, writes, task):
                 summary = f"from {cache.name}: {entry.result.get('summary', '')}"
@@ -172,8 +202,10 @@ def _shared(
         except StageError as error:
             raise StageError(f"{error}{_told_of_cache(config, task)}") from error
         # What changed under the run, or could not be run here, is nobody else's.
-        if isinstance(result, dict) and "unavailable" not in result and key(task) == before:
-            cache.store(stage, before, [Path(path) for path in writes], result)
+        if isinstance(result, dict) and "unavailable" not in result and key(task, here) == before:
+            measured_by = {**here, **task.values.get(MEASURED_BY, {})} if here else None
+            place = key(task, measured_by)
+            cache.store(stage, place, [Path(path) for path in writes], result)
         return result
 
     return run_or_fetch
@@ -247,19 +279,24 @@ class Workspace:
 
     def run(self, function: str, **arguments: Any) -> dict[str, Any]:
         """Call ``module:function`` in a child process, here or on a worker; see `child.run`."""
-        result = self._run(function, arguments)
-        used = {"cores": result.pop("cores", None)}  # of the machine, not of what was made
-        self.task.value_savers.append(lambda: used)
+        result, on_worker = self._run(function, arguments)
+        measured_by = result.pop(MEASURED_BY, {})
+        if "processor" in result:
+            measured_by = {"processor": result.pop("processor"), **measured_by}
+        # Of the machine, not of what was made.
+        cores = result.pop("cores", None)
+        self.task.values |= {"cores": cores, MEASURED_BY: measured_by, ON_WORKER: on_worker}
         return result
 
-    def _run(self, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def _run(self, function: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The result of a child, and whether a worker of a cluster ran it."""
         scheduler = _CONFIG.cluster if _CONFIG is not None else None
         if scheduler and not (self.task.meta or {}).get("here"):
             from tasks.engine import cluster
 
             if not cluster.lacks(self, scheduler):
-                return cluster.run(scheduler, self, function, arguments)
-        return child.run(function, arguments, self.log, self.verbose)
+                return cluster.run(scheduler, self, function, arguments), True
+        return child.run(function, arguments, self.log, self.verbose), False
 
     def unfinished(self, target: Path) -> str:
         """Where the child writes a target until it is whole; some differ in their folders alone."""

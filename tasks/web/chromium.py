@@ -7,19 +7,26 @@ others answered before it stays.
 from __future__ import annotations
 
 import base64
+import json
 import os
+import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 from tasks.clients.client import Client, description
 from tasks.engine import child
 from tasks.engine.errors import StageError
 from tasks.engine.files import sha256_of
+from tasks.engine.fingerprint import FINGERPRINTS
+from tasks.engine.staleness import versions
 from tasks.inference.sessions import Predictions, PromptedImage, tensors_in
 from tasks.web import packages
 from tasks.web.server import application, serving
@@ -42,6 +49,8 @@ EXECUTABLES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
+
+PATIENCE = 30  # seconds for a browser to tell its version
 
 # On a software adapter the encoder is not run: a session tells where its nodes are. Beyond this
 # size (in bytes) the page's memory would be at risk.
@@ -77,6 +86,62 @@ def find(check: BrowserCheck) -> Browser:
         return Browser(None, found)
     missing = f"no Chromium, Chrome or Edge is found; install one, or run `{INSTALL_BROWSER}`"
     return Browser(packages=found, missing=missing)
+
+
+@cache  # many proofs ask
+def identity(executable: str | None) -> dict[str, str]:
+    """What proves in a browser: the program, and what npm installed to run in it.
+
+    A browser is known by its version in its own words and its file's SHA-256, cut short; it is
+    started for its version only when a file changed since it was. Playwright's own is of
+    Playwright's version.
+    """
+    found = {"files of npm": packages.served()}
+    if executable is None:
+        return {**found, "browser": f"Playwright's {versions('playwright')['playwright']}"}
+    program = str(Path(executable).resolve())
+    key = f"programs of {program}"
+    files = json.loads(FINGERPRINTS.told(key, [program], lambda: json.dumps(programs_of(program))))
+    version = FINGERPRINTS.told(f"version of {program}", files, lambda: _version(executable))
+    return {**found, "browser": version, "browser's file": FINGERPRINTS.sha256(program)[:12]}
+
+
+def programs_of(program: str) -> list[str]:
+    """A program, and of a script those that it names, among them what it starts.
+
+    ``/usr/bin/chromium`` starts ``$LIBDIR/$APPNAME``, and Chrome's script ``$HERE/chrome``, which
+    lies beside it. One too many does no harm.
+    """
+    path = Path(program)
+    with path.open("rb") as file:
+        if file.read(2) != b"#!":
+            return [program]
+    text, values = path.read_text(errors="replace"), dict[str, str]()
+    for name, value in re.findall(r"""^\s*(\w+)=["']?([\w./$+-]+)""", text, re.MULTILINE):
+        values[name] = Template(value).safe_substitute(values)
+    words = set(re.findall(r"[\w.+-]*/[\w./+-]+", Template(text).safe_substitute(values)))
+    named = {Path(word) for word in words if word.startswith("/")}
+    named |= {path.with_name(Path(word).name) for word in words if Path(word).name}
+    found = {str(each.resolve()) for each in named if each.is_file() and os.access(each, os.X_OK)}
+    # What snap starts is behind a link to the folder of its revision.
+    snaps = {f"/snap/{each.name}/current" for each in named}
+    return [program, *sorted((found | {each for each in snaps if os.path.isdir(each)}) - {program})]
+
+
+def _version(executable: str) -> str:
+    """What a browser says of its version; empty of one that says nothing."""
+    try:
+        done = subprocess.run(
+            [executable, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return " ".join(done.stdout.split())
 
 
 def _playwright_browsers() -> Path:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tasks.engine.child import PROJECT
+from tasks.engine.fingerprint import FINGERPRINTS
 
 FOLDER = PROJECT / "web"
 PAGE = FOLDER / "page"
@@ -18,18 +21,39 @@ INSTALLED = FOLDER / "node_modules/.package-lock.json"  # npm's own record of wh
 COMMAND = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 
 
-# What loads models: the page's own runtime, and the client that is an npm package itself.
-LOADERS = ("onnxruntime-web", "@huggingface/transformers")
+# What loads models: the page's own runtime, and the client that is an npm package itself. That
+# brings a runtime of its own, and common parts of both are packages too.
+LOADERS = ("onnxruntime-web", "onnxruntime-common", "@huggingface/transformers")
+
+# Of those, what a browser is served; they are bundled with what else they need.
+SERVED = (
+    "package.json",
+    "dist/ort*.min.mjs",
+    "dist/ort-wasm-*",
+    "dist/esm/*.js",
+    "dist/transformers.web.js",
+)
 
 
 def versions() -> dict[str, str]:
-    """The versions of what loads models that the lock file asks for; empty without a lock file."""
-    found = _packages(MANIFESTS[1])
+    """The versions of what loads models that the lock file asks for; empty without a lock file.
+
+    By the place of each in ``node_modules``: one package may have another of its own.
+    """
     return {
-        name: str(found[f"node_modules/{name}"].get("version"))
-        for name in LOADERS
-        if f"node_modules/{name}" in found
+        place.partition("/")[2]: str(package.get("version"))
+        for place, package in sorted(_packages(MANIFESTS[1]).items())
+        if place.rpartition("node_modules/")[2] in LOADERS
     }
+
+
+@cache  # once it is asked for they are installed
+def served() -> str:
+    """The SHA-256, cut short, of all that loads models in a browser, as it is installed."""
+    places = [FOLDER / "node_modules" / name for name in versions()]
+    files = {path for place in places for pattern in SERVED for path in place.glob(pattern)}
+    named = {path.relative_to(FOLDER).as_posix(): FINGERPRINTS.sha256(path) for path in files}
+    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def are_installed() -> bool:

@@ -8,6 +8,7 @@ CHEAP_DIFFERENCE lets verify find fault, CHEAP_REFUSAL and CHEAP_IOU the browser
 CHEAP_REFUSAL_OF="<file> <provider>" that provider for one variant;
 CHEAP_IMPATIENT=1 waits a millisecond where a download would wait a second, and not at all where an
 upload would;
+CHEAP_PROCESSOR=<words> is the processor that measures;
 CHEAP_HANG=<function> makes one open the FIFO at CHEAP_FIFO and wait to be killed.
 """
 
@@ -19,7 +20,7 @@ import threading
 import types
 from pathlib import Path
 
-from tasks.engine import child, download
+from tasks.engine import child, download, machine
 from tasks.engine.errors import StageError
 from tasks.engine.files import sha256_of
 from tasks.engine.staleness import versions
@@ -186,10 +187,13 @@ def run(function, arguments, log, verbose, **_):
             file.write("# edited\n")
     if name in os.environ.get("CHEAP_FAIL", "").split():
         raise StageError(f"{name} was told to fail")
-    return {**globals()[name](**arguments), "peak_memory": 1 << 30}
+    used = {"peak_memory": 1 << 30, "processor": machine.processor()}
+    return {**globals()[name](**arguments), **used}
 
 
 child.run = run
+if os.environ.get("CHEAP_PROCESSOR"):
+    machine.processor = lambda: os.environ["CHEAP_PROCESSOR"]
 if os.environ.get("CHEAP_IMPATIENT"):
     download.RetryPolicy = functools.partial(download.RetryPolicy, first_wait=0.001)
     from huggingface_hub.utils import _http
