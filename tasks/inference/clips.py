@@ -54,11 +54,15 @@ class Clip:
 
 
 class Answer(NamedTuple):
-    """An object on a frame: its mask (H, W), how surely it is there, its pointer (C,)."""
+    """An object on a frame: its mask (H, W), how surely it is there, its pointer (C,).
+
+    ``finite``: every logit that the mask was made of is a finite number.
+    """
 
     mask: NDArray[np.bool_]
     score: float
     pointer: Floats
+    finite: bool = True
 
 
 # Answers by step, frame and object, in the order in which they were given.
@@ -236,12 +240,15 @@ class Follower(Protocol):
 
 def play(tracker: Follower, clip: Clip) -> Iterator[tuple[tuple[int, int, int], Answer]]:
     """Do with a tracker what is done with a clip; what it answers, as it does."""
+    import numpy as np
+
     height, width = clip.frames.shape[1:3]
     place = Placement(tracker.constants.image_size, width, height, "stretch")
 
     def answer(result: Result) -> Answer:
         mask = masks_over(result.low_res_masks[0], place)[0] > 0
-        return Answer(mask, result.object_score, result.pointer[0])
+        finite = bool(np.isfinite(result.low_res_masks).all())
+        return Answer(mask, result.object_score, result.pointer[0], finite)
 
     for step, each in enumerate(clip.steps):
         if isinstance(each, Ask):

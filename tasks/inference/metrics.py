@@ -46,3 +46,13 @@ def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
 def significant(value: float | None, digits: int = 2) -> float | None:
     """A figure for a manifest: more digits would change from machine to machine."""
     return None if value is None else float(f"{value:.{digits}g}")
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """A figure with so many digits behind the point; None for what is not a number."""
+    return None if value is None else round(value, digits)
+
+
+def written(value: float | None, format: str) -> str:
+    """A figure for people."""
+    return "not a number" if value is None else f"{value:{format}}"

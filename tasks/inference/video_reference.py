@@ -43,7 +43,9 @@ def _play(
                 found = found or state[place][index][kind].get(frame)
         assert found is not None
         score, pointer = found["object_score_logits"], found["obj_ptr"]
-        return Answer(masks[index, 0].numpy() > 0, float(score[0, 0]), pointer[0].numpy())
+        logits = masks[index, 0]
+        finite = bool(logits.isfinite().all())
+        return Answer(logits.numpy() > 0, float(score[0, 0]), pointer[0].numpy(), finite)
 
     for step, each in enumerate(clip.steps):
         if isinstance(each, Ask):

@@ -19,7 +19,9 @@ Kind = Literal[
     "worst iou",
     "truth iou",
     "ranking flips",
-    "object scores",  # of tracked frames
+    "answers",  # of tracked frames
+    "object scores",
+    "pointers",
     "occlusion",
     "refused",  # by an execution provider or the browser, in its words
 ]
@@ -82,7 +84,9 @@ _SENTENCES: Mapping[Kind, str] = {
     "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} asks for {limit}",
     "ranking flips": "another mask than {reference}'s is scored best for {value} of the prompts, "
     "{rule} allows {limit}",
+    "answers": "{prompt}: expected {allowed} of them, as {reference} has, and there are {found}",
     "object scores": "object scores of tracked frames: " + _DIFFERS,
+    "pointers": "object pointers of tracked frames: " + _DIFFERS,
     "occlusion": "of {value} of the tracked masks it is decided otherwise than {reference} does "
     "whether the object is there, {rule} allows {limit}",
     "refused": "{found}",

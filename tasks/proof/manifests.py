@@ -14,7 +14,7 @@ from tasks.engine.checkpoint_record import Record
 from tasks.engine.errors import StageError
 from tasks.engine.invocation import command
 from tasks.engine.staleness import versions
-from tasks.inference.metrics import significant
+from tasks.inference.metrics import rounded, significant
 from tasks.proof.failures import Failure, sentences
 from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu, rules_of
 from tasks.proof.recommendation import PREFERRED, Candidate, recommend
@@ -236,7 +236,7 @@ def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
             "logit_error": significant(report["logit_error"], 3),
             "score_error": significant(report["score_error"], 3),
         }
-    if "tracking" in each.reports:
+    if "mask_iou" in each.reports.get("tracking", {}):  # its graphs could be run
         found["tracking"] = tracking_proof(each.reports["tracking"])
     if "browser" in each.reports:
         found["browser"] = browser_proof(each)
@@ -252,9 +252,10 @@ def _tracked(report: Mapping[str, Any], against: str) -> dict[str, Any]:
     return {
         "against": against,
         "masks": report["answers"],
-        "mask_iou": {key: round(value, 6) for key, value in report["mask_iou"].items()},
+        "mask_iou": {key: rounded(value, 6) for key, value in report["mask_iou"].items()},
         "score_error": significant(report["score_error"], 3),
-        "occlusion_flips": round(report["occlusion_flips"], 4),
+        "pointer_error": significant(report["pointer_error"], 3),
+        "occlusion_flips": rounded(report["occlusion_flips"], 4),
     }
 
 
