@@ -228,7 +228,8 @@ class Tracker:
             frame, reverse, len(self.frames), list(known.conditioning), known.others, self.constants
         )
         every = {**known.others, **known.conditioning}
-        reach = min(len(self.frames), self.constants.max_pointers) - 1
+        # Of a single frame nothing is before or behind, and each age is 0.
+        reach = max(min(len(self.frames), self.constants.max_pointers) - 1, 1)
         width = next(iter(known.conditioning.values())).pointer.shape[1]
         pointers = [every[each].pointer for each, _ in chosen.pointers]
         return self.run(

@@ -172,6 +172,16 @@ test('memories and pointers of frames before are fed with their times', async ()
   assert.deepEqual(feeds('memory_encoder').map(({ prompted }) => prompted.data[0]), [1, 0, 0, 0])
 })
 
+test('a single frame that is corrected looks at itself, at an age that is a number', async () => {
+  const { tracker, feeds } = drawn(1)
+  await tracker.prompt(0, 1, click)
+  assert.equal((await all(tracker)).length, 1)
+  await tracker.prompt(0, 1, click)
+  const [{ memory_times, pointer_times }] = feeds('memory_attention')
+  assert.deepEqual([...memory_times.data], [6])
+  assert.deepEqual([...pointer_times.data], [0])
+})
+
 test('the encoder runs once a frame for all objects', async () => {
   const { tracker, encoded } = drawn(5)
   for (const object of [1, 2, 3]) await tracker.prompt(0, object, click)
