@@ -72,6 +72,8 @@ def assert_equal(found: Answers, expected: Answers) -> None:
         assert mask_iou(answer.mask, wanted.mask) > 0.999, key
         assert answer.score == pytest.approx(wanted.score, abs=1e-4), key
         assert np.abs(answer.pointer - wanted.pointer).max() < 1e-4, key
+        assert answer.predicted_iou == pytest.approx(wanted.predicted_iou, abs=1e-5), key
+        assert answer.magnitude == pytest.approx(wanted.magnitude, rel=1e-4), key
 
 
 @pytest.mark.parametrize("drawn", [clips.time_lapse, clips.stack], ids=["time-lapse", "stack"])

@@ -15,8 +15,8 @@ from tasks.inference.drift import difference, summary_of
 from tasks.proof.judgement import TrackingRules, browser_failures, tracking_failures
 from tasks.proof.manifests import tracking_proof
 
-RULES = TrackingRules("[tracking]", "mask_iou", 0.999, 0.99, scores=1e-3, flips=0.0, pointers=1e-3)
-LOOSE = TrackingRules("[fidelity]", "q8", 0.97, 0.87, scores=None, flips=0.1, pointers=None)
+RULES = TrackingRules("[tracking]", "mask_iou", mask_iou=0.999, worst=0.99, scores=1e-3, flips=0.0)
+LOOSE = TrackingRules("[fidelity]", "q8", mask_iou=0.97, worst=0.87, scores=None, flips=0.1)
 GOOD: dict[str, Any] = {
     "violations": [],
     "answers": 27,
@@ -24,6 +24,8 @@ GOOD: dict[str, Any] = {
     "mask_iou": {"mean": 1.0, "worst": 1.0},
     "score_error": 1e-5,
     "pointer_error": 1e-6,
+    "iou_error": 1e-6,
+    "logit_error": 1e-6,
     "occlusion_flips": 0.0,
 }
 WRONG = [
@@ -35,6 +37,10 @@ WRONG = [
     ({"score_error": None}, "object scores"),
     ({"pointer_error": 2e-3}, "pointers"),
     ({"pointer_error": None}, "pointers"),
+    ({"iou_error": 2e-3}, "predicted ious"),
+    ({"iou_error": None}, "predicted ious"),
+    ({"logit_error": 2e-3}, "logits"),
+    ({"logit_error": None}, "logits"),
     ({"occlusion_flips": 1 / 27}, "occlusion"),
     ({"occlusion_flips": None}, "occlusion"),
     ({"answers": 26}, "answers"),
@@ -95,9 +101,15 @@ def test_a_graph_that_wasm_refuses_is_the_failure() -> None:
     assert (failure.kind, failure.graph) == ("refused", "memory_attention")
 
 
-def test_of_a_smaller_variant_scores_and_pointers_may_differ_but_must_be_numbers() -> None:
-    assert tracking_failures({**GOOD, "score_error": 9.0, "pointer_error": 9.0}, LOOSE) == []
-    for name, kind in (("score_error", "object scores"), ("pointer_error", "pointers")):
+def test_of_a_smaller_variant_numbers_may_differ_but_must_be_finite() -> None:
+    errors = {
+        "score_error": "object scores",
+        "pointer_error": "pointers",
+        "iou_error": "predicted ious",
+        "logit_error": "logits",
+    }
+    assert tracking_failures({**GOOD, **dict.fromkeys(errors, 9.0)}, LOOSE) == []
+    for name, kind in errors.items():
         (failure,) = tracking_failures({**GOOD, name: None}, LOOSE)
         assert failure.kind == kind
         assert "differs by not a number, [fidelity] allows any number" in str(failure)
@@ -108,7 +120,8 @@ def answers() -> Answers:
     mask = np.zeros((4, 6), bool)
     mask[:2] = True
     pointer = np.arange(1, 5, dtype=np.float32)
-    there, away = Answer(mask, 3.0, pointer), Answer(~mask & mask, -3.0, -pointer)
+    there = Answer(mask, 3.0, pointer, 0.9, 5.0)
+    away = Answer(~mask & mask, -3.0, -pointer, 0.1, 1024.0)
     return {(0, f, n): away if (f, n) == (2, 2) else there for f in range(3) for n in (1, 2)}
 
 
@@ -122,16 +135,15 @@ def test_the_same_answers_differ_in_nothing() -> None:
     assert tracking_failures(figures, RULES) == []
     assert (figures["answers"], figures["expected"]) == (6, 6)
     assert figures["mask_iou"] == {"mean": 1.0, "worst": 1.0}
-    assert (figures["score_error"], figures["pointer_error"], figures["occlusion_flips"]) == (
-        0,
-    ) * 3
+    errors = ("score_error", "pointer_error", "iou_error", "logit_error", "occlusion_flips")
+    assert [figures[name] for name in errors] == [0] * 5
     (clip,) = figures["clips"]
     assert [each["frame"] for each in clip["by_frame"]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("key", list(answers()))
-@pytest.mark.parametrize("field", ["score", "pointer", "finite"])
+@pytest.mark.parametrize("field", ["score", "pointer", "predicted_iou", "magnitude"])
 def test_an_answer_that_is_no_number_fails_wherever_it_is(
     value: float, key: tuple[int, int, int], field: str
 ) -> None:
@@ -139,10 +151,13 @@ def test_an_answer_that_is_no_number_fails_wherever_it_is(
     wrong = answers()
     pointer = wrong[key].pointer.copy()
     pointer[2] = value
-    wrong[key] = wrong[key]._replace(
-        **{field: {"score": value, "pointer": pointer, "finite": False}[field]}
-    )
-    kind = {"score": "object scores", "pointer": "pointers", "finite": "worst iou"}[field]
+    wrong[key] = wrong[key]._replace(**{field: pointer if field == "pointer" else value})
+    kind = {
+        "score": "object scores",
+        "pointer": "pointers",
+        "predicted_iou": "predicted ious",
+        "magnitude": "worst iou",
+    }[field]
     for pair in ((wrong, answers()), (answers(), wrong)):
         for clips in ([pair], [(answers(), answers()), pair], [pair, (answers(), answers())]):
             for rules in (RULES, LOOSE):
@@ -193,4 +208,4 @@ def test_figures_that_are_no_numbers_are_told_as_such_and_written_as_none() -> N
     assert summary.startswith("IoU with SAM2VideoPredictor's masks not a number, worst not a num")
     told = tracking_proof(nothing)
     assert told["mask_iou"] == {"mean": None, "worst": None}
-    assert (told["score_error"], told["pointer_error"], told["occlusion_flips"]) == (None,) * 3
+    assert told["score_error"] is told["pointer_error"] is told["occlusion_flips"] is None

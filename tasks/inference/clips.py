@@ -56,13 +56,14 @@ class Clip:
 class Answer(NamedTuple):
     """An object on a frame: its mask (H, W), how surely it is there, its pointer (C,).
 
-    ``finite``: every logit that the mask was made of is a finite number.
+    ``predicted_iou`` is what the decoder says of its mask, ``magnitude`` the mean of its logits'.
     """
 
     mask: NDArray[np.bool_]
     score: float
     pointer: Floats
-    finite: bool = True
+    predicted_iou: float
+    magnitude: float
 
 
 # Answers by step, frame and object, in the order in which they were given.
@@ -247,8 +248,13 @@ def play(tracker: Follower, clip: Clip) -> Iterator[tuple[tuple[int, int, int], 
 
     def answer(result: Result) -> Answer:
         mask = masks_over(result.low_res_masks[0], place)[0] > 0
-        finite = bool(np.isfinite(result.low_res_masks).all())
-        return Answer(mask, result.object_score, result.pointer[0], finite)
+        return Answer(
+            mask,
+            result.object_score,
+            result.pointer[0],
+            result.predicted_iou,
+            float(np.abs(result.low_res_masks).mean()),
+        )
 
     for step, each in enumerate(clip.steps):
         if isinstance(each, Ask):

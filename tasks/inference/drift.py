@@ -13,17 +13,21 @@ from tasks.inference.metrics import mask_iou, rounded
 class Drift(NamedTuple):
     """How two answers differ; None for what is no finite number.
 
-    ``pointer`` is relative to the largest magnitude of the expected one, ``flip`` is 1 where only
-    one of them says that the object is there.
+    ``pointer`` is relative to the largest magnitude of the expected one, ``logits`` to their mean
+    magnitude; ``flip`` is 1 where only one of them says that the object is there.
     """
 
     iou: Figure
     score: Figure
     pointer: Figure
+    predicted_iou: Figure
+    logits: Figure
     flip: Figure
 
 
-NOTHING = Drift(None, None, None, None)  # of an answer that is missing, or that nobody expects
+NOTHING = Drift(
+    None, None, None, None, None, None
+)  # of an answer that is missing, or that nobody expects
 
 
 def drift(found: Answer | None, expected: Answer | None) -> Drift:
@@ -31,14 +35,21 @@ def drift(found: Answer | None, expected: Answer | None) -> Drift:
     if found is None or expected is None:
         return NOTHING
     score = checks.finite(abs(found.score - expected.score))
+    logits = _relative(abs(found.magnitude - expected.magnitude), expected.magnitude)
     pointer = checks.largest_difference(found.pointer, expected.pointer)
-    largest = float(abs(expected.pointer).max())
     return Drift(
-        iou=mask_iou(found.mask, expected.mask) if found.finite and expected.finite else None,
+        # A mask that was not made of numbers is none.
+        iou=None if logits is None else mask_iou(found.mask, expected.mask),
         score=score,
-        pointer=checks.finite(pointer / (largest or 1)) if pointer is not None else None,
+        pointer=_relative(pointer, float(abs(expected.pointer).max())),
+        predicted_iou=checks.finite(abs(found.predicted_iou - expected.predicted_iou)),
+        logits=logits,
         flip=None if score is None else float((found.score > 0) != (expected.score > 0)),
     )
+
+
+def _relative(difference: Figure, largest: float) -> Figure:
+    return None if difference is None else checks.finite(difference / (largest or 1))
 
 
 def difference(found: Answers, expected: Answers) -> dict[str, Any]:
@@ -77,5 +88,7 @@ def _figures(drifts: list[Drift]) -> dict[str, Figure]:
     return {
         "score_error": checks.largest(each.score for each in drifts),
         "pointer_error": checks.largest(each.pointer for each in drifts),
+        "iou_error": checks.largest(each.predicted_iou for each in drifts),
+        "logit_error": checks.largest(each.logits for each in drifts),
         "occlusion_flips": checks.mean(each.flip for each in drifts),
     }

@@ -22,6 +22,8 @@ Kind = Literal[
     "answers",  # of tracked frames
     "object scores",
     "pointers",
+    "predicted ious",
+    "logits",
     "occlusion",
     "refused",  # by an execution provider or the browser, in its words
 ]
@@ -87,6 +89,8 @@ _SENTENCES: Mapping[Kind, str] = {
     "answers": "{prompt}: expected {allowed} of them, as {reference} has, and there are {found}",
     "object scores": "object scores of tracked frames: " + _DIFFERS,
     "pointers": "object pointers of tracked frames: " + _DIFFERS,
+    "predicted ious": "predicted IoUs of tracked frames: " + _DIFFERS,
+    "logits": "magnitudes of the logits of {prompt}: " + _DIFFERS,
     "occlusion": "of {value} of the tracked masks it is decided otherwise than {reference} does "
     "whether the object is there, {rule} allows {limit}",
     "refused": "{found}",

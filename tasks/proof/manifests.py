@@ -255,6 +255,8 @@ def _tracked(report: Mapping[str, Any], against: str) -> dict[str, Any]:
         "mask_iou": {key: rounded(value, 6) for key, value in report["mask_iou"].items()},
         "score_error": significant(report["score_error"], 3),
         "pointer_error": significant(report["pointer_error"], 3),
+        "iou_error": significant(report["iou_error"], 3),
+        "logit_error": significant(report["logit_error"], 3),
         "occlusion_flips": rounded(report["occlusion_flips"], 4),
     }
 
