@@ -93,7 +93,11 @@ def time_lapse(frames: int = FRAMES) -> Clip:
 
 
 def stack(frames: int = FRAMES) -> Clip:
-    """Slices through bodies, followed from the middle both ways, from a mask and from clicks."""
+    """Slices through bodies, followed from the middle both ways, from a mask and from clicks.
+
+    The first is clicked on an earlier slice too: of that its memory is looked at from the middle on
+    down, and its pointer not before it was passed.
+    """
 
     def bodies(time: float) -> list[Body]:
         return [
@@ -102,10 +106,11 @@ def stack(frames: int = FRAMES) -> Clip:
         ]
 
     pixels, labels = draw(bodies, frames, seed=2)
-    middle = frames // 2
+    middle, earlier = frames // 2, frames // 6
     on = center(labels[middle] == 2)
     steps = (
         Ask(middle, 1, Prompt(mask=labels[middle] == 1)),
+        Ask(earlier, 1, Prompt(points=[center(labels[earlier] == 1)], labels=[1])),
         Ask(middle, 2, Prompt(points=[on], labels=[1])),
         Ask(middle, 2, Prompt(points=[on, center(labels[middle] == 1)], labels=[1, 0])),
         Follow(middle, reverse=True),
