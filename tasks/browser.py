@@ -1,10 +1,11 @@
 """Stage 7: the graphs proven in a real browser, before anything is deployed.
 
-A headless Chromium loads a model's files from the loopback server as its client does, runs the
-image and prompts of ``verify``, and what it answers is compared with onnxruntime's own answers. On
-WASM always; the decoder on WebGPU where the browser gives an adapter. Of a variant the mask that it
-scores best is also compared with the one that PyTorch scores best. With `video = true` the page's
-tracker follows objects through eight frames, and is compared with ours. Target: ``browser.json``.
+A headless Chromium loads a model's files from the loopback server as its client does, runs an image
+that is not square and the prompts of ``verify``, and what it answers is compared with onnxruntime's
+own answers. On WASM always; the decoder on WebGPU where the browser gives an adapter. Of a variant
+the mask that it scores best is also compared with the one that PyTorch scores best. With
+`video = true` the page's tracker follows objects through eight frames, and is compared with ours.
+Target: ``browser.json``.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from tasks.web.chromium import Run, ServedModel
 
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow", "playwright")
+LEVEL = 1 / 255  # of a sample: a browser may round down what it scales
 INSTALLED = packages.INSTALLED.relative_to(PROJECT).as_posix()
 
 
@@ -265,7 +267,7 @@ def prove(
         ``webgpu_encoder``; track there too on hardware, and else look where the nodes are.
     :param reference: PyTorch's answers about the images that ``draw`` draws. Of each prompt the
         mask of the best score is compared, with onnxruntime's and with PyTorch's. By default
-        ``verify``'s image and prompts, and every mask.
+        ``verify``'s prompts, and every mask.
     :param tracking: PyTorch's answers about clips, for the constants that a tracker needs; with it
         objects are followed too.
     :param tensors: the inputs and outputs of each graph, where they are known already.
@@ -290,7 +292,9 @@ def prove(
         )
         together = AT_ONCE if prompts == "many" and reference is None else ()
         put = answerable(PROMPTS, loads)
-        asked = PromptedImage(images.natural_image(model.size), put, {}, together)
+        # Not square: what scales x by the height is wrong.
+        image = images.natural_image(model.size * 3 // 4, model.size)
+        asked = PromptedImage(image, put, {}, together)
         stored = None if reference is None else read_reference(reference, masks)
         if draw is not None:
             (drawn,) = truth.draw_images(truth.load(draw), model.size, 1)
@@ -365,25 +369,32 @@ def compare(
 ) -> None:
     """Add to a run's report how its answers differ from onnxruntime's to the same inputs.
 
+    A browser scales images in its own way: onnxruntime is given the pixels that the browser had.
+    How those differ from the image as it is scaled here is compared apart, as `preprocessing`.
+
     :param reference: PyTorch's answers, `Predictions`, or None. With it, the mask of the best score
         alone is compared, which is what a person gets.
     """
-    import numpy as np
-
-    from tasks.inference import sessions
+    from tasks.inference import checks, sessions
     from tasks.inference.metrics import least_iou
-    from tasks.inference.preprocessing import Placement, preprocess
+    from tasks.inference.preprocessing import Placement, coarse, pixels_of, resized
 
     if not run.predictions.get("wasm") or not run.predictions["wasm"].masks:
         return
     assert run.image is not None
-    place = Placement(run.size, run.size, run.size, client.resize)
-    run.report["preprocessing"] = float(np.abs(run.image - preprocess(asked.image, place)).max())
-    asked = asked._replace(mask_inputs=run.predictions["wasm"].mask_inputs)
+    place = Placement(run.model.size, run.width, run.height, client.resize)
+    pixels = pixels_of(run.image, place)
+    scaled = resized(asked.image, place.scaled_height, place.scaled_width)
+    preprocessing = checks.mean_difference(coarse(pixels), coarse(scaled))
+    if preprocessing is not None:
+        preprocessing = max(preprocessing - LEVEL, 0.0)
+    run.report["preprocessing"] = preprocessing
+    asked = asked._replace(image=pixels, mask_inputs=run.predictions["wasm"].mask_inputs)
     (expected,) = sessions.run_graphs(graphs["encoder"], graphs["decoder"], [asked], client)
     for provider, found in run.predictions.items():
         figures = run.report["providers"][provider]
         figures["differences"] = sessions.differences(found, expected)
+        figures["differences"]["features"]["image"] = preprocessing
         if reference is None:
             ious = {n: least_iou(masks, expected.masks[n]) for n, masks in found.masks.items()}
         else:

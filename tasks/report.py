@@ -21,6 +21,7 @@ from tasks.engine import artifacts, state
 from tasks.engine.files import mebibytes, write_atomically
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of, read_cache
 from tasks.engine.stage import FROM_CACHE, declare
+from tasks.inference.metrics import written
 from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
 from tasks.proof.recommendation import PROVIDERS, Candidate
@@ -101,7 +102,7 @@ def write(config: Configuration, task: Task) -> dict[str, Any]:
         lstrip_blocks=True,
     )
     environment.filters |= {"mebibytes": mebibytes, "milliseconds": milliseconds, "spread": spread}
-    environment.filters |= {"median": median, "ends": ends_in_words}
+    environment.filters |= {"median": median, "ends": ends_in_words, "written": written}
     pictures = {
         model.name: _pictures(config, model, told["variants"])
         for model, told in zip(config.models, gathered, strict=True)
@@ -379,10 +380,13 @@ def _tracking(config: Configuration, model: Model, variant: Variant) -> Row | No
 
 
 def followed(by_frame: Sequence[Row]) -> list[float]:
-    """The IoU of each frame that was tracked, in that order; prompts are left out. Pure."""
+    """The IoU of each frame that was tracked, in that order; prompts are left out. Pure.
+
+    A mask that was not made of numbers agrees in nothing.
+    """
     frames: dict[int, list[float]] = {}
     for each in by_frame:
-        frames.setdefault(each["step"], []).append(each["iou"])
+        frames.setdefault(each["step"], []).append(each["iou"] or 0.0)
     return [iou for step in frames.values() if len(step) > 1 for iou in step]
 
 

@@ -15,6 +15,7 @@ from tasks.engine import artifacts
 from tasks.engine.errors import StageError
 from tasks.engine.stage import declare, describe_peak, workspace
 from tasks.engine.staleness import versions
+from tasks.inference.metrics import written
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.proof import reports
 from tasks.proof.failures import sentences
@@ -116,16 +117,21 @@ def measure_tracking(
             + "\n".join(f"- {failure}" for failure in found)
             + f"\nReport: {path}. Log: {work.log}"
         )
-    iou = figures["mask_iou"]
-    summary = (
-        f"IoU with SAM2VideoPredictor's masks {iou['mean']:.4f}, worst {iou['worst']:.3f}, object "
-        f"scores {figures['score_error']:.1g}, {figures['answers']} masks of "
-        f"{len(figures['clips'])} clips"
-    )
+    summary = "not run" if "mask_iou" not in figures else summary_of(figures)
     if not found:
         return {"summary": summary + describe_peak(memory), **memory}
     note = f"{model.name}'s {variant.name} is not deployed: {sentences(found)}."
     return {"summary": f"BELOW: {summary}", "note": note, **memory}
+
+
+def summary_of(figures: dict[str, Any]) -> str:
+    """The figures on a line, for people."""
+    iou = figures["mask_iou"]
+    return (
+        f"IoU with SAM2VideoPredictor's masks {written(iou['mean'], '.4f')}, worst "
+        f"{written(iou['worst'], '.3f')}, object scores {written(figures['score_error'], '.1g')}, "
+        f"{figures['answers']} masks of {len(figures['clips'])} clips"
+    )
 
 
 def write_reference(
@@ -168,11 +174,13 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
     :param client: that loads the encoder, by name.
     :returns: ``files`` and ``against``, the hashes of what was measured and against what;
         ``violations`` of the contract and the ``tensors`` found; the ``constants`` that a tracker
-        needs; over all ``answers`` the ``mask_iou`` (``mean``, ``worst``), the largest differences
-        of the object's score (``score_error``) and of pointers, relative to the largest magnitude
-        (``pointer_error``), and for what share it is decided otherwise whether the object is there
+        needs; over all ``answers``, of which there must be as many as ``expected``, the
+        ``mask_iou`` (``mean``, ``worst``), the largest differences of the object's score
+        (``score_error``), of pointers, relative to the largest magnitude (``pointer_error``), of
+        predicted IoUs (``iou_error``) and of the mean magnitude of a mask's logits, relative to it
+        (``logit_error``), and for what share it is decided otherwise whether the object is there
         (``occlusion_flips``); and each of ``clips`` with the IoU by frame, in the order in which
-        frames were tracked.
+        frames were tracked. Each figure is None where a number in it is not finite.
     """
     from dataclasses import asdict
 
@@ -180,9 +188,8 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
 
     from tasks.clients.client import named
     from tasks.clients.contract import GraphTensors, as_json, tracking
-    from tasks.inference import tracking_file
+    from tasks.inference import drift, tracking_file
     from tasks.inference.clips import clips, play
-    from tasks.inference.drift import difference, summary_of
     from tasks.inference.graph_file import read_graph, tensors_of
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker
@@ -216,8 +223,8 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
             for key, answer in play(Tracker(run, about.constants, list(clip.frames)), clip):
                 answers[key] = answer
                 _tell(clip.name, len(answers), len(expected[clip.name]))
-            compared.append({"name": clip.name, **difference(answers, expected[clip.name])})
-    return {**figures, **summary_of(compared)}
+            compared.append({"name": clip.name, **drift.difference(answers, expected[clip.name])})
+    return {**figures, **drift.summary_of(compared)}
 
 
 def _tell(what: str, done: int, of: int | None = None) -> None:

@@ -58,11 +58,12 @@ def test_a_good_model_is_proven_on_wasm_with_its_figures(demo: Project) -> None:
     assert set(wasm["ious"]) == {prompt.name for prompt in (*PROMPTS, *together)}
     assert wasm["mask_iou"] >= 0.999
     assert set(wasm["differences"]["features"]) == {
+        "image",
         "image_embed",
         "high_res_feats_0",
         "high_res_feats_1",
     }
-    assert found["preprocessing"] < 1e-6
+    assert found["preprocessing"] == 0  # but for less than one of 255 levels
     if sys.platform == "linux":
         assert 100 << 20 < found["memory"]["renderer"] < 4 << 30
 

@@ -273,6 +273,8 @@ def expected(
                 masks[0, 0].numpy() > 0,
                 float(each.object_score_logits[0]),
                 outputs[kind][frame]["object_pointer"].numpy().ravel(),
+                predicted_iou=0.0,  # transformers keeps none
+                magnitude=float(each.pred_masks.abs().mean()),
             )
     return found
 

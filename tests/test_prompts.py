@@ -115,7 +115,7 @@ def runs(client: Client) -> Iterator[tuple[Prompt, ...]]:
     return iter(runs_of_every_value(client, many=True))
 
 
-@pytest.mark.parametrize("client", CLIENTS.values(), ids=str)
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
 def test_prompts_of_different_lengths_share_a_run(client: Client) -> None:
     lengths = [{len(each.labels) for each in run} for run in runs(client)]
     assert any({1, 5, 12} <= each for each in lengths) == sends(
@@ -123,13 +123,13 @@ def test_prompts_of_different_lengths_share_a_run(client: Client) -> None:
     )
 
 
-@pytest.mark.parametrize("client", CLIENTS.values(), ids=str)
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
 def test_several_prompts_share_a_run_each_with_its_own_mask(client: Client) -> None:
     own = [{each.refines for each in run} for run in runs(client) if all(e.has_mask for e in run)]
     assert any(len(each) >= 3 for each in own) == sends(client, "mask")
 
 
-@pytest.mark.parametrize("client", CLIENTS.values(), ids=str)
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
 def test_of_the_masks_in_a_run_all_count_or_none(client: Client) -> None:
     for run in runs(client):
         assert len({(each.refines is None, each.mask_counts) for each in run}) == 1

@@ -237,8 +237,9 @@ def test_frames_are_told_in_the_order_in_which_they_were_tracked_without_prompts
         {"step": 1, "frame": 0, "iou": 0.9},
         {"step": 2, "frame": 1, "iou": 1.0},
         {"step": 2, "frame": 2, "iou": 0.8},
+        {"step": 2, "frame": 3, "iou": None},
     ]
-    assert report.followed(by_frame) == [1.0, 0.9, 1.0, 0.8]
+    assert report.followed(by_frame) == [1.0, 0.9, 1.0, 0.8, 0.0]
 
 
 def test_each_variant_that_tracked_has_a_line_in_the_chart_of_each_clip() -> None:

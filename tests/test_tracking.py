@@ -65,6 +65,17 @@ def without_gradients() -> Iterator[None]:
         yield
 
 
+def assert_equal(found: Answers, expected: Answers) -> None:
+    assert list(found) == list(expected)
+    for key, answer in found.items():
+        wanted = expected[key]
+        assert mask_iou(answer.mask, wanted.mask) > 0.999, key
+        assert answer.score == pytest.approx(wanted.score, abs=1e-4), key
+        assert np.abs(answer.pointer - wanted.pointer).max() < 1e-4, key
+        assert answer.predicted_iou == pytest.approx(wanted.predicted_iou, abs=1e-5), key
+        assert answer.magnitude == pytest.approx(wanted.magnitude, rel=1e-4), key
+
+
 @pytest.mark.parametrize("drawn", [clips.time_lapse, clips.stack], ids=["time-lapse", "stack"])
 def test_every_answer_is_that_of_sam2s_predictor(
     built: Built, drawn: Callable[[int], clips.Clip]
@@ -73,13 +84,8 @@ def test_every_answer_is_that_of_sam2s_predictor(
     expected: Answers = dict(play_with_pytorch(built.predictor, clip))
     seen = through_jpeg(clip)
     found: Answers = dict(clips.play(built.tracker(seen.frames), seen))
-    assert list(found) == list(expected)
+    assert_equal(found, expected)
     assert len({step for step, _, _ in found}) == len(clip.steps)
-    for key, answer in found.items():
-        wanted = expected[key]
-        assert mask_iou(answer.mask, wanted.mask) > 0.999, key
-        assert answer.score == pytest.approx(wanted.score, abs=1e-4), key
-        assert np.abs(answer.pointer - wanted.pointer).max() < 1e-4, key
 
 
 def test_the_reference_keeps_memories_in_single_precision(built: Built) -> None:
@@ -165,6 +171,22 @@ def test_a_prompt_that_says_nothing_is_refused_and_leaves_no_object(
         tracker.prompt(frame, 1, prompt)
     with pytest.raises(ValueError, match="expected a prompt for at least one object"):
         list(tracker.track())
+
+
+def test_a_single_frame_is_answered_as_sam2s_predictor_does_and_can_be_corrected(
+    built: Built,
+) -> None:
+    """There sam2 divides the age of a pointer, 0, by how far pointers reach, 0: not a number."""
+    click, drawn = Prompt(points=[(100, 100)], labels=[1]), clips.time_lapse(2)
+    asked = clips.Clip("one", drawn.frames[:1], (clips.Ask(0, 1, click), clips.Follow(0)))
+    expected = dict(play_with_pytorch(built.predictor, asked))
+    seen = through_jpeg(asked)
+    tracker = built.tracker(seen.frames)
+    found = dict(clips.play(tracker, seen))
+    assert_equal(found, expected)
+    corrected = tracker.prompt(0, 1, click)
+    assert np.isfinite(corrected.low_res_masks).all()
+    assert np.isfinite([corrected.object_score, *corrected.pointer[0]]).all()
 
 
 def test_no_operator_computes_a_shape(built: Built) -> None:

@@ -171,9 +171,8 @@ def test_a_graph_that_the_browser_does_not_load_is_named_and_not_deployed(
         "tracking": str(built_graph(built, "encoder").with_name("tracking_reference.npz")),
     }
     result = child.run("tasks.browser:prove", arguments, tmp_path / "log", verbose=False)
-    failures = browser_failures(
-        result, BrowserCheck(), 1.0, TrackingRules("[tracking]", "mask_iou", 0.999, 0.99, 1e-3, 0.0)
-    )
+    rules = TrackingRules("[tracking]", "mask_iou", 0.999, 0.99, 1e-3, 0.0)
+    failures = browser_failures(result, BrowserCheck(), 1.0, rules)
     (failure,) = failures
     assert (failure.kind, failure.graph) == ("refused", "memory_attention")
     assert "memory_attention on wasm: create its session" in str(failure)

@@ -54,11 +54,16 @@ class Clip:
 
 
 class Answer(NamedTuple):
-    """An object on a frame: its mask (H, W), how surely it is there, its pointer (C,)."""
+    """An object on a frame: its mask (H, W), how surely it is there, its pointer (C,).
+
+    ``predicted_iou`` is what the decoder says of its mask, ``magnitude`` the mean of its logits'.
+    """
 
     mask: NDArray[np.bool_]
     score: float
     pointer: Floats
+    predicted_iou: float
+    magnitude: float
 
 
 # Answers by step, frame and object, in the order in which they were given.
@@ -88,7 +93,11 @@ def time_lapse(frames: int = FRAMES) -> Clip:
 
 
 def stack(frames: int = FRAMES) -> Clip:
-    """Slices through bodies, followed from the middle both ways, from a mask and from clicks."""
+    """Slices through bodies, followed from the middle both ways, from a mask and from clicks.
+
+    The first is clicked on an earlier slice too: of that its memory is looked at from the middle on
+    down, and its pointer not before it was passed.
+    """
 
     def bodies(time: float) -> list[Body]:
         return [
@@ -97,10 +106,11 @@ def stack(frames: int = FRAMES) -> Clip:
         ]
 
     pixels, labels = draw(bodies, frames, seed=2)
-    middle = frames // 2
+    middle, earlier = frames // 2, frames // 6
     on = center(labels[middle] == 2)
     steps = (
         Ask(middle, 1, Prompt(mask=labels[middle] == 1)),
+        Ask(earlier, 1, Prompt(points=[center(labels[earlier] == 1)], labels=[1])),
         Ask(middle, 2, Prompt(points=[on], labels=[1])),
         Ask(middle, 2, Prompt(points=[on, center(labels[middle] == 1)], labels=[1, 0])),
         Follow(middle, reverse=True),
@@ -236,12 +246,20 @@ class Follower(Protocol):
 
 def play(tracker: Follower, clip: Clip) -> Iterator[tuple[tuple[int, int, int], Answer]]:
     """Do with a tracker what is done with a clip; what it answers, as it does."""
+    import numpy as np
+
     height, width = clip.frames.shape[1:3]
     place = Placement(tracker.constants.image_size, width, height, "stretch")
 
     def answer(result: Result) -> Answer:
         mask = masks_over(result.low_res_masks[0], place)[0] > 0
-        return Answer(mask, result.object_score, result.pointer[0])
+        return Answer(
+            mask,
+            result.object_score,
+            result.pointer[0],
+            result.predicted_iou,
+            float(np.abs(result.low_res_masks).mean()),
+        )
 
     for step, each in enumerate(clip.steps):
         if isinstance(each, Ask):

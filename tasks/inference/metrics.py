@@ -56,5 +56,10 @@ def significant(value: float | None, digits: int = 2) -> float | None:
 
 
 def rounded(value: float | None, digits: int) -> float | None:
-    """A figure for a manifest, to so many decimals."""
+    """A figure with so many digits behind the point; None for what is not a number."""
     return None if value is None else round(value, digits)
+
+
+def written(value: float | None, format: str) -> str:
+    """A figure for people."""
+    return "not a number" if value is None else f"{value:{format}}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tasks.clients.contract import PREPROCESSING, Resize
 
@@ -56,6 +56,31 @@ def preprocess(image: NDArray[np.uint8], place: Placement) -> Floats:
     missing = (place.size - place.scaled_height, place.size - place.scaled_width)
     padded = np.pad(normalized, ((0, missing[0]), (0, missing[1]), (0, 0)))
     return padded.transpose(2, 0, 1)[None]
+
+
+def pixels_of(tensor: Floats, place: Placement) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) that an encoder's input (1, 3, S, S) was made of, where the image lies.
+
+    What was not made of pixels, or otherwise, is something else when it is normalized again.
+    """
+    import numpy as np
+
+    mean, std = np.array(PREPROCESSING["mean"]), np.array(PREPROCESSING["std"])
+    image = tensor[0, :, : place.scaled_height, : place.scaled_width].transpose(1, 2, 0)
+    pixels: NDArray[np.uint8] = np.nan_to_num(np.rint(image * std + mean)).clip(0, 255).astype("u1")
+    return pixels
+
+
+def coarse(image: NDArray[Any], count: int = 8) -> Floats:
+    """The means of ``count`` × ``count`` parts of an image (H, W, C), 1 for white.
+
+    However an image is scaled, they are nearly the same.
+    """
+    import numpy as np
+
+    rows = [part.mean(axis=0) for part in np.array_split(image.astype(np.float64), count)]
+    parts = [[each.mean(axis=0) for each in np.array_split(row, count)] for row in rows]
+    return np.divide(parts, 255, dtype=np.float32)
 
 
 def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.clients.contract import FEATURES, PREPROCESSING, TrackingConstants
@@ -108,12 +108,14 @@ class Result:
     """An object on a frame.
 
     ``low_res_masks`` are logits (1, 1, M, M), ``object_score`` is above 0 where the object is
-    there, ``pointer`` (1, C); ``memory`` (1, …) once it was encoded.
+    there, ``pointer`` (1, C), ``predicted_iou`` what the decoder expects of its mask; ``memory``
+    (1, …) once it was encoded.
     """
 
     low_res_masks: Floats
     object_score: float
     pointer: Floats
+    predicted_iou: float
     memory: Floats | None = None
 
 
@@ -228,7 +230,8 @@ class Tracker:
             frame, reverse, len(self.frames), list(known.conditioning), known.others, self.constants
         )
         every = {**known.others, **known.conditioning}
-        reach = min(len(self.frames), self.constants.max_pointers) - 1
+        # Of a single frame nothing is before or behind, and each age is 0.
+        reach = max(min(len(self.frames), self.constants.max_pointers) - 1, 1)
         width = next(iter(known.conditioning.values())).pointer.shape[1]
         pointers = [every[each].pointer for each, _ in chosen.pointers]
         return self.run(
@@ -269,8 +272,10 @@ class Tracker:
                 "multimask": np.array([multimask], np.float32),
             },
         )
-        score = float(found["object_score_logits"][0, 0])
-        return Result(found["low_res_masks"], score, found["object_pointer"])
+        score, iou = (
+            float(found[name][0, 0]) for name in ("object_score_logits", "iou_predictions")
+        )
+        return Result(found["low_res_masks"], score, found["object_pointer"], iou)
 
     def _from_mask(self, frame: int, mask: NDArray[np.bool_]) -> Result:
         """An object that a mask says all of; the decoder is asked for its pointer alone."""
@@ -289,7 +294,7 @@ class Tracker:
         embedding = given["image_embed_without_memory"]
         result = self._decode(frame, embedding, mask=given["mask_input"])
         score = float(given["object_score_logits"][0, 0])
-        return Result(given["low_res_masks"], score, result.pointer)
+        return replace(result, low_res_masks=given["low_res_masks"], object_score=score)
 
     def _encode(self, frame: int, result: Result, prompted: bool) -> Floats:
         """The memory (1, …) of an object on a frame."""

@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 from tasks.clients.contract import Dimensions, Memory, TrackingConstants
 from tasks.inference.clips import Answer, Answers
 
+# What an answer has one number of each.
+NUMBERS = ("score", "predicted_iou", "magnitude")
+
 
 class About(NamedTuple):
     """What answered: its sizes, what a tracker must know of it, and the hashes of its files."""
@@ -30,8 +33,10 @@ def write(path: str, about: About, clips: Mapping[str, Answers]) -> None:
         arrays[f"{name}/keys"] = np.array(list(answers), np.int64)
         arrays[f"{name}/masks"] = np.packbits(masks, axis=-1)
         arrays[f"{name}/width"] = masks.shape[-1]
-        arrays[f"{name}/scores"] = np.array([each.score for each in answers.values()])
         arrays[f"{name}/pointers"] = np.stack([each.pointer for each in answers.values()])
+        for field in NUMBERS:
+            numbers = [getattr(each, field) for each in answers.values()]
+            arrays[f"{name}/{field}"] = np.array(numbers, np.float64)
     told = [asdict(about.dimensions), asdict(about.memory), asdict(about.constants), about.against]
     np.savez_compressed(path, about=json.dumps(told), **arrays)
 
@@ -45,13 +50,16 @@ def read(path: str) -> tuple[About, dict[str, Answers]]:
         dimensions, memory, constants, against = json.loads(str(file["about"]))
         for name in dict.fromkeys(each.split("/")[0] for each in file.files if "/" in each):
             part = {
-                kind: file[f"{name}/{kind}"] for kind in ("keys", "masks", "scores", "pointers")
+                kind: file[f"{name}/{kind}"] for kind in ("keys", "masks", "pointers", *NUMBERS)
             }
             masks = np.unpackbits(part["masks"], axis=-1, count=int(file[f"{name}/width"]))
+            numbers = zip(*(part[field].tolist() for field in NUMBERS), strict=True)
             clips[name] = {
-                (int(step), int(frame), int(number)): Answer(mask > 0, float(score), pointer)
-                for (step, frame, number), mask, score, pointer in zip(
-                    part["keys"], masks, part["scores"], part["pointers"], strict=True
+                (step, frame, number): Answer(
+                    mask=mask > 0, pointer=pointer, **dict(zip(NUMBERS, row, strict=True))
+                )
+                for (step, frame, number), mask, pointer, row in zip(
+                    part["keys"].tolist(), masks, part["pointers"], numbers, strict=True
                 )
             }
     dimensions["feature_channels"] = tuple(dimensions["feature_channels"])

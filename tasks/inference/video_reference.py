@@ -24,7 +24,7 @@ def play_with_pytorch(
     It reads frames as JPEG files alone, which lose something: see `through_jpeg`. Memories are kept
     in single precision: see `memories_in_single_precision`.
     """
-    with memories_in_single_precision():
+    with memories_in_single_precision(), predicted_ious_kept(predictor):
         yield from _play(predictor, clip)
 
 
@@ -42,8 +42,13 @@ def _play(
             for kind in ("cond_frame_outputs", "non_cond_frame_outputs"):
                 found = found or state[place][index][kind].get(frame)
         assert found is not None
-        score, pointer = found["object_score_logits"], found["obj_ptr"]
-        return Answer(masks[index, 0].numpy() > 0, float(score[0, 0]), pointer[0].numpy())
+        return Answer(
+            masks[index, 0].numpy() > 0,
+            float(found["object_score_logits"][0, 0]),
+            found["obj_ptr"][0].numpy(),
+            found["predicted_iou"],
+            float(found["pred_masks"].abs().mean()),
+        )
 
     for step, each in enumerate(clip.steps):
         if isinstance(each, Ask):
@@ -89,6 +94,33 @@ def memories_in_single_precision() -> Iterator[None]:
         yield
     finally:
         module.torch = torch
+
+
+@contextmanager
+def predicted_ious_kept(predictor: SAM2VideoPredictor) -> Iterator[None]:
+    """Have sam2's predictor keep what the decoder expects of the IoU of the mask that it gives.
+
+    By itself it keeps of a frame what it needs for others alone.
+    """
+    decode, infer = predictor._forward_sam_heads, predictor._run_single_frame_inference
+    newest = 0.0
+
+    def decoded(*given: Any, **named: Any) -> Any:
+        nonlocal newest
+        outputs = decode(*given, **named)
+        newest = float(outputs[2].max())  # of several masks the best is given
+        return outputs
+
+    def inferred(*given: Any, **named: Any) -> Any:
+        found, masks = infer(*given, **named)
+        found["predicted_iou"] = newest
+        return found, masks
+
+    predictor._forward_sam_heads, predictor._run_single_frame_inference = decoded, inferred
+    try:
+        yield
+    finally:
+        del predictor._forward_sam_heads, predictor._run_single_frame_inference
 
 
 def write_jpegs(frames: NDArray[np.uint8], folder: Path) -> None:

@@ -22,7 +22,11 @@ Kind = Literal[
     "ranking flips",
     "mask logits",  # of a variant, over all prompts
     "mask scores",
-    "object scores",  # of tracked frames
+    "answers",  # of tracked frames
+    "object scores",
+    "pointers",
+    "predicted ious",
+    "logits",
     "occlusion",
     "refused",  # by an execution provider or the browser, in its words
 ]
@@ -88,7 +92,11 @@ _SENTENCES: Mapping[Kind, str] = {
     "{rule} allows {limit}",
     "mask logits": "mask logits differ from {reference}'s by {value}",
     "mask scores": "scores of masks: " + _DIFFERS,
+    "answers": "{prompt}: expected {allowed} of them, as {reference} has, and there are {found}",
     "object scores": "object scores of tracked frames: " + _DIFFERS,
+    "pointers": "object pointers of tracked frames: " + _DIFFERS,
+    "predicted ious": "predicted IoUs of tracked frames: " + _DIFFERS,
+    "logits": "magnitudes of the logits of {prompt}: " + _DIFFERS,
     "occlusion": "of {value} of the tracked masks it is decided otherwise than {reference} does "
     "whether the object is there, {rule} allows {limit}",
     "refused": "{found}",

@@ -17,7 +17,7 @@ from tasks.config.schema import (
     Tolerances,
     Variant,
 )
-from tasks.inference.checks import FINITE, Check, Figure, at_least, at_most, finite, largest
+from tasks.inference.checks import FINITE, Check, Figure, at_least, at_most, equal, finite, largest
 from tasks.proof.failures import TRACKED, Failure, Kind, from_json
 
 Figures = Mapping[str, Any]
@@ -165,7 +165,9 @@ def fidelity_failures(
 class TrackingRules:
     """The limits that hold for a variant's tracking, and the table that they come from.
 
-    ``key`` is that of the least mean IoU; ``scores`` is None where anything goes.
+    ``key`` is that of the least mean IoU. ``scores`` is for an object's score, and for its pointer,
+    its predicted IoU and its mask's logits, which are relative or below one; None where any finite
+    number will do.
     """
 
     table: str
@@ -206,24 +208,34 @@ def drift_failures(
     """
     if not figures["answers"]:
         raise KeyError("answers")  # nothing was measured, so nothing is proven
-    mean, worst = figures["mask_iou"]["mean"], figures["mask_iou"]["worst"]
-    error, flips = figures["score_error"], figures["occlusion_flips"]
     found = []
 
-    def fail(kind: Any, value: float, limit: float, key: str) -> None:
-        rule = f"{rules.table} {key}".strip()
-        found.append(
-            Failure(kind, value, limit, rule, provider, prompt=TRACKED, reference=reference)
-        )
+    def expect(check: Check, kind: Kind, figure: Figure, key: str = "") -> None:
+        if not check.passes(figure):
+            rule = f"{rules.table} {key}".strip()
+            limit = "any number" if check == FINITE else check.limit
+            found.append(
+                Failure(kind, figure, limit, rule, provider, prompt=TRACKED, reference=reference)
+            )
 
-    if not mean >= rules.mask_iou:
-        fail("mean iou", mean, rules.mask_iou, rules.key)
-    if not worst >= rules.worst:
-        fail("worst iou", worst, rules.worst, "worst")
-    if rules.scores is not None and not error <= rules.scores:
-        fail("object scores", error, rules.scores, "score_tolerance")
-    if not flips <= rules.flips:
-        fail("occlusion", flips, rules.flips, "ranking_flips" if rules.scores is None else "")
+    expect(equal(figures["expected"]), "answers", figures["answers"])
+    if found:
+        return found
+    expect(at_least(rules.mask_iou), "mean iou", figures["mask_iou"]["mean"], rules.key)
+    expect(at_least(rules.worst), "worst iou", figures["mask_iou"]["worst"], "worst")
+    errors: list[tuple[Kind, str]] = [
+        ("object scores", "score_error"),
+        ("pointers", "pointer_error"),
+        ("predicted ious", "iou_error"),
+        ("logits", "logit_error"),
+    ]
+    for kind, name in errors:
+        if rules.scores is None:
+            expect(FINITE, kind, figures[name])
+        else:
+            expect(at_most(rules.scores), kind, figures[name], "score_tolerance")
+    key = "ranking_flips" if rules.scores is None else ""
+    expect(at_most(rules.flips), "occlusion", figures["occlusion_flips"], key)
     return found
 
 

@@ -236,7 +236,7 @@ def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
             "logit_error": significant(report["logit_error"], 3),
             "score_error": significant(report["score_error"], 3),
         }
-    if "tracking" in each.reports:
+    if "mask_iou" in each.reports.get("tracking", {}):  # its graphs could be run
         found["tracking"] = tracking_proof(each.reports["tracking"])
     if "browser" in each.reports:
         found["browser"] = browser_proof(each)
@@ -254,6 +254,9 @@ def _tracked(report: Mapping[str, Any], against: str) -> dict[str, Any]:
         "masks": report["answers"],
         "mask_iou": {key: rounded(value, 6) for key, value in report["mask_iou"].items()},
         "score_error": significant(report["score_error"], 3),
+        "pointer_error": significant(report["pointer_error"], 3),
+        "iou_error": significant(report["iou_error"], 3),
+        "logit_error": significant(report["logit_error"], 3),
         "occlusion_flips": rounded(report["occlusion_flips"], 4),
     }
 

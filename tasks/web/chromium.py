@@ -422,7 +422,7 @@ class Run(Steps):
         """
         super().__init__(page, address, model, threads)
         self.asked = asked
-        self.size = asked.image.shape[0]
+        self.height, self.width = asked.image.shape[:2]
         self.predictions: dict[str, Predictions] = {}
         self.image: NDArray[np.float32] | None = None
 
@@ -526,16 +526,38 @@ class Run(Steps):
             predictions.add(prompt.name, masks[number], scores[number])
         if found["mask_input"]:
             predictions.mask_inputs[prompts[0].name] = unpacked(found["mask_input"])[0]
+        if previous is not None:
+            self._check_refined(prompts[0].name, previous)
         return list(found["times"])
+
+    def _check_refined(self, name: str, previous: str) -> None:
+        """See that a prompt refined the best mask of an earlier one.
+
+        :raises Refused: when it was another mask, or none.
+        """
+        import numpy as np
+
+        refined = self.predictions[self._provider].mask_inputs.get(name)
+        best = self.predictions["wasm"].best_mask(previous)  # which the page has kept
+        if refined is None or not np.array_equal(refined, best):
+            raise Refused(
+                f"prompt {name!r} was to refine the best mask of prompt {previous!r}; the page fed "
+                f"{'none' if refined is None else 'another'}"
+            )
 
     def _in_pixels(self, prompt: Prompt) -> dict[str, Any]:
         """A prompt as preprocessing.js takes it."""
+        across, down = self.width, self.height
         return {
             "points": [
-                {"x": x * self.size, "y": y * self.size, "foreground": label == 1}
+                {"x": x * across, "y": y * down, "foreground": label == 1}
                 for (x, y), label in zip(prompt.points, prompt.labels, strict=True)
             ],
-            "box": [each * self.size for each in prompt.box] if prompt.box else None,
+            "box": prompt.box
+            and [
+                side * scale
+                for side, scale in zip(prompt.box, (across, down, across, down), strict=True)
+            ],
         }
 
 

@@ -101,4 +101,4 @@ class TrackingRun(Steps):
 
 def _result(found: Mapping[str, Any]) -> Result:
     values = {name: unpacked(each) for name, each in found["values"].items()}
-    return Result(values["low_res_masks"], found["score"], values["pointer"])
+    return Result(values["low_res_masks"], found["score"], values["pointer"], found["iou"])

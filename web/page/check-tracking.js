@@ -12,7 +12,7 @@ import { Tracker } from './tracker.js'
 import { graphRunner } from './tracking-graphs.js'
 
 /** @typedef {import('./model.js').Provider} Provider */
-/** @typedef {{ lowResMasks: Float32Array, pointer: Float32Array }} Result */
+/** @typedef {{ lowResMasks: Float32Array, pointer: Float32Array, iou: number }} Result */
 
 const loaded = new Loaded()
 /** @type {Tracker} */
@@ -86,11 +86,11 @@ offer({
 })
 
 /** A result as JSON has it. @param {Result} result @param {number} score */
-async function answer({ lowResMasks, pointer }, score) {
+async function answer({ lowResMasks, pointer, iou }, score) {
   const side = Math.sqrt(lowResMasks.length)
   const values = {
     low_res_masks: { data: lowResMasks, dims: [1, 1, side, side] },
     pointer: { data: pointer, dims: [1, pointer.length] },
   }
-  return { score, values: await allPacked(values) }
+  return { score, iou, values: await allPacked(values) }
 }

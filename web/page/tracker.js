@@ -247,7 +247,8 @@ export class Tracker {
       ([each]) => /** @type {Found} */ (history.settled(each)).pointer,
     )
     const [{ pointer }] = conditioning.values()
-    const reach = Math.min(count, this.constants.max_pointers) - 1 || 1
+    // Of a single frame nothing is before or behind, and each age is 0.
+    const reach = Math.max(Math.min(count, this.constants.max_pointers) - 1, 1)
     const { image_embed } = await this.features(frame)
     const found = await this.run('memory_attention', {
       image_embed: fed(image_embed),

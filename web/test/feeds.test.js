@@ -161,9 +161,10 @@ test('of masks in two sizes those of low resolution are taken', () => {
 
 test('answers given one by one are those of one run', () => {
   const one = { masks: values(12, [1, 3, 2, 2]), scores: values(3, [1, 3]), objects: null }
-  const two = joined([one, one])
+  const other = { ...one, scores: { data: Float32Array.of(7, 8, 9), dims: [1, 3] } }
+  const two = joined([one, other])
   assert.deepEqual(two.masks.dims, [2, 3, 2, 2])
-  assert.deepEqual([...two.scores.data], [0, 1, 2, 0, 1, 2])
+  assert.deepEqual([...two.scores.data], [0, 1, 2, 7, 8, 9])
   assert.deepEqual([...maskAt(two.masks, 0, 1)], [0, 1, 2, 3])
 })
 

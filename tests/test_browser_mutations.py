@@ -1,0 +1,110 @@
+"""Mistakes in the page's scripts that only a browser shows: its proof must catch each."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from test_javascript_mutations import Mutation
+
+from tasks import browser, export
+from tasks.config.schema import BrowserCheck
+from tasks.engine import child
+from tasks.proof.failures import Failure
+from tasks.proof.judgement import browser_failures
+from tasks.web import packages
+
+pytestmark = pytest.mark.slow
+
+DEMO = Path(__file__).parents[1] / "demo/sam2_demo.yaml"
+
+MUTATIONS = [
+    Mutation("blue comes first", "preprocessing.js", "4 + channel", "4 + 2 - channel"),
+    Mutation("x is scaled by the height", "preprocessing.js", "x: x * scaleX", "x: x * scaleY"),
+    Mutation(
+        "an image is drawn too small",
+        "image.js",
+        "drawImage(image, 0, 0, scaledWidth, scaledHeight)",
+        "drawImage(image, 0, 0, scaledWidth, scaledHeight - 4)",
+    ),
+    Mutation(
+        "an image is placed as if it were square",
+        "check.js",
+        "picture.naturalWidth, picture.naturalHeight",
+        "picture.naturalWidth, picture.naturalWidth",
+    ),
+    Mutation(
+        "another mask is refined",
+        "check.js",
+        "best(loaded.manifest, own)",
+        "(best(loaded.manifest, own) + 1) % own.length",
+    ),
+    Mutation(
+        "no mask is refined", "check.js", "previous ? bestMasks(answers[previous]) : null", "null"
+    ),
+]
+
+Prove = Callable[[], list[Failure]]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The demo's weights for images of 256 pixels."""
+    folder = tmp_path_factory.mktemp("graphs")
+    architecture = folder / "small.yaml"
+    architecture.write_text(DEMO.read_text().replace("image_size: 1024", "image_size: 256"))
+    paths = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")}
+    traced = {name: str(folder / f"{name}.traced") for name in paths}
+    options = {"decoder": {"interface": "points", "masks": "multi", "prompts": "many"}}
+    weights = str(DEMO.with_suffix(".pt"))
+    with torch.no_grad():
+        export.write_graphs(str(architecture), weights, 20, "plain", options, traced)
+    pairs = [[traced[name], path] for name, path in paths.items()]
+    child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
+    return paths
+
+
+@pytest.fixture
+def page(tmp_path: Path, npm_packages: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the page, which is served in its place."""
+    copied = tmp_path / "page"
+    shutil.copytree(packages.PAGE, copied)
+    monkeypatch.setattr(packages, "PAGE", copied)
+    return copied
+
+
+@pytest.fixture
+def prove(graphs: dict[str, str], page: Path, executable: str | None, tmp_path: Path) -> Prove:
+    def run() -> list[Failure]:
+        (tmp_path / "scratch").mkdir()
+        figures = browser.prove(
+            graphs,
+            {name: f"{name}.onnx" for name in graphs},
+            client="samexporter",
+            masks="multi",
+            prompts="many",
+            precision="fp32",
+            scratch=str(tmp_path / "scratch"),
+            executable=executable,
+            webgpu=False,
+            decoder_runs=1,
+        )
+        return browser_failures(figures, BrowserCheck(), 1.0)
+
+    return run
+
+
+def test_a_page_without_a_mistake_passes(prove: Prove) -> None:
+    assert prove() == []
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: f"{each.script}: {each.name}")
+def test_a_mistake_is_caught(prove: Prove, page: Path, mutation: Mutation) -> None:
+    script = page / mutation.script
+    text = script.read_text(encoding="utf-8")
+    assert text.count(mutation.old) == 1
+    script.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    assert prove()

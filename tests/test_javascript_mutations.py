@@ -1,0 +1,412 @@
+"""Small mistakes in the page's scripts that feed the graphs: its own tests must catch each."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import give_up
+from project import ROOT
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A mistake in a script: what it says, which occurs once, and what it says instead."""
+
+    name: str
+    script: str
+    old: str
+    new: str
+
+    @property
+    def tests(self) -> str:
+        """The file of the tests that must catch it."""
+        return TESTS[self.script]
+
+
+TESTS = {
+    "preprocessing.js": "preprocessing.test.js",
+    "feeds.js": "feeds.test.js",
+    "tracker.js": "tracker.test.js",
+    "memory-bank.js": "tracker.test.js",
+    "tracking.js": "tracking.test.js",
+    "model.js": "model.test.js",
+    "tracking-graphs.js": "model.test.js",
+}
+
+MUTATIONS = [
+    Mutation("x is scaled by the height", "preprocessing.js", "x: x * scaleX", "x: x * scaleY"),
+    Mutation("y is scaled by the width", "preprocessing.js", "y: y * scaleY", "y: y * scaleX"),
+    Mutation(
+        "a stretched image is scaled by its longer side",
+        "preprocessing.js",
+        "[size / width, size / height]",
+        "[size / width, size / width]",
+    ),
+    Mutation(
+        "a padded image is scaled by its shorter side",
+        "preprocessing.js",
+        "size / Math.max(width, height)",
+        "size / Math.min(width, height)",
+    ),
+    Mutation(
+        "points are half a pixel off",
+        "preprocessing.js",
+        "x: x * scaleX,",
+        "x: (x + 0.5) * scaleX,",
+    ),
+    Mutation(
+        "a box's corners are as they were drawn",
+        "preprocessing.js",
+        "Math.min(left, right) * scaleX",
+        "left * scaleX",
+    ),
+    Mutation(
+        "a box's bottom is its top",
+        "preprocessing.js",
+        "Math.max(top, bottom)",
+        "Math.min(top, bottom)",
+    ),
+    Mutation(
+        "mean and deviation are exchanged",
+        "preprocessing.js",
+        "(v - mean[channel]) / std[channel]",
+        "(v - std[channel]) / mean[channel]",
+    ),
+    Mutation(
+        "blue comes first",
+        "preprocessing.js",
+        "let from = y * scaledWidth * 4 + channel",
+        "let from = y * scaledWidth * 4 + 2 - channel",
+    ),
+    Mutation(
+        "padding is black, normalized",
+        "preprocessing.js",
+        "const start = (channel * size + y) * size\n",
+        "const start = (channel * size + y) * size\ntensor.fill(values[0], start, start + size)\n",
+    ),
+    Mutation(
+        "an image is padded at its left",
+        "preprocessing.js",
+        "const start = (channel * size + y) * size\n",
+        "const start = (channel * size + y) * size + size - scaledWidth\n",
+    ),
+    Mutation(
+        "cells lie at their corners",
+        "preprocessing.js",
+        "((i + 0.5) / count) * extent - 0.5",
+        "(i / count) * extent",
+    ),
+    Mutation(
+        "a mask is what lies below the threshold", "preprocessing.js", "> threshold", "< threshold"
+    ),
+    Mutation("a mask's threshold is 0", "preprocessing.js", "> threshold", "> 0"),
+    Mutation(
+        "a mask covers the padding too",
+        "preprocessing.js",
+        "(place.scaledHeight / place.size) * maskSize",
+        "maskSize",
+    ),
+    Mutation(
+        "the padding point is missing", "feeds.js", "if (!box && manifest", "if (box && manifest"
+    ),
+    Mutation(
+        "a padding point is beside a box too", "feeds.js", "if (!box && manifest", "if (manifest"
+    ),
+    Mutation("a padding point is background", "feeds.js", "labelOf.padding", "labelOf.background"),
+    Mutation(
+        "clicks on and beside the object are exchanged",
+        "feeds.js",
+        "foreground ? labelOf.foreground : labelOf.background",
+        "foreground ? labelOf.background : labelOf.foreground",
+    ),
+    Mutation(
+        "the labels of a box's corners are exchanged",
+        "feeds.js",
+        "labels.unshift(labelOf.box_top_left, labelOf.box_bottom_right)",
+        "labels.unshift(labelOf.box_bottom_right, labelOf.box_top_left)",
+    ),
+    Mutation(
+        "a box comes after the points", "feeds.js", "coords.unshift(...box)", "coords.push(...box)"
+    ),
+    Mutation("`has_mask_input` is always 0", "feeds.js", "[previous ? 1 : 0]", "[0]"),
+    Mutation("`has_mask_input` is always 1", "feeds.js", "[previous ? 1 : 0]", "[1]"),
+    Mutation(
+        "every prompt refines the first one's mask",
+        "feeds.js",
+        "previous?.forEach((logits, index) => data.set(logits, index * size))",
+        "previous?.forEach((_, index) => data.set(previous[0], index * size))",
+    ),
+    Mutation(
+        "the image's width comes before its height",
+        "feeds.js",
+        "[place.height, place.width]",
+        "[place.width, place.height]",
+    ),
+    Mutation(
+        "the mask of the least score is the best",
+        "feeds.js",
+        "scores[i] > scores",
+        "scores[i] < scores",
+    ),
+    Mutation(
+        "of ranked masks the last is the best",
+        "feeds.js",
+        "return index\n  for",
+        "return scores.length - 1\n  for",
+    ),
+    Mutation(
+        "ranked masks are ranked again", "feeds.js", "if (choice === 'ranked') return index\n", ""
+    ),
+    Mutation(
+        "a mask is that of another prompt",
+        "feeds.js",
+        "(prompt * dims[1] + index) * size",
+        "(index * dims[0] + prompt) * size",
+    ),
+    Mutation(
+        "answers come in another order",
+        "feeds.js",
+        "for (const each of values) {",
+        "for (const each of [...values].reverse()) {",
+    ),
+    Mutation(
+        "masks of the image's size are taken for logits",
+        "feeds.js",
+        "values(maskOutput(manifest), 4)",
+        "values(withRole(tensors, 'masks'), 4)",
+    ),
+    Mutation(
+        "x is scaled by the frame's height",
+        "tracker.js",
+        "(x / width) * size",
+        "(x / height) * size",
+    ),
+    Mutation("the labels of corners are exchanged", "tracker.js", "[2, 3] : []", "[3, 2] : []"),
+    Mutation(
+        "a box comes after the points",
+        "tracker.js",
+        "[...corners, ...points]",
+        "[...points, ...corners]",
+    ),
+    Mutation(
+        "a mask to refine is not announced",
+        "tracker.js",
+        "Float32Array.of(mask ? 1 : 0)",
+        "Float32Array.of(0)",
+    ),
+    Mutation(
+        "a mask to refine is not limited",
+        "tracker.js",
+        "before.lowResMasks.map(limited)",
+        "before.lowResMasks",
+    ),
+    Mutation(
+        "`multimask` is never asked for",
+        "tracker.js",
+        "Float32Array.of(several ? 1 : 0)",
+        "Float32Array.of(0)",
+    ),
+    Mutation(
+        "a memory is never one of a prompt",
+        "tracker.js",
+        "Float32Array.of(prompted ? 1 : 0)",
+        "Float32Array.of(0)",
+    ),
+    Mutation(
+        "memories are told no object's score",
+        "tracker.js",
+        "Float32Array.of(objectScore)",
+        "Float32Array.of(1)",
+    ),
+    Mutation(
+        "times of memories are in another order",
+        "tracker.js",
+        "Int32Array.from(chosen.memories, ([, time]) => time)",
+        "Int32Array.from(chosen.memories, ([, time]) => time).reverse()",
+    ),
+    Mutation(
+        "memories are in another order",
+        "tracker.js",
+        "memories: floats(concatenated(memories)",
+        "memories: floats(concatenated(memories.reverse())",
+    ),
+    Mutation("ages are not divided", "tracker.js", "age / reach)", "age)"),
+    Mutation(
+        "ages are divided by one more",
+        "tracker.js",
+        "this.constants.max_pointers) - 1, 1)",
+        "this.constants.max_pointers), 1)",
+    ),
+    Mutation(
+        "features with memory for a given mask",
+        "tracker.js",
+        "this.decode(frame, given.image_embed_without_memory, {",
+        "this.decode(frame, image_embed, {",
+    ),
+    Mutation(
+        "the decoder's mask for a given one",
+        "tracker.js",
+        "lowResMasks: given.low_res_masks.data.slice(),",
+        "",
+    ),
+    Mutation(
+        "a correction does not look at memories",
+        "tracker.js",
+        "const embedding = corrects\n",
+        "const embedding = !corrects\n",
+    ),
+    Mutation("the wrong direction", "memory-bank.js", "reverse ? -1 : 1", "reverse ? 1 : -1"),
+    Mutation(
+        "a memory's time is one off",
+        "memory-bank.js",
+        "memories.push([before, age - 1])",
+        "memories.push([before, age])",
+    ),
+    Mutation(
+        "a prompted memory's time is the newest's",
+        "memory-bank.js",
+        "(each) => [each, constants.memories - 1]",
+        "(each) => [each, 0]",
+    ),
+    Mutation(
+        "one memory less",
+        "memory-bank.js",
+        "age = constants.memories - 1; age > 0",
+        "age = constants.memories - 2; age > 0",
+    ),
+    Mutation(
+        "the stride is ignored",
+        "memory-bank.js",
+        "const stride = constants.memory_stride",
+        "const stride = 1",
+    ),
+    Mutation(
+        "one pointer less", "memory-bank.js", "age < Math.min(frames", "age + 1 < Math.min(frames"
+    ),
+    Mutation(
+        "a pointer's age is one off",
+        "memory-bank.js",
+        "pointers.push([frame - back * age, age])",
+        "pointers.push([frame - back * age, age - 1])",
+    ),
+    Mutation(
+        "ages have no sign",
+        "memory-bank.js",
+        "signed_pointer_times ? age :",
+        "signed_pointer_times ? Math.abs(age) :",
+    ),
+    Mutation(
+        "pointers of later frames count",
+        "memory-bank.js",
+        "if (age < 0 && constants.pointers_from_past_only) continue\n",
+        "",
+    ),
+    Mutation(
+        "all prompted frames are looked at",
+        "memory-bank.js",
+        "limit === -1 || conditioning.length <= limit",
+        "true",
+    ),
+    Mutation(
+        "corrections condition",
+        "memory-bank.js",
+        "!this.corrects(frame) || always",
+        "true || always",
+    ),
+    Mutation(
+        "more points ask for three masks too", "memory-bank.js", "&& points <= allowed[1]", ""
+    ),
+    Mutation(
+        "a box is as it was drawn",
+        "tracking.js",
+        "[Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)]",
+        "[x0, y0, x1, y1]",
+    ),
+    Mutation("labels are exchanged", "tracking.js", "(foreground ? 1 : 0)", "(foreground ? 0 : 1)"),
+    Mutation(
+        "all prompts of a run get the first masks",
+        "model.js",
+        "previous.slice(start, start + atOnce)",
+        "previous.slice(0, atOnce)",
+    ),
+    Mutation(
+        "prompts of a run are those of the first",
+        "model.js",
+        "prompts.slice(start, start + atOnce)",
+        "prompts.slice(0, atOnce)",
+    ),
+    Mutation(
+        "many prompts go to a decoder for one",
+        "model.js",
+        "? prompts.length : 1",
+        "? prompts.length : prompts.length",
+    ),
+    Mutation(
+        "features under the names of the graph",
+        "model.js",
+        "[role, found[name]]",
+        "[name, found[name]]",
+    ),
+    Mutation(
+        "inputs by their position",
+        "tracking-graphs.js",
+        "feeds[name]\n",
+        "Object.values(feeds)[made.inputNames.indexOf(name)]\n",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    found = shutil.which("node")
+    if found is None:
+        give_up("needs Node.js")
+    assert found
+    return found
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the page's scripts and their tests."""
+    folder = tmp_path_factory.mktemp("mutations") / "web"
+    folder.mkdir()
+    shutil.copy(ROOT / "web/package.json", folder)
+    for name in ("page", "test"):
+        shutil.copytree(ROOT / "web" / name, folder / name)
+    return folder
+
+
+@pytest.fixture
+def mutated(scripts: Path, mutation: Mutation) -> Iterator[Path]:
+    path = scripts / "page" / mutation.script
+    text = path.read_text(encoding="utf-8")
+    assert text.count(mutation.old) == 1, (
+        f"{mutation.old!r} occurs {text.count(mutation.old)} times"
+    )
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    yield scripts
+    path.write_text(text, encoding="utf-8")
+
+
+def run(node: str, tests: Path) -> subprocess.CompletedProcess[str]:
+    """The tests of a file, in a process of their own."""
+    return subprocess.run([node, str(tests)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: f"{each.script}: {each.name}")
+def test_a_mistake_is_caught(node: str, mutated: Path, mutation: Mutation) -> None:
+    done = run(node, mutated / "test" / mutation.tests)
+    assert done.returncode != 0, "the tests pass"
+    # A script that cannot be read at all proves nothing of its tests.
+    assert "SyntaxError" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("tests", sorted(set(TESTS.values())))
+def test_scripts_without_a_mistake_pass(node: str, scripts: Path, tests: str) -> None:
+    done = run(node, scripts / "test" / tests)
+    assert done.returncode == 0, done.stdout + done.stderr
