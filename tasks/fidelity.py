@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tasks.inference.sessions import Predictions
 
 REFERENCE_PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
-PACKAGES = ("onnxruntime", "numpy", "pillow")
+PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 
 PICTURE_SIDE, PICTURE_GAP = 400, 8  # of each panel, in pixels
 

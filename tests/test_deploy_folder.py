@@ -245,7 +245,7 @@ def test_what_is_in_the_way_of_a_folder_is_named(project: Project, kind: str, wo
     ("place", "words"),
     [
         ("link", "link leads to nothing; expected a folder to deploy to. Move it away"),
-        ("file", "file/tiny is a file; expected a folder to deploy to. Move it away"),
+        ("file", "file is a file; expected a folder to deploy to. Move it away"),
         ("/proc/nothing", "/proc/nothing cannot be made (No such file or directory); expected a"),
     ],
 )

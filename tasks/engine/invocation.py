@@ -24,7 +24,7 @@ def command(words: str, **others: str) -> str:
 
     :param others: variables to give instead.
     """
-    values = {name: others.get(name) or get_var(name) for name in BUILD}
+    values = {name: get_var(name) for name in BUILD} | others
     given = [
         f"{name}={shlex.quote(address.shown(value))}" for name, value in values.items() if value
     ]

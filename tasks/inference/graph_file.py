@@ -25,11 +25,10 @@ def read_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
     :raises StageError: when the file is no ONNX graph, or refers to another file.
     """
     import onnx
-    from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except (DecodeError, OSError) as error:
+    except Exception as error:  # an OSError, or protobuf's, whose class onnx does not name
         raise StageError(f"{path}: expected an ONNX graph; {error}") from error
     others = sorted(set(_references(model)))
     if others:
