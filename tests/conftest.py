@@ -19,10 +19,17 @@ from tasks import packages as stage
 from tasks.config.schema import BrowserCheck
 from tasks.web import chromium, packages
 
+# The files whose slow tests take longest, the longest first: a worker that began one of them last
+# would leave the others idle.
+LONGEST = (
+    *("test_demo", "test_whole_builds", "test_page_tracking", "test_page", "test_clients"),
+    *("test_transformers", "test_cluster", "test_architecture"),
+)
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast ones first: what is wrong is mostly seen there.
+    """The fast ones first, for what is wrong is mostly seen there; then those that take longest.
 
     Of several workers (`pytest -n 2 --dist loadgroup`) one gets all that is fast in a file, one all
     that is slow, so that what they share is built once. A file may name a group of its own.
@@ -31,7 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def is_slow(item: pytest.Item) -> bool:
         return item.get_closest_marker("slow") is not None
 
-    items.sort(key=is_slow)
+    def place(item: pytest.Item) -> tuple[bool, int]:
+        long = is_slow(item) and item.path.stem in LONGEST
+        return is_slow(item), LONGEST.index(item.path.stem) if long else len(LONGEST)
+
+    items.sort(key=place)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             group = f"{item.path.stem}-{'slow' if is_slow(item) else 'fast'}"

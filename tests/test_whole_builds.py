@@ -19,10 +19,11 @@ from project import Project
 from server import FileServer
 
 from tasks import verify
+from tasks.clients.known import CLIENTS
 from tasks.config.schema import BrowserCheck
 from tasks.engine import child
 from tasks.engine.errors import StageError
-from tasks.inference.prompts import AT_ONCE, PROMPTS
+from tasks.inference.prompts import PROMPTS, runs_of_every_value
 from tasks.model import load
 from tasks.proof.judgement import browser_failures
 
@@ -87,10 +88,9 @@ def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
     shapes = {tensor["name"]: tensor["shape"] for tensor in manifest["decoder"]["inputs"]}
     assert shapes["point_coords"] == ["num_prompts", "num_points", 2]
     assert manifest["decoder"]["outputs"][0]["shape"] == ["num_prompts", 3, 256, 256]
-    at_once = [prompt for group in AT_ONCE for prompt in group]
-    asked = {prompt.name for prompt in (*PROMPTS, *at_once)}
+    square = {each.name for each in runs_of_every_value(CLIENTS["samexporter"], True).prompts}
     others = {f"{prompt.name} on {shape}" for prompt in PROMPTS for shape in verify.SHAPES}
-    assert set(manifest["verification"]["prompts"]) == asked | others
+    assert set(manifest["verification"]["prompts"]) == square | others
 
 
 @pytest.mark.parametrize("size", SIZES)
