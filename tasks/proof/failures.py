@@ -88,7 +88,7 @@ _SENTENCES: Mapping[Kind, str] = {
     "worst iou": "worst IoU{of_prompt} with {reference}'s masks is {value}, "
     "{rule} asks for {limit}",
     "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} asks for {limit}",
-    "ranking flips": "masks are ranked otherwise than {reference}'s for {value} of the prompts, "
+    "ranking flips": "masks are ranked otherwise than {reference}'s: share of the prompts {value}, "
     "{rule} allows {limit}",
     "mask logits": "mask logits differ from {reference}'s by {value}",
     "mask scores": "scores of masks: " + _DIFFERS,
@@ -97,8 +97,8 @@ _SENTENCES: Mapping[Kind, str] = {
     "pointers": "object pointers of tracked frames: " + _DIFFERS,
     "predicted ious": "predicted IoUs of tracked frames: " + _DIFFERS,
     "logits": "magnitudes of the logits of {prompt}: " + _DIFFERS,
-    "occlusion": "of {value} of the tracked masks it is decided otherwise than {reference} does "
-    "whether the object is there, {rule} allows {limit}",
+    "occlusion": "whether the object is there differs from {reference}: share of the tracked masks "
+    "{value}, {rule} allows {limit}",
     "refused": "{found}",
 }
 
