@@ -169,7 +169,7 @@ def main() -> None:
     model = config.models[0]
     origins = list(artifacts.graphs(config, model).values())
     reference = artifacts.reference(config, model)
-    size = read_reference(str(reference)).size
+    size = read_reference(str(reference), "multi").dimensions.image_size
     (drawn,) = truth.draw_images(truth.load(model.images), size, 1)
     inputs = {"image": preprocess(drawn.image)}
     arithmetics = ("exact", "saturating", "here")

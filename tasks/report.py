@@ -361,7 +361,7 @@ def _node_counts(
 
 FIDELITY = (
     *("images", "prompts", "mask_iou", "ranking_flips"),
-    *("logit_error", "score_error", "lowest"),
+    *("logit_error", "input_error", "score_error", "lowest"),
 )
 
 

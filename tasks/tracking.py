@@ -205,8 +205,8 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
         contract = tracking(about.dimensions, about.memory)
         found: dict[str, GraphTensors] = {}
         for name in contract:
-            onnx.checker.check_model(graphs[name], full_check=True)
             found[name] = tensors_of(read_graph(graphs[name]))
+            onnx.checker.check_model(graphs[name], full_check=True)
         figures: dict[str, Any] = {
             "files": files,
             "against": {**about.against, **against},

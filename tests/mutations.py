@@ -235,10 +235,21 @@ def declared(name: str, axis: int, size: int) -> Change:
     return change
 
 
-def of_one_mask(model: ModelProto, weights: dict[str, Values]) -> None:
-    """The outputs are declared with one mask for a prompt."""
-    for value in model.graph.output:
-        value.type.tensor_type.shape.dim[1].dim_value = 1
+def of_masks(count: int) -> Change:
+    """The outputs are declared with so many masks for a prompt."""
+
+    def change(model: ModelProto, weights: dict[str, Values]) -> None:
+        for value in model.graph.output:
+            value.type.tensor_type.shape.dim[1].dim_value = count
+
+    return change
+
+
+def third_mask_scaled(model: ModelProto, weights: dict[str, Values]) -> None:
+    """The last of three masks has three times its logits."""
+    output_through("Mul", "masks", np.array([1, 1, 3], np.float32).reshape(1, 3, 1, 1))(
+        model, weights
+    )
 
 
 def with_dtype(name: str, dtype: int) -> Change:
@@ -470,7 +481,26 @@ ON_ENCODERS: Sequence[tuple[str, Change]] = (
 # Where prompts share a run.
 ON_DECODERS_OF_MANY: Sequence[tuple[str, Change]] = (
     ("all prompts refine the first mask", input_through("Slice", "mask_input", [0], [1], [0])),
+    ("a padding point is seen where another prompt has points", lambda *model: seen_by_all(*model)),
 )
+
+
+def seen_by_all(model: ModelProto, weights: dict[str, Values]) -> None:
+    """Whether one prompt of a run has points decides for all of them."""
+    graph = model.graph
+    (node,) = [each for each in graph.node if each.op_type == "ReduceMax"]
+    name = node.output[0]
+    node.output[0] = own = f"{name}_own"
+    zero, axis = constant(model, 0.0), constant(model, [0], np.int64)
+    place = list(graph.node).index(node) + 1
+    for operator, inputs, output in (
+        ("ReduceMax", [own, axis], f"{name}_any"),
+        ("Mul", [own, zero], f"{name}_zeros"),
+        ("Add", [f"{name}_any", f"{name}_zeros"], name),
+    ):
+        graph.node.insert(place, helper.make_node(operator, inputs, [output]))
+        place += 1
+
 
 OF_MANY = [Mutation(name, "decoder", change) for name, change in ON_DECODERS_OF_MANY]
 MUTATIONS = [

@@ -145,7 +145,9 @@ def reference(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fidelity_of(files: dict[str, str], client: str, masks: MaskChoice, reference: Path) -> set[str]:
     """The kinds of figures that fidelity fails files for."""
     picture = str(Path(files["encoder"]).parent / "picture.png")
-    figures = fidelity.compare(files, client, masks, str(reference), DRAW, picture)
+    figures = fidelity.compare(
+        files, client, masks, DECODERS[client][1], str(reference), DRAW, picture
+    )
     return {each.kind for each in fidelity_failures(figures, Q8, LOOSE)}
 
 
@@ -171,6 +173,19 @@ LOSSES: Sequence[tuple[str, str, Change, str]] = (
     ("nimbusimage", "second best first", EXCHANGED, "ranking flips"),
     ("samexporter", "scores turned", output_through("Neg", "iou_predictions"), "ranking flips"),
     ("samexporter", "masks turned", output_through("Neg", "masks"), "mean iou"),
+    ("samexporter", "third mask larger", mutations.third_mask_scaled, "mask logits"),
+    ("nimbusimage", "masks larger", output_through("Mul", "masks", 1.7), "mask logits"),
+    *(
+        (client, name, dict(mutations.ON_DECODERS)[name], "mask logits")
+        for client in DECODERS
+        for name in (
+            "points after the fourth are dropped",
+            "a padding point counts as background",
+            "coordinates are clamped to the image",
+            "a mask never counts",
+        )
+    ),
+    ("samexporter", "first mask for all", mutations.ON_DECODERS_OF_MANY[0][1], "mask logits"),
 )
 
 
@@ -197,17 +212,30 @@ def test_fidelity_tells_whether_the_only_mask_is_the_best(
             output_through("Slice", name, [first], [first + 1], [1])
             for name in ("masks", "iou_predictions")
         ),
-        mutations.of_one_mask,
+        mutations.of_masks(1),
     )
     files = built.write("nimbusimage", tmp_path, Mutation("one mask", "decoder", one))
     assert fidelity_of(files, "nimbusimage", "best", reference) & {"ranking flips"} == kinds
 
 
-@pytest.mark.parametrize("kind", ["input", "output"])
-def test_fidelity_refuses_tensors_in_another_order(
-    built: Built, kind: str, reference: Path, tmp_path: Path
+TWO_MASKS = both(
+    *(output_through("Slice", name, [0], [2], [1]) for name in ("masks", "iou_predictions")),
+    mutations.of_masks(2),
+)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(mutations.reordered("input", lambda each: each[::-1]), id="inputs reversed"),
+        pytest.param(mutations.reordered("output", lambda each: each[::-1]), id="outputs reversed"),
+        pytest.param(mutations.declared("point_coords", 0, 1), id="one prompt alone"),
+        pytest.param(TWO_MASKS, id="two masks of three"),
+    ],
+)
+def test_fidelity_refuses_files_with_other_tensors(
+    built: Built, change: Change, reference: Path, tmp_path: Path
 ) -> None:
-    turned = mutations.reordered(kind, lambda each: each[::-1])
-    files = built.write("samexporter", tmp_path, Mutation("order", "decoder", turned))
+    files = built.write("samexporter", tmp_path, Mutation("tensors", "decoder", change))
     with pytest.raises(StageError, match=r"decoder\.onnx is not what samexporter reads"):
         fidelity_of(files, "samexporter", "multi", reference)

@@ -225,7 +225,7 @@ def test_a_variant_is_named_as_transformers_js_names_it() -> None:
     assert names(Variant()) == ("encoder.onnx", "decoder.onnx")
 
 
-FINE = {"logit_error": 0.1, "score_error": 0.1}
+FINE = {"logit_error": 0.1, "input_error": 0.1, "score_error": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,12 @@ def test_a_variant_must_be_near_on_average_and_nowhere_far_and_rank_masks_alike(
 @pytest.mark.parametrize(
     ("figures", "complaint"),
     [
-        ({"logit_error": None}, "mask logits differ from PyTorch's by not a number"),
+        ({"logit_error": None}, "mask logits, relative to PyTorch's: differs by not a number"),
+        ({"input_error": None}, "mask logits, relative to PyTorch's: differs by not a number"),
+        (
+            {"input_error": 0.11},
+            "mask logits, relative to PyTorch's: differs by 0.11, [fidelity] logit_tolerance",
+        ),
         ({"score_error": None}, "scores of masks: differs by not a number"),
         (
             {"score_error": 0.11},

@@ -211,8 +211,11 @@ def parse(
         worst=table.take("worst", _share, FidelityCheck.worst),
         ranking_flips=table.take("ranking_flips", _part, FidelityCheck.ranking_flips),
         scores=table.take("score_tolerance", _positive, FidelityCheck.scores),
+        logits=table.take("logit_tolerance", _positive, FidelityCheck.logits),
     )
-    table.finish({"images", "worst", "ranking_flips", "score_tolerance", *LEAST_IOU})
+    table.finish(
+        {"images", "worst", "ranking_flips", "score_tolerance", "logit_tolerance", *LEAST_IOU}
+    )
 
     table = top.table("tracking")
     tracking = TrackingCheck(

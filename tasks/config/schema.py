@@ -298,7 +298,8 @@ class FidelityCheck:
     ``mask_iou`` is the least mean IoU of each precision, ``worst`` how far below the mean a
     single mask may be, ``ranking_flips`` for what share of the prompts it may rank the masks
     otherwise than PyTorch does, ``scores`` how far off a score may be; over four prompts on each of
-    so many ``images``.
+    so many ``images``. ``logits`` is how far the logits of any prompt may be from PyTorch's,
+    relative to their mean magnitude, over prompts with every value of every input.
     """
 
     images: int = 8
@@ -306,6 +307,7 @@ class FidelityCheck:
     worst: float = 0.1
     ranking_flips: float = 0.1
     scores: float = 0.1
+    logits: float = 0.1
 
 
 @dataclass(frozen=True)

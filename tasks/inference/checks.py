@@ -107,3 +107,11 @@ def mean_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> Fig
     if largest_difference(one, other) is None:
         return None
     return finite(np.abs(one - other).mean())
+
+
+def relative_difference(values: NDArray[np.float32], expected: NDArray[np.float32]) -> Figure:
+    """The mean absolute difference for the mean magnitude of what is expected."""
+    import numpy as np
+
+    difference, magnitude = mean_difference(values, expected), float(np.abs(expected).mean())
+    return None if difference is None else finite(difference / (magnitude or 1.0))

@@ -121,6 +121,11 @@ EVERY_VALUE = (
         clicks("point and mask of a box", 1, refines="box"),
         clicks("twelve points and their mask", 12, refines="twelve points"),
         Prompt("padding and mask", THREE[:2], (PADDING, BACKGROUND), refines="five points"),
+        Prompt("mask alone beside points", THREE[:1], (PADDING,), refines="one point"),
+    ),
+    (
+        clicks("point and a mask for all", 1, refines="box"),
+        clicks("three points and a mask for all", 3, refines="box"),
     ),
     (Prompt("box and its mask", box=BOX, refines="box"),),
     (
@@ -129,6 +134,12 @@ EVERY_VALUE = (
     ),
     (Prompt("mask alone", refines="one point"), Prompt("box's mask alone", refines="box")),
     (Prompt("mask beside a padding point", ((0.3, 0.6),), (PADDING,), refines="five points"),),
+)
+
+# All of them; each after those whose masks it refines.
+EVERY_PROMPT = (
+    *PROMPTS,
+    *(prompt for group in (*AT_ONCE, *EVERY_VALUE) for prompt in group),
 )
 
 # Of the prompts of a run, which a decoder has in memory at once.

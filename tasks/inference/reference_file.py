@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.clients.contract import Dimensions
 from tasks.inference.sessions import Predictions
 
 if TYPE_CHECKING:
     from tasks.clients.contract import MaskChoice
 
 
-class Reference(NamedTuple):
-    """Answers by image; ``size`` is that of the images, ``against`` the hashes of what answered."""
+# Of the masks about every value of every input, one place of so many each way is kept.
+STRIDE = 4
 
-    size: int
+
+class Reference(NamedTuple):
+    """Answers by image, and about the first of them to prompts with every value of every input.
+
+    ``inputs`` are those: their masks are (K, M / 4, M / 4). ``dimensions`` are the model's,
+    ``against`` the hashes of what answered.
+    """
+
+    dimensions: Dimensions
     images: Sequence[Predictions]
+    inputs: Predictions
     against: dict[str, str]
 
 
@@ -31,26 +42,28 @@ def stored_choice(masks: MaskChoice) -> MaskChoice:
 
 def write_reference(
     path: str,
-    size: int,
-    answers: Mapping[str, Sequence[Predictions]],
+    dimensions: Dimensions,
+    answers: Mapping[MaskChoice, Sequence[Predictions]],
+    inputs: Mapping[MaskChoice, Predictions],
     against: dict[str, str],
 ) -> None:
     """Write masks (K, M, M), scores (K,) and refined masks (1, M, M); features are left out.
 
-    :param answers: by which masks were asked for, by image.
+    :param answers: by which masks were asked for, by image; ``inputs``: see `Reference`.
     """
     import numpy as np
 
     arrays: dict[str, Any] = {}
     for choice, images in answers.items():
-        for number, found in enumerate(images):
+        for place, found in (*enumerate(images), ("inputs", inputs[choice])):
+            step = STRIDE if place == "inputs" else 1
             for name, masks in found.masks.items():
-                arrays[f"{choice}/{number}/{name}/masks"] = masks
-                arrays[f"{choice}/{number}/{name}/scores"] = found.scores[name]
+                arrays[f"{choice}/{place}/{name}/masks"] = masks[:, ::step, ::step]
+                arrays[f"{choice}/{place}/{name}/scores"] = found.scores[name]
             for name, mask in found.mask_inputs.items():
-                arrays[f"{choice}/{number}/{name}/mask_input"] = mask
+                arrays[f"{choice}/{place}/{name}/mask_input"] = mask
     count = max(len(images) for images in answers.values())
-    arrays |= {"size": size, "count": count, "against": json.dumps(against)}
+    arrays |= {"count": count, "about": json.dumps([asdict(dimensions), against])}
     np.savez(path, **arrays)
 
 
@@ -61,15 +74,17 @@ def read_reference(path: str, masks: MaskChoice) -> Reference:
     choice = stored_choice(masks)
     with np.load(path) as file:
         wanted = {name: file[name] for name in file.files if name.startswith(f"{choice}/")}
-        size, count = int(file["size"]), int(file["count"])
-        against = json.loads(str(file["against"]))
-    images = [Predictions() for _ in range(count)]
+        count = int(file["count"])
+        dimensions, against = json.loads(str(file["about"]))
+    places = {str(number): Predictions() for number in range(count)} | {"inputs": Predictions()}
     for key, values in wanted.items():
-        _, number, name, kind = key.split("/")
+        _, place, name, kind = key.split("/")
         kinds = {
-            "masks": images[int(number)].masks,
-            "scores": images[int(number)].scores,
-            "mask_input": images[int(number)].mask_inputs,
+            "masks": places[place].masks,
+            "scores": places[place].scores,
+            "mask_input": places[place].mask_inputs,
         }
         kinds[kind][name] = values
-    return Reference(size, images, against)
+    inputs = places.pop("inputs")
+    dimensions["feature_channels"] = tuple(dimensions["feature_channels"])
+    return Reference(Dimensions(**dimensions), list(places.values()), inputs, against)

@@ -209,11 +209,21 @@ def masks_of(found: Mapping[str, NDArray[Any]], prompt: int = 0) -> tuple[Floats
     return masks.reshape(-1, count, side, side)[prompt], scores.reshape(-1, count)[prompt]
 
 
+def _mask_inputs(prompts: Sequence[Prompt], masks: Mapping[str, Floats]) -> Floats | None:
+    """The masks (P, M, M) that prompts of a run refine, or (1, M, M) where all refine the same."""
+    import numpy as np
+
+    if prompts[0].refines is None:
+        return None
+    if len({each.refines for each in prompts}) == 1:
+        return masks[prompts[0].name]
+    return np.concatenate([masks[each.name] for each in prompts])
+
+
 def run_graphs(
     encoder: str, decoder: str, images: Sequence[PromptedImage], client: Client
 ) -> list[Predictions]:
     """What both graphs make of images and prompts; one graph in memory at a time."""
-    import numpy as np
 
     encoding = Encoder(encoder, client)
     features = [encoding.run(each.image) for each in images]
@@ -224,12 +234,11 @@ def run_graphs(
     for asked, encoded, place in zip(images, features, places, strict=True):
         predictions = Predictions(encoded, mask_inputs=dict(asked.mask_inputs))
         for prompts in (*((each,) for each in asked.prompts), *asked.at_once):
-            masks = [asked.mask_inputs[each.name] for each in prompts if each.refines is not None]
             answer = decoding.run(
                 encoded,
                 prompts,
                 place,
-                np.concatenate(masks) if masks else None,
+                _mask_inputs(prompts, asked.mask_inputs),
                 prompts[0].mask_counts,
             )
             for number, prompt in enumerate(prompts):

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.engine.errors import StageError
-from tasks.inference.metrics import mask_iou, rank_correlation
+from tasks.inference.checks import finite
+from tasks.inference.metrics import mask_iou, rank_correlation, rounded
 from tasks.inference.preprocessing import Placement, masks_over
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import Decoder, Encoder, masks_of
@@ -186,7 +187,7 @@ def measure(
         "images": images,
         "objects": len(found.get("box", [])),
         "iou": {name: round(float(np.mean(values)), 4) for name, values in found.items()},
-        "score_correlation": round(rank_correlation(np.array(scores), np.array(ious)), 4),
+        "score_correlation": rounded(finite(rank_correlation(np.array(scores), np.array(ious))), 4),
     }
 
 

@@ -90,7 +90,7 @@ _SENTENCES: Mapping[Kind, str] = {
     "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} asks for {limit}",
     "ranking flips": "masks are ranked otherwise than {reference}'s: share of the prompts {value}, "
     "{rule} allows {limit}",
-    "mask logits": "mask logits differ from {reference}'s by {value}",
+    "mask logits": "mask logits, relative to {reference}'s: " + _DIFFERS,
     "mask scores": "scores of masks: " + _DIFFERS,
     "answers": "{prompt}: expected {allowed} of them, as {reference} has, and there are {found}",
     "object scores": "object scores of tracked frames: " + _DIFFERS,

@@ -59,9 +59,12 @@ def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -
         raise KeyError("differences")  # nothing was measured, so nothing is proven
     found = exceeded(report["differences"], tolerances, "[verify]")
     truth = report["truth"]
-    if truth is not None and not at_least(truth_iou).passes(truth["iou"][ONE_CLICK]):
-        iou = truth["iou"][ONE_CLICK]
-        found.append(Failure("truth iou", iou, truth_iou, "truth_iou", prompt="one click"))
+    if truth is not None:
+        iou = truth["iou"].get(ONE_CLICK)  # missing where no image had an object
+        if not at_least(truth_iou).passes(iou):
+            found.append(
+                Failure("truth iou", finite(iou), truth_iou, "truth_iou", prompt="one click")
+            )
     return found
 
 
@@ -156,7 +159,8 @@ def fidelity_failures(
     worst_allowed = least - check.worst if finite(mean) is None else mean - check.worst
     judge("worst iou", at_least(worst_allowed), worst, "worst")
     judge("ranking flips", at_most(check.ranking_flips), report["ranking_flips"], "ranking_flips")
-    judge("mask logits", FINITE, report["logit_error"], "")
+    for name in ("logit_error", "input_error"):
+        judge("mask logits", at_most(check.logits), report[name], "logit_tolerance")
     judge("mask scores", at_most(check.scores), report["score_error"], "score_tolerance")
     return failures
 
@@ -337,6 +341,7 @@ def rules_of(config: Configuration, model: Model, variant: Variant, proof: str) 
             "worst": check.worst,
             "ranking_flips": flips,
             "scores": check.scores,
+            "logits": check.logits,
         }
     if proof == "tracking":
         return _limits(config, variant)

@@ -234,6 +234,7 @@ def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
             "mask_iou": {key: rounded(value, 6) for key, value in report["mask_iou"].items()},
             "ranking_flips": rounded(report["ranking_flips"], 4),
             "logit_error": significant(report["logit_error"], 3),
+            "input_error": significant(report["input_error"], 3),
             "score_error": significant(report["score_error"], 3),
         }
     if "mask_iou" in each.reports.get("tracking", {}):  # its graphs could be run
