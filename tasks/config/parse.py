@@ -211,7 +211,7 @@ def parse(
         worst=table.take("worst", _share, FidelityCheck.worst),
         ranking_flips=table.take("ranking_flips", _part, FidelityCheck.ranking_flips),
         scores=table.take("score_tolerance", _positive, FidelityCheck.scores),
-        logits=table.take("logit_tolerance", _positive, FidelityCheck.logits),
+        logits=table.take("logit_tolerance", _positive, None),
     )
     table.finish(
         {"images", "worst", "ranking_flips", "score_tolerance", "logit_tolerance", *LEAST_IOU}

@@ -290,6 +290,15 @@ class BrowserCheck:
 
 LEAST_IOU = {"fp32": 0.999, "fp16": 0.995, "q8": 0.97, "q4": 0.93, "q4f16": 0.93}
 
+# By how much the logits of a prompt may differ, of their mean magnitude, unless configured.
+LOGIT_TOLERANCE: Mapping[str, float] = {
+    "fp32": 0.001,
+    "fp16": 0.01,
+    "q8": 0.1,
+    "q4": 0.2,
+    "q4f16": 0.2,
+}
+
 
 @dataclass(frozen=True)
 class FidelityCheck:
@@ -307,7 +316,11 @@ class FidelityCheck:
     worst: float = 0.1
     ranking_flips: float = 0.1
     scores: float = 0.1
-    logits: float = 0.1
+    logits: float | None = None
+
+    def logit_tolerance(self, precision: str) -> float:
+        """``logits``, or by default what a precision loses, some four times over."""
+        return LOGIT_TOLERANCE[precision] if self.logits is None else self.logits
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,8 @@ def fidelity_failures(
     judge("worst iou", at_least(worst_allowed), worst, "worst")
     judge("ranking flips", at_most(check.ranking_flips), report["ranking_flips"], "ranking_flips")
     for name in ("logit_error", "input_error"):
-        judge("mask logits", at_most(check.logits), report[name], "logit_tolerance")
+        limit = at_most(check.logit_tolerance(variant.precision))
+        judge("mask logits", limit, report[name], "logit_tolerance")
     judge("mask scores", at_most(check.scores), report["score_error"], "score_tolerance")
     return failures
 
@@ -341,7 +342,7 @@ def rules_of(config: Configuration, model: Model, variant: Variant, proof: str) 
             "worst": check.worst,
             "ranking_flips": flips,
             "scores": check.scores,
-            "logits": check.logits,
+            "logits": check.logit_tolerance(variant.precision),
         }
     if proof == "tracking":
         return _limits(config, variant)
