@@ -9,13 +9,16 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 from project import ROOT, Outcome, Project
 from server import FileServer
@@ -617,6 +620,37 @@ def test_a_server_that_sends_nothing_is_waited_for_no_longer_than_the_limit(
     assert "no answer in 0 s; this build goes on without it" in capsys.readouterr().err
     assert cache.find("export", "0" * 64, 1) is None  # and is not asked again
     server.reset()
+
+
+class Stalling(MemoryFileSystem):  # type: ignore[misc]
+    """A file system that takes a file only once it is let."""
+
+    protocol = "stalling"
+    store: ClassVar[dict[str, object]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    asked = 0
+    let = threading.Event()
+
+    def put_file(self, *arguments: object, **options: object) -> None:
+        Stalling.asked += 1
+        self.let.wait(9)
+        super().put_file(*arguments, **options)
+
+
+def test_a_server_that_takes_nothing_is_waited_for_once_and_the_build_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_cache, "PATIENCE", 0.2)
+    fsspec.register_implementation("stalling", Stalling, clobber=True)
+    cache = shared_cache.SharedCache(CacheSettings("stalling://cache"))
+    made = tmp_path / "made"
+    made.write_bytes(b"made")
+    for stage in ("export", "simplify"):
+        cache.store(stage, "0" * 64, [made], {})
+    Stalling.let.set()
+    said = "no answer in 0 s; what is built here does not go there"
+    assert capsys.readouterr().err.count(said) == 1
+    assert Stalling.asked == 1
 
 
 # --- a folder that several people share --------------------------------------------------------

@@ -59,6 +59,17 @@ def test_verbose_shows_it_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (tmp_path / "log").read_text() == "adding\n"
 
 
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_log_is_for_its_owner_even_where_one_for_everybody_was(
+    tmp_path: Path, verbose: bool
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    log.chmod(0o644)
+    child.run("child_functions:add", {"a": 1, "b": 1}, log, verbose=verbose)
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_expected_error_keeps_its_words_and_names_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

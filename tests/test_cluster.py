@@ -533,6 +533,7 @@ def test_a_worker_that_does_not_see_the_build_folder_works_through_the_cache(
     assert b.read_text() == 2 * a.read_text()
     assert {quick.values(name)["started_by"] for name in "ab"} == cluster.pids
     assert (quick.root / "build/logs/stage~b.log").read_text().startswith("reading ")
+    assert (quick.root / "build/logs/stage~b.log").stat().st_mode & 0o777 == 0o600
     assert not (other / "build").exists()
     assert quick.left() == []
     assert "nothing to do" in succeeded(quick.doit())

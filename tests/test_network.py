@@ -167,6 +167,17 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
     assert "secret" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("separator", ["/x", "#", "?"])
+def test_a_proxy_whose_password_is_not_escaped_is_refused_by_its_variable_alone(
+    tmp_path: Path, separator: str, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("https_proxy", f"http://me:secret{separator}@proxy:3128")
+    with pytest.raises(StageError, match="What https_proxy names cannot be used") as refusal:
+        download("https://127.0.0.1:9/model.pt", tmp_path)
+    assert "secret" not in str(refusal.value)
+    assert "HTTPS_PROXY" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
 def test_a_companys_authority_is_trusted_by_either_variable_alone(
     tmp_path: Path,

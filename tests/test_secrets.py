@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, free_port
 from hub import Answer
+from huggingface_hub import constants
 from project import ROOT, Outcome, Project, wait_for_opening
 from server import Fault, FileServer
 from test_cluster import MODEL, Quick, checkout
@@ -22,6 +23,8 @@ from writable_hub import TOKEN, WritableHub
 from tasks.config import address
 from tasks.config.parse import check_variables, parse
 from tasks.config.schema import CacheSettings, ConfigurationError, Source
+from tasks.engine import hub as hub_files
+from tasks.engine.errors import StageError
 from tasks.engine.stage import guarded
 
 MARK = "s3cr3t"  # is in every secret
@@ -346,8 +349,12 @@ def test_what_signs_an_address_does_not_name_the_file(query: str, names_the_file
         ("ftp://me:p/ss@host/lab", "ftp://host/lab"),
         ("ftp://me:p?s#s@host/lab", "ftp://host/lab"),
         ("ftp://me:pw", "ftp://me"),
+        ("ftp://me:12/pw@host/x", "ftp://host/x"),
+        ("ftp://me:p@x/pw@host/x", "ftp://host/x"),
+        ("ftp://[me:12/pw@host/x", "ftp://host/x"),
         ("https://host/@me/m.pt", "https://host/@me/m.pt"),
         ("http://[::1]:80/m.pt?x", "http://[::1]:80/m.pt"),
+        ("http://[::1]:80/@me/m.pt", "http://[::1]:80/@me/m.pt"),
         ("simplecache::s3://key:pw@lab/sam2", "simplecache::s3://lab/sam2"),
         ("s3://lab/sam2", "s3://lab/sam2"),
         ("https:/me:pw@host/m.pt?x", "host/m.pt"),
@@ -356,6 +363,8 @@ def test_what_signs_an_address_does_not_name_the_file(query: str, names_the_file
         ("/data/weights", "/data/weights"),
         ("file:///data/m.pt", "file:///data/m.pt"),
         ("hf:me/cells@v1/m.pt", "hf:me/cells@v1/m.pt"),
+        ("hf:me:pw@owner/name", "hf:owner/name"),
+        ("hf:me/cells/m.pt?token=pw#part", "hf:me/cells/m.pt"),
         ("synthetic:?seed=1", "synthetic:?seed=1"),
     ],
 )
@@ -390,9 +399,18 @@ def test_a_text_without_secrets_is_shown_as_it_is() -> None:
     [
         {"models": {"m": {"url": f"htps://{USER}:{MARK}@host/m.pt{QUERY}"}}},
         {"models": {"m": {"url": f"https://{USER}:p/{MARK}@host/m.pt"}}},
+        {"models": {"m": {"url": f"ftp://{USER}:12/{MARK}@host/m.pt"}}},
+        {"models": {"m": {"url": f"http://me:12/{MARK}@host/m.pt"}}},
+        {"models": {"m": {"url": f"http://me:pw@x/{MARK}@host/m.pt"}}},
+        {"models": {"m": {"url": f"hf:me:{MARK}@owner/name"}}},
+        {"models": {"m": {"url": f"hf:me/cells:{MARK}@owner/name"}}},
+        {"models": {"m": {"url": f"hf:me/cells/m.pt?token={MARK}"}}},
+        {"models": {"m": {"url": f"hf:me/cells/m.pt#{MARK}"}}},
         {"models": {"m": {"url": [f"https://{USER}@host/m.pt{QUERY}"]}}},
         {"models": {"m": f"https://{USER}@host/m.pt{QUERY}"}},
         {"cache": CACHE},
+        {"cache": {"url": f"ftp://me:12/{MARK}@host/x"}},
+        {"cache": {"url": f"ftp://[me:12/{MARK}@host/x"}},
         {"cache": {"url": "x", "options": OPTION}},
         {"build": {"cluster": f"tcp://{USER}:{MARK}@host:1"}},
         {"cache": {"url": f"file:build/{QUERY}", "options": {"key": OPTION}, "write": 3}},
@@ -405,6 +423,40 @@ def test_a_mistake_in_the_configuration_is_told_without_what_is_secret(
         parse({"models": {"m": {"url": "synthetic:"}}, **tables}, Path("models.toml"))
     assert "allowed: " in str(told.value)
     assert not secrets_in(str(told.value).encode())
+
+
+def test_a_cache_on_the_command_line_that_may_hold_a_password_in_its_path_is_refused() -> None:
+    tables = {"models": {"m": {"url": "synthetic:", "model_type": "edgetam"}}}
+    with pytest.raises(ConfigurationError, match="cache: found 'ftp://host/x'") as told:
+        parse(tables, Path("models.toml"), cache=f"ftp://me:12/{MARK}@host/x")
+    assert not secrets_in(str(told.value).encode())
+
+
+def test_an_address_in_what_is_published_of_the_weights_has_nothing_secret() -> None:
+    text = f"fine-tuned, https://me:{MARK}@host/x?sig={MARK}"
+    told = {"url": "synthetic:", "model_type": "edgetam", "origin": text, "license": text}
+    (model,) = parse({"models": {"m": told}}, Path("models.toml")).models
+    assert model.origin == model.license == "fine-tuned, https://host/x"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        f"http://me:{MARK}/pw@host",
+        f"http://me:12/{MARK}@host",
+        f"http://me:{MARK}#pw@host",
+        f"me:{MARK}@host",
+        f"http://[{MARK}@host",
+    ],
+)
+def test_a_hub_that_cannot_be_is_refused_by_its_variable_alone(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(StageError, match="HF_ENDPOINT names no hub") as refusal:
+        hub_files.find("me/cells", "main", "m.pt", "[models.m]")
+    assert not secrets_in(str(refusal.value).encode())
 
 
 def test_a_name_on_the_command_line_that_is_an_address_is_told_without_what_is_secret() -> None:

@@ -12,10 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-# `user:password@`. What a password may hold only if it is escaped (/ ? #) does not show it either.
-_USER = re.compile(r"://(?:[^/]*@|[^/@:\[]*:(?!\d*(?:[/?#]|$)).*@)")
+# `user:password@`. What a password may hold only if it is escaped (/ ? # @) does not show it
+# either: where a colon stands before an @, all up to the last @ may be a password.
+_USER = re.compile(r"://(?:(?!\[[\da-f:.]+\])[^/@:]*:.*@|[^/]*@)", re.IGNORECASE | re.DOTALL)
 _NO_PORT = re.compile(r"(://[^/?#@:\[\]]*):(?!\d*(?:[/?#]|$))[^/]*")
 _USER_WITHOUT_SCHEME = re.compile(r"^(?!hf:)[^@]*:[^@]*@")
+_USER_OF_HUB = re.compile(r"^hf:[^@]*:.*@", re.DOTALL)
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 
 _ADDRESS = re.compile(r"[\w.+-]+(?:::[\w.+-]+)*://[^\s'\"<>]+")  # in a text
@@ -41,7 +43,14 @@ def shown(address: str) -> str:
         return _QUERY.sub("", _NO_PORT.sub(r"\1", _USER.sub("://", address)))
     if address.startswith("synthetic:"):  # is nobody's
         return address
+    if address.startswith("hf:"):
+        return _QUERY.sub("", _USER_OF_HUB.sub("hf:", address))
     return _USER_WITHOUT_SCHEME.sub("", address).partition("?")[0]
+
+
+def is_ambiguous(address: str) -> bool:
+    """Whether what stands before an @ may be a password, or a host and a path."""
+    return any(set(each.removeprefix("://")) & set("/?#") for each in _USER.findall(address))
 
 
 def query_of_file(address: str) -> str:

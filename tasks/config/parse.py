@@ -283,9 +283,12 @@ def _cache(table: _Table, given: str | None) -> CacheSettings | None:
     if not isinstance(options, Mapping):  # what it is may be a secret
         table.mistake("options", type(options).__name__, "a table")
         options = {}
-    url = table.take("url", _text, *([""] if given or not table.values else []))
+    url = table.take("url", _cache_address, *([""] if given or not table.values else []))
+    if given:
+        command = _Table("on the command line", {"cache": given}, table.mistakes)
+        url = command.take("cache", _cache_address)
     settings = CacheSettings(
-        url=given or url or "",
+        url=url or "",
         write=table.take("write", _boolean, True),
         proofs=table.take("proofs", _boolean, False),
         options=options,
@@ -423,8 +426,8 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
     if truth_data and truth is None:
         table.mistake("truth_data", list(truth_data), "nothing without `truth`, which reads it")
     truth_iou = table.take("truth_iou", _share, Model.truth_iou)
-    license_name = table.take("license", _text, None)
-    origin = table.take("origin", _text, None)
+    license_name = table.take("license", _published, None)
+    origin = table.take("origin", _published, None)
     table.finish(_MODEL_KEYS)
     for client in clients:
         _check_options(table, client, masks, prompts, asked.formats)
@@ -643,6 +646,17 @@ def _text(value: Any) -> str:
     return value
 
 
+def _published(value: Any) -> str:
+    return address.without_secrets(_text(value))
+
+
+def _cache_address(value: Any) -> str:
+    url = _text(value)
+    if address.is_ambiguous(url):
+        raise ValueError(f"a folder, or an address that fsspec knows; {_ESCAPES}")
+    return url
+
+
 def _scheduler(value: Any) -> str | None:
     if value == "off":
         return None
@@ -782,6 +796,10 @@ _SOURCE_RULE = (
     "an https:, http: or file: address, a path relative to the project, "
     "hf:OWNER/NAME[@REVISION][/FILE], or synthetic:?seed=N"
 )
+_ESCAPES = (
+    "in a user or a password, / is written %2F, ? %3F, # %23 and @ %40, and behind the host "
+    "@ is written %40"
+)
 # A revision has no slash, but that of a pull request (refs/pr/1) or a conversion does.
 _HUB = re.compile(
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/[^/\s]+/[^/\s]+|(?!refs/)[^/\s]+))?"
@@ -795,9 +813,14 @@ def _source(value: Any) -> Source:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:  # whose words may hold the password
+        raise ValueError(f"{_SOURCE_RULE}; {_ESCAPES}") from None
+    if address.is_ambiguous(url):
+        raise ValueError(f"{_SOURCE_RULE}; {_ESCAPES}")
+    if parts.scheme == "hf" and address.shown(url) != url:
         raise ValueError(
-            f"{_SOURCE_RULE}; in a user or a password, / is written %2F, ? %3F, # %23 and @ %40"
-        ) from None
+            "hf:OWNER/NAME[@REVISION][/FILE] without user, password, ? and #; a token stands in "
+            "HF_TOKEN"
+        )
     if parts.scheme in ("http", "https") and parts.netloc:
         return Source("http", url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:

@@ -50,7 +50,8 @@ def run(
     """Call ``module:function(**arguments)`` in a child process.
 
     :param arguments: JSON values.
-    :param log: gets everything the child prints; replaced at each call.
+    :param log: gets everything the child prints, for its owner alone to read; replaced at each
+        call.
     :param verbose: show the child's output as well.
     :param folder: what relative paths are relative to for the child; without it, as here.
     :param environment: instead of this process's.
@@ -74,7 +75,8 @@ def run(
         "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
     }
     reading, writing = os.pipe()
-    with log.open("wb") as log_file, open(reading, "rb") as outcome_file:
+    log.unlink(missing_ok=True)  # an attempt that was given up may still write to it
+    with open(log, "wb", opener=_for_owner) as log_file, open(reading, "rb") as outcome_file:
         try:
             # A session of its own: Ctrl-C reaches the build, which ends its child.
             process = subprocess.Popen(
@@ -108,6 +110,10 @@ def run(
         used = ("peak_memory", "cores", "processor")
         return {**outcome["result"], **{key: outcome[key] for key in used}}
     raise StageError(_explain(outcome, status, log))
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _send(stdin: IO[bytes], arguments: Mapping[str, Any]) -> None:

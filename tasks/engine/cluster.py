@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import operator
+import os
 import pkgutil
 import re
 import secrets
@@ -30,6 +31,7 @@ from tasks.config.parse import local_folder
 from tasks.engine import job, shared_cache
 from tasks.engine.child import PROJECT
 from tasks.engine.errors import StageError
+from tasks.engine.files import write_record
 from tasks.engine.fingerprint import FINGERPRINTS, hashes_of
 from tasks.engine.invocation import command
 from tasks.engine.shared_cache import Output
@@ -115,9 +117,8 @@ def run(
     cluster = _connected(address)
     outcome = cluster.run(work, function, arguments)
     if "log" in outcome:  # of a worker that does not see this one
-        work.log.parent.mkdir(parents=True, exist_ok=True)
-        work.log.write_text(outcome["log"])
-    if work.verbose and work.log.is_file():
+        write_record(work.log, outcome["log"])
+    if work.verbose and os.access(work.log, os.R_OK):  # it may be of a worker's user
         sys.stderr.write(work.log.read_text(errors="replace"))
     if "error" in outcome:
         raise StageError(outcome["error"])

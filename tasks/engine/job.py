@@ -174,7 +174,6 @@ def run(
         place = Place(Path(tempfile.mkdtemp(dir=worker.local_directory)) / "attempt", None)
     try:
         place.folder.mkdir()
-        place.log.unlink(missing_ok=True)  # an attempt that was given up may still write to it
         arguments = moved(arguments, scratch, str(place.folder))
         if not place.shared:
             arguments = brought(arguments, expected, Path(worker.local_directory) / "inputs")

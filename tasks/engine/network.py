@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from tasks.config import address
 from tasks.engine.errors import StageError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Seconds to wait for a connection, and for an answer: that to a commit of many files takes a while.
 CONNECT, ANSWER = 15, 300
+
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 # httpx2 by itself reads the first two alone, requests and curl the others.
 _BUNDLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -53,12 +56,30 @@ def client(netrc_login: bool) -> httpx2.Client:
 def hub_client() -> httpx2.Client:
     """The client that huggingface_hub uses from now on; ``HF_HUB_OFFLINE`` stops its requests.
 
-    :raises StageError: when the environment names a proxy or certificates that cannot be used.
+    :raises StageError: when the environment names a hub, a proxy or certificates that cannot be
+        used.
     """
     import huggingface_hub
+    from huggingface_hub import constants
 
+    if not _is_server(constants.ENDPOINT):
+        raise StageError(
+            "HF_ENDPOINT names no hub. Expected https://HOST or http://HOST:PORT, with / written "
+            "%2F, ? %3F, # %23 and @ %40 in a user or a password. Correct or unset the variable, "
+            "then run the same command again."
+        )
     _configure_hub()
     return huggingface_hub.get_session()
+
+
+def _is_server(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    known = parts.scheme in ("http", "https") and parts.hostname
+    return bool(known) and not address.is_ambiguous(url)
 
 
 @cache  # a further time would close the client under another thread
@@ -81,13 +102,15 @@ def _make(**options: object) -> httpx2.Client:
             timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
             **options,  # type: ignore[arg-type]
         )
-    except (ValueError, ImportError, httpx2.InvalidURL) as error:
+    except (ValueError, ImportError, httpx2.InvalidURL):  # whose words may hold the password
+        names = [each for name in _PROXIES for each in (name, name.lower()) if os.environ.get(each)]
         raise StageError(
-            "The proxy that HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names cannot be used: "
-            f"{address.without_secrets(str(error))}. "
-            "Expected http://HOST:PORT, https://HOST:PORT, socks5://HOST:PORT or "
-            "socks5h://HOST:PORT. Correct the variable, then run the same command again."
-        ) from error
+            f"What {' or '.join(names) or 'the system'} names cannot be used. A proxy is expected "
+            "as http://HOST:PORT, https://HOST:PORT, socks5://HOST:PORT or socks5h://HOST:PORT, "
+            "with / written %2F, ? %3F, # %23 and @ %40 in a user or a password; NO_PROXY as "
+            "hosts, with commas between them. Correct the variable, then run the same command "
+            "again."
+        ) from None
 
 
 def _trust() -> ssl.SSLContext:

@@ -37,6 +37,8 @@ from tasks.engine.progress import SILENT, Progress
 
 FORMAT = "v1"
 PATIENCE = 10.0  # seconds without a byte, after which a cache is done without
+# Bytes in a second that a cache takes at least: not every file system says how far a file has come.
+_SLOWEST = 1 << 18
 _CHUNK = 1 << 20
 _LARGEST_ENTRY = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -193,6 +195,8 @@ class SharedCache:
             raise
         except Exception as error:
             self._writes = False
+            if isinstance(error, TimeoutError):  # the connection may still be in use
+                self._reads = False
             self.warn(f"{self.words(error)}; what is built here does not go there")
 
     def _put_files(self, files: Mapping[Path, Output]) -> None:
@@ -395,10 +399,11 @@ def _unusable(settings: CacheSettings, error: Exception) -> StageError:
     )
 
 
-def _attended(function: Callable[[Callable[[], None]], _T]) -> _T:
+def _attended(function: Callable[[Callable[[], None]], _T], more: float = 0) -> _T:
     """Call a function that may never come back from a server that does not answer.
 
     :param function: calls what it is handed whenever it got something.
+    :param more: seconds to wait beyond `PATIENCE`.
     :raises TimeoutError: when it neither does nor ends for a while; it is left behind in a thread,
         where the next such call ends it.
     """
@@ -419,11 +424,12 @@ def _attended(function: Callable[[Callable[[], None]], _T]) -> _T:
             raised.append(error)
         heard.set()
 
+    patience = PATIENCE + more
     threading.Thread(target=call, daemon=True).start()
     while not found and not raised:
-        if not heard.wait(PATIENCE):
+        if not heard.wait(patience):
             given_up.set()
-            raise TimeoutError(f"no answer in {PATIENCE:.0f} s")
+            raise TimeoutError(f"no answer in {patience:.0f} s")
         heard.clear()
     if raised:
         raise raised[0]
@@ -529,21 +535,35 @@ def _size(system: Any, path: str) -> int | None:
 
 
 def _put(system: Any, root: str, source: Path, path: str) -> None:
-    """Write a file; a whole one or none."""
-    if system.async_impl:  # an object store, where a file appears whole
-        system.put_file(str(source), path)
-        return
+    """Write a file; a whole one or none.
+
+    :raises TimeoutError: when the cache does not take it in a time that fits its size.
+    """
+    from fsspec.callbacks import Callback
+
     folder = path.rpartition("/")[0]
-    system.makedirs(folder, exist_ok=True)
     unfinished = f"{path}.{uuid.uuid4().hex}.part"
-    try:
-        system.put_file(str(source), unfinished)
+
+    def put(alive: Callable[[], None]) -> None:
+        progress = Callback(hooks={"alive": lambda size, value: alive()})
+        if system.async_impl:  # an object store, where a file appears whole
+            system.put_file(str(source), path, callback=progress)
+            return
+        system.makedirs(folder, exist_ok=True)
+        system.put_file(str(source), unfinished, callback=progress)
         if getattr(system, "local_file", False):
             _share(Path(root), Path(folder), Path(unfinished))
+        alive()
         system.mv(unfinished, path)
+
+    try:
+        _attended(put, source.stat().st_size / _SLOWEST)
+    except TimeoutError:
+        raise  # whoever does not answer removes nothing
     except BaseException:
-        with suppress(Exception):
-            system.rm_file(unfinished)
+        if not system.async_impl:
+            with suppress(Exception):
+                system.rm_file(unfinished)
         raise
 
 
