@@ -2,8 +2,8 @@
 
 A headless Chromium loads a model's files from the loopback server as its client does, runs an image
 that is not square and the prompts of ``verify``, and what it answers is compared with onnxruntime's
-own answers. On WASM always; the decoder on WebGPU where the browser gives an adapter. Of a variant
-the mask that it scores best is also compared with the one that PyTorch scores best. With
+own answers. On WASM always; the decoder on WebGPU where the browser gives an adapter. A variant's
+best-scored mask is also compared with the one that PyTorch scores best. With
 `video = true` the page's tracker follows objects through eight frames, and is compared with ours.
 Target: ``browser.json``.
 """

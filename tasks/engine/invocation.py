@@ -20,7 +20,7 @@ VARIABLES = (*BUILD, "overwrite")
 def command(words: str, **others: str) -> str:
     """``doit <words>`` in backquotes, with the variables that say which build this run is of.
 
-    Of an address only what may be shown is there: a person who gave a password gives it again.
+    An address appears without its secrets: a person who gave a password gives it again.
 
     :param others: variables to give instead.
     """

@@ -34,7 +34,7 @@ def processor() -> str:
 
 
 def _of_linux() -> list[str]:
-    """Of the first processor; a machine with many takes long to list them all."""
+    """The flags of the first processor; a machine with many takes long to list them all."""
     with suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
             name, _, value = line.partition(":")

@@ -283,7 +283,7 @@ class Workspace:
         measured_by = result.pop(MEASURED_BY, {})
         if "processor" in result:
             measured_by = {"processor": result.pop("processor"), **measured_by}
-        # Of the machine, not of what was made.
+        # These describe the machine, not what was made.
         cores = result.pop("cores", None)
         self.task.values |= {"cores": cores, MEASURED_BY: measured_by, ON_WORKER: on_worker}
         return result
