@@ -205,7 +205,7 @@ model = {"architecture": yaml, "checkpoint": f"{work}/w.pt"}
 graph = {**model, "opset": 20, "attention": "plain"}
 asked = {"draw": "demo.scenes:scene"}
 reference = {**model, "architecture_files": [yaml], "masks": ["multi"], "count": 1}
-loaded = {"client": "samexporter", "masks": "multi"}
+loaded = {"client": "samexporter", **shown}
 steps = {
     "export": lambda: export.write_graphs(
         **graph, decoders={"decoder": {**shown, "interface": "points"}}, graphs=raw),
