@@ -14,22 +14,20 @@ from tasks import (
     deploy,
     export,
     fidelity,
-    filmstrip,
     packages,
-    picture,
-    prune,
-    publish,
-    report,
+    reference,
     simplify,
-    speed,
     tracking,
+    tracking_reference,
     variant,
     verify,
 )
+from tasks.building import sources, stage, staleness
+from tasks.commands import filmstrip, picture, prune, publish, report, speed
 from tasks.config import parse
 from tasks.config.schema import Model
-from tasks.engine import invocation, reporter, sources, stage, staleness
-from tasks.engine.fingerprint import FINGERPRINTS
+from tasks.console import invocation, reporter
+from tasks.system.fingerprint import FINGERPRINTS
 from tasks.web import chromium
 
 parse.check_variables(doit_cmd._CMDLINE_VARS or {}, invocation.VARIABLES)
@@ -61,45 +59,45 @@ Tasks = Iterator[dict[str, Any]]
 
 
 def task_checkpoint() -> Tasks:
-    """1. fetch each checkpoint and check its SHA-256"""
+    """fetch each checkpoint and check its SHA-256"""
     for model in CONFIG.tables:
         yield checkpoint.task(CONFIG, model)
 
 
 def task_export() -> Tasks:
-    """2. export encoder and decoder to ONNX"""
+    """export encoder and decoder to ONNX"""
     for model in CONFIG.tables:
         yield export.task(CONFIG, model)
 
 
 def task_simplify() -> Tasks:
-    """3. fold both graphs with onnxsim"""
+    """fold both graphs with onnxsim"""
     for model in CONFIG.tables:
         yield simplify.task(CONFIG, model)
 
 
 def task_verify() -> Tasks:
-    """4. prove both graphs against PyTorch"""
+    """prove both graphs against PyTorch"""
     for model in CONFIG.models:
         yield verify.task(CONFIG, model)
 
 
 def task_variant() -> Tasks:
-    """5. store weights in fewer bits, or write .ort files"""
+    """store weights in fewer bits, or write .ort files"""
     for model in CONFIG.tables:
         for each in variant.asked_for(CONFIG, model):
             yield variant.task(CONFIG, model, each)
 
 
 def task_reference() -> Tasks:
-    """6. ask PyTorch about drawn images, for the fidelity of variants"""
+    """ask PyTorch about drawn images, for the fidelity of variants"""
     for model in CONFIG.tables:
         if any(each.has_smaller_variants for each in CONFIG.of_table(model)):
-            yield fidelity.reference_task(CONFIG, model)
+            yield reference.task(CONFIG, model)
 
 
 def task_fidelity() -> Tasks:
-    """7. measure how near each variant comes to PyTorch"""
+    """measure how near each variant comes to PyTorch"""
     for model in CONFIG.models:
         if model.has_smaller_variants:
             for each in model.variants:
@@ -107,14 +105,14 @@ def task_fidelity() -> Tasks:
 
 
 def task_tracking_reference() -> Tasks:
-    """8. ask PyTorch to follow objects through drawn clips, for models with `video = true`"""
+    """ask PyTorch to follow objects through drawn clips, for models with `video = true`"""
     for model in CONFIG.tables:
         if model.video:
-            yield tracking.reference_task(CONFIG, model)
+            yield tracking_reference.task(CONFIG, model)
 
 
 def task_tracking() -> Tasks:
-    """9. prove the graphs that track against PyTorch"""
+    """prove the graphs that track against PyTorch"""
     for model in CONFIG.models:
         if model.video:
             for each in model.variants:
@@ -122,12 +120,12 @@ def task_tracking() -> Tasks:
 
 
 def task_packages() -> dict[str, Any]:
-    """10. install the packages of npm that the browser's proof needs"""
+    """install the packages of npm that the browser's proof needs"""
     return packages.task(CONFIG)
 
 
 def task_browser() -> Tasks:
-    """11. prove what is to be deployed in a real browser"""
+    """prove what is to be deployed in a real browser"""
     for model in CONFIG.models:
         if model.browser is not False:
             for each in model.variants:
@@ -135,7 +133,7 @@ def task_browser() -> Tasks:
 
 
 def task_deploy() -> Tasks:
-    """12. copy the proven files to the application, with a manifest"""
+    """copy the proven files to the application, with a manifest"""
     for model in CONFIG.models:
         yield deploy.task(CONFIG, model, BROWSER)
 

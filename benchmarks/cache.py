@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from tasks.config.published import MODEL_TYPES
-from tasks.engine.files import copy_and_hash
+from tasks.system.files import copy_and_hash
 
 CONFIGURATION = """
 [build]

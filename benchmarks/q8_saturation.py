@@ -34,10 +34,10 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from tasks import fidelity, variant  # noqa: E402
 from tasks.config import parse  # noqa: E402
-from tasks.engine import artifacts  # noqa: E402
 from tasks.inference import truth  # noqa: E402
 from tasks.inference.preprocessing import preprocess  # noqa: E402
 from tasks.inference.reference_file import read_reference  # noqa: E402
+from tasks.records import artifacts  # noqa: E402
 
 Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 

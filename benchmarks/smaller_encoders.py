@@ -17,8 +17,8 @@ from pathlib import Path
 import onnx
 from graphs import MIB, static
 
+from tasks.commands.speed import measure
 from tasks.config.schema import BrowserCheck, Precision, Variant
-from tasks.speed import measure
 from tasks.web import chromium
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "q8")

@@ -1,4 +1,4 @@
-"""Stage 7: the graphs proven in a real browser, before anything is deployed.
+"""The graphs proven in a real browser, before anything is deployed.
 
 A headless Chromium loads a model's files from the loopback server as its client does, runs an image
 that is not square and the prompts of ``verify``, and what it answers is compared with onnxruntime's
@@ -16,6 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from tasks.building import sources
+from tasks.building.stage import declare, workspace
+from tasks.building.staleness import versions
 from tasks.config.schema import (
     FP32,
     Configuration,
@@ -24,14 +27,12 @@ from tasks.config.schema import (
     Precision,
     Variant,
 )
-from tasks.engine import artifacts, sources
-from tasks.engine.child import PROJECT
-from tasks.engine.errors import StageError
-from tasks.engine.stage import declare, workspace
-from tasks.engine.staleness import versions
 from tasks.proof import reports
 from tasks.proof.failures import sentences
 from tasks.proof.judgement import judge, products_on_cpu, rules_of
+from tasks.records import artifacts
+from tasks.running.child import PROJECT
+from tasks.system.errors import StageError
 from tasks.web import chromium, packages
 from tasks.web.chromium import Browser
 

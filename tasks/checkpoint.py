@@ -1,4 +1,4 @@
-"""Stage 1: the checkpoint, fetched (or copied, or made up) and checked by its SHA-256.
+"""The checkpoint, fetched (or copied, or made up) and checked by its SHA-256.
 
 Targets: ``<build>/checkpoints/<model>.pt`` and ``<model>.json``, the record of what it is.
 """
@@ -11,21 +11,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.building.stage import Workspace, declare, fetched, workspace
 from tasks.config.published import NATIVE_IMAGE_SIZE
 from tasks.config.schema import WEIGHTS, Configuration, Model
-from tasks.engine import artifacts, checkpoint_record, shared_cache
-from tasks.engine.checkpoint_record import Record
-from tasks.engine.errors import StageError
-from tasks.engine.files import copy_and_hash, mebibytes
-from tasks.engine.fingerprint import FINGERPRINTS, stat_signature
-from tasks.engine.invocation import command
-from tasks.engine.progress import show_progress
-from tasks.engine.stage import Workspace, declare, fetched, workspace
+from tasks.console.invocation import command
+from tasks.console.progress import show_progress
+from tasks.records import artifacts, checkpoint_record
+from tasks.records.checkpoint_record import Record
+from tasks.remote import shared_cache
+from tasks.system.errors import StageError
+from tasks.system.files import copy_and_hash, mebibytes
+from tasks.system.fingerprint import FINGERPRINTS, stat_signature
 
 if TYPE_CHECKING:
     from doit.task import Task
 
-    from tasks.engine.download import Request
+    from tasks.remote.download import Request
 
 MAKE_SYNTHETIC = "tasks.model.load:make_synthetic"
 
@@ -148,7 +149,7 @@ def _put_into_cache(config: Configuration, model: Model, target: Path) -> None:
 
 def _check_address(model: Model, target: Path) -> str:
     """Ask a new address of a checkpoint that is there already; a wrong one is warned about."""
-    from tasks.engine import download
+    from tasks.remote import download
 
     request = download.Request(model.source.url, size=target.stat().st_size)
     problem = download.check(request)
@@ -163,7 +164,7 @@ def _check_address(model: Model, target: Path) -> str:
 
 
 def _download_from_address(config: Configuration, model: Model, target: Path) -> str:
-    from tasks.engine.download import Request
+    from tasks.remote.download import Request
 
     table = f"[models.{model.name}]"
     request = Request(
@@ -177,7 +178,7 @@ def _download_from_address(config: Configuration, model: Model, target: Path) ->
 
 
 def _download(config: Configuration, model: Model, request: Request, target: Path) -> str:
-    from tasks.engine import download
+    from tasks.remote import download
 
     with _offering_the_demo(config):
         fetched = download.fetch(
@@ -189,7 +190,7 @@ def _download(config: Configuration, model: Model, request: Request, target: Pat
 
 @contextmanager
 def _offering_the_demo(config: Configuration) -> Iterator[None]:
-    from tasks.engine import download
+    from tasks.remote import download
 
     try:
         yield
@@ -208,8 +209,8 @@ def _obtain_from_hub(
 
     :returns: how it came, and the commit that it is of.
     """
-    from tasks.engine import hub
-    from tasks.engine.download import Request
+    from tasks.remote import hub
+    from tasks.remote.download import Request
 
     source, table = model.source, f"[models.{model.name}]"
     with _offering_the_demo(config):
@@ -298,7 +299,7 @@ def _in_folder(folder: Path, model: Model) -> Path:
 
     :raises StageError: when there are none, or they are of another kind of model.
     """
-    from tasks.engine import hub
+    from tasks.remote import hub
 
     weights, described = folder / WEIGHTS, folder / hub.CONFIG
     if not weights.is_file():

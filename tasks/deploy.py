@@ -1,4 +1,4 @@
-"""Stage 8: the proven files where the application serves them, with a manifest; all or nothing.
+"""The proven files where the application serves them, with a manifest; all or nothing.
 
 A file is taken only when each report that the configuration asks for has judged just its bytes. All
 are staged beside their targets and checked, then renamed back to back, the manifest last. It
@@ -17,24 +17,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.building.stage import declare
+from tasks.building.staleness import versions
 from tasks.config.schema import FP32, Configuration, Model
-from tasks.engine import artifacts, checkpoint_record, ledger, ownership
-from tasks.engine.checkpoint_record import Record
-from tasks.engine.errors import StageError, disk_problem
-from tasks.engine.files import (
+from tasks.console.invocation import command
+from tasks.proof import manifests, reports, runtimes
+from tasks.proof.manifests import Judged
+from tasks.records import artifacts, checkpoint_record, ledger, ownership
+from tasks.records.checkpoint_record import Record
+from tasks.records.ownership import Plan
+from tasks.system.errors import StageError, disk_problem
+from tasks.system.files import (
     copy_and_hash,
     follow_folder,
     make_folders,
     mebibytes,
     replace_together,
 )
-from tasks.engine.fingerprint import FINGERPRINTS
-from tasks.engine.invocation import command
-from tasks.engine.ownership import Plan
-from tasks.engine.stage import declare
-from tasks.engine.staleness import versions
-from tasks.proof import manifests, reports, runtimes
-from tasks.proof.manifests import Judged
+from tasks.system.fingerprint import FINGERPRINTS
 from tasks.web import packages
 from tasks.web.chromium import Browser
 

@@ -1,4 +1,4 @@
-"""Stage 2: a model's graphs in ONNX, from one load of the checkpoint.
+"""A model's graphs in ONNX, from one load of the checkpoint.
 
 The modules are samexporter's, the model is sam2's. One encoder, and a decoder for each set of
 options that the clients of a table ask for. Targets:
@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tasks.building.stage import declare, describe_peak, describe_sizes, workspace
+from tasks.building.staleness import versions
 from tasks.config.schema import AttentionKind, Configuration, Model
-from tasks.engine import artifacts
-from tasks.engine.errors import StageError
-from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
-from tasks.engine.staleness import versions
 from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.records import artifacts
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

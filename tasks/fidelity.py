@@ -1,8 +1,7 @@
-"""Stage 6: each variant against PyTorch in single precision, on drawn images and real prompts.
+"""Compares each variant with PyTorch in single precision, on drawn images and real prompts.
 
-Two tasks. ``reference`` asks sam2's own predictor once a model (``reference.npz``); ``fidelity``
-asks a variant's files the same and judges: ``fidelity.<variant>.json``, and a picture of masks. A
-variant below ``[fidelity]`` is not deployed; the build goes on.
+Targets: ``fidelity.<variant>.json``, and a picture of masks. A variant below ``[fidelity]`` is not
+deployed; the build goes on.
 """
 
 from __future__ import annotations
@@ -10,18 +9,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.building.stage import declare, workspace
+from tasks.building.staleness import versions
 from tasks.clients.contract import Contract, MaskChoice, PromptChoice
 from tasks.config.schema import Configuration, Model, Variant
-from tasks.engine import artifacts
-from tasks.engine.errors import StageError
-from tasks.engine.invocation import command
-from tasks.engine.stage import declare, describe_peak, workspace
-from tasks.engine.staleness import versions
-from tasks.inference.reference_file import stored_choice
-from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.console.invocation import command
 from tasks.proof import reports
 from tasks.proof.failures import sentences
 from tasks.proof.judgement import judge, rules_of
+from tasks.records import artifacts
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,42 +32,12 @@ if TYPE_CHECKING:
     from tasks.inference.prompts import Prompt
     from tasks.inference.sessions import Predictions
 
-REFERENCE_PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 
 # The share of prompts for which a decoder of a single mask must return the same one as PyTorch.
 STABLE = 0.9
 
 PICTURE_SIDE, PICTURE_GAP = 400, 8  # of each panel, in pixels
-
-
-def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for PyTorch's answers, for a table of models."""
-    return declare(
-        model.base,
-        compute_reference,
-        [config, model],
-        reads=[
-            artifacts.checkpoint(config, model),
-            *model.architecture_files,
-            *model.image_data,
-        ],
-        writes=[artifacts.reference(config, model)],
-        shared="proof",
-        inputs={
-            **model.architecture_options,
-            "masks": choices_of(config, model),
-            "images": model.images,
-            "count": config.fidelity.images,
-            **versions(*REFERENCE_PACKAGES),
-        },
-        also_runs=[model.images],
-    )
-
-
-def choices_of(config: Configuration, model: Model) -> list[MaskChoice]:
-    """Which masks PyTorch answers with, for the clients of a table."""
-    return list(dict.fromkeys(stored_choice(each.masks) for each in config.of_table(model)))
 
 
 def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
@@ -97,25 +64,6 @@ def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any
         },
         also_runs=[model.images],
     )
-
-
-def compute_reference(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
-    """Ask PyTorch in a child process and keep what it answers."""
-    target = artifacts.reference(config, model)
-    with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.fidelity:write_reference",
-            **model.architecture_options,
-            architecture_files=model.architecture_files,
-            masks=choices_of(config, model),
-            checkpoint=str(artifacts.checkpoint(config, model)),
-            draw=model.images,
-            count=config.fidelity.images,
-            destination=work.unfinished(target),
-        )
-        work.deliver(target)
-    summary = f"PyTorch's answers to {result['prompts']} prompts on {result['images']} images"
-    return {"summary": summary + describe_peak(result), **result}
 
 
 def measure_fidelity(
@@ -161,47 +109,6 @@ def measure_fidelity(
         f"for {figures['ranking_flips']:.0%} of {figures['prompts']} prompts"
     )
     return {"summary": summary, **memory}
-
-
-def write_reference(
-    architecture: str,
-    architecture_files: list[str],
-    masks: list[MaskChoice],
-    checkpoint: str,
-    draw: str,
-    count: int,
-    destination: str,
-    image_size: int | None = None,
-) -> dict[str, Any]:
-    """Ask sam2's predictor about drawn images (runs in a child process).
-
-    What it answers is stored with the hashes of what answered.
-    """
-    from tasks.clients.contract import dimensions_of
-    from tasks.inference import reference, reference_file, truth
-    from tasks.inference.prompts import EVERY_PROMPT
-    from tasks.model import load
-    from tasks.proof.binding import unchanged
-
-    subject = {"checkpoint": checkpoint}
-    for each in architecture_files:
-        subject["architecture"] = each
-    with unchanged(subject) as against:
-        model = load.load_model(architecture, checkpoint, image_size)
-        predictor = reference.predictor_of(model)
-        images = truth.draw_images(truth.load(draw), model.image_size, count)
-        answers: dict[MaskChoice, list[Predictions]] = {choice: [] for choice in masks}
-        for drawn in images:
-            prompts = truth.prompts_about(drawn)
-            for choice in masks:
-                answers[choice].append(reference.predict(predictor, drawn.image, prompts, choice))
-        inputs = {
-            choice: reference.predict(predictor, images[0].image, EVERY_PROMPT, choice)
-            for choice in masks
-        }
-    dimensions = dimensions_of(model)
-    reference_file.write_reference(destination, dimensions, answers, inputs, against)
-    return {"images": count, "prompts": sum(len(each.masks) for each in answers[masks[0]])}
 
 
 def compare(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from tasks.building.stage import declare
 from tasks.config.schema import Configuration
-from tasks.engine.errors import StageError
-from tasks.engine.stage import declare
+from tasks.system.errors import StageError
 from tasks.web import packages
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Stage 3: every graph folded by onnxsim.
+"""Every graph folded by onnxsim.
 
 Targets: ``<build>/models/<model>/encoder.onnx`` and so on, and those of them that a client wants
 under names of its own (``<build>/models/<model>/<client>/``).
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tasks.building.stage import declare, describe_peak, describe_sizes, workspace
+from tasks.building.staleness import versions
 from tasks.config.schema import Configuration, Model
-from tasks.engine import artifacts
-from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
-from tasks.engine.staleness import versions
 from tasks.inference.graph_file import read_graph
 from tasks.inference.naming import Names, write_renamed
+from tasks.records import artifacts
 
 if TYPE_CHECKING:
     import onnx

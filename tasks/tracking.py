@@ -1,46 +1,31 @@
-"""Stage 8: the graphs that track, against sam2's own `SAM2VideoPredictor` over drawn clips.
+"""Compares the graphs that track with sam2's own `SAM2VideoPredictor` over drawn clips.
 
-Two tasks. ``tracking_reference`` asks PyTorch once a table of models
-(``tracking_reference.npz``); ``tracking`` follows the same objects with a variant's files and
-compares every frame's masks, scores and pointers: ``tracking.json``, ``tracking.<variant>.json``.
-Single precision must do what PyTorch does; of the others the report tells how far they drift.
+Follows the same objects with a variant's files, and compares every frame's masks, scores and
+pointers. Targets: ``tracking.json``, ``tracking.<variant>.json``. Single
+precision must do what PyTorch does; the reports of the others say how far they drift.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.staleness import versions
 from tasks.config.schema import Configuration, Model, Variant
-from tasks.engine import artifacts
-from tasks.engine.errors import StageError
-from tasks.engine.stage import declare, describe_peak, workspace
-from tasks.engine.staleness import versions
 from tasks.inference.metrics import written
-from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.inference.progress import show_masks
 from tasks.proof import reports
 from tasks.proof.failures import sentences
 from tasks.proof.judgement import judge, rules_of
+from tasks.records import artifacts
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     from doit.task import Task
 
     from tasks.inference.clips import Answers
 
-REFERENCE_PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
-
-
-def reference_task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for PyTorch's answers, for a table of models."""
-    return declare(
-        model.base,
-        compute_reference,
-        [config, model],
-        reads=[artifacts.checkpoint(config, model), *model.architecture_files],
-        writes=[artifacts.tracking_reference(config, model)],
-        shared="proof",
-        inputs={**model.architecture_options, **versions(*REFERENCE_PACKAGES)},
-    )
 
 
 def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
@@ -68,22 +53,6 @@ def graphs_of(config: Configuration, model: Model, variant: Variant) -> artifact
     """What a tracker runs: the client's encoder, and the graphs that track."""
     encoder = artifacts.graphs(config, model, variant)["encoder"]
     return {"encoder": encoder, **artifacts.tracking_graphs(config, model, variant)}
-
-
-def compute_reference(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
-    """Ask PyTorch in a child process and keep what it answers."""
-    target = artifacts.tracking_reference(config, model)
-    with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.tracking:write_reference",
-            **model.architecture_options,
-            architecture_files=model.architecture_files,
-            checkpoint=str(artifacts.checkpoint(config, model)),
-            destination=work.unfinished(target),
-        )
-        work.deliver(target)
-    summary = f"PyTorch's {result['answers']} masks of {result['clips']} clips"
-    return {"summary": summary + describe_peak(result), **result}
 
 
 def measure_tracking(
@@ -132,39 +101,6 @@ def summary_of(figures: dict[str, Any]) -> str:
         f"{written(iou['worst'], '.3f')}, object scores {written(figures['score_error'], '.1g')}, "
         f"{figures['answers']} masks of {len(figures['clips'])} clips"
     )
-
-
-def write_reference(
-    architecture: str,
-    architecture_files: list[str],
-    checkpoint: str,
-    destination: str,
-    image_size: int | None = None,
-) -> dict[str, Any]:
-    """Ask sam2's predictor about the clips (runs in a child process)."""
-    from tasks.clients.contract import dimensions_of, memory_of, tracking_constants
-    from tasks.inference import tracking_file
-    from tasks.inference.clips import clips
-    from tasks.inference.video_reference import play_with_pytorch
-    from tasks.model import load
-    from tasks.proof.binding import unchanged
-
-    subject = {"checkpoint": checkpoint}
-    for each in architecture_files:
-        subject["architecture"] = each
-    found: dict[str, Answers] = {}
-    with unchanged(subject) as against:
-        predictor = load.load_video_model(architecture, checkpoint, image_size)
-        for clip in clips():
-            found[clip.name] = answers = {}
-            for key, answer in play_with_pytorch(predictor, clip):
-                answers[key] = answer
-                _tell(f"PyTorch, {clip.name}", len(answers))
-    about = tracking_file.About(
-        dimensions_of(predictor), memory_of(predictor), tracking_constants(predictor), against
-    )
-    tracking_file.write(destination, about, found)
-    return {"clips": len(found), "answers": sum(map(len, found.values()))}
 
 
 def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, Any]:
@@ -222,11 +158,6 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
             answers: Answers = {}
             for key, answer in play(Tracker(run, about.constants, list(clip.frames)), clip):
                 answers[key] = answer
-                _tell(clip.name, len(answers), len(expected[clip.name]))
+                show_masks(clip.name, len(answers), len(expected[clip.name]))
             compared.append({"name": clip.name, **drift.difference(answers, expected[clip.name])})
     return {**figures, **drift.summary_of(compared)}
-
-
-def _tell(what: str, done: int, of: int | None = None) -> None:
-    """Show how far it is; PyTorch takes minutes at 1024 pixels."""
-    print(f"{what}: {done}{f' of {of}' if of else ''} masks", flush=True)

@@ -1,4 +1,4 @@
-"""Stage 5: the proven graphs with smaller weights, or as ``.ort`` files.
+"""The proven graphs with smaller weights, or as ``.ort`` files.
 
 Inputs and outputs stay float32, so any encoder works with any decoder, and a consumer changes
 nothing but the file's name. Each graph of a table of models is converted once, and written again
@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.building.stage import declare, describe_peak, describe_sizes, workspace
+from tasks.building.staleness import versions
 from tasks.config.schema import Configuration, Model, Precision, Variant
-from tasks.engine import artifacts
-from tasks.engine.stage import declare, describe_peak, describe_sizes, workspace
-from tasks.engine.staleness import versions
 from tasks.inference.graph_file import read_graph
 from tasks.inference.naming import Names, write_renamed
+from tasks.records import artifacts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stage 4: the graphs proven against PyTorch, in onnxruntime.
+"""The graphs proven against PyTorch, in onnxruntime.
 
 First the form (a graph in one file, onnx.checker, the client's contract, what the configuration
 asks of the graphs), then the numbers: every output for one image and prompts with every value of
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.staleness import versions
 from tasks.config.schema import FP32, AttentionKind, Configuration, Model, Variant
-from tasks.engine import artifacts
-from tasks.engine.errors import StageError
-from tasks.engine.stage import declare, describe_peak, workspace
-from tasks.engine.staleness import versions
 from tasks.inference.graph_file import read_graph
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.proof import failures, reports
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import ONE_CLICK, judge, largest_differences, rules_of
+from tasks.records import artifacts
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     import numpy as np

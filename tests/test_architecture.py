@@ -17,9 +17,9 @@ from project import ROOT, Project
 from demo.scenes import scene
 from tasks.clients.known import CLIENTS
 from tasks.config.published import PUBLISHED
-from tasks.engine.errors import StageError
 from tasks.inference import truth
 from tasks.model import architecture, load
+from tasks.system.errors import StageError
 
 NARROW = ROOT / "tests/narrow.yaml"
 PARTS = ("encoder", "decoder")

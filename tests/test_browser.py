@@ -20,8 +20,6 @@ import pytest
 from project import ROOT, Project
 
 from tasks.config.schema import BrowserCheck
-from tasks.engine import child
-from tasks.engine.errors import StageError
 from tasks.inference import sessions
 from tasks.inference.metrics import least_iou
 from tasks.inference.prompts import AT_ONCE, PROMPTS
@@ -29,6 +27,8 @@ from tasks.inference.sessions import Predictions
 from tasks.model import load
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import browser_failures
+from tasks.running import child
+from tasks.system.errors import StageError
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
 

@@ -12,9 +12,9 @@ from test_javascript_mutations import Mutation
 
 from tasks import browser, export
 from tasks.config.schema import BrowserCheck
-from tasks.engine import child
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import browser_failures
+from tasks.running import child
 from tasks.web import packages
 
 pytestmark = pytest.mark.slow

@@ -25,9 +25,9 @@ from server import FileServer
 
 from tasks.config.parse import parse
 from tasks.config.schema import CacheSettings, ConfigurationError
-from tasks.engine import shared_cache
-from tasks.engine.progress import SILENT
-from tasks.engine.shared_cache import Broken, key_of, parse_entry
+from tasks.console.progress import SILENT
+from tasks.remote import shared_cache
+from tasks.remote.shared_cache import Broken, key_of, parse_entry
 
 NOTHING_COMPUTED = {"CHEAP_FAIL": "write_graphs simplify_graphs convert"}
 
@@ -451,7 +451,7 @@ def test_a_fresh_build_does_not_open_the_cache(second: Clone) -> None:
     succeeded(second.build("deploy:tiny"))
     second.project.environment["PYTHONPROFILEIMPORTTIME"] = "1"
     imported = second.run("deploy:tiny").output
-    assert "tasks.engine.shared_cache" in imported
+    assert "tasks.remote.shared_cache" in imported
     assert "fsspec" not in imported
 
 
@@ -660,8 +660,8 @@ import json, os, sys
 from pathlib import Path
 import fsspec
 from tasks.config.schema import CacheSettings
-from tasks.engine import shared_cache
-from tasks.engine.progress import SILENT
+from tasks.remote import shared_cache
+from tasks.console.progress import SILENT
 
 root, uid, umask, stage, *contents = sys.argv[1:]
 fsspec.core.url_to_fs("/")  # imports what it needs

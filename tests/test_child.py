@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from project import ROOT
 
-from tasks.engine import child
-from tasks.engine.errors import StageError
+from tasks.running import child
+from tasks.system.errors import StageError
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,7 @@ def test_a_child_ends_when_its_build_is_killed(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     code = (
-        "from pathlib import Path; from tasks.engine import child; "
+        "from pathlib import Path; from tasks.running import child; "
         f"child.run('child_functions:hold', {{'fifo': {str(fifo)!r}}}, "
         f"Path({str(tmp_path / 'log')!r}), False)"
     )
@@ -115,7 +115,7 @@ def test_a_child_ends_when_its_build_is_killed(tmp_path: Path) -> None:
 def test_a_full_disk_in_a_child_says_so(tmp_path: Path) -> None:
     # A limit on file size makes the kernel refuse a write in its middle, as a full disk does.
     code = (
-        "from pathlib import Path; from tasks.engine import child; "
+        "from pathlib import Path; from tasks.running import child; "
         f"child.run('child_functions:fill', {{'path': {str(tmp_path / 'large')!r}}}, "
         f"Path({str(tmp_path / 'log')!r}), False)"
     )

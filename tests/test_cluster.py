@@ -15,9 +15,9 @@ import pytest
 from cluster import Cluster, Stages, free_port
 from project import ROOT, Outcome, Project, wait_for_opening
 
-from tasks.engine import cluster as module
-from tasks.engine import job
-from tasks.engine.errors import StageError
+from tasks.running import cluster as module
+from tasks.running import job
+from tasks.system.errors import StageError
 
 MODEL = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
 
@@ -208,8 +208,8 @@ def test_without_the_option_nothing_of_it_is_imported(quick: Quick) -> None:
     quick.give({"a": {"function": "make"}})
     outcome, names = imported(quick)
     succeeded(outcome)
-    assert "tasks.engine.stage" in names
-    assert not names & {"distributed", "dask", "tasks.engine.cluster", "tasks.engine.job"}
+    assert "tasks.building.stage" in names
+    assert not names & {"distributed", "dask", "tasks.running.cluster", "tasks.running.job"}
 
 
 def test_with_nothing_to_do_a_cluster_that_cannot_be_reached_is_not_asked(quick: Quick) -> None:
@@ -217,7 +217,7 @@ def test_with_nothing_to_do_a_cluster_that_cannot_be_reached_is_not_asked(quick:
     succeeded(quick.doit())
     outcome, names = imported(quick, f"cluster=tcp://127.0.0.1:{free_port()}")
     assert "nothing to do" in succeeded(outcome)
-    assert not names & {"distributed", "dask", "tasks.engine.cluster", "tasks.engine.job"}
+    assert not names & {"distributed", "dask", "tasks.running.cluster", "tasks.running.job"}
 
 
 def test_a_scheduler_that_does_not_answer_is_told_with_what_to_do(quick: Quick) -> None:
@@ -618,7 +618,7 @@ def test_a_worker_without_this_project_is_refused(
     quick.give({"a": {"function": "make"}})
     output = failed(quick.doit(f"cluster={cluster.address}"))
     assert "cannot run this project's code (" in output
-    assert "No module named 'tasks.engine'" in output
+    assert "No module named 'tasks.running'" in output
 
 
 def test_a_worker_without_this_project_that_joins_later_is_refused(

@@ -21,11 +21,11 @@ from project import ROOT, Project
 
 from demo.scenes import Scene, scene
 from tasks.clients.known import CLIENTS
+from tasks.commands.picture import MARGIN, SIDE, TOPS
 from tasks.config import parse
 from tasks.config.schema import Configuration
 from tasks.inference import truth
 from tasks.inference.metrics import mask_iou
-from tasks.picture import MARGIN, SIDE, TOPS
 from tasks.web import packages, server
 
 pytestmark = pytest.mark.slow

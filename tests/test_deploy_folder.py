@@ -14,9 +14,9 @@ from project import Outcome, Project
 from tasks.clients.contract import Format
 from tasks.config import parse
 from tasks.config.schema import OPSETS, Precision
-from tasks.engine import ledger
-from tasks.engine.ownership import Plan, Present, plan
 from tasks.proof import runtimes
+from tasks.records import ledger
+from tasks.records.ownership import Plan, Present, plan
 
 CONFIGURATION = (
     '[build]\ndir = "{build}"\ndeploy = "{deploy}"\n[browser]\nenabled = false\n'

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from server import Fault, FileServer
 
-from tasks.engine.download import Fetched, Request, RetryPolicy, check, fetch
-from tasks.engine.errors import StageError
+from tasks.remote.download import Fetched, Request, RetryPolicy, check, fetch
+from tasks.system.errors import StageError
 
 CONTENT = bytes(range(256)) * 4096
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

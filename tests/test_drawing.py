@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import fidelity, picture
+from tasks import fidelity
+from tasks.commands import picture
 from tasks.inference import drawing
 from tasks.inference.prompts import Prompt
 

@@ -26,8 +26,6 @@ from transformers import (
 from tasks import export
 from tasks.clients.contract import TrackingConstants, tracking_constants
 from tasks.config.schema import TRACKING_GRAPHS
-from tasks.engine import child
-from tasks.engine.errors import StageError
 from tasks.inference import clips
 from tasks.inference.clips import Answers
 from tasks.inference.graph_file import tensors_of
@@ -38,6 +36,8 @@ from tasks.inference.video_reference import play_with_pytorch, through_jpeg
 from tasks.model import edgetam, load
 from tasks.model.edgetam_memory import LATENTS, EdgeTamVideoPredictor, places_of_latents
 from tasks.model.patching import separated
+from tasks.running import child
+from tasks.system.errors import StageError
 
 SIZE, FRAMES = 512, 5
 SIDE = SIZE // 16

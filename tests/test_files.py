@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.engine import files
+from tasks.system import files
 
 
 def folder(tmp_path: Path) -> dict[str, Path]:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from demo.clips import Clip
-from tasks import filmstrip
-from tasks.engine.errors import StageError
-from tasks.filmstrip import SIDE, Followed
+from tasks.commands import filmstrip
+from tasks.commands.filmstrip import SIDE, Followed
 from tasks.inference.drawing import COLORS
 from tasks.inference.tracker import Prompt
+from tasks.system.errors import StageError
 
 
 class Still:

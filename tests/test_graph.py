@@ -622,7 +622,7 @@ def test_what_was_deployed_is_removed_with_a_variant_that_is_no_longer_asked_for
 def test_every_task_has_a_log_and_a_scratch_folder_of_its_own(tmp_path: Path) -> None:
     from types import SimpleNamespace
 
-    from tasks.engine.stage import workspace
+    from tasks.building.stage import workspace
 
     def places(name: str) -> tuple[Path, Path]:
         with workspace(tmp_path, SimpleNamespace(name=name, verbosity=0)) as work:  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from project import Outcome, Project
 
-from tasks.engine import machine
+from tasks.system import machine
 
 MODEL = (
     "[browser]\nenabled = false\n"

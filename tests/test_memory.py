@@ -14,9 +14,9 @@ from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor
 
-from tasks.engine import child
 from tasks.model import load
 from tasks.model.memory import MemoryReader
+from tasks.running import child
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 NAMES = ("image_embed", "memories", "memory_times", "pointers", "pointer_times")

@@ -18,12 +18,12 @@ from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
 from tasks.clients.known import CLIENTS
 from tasks.config.schema import FidelityCheck, Tolerances, Variant
-from tasks.engine import child
-from tasks.engine.errors import StageError
 from tasks.inference.naming import rename_tensors
 from tasks.model import load
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, fidelity_failures, violations
+from tasks.running import child
+from tasks.system.errors import StageError
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +136,7 @@ Q8 = Variant("q8", "onnx")
 def reference(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PyTorch's answers about drawn images, for masks as they are and ranked ones."""
     path = tmp_path_factory.mktemp("reference") / "reference.npz"
-    fidelity.write_reference(
+    reference.write_reference(
         str(built.yaml), [], ["multi", "ranked"], str(built.checkpoint), DRAW, IMAGES, str(path)
     )
     return path

@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from proxy import Proxy
 from server import FileServer
 
-from tasks.engine import network
-from tasks.engine.download import Fetched, Request, RetryPolicy, fetch
-from tasks.engine.errors import StageError
+from tasks.remote import network
+from tasks.remote.download import Fetched, Request, RetryPolicy, fetch
+from tasks.system.errors import StageError
 
 CONTENT = bytes(range(256)) * 1024
 

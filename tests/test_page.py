@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Page, Route, expect
 from project import Project
 
-from tasks import serve
+from tasks.commands import serve
 from tasks.config import parse
 from tasks.inference.images import natural_image
 from tasks.inference.preprocessing import Placement, preprocess

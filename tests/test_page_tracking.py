@@ -20,8 +20,8 @@ from project import Project
 from webm import write_webm
 
 from demo.clips import time_lapse
-from tasks import serve
 from tasks.clients.contract import TrackingConstants
+from tasks.commands import serve
 from tasks.config import parse
 from tasks.config.schema import TRACKING_GRAPHS
 from tasks.inference.preprocessing import Placement, masks_over

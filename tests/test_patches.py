@@ -15,8 +15,8 @@ from torch import Tensor
 from tasks import export
 from tasks.clients.contract import dimensions_of, traced
 from tasks.config.published import PUBLISHED
-from tasks.engine import child
 from tasks.model import decoder_patches, encoder_patches, load
+from tasks.running import child
 
 
 @pytest.fixture(scope="module", autouse=True)

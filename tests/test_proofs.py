@@ -338,7 +338,7 @@ def test_a_run_that_was_killed_between_two_renames_is_undone_by_the_next(
     rebuilt: Project,
 ) -> None:
     before = contents(app(rebuilt))
-    path = rebuilt.root / "tasks/engine/files.py"
+    path = rebuilt.root / "tasks/system/files.py"
     text = path.read_text()
     line = "            target, backup = folder / name, backups / name\n"
     assert text.count(line) == 1

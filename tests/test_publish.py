@@ -21,10 +21,10 @@ from server import FileServer
 from writable_hub import ATTRIBUTES, READS_ONLY, TOKEN, WritableHub, said
 
 from tasks.clients.known import CLIENTS
+from tasks.commands.publish import Plan, compare, published_names, unproven
 from tasks.config.schema import Model, Source
-from tasks.engine.repository import RemoteFile
 from tasks.proof import card
-from tasks.publish import Plan, compare, published_names, unproven
+from tasks.remote.repository import RemoteFile
 from tasks.web import packages
 
 REPO = "my-lab/sam2_tiny"

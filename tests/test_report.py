@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks import report
+from tasks.commands import report
 from tasks.proof import charts
 from tasks.proof.recommendation import Candidate, Recommendation, recommend, recommend_model
 

@@ -20,12 +20,12 @@ from server import Fault, FileServer
 from test_cluster import MODEL, Quick, checkout
 from writable_hub import TOKEN, WritableHub
 
-from tasks.config import address
+from tasks.building.stage import guarded
 from tasks.config.parse import check_variables, parse
 from tasks.config.schema import CacheSettings, ConfigurationError, Source
-from tasks.engine import hub as hub_files
-from tasks.engine.errors import StageError
-from tasks.engine.stage import guarded
+from tasks.console import address
+from tasks.remote import hub as hub_files
+from tasks.system.errors import StageError
 
 MARK = "s3cr3t"  # is in every secret
 USER, PASSWORD = f"url-user-{MARK}", f"url%2Fpassword%40{MARK}"

@@ -11,9 +11,19 @@ from pathlib import Path, PurePath
 import pytest
 from project import ROOT, Project, install_packages
 
-from tasks import browser, export, fidelity, simplify, tracking, variant, verify
-from tasks.engine import sources
-from tasks.engine.staleness import versions_of_imported
+from tasks import (
+    browser,
+    export,
+    fidelity,
+    reference,
+    simplify,
+    tracking,
+    tracking_reference,
+    variant,
+    verify,
+)
+from tasks.building import sources
+from tasks.building.staleness import versions_of_imported
 from tasks.web import packages
 
 STAGES = {
@@ -21,7 +31,7 @@ STAGES = {
     "simplify": "tasks.simplify:simplify",
     "verify": "tasks.verify:verify",
     "variant": "tasks.variant:make_variant",
-    "reference": "tasks.fidelity:compute_reference",
+    "reference": "tasks.reference:compute_reference",
     "fidelity": "tasks.fidelity:measure_fidelity",
     "browser": "tasks.browser:prove_in_browser",
     "deploy": "tasks.deploy:deploy",
@@ -136,7 +146,7 @@ def test_whoever_puts_prompts_reaches_how_clients_are_described_but_no_client() 
 
 def test_no_stage_reaches_how_the_build_runs() -> None:
     for stage in STAGES:
-        assert not [path for path in reached(stage) if path.startswith("tasks/engine/")]
+        assert not [path for path in reached(stage) if path.startswith(ROOMS_LEFT_OUT)]
 
 
 # What shapes nothing: what serves files whose hashes the page checks.
@@ -148,9 +158,9 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "tasks.simplify:simplify": simplify.PACKAGES,
     "tasks.verify:verify": verify.PACKAGES,
     "tasks.variant:make_variant": variant.PACKAGES,
-    "tasks.fidelity:compute_reference": fidelity.REFERENCE_PACKAGES,
+    "tasks.reference:compute_reference": reference.PACKAGES,
     "tasks.fidelity:measure_fidelity": fidelity.PACKAGES,
-    "tasks.tracking:compute_reference": tracking.REFERENCE_PACKAGES,
+    "tasks.tracking_reference:compute_reference": tracking_reference.PACKAGES,
     "tasks.tracking:measure_tracking": tracking.PACKAGES,
     "tasks.browser:prove_in_browser": browser.PACKAGES,
     "tasks.deploy:deploy": (),
@@ -188,6 +198,10 @@ def test_a_page_reaches_the_scripts_that_it_imports() -> None:
     assert "web/page/page.js" not in found
 
 
+ROOMS_LEFT_OUT = tuple(
+    f"tasks/{room}/" for room in ("system", "console", "remote", "running", "building", "records")
+)
+
 TRACER = """
 import json, runpy, sys
 called = set()
@@ -213,7 +227,7 @@ steps = {
     "verify": lambda: verify.measure(
         **graph, **shown, client="samexporter", truth="demo.scenes:scene",
         architecture_files=[yaml], graphs=[made]),
-    "reference": lambda: fidelity.write_reference(
+    "reference": lambda: reference.write_reference(
         **reference, **asked, destination=f"{work}/r.npz"),
     "fidelity": lambda: fidelity.compare(
         made, **loaded, reference=f"{work}/r.npz", **asked, picture=f"{work}/p.png"),
@@ -254,7 +268,7 @@ def test_what_a_child_really_calls_was_reached_without_running_it(tmp_path: Path
             for file in files
             if Path(file).is_relative_to(ROOT) and ".venv" not in file
         }
-        run = {file for file in own if not file.startswith("tasks/engine/")}
+        run = {file for file in own if not file.startswith(ROOMS_LEFT_OUT)}
         found = set(sources.reached([STAGES[stage], "demo.scenes:scene"]))
         assert run, stage
         assert run <= found, stage
@@ -305,7 +319,7 @@ def expected_after_an_edit(module: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "module",
-    ["tasks/clients/contract.py", "tasks/simplify.py", "tasks/engine/child.py", "demo/scenes.py"],
+    ["tasks/clients/contract.py", "tasks/simplify.py", "tasks/running/child.py", "demo/scenes.py"],
 )
 def test_an_edit_reruns_the_stages_that_reach_it(built: Project, module: str) -> None:
     assert rerun_after_an_edit(built, module) == expected_after_an_edit(module)

@@ -16,8 +16,6 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from tasks import export
 from tasks.clients.contract import TrackingConstants, tracking_constants
 from tasks.config.schema import TRACKING_GRAPHS
-from tasks.engine import child
-from tasks.engine.errors import StageError
 from tasks.inference import clips
 from tasks.inference.clips import Answers
 from tasks.inference.metrics import mask_iou
@@ -25,6 +23,8 @@ from tasks.inference.sessions import run_by_name
 from tasks.inference.tracker import Prompt, Selection, Tracker, select
 from tasks.inference.video_reference import play_with_pytorch, through_jpeg
 from tasks.model import load
+from tasks.running import child
+from tasks.system.errors import StageError
 
 ARCHITECTURES = {"sam2_hiera_tiny": 2, "sam2.1_hiera_tiny": 1}  # each with a seed
 SIZE, FRAMES = 256, 8

@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from project import Project
 
 from tasks.config.schema import TRACKING_GRAPHS, BrowserCheck
-from tasks.engine import child
 from tasks.proof.judgement import TrackingRules, browser_failures
+from tasks.running import child
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # which is built once
 

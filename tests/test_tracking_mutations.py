@@ -12,10 +12,9 @@ import pytest
 import torch
 from tracking_mutations import CONSTANTS, DECODER, MUTATIONS, Mutation, OtherConstants
 
-from tasks import export, tracking
+from tasks import export, tracking, tracking_reference
 from tasks.clients.contract import TrackingConstants
 from tasks.config.schema import TRACKING_GRAPHS
-from tasks.engine import child
 from tasks.inference import clips, tracking_file
 from tasks.inference.drift import difference, summary_of
 from tasks.inference.sessions import run_by_name
@@ -23,6 +22,7 @@ from tasks.inference.tracker import Tracker
 from tasks.inference.video_reference import through_jpeg
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import PYTORCH, TrackingRules, drift_failures, tracking_failures
+from tasks.running import child
 
 DEMO = Path(__file__).parents[1] / "demo/sam2_demo_video.yaml"
 RULES = TrackingRules("[tracking]", "mask_iou", mask_iou=0.999, worst=0.99, scores=1e-3, flips=0.0)
@@ -46,7 +46,7 @@ class Proof:
         pairs = [[traced[name], path] for name, path in self.graphs.items()]
         child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
         self.reference = str(folder / "reference.npz")
-        tracking.write_reference(str(architecture), [], checkpoint, self.reference)
+        tracking_reference.write_reference(str(architecture), [], checkpoint, self.reference)
         about, self.expected = tracking_file.read(self.reference)
         self.constants = about.constants
         self.clips = [through_jpeg(clip) for clip in clips.clips()]

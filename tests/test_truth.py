@@ -14,11 +14,11 @@ from demo.scenes import Scene, scene
 from tasks.clients.client import Client
 from tasks.clients.known import CLIENTS
 from tasks.config.schema import Tolerances
-from tasks.engine.errors import StageError
 from tasks.inference import metrics, preprocessing, truth
 from tasks.inference.prompts import Prompt
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import verify_failures
+from tasks.system.errors import StageError
 
 
 def disc(size: int, row: int, column: int, radius: int) -> truth.Bools:

@@ -19,8 +19,8 @@ from project import ROOT, Project
 from safetensors.torch import save_file
 
 from tasks.config.published import PUBLISHED
-from tasks.engine.errors import StageError
 from tasks.model import load, recognition, weights
+from tasks.system.errors import StageError
 
 FRAMES = "maskmem_tpos_enc"  # an embedding for each frame that a model remembers
 NARROW = str(ROOT / "tests/narrow.yaml")

@@ -21,11 +21,11 @@ from server import FileServer
 from tasks import verify
 from tasks.clients.known import CLIENTS
 from tasks.config.schema import BrowserCheck
-from tasks.engine import child
-from tasks.engine.errors import StageError
 from tasks.inference.prompts import PROMPTS, runs_of_every_value
 from tasks.model import load
 from tasks.proof.judgement import browser_failures
+from tasks.running import child
+from tasks.system.errors import StageError
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
-from tasks.config import address
 from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
 from tasks.config.schema import (
     DEFAULT_CLIENT,
@@ -41,6 +40,7 @@ from tasks.config.schema import (
     TrackingCheck,
     Variant,
 )
+from tasks.console import address
 
 
 def load(

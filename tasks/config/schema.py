@@ -14,8 +14,8 @@ from doit.exceptions import InvalidDodoFile
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, Interface, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
-from tasks.config import address
 from tasks.config.published import AUTO
+from tasks.console import address
 
 # The graphs of a model that segments images.
 GRAPHS = ("encoder", "decoder")
@@ -70,7 +70,7 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """The address as it may be shown; see `tasks.config.address`."""
+        """The address as it may be shown; see `tasks.console.address`."""
         return address.shown(self.url)
 
     @property
@@ -356,7 +356,7 @@ class CacheSettings:
 
     @property
     def shown(self) -> str:
-        """The address as it may be shown; see `tasks.config.address`."""
+        """The address as it may be shown; see `tasks.console.address`."""
         return address.shown(self.url)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tasks.clients.contract import GraphTensors, Tensor
-from tasks.engine.errors import StageError
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     import onnx

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.clients.contract import GraphTensors, Tensor
-from tasks.engine.errors import StageError
 from tasks.inference.checks import Figure, largest, largest_difference
 from tasks.inference.graph_file import read_graph
 from tasks.inference.preprocessing import Placement, preprocess
 from tasks.inference.prompts import Prompt, prompt_tensors
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     import numpy as np

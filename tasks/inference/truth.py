@@ -10,12 +10,12 @@ import importlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from tasks.engine.errors import StageError
 from tasks.inference.checks import finite
 from tasks.inference.metrics import mask_iou, rank_correlation, rounded
 from tasks.inference.preprocessing import Placement, masks_over
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import Decoder, Encoder, masks_of
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.engine.errors import StageError
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base

@@ -20,9 +20,9 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.engine.errors import StageError
 from tasks.model.architecture import POSTPROCESSING, VIDEO_POSTPROCESSING
 from tasks.model.edgetam_memory import GRID, EdgeTamVideoPredictor, LatentAttention, Perceiver
+from tasks.system.errors import StageError
 
 WIDTH, MEMORY_WIDTH = 256, 64
 STRIDE = 16  # pixels of the image to one of the embedding

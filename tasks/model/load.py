@@ -9,7 +9,6 @@ import torch
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
 
 from tasks.config.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
-from tasks.engine.errors import StageError
 from tasks.model import recognition, weights
 from tasks.model.recognition import (
     Shapes,
@@ -18,6 +17,7 @@ from tasks.model.recognition import (
     without_misshapen_memory,
 )
 from tasks.model.weights import some
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.engine.errors import StageError
 from tasks.model.weights import some
+from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     import torch

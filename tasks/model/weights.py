@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from tasks.engine.errors import StageError
 from tasks.model import transformers_names
+from tasks.system.errors import StageError
 
 Weights = dict[str, torch.Tensor]
 

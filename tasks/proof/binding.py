@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tasks.engine.errors import StageError
-from tasks.engine.files import sha256_of
-from tasks.engine.fingerprint import stat_signature
+from tasks.system.errors import StageError
+from tasks.system.files import sha256_of
+from tasks.system.fingerprint import stat_signature
 
 
 @contextmanager

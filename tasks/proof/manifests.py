@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tasks.building.staleness import versions
 from tasks.clients.client import description
 from tasks.config.schema import Configuration, Model, Variant
-from tasks.engine.artifacts import Proof
-from tasks.engine.checkpoint_record import Record
-from tasks.engine.errors import StageError
-from tasks.engine.invocation import command
-from tasks.engine.staleness import versions
+from tasks.console.invocation import command
 from tasks.inference.metrics import rounded, significant
 from tasks.proof.failures import Failure, sentences
 from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu, rules_of
 from tasks.proof.recommendation import PREFERRED, Candidate, recommend
 from tasks.proof.reports import Report, RequiredReport, task_name
+from tasks.records.artifacts import Proof
+from tasks.records.checkpoint_record import Record
+from tasks.system.errors import StageError
 
 SCHEMA_VERSION = 3
 

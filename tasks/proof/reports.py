@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.config.schema import FP32, Configuration, Model, Variant
-from tasks.engine import artifacts
-from tasks.engine.artifacts import Proof
-from tasks.engine.files import write_atomically
-from tasks.engine.invocation import command
+from tasks.console.invocation import command
 from tasks.proof.failures import Failure, as_json
+from tasks.records import artifacts
+from tasks.records.artifacts import Proof
+from tasks.system.files import write_atomically
 
 Report = Mapping[str, Any]
 

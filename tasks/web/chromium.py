@@ -21,13 +21,13 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
+from tasks.building.staleness import versions
 from tasks.clients.client import Client, description
-from tasks.engine import child
-from tasks.engine.errors import StageError
-from tasks.engine.files import sha256_of
-from tasks.engine.fingerprint import FINGERPRINTS
-from tasks.engine.staleness import versions
 from tasks.inference.sessions import Predictions, PromptedImage, tensors_in
+from tasks.running import child
+from tasks.system.errors import StageError
+from tasks.system.files import sha256_of
+from tasks.system.fingerprint import FINGERPRINTS
 from tasks.web import packages
 from tasks.web.server import application, serving
 

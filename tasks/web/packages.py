@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tasks.engine.child import PROJECT
-from tasks.engine.fingerprint import FINGERPRINTS
+from tasks.running.child import PROJECT
+from tasks.system.fingerprint import FINGERPRINTS
 
 FOLDER = PROJECT / "web"
 PAGE = FOLDER / "page"

@@ -20,10 +20,12 @@ import threading
 import types
 from pathlib import Path
 
-from tasks.engine import child, download, machine
-from tasks.engine.errors import StageError
-from tasks.engine.files import sha256_of
-from tasks.engine.staleness import versions
+from tasks.building.staleness import versions
+from tasks.remote import download
+from tasks.running import child
+from tasks.system import machine
+from tasks.system.errors import StageError
+from tasks.system.files import sha256_of
 
 
 def digest(*parts: object) -> bytes:

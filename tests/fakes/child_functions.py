@@ -5,7 +5,7 @@ import signal
 import threading
 from pathlib import Path
 
-from tasks.engine.errors import StageError
+from tasks.system.errors import StageError
 
 
 def add(a, b):

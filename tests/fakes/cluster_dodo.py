@@ -8,7 +8,7 @@ import json
 import os
 
 from dodo import CONFIG, DOIT_CONFIG
-from tasks.engine.stage import declare, workspace
+from tasks.building.stage import declare, workspace
 
 DOIT_CONFIG["default_tasks"] = ["stage"]
 

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from tasks.engine.errors import StageError
+from tasks.system.errors import StageError
 
 
 def make(destination):

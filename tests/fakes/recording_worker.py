@@ -4,7 +4,7 @@ import json
 import os
 from pathlib import Path
 
-from tasks.engine import job
+from tasks.running import job
 
 RECORD = Path(os.environ["GIVEN_TO_WORKER"])
 run_given, problems = job.run_given, job.problems

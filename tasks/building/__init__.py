@@ -1,0 +1,1 @@
+"""What a stage declares to doit, and what makes it stale."""

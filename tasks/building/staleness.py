@@ -1,0 +1,269 @@
+"""Decides what is stale: by what the last successful run was made from, and what came out of it.
+
+A trace, after "Build Systems à la Carte" (Mokhov, Mitchell, Peyton Jones, 2018), records the
+inputs of a run, the hash of each file dependency as it was *before* the run, and the hashes of
+what came out. doit would hash dependencies when the run has ended: a file that was saved meanwhile
+would be taken for what the run had read. So doit orders the stages, and traces decide.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from doit.dependency import FileChangedChecker
+
+from tasks.config import parse
+from tasks.console import address
+from tasks.system.fingerprint import hashes_of
+
+if TYPE_CHECKING:
+    from doit.task import Task
+
+Inputs = Mapping[str, Any]
+Measurer = Mapping[str, Any]  # the processor, a browser: what changes figures, in JSON
+NEVER_BUILT = "never built"
+NOT_INSTALLED = "not installed"
+
+# In the values of a task:
+TRACED = ("inputs", "dependencies", "outputs")
+MEASURED_BY = "measured_by"
+ON_WORKER = "on_worker"  # of a cluster, which may be another machine
+
+
+class Trace:
+    """A doit ``uptodate`` check: true while everything is as in the last successful run.
+
+    :param inputs: what shapes the output and is in no file dependency; a function where it is
+        known only when the stages before have run.
+    :param measurer: says what measures on this machine; None where the output is the same wherever
+        it is made.
+    :param on_workers: the build is given to other machines, so what one of them measured holds.
+    """
+
+    # doit asks each trace for it, which takes longer than the trace itself.
+    __signature__ = inspect.Signature(
+        [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("task", "values")]
+    )
+
+    def __init__(
+        self,
+        inputs: Inputs | Callable[[], Inputs],
+        measurer: Callable[[], Measurer] | None = None,
+        on_workers: bool = False,
+    ) -> None:
+        self._inputs = inputs
+        self._measurer = measurer
+        self._on_workers = on_workers
+        self._recorded: Mapping[str, Any] = {}
+        self._current: Mapping[str, Any] = {}
+
+    def __call__(self, task: Task, values: Mapping[str, Any]) -> bool:
+        """Compare with the recorded trace, and have a successful run record a new one."""
+        judged = self._judged(task, values)
+        task.value_savers.append(lambda: self._trace(task, judged))
+        self._recorded, self._current = values, {**judged, "outputs": hashes_of(task.targets)}
+        return not self.changes()
+
+    def _judged(self, task: Task, recorded: Mapping[str, Any]) -> dict[str, Any]:
+        """What a run of the task would be made from, and measured by, now."""
+        inputs = self._inputs() if callable(self._inputs) else self._inputs
+        if inputs != recorded.get("inputs"):  # perhaps a tuple, which JSON has as a list
+            inputs = json.loads(json.dumps(inputs))
+        judged = {
+            "inputs": inputs,
+            "dependencies": hashes_of(task.file_dep, recent=True),
+        }
+        if self._measurer is not None:
+            elsewhere = self._on_workers and recorded.get(ON_WORKER)
+            judged[MEASURED_BY] = recorded[MEASURED_BY] if elsewhere else self._measurer()
+        return judged
+
+    @staticmethod
+    def _trace(task: Task, judged: dict[str, Any]) -> dict[str, Any]:
+        """The trace of a run that has ended; what changed under it will not match again."""
+        now = hashes_of(task.file_dep)
+        dependencies = {
+            path: sha256 if now.get(path) == sha256 else "changed while it was read"
+            for path, sha256 in judged["dependencies"].items()
+        }
+        trace = {**judged, "dependencies": dependencies, "outputs": hashes_of(task.targets)}
+        if MEASURED_BY in judged:
+            trace[MEASURED_BY] = {**judged[MEASURED_BY], **task.values.get(MEASURED_BY, {})}
+        return trace
+
+    def changes_since(
+        self, task: Task, recorded: Mapping[str, Any], config: str = "the configuration"
+    ) -> list[str]:
+        """What differs from a task's last run, looked at now; see `changes`.
+
+        :param recorded: the values of the task in the build's records.
+        """
+        current = {**self._judged(task, recorded), "outputs": hashes_of(task.targets)}
+        return changes(recorded, current, config)
+
+    def changes(self, config: str = "the configuration") -> list[str]:
+        """Why the last call found the task stale; see `changes`."""
+        return changes(self._recorded, self._current, config)
+
+    def __repr__(self) -> str:
+        """What changed, for doit's own reporters."""
+        return "; ".join(self.changes()) or "nothing changed"
+
+
+def changes(
+    recorded: Mapping[str, Any], current: Mapping[str, Any], config: str = "the configuration"
+) -> list[str]:
+    """What differs between two traces, a phrase each; empty when nothing does.
+
+    :param config: the file in which a person set what is a key of it.
+    """
+    if not all(isinstance(recorded.get(kind), dict) for kind in TRACED):
+        return [NEVER_BUILT]
+    found = [
+        f"{f'{config}: ' * (key in parse.KEYS)}{key}{_change(before, now)}"
+        for kind in ("inputs", MEASURED_BY)
+        if kind in current
+        for key, before, now in _differing_leaves(recorded.get(kind, {}), current[kind])
+    ]
+    for kind, changed in (("dependencies", "changed"), ("outputs", "was edited")):
+        for path, before, now in _differences(recorded[kind], current[kind]):
+            what = changed if before and now else "is gone" if before else "is new"
+            found.append(f"{path} {what}")
+    return list(dict.fromkeys(found))
+
+
+# The tasks of the command that runs, by name.
+_TASKS: dict[str, Task] = {}
+
+
+def remember(tasks: Iterable[Task]) -> None:
+    """Note the tasks of the command that runs, for `changes_behind`."""
+    _TASKS.update((task.name, task) for task in tasks)
+
+
+def changes_behind(
+    name: str, records: Mapping[str, Mapping[str, Any]], config: str
+) -> dict[str, list[str]]:
+    """What changed since a task, and each that it builds on, last ran; by name, those first.
+
+    Nothing is run: what a task would be made from now is compared with what it was made from.
+
+    :param records: the values of each task in the build's records.
+    """
+    makers = {target: each.name for each in _TASKS.values() for target in each.targets}
+    found: dict[str, list[str]] = {}
+
+    def look(name: str) -> None:
+        if name in found or name not in _TASKS:
+            return
+        task = _TASKS[name]
+        found[name] = []
+        for each in (*task.task_dep, *sorted(task.file_dep)):
+            look(makers.get(each, each))
+        traces = [check for check, *_ in task.uptodate if isinstance(check, Trace)]
+        changed = [each.changes_since(task, records.get(name, {}), config) for each in traces]
+        del found[name]  # so that it comes behind what it builds on
+        found[name] = list(chain.from_iterable(changed))
+
+    look(name)
+    return {name: changes for name, changes in found.items() if changes}
+
+
+def _differing_leaves(before: Inputs, now: Inputs) -> Iterator[tuple[str, Any, Any]]:
+    """Differences of values that are no mappings, each under its own key alone."""
+    for key, was, is_now in _differences(before, now):
+        if isinstance(was, Mapping) and isinstance(is_now, Mapping):
+            yield from _differing_leaves(was, is_now)
+        else:
+            yield key, was, is_now
+
+
+def _differences(before: Inputs, now: Inputs) -> list[tuple[str, Any, Any]]:
+    return [
+        (key, before.get(key), now.get(key))
+        for key in sorted({*before, *now})
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _change(before: Any, now: Any) -> str:
+    """`` was multi, is ranked``; only that it changed where the values are no words."""
+    texts = [_words(before), _words(now)]
+    if any(len(text) > 70 for text in texts):
+        return " changed"
+    return f" was {texts[0]}, is {texts[1]}"
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return "not given"
+    if isinstance(value, str):
+        return address.shown(value) if "://" in value else value  # an older record had all of it
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return ", ".join(value) or "none"
+    return json.dumps(value)
+
+
+class Untracked(FileChangedChecker):  # type: ignore[misc]
+    """doit's checker of file dependencies: it leaves the decision to the trace."""
+
+    @staticmethod
+    def info(file_path: str) -> None:
+        """Nothing: that a file is missing is in the trace, and told by the stage."""
+
+    def check_modified(self, file_path: str, file_stat: None, state: str) -> bool:
+        """Never: a changed file is in the trace."""
+        return False
+
+    def get_state(self, dep: str, current_state: str | None) -> str:
+        """The same for every file."""
+        return "traced"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed version of each package; nothing is imported."""
+    return {package: _version(package) for package in packages}
+
+
+# Where a package is imported by another name than it is installed by.
+_INSTALLED_AS = {
+    "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
+    "PIL": ("pillow",),
+    "skimage": ("scikit-image",),
+    "sklearn": ("scikit-learn",),
+    "yaml": ("PyYAML",),
+}
+
+
+def versions_of_imported(modules: Iterable[str]) -> dict[str, str]:
+    """The installed version of what each module comes with, by the name of the package."""
+    found: dict[str, str] = {}
+    for module in modules:
+        likely = _INSTALLED_AS.get(module, (module,))
+        names = [name for name in likely if _version(name) != NOT_INSTALLED]
+        found |= versions(*(names or _packages_with().get(module, [module])))
+    return found
+
+
+@cache
+def _packages_with() -> Mapping[str, list[str]]:
+    """The packages that each module comes with; reads all metadata, a tenth of a second."""
+    return metadata.packages_distributions()
+
+
+@cache  # a reading of the package's metadata takes a millisecond, and every stage asks
+def _version(package: str) -> str:
+    try:
+        installed = metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        return NOT_INSTALLED
+    # To parse all of it, a package's README too, takes ten times as long.
+    version = re.search(r"^Version: *(\S+)", installed.read_text("METADATA") or "", re.MULTILINE)
+    return version[1] if version else installed.version

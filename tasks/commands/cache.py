@@ -1,0 +1,134 @@
+"""`doit cache`: what the shared cache holds; ``--prune`` removes what is old."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from doit.cmd_base import DoitCmdBase
+from doit.exceptions import InvalidCommand
+
+from tasks.commands.doit_commands import Plain, Suggesting
+from tasks.config.schema import Configuration
+from tasks.remote import shared_cache
+from tasks.system.files import amount
+
+# A file that no entry names may be that of a build which is about to write its entry.
+NEW = timedelta(hours=1)
+_AGE = re.compile(r"(\d+)([hdw])")
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
+    """Lists the entries by stage (an entry point names it)."""
+
+    doc_purpose = "tell what the shared cache holds; --prune removes what is old"
+    doc_usage = "[--prune --older-than AGE]"
+    doc_description = (
+        "For example doit cache --prune --older-than 30d. Entries are as old as the build that "
+        "put them there; files go with the last entry that names them."
+    )
+    cmd_options = (
+        {
+            "name": "prune",
+            "long": "prune",
+            "type": bool,
+            "default": False,
+            "help": "remove entries, and files that no entry names any more",
+        },
+        {
+            "name": "older_than",
+            "long": "older-than",
+            "type": str,
+            "default": "",
+            "help": "which to remove: older than so many hours, days or weeks (12h, 30d, 8w)",
+        },
+    )
+
+    def _execute(self, prune: bool, older_than: str) -> int:
+        config: Configuration = self.loader.namespace["CONFIG"]
+        if config.cache is None:
+            raise InvalidCommand(
+                f"{config.path} has no cache; `[cache] url = ...` there or cache=ADDRESS names one."
+            )
+        if prune != bool(older_than):
+            raise InvalidCommand("give both, as in --prune --older-than 30d")
+        if prune and not config.cache.write:
+            raise InvalidCommand(f"{config.path} has [cache] write = false: nothing is removed.")
+        oldest = datetime.now(UTC) - age(older_than) if prune else None
+        cache = shared_cache.opened_by(config.cache)
+        try:
+            for line in pruned(cache, oldest) if oldest else listed(cache):
+                self.outstream.write(line + "\n")
+        except Exception as error:  # libraries of file systems raise what they like
+            raise InvalidCommand(f"cache {cache.name}: {cache.words(error)}") from None
+        return 0
+
+
+def age(text: str) -> timedelta:
+    """A length of time; pure.
+
+    :raises InvalidCommand: when it is none.
+    """
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise InvalidCommand(f"--older-than: found {text!r}; allowed: as in 12h, 30d or 8w")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def listed(cache: shared_cache.SharedCache) -> list[str]:
+    """What is there, a line for each stage."""
+    entries, broken = cache.entries()
+    files = cache.files()
+    by_stage: dict[str, list[shared_cache.Entry]] = {}
+    for stage, entry in entries.values():
+        by_stage.setdefault(stage, []).append(entry)
+    lines = [f"{cache.name}: {amount([each.size for each in files.values()])}"]
+    for stage, found in sorted(by_stage.items()):
+        sizes = [output.size for entry in found for output in entry.outputs]
+        days = sorted(entry.stored[:10] for entry in found)
+        lines.append(
+            f"  {stage:<11} {len(found)} {'entry' if len(found) == 1 else 'entries'} with "
+            f"{amount(sizes)}, stored {days[0]}" + (f" to {days[-1]}" if len(set(days)) > 1 else "")
+        )
+    lines += [f"  {cache.shown(path)} {why}" for path, why in broken.items()]
+    return lines
+
+
+def pruned(cache: shared_cache.SharedCache, oldest: datetime) -> list[str]:
+    """Remove what was stored before a time; say what went and what is left."""
+    entries, broken = cache.entries()
+    files = cache.files()
+    old = old_entries(entries, oldest)
+    kept = [entry for path, (_, entry) in entries.items() if path not in old]
+    named = {output.sha256 for entry in kept for output in entry.outputs}
+    unnamed = [
+        path
+        for path, each in files.items()
+        if each.sha256 not in named
+        and (each.modified is None or each.modified < datetime.now(UTC) - NEW)
+    ]
+    cache.remove([*old, *broken, *unnamed])
+    gone = [files[path].size for path in unnamed]
+    left = [each.size for path, each in files.items() if path not in unnamed]
+    return [
+        f"{cache.name}: {len(old) + len(broken)} entries and {amount(gone)} removed; "
+        f"{len(kept)} entries and {amount(left)} are left"
+    ]
+
+
+def old_entries(
+    entries: Mapping[str, tuple[str, shared_cache.Entry]], oldest: datetime
+) -> list[str]:
+    """The paths of entries that were stored before a time; pure."""
+    return [path for path, (_, entry) in entries.items() if _time(entry.stored) < oldest]
+
+
+def _time(text: str) -> datetime:
+    """A time of an entry; the beginning of time where it is none."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,144 @@
+"""doit's commands as they are here: in words, the writing ones one at a time in a tree.
+
+Entry points in ``pyproject.toml`` name them.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import sys
+import textwrap
+from typing import Any
+
+from doit.cmd_forget import Forget as DoitForget
+from doit.cmd_help import Help as DoitHelp
+from doit.cmd_ignore import Ignore as DoitIgnore
+from doit.cmd_list import List as DoitList
+from doit.cmd_resetdep import ResetDep as DoitResetDep
+from doit.cmd_run import Run as DoitRun
+from doit.cmdparse import CmdParseError
+from doit.exceptions import InvalidCommand, InvalidDodoFile
+
+from tasks.building import staleness, state
+from tasks.console import printing
+from tasks.console.invocation import unknown_name, wrong_option
+from tasks.records import ledger
+from tasks.remote import shared_cache
+from tasks.system.errors import disk_problem
+
+
+class Suggesting:
+    """Answers a name or an option that is none with the nearest that there is.
+
+    A disk that is full or not ours ends a command with a sentence.
+    """
+
+    def parse_execute(self, in_args: list[str]) -> int | None:
+        """Parse the command line and execute the command."""
+        printing.allow_all_text(sys.stdout, sys.stderr)
+        try:
+            return super().parse_execute(in_args)  # type: ignore[misc,no-any-return]
+        except CmdParseError as error:
+            options = [option.long for option in self.cmdparser.options if option.long]  # type: ignore[attr-defined]
+            raise CmdParseError(wrong_option(error, self.name, options)) from None  # type: ignore[attr-defined]
+        except OSError as error:
+            problem = disk_problem(error)
+            if problem is None:
+                raise
+            raise InvalidDodoFile(problem) from error
+
+    def execute(self, params: Any, args: list[str]) -> int | None:
+        """Load the graph and execute the command."""
+        try:
+            return super().execute(params, args)  # type: ignore[misc,no-any-return]
+        except InvalidCommand as error:
+            named = re.fullmatch(r"'(.+)' is not a task\.", str(error))  # where doit has no more
+            unknown = error.not_found or (named and named[1])
+            if not unknown:
+                raise
+            tasks = [task.name for task in self.task_list]  # type: ignore[attr-defined]
+            given_to = "" if self.name == "run" else self.name  # type: ignore[attr-defined]
+            commands = self.loader.cmd_names  # type: ignore[attr-defined]
+            raise InvalidCommand(unknown_name(unknown, tasks, commands, given_to)) from None
+
+
+class Plain:
+    """A command of our own, whose help has no options but its own."""
+
+    def help(self) -> str:
+        """The text of ``doit help <command>``."""
+        own = [option for option in self.cmdparser.options if not option.section]  # type: ignore[attr-defined]
+        options = [(option.help_param().strip(), option.help) for option in own]
+        width = max((len(name) for name, _ in options), default=0)
+        lines = [f"doit {self.name} {self.doc_usage}", "", *textwrap.wrap(self.doc_description, 88)]  # type: ignore[attr-defined]
+        lines += ["", *(f"  {name:<{width}}  {text}" for name, text in options)] if options else []
+        return "\n".join(lines)
+
+
+class Exclusive(Suggesting):
+    """Runs a doit command with the records locked, and ends on Ctrl-C with a sentence."""
+
+    def execute(self, params: Any, args: list[str]) -> int | None:
+        """Load the graph and execute the command; exit status as doit's, 130 on Ctrl-C."""
+        with state.exclusive():
+            try:
+                return super().execute(params, args)
+            except KeyboardInterrupt:
+                sys.stderr.write(
+                    "\nStopped. Finished stages and the part of a download are kept: "
+                    "run the same command to go on.\n"
+                )
+                return 130
+
+
+class Run(Exclusive, DoitRun):  # type: ignore[misc]
+    """``doit run``, and bare ``doit``.
+
+    A task whose ``meta`` says ``"last"`` reads what others write without asking for it to be made:
+    it waits for whatever else the same command runs, in as many threads as there are.
+    """
+
+    def execute(self, params: Any, args: list[str]) -> int | None:
+        """Run; with ``-a`` nothing is taken from a shared cache either."""
+        if params["always"]:
+            shared_cache.rebuild_all()
+        return super().execute(params, args)
+
+    @functools.wraps(DoitRun._execute)  # doit reads from its signature what to pass
+    def _execute(self, *args: Any, **options: Any) -> int | None:
+        ledger.note_models(self.loader.namespace["CONFIG"])
+        staleness.remember(self.task_list)
+        names = {task.name for task in self.task_list}
+        selected = [name for name in self.sel_tasks or () if name in names or "*" in name]
+        for task in self.task_list:
+            if task.name in selected and (task.meta or {}).get("last"):
+                others = [name for name in selected if name != task.name]
+                task.task_dep += [name for name in others if "*" not in name]
+                task.wild_dep += [name for name in others if "*" in name]
+        return super()._execute(*args, **options)  # type: ignore[no-any-return]
+
+
+class Forget(Exclusive, DoitForget):  # type: ignore[misc]
+    """``doit forget``."""
+
+
+class Ignore(Exclusive, DoitIgnore):  # type: ignore[misc]
+    """``doit ignore``."""
+
+
+class ResetDep(Exclusive, DoitResetDep):  # type: ignore[misc]
+    """``doit reset-dep``."""
+
+
+class List(Suggesting, DoitList):  # type: ignore[misc]
+    """``doit list``."""
+
+
+class Help(Suggesting, DoitHelp):  # type: ignore[misc]
+    """``doit help``."""
+
+    def _execute(self, pos_args: list[str]) -> bool:
+        if not super()._execute(pos_args):
+            raise InvalidCommand(not_found=pos_args[0])
+        return True

@@ -1,0 +1,157 @@
+"""`doit prune`: lists what models that are no longer configured left, or removes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.config import parse
+from tasks.config.schema import Configuration, ConfigurationError
+from tasks.console.invocation import command
+from tasks.records import checkpoint_record, ledger
+from tasks.system.files import amount, removal_problem
+
+
+def task(config: Configuration) -> dict[str, Any]:
+    """doit's task; it removes only with ``--yes``."""
+    options = {"yes": "remove what is listed", "downloads": "fetched checkpoints too"}
+    return {
+        "actions": [(prune, [config])],
+        "params": [
+            {"name": name, "long": name, "type": bool, "default": False, "help": text}
+            for name, text in options.items()
+        ],
+        "uptodate": [False],
+        "verbosity": 2,
+    }
+
+
+def prune(config: Configuration, yes: bool, downloads: bool) -> None:
+    """Print, and with ``yes`` remove, the files that no configured model owns.
+
+    :param downloads: checkpoints that were fetched are among them.
+    """
+    orphans = ledger.orphans(config, ledger.read(config))
+    for deployment in orphans:
+        print(f"{deployment.model} is no longer configured for {deployment.shown}:")
+        for line in ledger.remove(config, deployment, dry_run=not yes):
+            print(f"  {line}")
+    left: list[Leftover] | None = None
+    try:
+        left = leftovers(config.build, set(owners_of(config)))
+    except ConfigurationError as error:
+        print(f"Whose files lie in {config.build} cannot be told: {error}")
+    if left:
+        print(f"No model of {config.path} owns in {config.build}:")
+    removed = bool(orphans)
+    others = {
+        os.path.normpath(config.build / name): models
+        for name, models in ledger.models(config).items()
+    }
+    mine = others.pop(os.path.normpath(config.build / ledger.name_of(config)), set())
+    waiting: set[str] = set()
+    for each in left or ():
+        kept = reason_to_keep(each, mine, others)
+        if each.fetched and not downloads and not kept:
+            kept = "which was fetched (--downloads)"
+            waiting.add(each.model)
+        if kept:
+            print(f"  kept {each.what} ({amount(each.sizes)}), {kept}")
+            continue
+        removed = True
+        problems = [problem for path in each.paths if yes and (problem := removal_problem(path))]
+        if problems:
+            waiting.add(each.model)
+            print("\n".join(f"  {problem}" for problem in problems))
+            continue
+        print(f"  {'removed' if yes else 'would remove'} {each.what} ({amount(each.sizes)})")
+    if yes and left:
+        ledger.forget_models(config, {each.model for each in left} - waiting)
+    if not orphans and left == []:
+        print("Nothing to prune: every model that was built is still configured.")
+    elif removed and not yes:
+        print(f"Run {command('prune --yes' + ' --downloads' * downloads)} to remove these files.")
+
+
+def owners_of(config: Configuration) -> Iterator[str]:
+    """The models whose files may lie in the build folder: those of each configuration that used it.
+
+    :raises ConfigurationError: when one of them cannot be read.
+    """
+    used = {each.config for each in ledger.read(config)} | ledger.models(config).keys()
+    others = [config.build / name for name in used - {ledger.name_of(config)}]
+    for each in (config, *(parse.read(path) for path in others if path.is_file())):
+        for model in each.models:
+            yield from (model.name, model.base)
+
+
+def reason_to_keep(
+    each: Leftover, mine: Collection[str], others: Mapping[str, Collection[str]]
+) -> str | None:
+    """Why a leftover is not this configuration's to remove; pure.
+
+    :param mine: the models that this configuration has ever had.
+    :param others: those of each other configuration.
+    """
+    builders = [name for name, models in others.items() if each.model in models]
+    if builders:
+        return f"which was built by {', '.join(builders)}"
+    if each.model not in mine:
+        return "which no record says that this configuration built; remove it by hand"
+    return None
+
+
+class Leftover(NamedTuple):
+    """Files and folders of a model that nobody owns, and the sizes of all files in them."""
+
+    model: str
+    what: str
+    paths: list[Path]
+    sizes: list[int]
+    fetched: bool
+
+
+def leftovers(build: Path, owners: Collection[str]) -> list[Leftover]:
+    """What lies in the build folder of models that are none of the owners."""
+    folders: dict[str, list[Path]] = {}
+    checkpoints: dict[str, list[Path]] = {}
+    logs: dict[str, list[Path]] = {}
+    for path in (build / "models").glob("*"):
+        folders.setdefault(path.name, []).append(path)
+    for path in (build / "checkpoints").glob("*"):
+        checkpoints.setdefault(_checkpoint_name(path), []).append(path)
+    for path in (build / "logs").glob("*~*.log"):
+        logs.setdefault(path.stem.split("~")[1], []).append(path)
+    found = []
+    for name in sorted({*folders, *checkpoints, *logs}.difference(owners)):
+        for what, paths in (
+            (str(build / "models" / name), folders.get(name)),
+            (f"the checkpoint of {name}", checkpoints.get(name)),
+            (f"the logs of {name}", logs.get(name)),
+        ):
+            if paths:
+                files = [file for path in paths for file in _files_under(path)]
+                sizes = [file.stat().st_size for file in files]
+                fetched = paths is checkpoints.get(name) and not _is_made_up(build, name)
+                found.append(Leftover(name, what, paths, sizes, fetched))
+    return found
+
+
+def _checkpoint_name(path: Path) -> str:
+    """``tiny-2.1`` of ``tiny-2.1.pt``, ``tiny-2.1.json`` and what a download has beside them."""
+    name = path.name
+    for ending in (".part.json", ".part", ".json", ".pt"):
+        name = name.removesuffix(ending)
+    return name
+
+
+def _is_made_up(build: Path, name: str) -> bool:
+    """Whether a checkpoint is of random weights that were made here."""
+    record = checkpoint_record.read(build / "checkpoints" / f"{name}.json")
+    return record is not None and record.synthetic
+
+
+def _files_under(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]

@@ -1,0 +1,350 @@
+"""`doit publish:<model>`: puts a deployed model into a repository of the Hugging Face hub.
+
+What goes: the deployed files, their manifest, a model card made from it (`tasks.proof.card`), and
+the demo's picture. What changed, by hash, goes in one commit, and what an earlier commit put there
+and is deployed no longer is removed by it; whatever else lies in the repository stays. Whether the
+files are proven is judged from the build's records: they must be what the last deploy wrote, and
+that deploy and every stage behind it what they would be made from now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tasks.building import staleness, state
+from tasks.building.stage import guarded, workspace
+from tasks.config.schema import PLAIN_NAME, Configuration, Model
+from tasks.console.invocation import command
+from tasks.proof import card
+from tasks.proof.binding import unchanged
+from tasks.records import artifacts, ledger
+from tasks.remote.repository import RemoteFile, Repository
+from tasks.system.errors import StageError
+from tasks.system.files import mebibytes
+from tasks.system.fingerprint import FINGERPRINTS, hashes_of
+
+if TYPE_CHECKING:
+    from doit.task import Task
+
+SMALL = 16 << 20  # bytes; the hub stores anything above 10 MiB as a large file
+MANIFEST, CARD, PICTURE = "manifest.json", "README.md", "demo.png"
+DEMO = "demo"  # the model, and the task that draws its picture
+
+
+def task(config: Configuration, model: Model) -> dict[str, Any]:
+    """doit's task for one model; what the hub has is never known before it is asked."""
+    refused = refusal(config, model)
+    reads = [] if refused else [artifacts.manifest(model)]
+    return {
+        "name": model.name,
+        "actions": [(guarded(publish, reads), [config, model])],
+        "task_dep": [] if refused else [f"deploy:{model.name}"],
+        "uptodate": [False],
+        "io": {"capture": False},
+        "meta": {"on_demand": True},
+        "params": [
+            {
+                "name": "dry_run",
+                "long": "dry-run",
+                "type": bool,
+                "default": False,
+                "help": "list what would go, and send nothing",
+            }
+        ],
+    }
+
+
+def refusal(config: Configuration, model: Model) -> str | None:
+    """Why a model is not published whatever is built of it; pure."""
+    table = f"[models.{model.base}]"
+    if config.publishing is None:
+        return (
+            f"{config.path} does not say where models are published. Write there: "
+            '[publish] repo = "my-lab/{folder}"'
+        )
+    if model.source.kind == "synthetic":
+        return f"{table} has random weights ({model.source.shown}), which are not published."
+    if not model.license:
+        return (
+            f"{table} says no licence of the weights, and nothing is published without. Write "
+            'there what they may be used under: license = "Apache-2.0"'
+        )
+    return None
+
+
+def publish(config: Configuration, model: Model, dry_run: bool, task: Task) -> dict[str, Any]:
+    """Compare what is deployed with what the hub has, and commit the difference.
+
+    :param dry_run: list it instead.
+    :raises StageError: when the model may not be published, is not proven as it lies there, or
+        the hub refuses it; then nothing is published.
+    """
+    refused = refusal(config, model)
+    if refused or config.publishing is None:
+        raise StageError(refused or "")
+    manifest = proven_manifest(config, model)
+    asked = config.publishing
+    repository = Repository(asked.repository(model), asked.revision)
+    if not dry_run and not repository.has_token:
+        raise StageError(
+            f"There is no token to write to {repository.name} with. Run `hf auth login`, or set "
+            "HF_TOKEN to one that may write there (https://huggingface.co/settings/tokens)."
+        )
+    remote = repository.look()
+    if remote.commit is None and not dry_run:
+        repository.make(asked.private)
+        remote = repository.look()
+    with workspace(config.build, task) as work:
+        before = {
+            name: repository.read(name, remote.commit, work.scratch)
+            for name in (MANIFEST, CARD)
+            if remote.commit and name in remote.files
+        }
+    picture = current_picture(config, model)
+    files = contents(model, manifest, repository, picture, before.get(CARD))
+    own = published_names(before.get(MANIFEST, ""), before.get(CARD, ""))
+    ids = {name: identity(content, remote.files.get(name)) for name, content in files.items()}
+    plan = compare(ids, remote.files, own)
+    note = "\n".join(notes(model, repository, plan, picture, before.get(CARD)))
+    told = {"note": note} if note else {}
+    if not plan.sent and not plan.removed:
+        return {"summary": f"nothing to publish: {repository.address} has these files", **told}
+    sizes = {name: size_of(files[name]) for name in plan.sent}
+    sent = f"{len(sizes)} file{'s' * (len(sizes) != 1)}, {in_words(sum(sizes.values()))}"
+    if dry_run:
+        made = " would be made" * (remote.commit is None)
+        if not repository.has_token and not remote.exists:
+            made = " would be made, if it is not private, which cannot be seen without a token"
+        private = ", for its members alone" * (not remote.exists and asked.private)
+        print("\n  ".join([f"{repository.address}{made}{private}:", *lines_of(plan, sizes)]))
+        return {"summary": f"nothing was sent; {sent} would go to {repository.name}", **told}
+    commit = send(repository, manifest, files, plan, remote.commit)
+    counts = [(len(plan.same), "as before"), (len(plan.removed), "removed")]
+    others = "".join(f", {count} {what}" for count, what in counts if count)
+    summary = f"sent {sent}{others}: {repository.address}, commit {commit[:12]}"
+    return {"summary": summary, **told}
+
+
+def proven_manifest(config: Configuration, model: Model) -> dict[str, Any]:
+    """The manifest of the deployed files, which are what it says and what is asked for now.
+
+    A manifest can be written by hand, so it is not believed: it must be the one that the last
+    deploy wrote, by the hash in the build's records, and neither this deploy nor any stage behind
+    it may have been made from what has changed since.
+
+    :raises StageError: with each thing that changed, or what is not proven.
+    """
+    path = artifacts.manifest(model)
+    records = state.recorded_values(config.build / "state" / "doit.json")
+    behind = staleness.changes_behind(f"deploy:{model.name}", records, str(config.path))
+    changes = [f"{task}: {change}" for task, found in behind.items() for change in found]
+    changes += [
+        f"{model.deploy / name} is not what {path} says"
+        for name in ledger.changed_files(model.deploy) or []
+    ]
+    if changes:
+        raise StageError(
+            f"What lies in {model.deploy} is not as it was proven and deployed, and is not "
+            "published. Since then:\n"
+            + "".join(f"- {change}\n" for change in changes)
+            + f"{command(f'publish:{model.name}')} (without -s) proves and deploys it first."
+        )
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    lacking = unproven(model, manifest)
+    if lacking:
+        raise StageError(f"{path}: {lacking}, and is not published.")
+    return manifest
+
+
+def unproven(model: Model, manifest: Mapping[str, Any]) -> str | None:
+    """What a manifest says itself against being published; pure."""
+    if manifest["model"] != model.name:
+        return f"is of {manifest['model']}, not of {model.name}"
+    if manifest["checkpoint"]["synthetic"]:
+        return "has random weights"
+    if not manifest["license"]:
+        return "says no licence"
+    for each in manifest["variants"]:
+        if not each["deployed"]:
+            continue
+        compared = "verification" if each["precision"] == "fp32" else "fidelity"
+        if not (manifest if compared == "verification" else each).get(compared):
+            return f"{each['name']} was not compared with PyTorch ({compared} is missing)"
+        if model.browser is True and not each.get("browser"):
+            return f"{each['name']} was not run in a browser, which [models.{model.base}] asks for"
+    return None
+
+
+def current_picture(config: Configuration, model: Model) -> Path | None:
+    """The demo's picture, if there is one and the build's records say that it is of these files."""
+    picture, manifest = artifacts.demo_picture(model), artifacts.manifest(model)
+    drawn = state.recorded_values(config.build / "state" / "doit.json").get(DEMO, {})
+    known = {**drawn.get("dependencies", {}), **drawn.get("outputs", {})}
+    wanted = [str(manifest), str(picture)]
+    if model.name != DEMO or hashes_of(wanted) != {each: known.get(each) for each in wanted}:
+        return None
+    return picture
+
+
+def contents(
+    model: Model,
+    manifest: Mapping[str, Any],
+    repository: Repository,
+    picture: Path | None,
+    earlier_card: str | None,
+) -> dict[str, Path | bytes]:
+    """What the repository is to hold of this model, by the paths in it."""
+    text = card.card(
+        manifest,
+        repository.name,
+        model.deploy.name,
+        repository.endpoint,
+        repository.branch,
+        PICTURE if picture else None,
+    )
+    return {
+        **{name: model.deploy / name for name in (*manifest["files"], MANIFEST)},
+        CARD: card.with_own_text(text, earlier_card).encode(),
+        **({PICTURE: picture} if picture else {}),
+    }
+
+
+def notes(
+    model: Model,
+    repository: Repository,
+    plan: Plan,
+    picture: Path | None,
+    earlier_card: str | None,
+) -> list[str]:
+    """What a person should know of what goes, or does not."""
+    found = []
+    if CARD in plan.changed and card.MARK not in (earlier_card or ""):
+        found.append(
+            f"{CARD} of {repository.name} was not written by {command('publish')}, and is "
+            "replaced: what it said is in the repository's history."
+        )
+    drawn = artifacts.demo_picture(model)
+    if model.name == DEMO and picture is None and drawn.is_file():
+        found.append(f"{drawn} is of other files and is left out; {command('demo')} draws it anew.")
+    return found
+
+
+def published_names(manifest: str, text: str) -> set[str]:
+    """The files of an earlier commit of ours, which its manifest names and its card shows; pure."""
+    shown = {PICTURE} if f"]({PICTURE})" in card.generated_text(text) else set()
+    try:
+        names = set(json.loads(manifest)["files"])
+    except (ValueError, KeyError, TypeError):
+        return shown
+    return shown | {
+        name
+        for name in names
+        if isinstance(name, str) and all(PLAIN_NAME.fullmatch(part) for part in name.split("/"))
+    }
+
+
+class Plan(NamedTuple):
+    """What becomes of each file of a repository."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    same: list[str]
+    foreign: list[str]
+
+    @property
+    def sent(self) -> list[str]:
+        """The files whose content goes."""
+        return [*self.added, *self.changed]
+
+
+def compare(
+    local: Mapping[str, str], remote: Mapping[str, RemoteFile], own: Collection[str]
+) -> Plan:
+    """What to send and to remove; pure.
+
+    :param local: what each file is known by, in the way that the hub knows it by; see `identity`.
+    :param own: the names that an earlier commit of ours put there.
+    """
+    there = {name: each.sha256 or each.blob for name, each in remote.items()}
+    return Plan(
+        added=[name for name in local if name not in there],
+        changed=[name for name in local if name in there and there[name] != local[name]],
+        removed=[name for name in there if name not in local and name in own],
+        same=[name for name in local if there.get(name) == local[name]],
+        foreign=[name for name in there if name not in local and name not in own],
+    )
+
+
+def identity(content: Path | bytes, remote: RemoteFile | None) -> str:
+    """What the hub knows a content by: its SHA-256 as a large file, the id of a git blob else."""
+    if remote is not None and remote.sha256 is None:
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    return FINGERPRINTS.sha256(content)
+
+
+def size_of(content: Path | bytes) -> int:
+    """In bytes."""
+    return len(content) if isinstance(content, bytes) else content.stat().st_size
+
+
+def lines_of(plan: Plan, sizes: Mapping[str, int]) -> list[str]:
+    """What a dry run prints: a line for each file; pure."""
+    lines = [
+        f"{verb:<7} {name} ({in_words(sizes[name])})"
+        for verb, names in (("add", plan.added), ("change", plan.changed))
+        for name in names
+    ]
+    lines += [f"remove  {name}, which this model has no longer" for name in plan.removed]
+    lines += [f"same    {name}" for name in plan.same]
+    return lines + [f"leave   {name}, which is not of this build" for name in plan.foreign]
+
+
+def in_words(size: int) -> str:
+    """A size for people, of small files too."""
+    return mebibytes(size) if size >= 1 << 20 else f"{size:,} bytes"
+
+
+def send(
+    repository: Repository,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, Path | bytes],
+    plan: Plan,
+    parent: str | None,
+) -> str:
+    """Upload and commit; the commit.
+
+    Small files are sent from memory, and a large one, whose content the hub knows by its hash, must
+    be as it was when it has been sent.
+
+    :raises StageError: when a file is not the one that was proven.
+    """
+    told = {name: each["sha256"] for name, each in manifest["files"].items()}
+    contents = {name: in_memory(files[name]) for name in plan.sent}
+    large = {name: str(each) for name, each in contents.items() if isinstance(each, Path)}
+    with unchanged(large) as hashes:
+        for name, content in contents.items():
+            sha256 = hashes[name] if name in hashes else identity(content, None)
+            if sha256 != told.get(name, sha256):
+                raise StageError(
+                    f"{name} was written to while it was published: expected sha256 "
+                    f"{told[name]}, found {sha256}. Nothing was published; run the same command "
+                    "again."
+                )
+        uploaded = repository.upload(contents)
+    message = f"Publish {manifest['model']}: {', '.join([*plan.sent, *plan.removed])}"
+    return repository.commit(uploaded, plan.removed, message, parent)
+
+
+def in_memory(content: Path | bytes) -> Path | bytes:
+    """A content that the hub might take as a small file, read; others are left on disk."""
+    if isinstance(content, Path) and size_of(content) <= SMALL:
+        return content.read_bytes()
+    return content

@@ -1,0 +1,295 @@
+"""`doit speed:<model>`: how fast each variant is, all of a model measured in one run.
+
+Times that were taken hours apart, on a machine that does other things, do not compare. So variants
+take turns, round by round, natively and in the browser; what is told is the median of the
+rounds and how far they spread. Target: ``speed.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from tasks.building import sources
+from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.staleness import versions
+from tasks.config.schema import FP32, Configuration, Model
+from tasks.records import artifacts
+from tasks.system.errors import StageError
+from tasks.system.files import write_atomically
+from tasks.web import packages
+from tasks.web.chromium import Browser
+
+if TYPE_CHECKING:
+    from doit.task import Task
+
+    from tasks.clients.client import Client
+    from tasks.clients.contract import MaskChoice, PromptChoice
+    from tasks.web.chromium import ServedModel
+
+PACKAGES = ("onnxruntime", "numpy", "pillow")
+ROUNDS = 5
+
+
+def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
+    """doit's task for one model."""
+    reads = [
+        path
+        for variant in dict.fromkeys([FP32, *model.variants])
+        for path in artifacts.graphs(config, model, variant).values()
+    ]
+    return declare(
+        model.name,
+        measure_speed,
+        [config, model, browser],
+        reads=[*reads, *sources.javascript(f"web/page/{model.client.page}")],
+        writes=[artifacts.speeds(config, model)],
+        inputs={
+            "packages of npm": browser.packages,
+            "browser": [model.browser, browser.missing],
+            "webgpu": model.webgpu,
+            "contract": model.client.as_json(),
+            **versions(*PACKAGES),
+        },
+        uptodate=[_has_as_many_rounds],
+        task_dep=["packages", f"verify:{model.name}"],
+        meta={"on_demand": True, "here": True},  # times are of this machine
+        params=[
+            {
+                "name": "rounds",
+                "long": "rounds",
+                "type": int,
+                "default": ROUNDS,
+                "help": "how often each variant has its turn",
+            }
+        ],
+    )
+
+
+def _has_as_many_rounds(task: Task, values: Mapping[str, Any]) -> bool:
+    """False when another number of rounds is asked for than was run."""
+    return bool(values.get("rounds") == (task.options or {}).get("rounds"))
+
+
+def measure_speed(
+    config: Configuration, model: Model, browser: Browser, rounds: int, task: Task
+) -> dict[str, Any]:
+    """Measure in a child process, and write all times.
+
+    :raises StageError: when a variant does not run natively.
+    """
+    if rounds < 1:
+        raise StageError(f"--rounds: found {rounds}; allowed: a whole number above 0")
+    variants = dict.fromkeys([FP32, *model.variants])
+    in_browser = model.browser is not False and not browser.missing and packages.are_installed()
+    with workspace(config.build, task) as work:
+        result = work.run(
+            "tasks.commands.speed:measure",
+            variants={
+                each.name: {
+                    graph: str(path)
+                    for graph, path in artifacts.graphs(config, model, each).items()
+                }
+                for each in variants
+            },
+            names={
+                each.name: {graph: model.file_name(graph, each) for graph in model.graphs}
+                for each in variants
+            },
+            client=model.client.name,
+            masks=model.masks,
+            prompts=model.prompts,
+            rounds=rounds,
+            scratch=str(work.scratch),
+            executable=browser.executable,
+            in_browser=in_browser,
+            webgpu=in_browser and model.webgpu,
+        )
+    memory = {"peak_memory": result.pop("peak_memory")}
+    write_atomically(artifacts.speeds(config, model), json.dumps(result, indent=2) + "\n")
+    texts = []
+    for name, figures in result["variants"].items():
+        times = ", ".join(
+            f"{provider} {median(found['encoder_run_ms']):.0f} ms"
+            for provider, found in figures.items()
+            if "encoder_run_ms" in found
+        )
+        texts.append(f"{name}: {times}")
+    summary = f"encoder, medians of {rounds} rounds: {'; '.join(texts)}{describe_peak(memory)}"
+    return {"summary": summary, "rounds": rounds, **memory}
+
+
+Times = dict[str, dict[str, list[float]]]
+
+
+def measure(
+    variants: dict[str, dict[str, str]],
+    names: dict[str, dict[str, str]],
+    client: str,
+    masks: MaskChoice,
+    prompts: PromptChoice,
+    rounds: int,
+    scratch: str,
+    executable: str | None,
+    in_browser: bool,
+    webgpu: bool,
+) -> dict[str, Any]:
+    """Let variants take turns (runs in a child process).
+
+    :param variants: the file of each graph, by the variant's name and its own; ``names``: what the
+        client calls each.
+    :param client: which loads them, by its name.
+    :returns: ``files`` with their hashes; ``machine``; ``date``, the day in UTC; ``rounds``; and
+        for each of ``variants`` by provider (``native``, ``wasm``, ``webgpu`` on hardware) the
+        milliseconds of each round: to create a session and to run, of encoder and decoder. A
+        provider that refuses a variant has an ``error``.
+    """
+    import os
+    import platform
+    from datetime import UTC, datetime
+
+    from tasks.clients.client import named
+    from tasks.inference.images import natural_image
+    from tasks.proof.binding import unchanged
+    from tasks.web.chromium import ServedModel, launched
+
+    paths = {Path(p).name: p for graphs in variants.values() for p in graphs.values()}
+    loads = named(client)
+    models = {
+        name: ServedModel(loads, masks, prompts, name.partition(".")[0], graphs, names[name])
+        for name, graphs in variants.items()
+    }
+    image = natural_image(next(iter(models.values())).size)
+    found: dict[str, Times] = {name: {} for name in variants}
+    adapter = None
+    with unchanged(paths) as files:
+        for number in range(rounds):
+            print(f"round {number + 1} of {rounds}", flush=True)
+            for name, graphs in variants.items():
+                _add(found[name], "native", run_natively(graphs, image, loads))
+        if in_browser:
+            with launched(executable, webgpu) as browser:
+                for number in range(rounds):
+                    print(f"round {number + 1} of {rounds}, browser", flush=True)
+                    for name, model in models.items():
+                        figures = run_in_page(browser, model, image, scratch, webgpu)
+                        adapter = figures.pop("adapter", adapter)
+                        for provider, times in figures.items():
+                            _add(found[name], provider, times)
+    return {
+        "files": files,
+        "machine": {
+            "processor": _processor() or platform.machine(),
+            "processors": os.cpu_count(),
+            "system": platform.platform(),
+            "adapter": adapter,
+        },
+        "date": datetime.now(UTC).date().isoformat(),
+        "rounds": rounds,
+        "variants": found,
+    }
+
+
+def _add(found: Times, provider: str, times: Mapping[str, Any]) -> None:
+    """Add the times of a round."""
+    into: dict[str, Any] = found.setdefault(provider, {})
+    for name, value in times.items():
+        if name == "error":
+            into[name] = value
+        else:
+            into.setdefault(name, []).append(round(value, 2))
+
+
+def run_natively(graphs: Mapping[str, str], image: Any, client: Client) -> dict[str, float]:
+    """One turn in onnxruntime on the CPU, with its own defaults as programs have them.
+
+    Each second run counts, the first fills caches.
+    """
+    from tasks.inference.prompts import PROMPTS
+    from tasks.inference.sessions import Decoder, Encoder
+
+    times: dict[str, float] = {}
+    with _timed(times, "encoder_create_ms"):
+        encoder = Encoder(graphs["encoder"], client, spinning=True)
+    encoder.run(image)
+    with _timed(times, "encoder_run_ms"):
+        features = encoder.run(image)
+    place = encoder.place(image)
+    del encoder
+    with _timed(times, "decoder_create_ms"):
+        decoder = Decoder(graphs["decoder"], client, spinning=True)
+    decoder.run(features, PROMPTS[:1], place)
+    each: list[float] = []
+    for _ in range(5):
+        one: dict[str, float] = {}
+        with _timed(one, "run"):
+            decoder.run(features, PROMPTS[:1], place)
+        each.append(one["run"])
+    times["decoder_run_ms"] = median(each)
+    return times
+
+
+@contextmanager
+def _timed(times: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    times[name] = 1000 * (time.perf_counter() - start)
+
+
+def run_in_page(
+    browser: Any, model: ServedModel, image: Any, scratch: str, webgpu: bool
+) -> dict[str, Any]:
+    """One turn in a page of its own: on WASM, and on WebGPU where that is hardware."""
+    from tasks.inference.prompts import PROMPTS
+    from tasks.inference.sessions import PromptedImage
+    from tasks.web import chromium
+
+    asked = PromptedImage(image, PROMPTS[:1], {})
+    figures: dict[str, Any] = {}
+    run: chromium.Run | None = None
+    with chromium.served(model, image, scratch) as address:
+        try:
+            with chromium.blank_page(browser) as page:
+                run = chromium.Run(page, address, model, asked, chromium.threads_here())
+                run.open()
+                run.wasm(2, 5)
+                if webgpu and run.adapter is not None and not run.adapter["software"]:
+                    run.webgpu(True, 0, 2)
+        except chromium.Refused as refusal:
+            if run is None:
+                raise StageError(str(refusal)) from refusal
+            run.refuse(str(refusal))
+    for provider, each in run.report["providers"].items():
+        figures[provider] = _page_times(each)
+        if "adapter" in each:
+            figures["adapter"] = each["adapter"]["name"]
+    return figures
+
+
+def _page_times(each: Mapping[str, Any]) -> dict[str, Any]:
+    """A provider's times as `run_natively` names them."""
+    if "refused" in each:
+        return {"error": each["refused"]["words"]}
+    if "unavailable" in each:
+        return {"error": each["unavailable"]}
+    return {
+        "encoder_create_ms": each["encoder"]["create_ms"],
+        "encoder_run_ms": each["encoder"]["run_ms"][-1],  # the first fills caches
+        "decoder_create_ms": each["decoder"]["create_ms"],
+        "decoder_run_ms": median(each["decoder"]["run_ms"]),
+    }
+
+
+def _processor() -> str | None:
+    """The processor's name, where the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else None

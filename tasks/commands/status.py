@@ -1,0 +1,190 @@
+"""`doit status` and `doit info`: what is fresh, and what is stale and why. Builds nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from doit.cmd_base import DoitCmdBase
+from doit.exceptions import InvalidCommand
+
+from tasks.building.stage import FROM_CACHE
+from tasks.building.staleness import NEVER_BUILT, Trace
+from tasks.commands.doit_commands import Plain, Suggesting
+from tasks.config.schema import Configuration
+from tasks.console.invocation import command
+from tasks.records import ledger
+from tasks.system.files import mebibytes
+
+if TYPE_CHECKING:
+    from doit.task import Task
+
+
+class Stage(NamedTuple):
+    """A task of the build: whether it is fresh, else why not, and the bytes that it made.
+
+    ``cache`` is where its outputs came from, if they were not made here.
+    """
+
+    name: str
+    fresh: bool
+    why: str
+    size: int
+    cache: str | None = None
+
+
+class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
+    """Reads the build's records and the files' fingerprints (an entry point names it)."""
+
+    doc_purpose = "tell for each model and stage what is fresh, and what is stale and why"
+    doc_usage = "[MODEL ...]"
+    doc_description = "Nothing is built. Models that were never built take a line each."
+    cmd_options = ()
+
+    def _execute(self) -> int:
+        pos_args = self._models
+        config: Configuration = self.loader.namespace["CONFIG"]
+        tasks = {task.name: task for task in self.task_list}
+        stages = stage_states(tasks, self.dep_manager, str(config.path))
+        known = [model.name for model in config.models]
+        for name in pos_args:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                hint = f" Did you mean {command(f'status {near[0]}')}?" if near else ""
+                raise InvalidCommand(
+                    f"there is no model {name}.{hint} There are: {', '.join(known)}."
+                )
+        for line in lines_about(config, stages, pos_args or known):
+            self.outstream.write(line + "\n")
+        return 0
+
+    def execute(self, params: Any, args: list[str]) -> int | None:
+        """Keep doit from taking the models for tasks."""
+        self._models = args
+        return super().execute(params, [])
+
+
+class Info(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
+    """Tells of one stage (an entry point names it)."""
+
+    doc_purpose = "tell of one stage what it reads and makes, and whether it is stale and why"
+    doc_usage = "STAGE"
+    doc_description = "For example doit info export:tiny. Nothing is built."
+    cmd_options = ()
+
+    def _execute(self, pos_args: list[str]) -> int:
+        tasks = {task.name: task for task in self.task_list}
+        if len(pos_args) != 1:
+            raise InvalidCommand(f"name one stage, as in {command('info export:tiny')}")
+        if pos_args[0] not in tasks:
+            raise InvalidCommand(not_found=pos_args[0])
+        config = str(self.loader.namespace["CONFIG"].path)
+        task = tasks[pos_args[0]]
+        stage = stage_states(tasks, self.dep_manager, config).get(task.name)
+        doc = task.doc or tasks[task.name.partition(":")[0]].doc or ""
+        self.outstream.write(f"{task.name}: {doc.partition('. ')[2] or doc}\n")
+        for line in lines_of(task, stage):
+            self.outstream.write(line + "\n")
+        return 0
+
+
+def lines_of(task: Task, stage: Stage | None) -> list[str]:
+    """What ``doit info`` prints; without a stage where nothing but a person asks for it."""
+    lines = []
+    if stage is None and not task.targets:
+        lines.append("Runs whenever it is asked for, and never by itself.")
+    elif stage is None:
+        lines.append("Made only when it is asked for; it never was.")
+    elif stage.fresh:
+        came = f"came from the cache {stage.cache}" if stage.cache else "ran"
+        lines.append(f"Fresh: nothing changed since it {came}.")
+    else:
+        lines += ["Stale, because:", *(f"  {reason}" for reason in stage.why.split("; "))]
+    own = [path for path in sorted(task.file_dep) if path.startswith("tasks/")]
+    read = [path for path in sorted(task.file_dep) if path not in own]
+    lines += ["Reads:", *(f"  {path}" for path in read)] if read else []
+    lines += ["Its code, of which a change makes it stale:", f"  {', '.join(own)}"] if own else []
+    lines += ["Makes:"] if task.targets else []
+    for path in task.targets:
+        size = mebibytes(os.path.getsize(path)) if os.path.isfile(path) else "not there"
+        lines.append(f"  {path} ({size})")
+    return lines
+
+
+def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[str, Stage]:
+    """Each task's state; a task waits for those that it builds on, if they are not fresh."""
+    makers = {target: name for name, task in tasks.items() for target in task.targets}
+    found: dict[str, Stage] = {}
+
+    def judge(name: str) -> Stage:
+        if name in found:
+            return found[name]
+        task = tasks[name]
+        before = dict.fromkeys(
+            [*task.task_dep, *(makers[file] for file in sorted(task.file_dep) if file in makers)]
+        )
+        late = [each for each in before if each in tasks and not judge(each).fresh]
+        size = sum(os.path.getsize(path) for path in task.targets if os.path.isfile(path))
+        status = records.get_status(task, dict(tasks), get_log=True)
+        reasons = list(phrases(status.reasons, config)) if status.status != "up-to-date" else []
+        if NEVER_BUILT in reasons:
+            reasons = [NEVER_BUILT]
+        elif late:
+            reasons.append(f"waits for {late[0]}")
+        cache = (records.get_values(name) or {}).get(FROM_CACHE)
+        found[name] = Stage(name, not reasons, "; ".join(reasons), size, cache)
+        return found[name]
+
+    for name in tasks:
+        judge(name)
+    # What is made only when asked for is not missed, and what makes nothing here is never stale.
+    return {
+        name: stage
+        for name, stage in found.items()
+        if not (tasks[name].meta or {}).get("on_demand")
+        or (tasks[name].targets and stage.why != NEVER_BUILT)
+    }
+
+
+def phrases(reasons: Mapping[str, Any], config: str) -> Iterable[str]:
+    """doit's reasons in words.
+
+    :param config: the file of the configuration.
+    """
+    for check, *_ in reasons.get("uptodate_false") or ():
+        if isinstance(check, Trace):
+            yield from check.changes(config)
+        else:
+            yield f"not: {getattr(check, '__name__', str(check)).strip('_').replace('_', ' ')}"
+
+
+def lines_about(
+    config: Configuration, stages: Mapping[str, Stage], models: Sequence[str]
+) -> list[str]:
+    """The lines to print; pure but for the ledger."""
+    lines = []
+    width = max(map(len, models))
+    for model in models:
+        own = [stage for stage in stages.values() if stage.name.split(":")[1:2] == [model]]
+        stale = [stage for stage in own if not stage.fresh]
+        if all(stage.why == NEVER_BUILT for stage in own):
+            lines.append(f"{model:<{width}}  never built")
+            continue
+        size = mebibytes(sum(stage.size for stage in own))
+        longest = max(len(stage.name) for stage in own)
+        state = f"{len(stale)} of {len(own)} stages are stale" if stale else "fresh"
+        cached = sum(1 for stage in own if stage.cache)
+        came = f", {cached} stages from the cache" if cached else ""
+        lines.append(f"{model:<{width}}  {state}, {size} built{came}")
+        for stage in own if stale else ():
+            made = mebibytes(stage.size) if stage.size >= 2**16 else ""
+            fresh = f"from the cache {stage.cache}" if stage.cache else "fresh"
+            lines.append(f"  {stage.name:<{longest}} {made:>10}  {stage.why or fresh}")
+    left = ledger.orphans(config, ledger.read(config))
+    for each in left:
+        lines.append(
+            f"left over: {each.shown}, of {each.model} ({command('prune')} lists the files)"
+        )
+    return lines

@@ -1,0 +1,1 @@
+"""What a person reads and types: messages, progress, command lines, addresses without secrets."""

@@ -1,0 +1,85 @@
+"""How the build was called: what it tells a person to run must mean the same build."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from getopt import GetoptError
+
+from doit import get_var
+from doit.cmdparse import CmdParseError
+
+from tasks.console import address
+
+# What may be given on the command line as `name=value`: what says which build is meant, and a
+# permission for one run.
+BUILD = ("config", "deploy", "cache", "cluster")
+VARIABLES = (*BUILD, "overwrite")
+
+
+def command(words: str, **others: str) -> str:
+    """``doit <words>`` in backquotes, with the variables that say which build this run is of.
+
+    An address appears without its secrets: a person who gave a password gives it again.
+
+    :param others: variables to give instead.
+    """
+    values = {name: get_var(name) for name in BUILD} | others
+    given = [
+        f"{name}={shlex.quote(address.shown(value))}" for name, value in values.items() if value
+    ]
+    return f"`{' '.join(['doit', *given, *words.split()])}`"
+
+
+def unknown_name(
+    name: str, tasks: Iterable[str], commands: Iterable[str], given_to: str = ""
+) -> str:
+    """What to say of a name that is neither a task nor a command; pure but for `command`.
+
+    :param tasks: the names of all tasks, ``export`` and ``export:tiny`` among them.
+    :param given_to: the command whose argument it is, which takes no other.
+    """
+    from difflib import get_close_matches
+
+    if name.startswith("-"):
+        example = command(f"{given_to or 'run'} {name} ...")
+        return f"put {name} before the names, as in {example}."
+    name = address.shown(name)
+    tasks = list(tasks)
+    commands = [] if given_to else list(commands)
+    models = {each.partition(":")[2] for each in tasks if each.startswith("deploy:")}
+    stage, _, model = name.partition(":")
+    said = f"there is no task `{name}`."
+    if name in models:
+        return f"{said} {name} is a model: {command(f'deploy:{name}')} builds and deploys it."
+    if model and stage in commands:
+        return f"{said} Did you mean {command(f'{stage} {model}')}?"
+    of_stage = [each for each in tasks if each.startswith(f"{stage}:")]
+    plain = [each for each in [*tasks, *commands] if ":" not in each]
+    near = get_close_matches(name, (of_stage or tasks) if model else plain, 1)
+    if near:
+        return f"{said} Did you mean {command(f'{given_to} {near[0]}')}?"
+    if model and stage in tasks:
+        has = ", ".join(each.partition(":")[2] for each in of_stage)
+        return f"{said} {stage} is there for {has or 'no model of this configuration'}."
+    return f"{said} {command('list')} lists the tasks, {command('help')} the commands."
+
+
+def wrong_option(error: CmdParseError, name: str, options: Iterable[str]) -> str:
+    """doit's words for an option of a command that it does not take, without its insides; pure.
+
+    :param name: of the command.
+    :param options: the long names of its options.
+    """
+    from difflib import get_close_matches
+
+    helps = f"{command(f'help {name}')} lists its options."
+    cause = error.__context__
+    if isinstance(cause, GetoptError):
+        if str(error).startswith("Error parsing Task"):
+            return f"{cause.msg}: none of the tasks that were named has it."
+        near = get_close_matches(cause.opt, options, 1)
+        return f"{cause.msg}. {f'Did you mean --{near[0]}? ' if near else ''}{helps}"
+    if isinstance(cause, ValueError):
+        return f"{str(error).splitlines()[0].partition(' <')[0]}: {cause}. {helps}"
+    return str(error)

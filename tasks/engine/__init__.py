@@ -1,1 +1,0 @@
-"""How the build runs: child processes, records, fingerprints, files."""

@@ -1,0 +1,272 @@
+"""Remembers what this build made: the files in each folder that it deployed to, and its models.
+
+These records decide what may be replaced or removed, never a manifest, which anyone can edit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tasks.config.schema import PLAIN_NAME, Configuration, Model
+from tasks.system.files import mebibytes, removal_problem, remove_empty_folders, write_record
+from tasks.system.fingerprint import FINGERPRINTS
+
+MANIFEST = "manifest.json"
+
+_LOCK = threading.Lock()  # models are deployed side by side
+
+# The SHA-256 of each file, by name: two while one takes the place of the other.
+Written = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A folder that a model of a configuration was deployed to, and what was written there."""
+
+    config: str
+    model: str
+    folder: Path
+    files: Written
+
+    @property
+    def shown(self) -> Path:
+        """The folder, as a person of this project calls it."""
+        here = Path.cwd()
+        return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether it is of a folder, however that is spelt."""
+        return self.folder == Path(os.path.realpath(folder))
+
+
+def path(config: Configuration) -> Path:
+    """The ledger's file."""
+    return config.build / "state" / "deployments.json"
+
+
+def name_of(config: Configuration) -> str:
+    """What the records call a configuration."""
+    return _recorded_path(config, config.path)
+
+
+def _recorded_path(config: Configuration, path: Path) -> str:
+    """A path as the records have it.
+
+    Within the project it is relative to the build folder, so that a checkout may move; otherwise
+    it is absolute, since several projects may share a build folder.
+    """
+    here = Path.cwd()
+    real, build = Path(os.path.realpath(path)), Path(os.path.realpath(config.build))
+    moves_along = real.is_relative_to(here) and build.is_relative_to(here)
+    return os.path.relpath(real, build) if moves_along else os.fspath(real)
+
+
+def read(config: Configuration) -> list[Deployment]:
+    """Every deployment from this build folder, by any configuration."""
+    try:
+        entries = json.loads(path(config).read_text())
+        return [_deployment(config, each) for each in entries]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []  # nothing was deployed, or what is there is no ledger
+
+
+def _deployment(config: Configuration, entry: Mapping[str, Any]) -> Deployment:
+    name, folder = str(entry["config"]), Path(entry["folder"])
+    if "files" not in entry:  # written by a version whose paths were relative to the project
+        name = _recorded_path(config, Path(name))
+        return Deployment(name, str(entry["model"]), Path(os.path.realpath(folder)), {})
+    files = {
+        str(file): [str(each) for each in hashes]
+        for file, hashes in entry["files"].items()
+        if is_within_folder(file)
+    }
+    real = Path(os.path.realpath(config.build / folder))
+    return Deployment(name, str(entry["model"]), real, files)
+
+
+def _write(config: Configuration, deployments: Iterable[Deployment]) -> None:
+    entries = [
+        {
+            "config": each.config,
+            "model": each.model,
+            "folder": _recorded_path(config, each.folder),
+            "files": each.files,
+        }
+        for each in deployments
+    ]
+    write_record(path(config), json.dumps(entries, indent=2) + "\n")
+
+
+def add(config: Configuration, model: Model, files: Written) -> None:
+    """Note what this build writes, or has written, to a model's folder; nothing else counts."""
+    folder = Path(os.path.realpath(model.deploy))
+    deployment = Deployment(name_of(config), model.name, folder, files)
+    with _LOCK:
+        before = read(config)
+        if deployment not in before:
+            _write(config, [*(each for each in before if each.folder != folder), deployment])
+
+
+def written(config: Configuration, model: Model) -> Written:
+    """What this build wrote to a model's folder."""
+    return next((each.files for each in read(config) if each.is_in(model.deploy)), {})
+
+
+def build_id(config: Configuration) -> str:
+    """A name that no other build folder has, for what this one leaves in a deploy folder."""
+    file = config.build / "state" / "id"
+    with _LOCK:
+        if not file.is_file():
+            write_record(file, uuid.uuid4().hex[:12])
+        return file.read_text()
+
+
+def note_models(config: Configuration) -> None:
+    """Remember which models a configuration builds here: a later `doit prune` may remove them."""
+    recorded = models(config)
+    names = {name for model in config.models for name in (model.name, model.base)}
+    mine = name_of(config)
+    if not names <= recorded.get(mine, set()):
+        recorded[mine] = recorded.get(mine, set()) | names
+        _write_models(config, recorded)
+
+
+def forget_models(config: Configuration, names: Iterable[str]) -> None:
+    """Forget models of a configuration of which nothing is left."""
+    recorded = models(config)
+    recorded[name_of(config)] = recorded.get(name_of(config), set()).difference(names)
+    _write_models(config, recorded)
+
+
+def models(config: Configuration) -> dict[str, set[str]]:
+    """The models that each configuration has ever had in this build folder."""
+    try:
+        content = json.loads((config.build / "state" / "models.json").read_text())
+        return {str(name): {str(each) for each in names} for name, names in content.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _write_models(config: Configuration, recorded: Mapping[str, set[str]]) -> None:
+    content = {name: sorted(names) for name, names in recorded.items()}
+    write_record(config.build / "state" / "models.json", json.dumps(content, indent=2) + "\n")
+
+
+def orphans(config: Configuration, deployments: Sequence[Deployment]) -> list[Deployment]:
+    """Deployments of this configuration that it no longer asks for.
+
+    A model that is still configured is left where ``deploy=DIR`` put it before: only a folder
+    beside its present one, under the same deploy folder, is a leftover (a changed `folder`).
+    """
+    mine = name_of(config)
+    present = {model.name: Path(os.path.realpath(model.deploy)) for model in config.models}
+    folders = set(present.values())
+    return [
+        each
+        for each in deployments
+        if each.config == mine
+        and each.folder not in folders
+        and (each.model not in present or each.folder.parent == present[each.model].parent)
+    ]
+
+
+def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list[str]:
+    """Remove the files that this build wrote to a folder, if they are still what it wrote.
+
+    With ``overwrite=yes`` those that were changed since are removed too.
+
+    :returns: a line for each file, saying what was (or would be) done.
+    """
+    lines, stuck = [], False
+    verb = "would remove" if dry_run else "removed"
+    folder = deployment.shown
+    for name, hashes in deployment.files.items():
+        file = folder / name
+        if not os.path.lexists(file):
+            continue
+        content = content_of(folder, name)
+        changed = ", changed since it was deployed" * (content not in hashes)
+        if content is None or (changed and not config.overwrite):
+            lines.append(f"kept {file}: it is not what this build wrote there")
+            continue
+        size = mebibytes(file.stat().st_size)
+        problem = None if dry_run else removal_problem(file)
+        if problem:
+            stuck = True
+            lines.append(problem)
+            continue
+        lines.append(f"{verb} {file} ({size}{changed})")
+        if not dry_run:
+            remove_empty_folders(folder, [name])
+    if not deployment.files and folder.is_dir():
+        lines.append(f"kept {folder}: no record says which of its files this build wrote")
+    if not dry_run and not stuck:
+        _write(config, [each for each in read(config) if each.folder != deployment.folder])
+        if folder.is_dir():
+            others = sorted(entry.name for entry in folder.iterdir())
+            if others:
+                lines.append(f"left {folder}: it also holds {', '.join(others)}")
+            elif not folder.is_symlink():
+                with suppress(OSError):  # it is empty, and may be in a folder that is not ours
+                    folder.rmdir()
+    return lines
+
+
+def is_within_folder(name: object) -> bool:
+    """Whether a name can be of a deployed file: plain, or in plain folders; pure."""
+    return isinstance(name, str) and all(PLAIN_NAME.fullmatch(each) for each in name.split("/"))
+
+
+def link_in(folder: Path, name: str) -> Path | None:
+    """The first link on the way from a folder to a file in it; the file may be one."""
+    parents = [folder / each for each in reversed(Path(name).parents[:-1])]
+    return next((each for each in [*parents, folder / name] if each.is_symlink()), None)
+
+
+def content_of(folder: Path, name: str) -> str | None:
+    """The SHA-256 of a file in a folder; None where there is none, or a link on the way to it."""
+    file = folder / name
+    if not file.is_file() or link_in(folder, name):
+        return None
+    return FINGERPRINTS.sha256(file)
+
+
+def holds_what_its_manifest_says(folder: Path) -> bool:
+    """Whether every file that was deployed to a folder is as its manifest has it.
+
+    Which files there are is known only once their fidelity is: they are no targets of doit's.
+    """
+    return changed_files(folder) == []
+
+
+def changed_files(folder: Path) -> list[str] | None:
+    """What the manifest in a folder names and is gone or another file; None without a manifest."""
+    files = manifest_files(folder / MANIFEST)
+    if files is None:
+        return None
+    return [
+        name
+        for name, sha256 in files.items()
+        if not (folder / name).is_file() or FINGERPRINTS.sha256(folder / name) != sha256
+    ]
+
+
+def manifest_files(manifest: Path) -> dict[str, str] | None:
+    """The SHA-256 of each file that a manifest names; None when it is no manifest of a model.
+
+    One that names a file outside its folder is none.
+    """
+    try:
+        content: Any = json.loads(manifest.read_text())
+        files = {str(name): str(entry["sha256"]) for name, entry in content["files"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return files if all(map(is_within_folder, files)) else None

@@ -1,0 +1,112 @@
+"""PyTorch's answers about drawn images, which every variant of a table of models is compared with.
+
+Target: ``reference.npz``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.staleness import versions
+from tasks.clients.contract import MaskChoice
+from tasks.config.schema import Configuration, Model
+from tasks.inference.reference_file import stored_choice
+from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.records import artifacts
+
+if TYPE_CHECKING:
+    from doit.task import Task
+
+    from tasks.inference.sessions import Predictions
+
+PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
+
+
+def task(config: Configuration, model: Model) -> dict[str, Any]:
+    """doit's task for PyTorch's answers, for a table of models."""
+    return declare(
+        model.base,
+        compute_reference,
+        [config, model],
+        reads=[
+            artifacts.checkpoint(config, model),
+            *model.architecture_files,
+            *model.image_data,
+        ],
+        writes=[artifacts.reference(config, model)],
+        shared="proof",
+        inputs={
+            **model.architecture_options,
+            "masks": choices_of(config, model),
+            "images": model.images,
+            "count": config.fidelity.images,
+            **versions(*PACKAGES),
+        },
+        also_runs=[model.images],
+    )
+
+
+def choices_of(config: Configuration, model: Model) -> list[MaskChoice]:
+    """Which masks PyTorch answers with, for the clients of a table."""
+    return list(dict.fromkeys(stored_choice(each.masks) for each in config.of_table(model)))
+
+
+def compute_reference(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+    """Ask PyTorch in a child process and keep what it answers."""
+    target = artifacts.reference(config, model)
+    with workspace(config.build, task) as work:
+        result = work.run(
+            "tasks.reference:write_reference",
+            **model.architecture_options,
+            architecture_files=model.architecture_files,
+            masks=choices_of(config, model),
+            checkpoint=str(artifacts.checkpoint(config, model)),
+            draw=model.images,
+            count=config.fidelity.images,
+            destination=work.unfinished(target),
+        )
+        work.deliver(target)
+    summary = f"PyTorch's answers to {result['prompts']} prompts on {result['images']} images"
+    return {"summary": summary + describe_peak(result), **result}
+
+
+def write_reference(
+    architecture: str,
+    architecture_files: list[str],
+    masks: list[MaskChoice],
+    checkpoint: str,
+    draw: str,
+    count: int,
+    destination: str,
+    image_size: int | None = None,
+) -> dict[str, Any]:
+    """Ask sam2's predictor about drawn images (runs in a child process).
+
+    What it answers is stored with the hashes of what answered.
+    """
+    from tasks.clients.contract import dimensions_of
+    from tasks.inference import reference, reference_file, truth
+    from tasks.inference.prompts import EVERY_PROMPT
+    from tasks.model import load
+    from tasks.proof.binding import unchanged
+
+    subject = {"checkpoint": checkpoint}
+    for each in architecture_files:
+        subject["architecture"] = each
+    with unchanged(subject) as against:
+        model = load.load_model(architecture, checkpoint, image_size)
+        predictor = reference.predictor_of(model)
+        images = truth.draw_images(truth.load(draw), model.image_size, count)
+        answers: dict[MaskChoice, list[Predictions]] = {choice: [] for choice in masks}
+        for drawn in images:
+            prompts = truth.prompts_about(drawn)
+            for choice in masks:
+                answers[choice].append(reference.predict(predictor, drawn.image, prompts, choice))
+        inputs = {
+            choice: reference.predict(predictor, images[0].image, EVERY_PROMPT, choice)
+            for choice in masks
+        }
+    dimensions = dimensions_of(model)
+    reference_file.write_reference(destination, dimensions, answers, inputs, against)
+    return {"images": count, "prompts": sum(len(each.masks) for each in answers[masks[0]])}

@@ -1,0 +1,1 @@
+"""Other machines: downloads, the Hugging Face hub, a shared cache."""

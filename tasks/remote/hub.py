@@ -1,0 +1,229 @@
+"""Finds a file in a repository of the Hugging Face hub: its address, size and SHA-256.
+
+huggingface_hub asks, with the token of the environment (``HF_TOKEN``) or of `hf auth login`, at
+``HF_ENDPOINT`` where that is set. The file is then downloaded as any other (`download.fetch`),
+unless huggingface_hub has it in its own cache; with ``HF_HUB_OFFLINE`` it must be there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.console import address
+from tasks.remote import download, network
+from tasks.system.errors import StageError
+
+CONFIG = "config.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class HubFile(NamedTuple):
+    """A file of a repository at one commit.
+
+    ``sha256`` is the hub's own, of a file that it keeps as a large one; ``headers`` are sent with
+    a request for it; ``copy`` is where huggingface_hub has it in its cache.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    size: int | None
+    sha256: str | None
+    commit: str
+    copy: Path | None
+
+
+class NoSuchFile(StageError):
+    """A repository does not have a file at a revision."""
+
+
+def find(repo: str, revision: str, file: str, table: str) -> HubFile:
+    """Ask the hub for a file of a repository.
+
+    :param revision: a branch, a tag or a commit.
+    :returns: with ``HF_HUB_OFFLINE`` what huggingface_hub's cache has of that revision.
+    :raises download.Unreachable: when no connection to the hub comes about.
+    :raises StageError: when there is no such repository, revision or file, or it may not be read.
+    """
+    import huggingface_hub
+    from httpx2 import TransportError
+    from huggingface_hub import errors
+
+    hide_secrets_in_log()
+    where = f"{table} url: hf:{repo}"
+    if huggingface_hub.is_offline_mode():
+        return _find_offline(repo, revision, file, where)
+    network.hub_client()
+    token = huggingface_hub.get_token()
+    try:
+        found = huggingface_hub.get_hf_file_metadata(
+            huggingface_hub.hf_hub_url(repo, file, revision=revision),
+            token=token or False,
+        )
+    except TransportError as error:
+        raise download.Unreachable(
+            f"{where}: {endpoint()} cannot be reached: "
+            f"{address.without_secrets(network.in_words(error))}. Check the network (and "
+            "HF_ENDPOINT, where it is set), "
+            f"then run the same command again.{_offer_of_cache(repo, revision, file)}",
+            told=False,
+        ) from error
+    except ValueError as error:  # as huggingface_hub finds a name that no repository can have
+        raise StageError(f"{where} cannot be: {error}. Correct the url.") from error
+    except errors.RevisionNotFoundError as error:
+        raise StageError(
+            f"{where} has no revision {revision!r}. Correct what is behind @."
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise NoSuchFile(
+            f"{where} has no {file} at {revision}. Name the checkpoint that it has: hf:{repo}/FILE."
+        ) from error
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
+        raise StageError(f"{where} {_closed(error, repo, token)}") from error
+    except errors.HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403):
+            raise StageError(f"{where} {_closed(error, repo, token)}") from error
+        words = address.without_secrets(str(error).splitlines()[0])
+        raise StageError(f"{where} cannot be had: {words}") from error
+    if found.commit_hash is None:
+        raise StageError(
+            f"{where}: {endpoint()} does not answer as a hub does: it "
+            "names no commit. Check HF_ENDPOINT."
+        )
+    etag = found.etag or ""
+    sha256 = etag if _SHA256.fullmatch(etag) else None
+    return HubFile(
+        # A branch that moves while a file of it is downloaded changes nothing.
+        huggingface_hub.hf_hub_url(repo, file, revision=found.commit_hash),
+        {"Authorization": f"Bearer {token}"} if token else {},
+        found.size,
+        sha256,
+        found.commit_hash,
+        _cached(repo, found.commit_hash, file, sha256),
+    )
+
+
+def _find_offline(repo: str, revision: str, file: str, where: str) -> HubFile:
+    """A file of a revision, from huggingface_hub's cache alone.
+
+    :raises NoSuchFile: when it is not there.
+    """
+    import huggingface_hub
+
+    copy = _cached(repo, revision, file)
+    if copy is None:
+        raise NoSuchFile(
+            f"{where}: HF_HUB_OFFLINE is set, and huggingface_hub has no {file} at {revision} in "
+            f"its cache, {huggingface_hub.constants.HF_HUB_CACHE}. Unset HF_HUB_OFFLINE, or run "
+            f"`hf download {repo} {file} --revision {revision}` where there is a network, then run "
+            "the same command again."
+        )
+    # A link to what is named after the hub's ETag, of a large file its SHA-256.
+    etag = copy.readlink().name if copy.is_symlink() else ""
+    sha256 = etag if _SHA256.fullmatch(etag) else None
+    depth = len(Path(file).parts)  # below snapshots/<commit>
+    return HubFile("", {}, copy.stat().st_size, sha256, copy.parents[depth - 1].name, copy)
+
+
+def _cached(repo: str, revision: str, file: str, sha256: str | None = None) -> Path | None:
+    """Where huggingface_hub has a file of a revision in its cache.
+
+    :param sha256: of a large file, which may be there as that of another commit.
+    """
+    import huggingface_hub
+    from huggingface_hub.file_download import repo_folder_name
+
+    try:
+        copy = huggingface_hub.try_to_load_from_cache(repo, file, revision=revision)
+    except ValueError:  # a name that no file can have
+        return None
+    if isinstance(copy, str):
+        return Path(copy)
+    folder = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    blob = folder / repo_folder_name(repo_id=repo, repo_type="model") / "blobs" / (sha256 or "none")
+    return blob if blob.is_file() else None
+
+
+def _offer_of_cache(repo: str, revision: str, file: str) -> str:
+    copy = _cached(repo, revision, file)
+    return f" HF_HUB_OFFLINE=1 takes what huggingface_hub has in its cache: {copy}." if copy else ""
+
+
+def hide_secrets_in_log() -> None:
+    """Let huggingface_hub not log addresses in full: it does when it tries an upload again."""
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        if _without_secrets not in handler.filters:
+            handler.addFilter(_without_secrets)
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    record.msg, record.args = address.without_secrets(record.getMessage()), ()
+    return True
+
+
+def endpoint() -> str:
+    """The hub's address, as it may be shown."""
+    import huggingface_hub
+
+    return address.shown(huggingface_hub.constants.ENDPOINT)
+
+
+def _closed(error: Exception, repo: str, token: str | None) -> str:
+    """What to do about a repository that may not be read; the hub calls it missing, too."""
+    page = f"https://huggingface.co/{repo}"
+    from huggingface_hub.errors import GatedRepoError
+
+    if isinstance(error, GatedRepoError) and token:
+        return f"is gated, and this account may not read it yet: ask for access at {page}."
+    if token:
+        return f"is not there, or the account of the token may not read it. See {page}."
+    return (
+        f"is not there, or may be read only after logging in: run `hf auth login`, or set HF_TOKEN "
+        f"to a token that may read {page}."
+    )
+
+
+def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
+    """The ``config.json`` of a repository at a commit; None where it has none.
+
+    :raises StageError: when the hub refuses it, or it is no JSON.
+    """
+    import httpx2
+
+    try:
+        found = find(repo, commit, CONFIG, table)
+    except NoSuchFile:
+        return None
+    if found.copy is not None:
+        return parse_config(found.copy.read_text(errors="replace"), f"{table} url: {found.copy}")
+    try:
+        answer = network.hub_client().get(found.url, headers=dict(found.headers))
+    except httpx2.RequestError as error:
+        raise StageError(
+            f"{address.shown(found.url)} cannot be had: "
+            f"{address.without_secrets(network.in_words(error), found.url)}. "
+            "Run the same command again."
+        ) from error
+    if answer.status_code != 200:
+        raise StageError(
+            f"{address.shown(found.url)} cannot be had: the server answered {answer.status_code}."
+        )
+    return parse_config(answer.text, f"{table} url: {CONFIG} of hf:{repo}")
+
+
+def parse_config(text: str, what: str) -> dict[str, Any]:
+    """A ``config.json``, read.
+
+    :raises StageError: when it is no table in JSON.
+    """
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise StageError(f"{what} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise StageError(f"{what} is no configuration of a model: found {type(content).__name__}")
+    return content

@@ -1,0 +1,254 @@
+"""Runs the heavy part of a stage in a process of its own, so that its memory goes back.
+
+The child is ``python -m tasks.running.child module:function``. It reads its arguments as JSON from
+standard input, which stays open as a lifeline: when the build dies, even by ``kill -9``, the
+child sees the end of its input and ends too. Whatever it prints goes to a log file; what came
+out comes back through a pipe, which a full disk does not stop.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from tasks.system import machine
+from tasks.system.errors import StageError, disk_problem
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+
+_FULL = 1 << 20  # bytes free on a disk that counts as full
+_LOOK = 300  # milliseconds between two looks whether a result is still wanted
+
+
+class UnwantedError(Exception):
+    """Nobody waits for the result any more; the child was ended."""
+
+
+def run(
+    function: str,
+    arguments: Mapping[str, Any],
+    log: Path,
+    verbose: bool,
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    wanted: Callable[[], bool] | None = None,
+) -> dict[str, Any]:
+    """Call ``module:function(**arguments)`` in a child process.
+
+    :param arguments: JSON values.
+    :param log: gets everything the child prints, for its owner alone to read; replaced at each
+        call.
+    :param verbose: show the child's output as well.
+    :param folder: what relative paths are relative to for the child; without it, as here.
+    :param environment: instead of this process's.
+    :param wanted: asked again and again; the child is ended as soon as it says no.
+    :returns: the function's result (a JSON object) with ``peak_memory`` in bytes, if known, and
+        ``cores``, how many it kept busy, and ``processor``, which did it (`machine.processor`).
+    :raises StageError: as the function raised it, or saying how the child ended.
+    :raises UnwantedError: when the result was not wanted any more.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ if environment is None else environment
+    environment = {
+        # Torch's threads would spin while they wait for one another: on a busy machine, as beside
+        # another stage of `-n 2`, five times as long and four times the processor time.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **environment,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH")])),
+        "PYTHONHASHSEED": "0",  # the same input gives the same bytes
+        "PYTHONIOENCODING": "utf-8",  # of its log, whatever the terminal's is
+        # glibc gives blocks of 4 MiB back to the system at once: large exports in 4.1 GiB, not 5.4.
+        "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
+    }
+    reading, writing = os.pipe()
+    log.unlink(missing_ok=True)  # an attempt that was given up may still write to it
+    with open(log, "wb", opener=_for_owner) as log_file, open(reading, "rb") as outcome_file:
+        try:
+            # A session of its own: Ctrl-C reaches the build, which ends its child.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tasks.running.child", function, str(writing)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE if verbose else log_file,
+                stderr=subprocess.STDOUT,
+                pass_fds=[writing],
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        try:
+            assert process.stdin is not None
+            _send(process.stdin, arguments)
+            if verbose:
+                shown = threading.Thread(target=_show, args=(process.stdout, log_file), daemon=True)
+                shown.start()
+            if wanted is not None:
+                _await(outcome_file, wanted)
+            outcome = _parsed(outcome_file.read())  # ends when the child does
+            status = process.wait()
+            if verbose:
+                shown.join()
+        finally:
+            process.kill()
+            process.wait()
+    if outcome is not None and "result" in outcome:
+        used = ("peak_memory", "cores", "processor")
+        return {**outcome["result"], **{key: outcome[key] for key in used}}
+    raise StageError(_explain(outcome, status, log))
+
+
+def _for_owner(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _send(stdin: IO[bytes], arguments: Mapping[str, Any]) -> None:
+    try:
+        stdin.write(json.dumps(arguments).encode() + b"\n")
+        stdin.flush()
+    except BrokenPipeError:
+        pass  # it ended before reading; its exit status and log say why
+
+
+def _await(outcome: IO[bytes], wanted: Callable[[], bool]) -> None:
+    """Wait until a child has something to say, or has ended, or is not wanted."""
+    ended = select.poll()
+    ended.register(outcome, select.POLLIN)
+    while not ended.poll(_LOOK):
+        if not wanted():
+            raise UnwantedError
+
+
+def _show(output: IO[bytes], log_file: IO[bytes]) -> None:
+    for line in output:
+        log_file.write(line)
+        sys.stderr.write(line.decode(errors="replace"))
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    try:
+        outcome = json.loads(text)
+    except ValueError:
+        return None
+    return outcome if isinstance(outcome, dict) else None
+
+
+def _explain(outcome: dict[str, Any] | None, status: int, log: Path) -> str:
+    """Say why a child gave no result."""
+    if outcome is not None and "error" in outcome:
+        return f"{outcome['error']}{_named(log)}"
+    free = shutil.disk_usage(log.parent).free
+    if free < _FULL:
+        return (
+            f"The disk is full: {log.parent.absolute()} has {free:,} bytes free. Nothing was "
+            "half-written under a final name: make room, and run the same command again."
+        )
+    if outcome is not None and "crash" in outcome:
+        return f"{outcome['crash']}\nThe whole traceback is in {log} (or run with -v 2)."
+    if status == -signal.SIGKILL:
+        return (
+            "was killed by the system (signal 9), most often because memory ran out. Close other "
+            f"programs, build without `-n`, or build a smaller model.{_named(log)}"
+        )
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    return f"ended without a result ({how}).{_named(log)}"
+
+
+def _named(log: Path) -> str:
+    """Where a log is, for a message; nothing of an empty one."""
+    return f"\nLog: {log}" if log.stat().st_size else ""
+
+
+def peak_memory_of(process: int | str) -> int | None:
+    """The largest resident memory of a running process in bytes; None where it is not told."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError):
+        return None  # not Linux, or it has ended
+
+
+def _peak_memory() -> int | None:
+    """That of this process. On Linux ru_maxrss would be at least its parent's."""
+    peak = peak_memory_of("self")
+    if peak is not None:
+        return peak
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _cores(seconds: float) -> float:
+    """How many cores this process and those that it waited for kept busy, on average.
+
+    :param seconds: how long it has run.
+    """
+    times = os.times()
+    busy = times.user + times.system + times.children_user + times.children_system
+    return round(busy / seconds, 1)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main(function: str, pipe: int) -> NoReturn:
+    """Run one function and write its outcome to a pipe; see `run`."""
+    start = time.monotonic()
+    os.set_inheritable(pipe, False)  # whatever it starts must not keep the pipe open
+    arguments = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    module, name = function.split(":")
+    outcome: dict[str, Any]
+    try:
+        outcome = {"result": getattr(importlib.import_module(module), name)(**arguments)}
+    except StageError as error:
+        outcome = {"error": str(error)}
+    except BaseException as error:
+        problem = disk_problem(error)
+        outcome = {"error": problem} if problem else {"crash": f"{type(error).__name__}: {error}"}
+        _print_traceback()
+    outcome["peak_memory"] = _peak_memory()
+    outcome["cores"] = _cores(time.monotonic() - start)
+    outcome["processor"] = machine.processor()
+    with open(pipe, "wb") as file:
+        file.write(json.dumps(outcome).encode())
+    _flush()
+    # Skips the teardown of torch and onnxruntime, which takes time and has nothing to save.
+    os._exit(0 if "result" in outcome else 1)
+
+
+def _print_traceback() -> None:
+    with suppress(OSError):  # the log is on the disk that is full
+        traceback.print_exc()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+
+
+if __name__ == "__main__":
+    # `python -m` runs this file as __main__; one module object holds what others import.
+    from tasks.running.child import main as imported_main
+
+    imported_main(sys.argv[1], int(sys.argv[2]))

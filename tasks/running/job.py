@@ -1,0 +1,296 @@
+"""What a worker of a Dask cluster does for a stage: looks whether it is fit, and runs the child.
+
+A worker is a process that `dask worker` starts in a checkout of this project. Nothing here imports
+`distributed` before a worker does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from tasks.config import parse
+from tasks.config.schema import CacheSettings
+from tasks.remote.shared_cache import Output, SharedCache
+from tasks.running import child
+from tasks.running.child import PROJECT
+from tasks.system.errors import StageError, disk_problem
+from tasks.system.fingerprint import FINGERPRINTS
+
+if TYPE_CHECKING:
+    import distributed
+
+# What a worker process has imported, which a checkout that moved on does not change.
+_IMPORTED = ("tasks/running/child.py", "tasks/running/job.py", "tasks/remote/shared_cache.py")
+_AT_START = {name: FINGERPRINTS.sha256(PROJECT / name) for name in _IMPORTED}
+
+
+class SharedBy(TypedDict):
+    """A cache as it may be shown to a cluster: ``url`` has neither user, password nor query.
+
+    ``whole`` says whether that opens it. Otherwise a worker takes what is missing, and the options,
+    from its own configuration, the file ``config``.
+    """
+
+    url: str
+    whole: bool
+    config: str
+
+
+class Expected(TypedDict):
+    """What must be the same for a worker as for the build.
+
+    ``files`` are SHA-256 by paths relative to the project (or absolute), ``versions`` those of
+    packages; ``token`` is a file of the build folder and what it holds. A worker that does not see
+    it takes ``inputs``, by their paths SHA-256 and size, from the ``cache``, where there is one
+    and they have been ``handed_over``.
+    """
+
+    files: dict[str, str]
+    versions: dict[str, str]
+    token: tuple[str, str]
+    inputs: dict[str, tuple[str, int]]
+    cache: SharedBy | None
+    handed_over: bool
+
+
+def problems(expected: Expected) -> list[str]:
+    """Why the outputs of this worker would not be those of the build; empty where they would."""
+    token, _ = expected["token"]
+    found = []
+    for name in _IMPORTED:
+        if name in expected["files"] and _AT_START[name] != expected["files"][name]:
+            found.append(f"runs another {name} than this build, or was started before it changed")
+    found += [
+        f"has {'another' if (PROJECT / name).is_file() else 'no'} {name}"
+        for name, sha256 in expected["files"].items()
+        if name not in _IMPORTED and sha256 != _sha256(PROJECT / name)
+    ]
+    if len(found) > 4:
+        found[3:] = [f"{len(found) - 3} more files differ"]
+    here = versions(expected["versions"])
+    found += [
+        f"has {name} {here[name]}, this build {version}"
+        for name, version in expected["versions"].items()
+        if here[name] != version
+    ]
+    if cache_of(expected["cache"]) is None and not sees_folder(expected):
+        folder = (PROJECT / token).parents[2]
+        found.append(f"does not see this build's folder as {folder}{_closed(expected['cache'])}")
+    return found
+
+
+def cache_of(shared_by: SharedBy | None) -> CacheSettings | None:
+    """How this worker opens the cache; None where it cannot, or there is none."""
+    if shared_by is None:
+        return None
+    own = parse.cache_of(PROJECT / shared_by["config"])
+    if own is not None and own.shown == shared_by["url"]:
+        return own
+    return CacheSettings(shared_by["url"]) if shared_by["whole"] else None
+
+
+def _closed(shared_by: SharedBy | None) -> str:
+    """Why a worker cannot open the cache, where there is one."""
+    if shared_by is None:
+        return ""
+    return (
+        f", and its {shared_by['config']} does not say how to open the cache {shared_by['url']}: "
+        "what is secret in the address, and its options, are sent to nobody"
+    )
+
+
+def sees_folder(expected: Expected) -> bool:
+    """Whether the build folder is shared with this worker."""
+    token, text = expected["token"]
+    return _text(PROJECT / token) == text
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The version of each package as it is installed now, and Python's minor one."""
+    found = {name: _version(name) for name in packages if name != "python"}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return FINGERPRINTS.sha256(path)
+    except OSError:
+        return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return None
+
+
+def run_given(text: str) -> dict[str, Any]:
+    """`run` what a text in JSON says."""
+    return run(*json.loads(text))
+
+
+def run(
+    function: str, arguments: Mapping[str, Any], expected: Expected, scratch: str, log: str
+) -> dict[str, Any]:
+    """Run a stage's child here, in a folder of its own within the stage's scratch folder.
+
+    A worker that was given up, but lives, must not write what the one after it is writing: so
+    each attempt has its folder, and the build takes what is in that of the one which answered.
+
+    :param arguments: as for `child.run`; paths within ``scratch`` become those of the attempt.
+    :returns: ``result`` and ``attempt``, the folder's name, or ``made``, what was put into the
+        cache, with the ``log``'s text; or ``error``, for people; or ``unfit``, what `problems`
+        found of this ``worker``; or ``unseen``, when the inputs must be handed over first; or
+        ``unwanted``, when it was told to leave it.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    unfit = problems(expected)
+    if unfit:
+        return {"unfit": unfit, "worker": worker.address}
+    if sees_folder(expected):
+        place = Place(PROJECT / scratch / f"attempt-{uuid.uuid4().hex}", PROJECT / log)
+    elif not expected["handed_over"]:
+        return {"unseen": True}
+    else:
+        place = Place(Path(tempfile.mkdtemp(dir=worker.local_directory)) / "attempt", None)
+    try:
+        place.folder.mkdir()
+        arguments = moved(arguments, scratch, str(place.folder))
+        if not place.shared:
+            arguments = brought(arguments, expected, Path(worker.local_directory) / "inputs")
+        result = child.run(
+            function,
+            arguments,
+            place.log,
+            verbose=False,
+            folder=PROJECT,
+            environment=_environment(),
+            wanted=_wanted(worker),
+        )
+        if place.shared:
+            return {"result": result, "attempt": place.folder.name}
+        made = handed_over(place.folder, expected)
+        return {"result": result, "made": made, "log": _text(place.log) or ""}
+    except child.UnwantedError:
+        shutil.rmtree(place.folder, ignore_errors=True)
+        return {"unwanted": True}
+    except StageError as error:
+        text = str(error).replace(str(place.log), log)
+        return {"error": f"{text}\nIt ran on the worker {worker.address}."}
+    except OSError as error:
+        problem = disk_problem(error)
+        if problem is None:
+            raise
+        return {"error": problem}
+    finally:
+        if not place.shared:
+            shutil.rmtree(place.folder.parent, ignore_errors=True)
+
+
+class Place:
+    """Where an attempt works: in the stage's scratch folder, or in one of the worker's own.
+
+    :param log: the stage's, where the build folder is shared.
+    """
+
+    def __init__(self, folder: Path, log: Path | None) -> None:
+        self.folder = folder
+        self.shared = log is not None
+        self.log = log or folder.with_name("log")
+
+
+def brought(arguments: Mapping[str, Any], expected: Expected, folder: Path) -> Mapping[str, Any]:
+    """Bring a stage's inputs here, and name them so in its arguments.
+
+    :param folder: keeps them, under their hashes, for stages that read them too.
+    :raises StageError: when one is not in the cache.
+    """
+    for path, (sha256, size) in expected["inputs"].items():
+        here = folder / sha256 / Path(path).name
+        if not here.is_file():
+            unfinished = here.with_name(f"{here.name}.{uuid.uuid4().hex}")
+            _cache(expected).take({unfinished: Output(sha256, size)})
+            unfinished.replace(here)
+        arguments = moved(arguments, path, str(here))
+    return arguments
+
+
+def handed_over(folder: Path, expected: Expected) -> dict[str, Output]:
+    """Put what was made into the cache; by their paths within the folder.
+
+    :raises StageError: when that is not possible.
+    """
+    made = {
+        path: Output(FINGERPRINTS.sha256(path), path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    _cache(expected).hand_over(made)
+    return {path.relative_to(folder).as_posix(): output for path, output in made.items()}
+
+
+def _cache(expected: Expected) -> SharedCache:
+    settings = cache_of(expected["cache"])
+    assert settings is not None
+    return SharedCache(settings)
+
+
+def moved(value: Any, old: str, new: str) -> Any:
+    """A JSON value in which each path that is ``old``, or in it, is ``new``, or in that; pure."""
+    if isinstance(value, str):
+        inside = value == old or value.startswith(f"{old}/")
+        return new + value.removeprefix(old) if inside else value
+    if isinstance(value, Mapping):
+        return {key: moved(each, old, new) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [moved(each, old, new) for each in value]
+    return value
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what Dask sets for its own tasks: one thread for each."""
+    import dask
+
+    preset = dask.config.get("distributed.nanny.pre-spawn-environ", {})
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in preset or str(preset[name]) != value
+    }
+
+
+def _wanted(worker: distributed.Worker) -> Callable[[], bool]:
+    """Whether the build still waits for the task that this thread runs.
+
+    Dask does not interrupt a running task. When its build has ended, or cancelled it, the worker
+    keeps it as cancelled; when the worker has lost its scheduler, it is closing.
+    """
+    from distributed import Status
+
+    key = worker.get_current_task()
+    ending = (Status.closing, Status.closed, Status.failed)
+
+    def wanted() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is not None and task.state != "cancelled" and worker.status not in ending
+
+    return wanted
