@@ -17,18 +17,19 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tasks.building import state
-from tasks.building.stage import FROM_CACHE, declare
-from tasks.config.schema import FP32, Configuration, Model, Variant
+from tasks.building.build import FROM_CACHE
+from tasks.building.stage import Stage, Workspace
+from tasks.config.models import FP32, GRAPHS, Target, Variant
+from tasks.config.schema import Configuration
 from tasks.inference.metrics import written
 from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
 from tasks.proof.recommendation import PROVIDERS, Candidate
-from tasks.records import artifacts
 from tasks.system.files import mebibytes, write_atomically
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of, read_cache
 
 if TYPE_CHECKING:
-    from doit.task import Task
+    pass
 
 TEMPLATES = Path("tasks/templates")
 STAGES = (
@@ -44,56 +45,51 @@ def folder(config: Configuration) -> Path:
     return config.build / "report"
 
 
-def task(config: Configuration) -> dict[str, Any]:
-    """doit's task; run with others, it waits for them."""
-    return declare(
+def declare(config: Configuration) -> Stage:
+    """The report; built with other tasks, it waits for them."""
+    return Stage(
         None,
         write,
         [config],
         reads=[TEMPLATES / "report.html", TEMPLATES / "report.md"],
         writes=[folder(config) / f"report.{kind}" for kind in ("html", "md", "json")],
-        # Which reports there are is known only when the stages before this one have run.
+        # Which reports exist is known only when the stages before this one have run.
         inputs=lambda: hashes_of(sources_of(config)),
-        meta={"last": True},
+        runs_last=True,
     )
-
-
-def variants_of(model: Model) -> list[Variant]:
-    """What there is to tell of: single precision, and what was asked for."""
-    return list(dict.fromkeys([FP32, *model.variants]))
 
 
 def sources_of(config: Configuration) -> list[Path]:
     """Every file that a report may be made of."""
     paths: list[Path] = []
-    for model in config.models:
+    for target in config.targets:
         paths += [
-            artifacts.report(config, model, "verify"),
-            artifacts.speeds(config, model),
-            artifacts.manifest(model),
+            target.report("verify"),
+            target.speeds,
+            target.manifest,
         ]
-        for each in variants_of(model):
+        for each in target.built_variants:
             paths += [
-                artifacts.report(config, model, "browser", each),
-                artifacts.report(config, model, "fidelity", each),
-                artifacts.report(config, model, "tracking", each),
-                artifacts.picture(config, model, each),
+                target.report("browser", each),
+                target.report("fidelity", each),
+                target.report("tracking", each),
+                target.picture(each),
             ]
     return paths
 
 
-def write(config: Configuration, task: Task) -> dict[str, Any]:
+def write(config: Configuration, work: Workspace) -> dict[str, Any]:
     """Gather, compare with the report before, and write all three files."""
     import jinja2
 
-    gathered = [gather(config, model) for model in config.models]
+    gathered = [gather(config, target) for target in config.targets]
     models = [each for each in gathered if each is not None]
-    target = folder(config) / "report.json"
+    path = folder(config) / "report.json"
     data: dict[str, Any] = {
         "models": models,
         "ranking": ranking(models),
         "best": best(models),
-        "changes": since(read_cache(target), models),
+        "changes": since(read_cache(path), models),
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -105,8 +101,8 @@ def write(config: Configuration, task: Task) -> dict[str, Any]:
     environment.filters |= {"mebibytes": mebibytes, "milliseconds": milliseconds, "spread": spread}
     environment.filters |= {"median": median, "ends": ends_in_words, "written": written}
     pictures = {
-        model.name: _pictures(config, model, told["variants"])
-        for model, told in zip(config.models, gathered, strict=True)
+        target.name: _pictures(target, told["variants"])
+        for target, told in zip(config.targets, gathered, strict=True)
         if told is not None
     }
     drawn = {model["name"]: charts_of(model["variants"]) for model in models}
@@ -121,7 +117,7 @@ def write(config: Configuration, task: Task) -> dict[str, Any]:
             config=config.path,
         )
         write_atomically(folder(config) / f"report.{kind}", text)
-    write_atomically(target, json.dumps(data, indent=2) + "\n")
+    write_atomically(path, json.dumps(data, indent=2) + "\n")
     if not models:
         return {"summary": f"no model is built yet; {folder(config) / 'report.html'} says so"}
     rows = sum(len(model["variants"]) for model in models)
@@ -140,42 +136,42 @@ def since(previous: Mapping[str, Any], models: Sequence[Row]) -> list[str]:
         return []
 
 
-def gather(config: Configuration, model: Model) -> dict[str, Any] | None:
+def gather(config: Configuration, target: Target) -> dict[str, Any] | None:
     """Everything that is told of one model; None when it is not verified yet."""
-    verified = reports.read(artifacts.report(config, model, "verify"))
+    verified = reports.read(target.report("verify"))
     if verified is None:
         return None
     records = state.recorded_values(config.build / "state" / "doit.json")
     own = {
         name: values
         for name, values in records.items()
-        if name.split(":")[1:2] in ([model.name], [model.base])
+        if name.split(":")[1:2] in ([target.name], [target.source.name])
     }
-    manifest = read_cache(artifacts.manifest(model))
+    manifest = read_cache(target.manifest)
     told = manifest.get("variants")
     entries = {
         each["name"]: each
         for each in (told if isinstance(told, list) else [])
         if isinstance(each, dict) and "deployed" in each
     }
-    speed = current_speeds(config, model)
+    speed = current_speeds(target)
     rows = [
-        row(config, model, each, own, entries.get(each.name), speed)
-        for each in variants_of(model)
-        if all(path.is_file() for path in artifacts.graphs(config, model, each).values())
+        row(target, each, own, entries.get(each.name), speed)
+        for each in target.built_variants
+        if all(path.is_file() for path in target.image_graphs(each).values())
     ]
     prefer = manifest.get("prefer")
     return {
-        "name": model.name,
-        "architecture": verified.get("architecture", model.architecture),
-        "deploy": str(model.deploy),
+        "name": target.name,
+        "architecture": verified.get("architecture", target.source.architecture),
+        "deploy": str(target.deploy),
         "checkpoint": verified["against"].get("checkpoint"),
         "parity": largest_differences(verified["differences"]),
-        "tolerances": asdict(config.tolerances),
+        "tolerances": asdict(config.checks.verify),
         "truth": verified["truth"],
-        "truth_source": model.truth,
-        "truth_iou": model.truth_iou,
-        "client": model.client.name,
+        "truth_source": target.source.truth,
+        "truth_iou": target.source.truth_iou,
+        "client": target.client.name,
         "placement": verified.get("placement"),
         "native": verified.get("native"),
         "packages": manifest.get("packages", {}),
@@ -277,20 +273,20 @@ def recommended(rows: Sequence[Row], prefer: Mapping[str, Any]) -> list[dict[str
     return [each._asdict() for each in recommendation.recommend(candidates(rows), prefer)]
 
 
-def current_speeds(config: Configuration, model: Model) -> dict[str, Any]:
+def current_speeds(target: Target) -> dict[str, Any]:
     """The times of a model's variants, if they are those of the files that are there now."""
-    speed = read_cache(artifacts.speeds(config, model))
+    speed = read_cache(target.speeds)
     files = speed.get("files")
     if not isinstance(files, dict):
         return {}
-    return speed if files == _hashes(config, model, files) else {}
+    return speed if files == _hashes(target, files) else {}
 
 
-def _hashes(config: Configuration, model: Model, names: Mapping[str, Any]) -> dict[str, str]:
+def _hashes(target: Target, names: Mapping[str, Any]) -> dict[str, str]:
     paths = [
         path
-        for each in variants_of(model)
-        for path in artifacts.graphs(config, model, each).values()
+        for each in target.built_variants
+        for path in target.image_graphs(each).values()
         if path.name in names
     ]
     return {path.name: FINGERPRINTS.sha256(path) for path in paths if path.is_file()}
@@ -305,37 +301,36 @@ def _peaks(records: Mapping[str, Mapping[str, Any]], stage: str) -> list[int]:
 
 
 def row(
-    config: Configuration,
-    model: Model,
+    target: Target,
     variant: Variant,
     records: Mapping[str, Mapping[str, Any]],
     told: Mapping[str, Any] | None,
     speed: Mapping[str, Any],
 ) -> Row:
     """What is told of one variant; None where it was not measured."""
-    graphs = artifacts.graphs(config, model, variant)
+    graphs = target.image_graphs(variant)
     sizes = [path.stat().st_size for path in graphs.values()]
-    base = [path.stat().st_size for path in artifacts.graphs(config, model).values()]
-    measured = reports.read(artifacts.report(config, model, "fidelity", variant))
-    seen = reports.read(artifacts.report(config, model, "browser", variant)) or {}
+    base = [path.stat().st_size for path in target.image_graphs().values()]
+    measured = reports.read(target.report("fidelity", variant))
+    seen = reports.read(target.report("browser", variant)) or {}
     times = speed.get("variants", {}).get(variant.name, {})
     return {
         "name": variant.name,
         "files": {path.name: FINGERPRINTS.sha256(path) for path in graphs.values()},
         "needs": runtimes.newest(
-            runtimes.needs(model.opset, variant.precision, path.name)["onnxruntime"]
+            runtimes.needs(target.source.opset, variant.precision, path.name)["onnxruntime"]
             for path in graphs.values()
         ),
         "sizes": sizes,
         "size": sum(sizes),
         "share": round(sum(sizes) / sum(base), 4),
-        "nodes": _node_counts(config, model, variant, records),
+        "nodes": _node_counts(target, variant, records),
         "fidelity": measured and {key: measured.get(key) for key in FIDELITY},
-        "gates": rules_of(config, model, variant, "fidelity") if measured else None,
+        "gates": rules_of(target, variant, "fidelity") if measured else None,
         "times": {provider: times.get(provider) for provider in ("native", "wasm", "webgpu")},
         "browser": {provider: _provider(seen, provider, told) for provider in ("wasm", "webgpu")},
         "page_memory": seen.get("memory", {}).get("renderer"),
-        "tracking": _tracking(config, model, variant),
+        "tracking": _tracking(target, variant),
         "proven": _proven(told),
         "unproven": _unproven(told),
         "state": _state(told),
@@ -343,20 +338,20 @@ def row(
 
 
 def _node_counts(
-    config: Configuration,
-    model: Model,
+    target: Target,
     variant: Variant,
     records: Mapping[str, Mapping[str, Any]],
 ) -> list[int] | None:
     """How many nodes each graph has; None where its stage has not run."""
     told: dict[str, int] = {}
-    for each in dict.fromkeys([Variant(variant.precision), variant]):
-        task = f"variant:{model.base}:{each.name}" if each != FP32 else f"simplify:{model.base}"
+    source = target.source
+    for each in dict.fromkeys([variant.as_onnx, variant]):
+        task = f"variant:{source.name}:{each.name}" if each != FP32 else f"simplify:{source.name}"
         counts = records.get(task, {}).get("nodes", [])
         if each == FP32:
             counts = [after for _, after in counts]
-        told |= dict(zip(artifacts.shared_graphs(config, model, each), counts, strict=False))
-    names = [artifacts.shared_name(config, model, graph) for graph in model.graphs]
+        told |= dict(zip(target.source.shared_graphs(each), counts, strict=False))
+    names = [target.shared_name(graph) for graph in GRAPHS]
     return [told[name] for name in names] if told.keys() >= set(names) else None
 
 
@@ -366,12 +361,12 @@ FIDELITY = (
 )
 
 
-def _tracking(config: Configuration, model: Model, variant: Variant) -> Row | None:
+def _tracking(target: Target, variant: Variant) -> Row | None:
     """How objects were followed through frames, and what the graphs for it weigh."""
-    measured = reports.read(artifacts.report(config, model, "tracking", variant))
+    measured = reports.read(target.report("tracking", variant))
     if measured is None or not measured.get("answers"):
         return None
-    graphs = artifacts.tracking_graphs(config, model, variant).values()
+    graphs = target.source.tracking_files(variant).values()
     keys = ("answers", "mask_iou", "score_error", "occlusion_flips", "rules")
     return {
         **{key: measured[key] for key in keys},
@@ -439,11 +434,11 @@ def _nodes(placement: Mapping[str, Any]) -> dict[str, int] | None:
     return {key: sum(each[key] for each in placement.values()) for key in ("webgpu", "cpu")}
 
 
-def _pictures(config: Configuration, model: Model, rows: Sequence[Row]) -> dict[str, str]:
+def _pictures(target: Target, rows: Sequence[Row]) -> dict[str, str]:
     """The picture of each variant that has a mask unlike PyTorch's, in base64."""
     paths = {
-        each.name: artifacts.picture(config, model, each)
-        for each in model.variants
+        each.name: target.picture(each)
+        for each in target.variants
         if any(row["name"] == each.name and differs(row) for row in rows)
     }
     return {

@@ -9,14 +9,13 @@ from typing import Any
 
 from tasks.building.staleness import versions
 from tasks.clients.client import description
-from tasks.config.schema import Configuration, Model, Variant
+from tasks.config.models import GRAPHS, ProofKind, Target, Variant
 from tasks.console.invocation import command
 from tasks.inference.metrics import rounded, significant
 from tasks.proof.failures import Failure, sentences
-from tasks.proof.judgement import blocks_deployment, judge, products_on_cpu, rules_of
+from tasks.proof.judgement import blocks_deployment, products_on_cpu
 from tasks.proof.recommendation import PREFERRED, Candidate, recommend
-from tasks.proof.reports import Report, RequiredReport, task_name
-from tasks.records.artifacts import Proof
+from tasks.proof.reports import Proof, Report
 from tasks.records.checkpoint_record import Record
 from tasks.system.errors import StageError
 
@@ -36,8 +35,8 @@ class Judged:
     variant: Variant
     asked: bool
     files: Mapping[Path, str]
-    reports: Mapping[Proof, Report]
-    failing: Mapping[Proof, list[Failure]] = field(default_factory=dict)
+    reports: Mapping[ProofKind, Report]
+    failing: Mapping[ProofKind, list[Failure]] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
@@ -60,73 +59,65 @@ class Judged:
 
 
 def judge_variant(
-    config: Configuration,
-    model: Model,
+    target: Target,
     variant: Variant,
     files: Mapping[Path, str],
-    found: Mapping[Proof, Report],
-    in_browser: bool,
+    proven: Mapping[ProofKind, Report],
 ) -> Judged:
     """Judge a variant's reports by the rules that hold now.
 
-    :raises StageError: when a report has not the figures of its proof.
+    :raises StageError: when a report lacks the figures of its proof.
     """
     failing = {}
-    for proof, report in found.items():
+    for kind, report in proven.items():
+        proof = Proof(kind, target, variant)
         try:
-            failures = judge(config, model, variant, proof, report)
+            failures = proof.judge(report)
         except (KeyError, TypeError, AttributeError) as error:
-            task = task_name(proof, model, variant)
             raise StageError(
-                f"the {proof} report of {model.name}'s {variant.name} lacks figures "
-                f"({type(error).__name__}: {error}); {command(f'forget {task}')} and build again"
+                f"the {kind} report of {target.name}'s {variant.name} lacks figures "
+                f"({type(error).__name__}: {error}); {command(f'forget {proof.task}')} and build "
+                "again"
             ) from error
         if failures:
-            failing[proof] = failures
-    return Judged(variant, variant in model.variants, files, found, failing)
+            failing[kind] = failures
+    return Judged(variant, variant in target.variants, files, proven, failing)
 
 
-def configured(model: Model) -> dict[str, Any]:
+def configured(target: Target) -> dict[str, Any]:
     """What the manifest says of the configuration."""
+    source = target.source
     return {
-        "model": model.name,
-        "url": model.source.shown,
-        "license": model.license,
-        "origin": model.origin,
-        "client": {**model.client.as_json(), "version": model.client.version},
-        "files": [
-            model.file_name(graph, each) for each in model.variants for graph in model.all_graphs
-        ],
-        **model.graph_options,
+        "model": target.name,
+        "url": source.location.shown,
+        "license": source.license,
+        "origin": source.origin,
+        "client": {**target.client.as_json(), "version": target.client.version},
+        "files": [name for each in target.variants for name in target.file_names(each).values()],
+        **target.graph_options,
     }
 
 
-def inputs(
-    config: Configuration, model: Model, needed: Mapping[Variant, Sequence[RequiredReport]]
-) -> dict[str, Any]:
+def inputs(target: Target, needed: Mapping[Variant, Sequence[Proof]]) -> dict[str, Any]:
     """What shapes a deploy and is in none of the files that it reads.
 
-    :param needed: the reports of each variant; what they must have been asked, and what they are
-        judged by, is among it.
+    :param needed: the proofs of each variant, whose options and rules are among it.
     """
     return {
-        **configured(model),
-        "sha256": model.sha256,
-        "variants": [each.name for each in model.variants],
+        **configured(target),
+        "sha256": target.source.sha256,
+        "variants": [each.name for each in target.variants],
         "proofs": {
-            f"{variant.name} {each.proof}": {
-                **each.asked,
-                **rules_of(config, model, variant, each.proof),
-            }
-            for variant, reports in needed.items()
-            for each in reports
+            f"{variant.name} {each.kind}": {**each.options, **each.rules}
+            for variant, proofs in needed.items()
+            for each in proofs
         },
         **versions(*PACKAGES),
     }
 
 
 def manifest_of(
-    model: Model,
+    target: Target,
     known: Record,
     files: Mapping[str, Mapping[str, Any]],
     variants: Sequence[Judged],
@@ -137,46 +128,52 @@ def manifest_of(
     :param files: size and sha256 of each deployed file, and the runtimes that it needs.
     :param variants: fp32, whether it is asked for or not, then the others.
     """
-    asked = sorted((v for v in variants if v.asked), key=lambda v: model.variants.index(v.variant))
+    asked = sorted((v for v in variants if v.asked), key=lambda v: target.variants.index(v.variant))
     first = next(each for each in asked if each.deployed)
     single = variants[0]
     verified = single.reports["verify"]
-    names = {graph: model.file_name(graph, first.variant) for graph in model.graphs}
+    names = {graph: target.file_name(graph, first.variant) for graph in GRAPHS}
     prefer = preferred(asked)
     return {
         "schema_version": SCHEMA_VERSION,
-        "model": model.name,
-        "model_type": None if model.config else verified["architecture"],
-        "config": str(model.config) if model.config else None,
+        "model": target.name,
+        "model_type": None if target.source.config else verified["architecture"],
+        "config": str(target.source.config) if target.source.config else None,
         "checkpoint": {
-            "url": model.source.shown,
+            "url": target.source.location.shown,
             "sha256": known.sha256,
             "size": known.size,
             "synthetic": known.synthetic,
             **({"commit": known.commit} if known.commit else {}),
         },
-        "license": model.license,
-        "origin": "random numbers, not a trained model" if known.synthetic else model.origin,
-        **description(model.client, model.masks, model.prompts, files, verified["tensors"], names),
-        "client_version": model.client.version,
-        "variants": [variant_entry(model, each) for each in asked],
+        "license": target.source.license,
+        "origin": "random numbers, not a trained model"
+        if known.synthetic
+        else target.source.origin,
+        **description(
+            target.client, target.masks, target.prompts, files, verified["tensors"], names
+        ),
+        "client_version": target.client.version,
+        "variants": [variant_entry(target, each) for each in asked],
         "prefer": prefer,
-        "recommended": recommended(model, asked, files, prefer),
-        "options": model.graph_options,
+        "recommended": recommended(target, asked, files, prefer),
+        "options": target.graph_options,
         "packages": packages,
         # Figures of single precision say nothing of other files.
         "verification": verification(verified) if single.deployed else None,
         "browser": browser_proof(first) if "browser" in first.reports else None,
-        **({"video": video(model, first)} if model.video else {}),
+        **({"video": video(target, first)} if target.source.video else {}),
     }
 
 
-def video(model: Model, first: Judged) -> dict[str, Any]:
+def video(target: Target, first: Judged) -> dict[str, Any]:
     """What a program that tracks needs beside the graphs: files, tensors and constants."""
     report = first.reports["tracking"]
     return {
         **report["constants"],
-        "files": {name: model.file_name(name, first.variant) for name in model.tracking_graphs},
+        "files": {
+            name: target.file_name(name, first.variant) for name in target.source.tracking_graphs
+        },
         "tensors": report["tensors"],
     }
 
@@ -215,13 +212,13 @@ def not_square(placement: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def variant_entry(model: Model, each: Judged) -> dict[str, Any]:
+def variant_entry(target: Target, each: Judged) -> dict[str, Any]:
     """What a manifest says of a variant, deployed or not."""
     found: dict[str, Any] = {
         "name": each.variant.name,
         "precision": each.variant.precision,
         "format": each.variant.format,
-        "files": {graph: model.file_name(graph, each.variant) for graph in model.all_graphs},
+        "files": {graph: target.file_name(graph, each.variant) for graph in target.all_graphs},
         "deployed": each.deployed,
     }
     if not each.deployed:
@@ -339,7 +336,7 @@ def preferred(variants: Sequence[Judged]) -> dict[str, str | None]:
 
 
 def recommended(
-    model: Model,
+    target: Target,
     variants: Sequence[Judged],
     files: Mapping[str, Mapping[str, Any]],
     prefer: Mapping[str, str | None],
@@ -348,7 +345,9 @@ def recommended(
     candidates = [
         Candidate(
             each.variant.name,
-            sum(files[model.file_name(graph, each.variant)]["size"] for graph in model.all_graphs),
+            sum(
+                files[target.file_name(graph, each.variant)]["size"] for graph in target.all_graphs
+            ),
             frozenset({"native", *(name for name in PREFERRED if is_proven(each, name))}),
             {},
         )
