@@ -76,7 +76,7 @@ def task(
     if model.video:
         reads += [
             artifacts.tracking_reference(config, model),
-            *sources.javascript("web/page/check-tracking.html"),
+            *sources.javascript("web/page/proof/check-tracking.html"),
         ]
     if compared:
         reads += [artifacts.reference(config, model), *map(Path, model.image_data)]
