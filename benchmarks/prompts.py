@@ -120,7 +120,7 @@ def in_page(graph: Path, count: int, at_once: int, executable: str | None) -> di
     app = application(folders, files={"/model/decoder.onnx": graph})
     with serving(app) as address, chromium.launched(executable, webgpu=False) as browser:
         page = browser.new_page()
-        page.goto(f"{address}/check.html")
+        page.goto(f"{address}/proof/check.html")
         job = {"count": count, "atOnce": at_once, "threads": THREADS}
         milliseconds = page.evaluate(PAGE, job)
         session = browser.new_browser_cdp_session()

@@ -68,7 +68,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
     if source.video:
         reads += [
             source.tracking_reference,
-            *sources.javascript("web/page/check-tracking.html"),
+            *sources.javascript("web/page/proof/check-tracking.html"),
         ]
     if variant.is_smaller:
         reads += [source.reference, *map(Path, source.image_data)]

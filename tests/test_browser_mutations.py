@@ -22,28 +22,33 @@ pytestmark = pytest.mark.slow
 DEMO = Path(__file__).parents[1] / "demo/sam2_demo.yaml"
 
 MUTATIONS = [
-    Mutation("blue comes first", "preprocessing.js", "4 + channel", "4 + 2 - channel"),
-    Mutation("x is scaled by the height", "preprocessing.js", "x: x * scaleX", "x: x * scaleY"),
+    Mutation("blue comes first", "shared/preprocessing.js", "4 + channel", "4 + 2 - channel"),
+    Mutation(
+        "x is scaled by the height", "shared/preprocessing.js", "x: x * scaleX", "x: x * scaleY"
+    ),
     Mutation(
         "an image is drawn too small",
-        "image.js",
+        "shared/image.js",
         "drawImage(image, 0, 0, scaledWidth, scaledHeight)",
         "drawImage(image, 0, 0, scaledWidth, scaledHeight - 4)",
     ),
     Mutation(
         "an image is placed as if it were square",
-        "check.js",
+        "proof/check.js",
         "picture.naturalWidth, picture.naturalHeight",
         "picture.naturalWidth, picture.naturalWidth",
     ),
     Mutation(
         "another mask is refined",
-        "check.js",
+        "proof/check.js",
         "best(loaded.manifest, own)",
         "(best(loaded.manifest, own) + 1) % own.length",
     ),
     Mutation(
-        "no mask is refined", "check.js", "previous ? bestMasks(answers[previous]) : null", "null"
+        "no mask is refined",
+        "proof/check.js",
+        "previous ? bestMasks(answers[previous]) : null",
+        "null",
     ),
 ]
 

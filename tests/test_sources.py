@@ -178,10 +178,8 @@ def test_the_packages_that_a_truth_imports_are_found_in_its_code() -> None:
 
 
 def test_what_a_page_loads_of_npm_is_hashed_as_it_is_installed() -> None:
-    text = "".join(
-        (packages.PAGE / name).read_text()
-        for name in ("model.js", "check-transformers.html", "check-transformers.js")
-    )
+    scripts = ("shared/model.js", "proof/check-transformers.html", "proof/check-transformers.js")
+    text = "".join((packages.PAGE / name).read_text() for name in scripts)
     named = set(re.findall(r"/npm/([\w@/.-]+\.m?js)", text))
     named |= {f"onnxruntime-web/dist/{each}" for each in re.findall(r"'(ort[\w.]+\.mjs)'", text)}
     named.add("onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm")
@@ -192,10 +190,12 @@ def test_what_a_page_loads_of_npm_is_hashed_as_it_is_installed() -> None:
 
 
 def test_a_page_reaches_the_scripts_that_it_imports() -> None:
-    found = sources.javascript("web/page/check.html")
-    assert {"web/page/check.html", "web/page/check.js", "web/page/placement.js"} <= set(found)
-    assert {"web/page/model.js", "web/page/preprocessing.js", "web/page/image.js"} <= set(found)
-    assert "web/page/page.js" not in found
+    reached = {
+        file.removeprefix("web/page/") for file in sources.javascript("web/page/proof/check.html")
+    }
+    assert {"proof/check.html", "proof/check.js", "proof/node-placement.js"} <= reached
+    assert {"shared/model.js", "shared/preprocessing.js", "shared/image.js"} <= reached
+    assert "page.js" not in reached
 
 
 ROOMS_LEFT_OUT = tuple(

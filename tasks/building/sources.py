@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -38,7 +39,7 @@ LEFT_OUT = (
 )
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["'](?:\./)?([\w-]+\.js)["']""")
+_SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["']([\w.][\w./-]*\.js)["']""")
 
 # The names that each definition of a module mentions. A name is "module:path" where an import
 # leads elsewhere, ":path" within the module.
@@ -303,12 +304,12 @@ def _own_names(function: _Scope) -> set[str]:
 
 @cache
 def javascript(page: str) -> tuple[str, ...]:
-    """A page's file and every script beside it that it reaches by ``src`` or ``import``."""
-    waiting, files = [Path(page)], dict[str, None]()
+    """A page's file and the scripts that it reaches by ``src`` or ``import``, by relative paths."""
+    waiting, files = [Path(page)], set[str]()
     while waiting:
-        file = waiting.pop()
+        file = Path(os.path.normpath(waiting.pop()))
         if file.as_posix() not in files and file.is_file():
-            files[file.as_posix()] = None
-            text = file.read_text(encoding="utf-8")
-            waiting += [file.with_name(name) for name in _SCRIPT.findall(text)]
+            files.add(file.as_posix())
+            scripts = _SCRIPT.findall(file.read_text(encoding="utf-8"))
+            waiting += [file.parent / script for script in scripts]
     return tuple(sorted(files))

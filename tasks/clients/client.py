@@ -80,7 +80,7 @@ class Client:
     loads: tuple[Format, ...] = ("onnx", "ort")
     padding_point: bool = False
     never_sends: Mapping[PromptPart, str] = field(default_factory=dict, compare=False)
-    page: str = "check.html"
+    page: str = "proof/check.html"
     library: str = "onnx"
     folder_prefix: str = ""
     image_sizes: tuple[int, ...] = ()

@@ -84,7 +84,7 @@ CLIENT = Client(
         "prompts of different lengths": "Sam2Processor makes one tensor of equally long rows",
     },
     loads=("onnx",),
-    page="check-transformers.html",
+    page="proof/check-transformers.html",
     library="transformers.js",
     documents=documents,
 )

@@ -1,6 +1,6 @@
 """A Chromium that runs a model's graphs with onnxruntime-web, step by step, from a loopback page.
 
-The steps are those of ``web/page/check.js``. What a provider refuses is that provider's: what
+The steps are those of ``web/page/proof/check.js``. What a provider refuses is that provider's: what
 others answered before it stays.
 """
 
@@ -386,7 +386,7 @@ class Steps:
         self._figures()[part] = {"create_ms": found["milliseconds"]}
 
     def _place(self, part: str) -> None:
-        """Note where the nodes of a graph are: see ``web/page/placement.js``."""
+        """Note where the nodes of a graph are: see ``web/page/proof/node-placement.js``."""
         provider, self._graph = self._provider, part
         what = f"{part} on {provider}: find its nodes"
         try:

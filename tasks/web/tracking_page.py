@@ -1,4 +1,4 @@
-"""The page's own tracker, ``web/page/tracker.js``, driven from here as `Tracker` is."""
+"""The page's own tracker, ``web/page/shared/tracker.js``, driven from here as `Tracker` is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TrackingRun(Steps):
     ``tracking`` of the provider.
     """
 
-    name = "check-tracking.html"
+    name = "proof/check-tracking.html"
     parts = ("encoder", *TRACKING_GRAPHS)
 
     @property

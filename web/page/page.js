@@ -1,20 +1,20 @@
 // The page of `doit serve`: pick a deployed model, open an image or a sequence, prompt, see the masks,
-// save them. following.js has what only sequences have.
+// save them. interface/sequence-view.js has what only sequences have.
 
-import { advice } from './advice.js'
-import { Model } from './client.js'
-import { colorOf, unusedColor } from './colors.js'
-import { inputSize, refines } from './contract.js'
-import { boxOutline, crossHair, objectNumbers, promptMarks } from './drawing.js'
-import { chooseTool, tool, ui } from './elements.js'
-import { best } from './feeds.js'
-import { showAnswer, showEverything, showNothing } from './figures.js'
-import { Following } from './following.js'
-import { scaledPixels } from './image.js'
-import { isUndo, requested, ZOOM } from './keys.js'
-import { labelsOf, layerOf, masked, regionsOf, shownStep } from './layers.js'
-import { ObjectList } from './list.js'
-import { maskOf, shownOf } from './masks.js'
+import { advice } from './interface/advice.js'
+import { Model } from './interface/worker-client.js'
+import { colorOf, unusedColor } from './image/colors.js'
+import { inputSize, refines } from './shared/contract.js'
+import { boxOutline, crossHair, objectNumbers, promptMarks } from './image/drawing.js'
+import { chooseTool, tool, ui } from './interface/elements.js'
+import { best } from './shared/feeds.js'
+import { showAnswer, showEverything, showNothing } from './interface/figures.js'
+import { Following } from './interface/sequence-view.js'
+import { scaledPixels } from './shared/image.js'
+import { isUndo, requested, ZOOM } from './interface/keys.js'
+import { labelsOf, layerOf, masked, regionsOf, shownStep } from './image/layers.js'
+import { ObjectList } from './interface/object-list.js'
+import { maskOf, shownOf } from './image/masks.js'
 import {
   complain,
   duration,
@@ -24,8 +24,8 @@ import {
   settle,
   showProgress,
   words,
-} from './messages.js'
-import { threadsHere } from './model.js'
+} from './interface/messages.js'
+import { threadsHere } from './shared/model.js'
 import {
   describe,
   explain,
@@ -34,27 +34,27 @@ import {
   showNoModel,
   showProof,
   withVariant,
-} from './models.js'
-import * as set from './objects.js'
-import { currentOf, lastStep, titleOf } from './objects.js'
-import { followPointers } from './pointers.js'
-import { placement } from './preprocessing.js'
-import { saveCoco, saveCocoFrames, saveLabels, saveLabelStack, saveMask } from './saving.js'
-import { Scene } from './scene.js'
-import { openFiles } from './sequence.js'
-import { storedLook, storeLook } from './settings.js'
+} from './interface/model-panel.js'
+import * as set from './image/objects.js'
+import { currentOf, lastStep, titleOf } from './image/objects.js'
+import { followPointers } from './interface/pointers.js'
+import { placement } from './shared/preprocessing.js'
+import { saveCoco, saveCocoFrames, saveLabels, saveLabelStack, saveMask } from './image/saving.js'
+import { Scene } from './image/scene.js'
+import { openFiles } from './frames/sequence.js'
+import { storedLook, storeLook } from './image/look.js'
 
-/** @typedef {import('./contract.js').Manifest} Manifest */
-/** @typedef {import('./model.js').Provider} Provider */
-/** @typedef {import('./masks.js').Region} Region */
-/** @typedef {import('./objects.js').Entry} Entry */
-/** @typedef {import('./objects.js').Step} Step */
-/** @typedef {import('./preprocessing.js').Placement} Placement */
-/** @typedef {import('./preprocessing.js').Prompt} Prompt */
-/** @typedef {import('./scene.js').Layer} Layer */
-/** @typedef {import('./sequence.js').Sequence} Sequence */
-/** @typedef {import('./view.js').At} At */
-/** @typedef {import('./view.js').Size} Size */
+/** @typedef {import('./shared/contract.js').Manifest} Manifest */
+/** @typedef {import('./shared/model.js').Provider} Provider */
+/** @typedef {import('./image/masks.js').Region} Region */
+/** @typedef {import('./image/objects.js').Entry} Entry */
+/** @typedef {import('./image/objects.js').Step} Step */
+/** @typedef {import('./shared/preprocessing.js').Placement} Placement */
+/** @typedef {import('./shared/preprocessing.js').Prompt} Prompt */
+/** @typedef {import('./image/scene.js').Layer} Layer */
+/** @typedef {import('./frames/sequence.js').Sequence} Sequence */
+/** @typedef {import('./image/view.js').At} At */
+/** @typedef {import('./image/view.js').Size} Size */
 
 /**
  * What "everything" found in the image.
@@ -370,7 +370,7 @@ async function answer(step, using, at) {
 
 // The objects.
 
-/** @param {import('./objects.js').Objects} changed */
+/** @param {import('./image/objects.js').Objects} changed */
 function change(changed) {
   objects = changed
   corner = opposite = null

@@ -1,27 +1,27 @@
-// Holds a model's sessions off the page's thread; see client.js for the other side.
+// Holds a model's sessions off the page's thread; interface/worker-client.js is the other side.
 
-import { openStore } from './database.js'
-import { candidate, grid, labelsOver, objectsAmong } from './everything.js'
-import { best, maskAt } from './feeds.js'
-import { createSession, decode, encode, fetchFile, runtime } from './model.js'
-import { trackerOf, Tracking, trackingSessions } from './tracking.js'
+import { openStore } from './frames/database.js'
+import { candidate, grid, labelsOver, objectsAmong } from './image/everything.js'
+import { best, maskAt } from './shared/feeds.js'
+import { createSession, decode, encode, fetchFile, runtime } from './shared/model.js'
+import { trackerOf, Tracking, trackingSessions } from './frames/tracking-worker.js'
 
-/** @typedef {import('./model.js').Provider} Provider */
-/** @typedef {import('./preprocessing.js').Placement} Placement */
+/** @typedef {import('./shared/model.js').Provider} Provider */
+/** @typedef {import('./shared/preprocessing.js').Placement} Placement */
 
-/** @type {import('./model.js').Runtime} */
+/** @type {import('./shared/model.js').Runtime} */
 let ort
-/** @type {import('./contract.js').Manifest} */
+/** @type {import('./shared/contract.js').Manifest} */
 let manifest
-/** @type {{ encoder: import('./model.js').Session, decoder: import('./model.js').Session }} */
+/** @type {{ encoder: import('./shared/model.js').Session, decoder: import('./shared/model.js').Session }} */
 let sessions
-/** @type {import('./feeds.js').Features} */
+/** @type {import('./shared/feeds.js').Features} */
 let features
-/** @type {import('./everything.js').Candidate[]} what was found last in the image */
+/** @type {import('./image/everything.js').Candidate[]} what was found last in the image */
 let candidates = []
 /** @type {{ base: string, provider: Provider }} */
 let opened
-/** @type {Record<string, import('./model.js').Session> | null} the graphs that track, once asked for */
+/** @type {Record<string, import('./shared/model.js').Session> | null} the graphs that track, once asked for */
 let tracking = null
 /** @type {Tracking} */
 let followed
@@ -57,7 +57,7 @@ const calls = {
    * Fetch both files, or take them from the cache, and create their sessions.
    *
    * @param {{ base: string, provider: Provider, threads: number,
-   *   manifest: import('./contract.js').Manifest }} args
+   *   manifest: import('./shared/contract.js').Manifest }} args
    */
   async open({ base, provider, threads, manifest: given }) {
     manifest = given
@@ -96,7 +96,7 @@ const calls = {
   },
 
   /**
-   * @param {{ prompt: import('./preprocessing.js').Prompt, previous: Float32Array | null,
+   * @param {{ prompt: import('./shared/preprocessing.js').Prompt, previous: Float32Array | null,
    *   place: Placement }} args
    */
   async decode({ prompt, place, previous }) {
@@ -146,7 +146,7 @@ const calls = {
   /**
    * The objects among what was found, and an image of their numbers.
    *
-   * @param {{ limits: import('./everything.js').Limits, place: Placement, width: number,
+   * @param {{ limits: import('./image/everything.js').Limits, place: Placement, width: number,
    *   height: number }} args
    */
   async objects({ limits, place, width, height }) {
@@ -161,7 +161,7 @@ const calls = {
   /**
    * Get ready to follow objects through a sequence; what was followed before is forgotten.
    *
-   * @param {{ frames: import('./tracker.js').Frames, database: string }} args
+   * @param {{ frames: import('./shared/tracker.js').Frames, database: string }} args
    */
   async follow({ frames, database }) {
     const { base, provider } = opened
@@ -175,7 +175,7 @@ const calls = {
     followed = new Tracking(trackerOf(using, tracking, frames, store, pixelsOf))
   },
 
-  /** @param {import('./tracking.js').Said} said */
+  /** @param {import('./frames/tracking-worker.js').Said} said */
   prompt: (said) => followed.prompt(said),
 
   /**

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { advice } from '../page/advice.js'
+import { advice } from '../page/interface/advice.js'
 
 test('where an image takes seconds, EdgeTAM is offered', () => {
   assert.match(advice({ model_type: 'sam2_hiera_tiny' }, 7000), /doit deploy:edgetam/)

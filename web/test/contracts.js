@@ -1,8 +1,8 @@
 // The decoders' contracts, as manifest.json has them, with small sizes.
 
-/** @typedef {import('../page/contract.js').Manifest} Manifest */
-/** @typedef {import('../page/contract.js').Role} Role */
-/** @typedef {import('../page/contract.js').TensorInfo} TensorInfo */
+/** @typedef {import('../page/shared/contract.js').Manifest} Manifest */
+/** @typedef {import('../page/shared/contract.js').Role} Role */
+/** @typedef {import('../page/shared/contract.js').TensorInfo} TensorInfo */
 
 /**
  * @param {string} name

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { claimDatabase, openStore } from '../page/database.js'
+import { claimDatabase, openStore } from '../page/frames/database.js'
 
 test('where the browser keeps nothing they are kept in memory', async () => {
   const name = await claimDatabase()

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { candidate, grid, labelsOver, MOST, objectsAmong, overlap } from '../page/everything.js'
-import { maskOver, placement } from '../page/preprocessing.js'
+import { candidate, grid, labelsOver, MOST, objectsAmong, overlap } from '../page/image/everything.js'
+import { maskOver, placement } from '../page/shared/preprocessing.js'
 
 const SIZE = 16
 const square = placement(16, 16, 16, 'stretch')
@@ -28,7 +28,7 @@ function rectangle(left, top, right, bottom, inside = 5) {
 /**
  * @param {Float32Array} logits
  * @param {number} [score]
- * @param {import('../page/preprocessing.js').Placement} [place]
+ * @param {import('../page/shared/preprocessing.js').Placement} [place]
  */
 function mask(logits, score = 0.9, place = square) {
   const point = { x: 1, y: 2, foreground: true }

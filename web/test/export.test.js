@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { coco, grayPixels, runLengths } from '../page/export.js'
+import { coco, grayPixels, runLengths } from '../page/image/export.js'
 
 // Three columns and two rows.
 const values = [0, 1, 1, 1, 0, 1]

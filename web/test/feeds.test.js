@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { inputSize, refines } from '../page/contract.js'
-import { answers, best, decoderFeeds, joined, maskAt } from '../page/feeds.js'
-import { placement } from '../page/preprocessing.js'
+import { inputSize, refines } from '../page/shared/contract.js'
+import { answers, best, decoderFeeds, joined, maskAt } from '../page/shared/feeds.js'
+import { placement } from '../page/shared/preprocessing.js'
 import { imageSize, padded, points, pointsAndBoxes } from './contracts.js'
 
-/** @typedef {import('../page/preprocessing.js').Prompt} Prompt */
+/** @typedef {import('../page/shared/preprocessing.js').Prompt} Prompt */
 
 // Twice as wide as high: one pixel is one of the input across, and two down.
 const place = placement(8, 4, 8, 'stretch')
@@ -22,14 +22,14 @@ const box = { points: [], box: [6, 3, 2, 1] }
 const both = { points: click.points, box: box.box }
 
 /**
- * @param {import('../page/contract.js').Manifest} manifest
+ * @param {import('../page/shared/contract.js').Manifest} manifest
  * @param {Prompt[]} prompts
  * @param {Float32Array[] | null} [previous]
  */
 const fed = (manifest, prompts, previous = null) =>
   decoderFeeds(manifest, features, prompts, place, previous)
 
-/** @param {import('../page/feeds.js').Feed} feed */
+/** @param {import('../page/shared/feeds.js').Feed} feed */
 const plain = ({ data, dims }) => [[...data].map(Number), dims]
 
 test('tensors are fed under the names of the contract, whatever their roles are called', () => {

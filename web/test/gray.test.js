@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { pixelsOf, RangeFinder } from '../page/gray.js'
+import { pixelsOf, RangeFinder } from '../page/frames/gray.js'
 
 /** @param {ArrayLike<number>[]} frames */
 function rangeOf(...frames) {

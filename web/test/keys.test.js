@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { isUndo, requested } from '../page/keys.js'
+import { isUndo, requested } from '../page/interface/keys.js'
 
 /** @param {string} key @param {object} [held] */
 function press(key, held) {

@@ -2,17 +2,17 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { allOf, around, labelled, maskOf, middleOf } from '../page/masks.js'
-import { maskOver, placement } from '../page/preprocessing.js'
+import { allOf, around, labelled, maskOf, middleOf } from '../page/image/masks.js'
+import { maskOver, placement } from '../page/shared/preprocessing.js'
 
 const SIDE = 32
 
 /**
  * A step whose mask has a few cells inside, away from the edges.
  *
- * @param {import('../page/preprocessing.js').Placement} place
+ * @param {import('../page/shared/preprocessing.js').Placement} place
  * @param {number[][]} cells column and row
- * @returns {import('../page/objects.js').Step}
+ * @returns {import('../page/image/objects.js').Step}
  */
 function step(place, cells) {
   const data = new Float32Array(2 * SIDE * SIDE).fill(-1)

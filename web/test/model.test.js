@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { decode, encode } from '../page/model.js'
-import { placement } from '../page/preprocessing.js'
-import { graphRunner } from '../page/tracking-graphs.js'
+import { decode, encode } from '../page/shared/model.js'
+import { placement } from '../page/shared/preprocessing.js'
+import { graphRunner } from '../page/shared/tracking-graphs.js'
 import { padded, points } from './contracts.js'
 
-/** @typedef {import('../page/preprocessing.js').Prompt} Prompt */
+/** @typedef {import('../page/shared/preprocessing.js').Prompt} Prompt */
 
 class Tensor {
   /** @param {string} type @param {any} data @param {readonly number[]} dims */

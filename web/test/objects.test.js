@@ -18,14 +18,14 @@ import {
   titleOf,
   unanswered,
   undone,
-} from '../page/objects.js'
+} from '../page/image/objects.js'
 
-/** @typedef {import('../page/objects.js').Objects} Objects */
+/** @typedef {import('../page/image/objects.js').Objects} Objects */
 
 /**
  * @param {number} x
  * @param {number} [since]
- * @returns {import('../page/objects.js').Step}
+ * @returns {import('../page/image/objects.js').Step}
  */
 function step(x, since = x) {
   const prompt = { points: [{ x, y: 0, foreground: true }], box: null }
@@ -147,7 +147,7 @@ test('an object that is not there cannot be chosen', () => {
 test('the current object is answered first, then the others', () => {
   const objects = chosen(three(), 2)
   assert.equal(unanswered(objects), lastStep(currentOf(objects)))
-  const answer = /** @type {import('../page/objects.js').Answer} */ ({})
+  const answer = /** @type {import('../page/image/objects.js').Answer} */ ({})
   for (const { steps } of objects.entries.slice(1)) Object.assign(steps[0], { answer })
   assert.equal(unanswered(objects), objects.entries[0].steps[0])
   Object.assign(objects.entries[0].steps[0], { answer })

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { imageTensor, inInput, maskOver, placement } from '../page/preprocessing.js'
+import { imageTensor, inInput, maskOver, placement } from '../page/shared/preprocessing.js'
 
 const longest = /** @type {const} */ ('longest side')
 const preprocessing = {

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { History, nearest, select, wantsSeveral } from '../page/memory-bank.js'
-import { resizedMask, Tracker } from '../page/tracker.js'
+import { History, nearest, select, wantsSeveral } from '../page/shared/memory-bank.js'
+import { resizedMask, Tracker } from '../page/shared/tracker.js'
 import { published } from './published.js'
 
 /** @param {number} from @param {number} to */
@@ -132,7 +132,7 @@ function drawn(count) {
   return { tracker, runs, feeds, encoded, store }
 }
 
-/** @type {import('../page/tracker.js').Prompt} */
+/** @type {import('../page/shared/tracker.js').Prompt} */
 const click = { points: [[4, 1]], labels: [1] }
 
 /** @param {Tracker} tracker @param {Parameters<Tracker['track']>[0]} [args] */
@@ -275,7 +275,7 @@ test('a frame on which a run failed does not count as tracked: a prompt there co
 test('a prompt that says nothing is refused in a sentence and leaves no object', async () => {
   const { tracker } = drawn(3)
   const empty = { data: [0, 0], width: 2, height: 1 }
-  /** @type {[number, import('../page/tracker.js').Prompt, RegExp][]} */
+  /** @type {[number, import('../page/shared/tracker.js').Prompt, RegExp][]} */
   const cases = [
     [3, click, /no frame 3: there are 3/],
     [-1, click, /no frame -1/],

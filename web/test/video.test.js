@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { isVideo, rateFrom } from '../page/video.js'
+import { isVideo, rateFrom } from '../page/frames/video.js'
 
 test('the rate is by the shortest time between two frames: some may not have been seen', () => {
   assert.equal(rateFrom([0, 0.25, 0.5, 1, 1.25]), 4)

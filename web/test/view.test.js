@@ -12,7 +12,7 @@ import {
   toImage,
   visible,
   zoomed,
-} from '../page/view.js'
+} from '../page/image/view.js'
 
 const image = { width: 400, height: 200 }
 const frame = { width: 800, height: 600 }

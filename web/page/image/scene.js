@@ -49,7 +49,7 @@ export class Scene {
    * @param {HTMLElement} picture
    * @param {HTMLCanvasElement} overlay
    * @param {Content} content
-   * @param {() => import('./settings.js').Look} look
+   * @param {() => import('./look.js').Look} look
    */
   constructor(frame, picture, overlay, content, look) {
     this.frame = frame

@@ -1,6 +1,6 @@
 // What a person is told of a model's proof in a browser. No DOM in it.
 
-/** @typedef {import('./model.js').Provider} Provider */
+/** @typedef {import('../shared/model.js').Provider} Provider */
 
 const NAMES = { wasm: 'WASM', webgpu: 'WebGPU' }
 

@@ -2,21 +2,21 @@
 //
 // The stage calls these through `window.check` and compares what comes back.
 
-import { inputSize } from './contract.js'
-import { best, maskAt } from './feeds.js'
-import { loadImage, scaledPixels } from './image.js'
-import { decode, encode } from './model.js'
-import { imageTensor, placement } from './preprocessing.js'
+import { inputSize } from '../shared/contract.js'
+import { best, maskAt } from '../shared/feeds.js'
+import { loadImage, scaledPixels } from '../shared/image.js'
+import { decode, encode } from '../shared/model.js'
+import { imageTensor, placement } from '../shared/preprocessing.js'
 import { Loaded } from './session-steps.js'
 import { allPacked, offer, packed, timed } from './steps.js'
 
-/** @typedef {import('./feeds.js').Answers} Answers */
-/** @typedef {import('./model.js').Provider} Provider */
+/** @typedef {import('../shared/feeds.js').Answers} Answers */
+/** @typedef {import('../shared/model.js').Provider} Provider */
 
 const loaded = new Loaded()
-/** @type {import('./preprocessing.js').Placement} */
+/** @type {import('../shared/preprocessing.js').Placement} */
 let place
-/** @type {import('./feeds.js').Features} */
+/** @type {import('../shared/feeds.js').Features} */
 let features
 /** @type {Record<string, Answers>} */
 const answers = {}
@@ -47,8 +47,8 @@ offer({
    * refine.
    *
    * @param {{ provider: Provider, name: string, previous?: string | null, runs: number,
-   *   prompt: import('./preprocessing.js').Prompt,
-   *   prompts?: import('./preprocessing.js').Prompt[] }} step
+   *   prompt: import('../shared/preprocessing.js').Prompt,
+   *   prompts?: import('../shared/preprocessing.js').Prompt[] }} step
    */
   async decode({ provider, name, previous, prompt, prompts = [prompt], runs }) {
     const { manifest, runtimes } = loaded

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { placement } from '../page/preprocessing.js'
-import { Tracks } from '../page/tracks.js'
+import { placement } from '../page/shared/preprocessing.js'
+import { Tracks } from '../page/frames/mask-store.js'
 
 const place = placement(8, 8, 8, 'stretch')
 
-/** @param {number} id @param {number} [value] @returns {import('../page/tracks.js').Found} */
+/** @param {number} id @param {number} [value] @returns {import('../page/frames/mask-store.js').Found} */
 function found(id, value = 1) {
   const logits = new Float32Array(4).fill(value)
   return { id, logits, score: value, iou: 0.5, milliseconds: 1 }

@@ -1,13 +1,13 @@
 // What the panel says of a model: its weights, where it runs, what is proven of it.
 
-import { refines } from './contract.js'
+import { refines } from '../shared/contract.js'
 import { ui } from './elements.js'
 import { mebibytes } from './messages.js'
-import { adapter, threadsHere } from './model.js'
-import { proofOf } from './proof.js'
+import { adapter, threadsHere } from '../shared/model.js'
+import { proofOf } from './proof-text.js'
 
-/** @typedef {import('./contract.js').Manifest} Manifest */
-/** @typedef {import('./model.js').Provider} Provider */
+/** @typedef {import('../shared/contract.js').Manifest} Manifest */
+/** @typedef {import('../shared/model.js').Provider} Provider */
 
 /**
  * List the variants that are deployed, and keep the one that was picked if there is such.

@@ -1,6 +1,6 @@
 // Mouse, pen and fingers on the image: clicks, boxes, panning and zooming.
 
-/** @typedef {import('./view.js').At} At */
+/** @typedef {import('../image/view.js').At} At */
 /**
  * Places are in the frame's pixels.
  *

@@ -1,13 +1,13 @@
 // Opens what has pictures: an image, a stack or time-lapse of several, a video.
 
 import { pixelsOf, RangeFinder } from './gray.js'
-import { loadImage } from './image.js'
-import { Recent } from './recent.js'
+import { loadImage } from '../shared/image.js'
+import { Recent } from '../shared/recent.js'
 import { broken, isTiff, pagesOf, samplesOf } from './tiff.js'
 import { isVideo, openVideo } from './video.js'
 
 /** @typedef {import('./gray.js').Range} Range */
-/** @typedef {import('./view.js').Size} Size */
+/** @typedef {import('../image/view.js').Size} Size */
 /** @typedef {HTMLImageElement | ImageBitmap} Picture */
 /**
  * One frame, or several of one size.

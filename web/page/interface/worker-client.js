@@ -3,7 +3,7 @@
 /** A model in a worker of its own: closing it stops whatever runs and gives its memory back. */
 export class Model {
   /**
-   * @param {import('./contract.js').Manifest} manifest
+   * @param {import('../shared/contract.js').Manifest} manifest
    * @param {(phase: string, done?: number, total?: number, unit?: string) => void} onProgress
    */
   constructor(manifest, onProgress) {
@@ -19,7 +19,7 @@ export class Model {
       throw new Error('no sequence is open')
     }
     this.calls = 0
-    this.worker = new Worker('worker.js', { type: 'module' })
+    this.worker = new Worker(new URL('../worker.js', import.meta.url), { type: 'module' })
     this.worker.onmessage = ({ data: { id, progress, wanted, part, result, error } }) => {
       if (wanted !== undefined) {
         void this.give(wanted)

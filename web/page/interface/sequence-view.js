@@ -1,23 +1,23 @@
 // What the page does with the frames of a sequence: shows one, tracks objects, gives all masks.
 
-import { inputSize } from './contract.js'
-import { claimDatabase, openStore } from './database.js'
+import { inputSize } from '../shared/contract.js'
+import { claimDatabase, openStore } from '../frames/database.js'
 import { ui } from './elements.js'
-import { scaledPixels } from './image.js'
-import { masked } from './layers.js'
+import { scaledPixels } from '../shared/image.js'
+import { masked } from '../image/layers.js'
 import { complain, duration, hideProgress, say, settle, showProgress, words } from './messages.js'
-import * as set from './objects.js'
-import { placement } from './preprocessing.js'
+import * as set from '../image/objects.js'
+import { placement } from '../shared/preprocessing.js'
 import { followTimeline, showTimeline } from './timeline.js'
-import { answerOf, NOTHING, Tracks } from './tracks.js'
+import { answerOf, NOTHING, Tracks } from '../frames/mask-store.js'
 
-/** @typedef {import('./client.js').Model} Model */
-/** @typedef {import('./objects.js').Objects} Objects */
-/** @typedef {import('./objects.js').Step} Step */
-/** @typedef {import('./preprocessing.js').Placement} Placement */
-/** @typedef {import('./sequence.js').Sequence} Sequence */
+/** @typedef {import('./worker-client.js').Model} Model */
+/** @typedef {import('../image/objects.js').Objects} Objects */
+/** @typedef {import('../image/objects.js').Step} Step */
+/** @typedef {import('../shared/preprocessing.js').Placement} Placement */
+/** @typedef {import('../frames/sequence.js').Sequence} Sequence */
 /** @typedef {import('./timeline.js').Way} Way */
-/** @typedef {import('./tracks.js').Found} Found */
+/** @typedef {import('../frames/mask-store.js').Found} Found */
 /**
  * @typedef {object} Page
  * @property {() => { image: Sequence | null, model: Model | null, place: Placement | null,
@@ -34,7 +34,7 @@ const tracks = ({ manifest }) => Boolean(/** @type {any} */ (manifest).video)
  * A prompt, and those before it whose masks it refines.
  *
  * @param {Step} step
- * @returns {import('./tracking.js').Said}
+ * @returns {import('../frames/tracking-worker.js').Said}
  */
 function saidOf({ frame, id, prompt, refines }) {
   const prompts = [prompt]
@@ -48,7 +48,7 @@ export class Following {
     this.page = page
     this.database = claimDatabase()
     this.tracks = new Tracks(this.database.then((name) => openStore(name, 'masks')))
-    /** The tracked masks of the frame that is shown. @type {import('./tracks.js').Shown} */
+    /** The tracked masks of the frame that is shown. @type {import('../frames/mask-store.js').Shown} */
     this.shown = NOTHING
     /** The frame that a person asked for last. */
     this.wanted = 0
@@ -286,7 +286,7 @@ export class Following {
   /**
    * The masks of all frames, one after the other.
    *
-   * @returns {AsyncGenerator<{ frame: number, shown: import('./layers.js').Masked[] }>}
+   * @returns {AsyncGenerator<{ frame: number, shown: import('../image/layers.js').Masked[] }>}
    */
   async *frames() {
     const { image, place, objects } = this.page.state()

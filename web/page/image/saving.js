@@ -1,11 +1,11 @@
 // Files that a person gets: masks, labels and annotations, of an image or of all frames.
 
 import { addFrame, Coco, coco, grayPixels } from './export.js'
-import { LabelStack } from './labels.js'
+import { LabelStack } from './label-stack.js'
 import { labelsOf, regionsOf } from './layers.js'
 
 /** @typedef {import('./layers.js').Masked} Masked */
-/** @typedef {import('./sequence.js').Sequence} Sequence */
+/** @typedef {import('../frames/sequence.js').Sequence} Sequence */
 /** @typedef {import('./view.js').Size} Size */
 /** @typedef {AsyncIterable<{ frame: number, shown: Masked[] }>} Frames the masks of all frames */
 

@@ -1,10 +1,10 @@
 // The masks that tracking found on the frames of a sequence. No DOM in it.
 
-import { Recent } from './recent.js'
+import { Recent } from '../shared/recent.js'
 
 /** @typedef {import('./database.js').Store} Store */
-/** @typedef {import('./objects.js').Step} Step */
-/** @typedef {import('./preprocessing.js').Placement} Placement */
+/** @typedef {import('../image/objects.js').Step} Step */
+/** @typedef {import('../shared/preprocessing.js').Placement} Placement */
 /**
  * An object on a frame, as the worker answers.
  *
@@ -108,7 +108,7 @@ function stepOf(frame, { id, logits, iou, milliseconds }, place) {
  * @param {number} iou
  * @param {number} milliseconds
  * @param {Placement} place
- * @returns {import('./objects.js').Answer}
+ * @returns {import('../image/objects.js').Answer}
  */
 export function answerOf(logits, iou, milliseconds, place) {
   const side = Math.sqrt(logits.length)

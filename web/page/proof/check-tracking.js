@@ -2,16 +2,16 @@
 //
 // The stage says what is done, and compares what comes back with what its own tracker finds.
 
-import { inputSize } from './contract.js'
-import { loadImage, scaledPixels } from './image.js'
-import { encode } from './model.js'
-import { placement } from './preprocessing.js'
+import { inputSize } from '../shared/contract.js'
+import { loadImage, scaledPixels } from '../shared/image.js'
+import { encode } from '../shared/model.js'
+import { placement } from '../shared/preprocessing.js'
 import { Loaded } from './session-steps.js'
 import { allPacked, offer, timed } from './steps.js'
-import { Tracker } from './tracker.js'
-import { graphRunner } from './tracking-graphs.js'
+import { Tracker } from '../shared/tracker.js'
+import { graphRunner } from '../shared/tracking-graphs.js'
 
-/** @typedef {import('./model.js').Provider} Provider */
+/** @typedef {import('../shared/model.js').Provider} Provider */
 /** @typedef {{ lowResMasks: Float32Array, pointer: Float32Array, iou: number }} Result */
 
 const loaded = new Loaded()
@@ -35,14 +35,14 @@ offer({
     const size = inputSize(manifest)
     const place = placement(size, size, size, 'stretch')
     const ort = runtimes[provider]
-    /** @type {Record<number, Promise<import('./tracker.js').Features>>} */
+    /** @type {Record<number, Promise<import('../shared/tracker.js').Features>>} */
     const features = {}
     /** @param {number} frame */
     const encoded = async (frame) => {
       const pixels = scaledPixels(await loadImage(frames[frame]), place)
       const session = loaded.session('encoder', provider)
       const found = await encode(ort, session, manifest, pixels, place)
-      return /** @type {import('./tracker.js').Features} */ (found)
+      return /** @type {import('../shared/tracker.js').Features} */ (found)
     }
     tracker = new Tracker({
       constants: manifest.video,
@@ -55,7 +55,7 @@ offer({
   },
 
   /**
-   * @param {{ frame: number, object: number, prompt: import('./tracker.js').Prompt,
+   * @param {{ frame: number, object: number, prompt: import('../shared/tracker.js').Prompt,
    *   mask: string | null }} step a mask as base64, a byte for each pixel
    */
   async prompt({ frame, object, prompt, mask }) {

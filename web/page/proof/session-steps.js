@@ -1,17 +1,17 @@
 // The steps of a proof's page that make sessions of a model's files, for pages that run
 // onnxruntime-web themselves.
 
-import { createSession, runtime } from './model.js'
-import { nodePlacement } from './placement.js'
+import { createSession, runtime } from '../shared/model.js'
+import { nodePlacement } from './node-placement.js'
 import { loadPart, logged, readEnvironment, timed } from './steps.js'
 
-/** @typedef {import('./model.js').Provider} Provider */
-/** @typedef {import('./model.js').Runtime} Runtime */
-/** @typedef {import('./model.js').Session} Session */
+/** @typedef {import('../shared/model.js').Provider} Provider */
+/** @typedef {import('../shared/model.js').Runtime} Runtime */
+/** @typedef {import('../shared/model.js').Session} Session */
 
 /** What the steps have made so far. */
 export class Loaded {
-  /** @type {import('./contract.js').Manifest} */
+  /** @type {import('../shared/contract.js').Manifest} */
   manifest = /** @type {any} */ (null)
   /** @type {Record<string, Uint8Array>} by the graph's name */
   files = {}

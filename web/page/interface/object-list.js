@@ -1,9 +1,9 @@
 // The list of objects in the panel.
 
-import { titleOf } from './objects.js'
+import { titleOf } from '../image/objects.js'
 
-/** @typedef {import('./objects.js').Entry} Entry */
-/** @typedef {import('./objects.js').Objects} Objects */
+/** @typedef {import('../image/objects.js').Entry} Entry */
+/** @typedef {import('../image/objects.js').Objects} Objects */
 /**
  * @typedef {object} Row
  * @property {HTMLLIElement} row

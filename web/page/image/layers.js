@@ -9,7 +9,7 @@ import { lastStep } from './objects.js'
 /** @typedef {import('./objects.js').Entry} Entry */
 /** @typedef {import('./objects.js').Objects} Objects */
 /** @typedef {import('./scene.js').Layer} Layer */
-/** @typedef {import('./tracks.js').Shown} Shown */
+/** @typedef {import('../frames/mask-store.js').Shown} Shown */
 /** @typedef {import('./view.js').Size} Size */
 /** @typedef {{ number: number, name: string, mask: Mask }} Masked an object that has a mask */
 

@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { colorOf, PALETTE, unusedColor } from '../page/colors.js'
-import { storedLook, storeLook } from '../page/settings.js'
+import { colorOf, PALETTE, unusedColor } from '../page/image/colors.js'
+import { storedLook, storeLook } from '../page/image/look.js'
 
 const none = () => {
   throw new Error('storage is not allowed')

@@ -1,14 +1,14 @@
 // The worker's side of tracking: a model's graphs in onnxruntime-web, and a tracker that runs them.
 
-import { createSession, encode, fetchFile } from './model.js'
-import { placement } from './preprocessing.js'
-import { Tracker } from './tracker.js'
-import { graphRunner } from './tracking-graphs.js'
+import { createSession, encode, fetchFile } from '../shared/model.js'
+import { placement } from '../shared/preprocessing.js'
+import { Tracker } from '../shared/tracker.js'
+import { graphRunner } from '../shared/tracking-graphs.js'
 
-/** @typedef {import('./model.js').Session} Session */
-/** @typedef {import('./preprocessing.js').Prompt} PagePrompt */
-/** @typedef {import('./tracker.js').Result} Result */
-/** @typedef {import('./tracks.js').Found} Found */
+/** @typedef {import('../shared/model.js').Session} Session */
+/** @typedef {import('../shared/preprocessing.js').Prompt} PagePrompt */
+/** @typedef {import('../shared/tracker.js').Result} Result */
+/** @typedef {import('./mask-store.js').Found} Found */
 /**
  * All that was said of an object on a frame: prompts of which each refines what the one before drew.
  *
@@ -16,10 +16,10 @@ import { graphRunner } from './tracking-graphs.js'
  */
 /**
  * @typedef {object} Opened
- * @property {import('./model.js').Runtime} ort
+ * @property {import('../shared/model.js').Runtime} ort
  * @property {Session} encoder
  * @property {any} manifest of a model that tracks
- * @property {import('./model.js').Provider} provider
+ * @property {import('../shared/model.js').Provider} provider
  */
 
 /**
@@ -53,7 +53,7 @@ export async function trackingSessions({ ort, manifest, provider }, base, onProg
  *
  * @param {Opened} opened
  * @param {Record<string, Session>} sessions
- * @param {import('./tracker.js').Frames} frames
+ * @param {import('../shared/tracker.js').Frames} frames
  * @param {import('./database.js').Store} store
  * @param {(frame: number) => Promise<Uint8ClampedArray>} pixels of a frame, at the encoder's size
  */
@@ -65,7 +65,7 @@ export function trackerOf({ ort, encoder, manifest }, sessions, frames, store, p
     frames,
     store,
     features: async (frame) =>
-      /** @type {import('./tracker.js').Features} */ (
+      /** @type {import('../shared/tracker.js').Features} */ (
         await encode(ort, encoder, manifest, await pixels(frame), place)
       ),
     run: graphRunner(ort, (graph) => sessions[graph]),
@@ -199,7 +199,7 @@ function found(id, { lowResMasks, objectScore, iou }, milliseconds) {
  * A prompt of the page as the tracker has them.
  *
  * @param {PagePrompt} prompt
- * @returns {import('./tracker.js').Prompt}
+ * @returns {import('../shared/tracker.js').Prompt}
  */
 export function promptOf({ points, box }) {
   const [x0, y0, x1, y1] = box ?? [0, 0, 0, 0]

@@ -66,7 +66,7 @@ export function objectNumbers(context, places) {
  * A prompt's points and box.
  *
  * @param {Context} context
- * @param {import('./preprocessing.js').Prompt} prompt
+ * @param {import('../shared/preprocessing.js').Prompt} prompt
  * @param {number} right canvas pixels for one image pixel
  * @param {number} down
  */

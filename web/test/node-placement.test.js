@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { nodePlacement } from '../page/placement.js'
+import { nodePlacement } from '../page/proof/node-placement.js'
 
 // The demo's decoder.
 const webgpu = [

@@ -1,12 +1,12 @@
 // The steps of check.js, taken by transformers.js: what it loads from the folder of a model, what
 // it feeds and what it reads are its own.
 
-import { answers } from './feeds.js'
-import { nodePlacement } from './placement.js'
+import { answers } from '../shared/feeds.js'
+import { nodePlacement } from './node-placement.js'
 import { allPacked, BASE, loadPart, logged, offer, readEnvironment, timed } from './steps.js'
 
-/** @typedef {import('./model.js').Provider} Provider */
-/** @typedef {import('./preprocessing.js').Prompt} Prompt */
+/** @typedef {import('../shared/model.js').Provider} Provider */
+/** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
 /** @typedef {'encoder' | 'decoder'} Part */
 
 const NAME = BASE.slice(1)
@@ -16,7 +16,7 @@ const WASM = `${RUNTIME}/ort-wasm-simd-threaded.asyncify`
 /** @type {Record<Part, string>} what transformers.js calls the two sessions */
 const SESSIONS = { encoder: 'vision_encoder', decoder: 'prompt_encoder_mask_decoder' }
 
-/** @type {import('./contract.js').Manifest & { dtype?: any }} */
+/** @type {import('../shared/contract.js').Manifest & { dtype?: any }} */
 let manifest
 /** @type {Partial<Record<Part, Uint8Array<ArrayBuffer>>>} */
 const files = {}
@@ -49,7 +49,7 @@ async function answerFetch(url) {
 }
 
 /**
- * @param {(part: import('./contract.js').Part, name: Part) => boolean} fits
+ * @param {(part: import('../shared/contract.js').Part, name: Part) => boolean} fits
  * @returns {Part | undefined}
  */
 function partOf(fits) {

@@ -4,7 +4,7 @@ import { test } from 'node:test'
 
 import { fromArrayBuffer } from 'geotiff'
 
-import { LabelStack } from '../page/labels.js'
+import { LabelStack } from '../page/image/label-stack.js'
 
 test('each page has its labels, of 16 bits', async () => {
   const stack = new LabelStack(3, 3, 2)

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { proofOf } from '../page/proof.js'
+import { proofOf } from '../page/interface/proof-text.js'
 
 /** @param {object | null} browser */
 const manifest = (browser) => ({ browser, variants: [{ name: 'fp32', ...(browser && { browser }) }] })

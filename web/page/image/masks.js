@@ -1,12 +1,12 @@
 // The masks of objects: where they are, what is counted on them, and several as one picture of
 // labels. No DOM in it.
 
-import { maskAt } from './feeds.js'
-import { maskOver } from './preprocessing.js'
+import { maskAt } from '../shared/feeds.js'
+import { maskOver } from '../shared/preprocessing.js'
 
 /** @typedef {import('./objects.js').Answer} Answer */
 /** @typedef {import('./objects.js').Step} Step */
-/** @typedef {import('./preprocessing.js').Placement} Placement */
+/** @typedef {import('../shared/preprocessing.js').Placement} Placement */
 /** @typedef {import('./view.js').At} At */
 /** @typedef {import('./view.js').Size} Size */
 /** @typedef {{ left: number, top: number, right: number, bottom: number }} Region in pixels */

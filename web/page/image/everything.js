@@ -6,11 +6,11 @@
 // of boxes, here of masks). Of each click the best mask alone is taken, the one that it would draw.
 
 import { regionOf } from './masks.js'
-import { maskOver } from './preprocessing.js'
+import { maskOver } from '../shared/preprocessing.js'
 
-/** @typedef {import('./preprocessing.js').Placement} Placement */
-/** @typedef {import('./preprocessing.js').Point} Point */
-/** @typedef {import('./preprocessing.js').Prompt} Prompt */
+/** @typedef {import('../shared/preprocessing.js').Placement} Placement */
+/** @typedef {import('../shared/preprocessing.js').Point} Point */
+/** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
 /**
  * A mask that may be an object's.
  *

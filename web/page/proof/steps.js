@@ -1,15 +1,15 @@
 // What the pages of the browser's proof share: steps that are timed, logged and answered as text.
 
-import { adapter, fetchFile } from './model.js'
+import { adapter, fetchFile } from '../shared/model.js'
 
-/** @typedef {import('./feeds.js').Values} Values */
+/** @typedef {import('../shared/feeds.js').Values} Values */
 
 /** Where the server has the model. */
 export const BASE = '/model'
 
 /** Where a page runs, and what it is to load: `[manifest, answer]` of the step "environment". */
 export async function readEnvironment() {
-  /** @type {import('./contract.js').Manifest & { dtype?: any }} */
+  /** @type {import('../shared/contract.js').Manifest & { dtype?: any }} */
   const manifest = await (await fetch(`${BASE}/manifest.json`)).json()
   const found = await adapter().catch(() => null)
   return /** @type {const} */ ([manifest, { isolated: crossOriginIsolated, adapter: found }])
@@ -18,7 +18,7 @@ export async function readEnvironment() {
 /**
  * A part's file, and how many milliseconds it took to come.
  *
- * @param {import('./contract.js').Manifest} manifest
+ * @param {import('../shared/contract.js').Manifest} manifest
  * @param {string} part the graph's name
  */
 export function loadPart(manifest, part) {

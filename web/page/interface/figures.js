@@ -22,7 +22,7 @@ export function showEverything({ labels, middles, prompts, milliseconds }) {
 }
 
 /**
- * @param {import('./objects.js').Answer} answer
+ * @param {import('../image/objects.js').Answer} answer
  * @param {number} shown which of its masks
  * @param {number} share of the image that this covers
  * @param {(index: number) => void} onChoose

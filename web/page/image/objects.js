@@ -1,14 +1,14 @@
 // The objects of an image or of a sequence's frames: which there are, which one is worked on, and the
 // steps of each. No DOM.
 
-/** @typedef {import('./preprocessing.js').Prompt} Prompt */
+/** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
 /**
  * @typedef {object} Answer
- * @property {import('./feeds.js').Values} masks
+ * @property {import('../shared/feeds.js').Values} masks
  * @property {Float32Array} scores
  * @property {number} best which of the masks is the best
  * @property {number} threshold above which a logit is inside
- * @property {import('./preprocessing.js').Placement} place of the image
+ * @property {import('../shared/preprocessing.js').Placement} place of the image
  * @property {number} milliseconds
  */
 /**

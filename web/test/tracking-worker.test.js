@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { Tracker } from '../page/tracker.js'
-import { promptOf, Tracking } from '../page/tracking.js'
+import { Tracker } from '../page/shared/tracker.js'
+import { promptOf, Tracking } from '../page/frames/tracking-worker.js'
 import { published as constants } from './published.js'
 
 /** A sequence of as many frames, over graphs whose decoder tells which points it was given. */
@@ -49,7 +49,7 @@ function tracking(count = 6) {
  * @param {number} frame
  * @param {number} clicks
  * @param {number} [id]
- * @returns {import('../page/tracking.js').Said}
+ * @returns {import('../page/frames/tracking-worker.js').Said}
  */
 function said(frame, clicks, id = 1) {
   const points = Array.from({ length: clicks }, (_, x) => ({ x, y: 1, foreground: true }))
