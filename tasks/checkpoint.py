@@ -248,7 +248,7 @@ def _copy_of_hub(
     :raises StageError: when it is, and cannot be downloaded instead.
     """
     with workspace(config.build, task) as work:
-        unfinished = Path(work.unfinished(target))
+        unfinished = work.unfinished(target)
         sha256 = copy_and_hash(copy, unfinished)
         size = unfinished.stat().st_size
         if request.sha256 in (None, sha256) and request.size in (None, size):
@@ -336,7 +336,7 @@ def _copy(model: Model, target: Path, work: Workspace) -> str:
             f"[models.{model.name}] url: no file at {source.absolute()}. "
             "Put the checkpoint there, or correct the url (relative to the project root)."
         )
-    copy = Path(work.unfinished(target))
+    copy = work.unfinished(target)
     before = stat_signature(source)
     sha256 = copy_and_hash(source, copy)
     if stat_signature(source) != before:
@@ -360,7 +360,7 @@ def _copy(model: Model, target: Path, work: Workspace) -> str:
 
 
 def _generate(model: Model, target: Path, work: Workspace) -> str:
-    made = Path(work.unfinished(target))
+    made = work.unfinished(target)
     work.run(
         MAKE_SYNTHETIC,
         architecture=model.architecture,

@@ -17,7 +17,7 @@ from tasks import export, fidelity, verify
 from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
 from tasks.clients.registry import CLIENTS
-from tasks.config.schema import FidelityCheck, Tolerances, Variant
+from tasks.config.schema import Decoder, FidelityCheck, Tolerances, Variant
 from tasks.inference.naming import rename_tensors
 from tasks.model import load
 from tasks.proof.failures import Failure
@@ -45,14 +45,16 @@ class Built:
         self.model = load.load_model(str(self.yaml), str(self.checkpoint))
         self.weights = {name: each.numpy() for name, each in self.model.state_dict().items()}
         names = ("encoder", *DECODERS)
-        traced = {name: str(folder / f"{name}.traced") for name in names}
+        traced = {name: folder / f"{name}.traced" for name in names}
         simple = {name: str(folder / f"{name}.onnx") for name in names}
         decoders = {
-            name: {"interface": CLIENTS[name].interface, "masks": masks, "prompts": prompts}
+            name: Decoder(CLIENTS[name].interface, masks, prompts)
             for name, (masks, prompts) in DECODERS.items()
         }
-        export.write_graphs(str(self.yaml), str(self.checkpoint), 20, "plain", decoders, traced)
-        pairs = [[traced[name], simple[name]] for name in names]
+        export.write_graphs(
+            export.ExportRequest(str(self.yaml), self.checkpoint, 20, "plain", decoders, traced)
+        )
+        pairs = [[str(traced[name]), simple[name]] for name in names]
         child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
         self.graphs = {name: onnx.load(path) for name, path in simple.items()}
         self._cases: dict[str, list[verify.Case]] = {}

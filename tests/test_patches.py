@@ -418,11 +418,11 @@ def exported_decoder(
     """The decoder for many prompts as the build makes it."""
     folder = tmp_path_factory.mktemp("decoder")
     tensors = traced_contract(dimensions_of(tiny), "points", "ranked", "many")["decoder"]
-    raw, made = str(folder / "raw.onnx"), str(folder / "decoder.onnx")
+    raw, made = folder / "raw.onnx", folder / "decoder.onnx"
     export.write_traced(
         raw, decoder, decoder_patches.patched_decoder(decoder, "ranked", "points"), tensors, 20
     )
-    pairs = {"pairs": [[raw, made]]}  # in a child: it hides torch from itself
+    pairs = {"pairs": [[str(raw), str(made)]]}  # in a child: it hides torch from itself
     child.run("tasks.simplify:simplify_graphs", pairs, folder / "log", verbose=False)
     return onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
 

@@ -225,7 +225,7 @@ def fetched(
     targets = [Path(path) for path in writes]
     slow = cache.is_remote and sum(each.size for each in entry.outputs) >= WORTH_A_PROGRESS
     with workspace(config.build, task) as work:
-        unfinished = [Path(work.unfinished(target)) for target in targets]
+        unfinished = [work.unfinished(target) for target in targets]
         if not cache.fetch(entry, unfinished, show_progress(task.name) if slow else SILENT):
             return False
         work.deliver(*targets)
@@ -286,9 +286,8 @@ class Workspace:
         :param request: the frozen dataclass that the function takes, and nothing else; paths in it
             may be rewritten on the way. Without one the function takes ``arguments``.
         """
-        if request is not None:
-            arguments = child.as_json(request)
-        result, on_worker = self._run(function, arguments)
+        sent = child.as_json(arguments if request is None else request)
+        result, on_worker = self._run(function, sent)
         measured_by = result.pop(MEASURED_BY, {})
         if "processor" in result:
             measured_by = {"processor": result.pop("processor"), **measured_by}
@@ -307,11 +306,11 @@ class Workspace:
                 return cluster.run(scheduler, self, function, arguments), True
         return child.run(function, arguments, self.log, self.verbose), False
 
-    def unfinished(self, target: Path) -> str:
+    def unfinished(self, target: Path) -> Path:
         """Where the child writes a target until it is whole; some differ in their folders alone."""
-        return str(self.scratch / f"{target.parent.name}~{target.name}")
+        return self.scratch / f"{target.parent.name}~{target.name}"
 
-    def made(self, targets: Mapping[str, Path]) -> dict[str, str]:
+    def made(self, targets: Mapping[str, Path]) -> dict[str, Path]:
         """Where the child writes each target until it is whole, by the same keys."""
         return {key: self.unfinished(target) for key, target in targets.items()}
 
@@ -319,7 +318,7 @@ class Workspace:
         """Move what the child wrote under its final names."""
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
-            Path(self.unfinished(target)).replace(target)
+            self.unfinished(target).replace(target)
 
 
 @contextmanager
