@@ -9,7 +9,7 @@ import argparse
 import json
 
 from demo.scenes import scene
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.inference import truth
 
 

@@ -239,7 +239,7 @@ def _copy_of_hub(copy: Path, request: Request, target: Path, work: Workspace) ->
 
     :raises StageError: when it is, and cannot be downloaded instead.
     """
-    unfinished = Path(work.unfinished(target))
+    unfinished = work.unfinished(target)
     sha256 = copy_and_hash(copy, unfinished)
     size = unfinished.stat().st_size
     if request.sha256 in (None, sha256) and request.size in (None, size):
@@ -327,7 +327,7 @@ def _copy(source: Source, target: Path, work: Workspace) -> str:
             f"[models.{source.name}] url: no file at {path.absolute()}. "
             "Put the checkpoint there, or correct the url (relative to the project root)."
         )
-    copy = Path(work.unfinished(target))
+    copy = work.unfinished(target)
     before = stat_signature(path)
     sha256 = copy_and_hash(path, copy)
     if stat_signature(path) != before:
@@ -351,7 +351,7 @@ def _copy(source: Source, target: Path, work: Workspace) -> str:
 
 
 def _generate(source: Source, target: Path, work: Workspace) -> str:
-    made = Path(work.unfinished(target))
+    made = work.unfinished(target)
     work.run(
         MAKE_SYNTHETIC,
         architecture=source.architecture,

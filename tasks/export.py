@@ -1,19 +1,21 @@
 """A model's graphs in ONNX, from one load of the checkpoint.
 
-The modules are samexporter's, the model is sam2's. One encoder, and a decoder for each set of
-options that the clients of a table ask for. Targets:
+The modules are samexporter's, the model is sam2's. Each table gets one encoder, and a decoder for
+each set of options that its clients need. Targets:
 ``<build>/models/<model>/exported/encoder.onnx``, ``decoder.onnx``, and ``decoder-<client>.onnx``
 where a further client needs another.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
 from tasks.building.staleness import versions
-from tasks.config.models import AttentionKind, Source
+from tasks.config.models import AttentionKind, Decoder, Source
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.system.errors import StageError
 
@@ -27,9 +29,27 @@ if TYPE_CHECKING:
 
 PACKAGES = (*MODEL_PACKAGES, "samexporter", "onnx")
 
-# What is traced: three prompts of two points and a box each. Of free axes any number will do but
-# 1, which tracing may take for granted.
+# The traced example: three prompts of two points and a box each. A free axis may have any size but
+# 1, which tracing may record as fixed.
 EXAMPLE = {"num_points": 2, "num_prompts": 3, "points_batch": 3, "num_boxes": 3, "mask_batch": 1}
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """The model to load, and the graphs to trace from it.
+
+    ``graphs`` has the file of each graph by its name, ``decoders`` the options of those that are
+    decoders. ``video``: trace the graphs of `contract.tracking_contract` too.
+    """
+
+    architecture: str
+    checkpoint: Path
+    opset: int
+    attention: AttentionKind
+    decoders: Mapping[str, Decoder]
+    graphs: Mapping[str, Path]
+    image_size: int | None = None
+    video: bool = False
 
 
 def declare(source: Source) -> Stage:
@@ -43,34 +63,34 @@ def declare(source: Source) -> Stage:
         shared="files",
         inputs={
             **source.encoder_options,
-            "decoders": decoders(source),
+            "decoders": {name: asdict(each) for each, name in source.decoders.items()},
             **({"tracking": source.tracking_graphs} if source.video else {}),
             **versions(*PACKAGES),
         },
     )
 
 
-def decoders(source: Source) -> dict[str, dict[str, str]]:
-    """The options of each decoder, by the name of its graph."""
-    return {name: asdict(each) for each, name in source.decoders.items()}
-
-
 def export(source: Source, work: Workspace) -> dict[str, Any]:
     """Export in a child process, then move the graphs into place."""
-    checkpoint = str(source.checkpoint)
     try:
         result = work.run(
             "tasks.export:write_graphs",
-            **source.encoder_options,
-            decoders=decoders(source),
-            video=source.video,
-            checkpoint=checkpoint,
-            graphs=work.made(source.exported_graphs),
+            ExportRequest(
+                architecture=source.architecture,
+                checkpoint=source.checkpoint,
+                opset=source.opset,
+                attention=source.attention,
+                decoders={name: each for each, name in source.decoders.items()},
+                graphs=work.made(source.exported_graphs),
+                image_size=source.image_size,
+                video=source.video,
+            ),
         )
     except StageError as error:
-        if checkpoint not in str(error):
+        if str(source.checkpoint) not in str(error):
             raise
-        raise StageError(f"{error}\n{checkpoint} came from {source.location.shown}.") from error
+        shown = source.location.shown
+        raise StageError(f"{error}\n{source.checkpoint} came from {shown}.") from error
     work.deliver(*source.exported_graphs.values())
     if "note" in result:
         result["note"] = f"{work.task.name}: {result['note']}"
@@ -78,65 +98,52 @@ def export(source: Source, work: Workspace) -> dict[str, Any]:
     return {"summary": f"{sizes}, opset {source.opset}{describe_peak(result)}", **result}
 
 
-def write_graphs(
-    architecture: str,
-    checkpoint: str,
-    opset: int,
-    attention: AttentionKind,
-    decoders: dict[str, dict[str, Any]],
-    graphs: dict[str, str],
-    image_size: int | None = None,
-    video: bool = False,
-) -> dict[str, Any]:
+def write_graphs(request: ExportRequest) -> dict[str, Any]:
     """Trace the modules of a model and write their graphs (runs in a child process).
 
-    The encoder maps ``image (1, 3, S, S)`` to the three feature maps of the contract; what a
-    decoder takes and returns is `tasks.clients.contract.traced`.
+    The tensors of encoder and decoders are those of `tasks.clients.contract.traced_contract`.
 
-    :param decoders: ``interface``, ``masks`` and ``prompts`` of each, by its graph's name.
-    :param graphs: where each graph is written, by its name.
-    :param video: trace `contract.tracking`'s graphs too.
     :returns: ``note``, where the checkpoint has the weights of more than one model.
     """
     from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 
-    from tasks.clients.contract import dimensions_of, traced
+    from tasks.clients.contract import dimensions_of, traced_contract
     from tasks.model import load, weights
     from tasks.model.decoder_patches import patched_decoder
     from tasks.model.encoder_patches import patched_encoder
 
-    model = load.load_model(architecture, checkpoint, image_size, video)
-    dimensions = dimensions_of(model)
-
-    if video:
+    model = load.load_model(
+        request.architecture, request.checkpoint, request.image_size, request.video
+    )
+    dimensions, graphs, opset = dimensions_of(model), request.graphs, request.opset
+    if request.video:
         write_tracking_graphs(graphs, model, opset)
-    for name, options in decoders.items():
-        tensors = traced(dimensions, **options)["decoder"]
-        decoder = SAM2ImageDecoder(model, multimask_output=options["masks"] != "single").eval()
-        # What it refers to is traced with it, and the whole model is not used.
-        del decoder.model
-        patched = patched_decoder(decoder, options["masks"], options["interface"])
+    for name, options in request.decoders.items():
+        tensors = traced_contract(dimensions, **asdict(options))["decoder"]
+        decoder = SAM2ImageDecoder(model, multimask_output=options.masks != "single").eval()
+        del decoder.model  # it is not used, and would be traced too
+        patched = patched_decoder(decoder, options.masks, options.interface)
         write_traced(graphs[name], decoder, patched, tensors, opset)
-        declare_known_sizes(graphs[name], tensors)
+        declare_fixed_sizes(graphs[name], tensors)
     encoder = SAM2ImageEncoder(model).eval()
     write_traced(
         graphs["encoder"],
         encoder,
-        patched_encoder(encoder, attention),
-        traced(dimensions, "points", "multi", "one")["encoder"],
+        patched_encoder(encoder, request.attention),
+        traced_contract(dimensions, "points", "multi", "one")["encoder"],
         opset,
         do_constant_folding=False,  # it would repeat the window of the embedding
-        custom_opsets={"com.microsoft": 1} if attention == "fused" else None,
+        custom_opsets={"com.microsoft": 1} if request.attention == "fused" else None,
     )
-    note = weights.choose(checkpoint).note
+    note = weights.choose(request.checkpoint).note
     return {"note": note} if note else {}
 
 
-def write_tracking_graphs(graphs: dict[str, str], model: SAM2Base, opset: int) -> None:
-    """Trace what follows objects through frames."""
+def write_tracking_graphs(graphs: Mapping[str, Path], model: SAM2Base, opset: int) -> None:
+    """Trace the graphs that track objects through frames."""
     from contextlib import nullcontext
 
-    from tasks.clients.contract import dimensions_of, memory_of, tracking
+    from tasks.clients.contract import dimensions_of, memory_of, tracking_contract
     from tasks.model.memory import MemoryReader
     from tasks.model.memory_encoder import MemoryWriter
     from tasks.model.tracking_decoder import (
@@ -152,14 +159,14 @@ def write_tracking_graphs(graphs: dict[str, str], model: SAM2Base, opset: int) -
         "memory_encoder": (MemoryWriter(model), nullcontext()),
         "mask_prompt": (MaskPrompt(model), nullcontext()),
     }
-    contract = tracking(dimensions_of(model), memory_of(model))
+    contract = tracking_contract(dimensions_of(model), memory_of(model))
     for name, (module, patched) in modules.items():
         write_traced(graphs[name], module, patched, contract[name], opset)
-        declare_known_sizes(graphs[name], contract[name])
+        declare_fixed_sizes(graphs[name], contract[name])
 
 
 def write_traced(
-    path: str,
+    path: Path,
     module: nn.Module,
     patched: AbstractContextManager[None],
     tensors: GraphTensors,
@@ -173,7 +180,7 @@ def write_traced(
     import torch
 
     inputs, outputs = tensors.names()
-    # samexporter's command keeps gradients: 24 GiB for large.
+    # Without no_grad, as in samexporter's command, large takes 24 GiB.
     with torch.no_grad(), patched:
         torch.onnx.export(
             module,
@@ -191,17 +198,17 @@ def write_traced(
         )
 
 
-def declare_known_sizes(path: str, tensors: GraphTensors) -> None:
-    """Give the sizes that tracing could not tell to the outputs of a graph.
+def declare_fixed_sizes(path: Path, tensors: GraphTensors) -> None:
+    """Write the fixed sizes of a graph's outputs where tracing left them open.
 
-    Of masks at an image's size it knows none, though their number is fixed.
+    It leaves all sizes open for masks at an image's size, though their number is fixed.
     """
     import onnx
 
     model = onnx.load(path)
-    told = {each.name: each.shape for each in tensors.outputs}
+    shapes = {tensor.name: tensor.shape for tensor in tensors.outputs}
     for output in model.graph.output:
-        for dim, size in zip(output.type.tensor_type.shape.dim, told[output.name], strict=True):
+        for dim, size in zip(output.type.tensor_type.shape.dim, shapes[output.name], strict=True):
             if not dim.HasField("dim_value") and isinstance(size, int):
                 dim.dim_value = size
     onnx.save(model, path)

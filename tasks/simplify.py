@@ -6,28 +6,37 @@ under names of its own (``<build>/models/<model>/<client>/``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
 from tasks.building.staleness import versions
 from tasks.config.models import Source
 from tasks.inference.graph_file import read_graph
-from tasks.inference.naming import Names, write_renamed
+from tasks.inference.naming import RenamedGraph, write_renamed
 
 if TYPE_CHECKING:
     import onnx
 
 PACKAGES = ("onnxsim", "onnx", "onnxruntime")  # with which onnxsim folds
 
-# Weights from this size on (in bytes) are kept from onnxsim, which then works on a few hundred
-# nodes instead of a gigabyte. It also would store what is larger than the weights it is computed
-# from, as the factors of the positional embedding are.
+# Weights of at least so many bytes are hidden from onnxsim, which then works on a few hundred nodes
+# instead of a gigabyte. It would also store the positional embedding, which is larger than the
+# factors that it is computed from.
 KEPT_WEIGHTS = 1 << 14
 
-# They join query, key and value to one product with a Split behind it, or to
-# com.microsoft::Attention, which not every execution provider has.
+# These passes join query, key and value to one product with a Split behind it, or to
+# com.microsoft::Attention, which some execution providers lack.
 SKIPPED_PASSES = ["fuse_qkv", "fuse_attention"]
+
+
+@dataclass(frozen=True)
+class SimplifyRequest:
+    """Pairs of a graph and where it is written, and results to write again with other names."""
+
+    pairs: tuple[tuple[Path, Path], ...]
+    renamed: tuple[RenamedGraph, ...] = ()
 
 
 def declare(source: Source) -> Stage:
@@ -50,8 +59,13 @@ def simplify(source: Source, work: Workspace) -> dict[str, Any]:
     made = work.made(targets)
     result = work.run(
         "tasks.simplify:simplify_graphs",
-        pairs=[[str(path), made[name]] for name, path in source.exported_graphs.items()],
-        renamed=[[made[each.shared], work.unfinished(each.path), each.names] for each in renamed],
+        SimplifyRequest(
+            pairs=tuple((path, made[name]) for name, path in source.exported_graphs.items()),
+            renamed=tuple(
+                RenamedGraph(made[each.shared], work.unfinished(each.path), each.names)
+                for each in renamed
+            ),
+        ),
     )
     work.deliver(*targets.values(), *(each.path for each in renamed))
     nodes = ", ".join(
@@ -62,25 +76,21 @@ def simplify(source: Source, work: Workspace) -> dict[str, Any]:
     return {"summary": summary, **result}
 
 
-def simplify_graphs(
-    pairs: list[list[str]], renamed: Sequence[tuple[str, str, Names]] = ()
-) -> dict[str, Any]:
+def simplify_graphs(request: SimplifyRequest) -> dict[str, Any]:
     """Simplify each source graph into its destination (runs in a child process).
 
-    :param renamed: of those, which to write once more under other names: the file, where, and the
-        names.
     :returns: ``nodes``, for each pair the number before and after.
     """
     import sys
 
     import onnx
 
-    # onnxsim imports torch where it finds it, for features not used here: seconds and memory.
+    # onnxsim imports torch where it is installed, for features not used here: seconds and memory.
     sys.modules["torch"] = None  # type: ignore[assignment]
     import onnxsim
 
     counts = []
-    for source, destination in pairs:
+    for source, destination in request.pairs:
         model = read_graph(source)
         before = len(model.graph.node)
         constants_to_initializers(model.graph)
@@ -92,13 +102,13 @@ def simplify_graphs(
         onnx.save(model, destination)
         counts.append([before, len(model.graph.node)])
         del model, weights
-    for each in renamed:
-        write_renamed(*each)
+    for graph in request.renamed:
+        write_renamed(graph)
     return {"nodes": counts}
 
 
 def constants_to_initializers(graph: onnx.GraphProto) -> None:
-    """Make every Constant node that holds a tensor an initializer, which is what it is."""
+    """Turn every Constant node that holds a tensor into an initializer."""
     kept = []
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -127,7 +137,7 @@ def detach_weights(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
 
 
 def attach_weights(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
-    """Turn those inputs into weights again; one that nothing reads any more is left out."""
+    """Turn those inputs into weights again, and drop weights that no node reads any more."""
     names = {weight.name for weight in weights}
     for value in [each for each in graph.input if each.name in names]:
         graph.input.remove(value)
@@ -136,7 +146,7 @@ def attach_weights(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> N
 
 
 def share_equal_weights(graph: onnx.GraphProto) -> None:
-    """Keep one of several weights that hold the same, whatever they are called."""
+    """Keep one of several weights with equal values, whatever their names."""
     import hashlib
 
     first: dict[tuple[object, ...], str] = {}

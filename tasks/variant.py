@@ -8,19 +8,20 @@ under the names of each client that has its own. Targets:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
 from tasks.building.staleness import versions
+from tasks.clients.contract import Format
 from tasks.config.checks import Precision
 from tasks.config.models import Source, Variant
 from tasks.inference.graph_file import read_graph
-from tasks.inference.naming import Names, write_renamed
+from tasks.inference.naming import RenamedGraph, write_renamed
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     import onnx
     from numpy.typing import NDArray
@@ -35,6 +36,16 @@ LEAST_SIDE = 24
 GRID_VALUES = 1 << 16  # from which on a constant that is added is a map, not a bias
 BLOCK = 32  # weights of a column that share a scale
 MANY_WEIGHTS = 1 << 16  # above which a matrix has four bits in q4, not eight
+
+
+@dataclass(frozen=True)
+class ConversionRequest:
+    """Pairs of a graph and where its variant is written, and results to write with other names."""
+
+    pairs: tuple[tuple[Path, Path], ...]
+    precision: Precision
+    format: Format
+    renamed: tuple[RenamedGraph, ...] = ()
 
 
 def declare(source: Source, variant: Variant) -> Stage:
@@ -63,10 +74,15 @@ def make_variant(source: Source, variant: Variant, work: Workspace) -> dict[str,
     made = work.made(targets)
     result = work.run(
         "tasks.variant:convert",
-        pairs=[[str(path), made[name]] for name, path in origins(source, variant).items()],
-        precision=variant.precision,
-        format=variant.format,
-        renamed=[[made[each.shared], work.unfinished(each.path), each.names] for each in renamed],
+        ConversionRequest(
+            pairs=tuple((path, made[name]) for name, path in origins(source, variant).items()),
+            precision=variant.precision,
+            format=variant.format,
+            renamed=tuple(
+                RenamedGraph(made[each.shared], work.unfinished(each.path), each.names)
+                for each in renamed
+            ),
+        ),
     )
     work.deliver(*targets.values(), *(each.path for each in renamed))
     single = source.shared_graphs()
@@ -77,32 +93,25 @@ def make_variant(source: Source, variant: Variant, work: Workspace) -> dict[str,
     return {"summary": summary, **result}
 
 
-def convert(
-    pairs: list[list[str]],
-    precision: Precision,
-    format: str,
-    renamed: Sequence[tuple[str, str, Names]] = (),
-) -> dict[str, Any]:
+def convert(request: ConversionRequest) -> dict[str, Any]:
     """Write a variant of each source graph (runs in a child process).
 
-    :param renamed: of those, which to write once more under other names: the file, where, and the
-        names.
     :returns: ``nodes``, the number in each.
     """
     import onnx
 
     counts = []
-    for origin, destination in pairs:
-        if format == "ort":
+    for origin, destination in request.pairs:
+        if request.format == "ort":
             counts.append(save_as_ort(origin, destination))
             continue
         model = read_graph(origin)
-        CONVERSIONS[precision](model)
+        CONVERSIONS[request.precision](model)
         onnx.checker.check_model(model)
         onnx.save(model, destination)
         counts.append(len(model.graph.node))
-    for each in renamed:
-        write_renamed(*each)
+    for graph in request.renamed:
+        write_renamed(graph)
     return {"nodes": counts}
 
 
@@ -403,7 +412,7 @@ CONVERSIONS: dict[Precision, Callable[[Any], None]] = {
 }
 
 
-def save_as_ort(origin: str, destination: str) -> int:
+def save_as_ort(origin: Path, destination: Path) -> int:
     """Write a graph in onnxruntime's own format; the number of its nodes.
 
     At the basic level: what it does beyond that is for the machine it runs on. Weights are not
@@ -414,7 +423,7 @@ def save_as_ort(origin: str, destination: str) -> int:
     nodes = len(read_graph(origin).graph.node)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.optimized_model_filepath = destination
+    options.optimized_model_filepath = str(destination)
     options.add_session_config_entry("session.save_model_format", "ORT")
     onnxruntime.InferenceSession(
         origin, options, ["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]

@@ -15,7 +15,7 @@ from omegaconf import ListConfig
 from project import ROOT, Project
 
 from demo.scenes import scene
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.published import PUBLISHED
 from tasks.inference import truth
 from tasks.model import architecture, load

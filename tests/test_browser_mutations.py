@@ -12,6 +12,7 @@ from test_javascript_mutations import Mutation
 
 from tasks import browser, export
 from tasks.config.checks import BrowserCheck
+from tasks.config.models import Decoder
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import browser_failures
 from tasks.running import child
@@ -62,12 +63,14 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     architecture = folder / "small.yaml"
     architecture.write_text(DEMO.read_text().replace("image_size: 1024", "image_size: 256"))
     paths = {name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")}
-    traced = {name: str(folder / f"{name}.traced") for name in paths}
-    options = {"decoder": {"interface": "points", "masks": "multi", "prompts": "many"}}
-    weights = str(DEMO.with_suffix(".pt"))
+    traced = {name: folder / f"{name}.traced" for name in paths}
+    decoders = {"decoder": Decoder("points", "multi", "many")}
+    weights = DEMO.with_suffix(".pt")
     with torch.no_grad():
-        export.write_graphs(str(architecture), weights, 20, "plain", options, traced)
-    pairs = [[traced[name], path] for name, path in paths.items()]
+        export.write_graphs(
+            export.ExportRequest(str(architecture), weights, 20, "plain", decoders, traced)
+        )
+    pairs = [[str(traced[name]), path] for name, path in paths.items()]
     child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
     return paths
 

@@ -112,12 +112,12 @@ def constants(predictor: EdgeTamVideoPredictor) -> TrackingConstants:
 def graphs(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("edgetam-graphs")
     names = ("encoder", *TRACKING_GRAPHS)
-    traced = {name: str(folder / f"{name}.traced") for name in names}
+    traced = {name: folder / f"{name}.traced" for name in names}
     export.write_graphs(
-        "edgetam", str(checkpoint), 20, "plain", {}, traced, image_size=SIZE, video=True
+        export.ExportRequest("edgetam", checkpoint, 20, "plain", {}, traced, SIZE, video=True)
     )
     simplified = {name: str(folder / f"{name}.onnx") for name in names}
-    pairs = [[traced[name], simplified[name]] for name in names]
+    pairs = [[str(traced[name]), simplified[name]] for name in names]
     child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
     return simplified
 

@@ -16,9 +16,9 @@ from project import ROOT
 from tasks import export, fidelity, verify
 from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.checks import FidelityCheck, Tolerances
-from tasks.config.models import Variant
+from tasks.config.models import Decoder, Variant
 from tasks.inference.naming import rename_tensors
 from tasks.model import load
 from tasks.proof.failures import Failure
@@ -46,14 +46,16 @@ class Built:
         self.model = load.load_model(str(self.yaml), str(self.checkpoint))
         self.weights = {name: each.numpy() for name, each in self.model.state_dict().items()}
         names = ("encoder", *DECODERS)
-        traced = {name: str(folder / f"{name}.traced") for name in names}
+        traced = {name: folder / f"{name}.traced" for name in names}
         simple = {name: str(folder / f"{name}.onnx") for name in names}
         decoders = {
-            name: {"interface": CLIENTS[name].interface, "masks": masks, "prompts": prompts}
+            name: Decoder(CLIENTS[name].interface, masks, prompts)
             for name, (masks, prompts) in DECODERS.items()
         }
-        export.write_graphs(str(self.yaml), str(self.checkpoint), 20, "plain", decoders, traced)
-        pairs = [[traced[name], simple[name]] for name in names]
+        export.write_graphs(
+            export.ExportRequest(str(self.yaml), self.checkpoint, 20, "plain", decoders, traced)
+        )
+        pairs = [[str(traced[name]), simple[name]] for name in names]
         child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
         self.graphs = {name: onnx.load(path) for name, path in simple.items()}
         self._cases: dict[str, list[verify.Case]] = {}

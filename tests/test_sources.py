@@ -209,6 +209,7 @@ def note(frame, event, argument):
     if event == "call" and frame.f_code.co_name != "<module>":
         called.add(frame.f_code.co_filename)
 from tasks import export, fidelity, simplify, verify
+from tasks.config.models import Decoder
 from tasks.model import load
 work, yaml = sys.argv[1:]
 load.make_synthetic(yaml, 1, f"{work}/w.pt")
@@ -221,9 +222,10 @@ asked = {"draw": "demo.scenes:scene"}
 reference = {**model, "architecture_files": [yaml], "masks": ["multi"], "count": 1}
 loaded = {"client": "samexporter", **shown}
 steps = {
-    "export": lambda: export.write_graphs(
-        **graph, decoders={"decoder": {**shown, "interface": "points"}}, graphs=raw),
-    "simplify": lambda: simplify.simplify_graphs([[raw[name], made[name]] for name in raw]),
+    "export": lambda: export.write_graphs(export.ExportRequest(
+        **graph, decoders={"decoder": Decoder(**shown, interface="points")}, graphs=raw)),
+    "simplify": lambda: simplify.simplify_graphs(simplify.SimplifyRequest(
+        tuple((raw[name], made[name]) for name in raw))),
     "verify": lambda: verify.measure(
         **graph, **shown, client="samexporter", truth="demo.scenes:scene",
         architecture_files=[yaml], graphs=[made]),

@@ -40,11 +40,13 @@ class Built:
         self.predictor: SAM2VideoPredictor = load.load_video_model(architecture, checkpoint, SIZE)
         names = ("encoder", *TRACKING_GRAPHS)
         self.graphs = {name: str(folder / f"{name}.onnx") for name in names}
-        traced = {name: str(folder / f"{name}.traced") for name in names}
+        traced = {name: folder / f"{name}.traced" for name in names}
         export.write_graphs(
-            architecture, checkpoint, 20, "plain", {}, traced, image_size=SIZE, video=True
+            export.ExportRequest(
+                architecture, Path(checkpoint), 20, "plain", {}, traced, SIZE, video=True
+            )
         )
-        pairs = [[traced[name], path] for name, path in self.graphs.items()]
+        pairs = [[str(traced[name]), path] for name, path in self.graphs.items()]
         log = folder / "simplify.log"
         child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, log, False)
         self.constants = tracking_constants(self.predictor)

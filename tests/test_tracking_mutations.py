@@ -41,9 +41,13 @@ class Proof:
         checkpoint = str(DEMO.with_suffix(".pt"))
         names = ("encoder", *TRACKING_GRAPHS)
         self.graphs = {name: str(folder / f"{name}.onnx") for name in names}
-        traced = {name: str(folder / f"{name}.traced") for name in names}
-        export.write_graphs(str(architecture), checkpoint, 20, "plain", {}, traced, video=True)
-        pairs = [[traced[name], path] for name, path in self.graphs.items()]
+        traced = {name: folder / f"{name}.traced" for name in names}
+        export.write_graphs(
+            export.ExportRequest(
+                str(architecture), Path(checkpoint), 20, "plain", {}, traced, video=True
+            )
+        )
+        pairs = [[str(traced[name]), path] for name, path in self.graphs.items()]
         child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
         self.reference = str(folder / "reference.npz")
         tracking_reference.write_reference(str(architecture), [], checkpoint, self.reference)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from demo.scenes import Scene, scene
 from tasks.clients.client import Client
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.checks import Tolerances
 from tasks.inference import metrics, preprocessing, truth
 from tasks.inference.prompts import Prompt

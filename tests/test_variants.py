@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks import variant
+from tasks.clients.contract import Format
 from tasks.config.checks import FidelityCheck, Precision
 from tasks.config.models import Variant
 from tasks.inference.checks import finite
@@ -65,9 +66,13 @@ def answer(path: Path) -> NDArray[np.float32]:
     return y
 
 
+def convert(source: Path, made: Path, precision: Precision, format: Format) -> None:
+    variant.convert(variant.ConversionRequest(((source, made),), precision, format))
+
+
 def converted(tmp_path: Path, precision: Precision) -> tuple[Path, Path]:
     source, made = small_model(tmp_path / "small.onnx"), tmp_path / f"small_{precision}.onnx"
-    variant.convert([[str(source), str(made)]], precision, "onnx")
+    convert(source, made, precision, "onnx")
     return source, made
 
 
@@ -112,7 +117,7 @@ def test_a_value_beyond_half_precision_is_kept_finite(tmp_path: Path) -> None:
     weights[0, 0] = 1e6
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "first"))
     onnx.save(model, tmp_path / "large.onnx")
-    variant.convert([[str(tmp_path / "large.onnx"), str(tmp_path / "half.onnx")]], "fp16", "onnx")
+    convert(tmp_path / "large.onnx", tmp_path / "half.onnx", "fp16", "onnx")
     assert np.isfinite(answer(tmp_path / "half.onnx")).all()
 
 
@@ -145,7 +150,7 @@ def test_pointwise_convolutions_are_in_eight_bits_and_depthwise_ones_are_not(
     opset = [helper.make_opsetid("", 20)]
     source, made = tmp_path / "source.onnx", tmp_path / "made.onnx"
     onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=9), source)
-    variant.convert([[str(source), str(made)]], precision, "onnx")
+    convert(source, made, precision, "onnx")
     integers = {
         each.name: list(each.dims)
         for each in onnx.load(made).graph.initializer
@@ -180,7 +185,7 @@ def test_a_graph_of_fused_attention_keeps_one_version_of_its_operators(tmp_path:
     model = onnx.load(source)
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     onnx.save(model, source)
-    variant.convert([[str(source), str(made)]], "q4", "onnx")
+    convert(source, made, "q4", "onnx")
     assert [each.domain for each in onnx.load(made).opset_import] == ["", "com.microsoft"]
 
 
@@ -209,8 +214,8 @@ def test_an_ort_file_answers_the_same_and_is_not_larger_than_its_onnx_file(
     if precision == "fp32":
         made = source
     else:
-        variant.convert([[str(source), str(made)]], precision, "onnx")
-    variant.convert([[str(made), str(tmp_path / "made.ort")]], precision, "ort")
+        convert(source, made, precision, "onnx")
+    convert(made, tmp_path / "made.ort", precision, "ort")
     expected = answer(made)
     difference = np.abs(answer(tmp_path / "made.ort") - expected).max()
     assert difference < 0.01 * np.abs(expected).max()

@@ -150,9 +150,14 @@ class Workspace:
         """The resources that the child takes of a worker beside memory and cores."""
         return ("browser",) if self.stage.needs_browser else ()
 
-    def run(self, function: str, **arguments: Any) -> dict[str, Any]:
-        """Call ``module:function`` in a child process, here or on a worker; see `child.run`."""
-        result, on_worker = self._run(function, arguments)
+    def run(self, function: str, request: object = None, **arguments: Any) -> dict[str, Any]:
+        """Call ``module:function`` in a child process, here or on a worker; see `child.run`.
+
+        :param request: the frozen dataclass that the function takes, and nothing else; paths in it
+            may be rewritten on the way. Without one the function takes ``arguments``.
+        """
+        sent = child.as_json(arguments if request is None else request)
+        result, on_worker = self._run(function, sent)
         measured_by = result.pop(MEASURED_BY, {})
         if "processor" in result:
             measured_by = {"processor": result.pop("processor"), **measured_by}
@@ -171,11 +176,11 @@ class Workspace:
                 return cluster.run(scheduler, self, function, arguments), True
         return child.run(function, arguments, self.log, self.verbose), False
 
-    def unfinished(self, target: Path) -> str:
+    def unfinished(self, target: Path) -> Path:
         """Where the child writes a target until it is whole; some differ in their folders alone."""
-        return str(self.scratch / f"{target.parent.name}~{target.name}")
+        return self.scratch / f"{target.parent.name}~{target.name}"
 
-    def made(self, targets: Mapping[str, Path]) -> dict[str, str]:
+    def made(self, targets: Mapping[str, Path]) -> dict[str, Path]:
         """Where the child writes each target until it is whole, by the same keys."""
         return {key: self.unfinished(target) for key, target in targets.items()}
 
@@ -183,7 +188,7 @@ class Workspace:
         """Move what the child wrote under its final names."""
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
-            Path(self.unfinished(target)).replace(target)
+            self.unfinished(target).replace(target)
 
 
 @contextmanager

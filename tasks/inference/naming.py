@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.inference.graph_file import read_graph
@@ -14,16 +16,25 @@ if TYPE_CHECKING:
 Names = Mapping[str, Sequence[Sequence[str]]]
 
 
-def write_renamed(source: str, destination: str, names: Names) -> None:
+@dataclass(frozen=True)
+class RenamedGraph:
+    """A graph's file to write again with a client's names."""
+
+    source: Path
+    destination: Path
+    names: Names
+
+
+def write_renamed(graph: RenamedGraph) -> None:
     """Write a graph's file again with other names; weights and nodes stay as they are.
 
     :raises ValueError: when a name is in use within the graph.
     """
     import onnx
 
-    model = read_graph(source)
-    rename_tensors(model.graph, names)
-    onnx.save(model, destination)
+    model = read_graph(graph.source)
+    rename_tensors(model.graph, graph.names)
+    onnx.save(model, graph.destination)
 
 
 def rename_tensors(graph: onnx.GraphProto, names: Names) -> None:

@@ -58,8 +58,9 @@ def simplify_graphs(pairs, renamed):
 
 
 def rename(renamed):
-    for source, destination, names in renamed:
-        Path(destination).write_bytes(digest(Path(source).read_bytes(), names) * 1000)
+    for graph in renamed:
+        content = digest(Path(graph["source"]).read_bytes(), graph["names"])
+        Path(graph["destination"]).write_bytes(content * 1000)
 
 
 def hashes(*variants):
