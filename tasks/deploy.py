@@ -94,7 +94,7 @@ def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
         for each in deployed
         for name in target.file_names(each.variant).values()
     }
-    told = {
+    entries = {
         name: {
             "size": sizes[name],
             "sha256": sha256,
@@ -102,9 +102,9 @@ def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
         }
         for name, (_, sha256) in files.items()
     }
-    manifest = manifests.manifest_of(target, record, told, judged, versions(*manifests.PACKAGES))
+    manifest = manifests.manifest_of(target, record, entries, judged, versions(*manifests.PACKAGES))
     documents = target.client.documents(manifest)
-    manifest["files"] = {**told, **{name: _entry(text) for name, text in documents.items()}}
+    manifest["files"] = {**entries, **{name: _entry(text) for name, text in documents.items()}}
     text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
     documents = {**documents, ledger.MANIFEST: text}
     wanted = {name: sha256 for name, (_, sha256) in files.items()}
@@ -306,13 +306,13 @@ def stage_files(
             continue
         copy = staging / name
         copy.parent.mkdir(parents=True, exist_ok=True)
-        found = copy_and_hash(source, copy)
-        if found == sha256:
-            found = FINGERPRINTS.sha256(copy)  # read again: what the disk holds
-        if found != sha256:
+        copied = copy_and_hash(source, copy)
+        if copied == sha256:
+            copied = FINGERPRINTS.sha256(copy)  # read again: what the disk holds
+        if copied != sha256:
             raise StageError(
                 f"{source} was changed, or its copy does not hold what was copied: expected sha256 "
-                f"{sha256}, found {found}. Run this again; check the disk if it stays so."
+                f"{sha256}, read {copied}. Run this again; check the disk if it stays so."
             )
         staged[name] = copy
     return staged

@@ -28,8 +28,7 @@ def declare(targets: Sequence[Target]) -> Stage:
 def install(required: bool, work: Workspace) -> dict[str, Any]:
     """Run ``npm ci``, unless what is installed is what the lock file asks for.
 
-    Where no browser is required the build goes on without: a network that lets no npm through is
-    told of.
+    Where no browser is required the build goes on without, and says so.
 
     :raises StageError: with npm's own words, where a model asks for a browser's proof.
     """
@@ -50,12 +49,12 @@ def install(required: bool, work: Workspace) -> dict[str, Any]:
         words = [line for line in done.stderr.splitlines() if line.strip()]
         return _failed(required, f"`{' '.join(packages.COMMAND)}` ended with: {words[0]}"
                        if words else f"`{' '.join(packages.COMMAND)}` failed")  # fmt: skip
-    told = ", ".join(
+    versions = ", ".join(
         f"{name} {version}"
         for name, version in packages.versions().items()
         if "/node_modules/" not in name
     )
-    return {"summary": told}
+    return {"summary": versions}
 
 
 def _failed(required: bool, reason: str) -> dict[str, Any]:

@@ -649,7 +649,7 @@ def test_a_picture_is_of_an_earlier_commit_of_ours_where_its_card_shows_it() -> 
 
 def test_status_does_not_miss_what_was_not_published(published: Published) -> None:
     assert "publish" not in published.says("status", "tiny")
-    assert "Runs whenever it is asked for" in published.says("info", "publish:tiny")
+    assert "Runs whenever it is named" in published.says("info", "publish:tiny")
 
 
 # --- the demo ---

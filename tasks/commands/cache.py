@@ -23,7 +23,7 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     """Lists the entries by stage (an entry point names it)."""
 
-    doc_purpose = "tell what the shared cache holds; --prune removes what is old"
+    doc_purpose = "show what the shared cache holds; --prune removes what is old"
     doc_usage = "[--prune --older-than AGE]"
     doc_description = (
         "For example doit cache --prune --older-than 30d. Entries are as old as the build that "
@@ -69,12 +69,12 @@ class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
 def age(text: str) -> timedelta:
     """A length of time; pure.
 
-    :raises InvalidCommand: when it is none.
+    :raises InvalidCommand: when the text gives no such length.
     """
-    found = _AGE.fullmatch(text)
-    if found is None:
-        raise InvalidCommand(f"--older-than: found {text!r}; allowed: as in 12h, 30d or 8w")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    match = _AGE.fullmatch(text)
+    if match is None:
+        raise InvalidCommand(f"--older-than is {text!r}; allowed: as in 12h, 30d or 8w")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def listed(cache: shared_cache.SharedCache) -> list[str]:
@@ -85,11 +85,11 @@ def listed(cache: shared_cache.SharedCache) -> list[str]:
     for stage, entry in entries.values():
         by_stage.setdefault(stage, []).append(entry)
     lines = [f"{cache.name}: {amount([each.size for each in files.values()])}"]
-    for stage, found in sorted(by_stage.items()):
-        sizes = [output.size for entry in found for output in entry.outputs]
-        days = sorted(entry.stored[:10] for entry in found)
+    for stage, own in sorted(by_stage.items()):
+        sizes = [output.size for entry in own for output in entry.outputs]
+        days = sorted(entry.stored[:10] for entry in own)
         lines.append(
-            f"  {stage:<11} {len(found)} {'entry' if len(found) == 1 else 'entries'} with "
+            f"  {stage:<11} {len(own)} {'entry' if len(own) == 1 else 'entries'} with "
             f"{amount(sizes)}, stored {days[0]}" + (f" to {days[-1]}" if len(set(days)) > 1 else "")
         )
     lines += [f"  {cache.shown(path)} {why}" for path, why in broken.items()]
@@ -128,7 +128,7 @@ def old_entries(
 def _time(text: str) -> datetime:
     """A time of an entry; the beginning of time where it is none."""
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError:
         return datetime.min.replace(tzinfo=UTC)
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

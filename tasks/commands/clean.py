@@ -35,7 +35,7 @@ def _option(name: str, help: str, short: str = "", long: str = "") -> dict[str, 
 class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
     """Removes the files of stages (an entry point names it)."""
 
-    doc_purpose = "remove what was built; fetched checkpoints and deployed copies only when asked"
+    doc_purpose = "remove what was built; fetched checkpoints and deployed copies only on request"
     doc_usage = "[OPTIONS] [MODEL, STAGE or TASK ...]"
     doc_description = (
         "Removes what the stages built: of everything, of a model (doit clean tiny), of a stage "
@@ -94,11 +94,11 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
         config: Configuration,
         chosen: Collection[str],
         named: Collection[str],
-        asked: bool,
+        wanted: bool,
         dryrun: bool,
     ) -> bool:
-        """Remove, or tell of, the deployed copies of models; whether there was something to say."""
-        found = False
+        """Remove, or name, the deployed copies of models; False when there are none."""
+        spoke = False
         for target in config.targets:
             task = f"deploy:{target.name}"
             if task not in chosen:
@@ -107,15 +107,15 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
                 mine = deployment.config == ledger.name_of(config)
                 if not (mine and target.deploy.is_dir() and deployment.is_in(target.deploy)):
                     continue
-                if not asked and not {task, "deploy"} & set(named):
+                if not wanted and not {task, "deploy"} & set(named):
                     self._say(
                         f"Kept the deployed copies: {target.deploy} (--deployed removes them)."
                     )
                     continue
-                found = True
+                spoke = True
                 for line in ledger.remove(config, deployment, dry_run=dryrun):
                     self._say(line)
-        return found
+        return spoke
 
     def _say(self, line: str) -> None:
         self.outstream.write(line + "\n")
@@ -123,9 +123,9 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
 
 def selected(wanted: Iterable[str], tasks: Sequence[str]) -> list[str]:
     """The tasks that names of models, stages and tasks stand for, or patterns of tasks; pure."""
-    found = []
+    names = []
     for name in wanted:
-        found += [
+        names += [
             task
             for task in tasks
             if task == name
@@ -133,11 +133,11 @@ def selected(wanted: Iterable[str], tasks: Sequence[str]) -> list[str]:
             or task.split(":")[1:2] == [name]
             or ("*" in name and fnmatch(task, name))
         ]
-    return found
+    return names
 
 
 def files_of(task: Task, with_parts: bool) -> list[Path]:
-    """The files that a task made; a deploy's are no build's, and are told apart.
+    """The files that a task made; those of a deploy are removed apart.
 
     :param with_parts: those of a download that is not finished too.
     """

@@ -125,7 +125,7 @@ def leftovers(build: Path, owners: Collection[str]) -> list[Leftover]:
         checkpoints.setdefault(_checkpoint_name(path), []).append(path)
     for path in (build / "logs").glob("*~*.log"):
         logs.setdefault(path.stem.split("~")[1], []).append(path)
-    found = []
+    left = []
     for name in sorted({*folders, *checkpoints, *logs}.difference(owners)):
         for what, paths in (
             (str(build / "models" / name), folders.get(name)),
@@ -136,8 +136,8 @@ def leftovers(build: Path, owners: Collection[str]) -> list[Leftover]:
                 files = [file for path in paths for file in _files_under(path)]
                 sizes = [file.stat().st_size for file in files]
                 fetched = paths is checkpoints.get(name) and not _is_made_up(build, name)
-                found.append(Leftover(name, what, paths, sizes, fetched))
-    return found
+                left.append(Leftover(name, what, paths, sizes, fetched))
+    return left
 
 
 def _checkpoint_name(path: Path) -> str:

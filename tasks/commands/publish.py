@@ -34,7 +34,7 @@ DEMO = "demo"  # the model, and the task that draws its picture
 
 
 def declare(config: Configuration, target: Target) -> Stage:
-    """The publishing of one model; what the hub has is never known before it is asked."""
+    """The publishing of one model; only a request says what the hub has."""
     refused = refusal(config, target)
     return Stage(
         target.name,
@@ -87,8 +87,8 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     if refused or config.publishing is None:
         raise StageError(refused or "")
     manifest = proven_manifest(config, target)
-    asked = config.publishing
-    repository = Repository(asked.repository(target), asked.revision)
+    settings = config.publishing
+    repository = Repository(settings.repository(target), settings.revision)
     if not dry_run and not repository.has_token:
         raise StageError(
             f"There is no token to write to {repository.name} with. Run `hf auth login`, or set "
@@ -96,7 +96,7 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
         )
     remote = repository.look()
     if remote.commit is None and not dry_run:
-        repository.make(asked.private)
+        repository.make(settings.private)
         remote = repository.look()
     before = {
         name: repository.read(name, remote.commit, work.scratch)
@@ -109,27 +109,27 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     ids = {name: identity(content, remote.files.get(name)) for name, content in files.items()}
     plan = compare(ids, remote.files, own)
     note = "\n".join(notes(target, repository, plan, picture, before.get(CARD)))
-    told = {"note": note} if note else {}
+    noted = {"note": note} if note else {}
     if not plan.sent and not plan.removed:
-        return {"summary": f"nothing to publish: {repository.address} has these files", **told}
+        return {"summary": f"nothing to publish: {repository.address} has these files", **noted}
     sizes = {name: size_of(files[name]) for name in plan.sent}
     sent = f"{len(sizes)} file{'s' * (len(sizes) != 1)}, {in_words(sum(sizes.values()))}"
     if dry_run:
         made = " would be made" * (remote.commit is None)
         if not repository.has_token and not remote.exists:
             made = " would be made, if it is not private, which cannot be seen without a token"
-        private = ", for its members alone" * (not remote.exists and asked.private)
+        private = ", for its members alone" * (not remote.exists and settings.private)
         print("\n  ".join([f"{repository.address}{made}{private}:", *lines_of(plan, sizes)]))
-        return {"summary": f"nothing was sent; {sent} would go to {repository.name}", **told}
+        return {"summary": f"nothing was sent; {sent} would go to {repository.name}", **noted}
     commit = send(repository, manifest, files, plan, remote.commit)
     counts = [(len(plan.same), "as before"), (len(plan.removed), "removed")]
     others = "".join(f", {count} {what}" for count, what in counts if count)
     summary = f"sent {sent}{others}: {repository.address}, commit {commit[:12]}"
-    return {"summary": summary, **told}
+    return {"summary": summary, **noted}
 
 
 def proven_manifest(config: Configuration, target: Target) -> dict[str, Any]:
-    """The manifest of the deployed files, which are what it says and what is asked for now.
+    """The manifest of the deployed files, which are as it says and as the configuration wants them.
 
     A manifest can be written by hand, so it is not believed: it must be the one that the last
     deploy wrote, by the hash in the build's records, and neither this deploy nor any stage behind
@@ -140,7 +140,7 @@ def proven_manifest(config: Configuration, target: Target) -> dict[str, Any]:
     path = target.manifest
     records = state.recorded_values(config.build / "state" / "doit.json")
     behind = staleness.changes_behind(f"deploy:{target.name}", records, str(config.path))
-    changes = [f"{task}: {change}" for task, found in behind.items() for change in found]
+    changes = [f"{task}: {change}" for task, changed in behind.items() for change in changed]
     changes += [
         f"{target.deploy / name} is not what {path} says"
         for name in ledger.changed_files(target.deploy) or []
@@ -183,9 +183,9 @@ def current_picture(config: Configuration, target: Target) -> Path | None:
     """The demo's picture, if there is one and the build's records say that it is of these files."""
     picture, manifest = target.demo_picture, target.manifest
     drawn = state.recorded_values(config.build / "state" / "doit.json").get(DEMO, {})
-    known = {**drawn.get("dependencies", {}), **drawn.get("outputs", {})}
+    recorded = {**drawn.get("dependencies", {}), **drawn.get("outputs", {})}
     wanted = [str(manifest), str(picture)]
-    if target.name != DEMO or hashes_of(wanted) != {each: known.get(each) for each in wanted}:
+    if target.name != DEMO or hashes_of(wanted) != {each: recorded.get(each) for each in wanted}:
         return None
     return picture
 
@@ -221,16 +221,16 @@ def notes(
     earlier_card: str | None,
 ) -> list[str]:
     """What a person should know of what goes, or does not."""
-    found = []
+    lines = []
     if CARD in plan.changed and card.MARK not in (earlier_card or ""):
-        found.append(
+        lines.append(
             f"{CARD} of {repository.name} was not written by {command('publish')}, and is "
             "replaced: what it said is in the repository's history."
         )
     drawn = target.demo_picture
     if target.name == DEMO and picture is None and drawn.is_file():
-        found.append(f"{drawn} is of other files and is left out; {command('demo')} draws it anew.")
-    return found
+        lines.append(f"{drawn} is of other files and is left out; {command('demo')} draws it anew.")
+    return lines
 
 
 def published_names(manifest: str, text: str) -> set[str]:
@@ -267,7 +267,7 @@ def compare(
 ) -> Plan:
     """What to send and to remove; pure.
 
-    :param local: what each file is known by, in the way that the hub knows it by; see `identity`.
+    :param local: the hash of each file, of the kind that the hub has; see `identity`.
     :param own: the names that an earlier commit of ours put there.
     """
     there = {name: each.sha256 or each.blob for name, each in remote.items()}
@@ -326,16 +326,16 @@ def send(
 
     :raises StageError: when a file is not the one that was proven.
     """
-    told = {name: each["sha256"] for name, each in manifest["files"].items()}
+    proven = {name: each["sha256"] for name, each in manifest["files"].items()}
     contents = {name: in_memory(files[name]) for name in plan.sent}
     large = {name: str(each) for name, each in contents.items() if isinstance(each, Path)}
     with unchanged(large) as hashes:
         for name, content in contents.items():
             sha256 = hashes[name] if name in hashes else identity(content, None)
-            if sha256 != told.get(name, sha256):
+            if sha256 != proven.get(name, sha256):
                 raise StageError(
                     f"{name} was written to while it was published: expected sha256 "
-                    f"{told[name]}, found {sha256}. Nothing was published; run the same command "
+                    f"{proven[name]}, now {sha256}. Nothing was published; run the same command "
                     "again."
                 )
         uploaded = repository.upload(contents)

@@ -49,7 +49,7 @@ class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     def execute(self, params: Any, args: list[str]) -> int:
         """Load the configuration from dodo.py and serve; exit status 0 after Ctrl-C."""
         if args:
-            raise InvalidCommand(f"`doit serve` takes no task, found: {' '.join(args)}")
+            raise InvalidCommand(f"`doit serve` takes no task: {' '.join(args)}")
         self.loader.setup(params)
         config = self.loader.namespace["CONFIG"]
         serve(config, params["port"], params["open"])

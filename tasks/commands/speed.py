@@ -1,7 +1,7 @@
 """`doit speed:<model>`: how fast each variant is, all of a model measured in one run.
 
 Times that were taken hours apart, on a machine that does other things, do not compare. So variants
-take turns, round by round, natively and in the browser; what is told is the median of the
+take turns, round by round, natively and in the browser; the result is the median of the
 rounds and how far they spread. Target: ``speed.json``.
 """
 
@@ -68,7 +68,7 @@ def declare(target: Target, browser: Browser) -> Stage:
 
 
 def _has_as_many_rounds(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when another number of rounds is asked for than was run."""
+    """False when the last run had another number of rounds."""
     return bool(values.get("rounds") == (task.options or {}).get("rounds"))
 
 
@@ -78,7 +78,7 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
     :raises StageError: when a variant does not run natively.
     """
     if rounds < 1:
-        raise StageError(f"--rounds: found {rounds}; allowed: a whole number above 0")
+        raise StageError(f"--rounds is {rounds}; allowed: a whole number above 0")
     in_browser = target.browser is not False and not browser.missing and packages.are_installed()
     result = work.run(
         "tasks.commands.speed:measure",
@@ -101,9 +101,9 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
     texts = []
     for name, figures in result["variants"].items():
         times = ", ".join(
-            f"{provider} {median(found['encoder_run_ms']):.0f} ms"
-            for provider, found in figures.items()
-            if "encoder_run_ms" in found
+            f"{provider} {median(times['encoder_run_ms']):.0f} ms"
+            for provider, times in figures.items()
+            if "encoder_run_ms" in times
         )
         texts.append(f"{name}: {times}")
     summary = f"encoder, medians of {rounds} rounds: {'; '.join(texts)}{describe_peak(memory)}"
@@ -151,13 +151,13 @@ def measure(
         for name, graphs in variants.items()
     }
     image = natural_image(next(iter(models.values())).size)
-    found: dict[str, Times] = {name: {} for name in variants}
+    times: dict[str, Times] = {name: {} for name in variants}
     adapter = None
     with unchanged(paths) as files:
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", flush=True)
             for name, graphs in variants.items():
-                _add(found[name], "native", run_natively(graphs, image, loads))
+                _add(times[name], "native", run_natively(graphs, image, loads))
         if in_browser:
             with launched(executable, webgpu) as browser:
                 for number in range(rounds):
@@ -165,8 +165,8 @@ def measure(
                     for name, model in models.items():
                         figures = run_in_page(browser, model, image, scratch, webgpu)
                         adapter = figures.pop("adapter", adapter)
-                        for provider, times in figures.items():
-                            _add(found[name], provider, times)
+                        for provider, each in figures.items():
+                            _add(times[name], provider, each)
     return {
         "files": files,
         "machine": {
@@ -177,13 +177,13 @@ def measure(
         },
         "date": datetime.now(UTC).date().isoformat(),
         "rounds": rounds,
-        "variants": found,
+        "variants": times,
     }
 
 
-def _add(found: Times, provider: str, times: Mapping[str, Any]) -> None:
+def _add(all_rounds: Times, provider: str, times: Mapping[str, Any]) -> None:
     """Add the times of a round."""
-    into: dict[str, Any] = found.setdefault(provider, {})
+    into: dict[str, Any] = all_rounds.setdefault(provider, {})
     for name, value in times.items():
         if name == "error":
             into[name] = value
@@ -235,13 +235,13 @@ def run_in_page(
     from tasks.inference.sessions import PromptedImage
     from tasks.web import chromium
 
-    asked = PromptedImage(image, PROMPTS[:1], {})
+    prompted = PromptedImage(image, PROMPTS[:1], {})
     figures: dict[str, Any] = {}
     run: chromium.Run | None = None
     with chromium.served(model, image, scratch) as address:
         try:
             with chromium.blank_page(browser) as page:
-                run = chromium.Run(page, address, model, asked, chromium.threads_here())
+                run = chromium.Run(page, address, model, prompted, chromium.threads_here())
                 run.open()
                 run.wasm(2, 5)
                 if webgpu and run.adapter is not None and not run.adapter["software"]:

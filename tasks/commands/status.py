@@ -37,9 +37,9 @@ class Stage(NamedTuple):
 
 
 class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
-    """Reads the build's records and the files' fingerprints (an entry point names it)."""
+    """``doit status``."""
 
-    doc_purpose = "tell for each model and stage what is fresh, and what is stale and why"
+    doc_purpose = "show for each model and stage what is fresh, and what is stale and why"
     doc_usage = "[MODEL ...]"
     doc_description = "Nothing is built. Models that were never built take a line each."
     cmd_options = ()
@@ -49,15 +49,15 @@ class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
         config: Configuration = self.loader.namespace["CONFIG"]
         tasks = {task.name: task for task in self.task_list}
         stages = stage_states(tasks, self.dep_manager, str(config.path))
-        known = [target.name for target in config.targets]
+        models = [target.name for target in config.targets]
         for name in pos_args:
-            if name not in known:
-                near = get_close_matches(name, known, 1)
+            if name not in models:
+                near = get_close_matches(name, models, 1)
                 hint = f" Did you mean {command(f'status {near[0]}')}?" if near else ""
                 raise InvalidCommand(
-                    f"there is no model {name}.{hint} There are: {', '.join(known)}."
+                    f"there is no model {name}.{hint} There are: {', '.join(models)}."
                 )
-        for line in lines_about(config, stages, pos_args or known):
+        for line in lines_about(config, stages, pos_args or models):
             self.outstream.write(line + "\n")
         return 0
 
@@ -68,9 +68,9 @@ class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
 
 
 class Info(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
-    """Tells of one stage (an entry point names it)."""
+    """``doit info``."""
 
-    doc_purpose = "tell of one stage what it reads and makes, and whether it is stale and why"
+    doc_purpose = "show what one stage reads and makes, and whether it is stale and why"
     doc_usage = "STAGE"
     doc_description = "For example doit info export:tiny. Nothing is built."
     cmd_options = ()
@@ -95,9 +95,9 @@ def lines_of(task: Task, stage: Stage | None) -> list[str]:
     """What ``doit info`` prints; without a stage where nothing but a person asks for it."""
     lines = []
     if stage is None and not task.targets:
-        lines.append("Runs whenever it is asked for, and never by itself.")
+        lines.append("Runs whenever it is named, and never by itself.")
     elif stage is None:
-        lines.append("Made only when it is asked for; it never was.")
+        lines.append("Made only when it is named; it never was.")
     elif stage.fresh:
         came = f"came from the cache {stage.cache}" if stage.cache else "ran"
         lines.append(f"Fresh: nothing changed since it {came}.")
@@ -117,11 +117,11 @@ def lines_of(task: Task, stage: Stage | None) -> list[str]:
 def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[str, Stage]:
     """Each task's state; a task waits for those that it builds on, if they are not fresh."""
     makers = {target: name for name, task in tasks.items() for target in task.targets}
-    found: dict[str, Stage] = {}
+    states: dict[str, Stage] = {}
 
     def judge(name: str) -> Stage:
-        if name in found:
-            return found[name]
+        if name in states:
+            return states[name]
         task = tasks[name]
         before = dict.fromkeys(
             [*task.task_dep, *(makers[file] for file in sorted(task.file_dep) if file in makers)]
@@ -135,15 +135,15 @@ def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[s
         elif late:
             reasons.append(f"waits for {late[0]}")
         cache = (records.get_values(name) or {}).get(FROM_CACHE)
-        found[name] = Stage(name, not reasons, "; ".join(reasons), size, cache)
-        return found[name]
+        states[name] = Stage(name, not reasons, "; ".join(reasons), size, cache)
+        return states[name]
 
     for name in tasks:
         judge(name)
-    # What is made only when asked for is not missed, and what makes nothing here is never stale.
+    # What is made on demand only is not missed, and what makes nothing here is never stale.
     return {
         name: stage
-        for name, stage in found.items()
+        for name, stage in states.items()
         if not stage_of(tasks[name]).on_demand or (tasks[name].targets and stage.why != NEVER_BUILT)
     }
 

@@ -139,13 +139,13 @@ class Renamed(NamedTuple):
     names: dict[str, list[list[str]]]
 
 
-@dataclass(frozen=True, eq=False)  # one of a kind, and told apart by that
+@dataclass(frozen=True, eq=False)  # one of a kind, compared by identity
 class Source:
     """What one ``[models.<name>]`` table says of a checkpoint, up to the graphs traced from it.
 
     The architecture is one of sam2's own (``model_type``), a YAML file's (``config``), or, without
     either, that of sam2's which fits the weights; ``image_size`` is in pixels, None the
-    architecture's own. ``truth`` is a ``module:function`` that draws images whose masks are known,
+    architecture's own. ``truth`` is a ``module:function`` that draws images with their true masks,
     on which one click must reach a mean IoU of ``truth_iou``; ``truth_data`` are patterns of the
     files that it reads. ``video`` adds the graphs that follow objects through frames.
 

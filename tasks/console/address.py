@@ -57,12 +57,12 @@ def query_of_file(address: str) -> str:
     """What of an address's query says which file it is; empty where its path says it all."""
     if address.startswith("synthetic:"):
         return ""
-    given = list(filter(None, _query(address).split("&")))
-    names = {each.partition("=")[0].lower() for each in given}
+    pairs = list(filter(None, _query(address).split("&")))
+    names = {each.partition("=")[0].lower() for each in pairs}
     signing = _SIGNED_BY_AZURE if "sig" in names else frozenset()
     return "&".join(
         each
-        for each in given
+        for each in pairs
         if not _SIGNING.fullmatch(name := each.partition("=")[0]) and name.lower() not in signing
     )
 
@@ -79,7 +79,7 @@ def without_secrets(text: str, address: str = "", options: Mapping[str, Any] | N
     for piece in sorted(pieces, key=len, reverse=True):
         pattern = re.escape(piece)
         text = re.sub(pattern if len(piece) > 5 else rf"(?<!\w){pattern}(?!\w)", "…", text)
-    text = _ADDRESS.sub(lambda found: shown(found[0]), text)
+    text = _ADDRESS.sub(lambda match: shown(match[0]), text)
     return _QUERY_OF_PATH.sub("", text)
 
 
@@ -91,8 +91,8 @@ def _pieces(address: str) -> Iterator[str]:
     """What is not to be shown of an address, as libraries may write it."""
     import base64  # loading the graph needs none of this
 
-    for found in _USER.findall(address):
-        user = found.removeprefix("://").removesuffix("@")
+    for each in _USER.findall(address):
+        user = each.removeprefix("://").removesuffix("@")
         name, _, password = user.partition(":")
         for each in (user, name, password):
             yield from (each, unquote(each))

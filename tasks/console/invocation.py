@@ -25,10 +25,10 @@ def command(words: str, **others: str) -> str:
     :param others: variables to give instead.
     """
     values = {name: get_var(name) for name in BUILD} | others
-    given = [
+    variables = [
         f"{name}={shlex.quote(address.shown(value))}" for name, value in values.items() if value
     ]
-    return f"`{' '.join(['doit', *given, *words.split()])}`"
+    return f"`{' '.join(['doit', *variables, *words.split()])}`"
 
 
 def unknown_name(

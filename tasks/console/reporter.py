@@ -57,9 +57,9 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
         self._fresh += 1
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
-        """Print the reason; a traceback only where the build itself is at fault, or asked for."""
+        """Print the reason; a traceback only where the build itself is at fault."""
         self._seconds(task)
-        if not fail.report or not task.actions:  # of a group, its subtasks are told
+        if not fail.report or not task.actions:  # a group: its subtasks are reported
             return
         self.failures.append({"task": task, "exception": fail})
         self._print(f"{task.name:<{_NAME_WIDTH}} FAILED")

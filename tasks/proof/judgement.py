@@ -43,48 +43,48 @@ def judge(target: Target, variant: Variant, proof: ProofKind, report: Figures) -
 
 
 def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -> list[Failure]:
-    """Of the graphs against PyTorch: their tensors, the differences, the truth if it is known."""
+    """How the graphs differ from PyTorch: in their tensors, their answers, and from the truth."""
     broken = from_json(report["violations"])
     if broken:  # and was not run
         return broken
     if not report["differences"]["features"] or not report["differences"]["prompts"]:
         raise KeyError("differences")  # nothing was measured, so nothing is proven
-    found = exceeded(report["differences"], tolerances, "[verify]")
+    failures = exceeded(report["differences"], tolerances, "[verify]")
     truth = report["truth"]
     if truth is not None:
         iou = truth["iou"].get(ONE_CLICK)  # missing where no image had an object
         if not at_least(truth_iou).passes(iou):
-            found.append(
+            failures.append(
                 Failure("truth iou", finite(iou), truth_iou, "truth_iou", prompt="one click")
             )
-    return found
+    return failures
 
 
-def violations(expected: Contract, found: Contract) -> list[Failure]:
+def violations(expected: Contract, actual: Contract) -> list[Failure]:
     """What graphs' tensors break of a contract."""
     return [
         failure
         for graph, tensors in expected.items()
-        for wanted, given in (
-            (tensors.inputs, found[graph].inputs),
-            (tensors.outputs, found[graph].outputs),
+        for wanted, present in (
+            (tensors.inputs, actual[graph].inputs),
+            (tensors.outputs, actual[graph].outputs),
         )
-        for failure in _violations(graph, wanted, given)
+        for failure in _violations(graph, wanted, present)
     ]
 
 
-def _violations(graph: str, expected: Sequence[Tensor], found: Sequence[Tensor]) -> list[Failure]:
-    by_name = {tensor.name: tensor for tensor in found}
+def _violations(graph: str, expected: Sequence[Tensor], actual: Sequence[Tensor]) -> list[Failure]:
+    by_name = {tensor.name: tensor for tensor in actual}
     broken = []
     for tensor in expected:
-        actual = by_name.pop(tensor.name, None)
-        if actual is None:
+        present = by_name.pop(tensor.name, None)
+        if present is None:
             broken.append(Failure("missing tensor", None, str(tensor), graph=graph))
-        elif (actual.dtype, actual.shape) != (tensor.dtype, tensor.shape):
-            broken.append(Failure("other tensor", str(actual), str(tensor), graph=graph))
+        elif (present.dtype, present.shape) != (tensor.dtype, tensor.shape):
+            broken.append(Failure("other tensor", str(present), str(tensor), graph=graph))
     broken += [Failure("unknown tensor", str(tensor), graph=graph) for tensor in by_name.values()]
     return broken or order_violations(
-        graph, [each.name for each in expected], [each.name for each in found]
+        graph, [each.name for each in expected], [each.name for each in actual]
     )
 
 
@@ -136,7 +136,7 @@ def largest_differences(differences: Figures) -> dict[str, Figure]:
 def fidelity_failures(
     report: Figures, variant: Variant, check: FidelityCheck, provider: str | None = None
 ) -> list[Failure]:
-    """Of the masks that a variant scores best against those that PyTorch scores best."""
+    """How the masks that a variant scores best differ from those that PyTorch scores best."""
     mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
     least = check.mask_iou[variant.precision]
     failures: list[Failure] = []
@@ -188,7 +188,7 @@ def tracking_rules(checks: Checks, variant: Variant) -> TrackingRules:
 
 
 def tracking_failures(report: Figures, rules: TrackingRules) -> list[Failure]:
-    """Of the masks, scores and decisions of every frame of the clips against PyTorch's."""
+    """How masks, scores and decisions differ from PyTorch's, over every frame of the clips."""
     broken = from_json(report["violations"])
     if broken:  # and was not run
         return broken
@@ -198,25 +198,25 @@ def tracking_failures(report: Figures, rules: TrackingRules) -> list[Failure]:
 def drift_failures(
     figures: Figures, rules: TrackingRules, reference: str, provider: str | None = None
 ) -> list[Failure]:
-    """Of what a tracker answered about every frame.
+    """How the answers of a tracker differ, over every frame.
 
     :param reference: whose answers it was compared with.
     """
     if not figures["answers"]:
         raise KeyError("answers")  # nothing was measured, so nothing is proven
-    found = []
+    failures = []
 
     def expect(check: Check, kind: Kind, figure: Figure, key: str = "") -> None:
         if not check.passes(figure):
             rule = f"{rules.table} {key}".strip()
             limit = "any number" if check == FINITE else check.limit
-            found.append(
+            failures.append(
                 Failure(kind, figure, limit, rule, provider, prompt=TRACKED, reference=reference)
             )
 
     expect(equal(figures["expected"]), "answers", figures["answers"])
-    if found:
-        return found
+    if failures:
+        return failures
     expect(at_least(rules.mask_iou), "mean iou", figures["mask_iou"]["mean"], rules.key)
     expect(at_least(rules.worst), "worst iou", figures["mask_iou"]["worst"], "worst")
     errors: list[tuple[Kind, str]] = [
@@ -232,7 +232,7 @@ def drift_failures(
             expect(at_most(rules.scores), kind, figures[name], "score_tolerance")
     key = "ranking_flips" if rules.scores is None else ""
     expect(at_most(rules.flips), "occlusion", figures["occlusion_flips"], key)
-    return found
+    return failures
 
 
 def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
@@ -250,14 +250,14 @@ def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
 def browser_failures(
     report: Figures, check: BrowserCheck, least: float, tracking: TrackingRules | None = None
 ) -> list[Failure]:
-    """Of what each provider answered, against onnxruntime's answers; and what it refused.
+    """How the answers of each provider differ from onnxruntime's; and what it refused.
 
-    A provider that cannot even start is none of the model's faults.
+    A provider that cannot even start is not the model's fault.
 
     :param least: the least IoU of each mask with PyTorch's, where that was measured.
     :param tracking: of a model that tracks, which WASM must have done.
     """
-    found = []
+    failures = []
     if "wasm" not in report["providers"]:
         raise KeyError("wasm")
     for provider, figures in report["providers"].items():
@@ -265,18 +265,18 @@ def browser_failures(
             raise KeyError("ious")  # nothing was compared, so nothing is proven
         if "refused" in figures:
             words, graph = figures["refused"]["words"], figures["refused"]["graph"]
-            found.append(Failure("refused", words, provider=provider, graph=graph))
+            failures.append(Failure("refused", words, provider=provider, graph=graph))
         if "differences" not in figures:
             continue
         must = provider == "wasm" and "refused" not in figures
         if tracking is not None and (must or "mask_iou" in figures.get("tracking", {})):
-            found += drift_failures(figures["tracking"], tracking, ONNXRUNTIME, provider)
-        found += exceeded(figures["differences"], check.tolerances, "[browser]", provider)
+            failures += drift_failures(figures["tracking"], tracking, ONNXRUNTIME, provider)
+        failures += exceeded(figures["differences"], check.tolerances, "[browser]", provider)
         compared = {ONNXRUNTIME: (figures["ious"], check.mask_iou, "[browser] mask_iou")}
         if "reference_ious" in figures:
             compared[PYTORCH] = (figures["reference_ious"], least, "[fidelity]")
         for reference, (ious, limit, rule) in compared.items():
-            found += [
+            failures += [
                 Failure(
                     "mask iou",
                     finite(iou),
@@ -289,20 +289,20 @@ def browser_failures(
                 for prompt, iou in ious.items()
                 if not at_least(limit).passes(iou)
             ]
-    return found
+    return failures
 
 
 def blocks_deployment(variant: Variant, failure: Failure) -> bool:
     """Whether a failure in the browser withholds a variant.
 
-    Single precision must work wherever it is asked to. Of the others what WASM refuses is of no use
-    in a browser; what another provider refuses is noted.
+    Single precision must work wherever it is tried. Another variant must run on WASM, or no browser
+    can use it; what another provider refuses is noted.
     """
     return variant == FP32 or failure.provider in (None, "wasm")
 
 
 def products_on_cpu(placement: Mapping[str, Figures | None]) -> int | None:
-    """How many matrix products WebGPU leaves to the CPU; None where nothing is known.
+    """How many matrix products WebGPU leaves to the CPU; None where it was not measured.
 
     :param placement: of each graph, as the browser's report has it.
     """

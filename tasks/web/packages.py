@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
     }
 
 
-@cache  # once it is asked for they are installed
+@cache  # first called when they are installed
 def served() -> str:
     """The SHA-256, cut short, of all that loads models in a browser, as it is installed."""
     places = [FOLDER / "node_modules" / name for name in versions()]
@@ -58,9 +58,9 @@ def served() -> str:
 
 def are_installed() -> bool:
     """Whether what is installed is what the lock file asks for."""
-    wanted, found = _packages(MANIFESTS[1]), _packages(INSTALLED)
+    wanted, installed = _packages(MANIFESTS[1]), _packages(INSTALLED)
     return (RUNTIME / "package.json").is_file() and all(
-        found.get(name, {}).get("version") == package.get("version")
+        installed.get(name, {}).get("version") == package.get("version")
         for name, package in wanted.items()
         if name and not package.get("optional")
     )

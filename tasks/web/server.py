@@ -1,6 +1,6 @@
 """The loopback server of the browser stage and of `doit serve`: a page, a runtime, models.
 
-It listens on 127.0.0.1, serves the folders it is given and nothing above them, and isolates
+It listens on 127.0.0.1, serves some folders and nothing above them, and isolates
 its pages, which onnxruntime-web's threads need (SharedArrayBuffer).
 """
 
@@ -26,7 +26,7 @@ HEADERS = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",  # kept, but asked for again with its ETag
+    "Cache-Control": "no-cache",  # kept, but requested again with its ETag
 }
 
 # A system's own table may lack or change them, and a browser refuses a module or a streamed
@@ -61,16 +61,16 @@ def application(
             """A folder that is not there has no files: 404, not an exception."""
 
         def file_response(self, *args: Any, **options: Any) -> Response:
-            return told(super().file_response(*args, **options))
+            return with_headers(super().file_response(*args, **options))
 
-    def told(response: Response) -> Response:
+    def with_headers(response: Response) -> Response:
         response.headers.update(HEADERS)
         if isinstance(response, FileResponse):
             response.chunk_size = 1 << 20
         return response
 
     def file(path: Path) -> Callable[[Request], Response]:
-        return lambda request: told(FileResponse(path))
+        return lambda request: with_headers(FileResponse(path))
 
     def document(make: Callable[[], Any]) -> Callable[[Request], Response]:
         return lambda request: JSONResponse(make(), headers=HEADERS)
