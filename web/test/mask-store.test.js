@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { placement } from '../page/shared/preprocessing.js'
-import { Tracks } from '../page/frames/mask-store.js'
+import { MaskStore } from '../page/frames/mask-store.js'
 
 const place = placement(8, 8, 8, 'stretch')
 
@@ -13,15 +13,15 @@ function found(id, value = 1) {
   return { id, logits, score: value, iou: 0.5, milliseconds: 1 }
 }
 
-/** Tracks over a store that tells what is in it. */
+/** MaskStore over a store that tells what is in it. */
 function kept() {
   /** @type {Map<string, any>} */
   const store = new Map()
-  const tracks = new Tracks(Promise.resolve(/** @type {any} */ (store)))
+  const tracks = new MaskStore(Promise.resolve(/** @type {any} */ (store)))
   return { store, tracks }
 }
 
-/** @param {Tracks} tracks @param {number} frame */
+/** @param {MaskStore} tracks @param {number} frame */
 async function shown(tracks, frame) {
   const steps = await tracks.shown(frame, place)
   return [...steps].map(([id, { answer }]) => [id, answer?.masks.data[0]])

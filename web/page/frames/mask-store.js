@@ -22,7 +22,7 @@ export const NOTHING = new Map()
 /** How many frames are kept that were looked at last. */
 const RECENT = 4
 
-export class Tracks {
+export class MaskStore {
   /** @param {Promise<Store>} store */
   constructor(store) {
     this.store = store

@@ -194,6 +194,20 @@ export function changed(objects, number, change) {
 export const stepped = (objects, step) => withSteps(objects, (steps) => [...steps, step])
 
 /**
+ * The current object after a prompt on the frame that is shown.
+ *
+ * @param {Objects} objects
+ * @param {Prompt} prompt
+ * @param {Step | null} refines the step whose mask it starts from
+ * @param {number} since when that was asked for, in the page's time
+ */
+export function prompted(objects, prompt, refines, since) {
+  const { frame } = objects
+  const { id } = currentOf(objects)
+  return stepped(objects, { prompt, refines, frame, id, answer: null, choice: null, since })
+}
+
+/**
  * The current object without a prompt, which is a step too.
  *
  * @param {Objects} objects
@@ -201,10 +215,7 @@ export const stepped = (objects, step) => withSteps(objects, (steps) => [...step
  */
 export function cleared(objects, since) {
   if (!lastStep(currentOf(objects))) return objects
-  const prompt = { points: [], box: null }
-  const { frame } = objects
-  const { id } = currentOf(objects)
-  return stepped(objects, { prompt, refines: null, frame, id, answer: null, choice: null, since })
+  return prompted(objects, { points: [], box: null }, null, since)
 }
 
 /** Whether there is anything to undo. @param {Objects} objects */
