@@ -3,7 +3,7 @@
 import { openStore } from './frames/database.js'
 import { candidate, grid, labelsOver, objectsAmong } from './image/everything.js'
 import { best, maskAt } from './shared/feeds.js'
-import { createSession, decode, encode, fetchFile, runtime } from './shared/model.js'
+import { createSession, decode, encode, fetchFiles, runtime, timed } from './shared/model.js'
 import { trackerOf, Tracking, trackingSessions } from './frames/tracking-worker.js'
 
 /** @typedef {import('./shared/model.js').Provider} Provider */
@@ -46,12 +46,6 @@ function messages() {
   })
 }
 
-/** @template T @param {() => Promise<T>} work */
-async function timed(work) {
-  const start = performance.now()
-  return { result: await work(), milliseconds: performance.now() - start }
-}
-
 const calls = {
   /**
    * Fetch both files, or take them from the cache, and create their sessions.
@@ -62,33 +56,26 @@ const calls = {
   async open({ base, provider, threads, manifest: given }) {
     manifest = given
     opened = { base, provider }
-    const { encoder, decoder } = manifest
-    const names = [encoder.file, decoder.file]
-    const total = names.reduce((sum, name) => sum + manifest.files[name].size, 0)
-    const cache = await globalThis.caches?.open('sam-models').catch(() => undefined)
-    const files = []
-    let before = 0
-    for (const name of names) {
-      const expected = manifest.files[name]
-      const report = (/** @type {number} */ loaded) => {
-        progress('Loading', before + loaded, total, 'bytes')
-      }
-      files.push(await fetchFile(`${base}/${name}`, expected, report, cache))
-      before += expected.size
-    }
+    const names = { encoder: manifest.encoder.file, decoder: manifest.decoder.file }
+    /** @type {Record<string, Uint8Array>} */
+    const files = {}
+    const fetching = fetchFiles(base, names, manifest, (loaded, total) =>
+      progress('Loading', loaded, total, 'bytes'),
+    )
+    for await (const [graph, bytes] of fetching) files[graph] = bytes
     progress('Starting onnxruntime-web')
     ort = await runtime(provider, threads)
     progress('Creating the sessions')
     // The decoder first: what its small graph has compiled, the encoder's large one need not wait
     // for (0.5 s for both instead of 0.6).
-    const second = await createSession(ort, files[1], provider)
-    sessions = { encoder: await createSession(ort, files[0], provider), decoder: second }
+    const decoder = await createSession(ort, files.decoder, provider)
+    sessions = { encoder: await createSession(ort, files.encoder, provider), decoder }
   },
 
   /** @param {{ rgba: Uint8ClampedArray, place: Placement }} args */
   async encode({ rgba, place }) {
     candidates = []
-    const { result, milliseconds } = await timed(() =>
+    const [result, milliseconds] = await timed(() =>
       encode(ort, sessions.encoder, manifest, rgba, place),
     )
     features = result
@@ -100,7 +87,7 @@ const calls = {
    *   place: Placement }} args
    */
   async decode({ prompt, place, previous }) {
-    const { result, milliseconds } = await timed(() =>
+    const [result, milliseconds] = await timed(() =>
       decode(ort, sessions.decoder, manifest, features, [prompt], place, previous && [previous]),
     )
     return { masks: result.masks, scores: result.scores.data, milliseconds }
@@ -118,7 +105,7 @@ const calls = {
     const clicks = grid(side, place.width, place.height)
     const atOnce = prompts.at_once === 'many' ? AT_ONCE : 1
     candidates = []
-    const { milliseconds } = await timed(async () => {
+    const [, milliseconds] = await timed(async () => {
       for (let done = 0; done < clicks.length; done += atOnce) {
         progress('Segmenting', done, clicks.length, 'clicks')
         await messages()
@@ -188,7 +175,7 @@ const calls = {
    */
   async track(args, stopped, tell) {
     let frames = 0
-    const { milliseconds } = await timed(async () => {
+    const [, milliseconds] = await timed(async () => {
       for await (const part of followed.track(args, stopped)) {
         frames++
         tell(part)

@@ -1,6 +1,6 @@
 // The worker's side of tracking: a model's graphs in onnxruntime-web, and a tracker that runs them.
 
-import { createSession, encode, fetchFile } from '../shared/model.js'
+import { createSession, encode, fetchFiles } from '../shared/model.js'
 import { placement } from '../shared/preprocessing.js'
 import { Tracker } from '../shared/tracker.js'
 import { graphRunner } from '../shared/tracking-graphs.js'
@@ -31,18 +31,10 @@ import { graphRunner } from '../shared/tracking-graphs.js'
  * @returns {Promise<Record<string, Session>>} by graph
  */
 export async function trackingSessions({ ort, manifest, provider }, base, onProgress) {
-  /** @type {Record<string, string>} */
-  const files = manifest.video.files
-  const sizes = Object.values(files).map((name) => manifest.files[name].size)
-  const total = sizes.reduce((sum, size) => sum + size, 0)
-  const cache = await globalThis.caches?.open('sam-models').catch(() => undefined)
   /** @type {Record<string, Session>} */
   const sessions = {}
-  let before = 0
-  for (const [graph, name] of Object.entries(files)) {
-    const report = (/** @type {number} */ loaded) => onProgress(before + loaded, total)
-    const bytes = await fetchFile(`${base}/${name}`, manifest.files[name], report, cache)
-    before += bytes.length
+  const { files } = manifest.video
+  for await (const [graph, bytes] of fetchFiles(base, files, manifest, onProgress)) {
     sessions[graph] = await createSession(ort, bytes, provider)
   }
   return sessions

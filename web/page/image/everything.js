@@ -9,8 +9,6 @@ import { regionOf } from './masks.js'
 import { maskOver } from '../shared/preprocessing.js'
 
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
-/** @typedef {import('../shared/preprocessing.js').Point} Point */
-/** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
 /**
  * A mask that may be an object's.
  *
@@ -41,7 +39,7 @@ export const MOST = 255
  * @param {number} side cells in each direction
  * @param {number} width of the image
  * @param {number} height of the image
- * @returns {Prompt[]} row by row, in image pixels
+ * @returns {import('../shared/preprocessing.js').Prompt[]} row by row, in image pixels
  */
 export function grid(side, width, height) {
   return Array.from({ length: side * side }, (_, i) => {
@@ -61,7 +59,7 @@ export function grid(side, width, height) {
  * @param {Float32Array} logits `size` × `size`
  * @param {number} size
  * @param {number} score
- * @param {Point} point the click, in image pixels
+ * @param {import('../shared/preprocessing.js').Point} point the click, in image pixels
  * @param {Placement} place
  * @param {number} threshold
  * @returns {Candidate | null}

@@ -5,7 +5,6 @@ import { tool } from './elements.js'
 import { say } from './messages.js'
 
 /** @typedef {import('../image/view.js').At} At */
-/** @typedef {import('../page.js').Page} Page */
 
 /** Places are in image parts. */
 export class Cursor {
@@ -16,7 +15,7 @@ export class Cursor {
   /** Where it would end now. @type {At | null} */
   opposite = null
 
-  /** @param {Page} page */
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
   }

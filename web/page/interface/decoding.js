@@ -7,16 +7,13 @@ import { best } from '../shared/feeds.js'
 import { complain, hideProgress, words } from './messages.js'
 
 /** @typedef {import('../image/objects.js').Step} Step */
-/** @typedef {import('../page.js').Page} Page */
-/** @typedef {import('../shared/preprocessing.js').Placement} Placement */
-/** @typedef {import('./worker-client.js').Model} Model */
 
 export class Decoding {
   running = false
   /** Ends with the last run. */
   done = Promise.resolve()
 
-  /** @param {Page} page */
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
   }
@@ -58,8 +55,8 @@ export class Decoding {
    * Run the decoder for a step, and before that for the one whose mask it starts from.
    *
    * @param {Step} step
-   * @param {Model} model
-   * @param {Placement} place
+   * @param {import('./worker-client.js').Model} model
+   * @param {import('../shared/preprocessing.js').Placement} place
    */
   async answer(step, model, place) {
     if (step.answer) return

@@ -18,10 +18,9 @@ import { ObjectList } from './object-list.js'
 /** @typedef {import('../image/scene.js').Layer} Layer */
 /** @typedef {import('../image/view.js').At} At */
 /** @typedef {import('../image/view.js').Size} Size */
-/** @typedef {import('../page.js').Page} Page */
 
 export class Display {
-  /** @param {Page} page */
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
     this.scene = new Scene(ui.frame, ui.picture, ui.overlay, this, () => page.look.look)

@@ -3,14 +3,12 @@
 import { ui } from './elements.js'
 import { complain, hideProgress, say, settle, words } from './messages.js'
 
-/** @typedef {import('../image/view.js').At} At */
 /** @typedef {import('../image/view.js').Size} Size */
-/** @typedef {import('../page.js').Page} Page */
 /**
  * @typedef {object} Everything
  * @property {Uint8Array} labels for each pixel of what is drawn the number of its object, or 0
  * @property {Size} size of the labels
- * @property {At[]} middles of the objects, in image parts
+ * @property {import('../image/view.js').At[]} middles of the objects, in image parts
  * @property {number} prompts how many clicks there were
  * @property {number} milliseconds
  */
@@ -24,7 +22,7 @@ export class EverythingSearch {
   /** Stops the search that goes on. @type {AbortController | null} */
   search = null
 
-  /** @param {Page} page */
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
     ui.segment.onclick = () => void this.segment()

@@ -7,9 +7,8 @@ import { say } from './messages.js'
 import { followPointers } from './pointers.js'
 
 /** @typedef {import('../image/view.js').At} At */
-/** @typedef {import('../page.js').Page} Page */
 
-/** @param {Page} page */
+/** @param {import('../page.js').Page} page */
 export function listen(page) {
   const { cursor, display, prompting, sequence } = page
   const { scene } = display

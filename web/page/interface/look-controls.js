@@ -3,7 +3,6 @@
 import { storedLook, storeLook } from '../image/look.js'
 import { ui } from './elements.js'
 
-/** @typedef {import('../image/look.js').Look} Look */
 
 export class LookControls {
   look = storedLook()
@@ -18,7 +17,7 @@ export class LookControls {
     }
   }
 
-  /** @param {Partial<Look>} change */
+  /** @param {Partial<import('../image/look.js').Look>} change */
   change(change) {
     this.look = { ...this.look, ...change }
     storeLook(this.look)

@@ -2,8 +2,6 @@
 
 import { titleOf } from '../image/objects.js'
 
-/** @typedef {import('../image/objects.js').Entry} Entry */
-/** @typedef {import('../image/objects.js').Objects} Objects */
 /**
  * @typedef {object} Row
  * @property {HTMLLIElement} row
@@ -31,8 +29,8 @@ export class ObjectList {
   }
 
   /**
-   * @param {Objects} objects
-   * @param {(entry: Entry) => string} areaOf
+   * @param {import('../image/objects.js').Objects} objects
+   * @param {(entry: import('../image/objects.js').Entry) => string} areaOf
    */
   show({ entries, current }, areaOf) {
     for (const [number, { row }] of this.rows) {

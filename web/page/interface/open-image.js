@@ -10,9 +10,7 @@ import { complain, duration, hideProgress, say, settle, showProgress, words } fr
 import { explain } from './model-panel.js'
 
 /** @typedef {import('../frames/sequence.js').Sequence} Sequence */
-/** @typedef {import('../page.js').Page} Page */
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
-/** @typedef {import('./worker-client.js').Model} Model */
 
 export class OpenImage {
   /** @type {Sequence | null} */
@@ -22,7 +20,7 @@ export class OpenImage {
   encoding = false
   attempts = 0
 
-  /** @param {Page} page */
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
     ui.sample.onclick = () => void this.open(sample())
@@ -131,7 +129,7 @@ export class OpenImage {
 /**
  * Encode a single image.
  *
- * @param {Model} model
+ * @param {import('./worker-client.js').Model} model
  * @param {Sequence} image
  * @returns {Promise<[Placement, string]>} where it lies, and a sentence for the status
  */

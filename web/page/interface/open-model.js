@@ -14,7 +14,6 @@ import {
 } from './model-panel.js'
 import { Model } from './worker-client.js'
 
-/** @typedef {import('../page.js').Page} Page */
 /** @typedef {import('../shared/model.js').Provider} Provider */
 
 export class OpenModel {
@@ -24,7 +23,7 @@ export class OpenModel {
   webgpuHint = ''
   attempts = 0
 
-  /** @param {Page} page */
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
     ui.model.onchange = () => {

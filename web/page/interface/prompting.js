@@ -9,11 +9,9 @@ import { say, settle } from './messages.js'
 /** @typedef {import('../image/objects.js').Objects} Objects */
 /** @typedef {import('../image/objects.js').Step} Step */
 /** @typedef {import('../image/view.js').At} At */
-/** @typedef {import('../page.js').Page} Page */
-/** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
 
 export class Prompting {
-  /** @param {Page} page */
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
     this.objects = this.first()
@@ -50,7 +48,7 @@ export class Prompting {
 
   // The prompts of the current object.
 
-  /** @param {Partial<Prompt>} change */
+  /** @param {Partial<import('../shared/preprocessing.js').Prompt>} change */
   prompt(change) {
     const { page } = this
     if (!page.canPrompt) return

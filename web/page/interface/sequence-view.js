@@ -15,7 +15,6 @@ import { followTimeline, showTimeline } from './timeline.js'
 /** @typedef {import('../frames/mask-store.js').Found} Found */
 /** @typedef {import('../frames/sequence.js').Sequence} Sequence */
 /** @typedef {import('../image/objects.js').Step} Step */
-/** @typedef {import('../page.js').Page} Page */
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
 /** @typedef {import('./timeline.js').Way} Way */
 /** @typedef {import('./worker-client.js').Model} Model */
@@ -36,7 +35,7 @@ function saidOf({ frame, id, prompt, refines }) {
 }
 
 export class SequenceView {
-  /** @param {Page} page */
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
     this.database = claimDatabase()
