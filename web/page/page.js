@@ -12,7 +12,7 @@ import { complain, words } from './interface/messages.js'
 import { OpenImage } from './interface/open-image.js'
 import { OpenModel } from './interface/open-model.js'
 import { Prompting } from './interface/prompting.js'
-import { offerSaves } from './interface/saves.js'
+import { offerSaves } from './interface/saving.js'
 import { SequenceView } from './interface/sequence-view.js'
 
 export class Page {

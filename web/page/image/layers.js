@@ -1,10 +1,10 @@
 // The masks of objects on a frame: which there are, and what is drawn of them. No DOM in it.
 
-import { around, labelled, maskOf } from './masks.js'
+import { allOf, around, labelled, maskOf } from './masks.js'
 import { lastStep } from './objects.js'
 
 /** @typedef {import('./masks.js').Mask} Mask */
-/** @typedef {import('../frames/mask-store.js').Shown} Shown */
+/** @typedef {import('./objects.js').Shown} Shown */
 /** @typedef {import('./view.js').Size} Size */
 /** @typedef {{ number: number, name: string, mask: Mask }} Masked an object that has a mask */
 
@@ -43,8 +43,7 @@ const parts = (shown, make) =>
  * @returns {Uint16Array} for each pixel the number of its object, or 0
  */
 export function labelsOf(shown, size) {
-  const all = { left: 0, top: 0, right: size.width, bottom: size.height }
-  return labelled(parts(shown, (mask) => mask.over(size)), all)
+  return labelled(parts(shown, (mask) => mask.over(size)), allOf(size))
 }
 
 /**

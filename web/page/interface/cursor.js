@@ -20,17 +20,13 @@ export class Cursor {
     this.page = page
   }
 
-  hide() {
-    this.cross = null
-  }
-
   dropBox() {
     this.corner = this.opposite = null
   }
 
   /** The pointer has drawn a box so far. @param {At} from @param {At | null} to null to give it up */
   drag(from, to) {
-    this.hide()
+    this.cross = null
     this.corner = to && from
     this.opposite = to
     this.page.display.scene.draw()

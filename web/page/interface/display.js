@@ -76,7 +76,7 @@ export class Display {
     return image.place ? masked(prompting.objects, sequence.shown) : []
   }
 
-  /** What the scene draws of masks. @param {Size} whole @param {Region} region @returns {Layer | null} */
+  /** Masks for the scene. @param {Size} whole @param {Region} region @returns {Layer | null} */
   layer(whole, region) {
     const { everything, image, prompting } = this.page
     if (everything.search || !image.place) return null
@@ -89,7 +89,7 @@ export class Display {
     return layerOf(this.shownMasks, whole, region, colors)
   }
 
-  /** What the scene draws over masks. @param {CanvasRenderingContext2D} context @param {number} scale */
+  /** Draw over the masks. @param {CanvasRenderingContext2D} context @param {number} scale */
   marks(context, scale) {
     const { cursor, everything, image, prompting } = this.page
     if (!image.current) return

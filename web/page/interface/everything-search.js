@@ -6,7 +6,7 @@ import { complain, hideProgress, say, settle, words } from './messages.js'
 /** @typedef {import('../image/view.js').Size} Size */
 /**
  * @typedef {object} Everything
- * @property {Uint8Array} labels for each pixel of what is drawn the number of its object, or 0
+ * @property {Uint16Array} labels for each pixel of what is drawn the number of its object, or 0
  * @property {Size} size of the labels
  * @property {import('../image/view.js').At[]} middles of the objects, in image parts
  * @property {number} prompts how many clicks there were
@@ -75,6 +75,14 @@ export class EverythingSearch {
     const limits = { score: Number(ui.leastScore.value), stability: Number(ui.leastStability.value) }
     const { model, image } = this.page
     return model.current?.call('objects', { limits, place: image.place, width, height })
+  }
+
+  /** Each object's pixels, as COCO needs them. @param {Size} size */
+  async regions(size) {
+    const { labels, middles } = await this.objects(size)
+    return middles.map((_, index) => {
+      return { number: index + 1, category: 'object', values: labels, inside: index + 1 }
+    })
   }
 
   /** Choose anew among the masks of the last search. */

@@ -27,7 +27,7 @@ export function listen(page) {
   followPointers(ui.frame, ui.overlay, {
     canPrompt: () => page.canPrompt,
     onClick(at) {
-      cursor.hide()
+      cursor.cross = null
       if (isOutside(at)) say('That is outside the image: click inside it.')
       else if (tool() === 'box') say('Drag from one corner of the box to the other.')
       else prompting.addPoint(inside(at), tool() === 'foreground')

@@ -11,6 +11,7 @@ import { explain } from './model-panel.js'
 
 /** @typedef {import('../frames/sequence.js').Sequence} Sequence */
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
+/** @typedef {import('./worker-client.js').Model} Model */
 
 export class OpenImage {
   /** @type {Sequence | null} */
@@ -47,6 +48,7 @@ export class OpenImage {
 
   /** @param {File[] | Promise<File[]>} files */
   async open(files) {
+    const { page } = this
     const attempt = ++this.attempts
     const isLatest = () => attempt === this.attempts
     settle('image', 'work')
@@ -58,7 +60,7 @@ export class OpenImage {
       })
     } catch (error) {
       if (!isLatest()) return
-      if (!this.page.isBusy) hideProgress()
+      if (!page.isBusy) hideProgress()
       complain('image', words(error))
       return
     }
@@ -67,18 +69,12 @@ export class OpenImage {
       return
     }
     hideProgress()
-    await this.replace(opened)
-  }
-
-  /** @param {Sequence} opened */
-  async replace(opened) {
-    const { page } = this
     this.current?.close()
     this.current = opened
     this.place = null
     ui.empty.hidden = true
     page.prompting.restart()
-    page.cursor.hide()
+    page.cursor.cross = null
     page.cursor.dropBox()
     page.everything.abandon()
     page.sequence.opened(opened)
@@ -129,7 +125,7 @@ export class OpenImage {
 /**
  * Encode a single image.
  *
- * @param {import('./worker-client.js').Model} model
+ * @param {Model} model
  * @param {Sequence} image
  * @returns {Promise<[Placement, string]>} where it lies, and a sentence for the status
  */
@@ -137,11 +133,23 @@ async function encodedBy(model, image) {
   const { manifest } = model
   const { resize } = manifest.preprocessing
   const place = placement(image.width, image.height, inputSize(manifest), resize)
-  const rgba = scaledPixels(await image.read(0), place)
+  const milliseconds = await encodeFrame(image, 0, model, place)
+  const ready = `Encoded in ${duration(milliseconds)}. Click what to segment.`
+  return [place, `${ready} ${advice(manifest, milliseconds)}`]
+}
+
+/**
+ * @param {Sequence} image
+ * @param {number} frame
+ * @param {Model} model
+ * @param {Placement} place
+ * @returns {Promise<number>} milliseconds that the encoder took
+ */
+export async function encodeFrame(image, frame, model, place) {
+  const rgba = scaledPixels(await image.read(frame), place)
   const { milliseconds } = await model.call('encode', { rgba, place })
-  const time = duration(milliseconds)
-  ui.encoderTime.textContent = time
-  return [place, `Encoded in ${time}. Click what to segment. ${advice(manifest, milliseconds)}`]
+  ui.encoderTime.textContent = duration(milliseconds)
+  return milliseconds
 }
 
 async function sample() {

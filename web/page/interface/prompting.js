@@ -14,19 +14,14 @@ export class Prompting {
   /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
-    this.objects = this.first()
+    this.objects = set.started(page.look.look.color)
     ui.undo.onclick = () => this.undo()
     ui.clear.onclick = () => this.clear()
     ui.add.onclick = ui.addHere.onclick = () => this.addObject()
   }
 
-  /** @returns {Objects} */
-  first() {
-    return set.started(this.page.look.look.color)
-  }
-
   restart() {
-    this.objects = this.first()
+    this.objects = set.started(this.page.look.look.color)
   }
 
   /** The step that is shown of the current object. */

@@ -10,9 +10,10 @@ import { scaledPixels } from '../shared/image.js'
 import { placement } from '../shared/preprocessing.js'
 import { ui } from './elements.js'
 import { complain, duration, hideProgress, say, settle, showProgress, words } from './messages.js'
+import { encodeFrame } from './open-image.js'
 import { followTimeline, showTimeline } from './timeline.js'
 
-/** @typedef {import('../frames/mask-store.js').Found} Found */
+/** @typedef {import('../frames/mask-store.js').TrackedMask} TrackedMask */
 /** @typedef {import('../frames/sequence.js').Sequence} Sequence */
 /** @typedef {import('../image/objects.js').Step} Step */
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
@@ -26,9 +27,9 @@ const canTrack = ({ manifest }) => Boolean(/** @type {any} */ (manifest).video)
  * A prompt, and those before it whose masks it refines.
  *
  * @param {Step} step
- * @returns {import('../frames/tracking-worker.js').Said}
+ * @returns {import('../frames/tracking-worker.js').ObjectPrompts}
  */
-function saidOf({ frame, id, prompt, refines }) {
+function promptsOf({ frame, id, prompt, refines }) {
   const prompts = [prompt]
   for (let before = refines; before; before = before.refines) prompts.unshift(before.prompt)
   return { frame, id, prompts }
@@ -40,9 +41,9 @@ export class SequenceView {
     this.page = page
     this.database = claimDatabase()
     this.masks = new MaskStore(this.database.then((name) => openStore(name, 'masks')))
-    /** The tracked masks of the frame that is shown. @type {import('../frames/mask-store.js').Shown} */
+    /** The tracked masks of the frame that is shown. @type {import('../image/objects.js').Shown} */
     this.shown = NOTHING
-    /** The frame that a person asked for last. */
+    /** The frame that a person chose last. */
     this.wanted = 0
     /** @type {Promise<void> | null} */
     this.turning = null
@@ -65,7 +66,7 @@ export class SequenceView {
     ui.timeline.hidden = image.count === 1
   }
 
-  /** What was tracked is of another model, or of another sequence. */
+  /** Drop all masks: another model or another sequence is open. */
   abandon() {
     this.stop?.abort()
     this.stop = null
@@ -114,8 +115,8 @@ export class SequenceView {
    * @param {Placement} place
    */
   async answer(step, model, place) {
-    /** @type {Found} */
-    const { logits, iou, milliseconds } = await model.call('prompt', saidOf(step))
+    /** @type {TrackedMask} */
+    const { logits, iou, milliseconds } = await model.call('prompt', promptsOf(step))
     return answerOf(logits, iou, milliseconds, place)
   }
 
@@ -131,14 +132,12 @@ export class SequenceView {
     if (!image || this.encoded === frame) return
     showProgress('Encoding the frame')
     this.encoded = null
-    const rgba = scaledPixels(await image.read(frame), place)
-    const { milliseconds } = await model.call('encode', { rgba, place })
-    ui.encoderTime.textContent = duration(milliseconds)
+    await encodeFrame(image, frame, model, place)
     this.encoded = frame
     hideProgress()
   }
 
-  /** Show a frame, as soon as those that were asked for before are read. @param {number} frame */
+  /** Show a frame, once the one that is being read is there. @param {number} frame */
   show(frame) {
     const { image } = this.page
     if (!image.current || !image.isSequence) return
@@ -147,7 +146,7 @@ export class SequenceView {
     this.turning ??= this.turn().finally(() => (this.turning = null))
   }
 
-  /** Show a frame that a person asked for. @param {number} frame */
+  /** Show a frame that a person chose. @param {number} frame */
   scrub(frame) {
     this.watching = false
     this.show(frame)
@@ -211,15 +210,15 @@ export class SequenceView {
     try {
       await decoding.run()
       const from = prompting.objects.frame
-      const said = lastSteps(prompting.objects).map(saidOf)
+      const prompts = lastSteps(prompting.objects).map(promptsOf)
       const frames = { on: image.count - from, back: from + 1 }
       const total = ways.reduce((sum, way) => sum + frames[way], 0)
       showProgress('Tracking', 0, total, 'frames')
       for (const way of ways) {
-        const args = { said, from, reverse: way === 'back' }
+        const args = { prompts, from, reverse: way === 'back' }
         await model.call('track', args, stop.signal, (part) => {
           showProgress('Tracking', ++done, total, 'frames')
-          this.note(part, stop, place).catch((error) => {
+          this.keep(part, stop, place).catch((error) => {
             problem = error
             stop.abort()
           })
@@ -234,7 +233,7 @@ export class SequenceView {
     await this.turning
     this.stop = null
     hideProgress()
-    await this.look()
+    await this.reload()
     const frames = done === 1 ? 'One frame' : `${done} frames`
     if (problem) complain('work', `Tracking failed.\n${words(problem)}`)
     const time = duration(performance.now() - start)
@@ -242,30 +241,30 @@ export class SequenceView {
   }
 
   /**
-   * Keep what was found on a frame, and show it.
+   * Keep the tracked masks of a frame, and show them.
    *
-   * @param {{ frame: number, found: Found[] }} part
+   * @param {{ frame: number, masks: TrackedMask[] }} part
    * @param {AbortController} stop
    * @param {Placement} place
    */
-  async note({ frame, found }, stop, place) {
+  async keep({ frame, masks }, stop, place) {
     if (this.stop !== stop) return
     const { prompting } = this.page
     for (const step of lastSteps(prompting.objects)) {
-      const again = found.find(({ id }) => step.frame === frame && step.id === id)
+      const again = masks.find(({ id }) => step.frame === frame && step.id === id)
       // A correction that was passed again was made again.
       if (again) step.answer = answerOf(again.logits, again.iou, again.milliseconds, place)
     }
     const shownFrame = prompting.objects.frame
-    await this.masks.add(frame, found)
+    await this.masks.add(frame, masks)
     if (this.stop !== stop) return
     if (this.watching) this.show(frame)
     else this.timeline()
-    if (frame === shownFrame) await this.look()
+    if (frame === shownFrame) await this.reload()
   }
 
-  /** Read anew what tracking found on the frame that is shown. */
-  async look() {
+  /** Read the tracked masks of the frame that is shown. */
+  async reload() {
     const { display, image, prompting } = this.page
     const { frame } = prompting.objects
     const shown = await this.masks.shown(frame, image.place)

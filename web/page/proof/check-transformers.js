@@ -168,11 +168,7 @@ offer({
   },
 })
 
-/**
- * Prompts as the processor takes them, in the image's pixels.
- *
- * @param {Prompt[]} prompts
- */
+/** Prompts as the processor takes them, in the image's pixels. @param {Prompt[]} prompts */
 function asked(prompts) {
   const points = prompts.map((prompt) => prompt.points.map(({ x, y }) => [x, y]))
   const labels = prompts.map((prompt) => prompt.points.map((point) => Number(point.foreground)))

@@ -161,12 +161,7 @@ export function answers(manifest, outputs) {
   }
 }
 
-/**
- * Answers to some prompts, then to others.
- *
- * @param {Answers[]} parts
- * @returns {Answers}
- */
+/** Answers to some prompts, then to others. @param {Answers[]} parts @returns {Answers} */
 export function joined(parts) {
   if (parts.length === 1) return parts[0]
   /** @param {Values[]} values */
