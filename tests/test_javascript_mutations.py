@@ -192,8 +192,8 @@ MUTATIONS = [
     Mutation(
         "answers come in another order",
         "shared/feeds.js",
-        "for (const each of values) {",
-        "for (const each of [...values].reverse()) {",
+        "concatenated(values.map((each) => each.data))",
+        "concatenated(values.map((each) => each.data).reverse())",
     ),
     Mutation(
         "masks of the image's size are taken for logits",

@@ -1,30 +1,29 @@
 // Holds a model's sessions off the page's thread; interface/worker-client.js is the other side.
 
 import { openStore } from './frames/database.js'
+import { trackerOf, Tracking, trackingSessions } from './frames/tracking-worker.js'
 import { candidate, grid, labelsOver, objectsAmong } from './image/everything.js'
 import { best, maskAt } from './shared/feeds.js'
-import { createSession, decode, encode, fetchFile, runtime } from './shared/model.js'
-import { trackerOf, Tracking, trackingSessions } from './frames/tracking-worker.js'
+import { createSession, decode, encode, fetchFiles, runtime, timed } from './shared/model.js'
 
-/** @typedef {import('./shared/model.js').Provider} Provider */
+/** @typedef {import('./shared/model.js').Session} Session */
 /** @typedef {import('./shared/preprocessing.js').Placement} Placement */
 
-/** @type {import('./shared/model.js').Runtime} */
-let ort
-/** @type {import('./shared/contract.js').Manifest} */
-let manifest
-/** @type {{ encoder: import('./shared/model.js').Session, decoder: import('./shared/model.js').Session }} */
-let sessions
-/** @type {import('./shared/feeds.js').Features} */
+/**
+ * The model that is open.
+ *
+ * @type {import('./frames/tracking-worker.js').Opened & { decoder: Session, base: string,
+ *   manifest: import('./shared/contract.js').Manifest }}
+ */
+let model
+/** @type {import('./shared/feeds.js').Features} of the image that was encoded last */
 let features
-/** @type {import('./image/everything.js').Candidate[]} what was found last in the image */
+/** @type {import('./image/everything.js').Candidate[]} the masks of the last grid of clicks */
 let candidates = []
-/** @type {{ base: string, provider: Provider }} */
-let opened
-/** @type {Record<string, import('./shared/model.js').Session> | null} the graphs that track, once asked for */
-let tracking = null
+/** @type {Record<string, Session> | null} the graphs that track, once a sequence needs them */
+let trackingGraphs = null
 /** @type {Tracking} */
-let followed
+let tracking
 
 /**
  * How many clicks of a grid are decoded at once where the contract takes many: on WASM in about 0.75
@@ -37,7 +36,7 @@ function progress(phase, done, total, unit) {
   postMessage({ progress: { phase, done, total, unit } })
 }
 
-/** Let messages in that have come meanwhile. */
+/** Let messages in that came meanwhile. */
 function messages() {
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel()
@@ -46,51 +45,36 @@ function messages() {
   })
 }
 
-/** @template T @param {() => Promise<T>} work */
-async function timed(work) {
-  const start = performance.now()
-  return { result: await work(), milliseconds: performance.now() - start }
-}
-
 const calls = {
   /**
    * Fetch both files, or take them from the cache, and create their sessions.
    *
-   * @param {{ base: string, provider: Provider, threads: number,
+   * @param {{ base: string, provider: import('./shared/model.js').Provider, threads: number,
    *   manifest: import('./shared/contract.js').Manifest }} args
    */
-  async open({ base, provider, threads, manifest: given }) {
-    manifest = given
-    opened = { base, provider }
-    const { encoder, decoder } = manifest
-    const names = [encoder.file, decoder.file]
-    const total = names.reduce((sum, name) => sum + manifest.files[name].size, 0)
-    const cache = await globalThis.caches?.open('sam-models').catch(() => undefined)
-    const files = []
-    let before = 0
-    for (const name of names) {
-      const expected = manifest.files[name]
-      const report = (/** @type {number} */ loaded) => {
-        progress('Loading', before + loaded, total, 'bytes')
-      }
-      files.push(await fetchFile(`${base}/${name}`, expected, report, cache))
-      before += expected.size
-    }
+  async open({ base, provider, threads, manifest }) {
+    const names = { encoder: manifest.encoder.file, decoder: manifest.decoder.file }
+    /** @type {Record<string, Uint8Array>} */
+    const files = {}
+    const fetching = fetchFiles(base, names, manifest, (loaded, total) =>
+      progress('Loading', loaded, total, 'bytes'),
+    )
+    for await (const [graph, bytes] of fetching) files[graph] = bytes
     progress('Starting onnxruntime-web')
-    ort = await runtime(provider, threads)
+    const ort = await runtime(provider, threads)
     progress('Creating the sessions')
     // The decoder first: what its small graph has compiled, the encoder's large one need not wait
     // for (0.5 s for both instead of 0.6).
-    const second = await createSession(ort, files[1], provider)
-    sessions = { encoder: await createSession(ort, files[0], provider), decoder: second }
+    const decoder = await createSession(ort, files.decoder, provider)
+    const encoder = await createSession(ort, files.encoder, provider)
+    model = { ort, encoder, decoder, manifest, provider, base }
   },
 
   /** @param {{ rgba: Uint8ClampedArray, place: Placement }} args */
   async encode({ rgba, place }) {
     candidates = []
-    const { result, milliseconds } = await timed(() =>
-      encode(ort, sessions.encoder, manifest, rgba, place),
-    )
+    const { ort, encoder, manifest } = model
+    const [result, milliseconds] = await timed(() => encode(ort, encoder, manifest, rgba, place))
     features = result
     return { milliseconds }
   },
@@ -100,8 +84,10 @@ const calls = {
    *   place: Placement }} args
    */
   async decode({ prompt, place, previous }) {
-    const { result, milliseconds } = await timed(() =>
-      decode(ort, sessions.decoder, manifest, features, [prompt], place, previous && [previous]),
+    const { ort, decoder, manifest } = model
+    const masks = previous && [previous]
+    const [result, milliseconds] = await timed(() =>
+      decode(ort, decoder, manifest, features, [prompt], place, masks),
     )
     return { masks: result.masks, scores: result.scores.data, milliseconds }
   },
@@ -114,22 +100,23 @@ const calls = {
    * @returns {Promise<{ prompts: number, milliseconds: number } | null>} null when it was stopped
    */
   async everything({ side, place }, stopped) {
+    const { ort, decoder, manifest } = model
     const { prompts } = manifest
     const clicks = grid(side, place.width, place.height)
     const atOnce = prompts.at_once === 'many' ? AT_ONCE : 1
     candidates = []
-    const { milliseconds } = await timed(async () => {
+    const [, milliseconds] = await timed(async () => {
       for (let done = 0; done < clicks.length; done += atOnce) {
         progress('Segmenting', done, clicks.length, 'clicks')
         await messages()
         if (stopped()) return
         const some = clicks.slice(done, done + atOnce)
-        const found = await decode(ort, sessions.decoder, manifest, features, some, place, null)
-        const [, each, size] = found.masks.dims
+        const answers = await decode(ort, decoder, manifest, features, some, place, null)
+        const [, each, size] = answers.masks.dims
         some.forEach(({ points: [point] }, index) => {
-          const scores = found.scores.data.subarray(index * each, (index + 1) * each)
+          const scores = answers.scores.data.subarray(index * each, (index + 1) * each)
           const chosen = best(manifest, scores)
-          const logits = maskAt(found.masks, chosen, index)
+          const logits = maskAt(answers.masks, chosen, index)
           const score = scores[chosen]
           const one = candidate(logits, size, score, point, place, prompts.mask_threshold)
           if (one) candidates.push(one)
@@ -144,14 +131,14 @@ const calls = {
   },
 
   /**
-   * The objects among what was found, and an image of their numbers.
+   * The objects among the candidates, and an image of their numbers.
    *
    * @param {{ limits: import('./image/everything.js').Limits, place: Placement, width: number,
    *   height: number }} args
    */
   async objects({ limits, place, width, height }) {
     const objects = objectsAmong(candidates, limits)
-    const { mask_threshold: threshold } = manifest.prompts
+    const { mask_threshold: threshold } = model.manifest.prompts
     return {
       labels: labelsOver(objects, place, width, height, threshold),
       middles: objects.map(({ middle }) => middle),
@@ -159,48 +146,39 @@ const calls = {
   },
 
   /**
-   * Get ready to follow objects through a sequence; what was followed before is forgotten.
+   * Get ready to track objects through a sequence; the one before is forgotten.
    *
    * @param {{ frames: import('./shared/tracker.js').Frames, database: string }} args
    */
   async follow({ frames, database }) {
-    const { base, provider } = opened
-    const { encoder } = sessions
-    const using = { ort, encoder, manifest, provider }
-    tracking ??= await trackingSessions(using, base, (loaded, total) =>
+    trackingGraphs ??= await trackingSessions(model, model.base, (loaded, total) =>
       progress('Loading what tracks', loaded, total, 'bytes'),
     )
     const store = await openStore(database, 'memories')
     await store.clear()
-    followed = new Tracking(trackerOf(using, tracking, frames, store, pixelsOf))
+    tracking = new Tracking(trackerOf(model, trackingGraphs, frames, store, pixelsOf))
   },
 
-  /** @param {import('./frames/tracking-worker.js').Said} said */
-  prompt: (said) => followed.prompt(said),
+  /** @param {import('./frames/tracking-worker.js').ObjectPrompts} prompts */
+  prompt: (prompts) => tracking.prompt(prompts),
 
   /**
-   * Follow objects, and tell what is found frame by frame.
+   * Track objects, and send the masks of each frame as they come.
    *
    * @param {Parameters<Tracking['track']>[0]} args
    * @param {() => boolean} stopped
-   * @param {(part: unknown) => void} tell
-   * @returns {Promise<{ frames: number, milliseconds: number } | null>} null when it was stopped
+   * @param {(part: unknown) => void} send
    */
-  async track(args, stopped, tell) {
-    let frames = 0
-    const { milliseconds } = await timed(async () => {
-      for await (const part of followed.track(args, stopped)) {
-        frames++
-        tell(part)
-        await messages() // one may say that it is to stop
-      }
-    })
-    return stopped() ? null : { frames, milliseconds }
+  async track(args, stopped, send) {
+    for await (const part of tracking.track(args, stopped)) {
+      send(part)
+      await messages() // one may say that it is to stop
+    }
   },
 }
 
 /**
- * A frame that the page was asked for: calls run one after the other, so there is one at a time.
+ * The page's answer for a frame: calls run one after the other, so one waits at a time.
  *
  * @type {{ resolve: (rgba: Uint8ClampedArray) => void, reject: (error: Error) => void }}
  */
@@ -236,8 +214,8 @@ onmessage = ({ data }) => {
   queue = queue.then(async () => {
     try {
       const run = calls[/** @type {keyof typeof calls} */ (call)]
-      const tell = (/** @type {unknown} */ part) => postMessage({ id, part })
-      postMessage({ id, result: await run(args, () => stops.has(id), tell) })
+      const send = (/** @type {unknown} */ part) => postMessage({ id, part })
+      postMessage({ id, result: await run(args, () => stops.has(id), send) })
     } catch (error) {
       postMessage({ id, error: error instanceof Error ? error.message : String(error) })
     }

@@ -134,6 +134,6 @@ test('a label covers what the mask covers, at any size and in either way of resi
     const place = placement(90, 60, 64, resize)
     const expected = maskOver(logits, SIZE, place, 45, 30, 0)
     const labels = labelsOver([mask(logits, 0.9, place)], place, 45, 30, 0)
-    assert.deepEqual(labels, expected)
+    assert.deepEqual([...labels], [...expected])
   }
 })

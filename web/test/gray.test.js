@@ -37,7 +37,7 @@ test('what is not a number is left out', () => {
 test('of many frames each has its share of what is looked at', () => {
   const finder = new RangeFinder(10_000)
   for (let i = 0; i < 100; i++) finder.add(new Float32Array(50_000).fill(i))
-  assert(finder.kept.reduce((sum, { length }) => sum + length, 0) < 100 * 1000)
+  assert(finder.kept.length < 100 * 1000)
   assert.deepEqual(finder.range, { low: 0, high: 99 })
 })
 

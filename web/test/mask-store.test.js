@@ -3,46 +3,46 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { placement } from '../page/shared/preprocessing.js'
-import { Tracks } from '../page/frames/mask-store.js'
+import { MaskStore } from '../page/frames/mask-store.js'
 
 const place = placement(8, 8, 8, 'stretch')
 
-/** @param {number} id @param {number} [value] @returns {import('../page/frames/mask-store.js').Found} */
-function found(id, value = 1) {
+/** @param {number} id @param {number} [value] @returns {import('../page/frames/mask-store.js').TrackedMask} */
+function mask(id, value = 1) {
   const logits = new Float32Array(4).fill(value)
   return { id, logits, score: value, iou: 0.5, milliseconds: 1 }
 }
 
-/** Tracks over a store that tells what is in it. */
+/** MaskStore over a store that tells what is in it. */
 function kept() {
   /** @type {Map<string, any>} */
   const store = new Map()
-  const tracks = new Tracks(Promise.resolve(/** @type {any} */ (store)))
+  const tracks = new MaskStore(Promise.resolve(/** @type {any} */ (store)))
   return { store, tracks }
 }
 
-/** @param {Tracks} tracks @param {number} frame */
+/** @param {MaskStore} tracks @param {number} frame */
 async function shown(tracks, frame) {
   const steps = await tracks.shown(frame, place)
   return [...steps].map(([id, { answer }]) => [id, answer?.masks.data[0]])
 }
 
-test('objects that were found later are kept beside the others', async () => {
+test('objects that were tracked later are kept beside the others', async () => {
   const { tracks } = kept()
-  await tracks.add(3, [found(1), found(2)])
-  await tracks.add(3, [found(2, 5), found(4)])
+  await tracks.add(3, [mask(1), mask(2)])
+  await tracks.add(3, [mask(2, 5), mask(4)])
   assert.deepEqual(await shown(tracks, 3), [[1, 1], [2, 5], [4, 1]])
 })
 
 test('a frame that was not tracked shows nothing', async () => {
   const { tracks } = kept()
-  await tracks.add(3, [found(1)])
+  await tracks.add(3, [mask(1)])
   assert.deepEqual(await shown(tracks, 2), [])
 })
 
 test('masks are in the store, and few of them in memory', async () => {
   const { store, tracks } = kept()
-  for (let frame = 0; frame < 200; frame++) await tracks.add(frame, [found(1, frame)])
+  for (let frame = 0; frame < 200; frame++) await tracks.add(frame, [mask(1, frame)])
   assert.equal(store.size, 200)
   assert(tracks.recent.kept.size < 10)
   assert.deepEqual(await shown(tracks, 17), [[1, 17]])
@@ -50,7 +50,7 @@ test('masks are in the store, and few of them in memory', async () => {
 
 test('what is cleared is gone from the store too', async () => {
   const { store, tracks } = kept()
-  await tracks.add(3, [found(1)])
+  await tracks.add(3, [mask(1)])
   await tracks.clear()
   assert.equal(store.size, 0)
   assert.deepEqual(await shown(tracks, 3), [])
@@ -62,8 +62,8 @@ test('a store that has no room fails what is kept, and not what comes after', as
   store.set = () => {
     throw new Error('no room')
   }
-  await assert.rejects(tracks.add(3, [found(1)]), /no room/)
+  await assert.rejects(tracks.add(3, [mask(1)]), /no room/)
   store.set = set
-  await tracks.add(4, [found(1)])
+  await tracks.add(4, [mask(1)])
   assert(store.has('4'))
 })

@@ -49,20 +49,20 @@ function tracking(count = 6) {
  * @param {number} frame
  * @param {number} clicks
  * @param {number} [id]
- * @returns {import('../page/frames/tracking-worker.js').Said}
+ * @returns {import('../page/frames/tracking-worker.js').ObjectPrompts}
  */
-function said(frame, clicks, id = 1) {
+function prompts(frame, clicks, id = 1) {
   const points = Array.from({ length: clicks }, (_, x) => ({ x, y: 1, foreground: true }))
-  const prompts = points.map((_, index) => ({ points: points.slice(0, index + 1), box: null }))
-  return { frame, id, prompts }
+  const each = points.map((_, index) => ({ points: points.slice(0, index + 1), box: null }))
+  return { frame, id, prompts: each }
 }
 
 /** @param {Tracking} tracking @param {Partial<Parameters<Tracking['track']>[0]>} args */
 async function tracked(tracking, args) {
   const parts = []
-  const all = { said: [], from: 0, reverse: false, ...args }
-  for await (const { frame, found } of tracking.track(all, () => false)) {
-    parts.push([frame, ...found.map(({ logits }) => logits[0])])
+  const all = { prompts: [], from: 0, reverse: false, ...args }
+  for await (const { frame, masks } of tracking.track(all, () => false)) {
+    parts.push([frame, ...masks.map(({ logits }) => logits[0])])
   }
   return parts
 }
@@ -78,95 +78,95 @@ test("a box's corners come in order, points as pairs with a label each", () => {
 
 test('a further click is one run of the decoder, which refines the mask', async () => {
   const { tracking: film, decoded } = tracking()
-  await film.prompt(said(2, 1))
-  const found = await film.prompt(said(2, 2))
+  await film.prompt(prompts(2, 1))
+  const mask = await film.prompt(prompts(2, 2))
   assert.deepEqual(decoded, [
     { frame: 2, points: 1, refines: false },
     { frame: 2, points: 2, refines: true },
   ])
-  assert.deepEqual([found.id, found.logits[0], found.score], [1, 2, 3])
+  assert.deepEqual([mask.id, mask.logits[0], mask.score], [1, 2, 3])
 })
 
-test('what is said again is not decoded again', async () => {
+test('a prompt that is repeated is not decoded again', async () => {
   const { tracking: film, decoded } = tracking()
-  await film.prompt(said(2, 2))
-  assert.equal((await film.prompt(said(2, 2))).logits[0], 2)
+  await film.prompt(prompts(2, 2))
+  assert.equal((await film.prompt(prompts(2, 2))).logits[0], 2)
   assert.equal(decoded.length, 2)
 })
 
 test('after an undo the mask is drawn from what is left, and refines nothing else', async () => {
   const { tracking: film, decoded } = tracking()
-  await film.prompt(said(2, 2))
-  await tracked(film, { said: [said(2, 2)], from: 2 })
+  await film.prompt(prompts(2, 2))
+  await tracked(film, { prompts: [prompts(2, 2)], from: 2 })
   decoded.length = 0
-  assert.equal((await film.prompt(said(2, 1))).logits[0], 1)
+  assert.equal((await film.prompt(prompts(2, 1))).logits[0], 1)
   assert.deepEqual(decoded, [{ frame: 2, points: 1, refines: false }])
 })
 
 test('what was taken back since is not tracked', async () => {
   const { tracking: film, tracker } = tracking()
-  await film.prompt(said(0, 1, 1))
-  await film.prompt(said(0, 1, 2))
-  const parts = await tracked(film, { said: [said(0, 1, 2)] })
+  await film.prompt(prompts(0, 1, 1))
+  await film.prompt(prompts(0, 1, 2))
+  const parts = await tracked(film, { prompts: [prompts(0, 1, 2)] })
   assert.deepEqual([...tracker.objects.keys()], [2])
   assert.equal(parts[3].length, 2) // the frame, and one object
 })
 
-test('what another model was told is told before tracking starts', async () => {
+test('prompts of another model are given before tracking starts', async () => {
   const { tracking: film } = tracking()
-  const parts = await tracked(film, { said: [said(0, 2)] })
+  const parts = await tracked(film, { prompts: [prompts(0, 2)] })
   assert.deepEqual(parts.map(([frame]) => frame), [0, 1, 2, 3, 4, 5])
   assert.equal(parts[0][1], 2)
 })
 
-test('nothing that was said is nothing to track', async () => {
+test('without a prompt there is nothing to track', async () => {
   const { tracking: film } = tracking()
   await assert.rejects(tracked(film, {}), /Nothing to track/)
 })
 
 test('from a frame that was corrected tracking goes on behind it, and keeps the correction', async () => {
   const { tracking: film, tracker } = tracking()
-  await tracked(film, { said: [said(0, 1)] })
-  await film.prompt(said(3, 2))
-  const parts = await tracked(film, { said: [said(0, 1), said(3, 2)], from: 3 })
+  await tracked(film, { prompts: [prompts(0, 1)] })
+  await film.prompt(prompts(3, 2))
+  const parts = await tracked(film, { prompts: [prompts(0, 1), prompts(3, 2)], from: 3 })
   assert.deepEqual(parts, [[4, 0], [5, 0]])
   assert.equal((await tracker.result(3, 1))?.lowResMasks[0], 2)
 })
 
 test('a correction that tracking passes again is made again', async () => {
   const { tracking: film, tracker } = tracking()
-  const both = [said(0, 1), said(3, 2)]
-  await tracked(film, { said: both.slice(0, 1) })
+  const both = [prompts(0, 1), prompts(3, 2)]
+  await tracked(film, { prompts: both.slice(0, 1) })
   await film.prompt(both[1])
-  await tracked(film, { said: both, from: 3 })
-  const parts = await tracked(film, { said: both })
+  await tracked(film, { prompts: both, from: 3 })
+  const parts = await tracked(film, { prompts: both })
   assert.deepEqual(parts, [[0, 1], [1, 0], [2, 0], [3, 2], [4, 0], [5, 0]])
   assert.equal((await tracker.result(3, 1))?.lowResMasks[0], 2)
 })
 
 test('back from a correction on the second frame the first is reached', async () => {
   const { tracking: film } = tracking()
-  const both = [said(4, 1), said(1, 2)]
-  await tracked(film, { said: both.slice(0, 1), from: 4, reverse: true })
+  const both = [prompts(4, 1), prompts(1, 2)]
+  await tracked(film, { prompts: both.slice(0, 1), from: 4, reverse: true })
   await film.prompt(both[1])
-  const parts = await tracked(film, { said: both, from: 1, reverse: true })
+  const parts = await tracked(film, { prompts: both, from: 1, reverse: true })
   assert.deepEqual(parts.map(([frame]) => frame), [1, 0])
   assert.equal(parts[0][1], 2)
 })
 
 test('where another object has no mask yet, a corrected frame is tracked too', async () => {
   const { tracking: film } = tracking()
-  await tracked(film, { said: [said(0, 1, 1)] })
-  await film.prompt(said(3, 2, 1))
-  const all = [said(0, 1, 1), said(3, 2, 1), said(1, 1, 2)]
-  const parts = await tracked(film, { said: all, from: 3 })
+  await tracked(film, { prompts: [prompts(0, 1, 1)] })
+  await film.prompt(prompts(3, 2, 1))
+  const all = [prompts(0, 1, 1), prompts(3, 2, 1), prompts(1, 1, 2)]
+  const parts = await tracked(film, { prompts: all, from: 3 })
   assert.deepEqual(parts[0], [3, 2, 0])
 })
 
 test('tracking ends before the next frame when it is stopped', async () => {
   const { tracking: film } = tracking()
   const frames = []
-  const args = { said: [said(0, 1)], from: 0, reverse: false }
+  const args = { prompts: [prompts(0, 1)], from: 0, reverse: false }
   for await (const { frame } of film.track(args, () => frames.length === 2)) frames.push(frame)
   assert.deepEqual(frames, [0, 1])
 })

@@ -14,7 +14,7 @@ export class RangeFinder {
   /** @param {number} frames how many there are */
   constructor(frames) {
     this.each = Math.max(64, Math.min(OF_ONE, Math.floor(LOOKED_AT / frames)))
-    /** @type {Float64Array[]} */
+    /** @type {number[]} */
     this.kept = []
     /** @type {Range | null} */
     this.found = null
@@ -23,11 +23,9 @@ export class RangeFinder {
   /** @param {ArrayLike<number>} samples of a frame; what is not finite is left out */
   add(samples) {
     const step = Math.max(1, Math.floor(samples.length / this.each))
-    const some = []
     for (let i = 0; i < samples.length; i += step) {
-      if (Number.isFinite(samples[i])) some.push(samples[i])
+      if (Number.isFinite(samples[i])) this.kept.push(samples[i])
     }
-    this.kept.push(Float64Array.from(some))
     this.found = null
   }
 
@@ -41,14 +39,8 @@ export class RangeFinder {
   }
 
   find() {
-    const all = new Float64Array(this.kept.reduce((sum, { length }) => sum + length, 0))
-    let start = 0
-    for (const each of this.kept) {
-      all.set(each, start)
-      start += each.length
-    }
+    const all = Float64Array.from(this.kept).sort()
     if (!all.length) return { low: 0, high: 1 }
-    all.sort()
     const last = all.length - 1
     const low = all[Math.round(last * OUTSIDE)]
     const high = all[Math.round(last * (1 - OUTSIDE))]

@@ -1,36 +1,36 @@
-// The masks that tracking found on the frames of a sequence. No DOM in it.
+// The masks that tracking drew on the frames of a sequence. No DOM in it.
 
 import { Recent } from '../shared/recent.js'
 
 /** @typedef {import('./database.js').Store} Store */
+/** @typedef {import('../image/objects.js').Shown} Shown */
 /** @typedef {import('../image/objects.js').Step} Step */
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
 /**
  * An object on a frame, as the worker answers.
  *
- * @typedef {object} Found
+ * @typedef {object} TrackedMask
  * @property {number} id of the object
  * @property {Float32Array} logits side × side
  * @property {number} score above 0 where the object is there
  * @property {number} iou predicted
  * @property {number} milliseconds
  */
-/** @typedef {ReadonlyMap<number, Step>} Shown an object's mask, by its id */
 
 /** @type {Shown} */
 export const NOTHING = new Map()
-/** How many frames are kept that were looked at last. */
+/** How many frames stay in memory: those that were used last. */
 const RECENT = 4
 
-export class Tracks {
+export class MaskStore {
   /** @param {Promise<Store>} store */
   constructor(store) {
     this.store = store
-    /** Frames of which there is something. @type {Set<number>} */
+    /** Frames that have a mask. @type {Set<number>} */
     this.frames = new Set()
-    /** @type {Recent<Found[]>} */
+    /** @type {Recent<TrackedMask[]>} */
     this.recent = new Recent(RECENT)
-    /** Ends with the last that was asked for. @type {Promise<unknown>} */
+    /** Ends with the last write. @type {Promise<unknown>} */
     this.writing = Promise.resolve()
   }
 
@@ -42,15 +42,15 @@ export class Tracks {
   }
 
   /**
-   * Keep what was found of some objects, beside what is known of others.
+   * Keep the masks of some objects, beside those of others.
    *
    * @param {number} frame
-   * @param {Found[]} found
+   * @param {TrackedMask[]} masks
    */
-  async add(frame, found) {
-    const ids = new Set(found.map(({ id }) => id))
+  async add(frame, masks) {
+    const ids = new Set(masks.map(({ id }) => id))
     const others = (await this.get(frame)).filter(({ id }) => !ids.has(id))
-    const all = [...others, ...found]
+    const all = [...others, ...masks]
     this.frames.add(frame)
     this.recent.set(frame, all)
     await this.write((store) => store.set(String(frame), all))
@@ -65,18 +65,16 @@ export class Tracks {
    */
   async shown(frame, place) {
     if (!place || !this.frames.has(frame)) return NOTHING
-    const found = await this.get(frame)
-    return new Map(found.map((each) => [each.id, stepOf(frame, each, place)]))
+    const masks = await this.get(frame)
+    return new Map(masks.map((each) => [each.id, stepOf(frame, each, place)]))
   }
 
-  /** @param {number} frame @returns {Promise<Found[]>} */
+  /** @param {number} frame @returns {Promise<TrackedMask[]>} */
   async get(frame) {
     if (!this.frames.has(frame)) return []
-    const known = this.recent.get(frame)
-    if (known) return known
-    const found = (await (await this.store).get(String(frame))) ?? []
-    this.recent.set(frame, found)
-    return found
+    const masks = this.recent.get(frame) ?? (await (await this.store).get(String(frame))) ?? []
+    this.recent.set(frame, masks)
+    return masks
   }
 
   /** @param {(store: Store) => Promise<void>} change */
@@ -88,10 +86,10 @@ export class Tracks {
 }
 
 /**
- * What was found as an answer to a prompt that nobody gave.
+ * A mask as the answer to an empty prompt.
  *
  * @param {number} frame
- * @param {Found} found
+ * @param {TrackedMask} mask
  * @param {Placement} place
  * @returns {Step}
  */

@@ -6,7 +6,6 @@ import { Recent } from '../shared/recent.js'
 import { broken, isTiff, pagesOf, samplesOf } from './tiff.js'
 import { isVideo, openVideo } from './video.js'
 
-/** @typedef {import('./gray.js').Range} Range */
 /** @typedef {import('../image/view.js').Size} Size */
 /** @typedef {HTMLImageElement | ImageBitmap} Picture */
 /**
@@ -31,7 +30,7 @@ import { isVideo, openVideo } from './video.js'
  *   close?: () => void }} Reel
  */
 
-/** @type {Range} */
+/** @type {import('./gray.js').Range} */
 const BYTES = { low: 0, high: 255 }
 /** How many frames are kept that were read last. */
 const RECENT = 6

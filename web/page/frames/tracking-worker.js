@@ -1,6 +1,6 @@
 // The worker's side of tracking: a model's graphs in onnxruntime-web, and a tracker that runs them.
 
-import { createSession, encode, fetchFile } from '../shared/model.js'
+import { createSession, encode, fetchFiles } from '../shared/model.js'
 import { placement } from '../shared/preprocessing.js'
 import { Tracker } from '../shared/tracker.js'
 import { graphRunner } from '../shared/tracking-graphs.js'
@@ -8,11 +8,11 @@ import { graphRunner } from '../shared/tracking-graphs.js'
 /** @typedef {import('../shared/model.js').Session} Session */
 /** @typedef {import('../shared/preprocessing.js').Prompt} PagePrompt */
 /** @typedef {import('../shared/tracker.js').Result} Result */
-/** @typedef {import('./mask-store.js').Found} Found */
+/** @typedef {import('./mask-store.js').TrackedMask} TrackedMask */
 /**
- * All that was said of an object on a frame: prompts of which each refines what the one before drew.
+ * All prompts of an object on a frame; each refines the mask that the one before drew.
  *
- * @typedef {{ frame: number, id: number, prompts: PagePrompt[] }} Said
+ * @typedef {{ frame: number, id: number, prompts: PagePrompt[] }} ObjectPrompts
  */
 /**
  * @typedef {object} Opened
@@ -31,18 +31,10 @@ import { graphRunner } from '../shared/tracking-graphs.js'
  * @returns {Promise<Record<string, Session>>} by graph
  */
 export async function trackingSessions({ ort, manifest, provider }, base, onProgress) {
-  /** @type {Record<string, string>} */
-  const files = manifest.video.files
-  const sizes = Object.values(files).map((name) => manifest.files[name].size)
-  const total = sizes.reduce((sum, size) => sum + size, 0)
-  const cache = await globalThis.caches?.open('sam-models').catch(() => undefined)
   /** @type {Record<string, Session>} */
   const sessions = {}
-  let before = 0
-  for (const [graph, name] of Object.entries(files)) {
-    const report = (/** @type {number} */ loaded) => onProgress(before + loaded, total)
-    const bytes = await fetchFile(`${base}/${name}`, manifest.files[name], report, cache)
-    before += bytes.length
+  const { files } = manifest.video
+  for await (const [graph, bytes] of fetchFiles(base, files, manifest, onProgress)) {
     sessions[graph] = await createSession(ort, bytes, provider)
   }
   return sessions
@@ -72,64 +64,63 @@ export function trackerOf({ ort, encoder, manifest }, sessions, frames, store, p
   })
 }
 
-/** Follows what was said of objects through a sequence. */
+/** Tracks prompted objects through a sequence. */
 export class Tracking {
-  /** @param {Tracker} tracker that was told nothing yet */
+  /** @param {Tracker} tracker that has no prompt yet */
   constructor(tracker) {
     this.tracker = tracker
-    /** What it was told, by object and frame. @type {Map<string, Said>} */
-    this.told = new Map()
+    /** The prompts that it has, by object and frame. @type {Map<string, ObjectPrompts>} */
+    this.prompted = new Map()
   }
 
   /**
-   * Tell the tracker all that was said of an object on a frame, of which it may know some.
+   * Give the tracker all prompts of an object on a frame; it may have the first of them already.
    *
-   * @param {Said} said
-   * @returns {Promise<Found>}
+   * @param {ObjectPrompts} all
+   * @returns {Promise<TrackedMask>}
    */
-  async prompt(said) {
+  async prompt(all) {
     const start = performance.now()
-    const { frame, id, prompts } = said
-    const key = keyOf(said)
-    const before = this.told.get(key)?.prompts ?? []
+    const { frame, id, prompts } = all
+    const key = keyOf(all)
+    const before = this.prompted.get(key)?.prompts ?? []
     const goesOn = before.every((each, index) => isSame(each, prompts[index]))
     if (!goesOn) await this.forget({ frame, id })
-    const known = goesOn ? before.length : 0
-    for (let count = known; count < prompts.length; count++) {
+    for (let count = goesOn ? before.length : 0; count < prompts.length; count++) {
       await this.tracker.prompt(frame, id, promptOf(prompts[count]))
-      this.told.set(key, { frame, id, prompts: prompts.slice(0, count + 1) })
+      this.prompted.set(key, { frame, id, prompts: prompts.slice(0, count + 1) })
     }
     const result = /** @type {Result} */ (await this.tracker.result(frame, id))
-    return found(id, result, performance.now() - start)
+    return maskOf(id, result, performance.now() - start)
   }
 
   /**
-   * Take back what was said of an object on a frame. If that was all, nothing of it is remembered: a
-   * mask that was wrong is not to be refined.
+   * Take back the prompts of an object on a frame. If it has no others, the tracker forgets it: a
+   * wrong mask must not be refined.
    *
-   * @param {{ frame: number, id: number }} said
+   * @param {{ frame: number, id: number }} all
    */
-  async forget(said) {
-    this.told.delete(keyOf(said))
-    if ([...this.told.values()].some(({ id }) => id === said.id)) {
-      this.tracker.clearPrompts(said.frame, said.id)
+  async forget(all) {
+    this.prompted.delete(keyOf(all))
+    if ([...this.prompted.values()].some(({ id }) => id === all.id)) {
+      this.tracker.clearPrompts(all.frame, all.id)
     } else {
-      await this.tracker.remove(said.id)
+      await this.tracker.remove(all.id)
     }
   }
 
   /**
-   * Follow objects from a frame on.
+   * Track objects from a frame on.
    *
    * @param {object} args
-   * @param {Said[]} args.said of all objects on all frames; what is not in it was taken back
+   * @param {ObjectPrompts[]} args.prompts of all objects on all frames; others were taken back
    * @param {number} args.from
    * @param {boolean} args.reverse
    * @param {() => boolean} stopped
-   * @returns {AsyncGenerator<{ frame: number, found: Found[] }>}
+   * @returns {AsyncGenerator<{ frame: number, masks: TrackedMask[] }>}
    */
-  async *track({ said, from, reverse }, stopped) {
-    await this.agree(said)
+  async *track({ prompts, from, reverse }, stopped) {
+    await this.agree(prompts)
     const signal = /** @type {AbortSignal} */ ({
       get aborted() {
         return stopped()
@@ -139,31 +130,31 @@ export class Tracking {
     let since = performance.now()
     for await (const { frame, objects } of this.tracker.track({ from: start, reverse, signal })) {
       const each = (performance.now() - since) / objects.length
-      const all = objects.map(({ object, ...result }) => found(object, result, each))
+      const masks = objects.map(({ object, ...result }) => maskOf(object, result, each))
       // The frame was drawn anew without its correction: that is made again, and tracked on from.
       for (const correction of this.correctionsOn(frame)) {
-        this.told.delete(keyOf(correction))
+        this.prompted.delete(keyOf(correction))
         const again = await this.prompt(correction)
-        all.splice(all.findIndex(({ id }) => id === again.id), 1, again)
+        masks.splice(masks.findIndex(({ id }) => id === again.id), 1, again)
       }
       await this.tracker.settlePrompts()
-      yield { frame, found: all }
+      yield { frame, masks }
       since = performance.now()
     }
   }
 
-  /** Let the tracker know what was said, and nothing else. @param {Said[]} said */
-  async agree(said) {
-    const keys = new Set(said.map(keyOf))
-    for (const each of [...this.told.values()]) {
+  /** Give the tracker these prompts, and no others. @param {ObjectPrompts[]} prompts */
+  async agree(prompts) {
+    const keys = new Set(prompts.map(keyOf))
+    for (const each of [...this.prompted.values()]) {
       if (!keys.has(keyOf(each))) await this.forget(each)
     }
-    for (const each of said) await this.prompt(each)
+    for (const each of prompts) await this.prompt(each)
   }
 
-  /** What was said on a frame after it was tracked. @param {number} frame */
+  /** The prompts on a frame that came after it was tracked. @param {number} frame */
   correctionsOn(frame) {
-    return [...this.told.values()].filter((each) => {
+    return [...this.prompted.values()].filter((each) => {
       const history = this.tracker.objects.get(each.id)?.history
       return each.frame === frame && history && !history.conditioning.has(frame)
     })
@@ -190,8 +181,8 @@ const keyOf = ({ frame, id }) => `${id}/${frame}`
 /** @param {unknown} one @param {unknown} other */
 const isSame = (one, other) => JSON.stringify(one) === JSON.stringify(other)
 
-/** @param {number} id @param {Result} result @param {number} milliseconds @returns {Found} */
-function found(id, { lowResMasks, objectScore, iou }, milliseconds) {
+/** @param {number} id @param {Result} result @param {number} milliseconds @returns {TrackedMask} */
+function maskOf(id, { lowResMasks, objectScore, iou }, milliseconds) {
   return { id, logits: lowResMasks, score: objectScore, iou, milliseconds }
 }
 

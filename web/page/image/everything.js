@@ -5,12 +5,10 @@
 // asks for a predicted IoU of 0.8 and a stability of 0.95, and removes what overlaps by 0.7 (there
 // of boxes, here of masks). Of each click the best mask alone is taken, the one that it would draw.
 
-import { regionOf } from './masks.js'
+import { allOf, labelled, regionOf } from './masks.js'
 import { maskOver } from '../shared/preprocessing.js'
 
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
-/** @typedef {import('../shared/preprocessing.js').Point} Point */
-/** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
 /**
  * A mask that may be an object's.
  *
@@ -41,7 +39,7 @@ export const MOST = 255
  * @param {number} side cells in each direction
  * @param {number} width of the image
  * @param {number} height of the image
- * @returns {Prompt[]} row by row, in image pixels
+ * @returns {import('../shared/preprocessing.js').Prompt[]} row by row, in image pixels
  */
 export function grid(side, width, height) {
   return Array.from({ length: side * side }, (_, i) => {
@@ -61,7 +59,7 @@ export function grid(side, width, height) {
  * @param {Float32Array} logits `size` × `size`
  * @param {number} size
  * @param {number} score
- * @param {Point} point the click, in image pixels
+ * @param {import('../shared/preprocessing.js').Point} point the click, in image pixels
  * @param {Placement} place
  * @param {number} threshold
  * @returns {Candidate | null}
@@ -151,20 +149,15 @@ export function objectsAmong(candidates, { score, stability }) {
  * @param {number} width of the result
  * @param {number} height of the result
  * @param {number} threshold
- * @returns {Uint8Array} `width` × `height`
+ * @returns {Uint16Array} `width` × `height`
  */
 export function labelsOver(objects, place, width, height, threshold) {
-  const labels = new Uint8Array(width * height)
-  const numbered = objects.map((object, index) => ({ object, number: index + 1 }))
-  numbered.sort((one, other) => other.object.area - one.object.area)
-  for (const { object, number } of numbered) {
-    const region = regionOf(object.box, object.size, place, { width, height })
-    const mask = maskOver(object.logits, object.size, place, width, height, threshold, region)
-    for (let y = region.top, from = 0; y < region.bottom; y++) {
-      for (let x = region.left; x < region.right; x++, from++) {
-        if (mask[from]) labels[y * width + x] = number
-      }
+  const numbered = objects.map(({ logits, size, box, area }, index) => {
+    const region = regionOf(box, size, place, { width, height })
+    const part = () => {
+      return { region, values: maskOver(logits, size, place, width, height, threshold, region) }
     }
-  }
-  return labels
+    return { number: index + 1, area, part }
+  })
+  return labelled(numbered, allOf({ width, height }))
 }

@@ -140,11 +140,7 @@ export function addFrame(data, fileName, regions) {
   data.add(fileName, regions, ids, { frame_index: data.images.length })
 }
 
-/**
- * @param {ArrayLike<number>} values
- * @param {number} inside
- * @param {number} width
- */
+/** @param {ArrayLike<number>} values @param {number} inside @param {number} width */
 function extent(values, inside, width) {
   let [area, left, top, right, bottom] = [0, width, Infinity, 0, 0]
   for (let i = 0; i < values.length; i++) {

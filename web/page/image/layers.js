@@ -1,15 +1,10 @@
 // The masks of objects on a frame: which there are, and what is drawn of them. No DOM in it.
 
-import { around, labelled, maskOf } from './masks.js'
+import { allOf, around, labelled, maskOf } from './masks.js'
 import { lastStep } from './objects.js'
 
 /** @typedef {import('./masks.js').Mask} Mask */
-/** @typedef {import('./masks.js').Part} Part */
-/** @typedef {import('./masks.js').Region} Region */
-/** @typedef {import('./objects.js').Entry} Entry */
-/** @typedef {import('./objects.js').Objects} Objects */
-/** @typedef {import('./scene.js').Layer} Layer */
-/** @typedef {import('../frames/mask-store.js').Shown} Shown */
+/** @typedef {import('./objects.js').Shown} Shown */
 /** @typedef {import('./view.js').Size} Size */
 /** @typedef {{ number: number, name: string, mask: Mask }} Masked an object that has a mask */
 
@@ -19,7 +14,7 @@ const EDGE = 4
 /**
  * What says where an object is: its last prompt on the frame, or else what tracking found.
  *
- * @param {Entry} entry
+ * @param {import('./objects.js').Entry} entry
  * @param {Shown} tracked
  */
 export const shownStep = (entry, tracked) => lastStep(entry) ?? tracked.get(entry.id) ?? null
@@ -27,7 +22,7 @@ export const shownStep = (entry, tracked) => lastStep(entry) ?? tracked.get(entr
 /**
  * The objects that have a mask.
  *
- * @param {Objects} objects
+ * @param {import('./objects.js').Objects} objects
  * @param {Shown} tracked
  * @returns {Masked[]}
  */
@@ -38,7 +33,7 @@ export function masked({ entries }, tracked) {
   })
 }
 
-/** @param {Masked[]} shown @param {(mask: Mask) => Part} make */
+/** @param {Masked[]} shown @param {(mask: Mask) => import('./masks.js').Part} make */
 const parts = (shown, make) =>
   shown.map(({ number, mask }) => ({ number, area: mask.share, part: () => make(mask) }))
 
@@ -48,8 +43,7 @@ const parts = (shown, make) =>
  * @returns {Uint16Array} for each pixel the number of its object, or 0
  */
 export function labelsOf(shown, size) {
-  const all = { left: 0, top: 0, right: size.width, bottom: size.height }
-  return labelled(parts(shown, (mask) => mask.over(size)), all)
+  return labelled(parts(shown, (mask) => mask.over(size)), allOf(size))
 }
 
 /**
@@ -70,9 +64,9 @@ export function* regionsOf(shown, size) {
  *
  * @param {Masked[]} shown
  * @param {Size} whole
- * @param {Region} region
+ * @param {import('./masks.js').Region} region
  * @param {Map<number, string>} colors
- * @returns {Layer | null}
+ * @returns {import('./scene.js').Layer | null}
  */
 export function layerOf(shown, whole, region, colors) {
   if (!shown.length) return null

@@ -40,14 +40,10 @@
  * @property {number} frame that is shown
  * @property {number} ids how many were given
  */
+/** @typedef {ReadonlyMap<number, Step>} Shown the tracked mask of each object on a frame, by its id */
 /** @typedef {{ entry: Entry, index: number, since: number }} Deletion of which place, and when */
 
-/**
- * One object without a prompt.
- *
- * @param {string} color
- * @returns {Objects}
- */
+/** One object without a prompt. @param {string} color @returns {Objects} */
 export function started(color) {
   return { entries: [made(1, 1, color)], current: 1, deletions: [], frame: 0, ids: 1 }
 }
@@ -71,8 +67,11 @@ function lastOf(steps) {
   return last && (last.prompt.points.length || last.prompt.box) ? last : null
 }
 
+/** The steps of each frame. @param {Entry} entry */
+const framesOf = ({ steps, elsewhere }) => [steps, ...elsewhere.values()]
+
 /** On all frames. @param {Entry} entry */
-const stepsOf = ({ steps, elsewhere }) => [steps, ...elsewhere.values()].flat()
+const stepsOf = (entry) => framesOf(entry).flat()
 
 /** Of the objects that undo can bring back too. @param {Objects} objects */
 export const allSteps = ({ entries, deletions }) =>
@@ -80,9 +79,7 @@ export const allSteps = ({ entries, deletions }) =>
 
 /** The last step of each object on each frame. @param {Objects} objects @returns {Step[]} */
 export const lastSteps = ({ entries }) =>
-  entries.flatMap(({ steps, elsewhere }) =>
-    [steps, ...elsewhere.values()].flatMap((each) => lastOf(each) ?? []),
-  )
+  entries.flatMap(framesOf).flatMap((steps) => lastOf(steps) ?? [])
 
 /**
  * With another frame shown, and the steps on it.
@@ -181,7 +178,7 @@ function restored(objects) {
 /**
  * @param {Objects} objects
  * @param {number} number
- * @param {Partial<Pick<Entry, 'name' | 'color'>>} change
+ * @param {Partial<Entry>} change
  * @returns {Objects}
  */
 export function changed(objects, number, change) {
@@ -191,7 +188,22 @@ export function changed(objects, number, change) {
 }
 
 /** The current object after one step more. @param {Objects} objects @param {Step} step */
-export const stepped = (objects, step) => withSteps(objects, (steps) => [...steps, step])
+export const stepped = (objects, step) =>
+  changed(objects, objects.current, { steps: [...currentOf(objects).steps, step] })
+
+/**
+ * The current object after a prompt on the frame that is shown.
+ *
+ * @param {Objects} objects
+ * @param {Prompt} prompt
+ * @param {Step | null} refines the step whose mask it starts from
+ * @param {number} since when that was asked for, in the page's time
+ */
+export function prompted(objects, prompt, refines, since) {
+  const { frame } = objects
+  const { id } = currentOf(objects)
+  return stepped(objects, { prompt, refines, frame, id, answer: null, choice: null, since })
+}
 
 /**
  * The current object without a prompt, which is a step too.
@@ -201,10 +213,7 @@ export const stepped = (objects, step) => withSteps(objects, (steps) => [...step
  */
 export function cleared(objects, since) {
   if (!lastStep(currentOf(objects))) return objects
-  const prompt = { points: [], box: null }
-  const { frame } = objects
-  const { id } = currentOf(objects)
-  return stepped(objects, { prompt, refines: null, frame, id, answer: null, choice: null, since })
+  return prompted(objects, { points: [], box: null }, null, since)
 }
 
 /** Whether there is anything to undo. @param {Objects} objects */
@@ -221,18 +230,7 @@ export function undone(objects) {
   const step = currentOf(objects).steps.at(-1)
   const deletion = objects.deletions.at(-1)
   if (deletion && !(step && step.since > deletion.since)) return restored(objects)
-  return withSteps(objects, (steps) => steps.slice(0, -1))
-}
-
-/**
- * @param {Objects} objects
- * @param {(steps: readonly Step[]) => readonly Step[]} change
- * @returns {Objects}
- */
-function withSteps(objects, change) {
-  const edit = (/** @type {Entry} */ entry) =>
-    entry.number === objects.current ? { ...entry, steps: change(entry.steps) } : entry
-  return { ...objects, entries: objects.entries.map(edit) }
+  return changed(objects, objects.current, { steps: currentOf(objects).steps.slice(0, -1) })
 }
 
 /**

@@ -148,4 +148,4 @@ function bounded({ scale, x, y }, image, frame) {
 }
 
 /** @param {number} value @param {number} least @param {number} most */
-const clamp = (value, least, most) => Math.min(Math.max(value, least), most)
+export const clamp = (value, least, most) => Math.min(Math.max(value, least), most)

@@ -9,7 +9,7 @@ export function showNothing() {
 }
 
 /**
- * @param {{ labels: Uint8Array, middles: unknown[], prompts: number, milliseconds: number }}
+ * @param {{ labels: Uint16Array, middles: unknown[], prompts: number, milliseconds: number }}
  *   everything
  */
 export function showEverything({ labels, middles, prompts, milliseconds }) {

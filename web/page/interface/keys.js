@@ -31,11 +31,7 @@ const FRAMES = {
 /** How much a key zooms. */
 export const ZOOM = 1.25
 
-/**
- * Ctrl+Z, or ⌘Z.
- *
- * @param {Press} press
- */
+/** Ctrl+Z, or ⌘Z. @param {Press} press */
 export const isUndo = ({ key, shiftKey, ctrlKey, altKey, metaKey }) =>
   (ctrlKey || metaKey) && !altKey && !shiftKey && key.toLowerCase() === 'z'
 

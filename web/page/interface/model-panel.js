@@ -6,7 +6,6 @@ import { mebibytes } from './messages.js'
 import { adapter, threadsHere } from '../shared/model.js'
 import { proofOf } from './proof-text.js'
 
-/** @typedef {import('../shared/contract.js').Manifest} Manifest */
 /** @typedef {import('../shared/model.js').Provider} Provider */
 
 /**
@@ -72,7 +71,7 @@ export function showNoModel() {
 /**
  * Say what this model does of what not every model does.
  *
- * @param {Manifest} manifest
+ * @param {import('../shared/contract.js').Manifest} manifest
  * @param {boolean} tracks whether prompts are of objects that it follows
  */
 export function explain(manifest, tracks) {

@@ -2,8 +2,6 @@
 
 import { titleOf } from '../image/objects.js'
 
-/** @typedef {import('../image/objects.js').Entry} Entry */
-/** @typedef {import('../image/objects.js').Objects} Objects */
 /**
  * @typedef {object} Row
  * @property {HTMLLIElement} row
@@ -15,10 +13,10 @@ import { titleOf } from '../image/objects.js'
  */
 /**
  * @typedef {object} Handlers
- * @property {(number: number) => void} onChoose
- * @property {(number: number, name: string) => void} onRename
- * @property {(number: number, color: string) => void} onRecolor
- * @property {(number: number) => void} onRemove
+ * @property {(number: number) => void} choose
+ * @property {(number: number, name: string) => void} rename
+ * @property {(number: number, color: string) => void} recolor
+ * @property {(number: number) => void} remove
  */
 
 export class ObjectList {
@@ -31,8 +29,8 @@ export class ObjectList {
   }
 
   /**
-   * @param {Objects} objects
-   * @param {(entry: Entry) => string} areaOf
+   * @param {import('../image/objects.js').Objects} objects
+   * @param {(entry: import('../image/objects.js').Entry) => string} areaOf
    */
   show({ entries, current }, areaOf) {
     for (const [number, { row }] of this.rows) {
@@ -56,31 +54,31 @@ export class ObjectList {
 
   /** @param {number} number @param {number} index @returns {Row} */
   insert(number, index) {
-    const { onChoose, onRename, onRecolor, onRemove } = this.handlers
+    const { handlers } = this
     const row = document.createElement('li')
     const choice = input('radio', 'choice')
     choice.name = 'object'
-    choice.onchange = () => onChoose(number)
+    choice.onchange = () => handlers.choose(number)
     const shown = document.createElement('span')
     shown.className = 'number'
     shown.textContent = String(number)
     const color = input('color', 'swatch')
     color.setAttribute('list', 'palette')
-    color.onchange = () => onRecolor(number, color.value)
+    color.onchange = () => handlers.recolor(number, color.value)
     const name = input('text', 'name')
     name.placeholder = `Object ${number}`
     name.ariaLabel = `Name of object ${number}`
     name.maxLength = 60
     name.autocomplete = 'off'
-    name.oninput = () => onRename(number, name.value)
-    name.onfocus = () => onChoose(number)
+    name.oninput = () => handlers.rename(number, name.value)
+    name.onfocus = () => handlers.choose(number)
     const area = document.createElement('span')
     area.className = 'area'
     const remove = document.createElement('button')
     remove.type = 'button'
     remove.className = 'remove'
     remove.textContent = '×'
-    remove.onclick = () => onRemove(number)
+    remove.onclick = () => handlers.remove(number)
     row.append(choice, shown, color, name, area, remove)
     this.list.insertBefore(row, this.list.children[index] ?? null)
     this.list.scrollTop = row.offsetTop - this.list.offsetTop

@@ -1,13 +1,12 @@
 // What a person is told of a model's proof in a browser. No DOM in it.
 
-/** @typedef {import('../shared/model.js').Provider} Provider */
 
 const NAMES = { wasm: 'WASM', webgpu: 'WebGPU' }
 
 /**
  * @param {any} manifest
  * @param {string | undefined} variant its name, where there are variants
- * @param {Provider} provider
+ * @param {import('../shared/model.js').Provider} provider
  * @returns {{ proven: boolean, text: string }}
  */
 export function proofOf(manifest, variant, provider) {

@@ -1,56 +1,49 @@
-// What the page does with the frames of a sequence: shows one, tracks objects, gives all masks.
+// The frames of a sequence: the one that is shown, their tracked masks, and the tracking that goes on.
 
-import { inputSize } from '../shared/contract.js'
 import { claimDatabase, openStore } from '../frames/database.js'
-import { ui } from './elements.js'
-import { scaledPixels } from '../shared/image.js'
+import { answerOf, MaskStore, NOTHING } from '../frames/mask-store.js'
 import { masked } from '../image/layers.js'
-import { complain, duration, hideProgress, say, settle, showProgress, words } from './messages.js'
-import * as set from '../image/objects.js'
+import { atFrame, lastSteps } from '../image/objects.js'
+import { clamp } from '../image/view.js'
+import { inputSize } from '../shared/contract.js'
+import { scaledPixels } from '../shared/image.js'
 import { placement } from '../shared/preprocessing.js'
+import { ui } from './elements.js'
+import { complain, duration, hideProgress, say, settle, showProgress, words } from './messages.js'
+import { encodeFrame } from './open-image.js'
 import { followTimeline, showTimeline } from './timeline.js'
-import { answerOf, NOTHING, Tracks } from '../frames/mask-store.js'
 
-/** @typedef {import('./worker-client.js').Model} Model */
-/** @typedef {import('../image/objects.js').Objects} Objects */
+/** @typedef {import('../frames/mask-store.js').TrackedMask} TrackedMask */
+/** @typedef {import('../frames/sequence.js').Sequence} Sequence */
 /** @typedef {import('../image/objects.js').Step} Step */
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
-/** @typedef {import('../frames/sequence.js').Sequence} Sequence */
 /** @typedef {import('./timeline.js').Way} Way */
-/** @typedef {import('../frames/mask-store.js').Found} Found */
-/**
- * @typedef {object} Page
- * @property {() => { image: Sequence | null, model: Model | null, place: Placement | null,
- *   objects: Objects }} state
- * @property {(frame: number) => void} turn to a frame, whose picture is there
- * @property {() => void} refresh
- * @property {() => Promise<void>} decodePrompts
- */
+/** @typedef {import('./worker-client.js').Model} Model */
 
-/** Whether a model can follow objects. @param {Model} model */
-const tracks = ({ manifest }) => Boolean(/** @type {any} */ (manifest).video)
+/** Whether a model can track objects. @param {Model} model */
+const canTrack = ({ manifest }) => Boolean(/** @type {any} */ (manifest).video)
 
 /**
  * A prompt, and those before it whose masks it refines.
  *
  * @param {Step} step
- * @returns {import('../frames/tracking-worker.js').Said}
+ * @returns {import('../frames/tracking-worker.js').ObjectPrompts}
  */
-function saidOf({ frame, id, prompt, refines }) {
+function promptsOf({ frame, id, prompt, refines }) {
   const prompts = [prompt]
   for (let before = refines; before; before = before.refines) prompts.unshift(before.prompt)
   return { frame, id, prompts }
 }
 
-export class Following {
-  /** @param {Page} page */
+export class SequenceView {
+  /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
     this.database = claimDatabase()
-    this.tracks = new Tracks(this.database.then((name) => openStore(name, 'masks')))
-    /** The tracked masks of the frame that is shown. @type {import('../frames/mask-store.js').Shown} */
+    this.masks = new MaskStore(this.database.then((name) => openStore(name, 'masks')))
+    /** The tracked masks of the frame that is shown. @type {import('../image/objects.js').Shown} */
     this.shown = NOTHING
-    /** The frame that a person asked for last. */
+    /** The frame that a person chose last. */
     this.wanted = 0
     /** @type {Promise<void> | null} */
     this.turning = null
@@ -73,22 +66,18 @@ export class Following {
     ui.timeline.hidden = image.count === 1
   }
 
-  /** What was tracked is of another model, or of another sequence. */
+  /** Drop all masks: another model or another sequence is open. */
   abandon() {
     this.stop?.abort()
     this.stop = null
     this.shown = NOTHING
     this.encoded = null
-    void this.tracks.clear()
+    void this.masks.clear()
   }
 
   /** Whether prompts are answered by what tracks. @param {Model | null} model */
   answers(model) {
-    return this.isOpen && model !== null && tracks(model)
-  }
-
-  get isOpen() {
-    return (this.page.state().image?.count ?? 1) > 1
+    return this.page.image.isSequence && model !== null && canTrack(model)
   }
 
   /**
@@ -96,24 +85,26 @@ export class Following {
    *
    * @param {Model} model
    * @param {Sequence} image
-   * @returns {Promise<Placement>}
+   * @returns {Promise<[Placement, string]>} where its frames lie, and a sentence for the status
    */
   async ready(model, image) {
     const { manifest } = model
-    const able = tracks(model)
+    const able = canTrack(model)
     ui.noTracking.hidden = able
     ui.tracking.hidden = !able
     const { count, width, height } = image
     // sam2 stretches the frames of a video, whatever a client does with images.
     const resize = able ? 'stretch' : manifest.preprocessing.resize
     const place = placement(width, height, inputSize(manifest), resize)
-    if (!able) return place
-    model.pixelsOf = async (frame) => {
-      if (!this.stop) showProgress('Encoding the frame')
-      return scaledPixels(await image.read(frame), place)
+    if (able) {
+      model.pixelsOf = async (frame) => {
+        if (!this.stop) showProgress('Encoding the frame')
+        return scaledPixels(await image.read(frame), place)
+      }
+      const frames = { count, width, height }
+      await model.call('follow', { frames, database: await this.database })
     }
-    await model.call('follow', { frames: { count, width, height }, database: await this.database })
-    return place
+    return [place, `${image.file} has ${count} frames. Click an object on one of them.`]
   }
 
   /**
@@ -124,8 +115,8 @@ export class Following {
    * @param {Placement} place
    */
   async answer(step, model, place) {
-    /** @type {Found} */
-    const { logits, iou, milliseconds } = await model.call('prompt', saidOf(step))
+    /** @type {TrackedMask} */
+    const { logits, iou, milliseconds } = await model.call('prompt', promptsOf(step))
     return answerOf(logits, iou, milliseconds, place)
   }
 
@@ -137,48 +128,50 @@ export class Following {
    * @param {Placement} place
    */
   async encode(frame, model, place) {
-    const { image } = this.page.state()
+    const image = this.page.image.current
     if (!image || this.encoded === frame) return
     showProgress('Encoding the frame')
     this.encoded = null
-    const rgba = scaledPixels(await image.read(frame), place)
-    const { milliseconds } = await model.call('encode', { rgba, place })
-    ui.encoderTime.textContent = duration(milliseconds)
+    await encodeFrame(image, frame, model, place)
     this.encoded = frame
     hideProgress()
   }
 
-  /** Show a frame, as soon as those that were asked for before are read. @param {number} frame */
+  /** Show a frame, once the one that is being read is there. @param {number} frame */
   show(frame) {
-    const { image } = this.page.state()
-    if (!image || image.count === 1) return
-    this.wanted = Math.min(Math.max(frame, 0), image.count - 1)
+    const { image } = this.page
+    if (!image.current || !image.isSequence) return
+    this.wanted = clamp(frame, 0, image.current.count - 1)
     this.timeline()
     this.turning ??= this.turn().finally(() => (this.turning = null))
   }
 
-  /** Show a frame that a person asked for. @param {number} frame */
+  /** Show a frame that a person chose. @param {number} frame */
   scrub(frame) {
     this.watching = false
     this.show(frame)
   }
 
   async turn() {
+    const { image, prompting } = this.page
     for (;;) {
-      const { image, place, objects } = this.page.state()
+      const { current } = image
       const frame = this.wanted
-      if (!image || frame === objects.frame) return
+      if (!current || frame === prompting.objects.frame) return
       try {
-        const picture = await image.read(frame)
-        const shown = await this.tracks.shown(frame, place)
-        if (this.page.state().image !== image) continue
-        image.show(picture)
+        const picture = await current.read(frame)
+        const shown = await this.masks.shown(frame, image.place)
+        if (image.current !== current) continue
+        current.show(picture)
         this.shown = shown
-        this.page.turn(frame)
-        if (!this.stop) say(this.sentence())
+        prompting.showFrame(frame)
+        if (!this.stop) {
+          const tracked = this.masks.frames.has(frame) ? ', tracked' : ''
+          say(`Frame ${frame + 1} of ${current.count}${tracked}.`)
+        }
       } catch (error) {
-        if (this.page.state().image !== image) continue
-        this.wanted = objects.frame
+        if (image.current !== current) continue
+        this.wanted = prompting.objects.frame
         this.timeline()
         complain('work', words(error))
         return
@@ -186,58 +179,53 @@ export class Following {
     }
   }
 
-  sentence() {
-    const { image, objects } = this.page.state()
-    const tracked = this.tracks.frames.has(objects.frame) ? ', tracked' : ''
-    return `Frame ${objects.frame + 1} of ${image?.count}${tracked}.`
-  }
-
   /** Draw the timeline anew. */
   timeline() {
-    const { image, objects } = this.page.state()
-    if (!image || image.count === 1) return
-    const prompted = new Set(set.lastSteps(objects).map(({ frame }) => frame))
-    const { frames: tracked } = this.tracks
-    showTimeline({ count: image.count, frame: this.wanted, prompted, tracked })
+    const { image, prompting } = this.page
+    if (!image.current || !image.isSequence) return
+    const prompted = new Set(lastSteps(prompting.objects).map(({ frame }) => frame))
+    const { count } = image.current
+    showTimeline({ count, frame: this.wanted, prompted, tracked: this.masks.frames })
   }
 
-  /** Follow all objects from the frame that is shown. @param {Way[]} ways one after the other */
+  /** Track all objects from the frame that is shown. @param {Way[]} ways one after the other */
   async track(ways) {
-    const { image, model, place } = this.page.state()
+    const { decoding, display, prompting } = this.page
+    const { current: image, place } = this.page.image
+    const model = this.page.model.current
     if (!image || !model || !place || this.stop) return
     settle('work')
-    if (!set.lastSteps(this.page.state().objects).length) {
+    if (!lastSteps(prompting.objects).length) {
       complain('work', 'There is nothing to track yet: click an object on a frame first.')
       return
     }
     const stop = (this.stop = new AbortController())
     this.watching = true
-    this.page.refresh()
+    display.refresh()
     say('Tracking.')
     const start = performance.now()
     let done = 0
     /** @type {unknown} */
     let problem = null
     try {
-      await this.page.decodePrompts()
-      const { objects } = this.page.state()
-      const from = objects.frame
-      const said = set.lastSteps(objects).map(saidOf)
+      await decoding.run()
+      const from = prompting.objects.frame
+      const prompts = lastSteps(prompting.objects).map(promptsOf)
       const frames = { on: image.count - from, back: from + 1 }
       const total = ways.reduce((sum, way) => sum + frames[way], 0)
       showProgress('Tracking', 0, total, 'frames')
       for (const way of ways) {
-        const args = { said, from, reverse: way === 'back' }
+        const args = { prompts, from, reverse: way === 'back' }
         await model.call('track', args, stop.signal, (part) => {
           showProgress('Tracking', ++done, total, 'frames')
-          this.note(part, stop).catch((error) => {
+          this.keep(part, stop, place).catch((error) => {
             problem = error
             stop.abort()
           })
         })
         if (stop.signal.aborted) break
       }
-      await this.tracks.writing
+      await this.masks.writing
     } catch (error) {
       problem = error
     }
@@ -245,7 +233,7 @@ export class Following {
     await this.turning
     this.stop = null
     hideProgress()
-    await this.look()
+    await this.reload()
     const frames = done === 1 ? 'One frame' : `${done} frames`
     if (problem) complain('work', `Tracking failed.\n${words(problem)}`)
     const time = duration(performance.now() - start)
@@ -253,34 +241,36 @@ export class Following {
   }
 
   /**
-   * Keep what was found on a frame, and show it.
+   * Keep the tracked masks of a frame, and show them.
    *
-   * @param {{ frame: number, found: Found[] }} part
+   * @param {{ frame: number, masks: TrackedMask[] }} part
    * @param {AbortController} stop
+   * @param {Placement} place
    */
-  async note({ frame, found }, stop) {
+  async keep({ frame, masks }, stop, place) {
     if (this.stop !== stop) return
-    const { place, objects } = this.page.state()
-    const at = /** @type {Placement} */ (place)
-    for (const step of set.lastSteps(objects)) {
-      const again = found.find(({ id }) => step.frame === frame && step.id === id)
+    const { prompting } = this.page
+    for (const step of lastSteps(prompting.objects)) {
+      const again = masks.find(({ id }) => step.frame === frame && step.id === id)
       // A correction that was passed again was made again.
-      if (again) step.answer = answerOf(again.logits, again.iou, again.milliseconds, at)
+      if (again) step.answer = answerOf(again.logits, again.iou, again.milliseconds, place)
     }
-    await this.tracks.add(frame, found)
+    const shownFrame = prompting.objects.frame
+    await this.masks.add(frame, masks)
     if (this.stop !== stop) return
     if (this.watching) this.show(frame)
     else this.timeline()
-    if (frame === objects.frame) await this.look()
+    if (frame === shownFrame) await this.reload()
   }
 
-  /** Read anew what tracking found on the frame that is shown. */
-  async look() {
-    const { place, objects } = this.page.state()
-    const shown = await this.tracks.shown(objects.frame, place)
-    if (this.page.state().objects.frame !== objects.frame) return
+  /** Read the tracked masks of the frame that is shown. */
+  async reload() {
+    const { display, image, prompting } = this.page
+    const { frame } = prompting.objects
+    const shown = await this.masks.shown(frame, image.place)
+    if (prompting.objects.frame !== frame) return
     this.shown = shown
-    this.page.refresh()
+    display.refresh()
   }
 
   /**
@@ -289,11 +279,12 @@ export class Following {
    * @returns {AsyncGenerator<{ frame: number, shown: import('../image/layers.js').Masked[] }>}
    */
   async *frames() {
-    const { image, place, objects } = this.page.state()
+    const { current: image, place } = this.page.image
+    const { objects } = this.page.prompting
     for (let frame = 0; image && frame < image.count; frame++) {
       showProgress('Saving', frame, image.count, 'frames')
-      const tracked = await this.tracks.shown(frame, place)
-      yield { frame, shown: masked(set.atFrame(objects, frame), tracked) }
+      const tracked = await this.masks.shown(frame, place)
+      yield { frame, shown: masked(atFrame(objects, frame), tracked) }
     }
     hideProgress()
   }

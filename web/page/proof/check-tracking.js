@@ -4,10 +4,10 @@
 
 import { inputSize } from '../shared/contract.js'
 import { loadImage, scaledPixels } from '../shared/image.js'
-import { encode } from '../shared/model.js'
+import { encode, timed } from '../shared/model.js'
 import { placement } from '../shared/preprocessing.js'
 import { Loaded } from './session-steps.js'
-import { allPacked, offer, timed } from './steps.js'
+import { allPacked, offer } from './steps.js'
 import { Tracker } from '../shared/tracker.js'
 import { graphRunner } from '../shared/tracking-graphs.js'
 

@@ -2,8 +2,10 @@
 // it feeds and what it reads are its own.
 
 import { answers } from '../shared/feeds.js'
+import { timed } from '../shared/model.js'
 import { nodePlacement } from './node-placement.js'
-import { allPacked, BASE, loadPart, logged, offer, readEnvironment, timed } from './steps.js'
+import { BASE, Loaded } from './session-steps.js'
+import { allPacked, decodeRuns, logged, offer } from './steps.js'
 
 /** @typedef {import('../shared/model.js').Provider} Provider */
 /** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
@@ -16,10 +18,7 @@ const WASM = `${RUNTIME}/ort-wasm-simd-threaded.asyncify`
 /** @type {Record<Part, string>} what transformers.js calls the two sessions */
 const SESSIONS = { encoder: 'vision_encoder', decoder: 'prompt_encoder_mask_decoder' }
 
-/** @type {import('../shared/contract.js').Manifest & { dtype?: any }} */
-let manifest
-/** @type {Partial<Record<Part, Uint8Array<ArrayBuffer>>>} */
-const files = {}
+const loaded = new Loaded()
 /** @type {typeof import('@huggingface/transformers')} */
 let transformers
 /** @type {import('onnxruntime-web')} the one that transformers.js runs */
@@ -44,7 +43,7 @@ async function answerFetch(url) {
     throw new Error(`transformers.js asks for ${pathname}, which manifest.json does not name`)
   }
   if (!part) return fetch(url)
-  const { buffer } = /** @type {Uint8Array<ArrayBuffer>} */ (files[part])
+  const { buffer } = loaded.files[part]
   return Object.assign(new Response(), { arrayBuffer: async () => buffer })
 }
 
@@ -53,7 +52,7 @@ async function answerFetch(url) {
  * @returns {Part | undefined}
  */
 function partOf(fits) {
-  return /** @type {const} */ (['encoder', 'decoder']).find((name) => fits(manifest[name], name))
+  return /** @type {const} */ (['encoder', 'decoder']).find((name) => fits(loaded.manifest[name], name))
 }
 
 /**
@@ -64,7 +63,7 @@ function timeCreation() {
   const create = ort.InferenceSession.create.bind(ort.InferenceSession)
   /** @param {Uint8Array} bytes @param {any} options */
   const once = async (bytes, options) => {
-    const part = partOf((_, name) => files[name]?.buffer === bytes.buffer)
+    const part = partOf((_, name) => loaded.files[name]?.buffer === bytes.buffer)
     if (!part) return create(bytes, options)
     const key = `${part} ${options.executionProviders[0]}`
     if (!created[key]) {
@@ -77,19 +76,7 @@ function timeCreation() {
 }
 
 offer({
-  /** Where this runs. */
-  async environment() {
-    const [found, answer] = await readEnvironment()
-    manifest = found
-    return answer
-  },
-
-  /** @param {{ part: Part }} step */
-  async load({ part }) {
-    const [bytes, milliseconds] = await loadPart(manifest, part)
-    files[part] = bytes
-    return { milliseconds }
-  },
+  ...loaded.steps,
 
   /**
    * Start transformers.js and its onnxruntime-web, with a graph that does nothing.
@@ -129,7 +116,7 @@ offer({
     const beside = created[`${other} ${provider}`] ? provider : 'wasm'
     const device = { [SESSIONS[part]]: provider, [SESSIONS[other]]: beside }
     const { Sam2Model } = transformers
-    const options = /** @type {any} */ ({ device, dtype: manifest.dtype ?? 'fp32' })
+    const options = /** @type {any} */ ({ device, dtype: loaded.manifest.dtype ?? 'fp32' })
     models[`${part} ${provider}`] = await Sam2Model.from_pretrained(NAME, options)
     return { milliseconds: created[`${part} ${provider}`].milliseconds }
   },
@@ -140,7 +127,7 @@ offer({
    * @param {{ part: Part, provider: Provider }} step
    */
   async nodes({ part, provider }) {
-    const bytes = /** @type {Uint8Array} */ (files[part]).slice() // else it were the one there is
+    const bytes = loaded.files[part].slice() // else it were the one there is
     const lines = await logged(async () => {
       const options = { logSeverityLevel: /** @type {const} */ (0), executionProviders: [provider] }
       await (await ort.InferenceSession.create(bytes, options)).release()
@@ -159,7 +146,7 @@ offer({
       model.get_image_embeddings({ pixel_values: input }),
     )
     embeddings ??= found
-    const outputs = manifest.encoder.outputs.map(({ name, role }) => [role, found[name]])
+    const outputs = loaded.manifest.encoder.outputs.map(({ name, role }) => [role, found[name]])
     const values = await allPacked({ ...Object.fromEntries(outputs), image: input })
     return { milliseconds, values }
   },
@@ -174,25 +161,14 @@ offer({
     if (previous) throw new Error('transformers.js takes no mask to refine')
     const inputs = await processor(picture, asked(prompts))
     const model = models[`decoder ${provider}`]
-    const found = []
-    for (let run = 0; run < runs; run++) {
-      found.push(await timed(() => model({ ...embeddings, ...inputs })))
-    }
-    const { masks, scores, objects } = answers(manifest, found[runs - 1][0])
-    const values = { masks, iou_predictions: scores }
-    return {
-      times: found.map(([, milliseconds]) => milliseconds),
-      values: await allPacked(objects ? { ...values, object_score_logits: objects } : values),
-      mask_input: null,
-    }
+    const [, report] = await decodeRuns(runs, async () =>
+      answers(loaded.manifest, await model({ ...embeddings, ...inputs })),
+    )
+    return { ...report, mask_input: null }
   },
 })
 
-/**
- * Prompts as the processor takes them, in the image's pixels.
- *
- * @param {Prompt[]} prompts
- */
+/** Prompts as the processor takes them, in the image's pixels. @param {Prompt[]} prompts */
 function asked(prompts) {
   const points = prompts.map((prompt) => prompt.points.map(({ x, y }) => [x, y]))
   const labels = prompts.map((prompt) => prompt.points.map((point) => Number(point.foreground)))

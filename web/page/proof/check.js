@@ -5,10 +5,10 @@
 import { inputSize } from '../shared/contract.js'
 import { best, maskAt } from '../shared/feeds.js'
 import { loadImage, scaledPixels } from '../shared/image.js'
-import { decode, encode } from '../shared/model.js'
+import { decode, encode, timed } from '../shared/model.js'
 import { imageTensor, placement } from '../shared/preprocessing.js'
 import { Loaded } from './session-steps.js'
-import { allPacked, offer, packed, timed } from './steps.js'
+import { allPacked, decodeRuns, offer, packed } from './steps.js'
 
 /** @typedef {import('../shared/feeds.js').Answers} Answers */
 /** @typedef {import('../shared/model.js').Provider} Provider */
@@ -54,23 +54,12 @@ offer({
     const { manifest, runtimes } = loaded
     const session = loaded.session('decoder', provider)
     const refined = previous ? bestMasks(answers[previous]) : null
-    const found = []
-    for (let run = 0; run < runs; run++) {
-      found.push(
-        await timed(() =>
-          decode(runtimes[provider], session, manifest, features, prompts, place, refined),
-        ),
-      )
-    }
-    const [{ masks, scores, objects }] = found[runs - 1]
-    answers[name] ??= { masks, scores, objects }
-    const values = { masks, iou_predictions: scores }
-    const sizes = [refined?.length ?? 0, 1, ...masks.dims.slice(2)]
-    return {
-      times: found.map(([, milliseconds]) => milliseconds),
-      values: await allPacked(objects ? { ...values, object_score_logits: objects } : values),
-      mask_input: refined && (await packed({ data: refined, dims: sizes })),
-    }
+    const [answer, report] = await decodeRuns(runs, () =>
+      decode(runtimes[provider], session, manifest, features, prompts, place, refined),
+    )
+    answers[name] ??= answer
+    const sizes = [refined?.length ?? 0, 1, ...answer.masks.dims.slice(2)]
+    return { ...report, mask_input: refined && (await packed({ data: refined, dims: sizes })) }
   },
 })
 

@@ -1,21 +1,22 @@
-// The steps of a proof's page that make sessions of a model's files, for pages that run
-// onnxruntime-web themselves.
+// The steps of a proof's page that load a model's files and make sessions of them.
 
-import { createSession, runtime } from '../shared/model.js'
+import { adapter, createSession, fetchFile, runtime, timed } from '../shared/model.js'
 import { nodePlacement } from './node-placement.js'
-import { loadPart, logged, readEnvironment, timed } from './steps.js'
+import { logged } from './steps.js'
 
 /** @typedef {import('../shared/model.js').Provider} Provider */
-/** @typedef {import('../shared/model.js').Runtime} Runtime */
 /** @typedef {import('../shared/model.js').Session} Session */
+
+/** Where the server has the model. */
+export const BASE = '/model'
 
 /** What the steps have made so far. */
 export class Loaded {
-  /** @type {import('../shared/contract.js').Manifest} */
+  /** @type {import('../shared/contract.js').Manifest & { dtype?: any }} */
   manifest = /** @type {any} */ (null)
-  /** @type {Record<string, Uint8Array>} by the graph's name */
+  /** @type {Record<string, Uint8Array<ArrayBuffer>>} by the graph's name */
   files = {}
-  /** @type {Record<string, Runtime>} by provider */
+  /** @type {Record<string, import('../shared/model.js').Runtime>} by provider */
   runtimes = {}
   /** @type {Record<string, Session>} */
   #sessions = {}
@@ -29,14 +30,18 @@ export class Loaded {
     return {
       /** Where this runs. */
       environment: async () => {
-        const [found, answer] = await readEnvironment()
-        this.manifest = found
-        return answer
+        this.manifest = await (await fetch(`${BASE}/manifest.json`)).json()
+        return { isolated: crossOriginIsolated, adapter: await adapter().catch(() => null) }
       },
 
       /** @param {{ part: string }} step */
       load: async ({ part }) => {
-        const [bytes, milliseconds] = await loadPart(this.manifest, part)
+        const { encoder, decoder, files, video } = this.manifest
+        const name = { encoder: encoder.file, decoder: decoder.file, ...video?.files }[part]
+        if (!name) throw new Error(`manifest.json names no file of ${part}`)
+        const [bytes, milliseconds] = await timed(() =>
+          fetchFile(`${BASE}/${name}`, files[name], () => {}),
+        )
         this.files[part] = bytes
         return { milliseconds }
       },

@@ -1,39 +1,9 @@
 // What the pages of the browser's proof share: steps that are timed, logged and answered as text.
 
-import { adapter, fetchFile } from '../shared/model.js'
+import { timed } from '../shared/model.js'
 
+/** @typedef {import('../shared/feeds.js').Answers} Answers */
 /** @typedef {import('../shared/feeds.js').Values} Values */
-
-/** Where the server has the model. */
-export const BASE = '/model'
-
-/** Where a page runs, and what it is to load: `[manifest, answer]` of the step "environment". */
-export async function readEnvironment() {
-  /** @type {import('../shared/contract.js').Manifest & { dtype?: any }} */
-  const manifest = await (await fetch(`${BASE}/manifest.json`)).json()
-  const found = await adapter().catch(() => null)
-  return /** @type {const} */ ([manifest, { isolated: crossOriginIsolated, adapter: found }])
-}
-
-/**
- * A part's file, and how many milliseconds it took to come.
- *
- * @param {import('../shared/contract.js').Manifest} manifest
- * @param {string} part the graph's name
- */
-export function loadPart(manifest, part) {
-  const file =
-    part === 'encoder' || part === 'decoder' ? manifest[part].file : manifest.video?.files[part]
-  if (!file) throw new Error(`manifest.json names no file of ${part}`)
-  return timed(() => fetchFile(`${BASE}/${file}`, manifest.files[file], () => {}))
-}
-
-/** @template T @param {() => Promise<T>} work @returns {Promise<[T, number]>} and milliseconds */
-export async function timed(work) {
-  const start = performance.now()
-  const result = await work()
-  return [result, performance.now() - start]
-}
 
 /** @type {string[] | null} */
 let log = null
@@ -77,6 +47,31 @@ export async function packed({ data, dims }) {
 export async function allPacked(values) {
   const entries = Object.entries(values).map(async ([name, each]) => [name, await packed(each)])
   return Object.fromEntries(await Promise.all(entries))
+}
+
+/**
+ * Run the decoder some times.
+ *
+ * @param {number} runs
+ * @param {() => Promise<Answers>} decode
+ * @returns {Promise<[Answers, { times: number[], values: object }]>} what it answers last, and what the
+ *   step "decode" returns of it
+ */
+export async function decodeRuns(runs, decode) {
+  const times = []
+  let answers = /** @type {Answers} */ ({})
+  for (let run = 0; run < runs; run++) {
+    const [answer, milliseconds] = await timed(decode)
+    answers = answer
+    times.push(milliseconds)
+  }
+  const { masks, scores, objects } = answers
+  const values = await allPacked({
+    masks,
+    iou_predictions: scores,
+    ...(objects && { object_score_logits: objects }),
+  })
+  return [answers, { times, values }]
 }
 
 /**

@@ -33,11 +33,7 @@
  *   of the highest score is the first
  */
 
-/**
- * @param {TensorInfo[]} tensors
- * @param {Role} role
- * @returns {TensorInfo | undefined}
- */
+/** @param {TensorInfo[]} tensors @param {Role} role @returns {TensorInfo | undefined} */
 export function findRole(tensors, role) {
   return tensors.find((tensor) => tensor.role === role)
 }

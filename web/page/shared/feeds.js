@@ -1,6 +1,7 @@
 // From prompts to what the decoder is fed, and from what it answers to masks and scores, as the
 // contract in manifest.json has it. No DOM and no onnxruntime in it.
 
+import { concatenated } from './arrays.js'
 import { findRole, maskOutput, withRole } from './contract.js'
 import { inInput } from './preprocessing.js'
 
@@ -160,23 +161,13 @@ export function answers(manifest, outputs) {
   }
 }
 
-/**
- * Answers to some prompts, then to others.
- *
- * @param {Answers[]} parts
- * @returns {Answers}
- */
+/** Answers to some prompts, then to others. @param {Answers[]} parts @returns {Answers} */
 export function joined(parts) {
   if (parts.length === 1) return parts[0]
   /** @param {Values[]} values */
   const join = (values) => {
-    const data = new Float32Array(values.reduce((sum, each) => sum + each.data.length, 0))
-    let start = 0
-    for (const each of values) {
-      data.set(each.data, start)
-      start += each.data.length
-    }
     const count = values.reduce((sum, { dims }) => sum + dims[0], 0)
+    const data = concatenated(values.map((each) => each.data))
     return { data, dims: [count, ...values[0].dims.slice(1)] }
   }
   const objects = parts.flatMap(({ objects }) => objects ?? [])

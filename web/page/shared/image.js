@@ -1,6 +1,5 @@
 // Decodes images and scales them on a canvas.
 
-/** @typedef {import('./preprocessing.js').Placement} Placement */
 
 /**
  * @param {string} url of an image, an object URL too
@@ -17,7 +16,7 @@ export async function loadImage(url) {
  * The image's pixels at the size it has in the encoder's input; transparent ones on white.
  *
  * @param {HTMLImageElement | ImageBitmap} image
- * @param {Placement} place
+ * @param {import('./preprocessing.js').Placement} place
  * @returns {Uint8ClampedArray} RGBA
  */
 export function scaledPixels(image, { scaledWidth, scaledHeight }) {

@@ -7,9 +7,7 @@ import { imageTensor } from './preprocessing.js'
 /** @typedef {import('onnxruntime-web')} Runtime */
 /** @typedef {import('onnxruntime-web').InferenceSession} Session */
 /** @typedef {import('./contract.js').Manifest} Manifest */
-/** @typedef {import('./feeds.js').Answers} Answers */
 /** @typedef {import('./feeds.js').Features} Features */
-/** @typedef {import('./feeds.js').Values} Values */
 /** @typedef {import('./preprocessing.js').Placement} Placement */
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
 /** @typedef {'wasm' | 'webgpu'} Provider an execution provider of onnxruntime-web */
@@ -47,6 +45,33 @@ export async function adapter() {
   const { vendor, architecture, description, isFallbackAdapter } = found.info
   const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed'
   return { name, software: Boolean(isFallbackAdapter) }
+}
+
+/** @template T @param {() => Promise<T>} work @returns {Promise<[T, number]>} and milliseconds */
+export async function timed(work) {
+  const start = performance.now()
+  const result = await work()
+  return [result, performance.now() - start]
+}
+
+/**
+ * Fetch some of a model's files one after the other, or take them from the browser's cache.
+ *
+ * @param {string} base the address of their folder
+ * @param {Record<string, string>} names by graph
+ * @param {Manifest} manifest
+ * @param {(loaded: number, total: number) => void} onProgress bytes of all
+ * @returns {AsyncGenerator<[string, Uint8Array<ArrayBuffer>]>} each graph's name and file
+ */
+export async function* fetchFiles(base, names, { files }, onProgress) {
+  const total = Object.values(names).reduce((sum, name) => sum + files[name].size, 0)
+  const cache = await globalThis.caches?.open('sam-models').catch(() => undefined)
+  let before = 0
+  for (const [graph, name] of Object.entries(names)) {
+    const report = (/** @type {number} */ loaded) => onProgress(before + loaded, total)
+    yield [graph, await fetchFile(`${base}/${name}`, files[name], report, cache)]
+    before += files[name].size
+  }
 }
 
 /**
@@ -158,7 +183,7 @@ export async function encode(ort, encoder, manifest, rgba, place) {
  * @param {Prompt[]} prompts of one kind: of as many points each, with a box or without
  * @param {Placement} place
  * @param {Float32Array[] | null} previous the logits of a mask to refine, for each prompt
- * @returns {Promise<Answers>}
+ * @returns {Promise<import('./feeds.js').Answers>}
  */
 export async function decode(ort, decoder, manifest, features, prompts, place, previous) {
   const atOnce = manifest.prompts.at_once === 'many' ? prompts.length : 1
@@ -178,7 +203,7 @@ export async function decode(ort, decoder, manifest, features, prompts, place, p
 
 /**
  * @param {import('onnxruntime-web').InferenceSession.OnnxValueMapType} outputs
- * @returns {Record<string, Values>}
+ * @returns {Record<string, import('./feeds.js').Values>}
  */
 function valuesOf(outputs) {
   return Object.fromEntries(

@@ -3,12 +3,12 @@
 // The reference for other consumers of the files. No DOM and no onnxruntime in it: whoever makes a
 // tracker runs the graphs. memory-bank.js decides what of the frames before is looked at.
 
+import { concatenated } from './arrays.js'
 import { History, select, wantsSeveral } from './memory-bank.js'
 import { Recent } from './recent.js'
 
 /** @typedef {import('./feeds.js').Feed} Feed */
 /** @typedef {import('./feeds.js').Values} Values */
-/** @typedef {import('./memory-bank.js').Constants} Constants */
 /** @typedef {{ count: number, width: number, height: number }} Frames */
 /** @typedef {{ data: ArrayLike<number>, width: number, height: number }} MaskPrompt not 0 inside */
 /**
@@ -54,7 +54,7 @@ const RECENT = 3
 export class Tracker {
   /**
    * @param {object} args
-   * @param {Constants} args.constants `video` of the manifest
+   * @param {import('./memory-bank.js').Constants} args.constants `video` of the manifest
    * @param {Run} args.run
    * @param {(frame: number) => Promise<Features>} args.features runs the encoder
    * @param {Frames} args.frames
@@ -442,17 +442,6 @@ const floats = (data, dims) => ({ dtype: 'float32', data, dims })
 
 /** @param {Values} values @returns {Feed} */
 const fed = ({ data, dims }) => floats(data, [...dims])
-
-/** @param {Float32Array[]} parts */
-function concatenated(parts) {
-  const whole = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0))
-  let start = 0
-  for (const part of parts) {
-    whole.set(part, start)
-    start += part.length
-  }
-  return whole
-}
 
 /**
  * A mask at another size, linear and antialiased: 1 where half or more of what is around is inside.

@@ -1,15 +1,13 @@
 // Runs the graphs that a tracker asks for with onnxruntime-web.
 
 /** @typedef {import('./feeds.js').Values} Values */
-/** @typedef {import('./model.js').Runtime} Runtime */
 /** @typedef {import('./model.js').Session} Session */
-/** @typedef {import('./tracker.js').Graph} Graph */
 
 /**
  * What a tracker runs graphs with.
  *
- * @param {Runtime} ort
- * @param {(graph: Graph) => Session | Promise<Session>} session
+ * @param {import('./model.js').Runtime} ort
+ * @param {(graph: import('./tracker.js').Graph) => Session | Promise<Session>} session
  * @returns {import('./tracker.js').Run}
  */
 export function graphRunner(ort, session) {

@@ -1,0 +1,77 @@
+// Runs the decoder until each object has its mask: one run at a time goes through what waits.
+
+import { maskOf } from '../image/masks.js'
+import { currentOf, lastStep, unanswered } from '../image/objects.js'
+import { refines } from '../shared/contract.js'
+import { best } from '../shared/feeds.js'
+import { complain, hideProgress, words } from './messages.js'
+
+/** @typedef {import('../image/objects.js').Step} Step */
+
+export class Decoding {
+  running = false
+  /** Ends with the last run. */
+  done = Promise.resolve()
+
+  /** @param {import('../page.js').Page} page */
+  constructor(page) {
+    this.page = page
+  }
+
+  /** Decode what waits, then draw. */
+  run() {
+    this.page.display.enable()
+    if (!this.running) this.done = this.answerAll()
+    return this.done
+  }
+
+  async answerAll() {
+    this.running = true
+    const { page } = this
+    const model = page.model.current
+    /** @type {Step | null} */
+    let last = null
+    try {
+      for (let step = unanswered(page.prompting.objects); step && model && page.image.place; ) {
+        await this.answer(step, model, page.image.place)
+        last = step
+        step = unanswered(page.prompting.objects)
+      }
+    } catch (error) {
+      if (page.model.current === model) complain('work', `The decoder failed.\n${words(error)}`)
+    }
+    this.running = false
+    if (page.image.isSequence && !page.isBusy) hideProgress()
+    page.display.scene.repaint()
+    if (last?.answer && last === lastStep(currentOf(page.prompting.objects))) {
+      const detail = { decoder: last.answer.milliseconds }
+      performance.measure('prompt to mask', { start: last.since, detail })
+    }
+    page.display.enable()
+    page.display.announce()
+  }
+
+  /**
+   * Run the decoder for a step, and before that for the one whose mask it starts from.
+   *
+   * @param {Step} step
+   * @param {import('./worker-client.js').Model} model
+   * @param {import('../shared/preprocessing.js').Placement} place
+   */
+  async answer(step, model, place) {
+    if (step.answer) return
+    const { image, sequence } = this.page
+    if (sequence.answers(model)) {
+      step.answer = await sequence.answer(step, model, place)
+      return
+    }
+    if (image.isSequence) await sequence.encode(step.frame, model, place)
+    const { manifest } = model
+    const before = refines(manifest) ? step.refines : null
+    if (before) await this.answer(before, model, place)
+    const previous = maskOf(before)?.logits ?? null
+    const decoded = await model.call('decode', { prompt: step.prompt, place, previous })
+    const threshold = manifest.prompts.mask_threshold
+    step.answer = { ...decoded, best: best(manifest, decoded.scores), threshold, place }
+  }
+}

@@ -1,0 +1,158 @@
+// The image or sequence that is open, and where it lies in the encoder's input.
+
+import { openFiles } from '../frames/sequence.js'
+import { inputSize } from '../shared/contract.js'
+import { scaledPixels } from '../shared/image.js'
+import { placement } from '../shared/preprocessing.js'
+import { advice } from './advice.js'
+import { ui } from './elements.js'
+import { complain, duration, hideProgress, say, settle, showProgress, words } from './messages.js'
+import { explain } from './model-panel.js'
+
+/** @typedef {import('../frames/sequence.js').Sequence} Sequence */
+/** @typedef {import('../shared/preprocessing.js').Placement} Placement */
+/** @typedef {import('./worker-client.js').Model} Model */
+
+export class OpenImage {
+  /** @type {Sequence | null} */
+  current = null
+  /** Null until the image is encoded. @type {Placement | null} */
+  place = null
+  encoding = false
+  attempts = 0
+
+  /** @param {import('../page.js').Page} page */
+  constructor(page) {
+    this.page = page
+    ui.sample.onclick = () => void this.open(sample())
+    ui.file.onchange = () => {
+      if (ui.file.files?.length) void this.open([...ui.file.files])
+      ui.file.value = '' // so that the same file can be opened again
+    }
+    document.addEventListener('dragover', (event) => {
+      event.preventDefault()
+      ui.stage.classList.add('dropping')
+    })
+    document.addEventListener('dragleave', () => ui.stage.classList.remove('dropping'))
+    document.addEventListener('drop', (event) => {
+      event.preventDefault()
+      ui.stage.classList.remove('dropping')
+      if (event.dataTransfer?.files.length) void this.open([...event.dataTransfer.files])
+    })
+  }
+
+  /** Whether it has several frames. */
+  get isSequence() {
+    return (this.current?.count ?? 1) > 1
+  }
+
+  /** @param {File[] | Promise<File[]>} files */
+  async open(files) {
+    const { page } = this
+    const attempt = ++this.attempts
+    const isLatest = () => attempt === this.attempts
+    settle('image', 'work')
+    /** @type {Sequence} */
+    let opened
+    try {
+      opened = await openFiles(await files, (done, total) => {
+        if (isLatest()) showProgress('Reading', done, total, 'frames')
+      })
+    } catch (error) {
+      if (!isLatest()) return
+      if (!page.isBusy) hideProgress()
+      complain('image', words(error))
+      return
+    }
+    if (!isLatest()) {
+      opened.close()
+      return
+    }
+    hideProgress()
+    this.current?.close()
+    this.current = opened
+    this.place = null
+    ui.empty.hidden = true
+    page.prompting.restart()
+    page.cursor.cross = null
+    page.cursor.dropBox()
+    page.everything.abandon()
+    page.sequence.opened(opened)
+    page.display.scene.open(opened.element, opened)
+    ui.stage.scrollIntoView() // on a phone the buttons are below it
+    say(`${opened.file} is open.`)
+    await this.encode()
+  }
+
+  /** Encode what is open, then decode its prompts. */
+  async encode() {
+    this.page.display.refresh()
+    if (this.encoding) return // it goes on until what is open by then is encoded
+    this.encoding = true
+    while (await this.encodeOnce());
+    this.encoding = false
+    await this.page.decoding.run()
+  }
+
+  /** @returns {Promise<boolean>} whether another model or image was opened meanwhile */
+  async encodeOnce() {
+    const { page, current: shown } = this
+    const model = page.model.current
+    if (!model?.opened || !shown || this.place) return false
+    const { isSequence } = this
+    const isOther = () => page.model.current !== model || this.current !== shown
+    explain(model.manifest, page.sequence.answers(model))
+    showProgress(isSequence ? 'Getting ready' : 'Encoding the image')
+    try {
+      const [place, ready] = await (isSequence
+        ? page.sequence.ready(model, shown)
+        : encodedBy(model, shown))
+      if (isOther()) return true
+      this.place = place
+      page.prompting.dropAnswers()
+      say(ready)
+    } catch (error) {
+      if (isOther()) return true
+      const what = isSequence ? 'The model is not ready for frames.' : 'The encoder failed.'
+      complain('work', `${what}\n${words(error)}`)
+    }
+    hideProgress()
+    page.display.enable()
+    return false
+  }
+}
+
+/**
+ * Encode a single image.
+ *
+ * @param {Model} model
+ * @param {Sequence} image
+ * @returns {Promise<[Placement, string]>} where it lies, and a sentence for the status
+ */
+async function encodedBy(model, image) {
+  const { manifest } = model
+  const { resize } = manifest.preprocessing
+  const place = placement(image.width, image.height, inputSize(manifest), resize)
+  const milliseconds = await encodeFrame(image, 0, model, place)
+  const ready = `Encoded in ${duration(milliseconds)}. Click what to segment.`
+  return [place, `${ready} ${advice(manifest, milliseconds)}`]
+}
+
+/**
+ * @param {Sequence} image
+ * @param {number} frame
+ * @param {Model} model
+ * @param {Placement} place
+ * @returns {Promise<number>} milliseconds that the encoder took
+ */
+export async function encodeFrame(image, frame, model, place) {
+  const rgba = scaledPixels(await image.read(frame), place)
+  const { milliseconds } = await model.call('encode', { rgba, place })
+  ui.encoderTime.textContent = duration(milliseconds)
+  return milliseconds
+}
+
+async function sample() {
+  const picture = await (await fetch('sample.svg')).blob()
+  return [new File([picture], 'sample.svg', { type: picture.type })]
+}

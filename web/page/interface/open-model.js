@@ -1,0 +1,129 @@
+// The model that is open: the state behind the panel's model, weights and provider.
+
+import { inputSize } from '../shared/contract.js'
+import { threadsHere } from '../shared/model.js'
+import { ui } from './elements.js'
+import { complain, hideProgress, say, settle, showProgress, words } from './messages.js'
+import {
+  describe,
+  offerVariants,
+  offerWebGPU,
+  showNoModel,
+  showProof,
+  withVariant,
+} from './model-panel.js'
+import { Model } from './worker-client.js'
+
+/** @typedef {import('../shared/model.js').Provider} Provider */
+
+export class OpenModel {
+  /** The one that is open, or being opened. @type {Model | null} */
+  current = null
+  /** A sentence on WebGPU in this browser. */
+  webgpuHint = ''
+  attempts = 0
+
+  /** @param {import('../page.js').Page} page */
+  constructor(page) {
+    this.page = page
+    ui.model.onchange = () => {
+      settle('address')
+      this.pick()
+    }
+    ui.variant.onchange = ui.provider.onchange = () => this.pick()
+  }
+
+  /** List the deployed models, and open the one that the address names, or else the first. */
+  async start() {
+    this.webgpuHint = await offerWebGPU()
+    ui.webgpu.textContent = this.webgpuHint
+    const response = await fetch('/models.json')
+    if (!response.ok) throw new Error(`/models.json: HTTP ${response.status}`)
+    /** @type {string[]} */
+    const models = await response.json()
+    if (!models.length) {
+      const advice = 'Run `uv run doit demo` or `uv run doit`, then reload.'
+      complain('model', `No model is deployed yet. ${advice}`)
+      return
+    }
+    ui.model.replaceChildren(...models.map((name) => new Option(name)))
+    const name = new URLSearchParams(location.search).get('model')
+    if (name && models.includes(name)) ui.model.value = name
+    else if (name !== null) {
+      complain(
+        'address',
+        `No model “${name}” is deployed, ${models[0]} is shown. Deployed: ${models.join(', ')}.`,
+      )
+    }
+    await this.open()
+  }
+
+  pick() {
+    ui.webgpu.textContent = this.webgpuHint // the last model may have changed it
+    void this.open()
+  }
+
+  async open() {
+    const attempt = ++this.attempts
+    const isLatest = () => attempt === this.attempts
+    const { page } = this
+    this.close()
+    page.image.place = null
+    page.everything.abandon()
+    page.sequence.abandon()
+    settle('model', 'work')
+    showNoModel()
+    page.display.refresh()
+    const name = ui.model.value
+    const provider = /** @type {Provider} */ (ui.provider.value)
+    let isProven = true
+    try {
+      isProven = await this.load(`/models/${name}`, provider, isLatest)
+    } catch (error) {
+      if (!isLatest()) return
+      this.close()
+      hideProgress()
+      if (provider === 'webgpu') {
+        ui.webgpu.textContent = `WebGPU does not run ${name} here, WASM is used: ${words(error)}`
+        ui.provider.value = 'wasm'
+        await this.open()
+        return
+      }
+      say(`${name} is not ready.`)
+      complain('model', `${name} cannot be used.\n${words(error)}`)
+      return
+    }
+    if (!isLatest()) return
+    hideProgress()
+    const ready = `${name} is ready${isProven ? '' : ', but not proven in a browser'}.`
+    say(`${ready}${page.image.current ? '' : ' Open an image.'}`)
+    await page.image.encode()
+  }
+
+  /**
+   * @param {string} base the address of the model's folder
+   * @param {Provider} provider
+   * @param {() => boolean} isLatest
+   * @returns {Promise<boolean>} whether a browser has proven it
+   */
+  async load(base, provider, isLatest) {
+    const response = await fetch(`${base}/manifest.json`, { cache: 'no-cache' })
+    if (!response.ok) throw new Error(`${base}/manifest.json: HTTP ${response.status}`)
+    const whole = await response.json()
+    if (!isLatest()) return false
+    const variant = offerVariants(whole, provider)
+    const manifest = withVariant(whole, variant)
+    inputSize(manifest) // refuses a manifest of an earlier version of the build
+    ui.about.textContent = describe(manifest)
+    const isProven = showProof(whole, variant, provider)
+    const opening = (this.current = new Model(manifest, showProgress))
+    await opening.call('open', { base, provider, threads: threadsHere(), manifest })
+    opening.opened = true
+    return isProven
+  }
+
+  close() {
+    this.current?.close()
+    this.current = null
+  }
+}
