@@ -14,9 +14,9 @@ import torch
 from omegaconf import ListConfig
 from project import ROOT, Project
 
-from demo.scenes import scene
 from tasks.clients.known import CLIENTS
 from tasks.config.published import PUBLISHED
+from tasks.drawing.scenes import scene
 from tasks.inference import truth
 from tasks.model import architecture, load
 from tasks.system.errors import StageError

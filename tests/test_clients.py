@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from project import ROOT, Project
 
-from demo.scenes import scene
+from tasks.drawing.scenes import scene
 from tasks.inference import truth
 from tasks.inference.metrics import mask_iou
 from tasks.inference.reference import predictor_of

@@ -19,11 +19,11 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from project import ROOT, Project
 
-from demo.scenes import Scene, scene
 from tasks.clients.known import CLIENTS
 from tasks.commands.picture import MARGIN, SIDE, TOPS
 from tasks.config import parse
 from tasks.config.schema import Configuration
+from tasks.drawing.scenes import Scene, scene
 from tasks.inference import truth
 from tasks.inference.metrics import mask_iou
 from tasks.web import packages, server
@@ -347,7 +347,7 @@ def test_a_variant_runs_in_the_browser_and_agrees_with_onnxruntime(
 
 def test_training_again_begins_with_the_same_losses(tmp_path: Path) -> None:
     output = tmp_path / "again.pt"
-    command = [sys.executable, "-m", "demo.train", "--steps", "3", "--output", str(output)]
+    command = [sys.executable, "-m", "demo_training.train", "--steps", "3", "--output", str(output)]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     again = json.loads(output.with_suffix(".losses.json").read_text())["losses"]
     recorded = json.loads((ROOT / "demo/sam2_demo.losses.json").read_text())["losses"]
@@ -367,7 +367,7 @@ def test_its_checkpoint_fits_in_the_repository_in_half_precision() -> None:
 def test_its_memory_was_added_and_nothing_else_changed() -> None:
     import torch
 
-    from demo.train_memory import MEMORY
+    from demo_training.train_memory import MEMORY
 
     images, video = (
         torch.load(ROOT / f"demo/{name}.pt", weights_only=True)["model"]
@@ -382,10 +382,10 @@ def test_its_memory_was_added_and_nothing_else_changed() -> None:
 def test_its_memory_can_be_trained_on_and_only_its_memory_learns(tmp_path: Path) -> None:
     import torch
 
-    from demo.train_memory import MEMORY
+    from demo_training.train_memory import MEMORY
 
     before, output = ROOT / "demo/sam2_demo_video.pt", tmp_path / "again.pt"
-    command = [sys.executable, "-m", "demo.train_memory", "--begin", str(before)]
+    command = [sys.executable, "-m", "demo_training.train_memory", "--begin", str(before)]
     command += ["--phase", "3", "--steps", "1", "--output", str(output)]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     old, new = (torch.load(file, weights_only=True)["model"] for file in (before, output))

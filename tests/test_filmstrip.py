@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demo.clips import Clip
 from tasks.commands import filmstrip
 from tasks.commands.filmstrip import SIDE, Followed
+from tasks.drawing.time_lapse import Clip
 from tasks.inference.drawing import COLORS
 from tasks.inference.tracker import Prompt
 from tasks.system.errors import StageError

@@ -244,7 +244,7 @@ def test_the_report_of_another_build_proves_nothing(project: Project, weights: l
         ('masks = "best"', "asked for masks 'multi', the configuration now says 'best'"),
         ("opset = 17", "asked for opset 20, the configuration now says 17"),
         ('sha256 = "' + "0" * 64 + '"', "asks for the checkpoint of sha256 0000"),
-        ('truth = "demo.scenes:scene"', "asked for truth None"),
+        ('truth = "tasks.drawing.scenes:scene"', "asked for truth None"),
         ('variants = ["fp32", "q8"]', "encoder_quantized.onnx"),
         ("[verify]\nmask_tolerance = 1e-12", "[verify] mask_tolerance allows 1e-12"),
     ],

@@ -10,10 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from demo.scenes import Scene, scene
 from tasks.clients.client import Client
 from tasks.clients.known import CLIENTS
 from tasks.config.schema import Tolerances
+from tasks.drawing.scenes import Scene, scene
 from tasks.inference import metrics, preprocessing, truth
 from tasks.inference.prompts import Prompt
 from tasks.proof.failures import Failure
@@ -129,9 +129,9 @@ def test_axes_that_are_swapped_show_in_the_iou(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_function_that_is_not_there_is_named() -> None:
-    with pytest.raises(StageError, match=r"demo.scenes has no function scenery"):
-        truth.load("demo.scenes:scenery")
-    assert truth.load("demo.scenes:scene") is scene
+    with pytest.raises(StageError, match=r"tasks.drawing.scenes has no function scenery"):
+        truth.load("tasks.drawing.scenes:scenery")
+    assert truth.load("tasks.drawing.scenes:scene") is scene
 
 
 def test_a_model_that_segments_too_badly_is_named_with_both_figures() -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
-CLIP = "demo.clips:time_lapse"  # module:function
+CLIP = "tasks.drawing.time_lapse:time_lapse"  # module:function
 SEED = 0  # nothing is trained on it
 LENGTH = 24
 SHOWN = (0, 5, 9, 14, 18, 23)  # of the frames

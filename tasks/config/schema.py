@@ -128,7 +128,7 @@ class Decoder:
 
 
 # What is drawn where the configuration names no images of a model's own.
-DRAWN = "demo.scenes:scene"
+DRAWN = "tasks.drawing.scenes:scene"
 
 
 @dataclass(frozen=True, eq=False)  # one of a kind, and known by that

@@ -1,7 +1,7 @@
-"""Clips with known objects: drawn time-lapses and stacks of slices, the same for the same seed.
+"""Drawn time-lapses with known objects, the same for the same seed.
 
-They look like `demo.scenes`, and what is in them moves: it tells whether a tracker follows an
-object, tells it from its neighbours, and finds it again. Seeds below `FIRST_TRAINING_CLIP` are
+They look like `tasks.drawing.scenes`, and their objects move: they show whether a tracker follows
+an object, tells it from its neighbours, and finds it again. Seeds below `FIRST_TRAINING_CLIP` are
 held out: nothing is trained on them.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.scenes import Floats, as_bytes, blurred, smooth
+from tasks.drawing.scenes import Floats, as_bytes, blurred, smooth
 
 FIRST_TRAINING_CLIP = 1_000_000
 WAVES = np.array([2, 3, 4, 5])  # of an outline
@@ -51,7 +51,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Look:
-    """How a clip is painted, as the three kinds of `demo.scenes` are."""
+    """How a clip is painted, as the three kinds of `tasks.drawing.scenes` are."""
 
     kind: str
     ground: Floats
@@ -90,23 +90,6 @@ def time_lapse(
     if random.random() < 0.35:
         bars.append(bar(random, bodies, length, height, width))
     return painted(random, bodies, look(random, kind, height, width, scale), bars)
-
-
-def stack(
-    seed: int, length: int = 24, height: int = 1024, width: int = 1024, scale: float = 1
-) -> Clip:
-    """Slices through ellipsoids, which appear, grow, shrink and vanish; sizes as `time_lapse`."""
-    random = np.random.default_rng([seed, 2])
-    kind = str(random.choice(["fluorescence", "bright"]))
-    found = []
-    for body in population(random, length, height, width, scale, kind):
-        middle, half = random.uniform(-2, length + 2), random.uniform(0.25, 0.9) * length
-        away = (np.arange(length) - middle) / half
-        radii = body.radii * np.sqrt(np.clip(1 - away**2, 0, 1))
-        tilt = random.normal(0, 0.15, 2) * body.radii[0]
-        middles = body.middles + away[:, None] * tilt
-        found.append(replace(body, radii=radii, middles=middles))
-    return painted(random, found, look(random, kind, height, width, scale), [])
 
 
 def population(
@@ -267,9 +250,9 @@ def look(random: np.random.Generator, kind: str, height: int, width: int, scale:
     bumps = max(2, round(side / 1024 / scale * 3))
     shade = surface(random, height, width, bumps)[..., None]
     texture = surface(random, height, width, max(4, round(side / 1024 / scale * 55))) - 0.5
-    tint = np.ones(3)
+    tint: Floats = np.ones(3)
     if kind == "fluorescence":
-        ground = (0.04 + random.uniform(0, 0.16) * shade) * np.ones(3)
+        ground: Floats = (0.04 + random.uniform(0, 0.16) * shade) * np.ones(3)
         if random.random() < 0.5:
             color = random.dirichlet((0.6, 0.6, 0.6))
             tint = 0.15 + 0.85 * color / color.max()

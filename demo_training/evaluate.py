@@ -1,6 +1,6 @@
 """Measures the demo model's files on held-out scenes, as its model card reports them.
 
-uv run doit demo && uv run python -m demo.evaluate [--images 200]
+uv run doit demo && uv run python -m demo_training.evaluate [--images 200]
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from demo.scenes import scene
 from tasks.clients.known import CLIENTS
+from tasks.drawing.scenes import scene
 from tasks.inference import truth
 
 

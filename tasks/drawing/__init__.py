@@ -1,0 +1,1 @@
+"""Drawn images and clips whose true masks are known."""
