@@ -23,7 +23,7 @@ from graphs import Graphs, baseline, ours, row
 from pipeline import make_checkpoint
 from playwright.sync_api import expect, sync_playwright
 
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.commands import serve
 from tasks.config.parse import load
 from tasks.config.schema import BrowserCheck

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.drawing.scenes import scene
 from tasks.inference import truth
 

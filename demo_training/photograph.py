@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from skimage import data
 
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.inference import drawing
 from tasks.inference.prompts import Prompt
 from tasks.inference.truth import Segmenter

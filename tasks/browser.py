@@ -275,14 +275,14 @@ def prove(
     :returns: the report, times in milliseconds, memory in bytes. What a provider refused is in its
         figures, which end where it did.
     """
-    from tasks.clients.client import named
+    from tasks.clients.registry import client_by_name
     from tasks.inference import clips, images, tracking_file, truth
     from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
     from tasks.inference.reference_file import read_reference
     from tasks.inference.sessions import PromptedImage
     from tasks.proof.binding import unchanged
 
-    loads = named(client)
+    loads = client_by_name(client)
     given = {"reference": reference, "tracking_reference": tracking}
     subject = {name: path for name, path in given.items() if path is not None}
     judged = {Path(path).name: path for path in graphs.values()}

@@ -141,7 +141,7 @@ def compare(
     """
     from pathlib import Path
 
-    from tasks.clients.client import named
+    from tasks.clients.registry import client_by_name
     from tasks.inference import sessions, truth
     from tasks.inference.checks import (
         largest,
@@ -155,7 +155,7 @@ def compare(
     from tasks.inference.reference_file import read_reference
     from tasks.proof.binding import unchanged
 
-    loads = named(client)
+    loads = client_by_name(client)
     judged = {Path(path).name: path for path in graphs.values()}
     with unchanged(judged) as files, unchanged({"reference": reference}) as against:
         stored = read_reference(reference, masks)

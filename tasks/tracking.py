@@ -122,8 +122,8 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
 
     import onnx
 
-    from tasks.clients.client import named
-    from tasks.clients.contract import GraphTensors, as_json, tracking
+    from tasks.clients.contract import GraphTensors, as_json, tracking_contract
+    from tasks.clients.registry import client_by_name
     from tasks.inference import drift, tracking_file
     from tasks.inference.clips import clips, play
     from tasks.inference.graph_file import read_graph, tensors_of
@@ -138,7 +138,7 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
     subject = {"tracking_reference": reference}
     with unchanged(judged) as files, unchanged(subject) as against:
         about, expected = tracking_file.read(reference)
-        contract = tracking(about.dimensions, about.memory)
+        contract = tracking_contract(about.dimensions, about.memory)
         found: dict[str, GraphTensors] = {}
         for name in contract:
             found[name] = tensors_of(read_graph(graphs[name]))
@@ -152,7 +152,7 @@ def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, An
         }
         if figures["violations"]:
             return figures
-        run = run_by_name(graphs, {"encoder": named(client).encoder})
+        run = run_by_name(graphs, {"encoder": client_by_name(client).encoder})
         compared = []
         for clip in map(through_jpeg, clips()):
             answers: Answers = {}

@@ -159,14 +159,14 @@ def measure(
         makes of the images that the function of that name draws, or None; ``placement``, see
         `placement_of`; ``native``, see `compare_with_native`, or None.
     """
-    from tasks.clients.client import named
     from tasks.clients.contract import as_json, dimensions_of
+    from tasks.clients.registry import client_by_name
     from tasks.inference import truth as known_masks
     from tasks.model import load
     from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
 
-    loads = named(client)
+    loads = client_by_name(client)
     subject = {"checkpoint": checkpoint}
     for each in architecture_files:
         subject["architecture"] = each

@@ -14,7 +14,7 @@ import torch
 from omegaconf import ListConfig
 from project import ROOT, Project
 
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.published import PUBLISHED
 from tasks.drawing.scenes import scene
 from tasks.inference import truth

@@ -19,7 +19,7 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from project import ROOT, Project
 
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.commands.picture import MARGIN, SIDE, TOPS
 from tasks.config import parse
 from tasks.config.schema import Configuration

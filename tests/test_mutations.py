@@ -16,7 +16,7 @@ from project import ROOT
 from tasks import export, fidelity, verify
 from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.schema import FidelityCheck, Tolerances, Variant
 from tasks.inference.naming import rename_tensors
 from tasks.model import load

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tasks.clients.client import Client
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.schema import Tolerances
 from tasks.drawing.scenes import Scene, scene
 from tasks.inference import metrics, preprocessing, truth

@@ -19,7 +19,7 @@ from project import Project
 from server import FileServer
 
 from tasks import verify
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.schema import BrowserCheck
 from tasks.inference.prompts import PROMPTS, runs_of_every_value
 from tasks.model import load

@@ -129,15 +129,15 @@ def draw(
     """
     import numpy as np
 
-    from tasks.clients.client import named
     from tasks.clients.contract import TrackingConstants
+    from tasks.clients.registry import client_by_name
     from tasks.inference.metrics import mask_iou
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker
 
     module, _, function = CLIP.partition(":")
     clip: Clip = getattr(importlib.import_module(module), function)(SEED, LENGTH)
-    run = run_by_name(graphs, {"encoder": named(client).encoder})
+    run = run_by_name(graphs, {"encoder": client_by_name(client).encoder})
     tracker = Tracker(run, TrackingConstants(**constants), list(clip.frames))
     followed = follow(tracker, clip)
     ious = [

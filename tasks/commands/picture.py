@@ -140,13 +140,13 @@ def draw(
     """
     import numpy as np
 
-    from tasks.clients.client import named
+    from tasks.clients.registry import client_by_name
     from tasks.inference import reference
     from tasks.inference import truth as known_masks
     from tasks.inference.metrics import mask_iou
     from tasks.model.load import load_model
 
-    loads = named(client)
+    loads = client_by_name(client)
     segmenter = known_masks.Segmenter(graphs["encoder"], graphs["decoder"], loads)
     predictor = reference.predictor_of(
         load_model(architecture, checkpoint, image_size), loads.resize

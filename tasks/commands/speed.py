@@ -153,13 +153,13 @@ def measure(
     import platform
     from datetime import UTC, datetime
 
-    from tasks.clients.client import named
+    from tasks.clients.registry import client_by_name
     from tasks.inference.images import natural_image
     from tasks.proof.binding import unchanged
     from tasks.web.chromium import ServedModel, launched
 
     paths = {Path(p).name: p for graphs in variants.values() for p in graphs.values()}
-    loads = named(client)
+    loads = client_by_name(client)
     models = {
         name: ServedModel(loads, masks, prompts, name.partition(".")[0], graphs, names[name])
         for name, graphs in variants.items()

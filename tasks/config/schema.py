@@ -13,7 +13,7 @@ from doit.exceptions import InvalidDodoFile
 
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, Interface, MaskChoice, PromptChoice
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.published import AUTO
 from tasks.console import address
 
