@@ -19,7 +19,7 @@ from graphs import MIB, static
 
 from tasks.commands.speed import measure
 from tasks.config.schema import BrowserCheck, Precision, Variant
-from tasks.web import chromium
+from tasks.web import browsers
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "q8")
 
@@ -54,7 +54,7 @@ def main() -> None:
             prompts="many",
             rounds=options.rounds,
             scratch=scratch,
-            executable=chromium.find(BrowserCheck()).executable,
+            executable=browsers.find(BrowserCheck()).executable,
             in_browser=True,
             webgpu=False,
         )["variants"]

@@ -22,7 +22,9 @@ def main() -> None:
     given = parser.parse_args()
     client = CLIENTS["nimbusimage"]  # whose graphs `doit demo` puts there
     graphs = given.encoder, given.decoder
-    found = truth.measure(*graphs, scene, range(given.images), given.objects, client)
+    found = truth.measure(
+        truth.Segmenter(*graphs, client), scene, range(given.images), given.objects
+    )
     print(json.dumps(found, indent=2))
 
 

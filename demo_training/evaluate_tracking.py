@@ -35,8 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.drawing.time_lapse import Clip, time_lapse
-from tasks.inference.truth import interior_point
+from tasks.drawing.clip import Clip
+from tasks.drawing.time_lapse import time_lapse
+from tasks.inference.masks import interior_point
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor

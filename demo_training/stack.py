@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from tasks.drawing.time_lapse import Clip, look, painted, population
+from tasks.drawing.clip import Clip
+from tasks.drawing.time_lapse import look, painted, population
 
 
 def stack(

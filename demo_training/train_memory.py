@@ -39,8 +39,9 @@ from torch.nn import functional as F
 
 from demo_training import train
 from demo_training.stack import stack
+from tasks.drawing.clip import Clip
 from tasks.drawing.scenes import scene
-from tasks.drawing.time_lapse import FIRST_TRAINING_CLIP, Clip, time_lapse
+from tasks.drawing.time_lapse import FIRST_TRAINING_CLIP, time_lapse
 from tasks.inference.tracker import memory_frame
 from tasks.model import load
 

@@ -5,6 +5,7 @@ Target: ``reference.npz``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import declare, describe_peak, workspace
@@ -13,12 +14,11 @@ from tasks.clients.contract import MaskChoice
 from tasks.config.schema import Configuration, Model
 from tasks.inference.reference_file import stored_choice
 from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.model.trained import TrainedModel
 from tasks.records import artifacts
 
 if TYPE_CHECKING:
     from doit.task import Task
-
-    from tasks.inference.sessions import Predictions
 
 PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
@@ -56,57 +56,59 @@ def compute_reference(config: Configuration, model: Model, task: Task) -> dict[s
     """Ask PyTorch in a child process and keep what it answers."""
     target = artifacts.reference(config, model)
     with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.reference:write_reference",
-            **model.architecture_options,
-            architecture_files=model.architecture_files,
-            masks=choices_of(config, model),
-            checkpoint=str(artifacts.checkpoint(config, model)),
+        request = ReferenceRequest(
+            model=artifacts.trained_model(config, model),
+            masks=tuple(choices_of(config, model)),
             draw=model.images,
             count=config.fidelity.images,
             destination=work.unfinished(target),
         )
+        result = work.run("tasks.reference:write_reference", request)
         work.deliver(target)
     summary = f"PyTorch's answers to {result['prompts']} prompts on {result['images']} images"
     return {"summary": summary + describe_peak(result), **result}
 
 
-def write_reference(
-    architecture: str,
-    architecture_files: list[str],
-    masks: list[MaskChoice],
-    checkpoint: str,
-    draw: str,
-    count: int,
-    destination: str,
-    image_size: int | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ReferenceRequest:
+    """The model whose answers about ``count`` images are written to ``destination``.
+
+    ``masks`` are the choices of the decoders that are compared with it; ``draw`` draws the images.
+    """
+
+    model: TrainedModel
+    masks: tuple[MaskChoice, ...]
+    draw: str
+    count: int
+    destination: str
+
+
+def write_reference(request: ReferenceRequest) -> dict[str, Any]:
     """Ask sam2's predictor about drawn images (runs in a child process).
 
-    What it answers is stored with the hashes of what answered.
+    The file has its answers, and the hashes of the model's files.
     """
     from tasks.clients.contract import dimensions_of
     from tasks.inference import reference, reference_file, truth
     from tasks.inference.prompts import EVERY_PROMPT
-    from tasks.model import load
     from tasks.proof.binding import unchanged
 
-    subject = {"checkpoint": checkpoint}
-    for each in architecture_files:
-        subject["architecture"] = each
-    with unchanged(subject) as against:
-        model = load.load_model(architecture, checkpoint, image_size)
+    with unchanged(request.model.files()) as against:
+        model = request.model.load()
         predictor = reference.predictor_of(model)
-        images = truth.draw_images(truth.load(draw), model.image_size, count)
-        answers: dict[MaskChoice, list[Predictions]] = {choice: [] for choice in masks}
-        for drawn in images:
-            prompts = truth.prompts_about(drawn)
-            for choice in masks:
-                answers[choice].append(reference.predict(predictor, drawn.image, prompts, choice))
+        images = truth.draw_images(truth.load(request.draw), model.image_size, request.count)
+        answers = {
+            choice: [
+                reference.predict(predictor, each.image, truth.prompts_about(each), choice)
+                for each in images
+            ]
+            for choice in request.masks
+        }
         inputs = {
             choice: reference.predict(predictor, images[0].image, EVERY_PROMPT, choice)
-            for choice in masks
+            for choice in request.masks
         }
     dimensions = dimensions_of(model)
-    reference_file.write_reference(destination, dimensions, answers, inputs, against)
-    return {"images": count, "prompts": sum(len(each.masks) for each in answers[masks[0]])}
+    reference_file.write_reference(request.destination, dimensions, answers, inputs, against)
+    prompts = sum(len(each.masks) for each in answers[request.masks[0]])
+    return {"images": request.count, "prompts": prompts}

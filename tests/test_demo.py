@@ -20,12 +20,13 @@ from playwright.sync_api import expect, sync_playwright
 from project import ROOT, Project
 
 from tasks.clients.registry import CLIENTS
-from tasks.commands.picture import MARGIN, SIDE, TOPS
 from tasks.config import parse
 from tasks.config.schema import Configuration
 from tasks.drawing.scenes import Scene, scene
 from tasks.inference import truth
+from tasks.inference.masks import interior_point
 from tasks.inference.metrics import mask_iou
+from tasks.inference.painting import MARGIN, SIDE, TOPS
 from tasks.web import packages, server
 
 pytestmark = pytest.mark.slow
@@ -163,7 +164,7 @@ def test_each_corrective_click_brings_its_masks_nearer_to_the_truth(files: Path)
     graphs = str(files / "encoder.onnx"), str(files / "decoder.onnx")
     client = CLIENTS["nimbusimage"]
     others = range(6, 18)  # than verify asks about; 58 objects
-    found = truth.measure(*graphs, scene, others, 5, client)
+    found = truth.measure(truth.Segmenter(*graphs, client), scene, others, 5)
     iou = found["iou"]
     assert 0.85 < iou["1 click"] < iou["2 clicks"] < iou["3 clicks"]
     assert iou["box"] > 0.9
@@ -215,7 +216,7 @@ def test_a_click_on_the_page_gives_the_mask_of_what_was_clicked(
     ious = []
     for served in page_with(built, config, executable, path):
         for true in large_objects(found)[:3]:
-            row, column = truth.interior_point(true)
+            row, column = interior_point(true)
             area = served.locator("#overlay").bounding_box()
             assert area
             scale = area["width"] / 1024
@@ -276,7 +277,7 @@ def test_samexporters_own_client_gives_it_too(
     found, path = drawn
     ious = []
     for number, true in enumerate(large_objects(found)[:3]):
-        row, column = truth.interior_point(true)
+        row, column = interior_point(true)
         prompt = [{"type": "point", "data": [column, row], "label": 1}]
         (tmp_path / "prompt.json").write_text(json.dumps(prompt))
         output = tmp_path / f"{number}.png"

@@ -19,6 +19,7 @@ from project import ROOT, Outcome, Project, wait_for_opening
 from tasks import verify
 from tasks.config.schema import Tolerances
 from tasks.model import load
+from tasks.model.trained import TrainedModel
 from tasks.proof.judgement import exceeded
 
 pytestmark = pytest.mark.slow
@@ -114,16 +115,17 @@ def refused(outcome: Outcome, *words: str) -> None:
 def measure(project: Project, folder: Path) -> dict[str, Any]:
     """What verify measures of graphs in some folder."""
     return verify.measure(
-        architecture=str(project.root / "small.yaml"),
-        opset=20,
-        attention="plain",
-        masks="multi",
-        prompts="many",
-        client="samexporter",
-        truth=None,
-        architecture_files=[],
-        checkpoint=str(project.root / "build/checkpoints/m.pt"),
-        graphs=[{name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")}],
+        verify.VerifyRequest(
+            model=TrainedModel(
+                str(project.root / "small.yaml"), str(project.root / "build/checkpoints/m.pt")
+            ),
+            opset=20,
+            attention="plain",
+            client="samexporter",
+            masks="multi",
+            prompts="many",
+            graphs=({name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")},),
+        )
     )
 
 

@@ -211,27 +211,27 @@ def note(frame, event, argument):
         called.add(frame.f_code.co_filename)
 from tasks import export, fidelity, simplify, verify
 from tasks.model import load
+from tasks.model.trained import TrainedModel
 work, yaml = sys.argv[1:]
 load.make_synthetic(yaml, 1, f"{work}/w.pt")
 raw = {name: f"{work}/raw.{name}.onnx" for name in ("encoder", "decoder")}
 made = {name: f"{work}/{name}.onnx" for name in raw}
 shown = {"masks": "multi", "prompts": "many"}
 model = {"architecture": yaml, "checkpoint": f"{work}/w.pt"}
-graph = {**model, "opset": 20, "attention": "plain"}
+trained = TrainedModel(**model, architecture_file=yaml)
+graph = {"opset": 20, "attention": "plain"}
 asked = {"draw": "tasks.drawing.scenes:scene"}
-reference = {**model, "architecture_files": [yaml], "masks": ["multi"], "count": 1}
 loaded = {"client": "samexporter", **shown}
 steps = {
     "export": lambda: export.write_graphs(
-        **graph, decoders={"decoder": {**shown, "interface": "points"}}, graphs=raw),
+        **model, **graph, decoders={"decoder": {**shown, "interface": "points"}}, graphs=raw),
     "simplify": lambda: simplify.simplify_graphs([[raw[name], made[name]] for name in raw]),
-    "verify": lambda: verify.measure(
-        **graph, **shown, client="samexporter", truth="tasks.drawing.scenes:scene",
-        architecture_files=[yaml], graphs=[made]),
-    "reference": lambda: reference.write_reference(
-        **reference, **asked, destination=f"{work}/r.npz"),
-    "fidelity": lambda: fidelity.compare(
-        made, **loaded, reference=f"{work}/r.npz", **asked, picture=f"{work}/p.png"),
+    "verify": lambda: verify.measure(verify.VerifyRequest(
+        trained, **graph, **loaded, graphs=(made,), truth="tasks.drawing.scenes:scene")),
+    "reference": lambda: reference.write_reference(reference.ReferenceRequest(
+        trained, ("multi",), **asked, count=1, destination=f"{work}/r.npz")),
+    "fidelity": lambda: fidelity.compare(fidelity.FidelityRequest(
+        made, **loaded, reference=f"{work}/r.npz", **asked, picture=f"{work}/p.png")),
 }
 found = {}
 for name, step in steps.items():

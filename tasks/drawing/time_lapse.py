@@ -12,22 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.drawing.clip import Clip
 from tasks.drawing.scenes import Floats, as_bytes, blurred, smooth
 
 FIRST_TRAINING_CLIP = 1_000_000
 WAVES = np.array([2, 3, 4, 5])  # of an outline
-
-
-@dataclass(frozen=True)
-class Clip:
-    """RGB frames (T, H, W, 3), and for each pixel the number of its object (T, H, W).
-
-    A number is one object's in all frames, 0 is what belongs to none: the ground, and what hides
-    objects. An object that is hidden, outside or not there has no pixels.
-    """
-
-    frames: NDArray[np.uint8]
-    labels: NDArray[np.int32]
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.clients.contract import GraphTensors, Tensor
 from tasks.inference.checks import Figure, largest, largest_difference
 from tasks.inference.graph_file import read_graph
-from tasks.inference.preprocessing import Placement, preprocess
+from tasks.inference.preprocessing import Placement, masks_over, preprocess
 from tasks.inference.prompts import Prompt, prompt_tensors
 from tasks.system.errors import StageError
 
@@ -51,6 +50,11 @@ class Predictions:
         index = self.best(prompt)
         return self.masks[prompt][index : index + 1]
 
+    def best_mask_over(self, prompt: str, place: Placement) -> NDArray[np.bool_]:
+        """That mask over the image (H, W)."""
+        mask: NDArray[np.bool_] = masks_over(self.best_mask(prompt), place)[0] > 0
+        return mask
+
 
 class PromptedImage(NamedTuple):
     """An image (H, W, 3), prompts, and the masks (1, M, M) that some of them refine.
@@ -78,25 +82,6 @@ def create_session(path: str, spinning: bool = False) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def tensors_in(path: str) -> GraphTensors:
-    """The inputs and outputs of a graph in either format, in their order."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is only looked at
-    options.graph_optimization_level = level
-    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    dtypes = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
-    inputs, outputs = (
-        tuple(
-            Tensor(each.name, dtypes.get(each.type, each.type), tuple(each.shape))
-            for each in values
-        )
-        for values in (session.get_inputs(), session.get_outputs())
-    )
-    return GraphTensors(inputs, outputs)
 
 
 def run_session(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.clients.contract import FEATURES, PREPROCESSING, TrackingConstants
+from tasks.inference.prompts import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,20 +88,6 @@ def nearest(frame: int, conditioning: Sequence[int], limit: int) -> list[int]:
     rest = [each for each in conditioning if each not in chosen]
     rest.sort(key=lambda each: abs(each - frame))
     return chosen + rest[: limit - len(chosen)]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a person says of an object on a frame, in pixels of the frame.
-
-    ``points`` (x, y) with ``labels`` 1 for the object and 0 for what it is not, ``box`` left, top,
-    right, bottom; or a ``mask`` (H, W) alone.
-    """
-
-    points: Sequence[tuple[float, float]] = ()
-    labels: Sequence[int] = ()
-    box: tuple[float, float, float, float] | None = None
-    mask: NDArray[np.bool_] | None = None
 
 
 @dataclass
@@ -329,15 +316,11 @@ class Tracker:
 
     def _points(self, prompt: Prompt) -> tuple[list[tuple[float, float]], list[int]]:
         """A box's corners and points, in pixels of the model's input."""
-        coords, labels = list(prompt.points), list(prompt.labels)
-        if prompt.box is not None:
-            coords = [(prompt.box[0], prompt.box[1]), (prompt.box[2], prompt.box[3]), *coords]
-            labels = [2, 3, *labels]
+        size = self.constants.image_size
+        coords, labels = prompt.in_pixels(size, size).with_corners()
         if not coords or len(coords) != len(labels):
             raise ValueError("expected a mask, a box, or points with a label each")
-        height, width = self.frames[0].shape[:2]
-        size = self.constants.image_size
-        return [(x / width * size, y / height * size) for x, y in coords], labels
+        return coords, labels
 
 
 def prepare(frame: Images, constants: TrackingConstants) -> Floats:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tasks.config.schema import FP32, Configuration, Model, Variant
+from tasks.model.trained import TrainedModel
 
 # The graphs of a model at one stage, by name.
 Graphs = Mapping[str, Path]
@@ -29,6 +30,16 @@ def _folder(build: Path, name: str) -> Path:
 def checkpoint(config: Configuration, model: Model) -> Path:
     """The checkpoint of a model."""
     return config.build / "checkpoints" / f"{model.base}.pt"
+
+
+def trained_model(config: Configuration, model: Model) -> TrainedModel:
+    """The checkpoint with its architecture."""
+    return TrainedModel(
+        model.architecture,
+        str(checkpoint(config, model)),
+        str(model.config) if model.config else None,
+        model.image_size,
+    )
 
 
 def checkpoint_record(config: Configuration, model: Model) -> Path:
