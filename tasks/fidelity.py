@@ -282,7 +282,7 @@ def is_ranked_otherwise(
     """Whether a person who follows a variant's ranking gets other masks than PyTorch's.
 
     A decoder that ranks its masks has decided before any score can be read, so its masks are
-    recognized by what they look like. Of others the best score counts.
+    recognized by what they look like. For others the best score counts.
     """
     if masks not in ("ranked", "best"):
         return answer.best(prompt) != expected.best(prompt)

@@ -3,8 +3,8 @@
 First the form (a graph in one file, onnx.checker, the client's contract, what the configuration
 asks of the graphs), then the numbers: every output for one image and prompts with every value of
 every input, one at a time and at once, and for two images that are not square, against sam2's own
-`SAM2ImagePredictor`. Files of single precision in another format are asked the same about the
-square image. Target: ``verify.json``, the report.
+`SAM2ImagePredictor`. Files of single precision in another format are compared on the square
+image. Target: ``verify.json``, the report.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 PACKAGES = (*MODEL_PACKAGES, "onnxruntime", "onnx", "numpy")
 
-TRUTH_SEEDS = range(6)  # of images with known masks
+TRUTH_SEEDS = range(6)  # images with true masks
 
 
 def task(config: Configuration, model: Model) -> dict[str, Any]:

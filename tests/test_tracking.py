@@ -157,11 +157,11 @@ def test_a_correction_of_a_prompted_frame_changes_what_follows(built: Built) -> 
 @pytest.mark.parametrize(
     ("frame", "prompt", "words"),
     [
-        (3, CLICK, "found frame 3; there are 3"),
-        (-1, CLICK, "found frame -1"),
+        (3, CLICK, "frame 3: expected one from 0 to 2"),
+        (-1, CLICK, "frame -1: expected one"),
         (0, Prompt(), "expected a mask, a box, or points"),
         (0, Prompt(points=((0.2, 0.3),), labels=(1, 0)), "a label each"),
-        (0, Prompt(mask=np.zeros((360, 480), bool)), "found an empty mask on frame 0"),
+        (0, Prompt(mask=np.zeros((360, 480), bool)), "the mask on frame 0 is empty"),
     ],
 )
 def test_a_prompt_that_says_nothing_is_refused_and_leaves_no_object(

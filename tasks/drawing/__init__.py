@@ -1,1 +1,1 @@
-"""Drawn images and clips whose true masks are known."""
+"""Drawn images and clips with their true masks."""

@@ -88,24 +88,24 @@ def population(
     typical = np.exp(random.uniform(np.log(20), np.log(100)))
     spread, coverage = random.uniform(0.05, 0.35), random.uniform(0.1, 0.4)
     rim = typical * scale
-    found: list[Body] = []
+    bodies: list[Body] = []
     area = 0.0
-    while area < coverage * (height + rim) * (width + rim) and len(found) < 60:
+    while area < coverage * (height + rim) * (width + rim) and len(bodies) < 60:
         radius = scale * float(np.clip(typical * np.exp(random.normal(0, spread)), 14, 150))
         area += np.pi * radius * radius
         middle = random.uniform((-rim / 2, -rim / 2), (height + rim / 2, width + rim / 2))
-        if found and random.random() < 0.3:
+        if bodies and random.random() < 0.3:
             angle = random.uniform(0, 2 * np.pi)
-            beside = found[random.integers(len(found))]
+            beside = bodies[random.integers(len(bodies))]
             reach = 0.9 * (radius + beside.radii[0])
             middle = beside.middles[0] + reach * np.array([np.sin(angle), np.cos(angle)])
         crowded = any(
             np.hypot(*(each.middles[0] - middle)) < 0.75 * (radius + each.radii[0])
-            for each in found
+            for each in bodies
         )
         if crowded:  # they pass over one another later
             continue
-        found.append(
+        bodies.append(
             Body(
                 middles=np.tile(middle, (length, 1)),
                 radii=np.full(length, radius),
@@ -118,7 +118,7 @@ def population(
                 fill=(int(random.integers(height)), int(random.integers(width))),
             )
         )
-    return found
+    return bodies
 
 
 def moving(random: np.random.Generator, body: Body) -> Body:
@@ -279,10 +279,10 @@ def painted(random: np.random.Generator, bodies: list[Body], how: Look, bars: li
     for at in range(length):
         image = how.ground.copy()
         for index in order:
-            found = inside_of(bodies[index], at, height, width)
-            if found is None:
+            visible = inside_of(bodies[index], at, height, width)
+            if visible is None:
                 continue
-            where, inside, cut = found
+            where, inside, cut = visible
             texture = how.texture[np.ix_(*cut)]
             paint(image[where], inside, texture, bodies[index].tone, brightness[index], how)
             labels[at][where][inside > 0] = index + 1

@@ -44,7 +44,7 @@ class Prompt:
 
     @property
     def has_mask(self) -> bool:
-        """Whether a mask is part of the question."""
+        """Whether a mask counts."""
         return self.refines is not None and self.mask_counts
 
     def in_pixels(self, width: float, height: float) -> Prompt:
@@ -63,7 +63,7 @@ class Prompt:
         return corners, [TOP_LEFT, BOTTOM_RIGHT, *self.labels]
 
     def without_padding(self) -> tuple[Points, tuple[int, ...]]:
-        """The points that PyTorch is asked about: padding only fills a row."""
+        """Points and labels for PyTorch: padding only fills a row."""
         some = [pair for pair in zip(self.points, self.labels, strict=True) if pair[1] != PADDING]
         return tuple(point for point, _ in some), tuple(label for _, label in some)
 
@@ -89,7 +89,7 @@ def clicks(name: str, count: int, **further: Any) -> Prompt:
 BOX: Box = (0.25, 0.35, 0.65, 0.75)
 THREE = scattered(3)
 
-# What `verify` and the browser's proof ask about their image, one prompt in a run.
+# The prompts of `verify` and of the browser's proof, one in a run.
 PROMPTS = (
     Prompt("one point", ((0.42, 0.55),), (1,)),
     Prompt("points", ((0.42, 0.55), (0.30, 0.62), (0.80, 0.20)), (1, 1, 0)),
@@ -98,7 +98,7 @@ PROMPTS = (
     Prompt("previous mask", ((0.42, 0.55), (0.55, 0.60)), (1, 1), refines="one point"),
 )
 
-# What a decoder that takes many prompts is also asked at once.
+# Further prompts for a decoder that takes many, each group in one run.
 AT_ONCE = (
     (
         Prompt("1st of 3", ((0.42, 0.55), (0.30, 0.62)), (1, 0)),
@@ -160,12 +160,12 @@ EVERY_PROMPT = (
     *(prompt for group in (*AT_ONCE, *EVERY_VALUE) for prompt in group),
 )
 
-# Of the prompts of a run, which a decoder has in memory at once.
+# The prompts of a run, which a decoder has in memory at once.
 MOST_AT_ONCE = 8
 
 
 def parts_of(prompts: Sequence[Prompt]) -> set[PromptPart]:
-    """What some prompts of one run consist of, beside real points and boxes."""
+    """The parts of the prompts of one run, beside real points and boxes."""
     parts: set[PromptPart] = set()
     labels = {label for each in prompts for label in each.labels}
     if any(each.refines for each in prompts):

@@ -1,4 +1,4 @@
-"""Images whose true masks are known, and how well graphs segment what is on them.
+"""Images with true masks, and how well graphs segment their objects.
 
 Parity with PyTorch cannot see an error that both share, as a swapped axis in what the model was
 trained on or fed; the IoU with the truth does.

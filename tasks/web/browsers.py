@@ -1,4 +1,4 @@
-"""Which browser graphs are proven in: found on this machine, and identified."""
+"""The browser of this machine that proves graphs, and its identity."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def find(check: BrowserCheck) -> Browser:
         return Browser(packages=npm, missing=missing)
     if any(_playwright_browsers().glob("chromium*-*")):
         return Browser(None, npm)
-    missing = f"no Chromium, Chrome or Edge is found; install one, or run `{INSTALL_BROWSER}`"
+    missing = f"there is no Chromium, Chrome or Edge; install one, or run `{INSTALL_BROWSER}`"
     return Browser(packages=npm, missing=missing)
 
 

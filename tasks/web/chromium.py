@@ -132,7 +132,7 @@ def launched(executable: str | None, webgpu: bool) -> Iterator[PlaywrightBrowser
     """
     from playwright.sync_api import Error, sync_playwright
 
-    # Chromium gives WebGPU to headless pages of Linux only when asked; where there is no
+    # Chromium gives WebGPU to headless pages of Linux only with this flag; where there is no
     # hardware, the adapter is SwiftShader.
     flags = ["--enable-unsafe-webgpu"] if webgpu else []
     with sync_playwright() as playwright:
@@ -204,7 +204,7 @@ class Steps:
 
     @property
     def name(self) -> str:
-        """Of the page, on the server."""
+        """The page's path on the server."""
         return self.model.client.page
 
     def open(self) -> None:
