@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from tasks.system.files import write_record
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of, read_cache
 
-ROOMS = ("tasks", "demo")  # packages of the project; `truth` may add modules beside them
+ROOMS = ("tasks",)  # packages of the project; `truth` may add modules beside them
 LEFT_OUT = (
     "tasks.system",
     "tasks.console",

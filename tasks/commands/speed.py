@@ -22,7 +22,7 @@ from tasks.config.models import Target
 from tasks.system.errors import StageError
 from tasks.system.files import write_atomically
 from tasks.web import packages
-from tasks.web.chromium import Browser
+from tasks.web.browsers import Browser
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -234,14 +234,15 @@ def run_in_page(
     from tasks.inference.prompts import PROMPTS
     from tasks.inference.sessions import PromptedImage
     from tasks.web import chromium
+    from tasks.web.image_page import ImageRun
 
     prompted = PromptedImage(image, PROMPTS[:1], {})
     figures: dict[str, Any] = {}
-    run: chromium.Run | None = None
+    run: ImageRun | None = None
     with chromium.served(model, image, scratch) as address:
         try:
             with chromium.blank_page(browser) as page:
-                run = chromium.Run(page, address, model, prompted, chromium.threads_here())
+                run = ImageRun(page, address, model, prompted, chromium.threads_here())
                 run.open()
                 run.wasm(2, 5)
                 if webgpu and run.adapter is not None and not run.adapter["software"]:

@@ -1,6 +1,6 @@
 """Draws what the demo model makes of a photograph, scikit-image's coins (docs/coins.jpg).
 
-uv run doit demo && uv run python -m demo.photograph docs/coins.jpg
+uv run doit demo && uv run python -m demo_training.photograph docs/coins.jpg
 """
 
 from __future__ import annotations
