@@ -5,6 +5,7 @@ import { trackerOf, Tracking, trackingSessions } from './frames/tracking-worker.
 import { candidate, grid, labelsOver, objectsAmong } from './image/everything.js'
 import { best, maskAt } from './shared/feeds.js'
 import { createSession, decode, encode, fetchFiles, runtime, timed } from './shared/model.js'
+import { words } from './shared/words.js'
 
 /** @typedef {import('./shared/model.js').Session} Session */
 /** @typedef {import('./shared/preprocessing.js').Placement} Placement */
@@ -199,25 +200,18 @@ const stops = new Set()
 
 onmessage = ({ data }) => {
   const { id, call, args, stop } = data
-  if (data.rgba) {
-    wanted.resolve(data.rgba)
-    return
+  if (data.rgba) wanted.resolve(data.rgba)
+  else if (data.error !== undefined) wanted.reject(new Error(data.error))
+  else if (stop !== undefined) stops.add(stop)
+  else queue = queue.then(() => answer(id, call, args))
+}
+
+/** @param {number} id @param {keyof typeof calls} call @param {any} args */
+async function answer(id, call, args) {
+  try {
+    const send = (/** @type {unknown} */ part) => postMessage({ id, part })
+    postMessage({ id, result: await calls[call](args, () => stops.has(id), send) })
+  } catch (error) {
+    postMessage({ id, error: words(error) })
   }
-  if (data.error !== undefined) {
-    wanted.reject(new Error(data.error))
-    return
-  }
-  if (stop !== undefined) {
-    stops.add(stop)
-    return
-  }
-  queue = queue.then(async () => {
-    try {
-      const run = calls[/** @type {keyof typeof calls} */ (call)]
-      const send = (/** @type {unknown} */ part) => postMessage({ id, part })
-      postMessage({ id, result: await run(args, () => stops.has(id), send) })
-    } catch (error) {
-      postMessage({ id, error: error instanceof Error ? error.message : String(error) })
-    }
-  })
 }

@@ -1,5 +1,7 @@
 // Reads the pages of a TIFF: through geotiff, which is loaded when the first is opened.
 
+import { words } from '../shared/words.js'
+
 /** @typedef {import('geotiff').GeoTIFFImage} Page */
 
 /** PhotometricInterpretation (TIFF 6.0, section 8) of what is not shades of gray. */
@@ -48,10 +50,7 @@ export async function pagesOf(file) {
 
 /** @param {File} file @param {unknown} error */
 export const broken = (file, error) =>
-  new Error(`${file.name} is broken, or no TIFF that can be read here: ${reasonOf(error)}`)
-
-/** @param {unknown} error */
-const reasonOf = (error) => (error instanceof Error ? error.message : String(error))
+  new Error(`${file.name} is broken, or no TIFF that can be read here: ${words(error)}`)
 
 /** Whether a page is in colours of 8 bits, which are shown as they are. @param {Page} page */
 const hasColours = (page) =>

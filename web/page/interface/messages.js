@@ -2,6 +2,8 @@
 
 import { ui } from './elements.js'
 
+export { words } from '../shared/words.js'
+
 /**
  * What a problem is about: it stands until that is tried again.
  *
@@ -72,6 +74,3 @@ export const duration = (time) =>
 
 /** @param {number} part */
 export const percent = (part) => `${(100 * part).toFixed(1)} %`
-
-/** @param {unknown} error */
-export const words = (error) => (error instanceof Error ? error.message : String(error))

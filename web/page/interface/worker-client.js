@@ -1,5 +1,7 @@
 // The page's side of worker.js.
 
+import { words } from '../shared/words.js'
+
 /** A model in a worker of its own: closing it stops whatever runs and gives its memory back. */
 export class Model {
   /**
@@ -21,22 +23,15 @@ export class Model {
     this.calls = 0
     this.worker = new Worker(new URL('../worker.js', import.meta.url), { type: 'module' })
     this.worker.onmessage = ({ data: { id, progress, wanted, part, result, error } }) => {
-      if (wanted !== undefined) {
-        void this.give(wanted)
-        return
-      }
-      if (part) {
-        this.waiting.get(id)?.onPart?.(part)
-        return
-      }
-      if (progress) {
-        onProgress(progress.phase, progress.done, progress.total, progress.unit)
-        return
-      }
       const call = this.waiting.get(id)
-      this.waiting.delete(id)
-      if (error === undefined) call?.resolve(result)
-      else call?.reject(new Error(error))
+      if (wanted !== undefined) void this.give(wanted)
+      else if (part) call?.onPart?.(part)
+      else if (progress) onProgress(progress.phase, progress.done, progress.total, progress.unit)
+      else {
+        this.waiting.delete(id)
+        if (error === undefined) call?.resolve(result)
+        else call?.reject(new Error(error))
+      }
     }
     this.worker.onerror = (event) => this.fail(event.message)
   }
@@ -63,7 +58,7 @@ export class Model {
       const rgba = await this.pixelsOf(frame)
       this.worker.postMessage({ rgba }, [rgba.buffer])
     } catch (error) {
-      this.worker.postMessage({ error: error instanceof Error ? error.message : String(error) })
+      this.worker.postMessage({ error: words(error) })
     }
   }
 

@@ -1,6 +1,7 @@
 // What the pages of the browser's proof share: steps that are timed, logged and answered as text.
 
 import { timed } from '../shared/model.js'
+import { words } from '../shared/words.js'
 
 /** @typedef {import('../shared/feeds.js').Answers} Answers */
 /** @typedef {import('../shared/feeds.js').Values} Values */
@@ -86,7 +87,7 @@ export function offer(steps) {
     try {
       return await steps[job.step](job)
     } catch (error) {
-      return { error: error instanceof Error ? error.message : String(error) }
+      return { error: words(error) }
     }
   }
   Object.assign(window, { check })
