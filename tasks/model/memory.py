@@ -150,9 +150,9 @@ class Latents:
     def rotated(self, keys: Tensor, rotation: Rotation) -> Tensor:
         """The keys (M * L, C) of tokens, those with a place rotated by it."""
         width = int(keys.shape[1])
-        anywhere, grid = torch.split(keys.reshape(-1, LATENTS, width), [GLOBAL, GRID * GRID], 1)
+        whole, grid = torch.split(keys.reshape(-1, LATENTS, width), [GLOBAL, GRID * GRID], 1)
         grid = rotation(grid.reshape(-1, width)).reshape(-1, GRID * GRID, width)
-        return torch.cat([anywhere, grid], dim=1).reshape(-1, width)
+        return torch.cat([whole, grid], dim=1).reshape(-1, width)
 
 
 class Rotation:
