@@ -32,9 +32,9 @@ import onnxruntime  # noqa: E402
 from numpy.typing import NDArray  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from tasks import fidelity, variant  # noqa: E402
+from tasks import fidelity  # noqa: E402
 from tasks.config import parse  # noqa: E402
-from tasks.inference import truth  # noqa: E402
+from tasks.inference import quantization, truth  # noqa: E402
 from tasks.inference.preprocessing import preprocess  # noqa: E402
 from tasks.inference.reference_file import read_reference  # noqa: E402
 
@@ -53,7 +53,7 @@ def largest_fits(weights: NDArray[np.float32], integer: int) -> NDArray[np.float
 CHOICES: dict[str, Scales] = {
     "8 bits": partial(largest_fits, integer=127),
     "7 bits": partial(largest_fits, integer=63),
-    "8 bits, pairs": variant.pair_scales,
+    "8 bits, pairs": quantization.pair_scales,
 }
 
 
@@ -139,9 +139,9 @@ class Rewriting:
 def convert(origin: Path, destination: Path, scales: Scales, arithmetic: str) -> tuple[int, int]:
     """Write q8 of a graph; the pairs of weights it has, and those that can saturate."""
     model = onnx.load(origin)
-    variant.replace_products(model, partial(variant.quantize_dynamic, scales_of=scales))
-    variant.quantize_position_maps(model)
-    variant.store_rest_in_half(model)
+    quantization.replace_products(model, partial(quantization.quantize_dynamic, scales_of=scales))
+    quantization.quantize_position_maps(model)
+    quantization.store_rest_in_half(model)
     found = (0, 0)
     if arithmetic != "here":
         rewriting = Rewriting(model, arithmetic == "saturating")

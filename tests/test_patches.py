@@ -15,7 +15,14 @@ from torch import Tensor
 from tasks import export
 from tasks.clients.contract import dimensions_of, traced_contract
 from tasks.config.published import PUBLISHED
-from tasks.model import decoder_patches, encoder_patches, load
+from tasks.model import (
+    decoder_attention,
+    decoder_patches,
+    encoder_patches,
+    load,
+    mask_prediction,
+    prompt_embedding,
+)
 from tasks.running import child
 
 
@@ -91,7 +98,9 @@ def test_a_positional_embedding_that_is_not_square_is_the_original(model: SAM2Ba
 def test_the_trunk_is_the_original(model: SAM2Base) -> None:
     trunk = model.image_encoder.trunk
     image = torch.randn(1, 3, 256, 256)
-    for found, expected in zip(encoder_patches.hiera(trunk)(image), trunk(image), strict=True):
+    for found, expected in zip(
+        encoder_patches.hiera_forward(trunk)(image), trunk(image), strict=True
+    ):
         assert difference(found, expected) < 1e-5
 
 
@@ -100,7 +109,7 @@ def test_every_block_and_its_attention_is_the_original(model: SAM2Base) -> None:
     x = torch.randn(1, 40, 56, model.image_encoder.trunk.blocks[0].dim)
     for block in model.image_encoder.trunk.blocks:
         expected = block(x)
-        assert difference(encoder_patches.block(block)(x), expected) < 1e-5
+        assert difference(encoder_patches.block_forward(block)(x), expected) < 1e-5
         inner = torch.randn(3, 8, 8, block.dim)
         mixed = block.attn(inner)
         for kind in ("plain", "fused"):
@@ -189,7 +198,7 @@ def test_points_of_every_label_are_embedded_as_the_original_does(
     coords = torch.rand(2, 5, 2) * 1024
     labels = torch.tensor([[1.0, 0.0, 2.0, 3.0, 4.0], [0.0, 0.0, 1.0, 1.0, 2.0]])
     expected = decoder._embed_points(coords.clone(), labels)[:, :-1]  # without the padding point
-    assert difference(decoder_patches.point_embedding(decoder)(coords, labels), expected) < 1e-5
+    assert difference(prompt_embedding.point_embedding(decoder)(coords, labels), expected) < 1e-5
 
 
 @pytest.mark.parametrize("given", [0.0, 1.0])
@@ -198,7 +207,7 @@ def test_a_previous_mask_is_embedded_as_the_original_does(
 ) -> None:
     mask, has_mask = torch.randn(1, 1, 256, 256) * 5, torch.tensor([given])
     expected = decoder._embed_masks(mask, has_mask).flatten(2).permute(0, 2, 1)
-    found = decoder_patches.mask_embedding(decoder)(mask, has_mask).expand(expected.shape)
+    found = prompt_embedding.mask_embedding(decoder)(mask, has_mask).expand(expected.shape)
     assert difference(found, expected) < 1e-5
 
 
@@ -210,33 +219,33 @@ def test_the_decoders_attentions_are_the_original_for_few_and_many_tokens(
     transformer = tiny.sam_mask_decoder.transformer
     layer = transformer.layers[0]
     width = transformer.embedding_dim
-    absent = decoder_patches.Absent()
+    bias = decoder_attention.PaddingBias()
     tokens, others = torch.randn(batch, count, width), torch.randn(batch, count, width)
     image, values = torch.randn(batch, 256, width), torch.randn(batch, 256, width)
     for attention, patched, inputs in (
         (
             layer.self_attn,
-            decoder_patches.token_attention(layer.self_attn, absent),
+            decoder_attention.token_attention(layer.self_attn, bias),
             (tokens, tokens, tokens),
         ),
         (
             layer.self_attn,
-            decoder_patches.token_attention(layer.self_attn, absent),
+            decoder_attention.token_attention(layer.self_attn, bias),
             (tokens, tokens, others),
         ),
         (
             layer.cross_attn_token_to_image,
-            decoder_patches.attention_to_image(layer.cross_attn_token_to_image),
+            decoder_attention.attention_to_image(layer.cross_attn_token_to_image),
             (tokens, image, values),
         ),
         (
             transformer.final_attn_token_to_image,
-            decoder_patches.attention_to_image(transformer.final_attn_token_to_image),
+            decoder_attention.attention_to_image(transformer.final_attn_token_to_image),
             (tokens, image, image),
         ),
         (
             layer.cross_attn_image_to_token,
-            decoder_patches.attention_from_image(layer.cross_attn_image_to_token, absent),
+            decoder_attention.attention_from_image(layer.cross_attn_image_to_token, bias),
             (image, tokens, others),
         ),
     ):
@@ -309,9 +318,9 @@ def test_ranked_masks_are_the_three_best_first(
 
 def test_of_equal_scores_the_earlier_is_ranked_first() -> None:
     scores = torch.tensor([[0.5, 0.9, 0.5], [0.1, 0.1, 0.1], [0.3, 0.2, 0.3]])
-    permuted = scores[:, None] @ decoder_patches.ranking(scores)
+    permuted = scores[:, None] @ mask_prediction.ranking(scores)
     assert permuted[:, 0].tolist() == scores.sort(dim=1, descending=True).values.tolist()
-    places = torch.arange(3.0).expand(3, 1, 3) @ decoder_patches.ranking(scores)
+    places = torch.arange(3.0).expand(3, 1, 3) @ mask_prediction.ranking(scores)
     assert places[:, 0].tolist() == [[1, 0, 2], [0, 1, 2], [0, 2, 1]]
 
 
@@ -406,7 +415,7 @@ def test_an_empty_single_mask_counts_as_stable(tiny: SAM2Base) -> None:
     scores = torch.tensor([[0.1, 0.2, 0.9, 0.3]])
     head = tiny.sam_mask_decoder
     expected = head._dynamic_multimask_via_stability(masks, scores)
-    two = decoder_patches.stable_mask(head, masks[:, :2], scores[:, [0, 2]])
+    two = mask_prediction.stable_mask(head, masks[:, :2], scores[:, [0, 2]])
     assert torch.equal(two[1], expected[1])
     assert expected[1].item() == pytest.approx(0.1)
 

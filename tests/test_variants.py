@@ -15,6 +15,7 @@ from tasks import variant
 from tasks.clients.contract import Format
 from tasks.config.checks import FidelityCheck, Precision
 from tasks.config.models import Variant
+from tasks.inference import quantization
 from tasks.inference.checks import finite
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import create_session
@@ -191,7 +192,7 @@ def test_a_graph_of_fused_attention_keeps_one_version_of_its_operators(tmp_path:
 
 def test_the_best_scale_of_four_bits_is_never_worse_than_that_of_the_largest_weight() -> None:
     blocks = np.random.default_rng(3).standard_normal((50, 4, 32)).astype(np.float32)
-    scales, integers = variant.quantize_blocks(blocks, 4)
+    scales, integers = quantization.quantize_blocks(blocks, 4)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1) / -8
     plain = np.clip(np.rint(blocks / largest), -8, 7) * largest
     best = (integers.astype(np.float32) - 8) * scales[..., None]
@@ -201,7 +202,7 @@ def test_the_best_scale_of_four_bits_is_never_worse_than_that_of_the_largest_wei
 
 
 def test_a_block_of_nothing_stays_nothing() -> None:
-    scales, integers = variant.quantize_blocks(np.zeros((1, 1, 32), np.float32), 4)
+    scales, integers = quantization.quantize_blocks(np.zeros((1, 1, 32), np.float32), 4)
     assert np.isfinite(scales).all()
     assert (integers == 8).all()
 

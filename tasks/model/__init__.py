@@ -1,4 +1,4 @@
-"""sam2's model, its checkpoints, and what must change in it to be exported."""
+"""sam2's model, its checkpoints, and the patches that make it exportable."""
 
-# What a model is read and computed with.
+# The packages that read and compute a model.
 PACKAGES = ("torch", "torchvision", "timm", "sam2", "safetensors", "omegaconf", "PyYAML")

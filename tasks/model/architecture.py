@@ -2,8 +2,8 @@
 
 The file is data. References within it (``${model.image_size}``) are resolved once; any other
 interpolation is refused, for omegaconf would call what it names. A ``_target_`` is a class of sam2,
-by the name that sam2 itself gives it. What the encoder and decoder files cannot hold is refused by
-its key, before any weights are read.
+by its own name there. An architecture that cannot be exported is refused with the key that says so,
+before any weights are read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,50 +22,54 @@ from tasks.system.errors import StageError
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-# What sam2's own builder adds to a configuration for prediction (sam2.build_sam.build_sam2).
+# sam2's own builder adds these to a configuration for prediction (sam2.build_sam.build_sam2).
 POSTPROCESSING = {
     "dynamic_multimask_via_stability": True,
     "dynamic_multimask_stability_delta": 0.05,
     "dynamic_multimask_stability_thresh": 0.98,
 }
 
-# What its builder for videos adds (build_sam2_video_predictor), but for holes, which it fills on
-# CUDA alone.
+# Its builder for videos adds these (build_sam2_video_predictor). Its fill_hole_area is left out: it
+# fills holes on CUDA alone.
 VIDEO_POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True}
 
 # A reference to a key of the same file; anything with a colon would call a resolver.
 _REFERENCE = re.compile(r"\$\{\s*[\w.\[\]]+\s*\}")
 _CLASS = re.compile(r"sam2\.modeling(\.[a-z_][a-z0-9_]*)+\.[A-Z]\w*")
 
+# A key, its value, whether a graph can hold that, and which values it can.
+Rule = tuple[str, object, bool, str]
+
+
+def refusal(path: str | Path, key: str, value: object, allowed: str) -> StageError:
+    """The error for a value of the file."""
+    return StageError(f"{path} {key}: found {value!r}; allowed: {allowed}")
+
 
 def build(path: str | Path, video: bool = False) -> SAM2Base:
     """The model of a YAML file, in evaluation mode.
 
-    :param video: as sam2's predictor for videos, which `sam2.build_sam` makes of the same file.
-    :raises StageError: naming the file, the key, what was found and what is allowed.
+    :param video: make sam2's predictor for videos, as `sam2.build_sam` does from the same file.
+    :raises StageError: with the file, the key, its value and the allowed ones.
     """
     table = read(path)
     extra = table.get("sam_mask_decoder_extra_args") or {}
     if not isinstance(extra, dict):
-        raise StageError(
-            f"{path} model.sam_mask_decoder_extra_args: found {extra!r}; allowed: a table"
-        )
+        raise refusal(path, "model.sam_mask_decoder_extra_args", extra, "a table")
     table["sam_mask_decoder_extra_args"] = {**POSTPROCESSING, **extra}
     table["compile_image_encoder"] = False  # it is traced, not compiled
     # Every target is checked before the first is constructed.
     for key, part in tables_with_target(table, "model"):
         _class_of(path, key, part["_target_"])
         if part.get("weights_path") is not None:  # Hiera would open it, or fetch it
-            raise StageError(
-                f"{path} {key}.weights_path: found {part['weights_path']!r}; allowed: nothing "
-                "(the weights are the checkpoint's)"
-            )
+            allowed = "nothing (the weights are the checkpoint's)"
+            raise refusal(path, f"{key}.weights_path", part["weights_path"], allowed)
     model = construct(path, "model", table)
-    refuse_what_cannot_be_exported(path, model)
+    check(path, export_rules(model))
     if video:
         from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-        refuse_what_cannot_track(path, model)
+        check(path, tracking_rules(model), " with `video = true`")
         table = {**table, **VIDEO_POSTPROCESSING}
         del table["_target_"]
         model = SAM2VideoPredictor(**construct(path, "model", table))
@@ -86,10 +91,11 @@ def read(path: str | Path) -> dict[str, Any]:
         loaded = OmegaConf.load(path)
         for key, text in _texts(OmegaConf.to_container(loaded, resolve=False), ""):
             if not _only_refers(text):
-                raise StageError(
-                    f"{path} {key}: found {text!r}; allowed: plain values, and references within "
-                    "the file as ${model.image_size} (anything else could run what it names)"
+                allowed = (
+                    "plain values, and references within the file as ${model.image_size} "
+                    "(anything else could run what it names)"
                 )
+                raise refusal(path, key, text, allowed)
         content = OmegaConf.to_container(loaded, resolve=True)
     except RecursionError:
         raise StageError(f"{path} is not a readable YAML file: it contains itself") from None
@@ -99,10 +105,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise StageError(f"{path} is not a readable YAML file: {error}") from error
     for key, text in _texts(content, ""):
         if "${" in text:
-            raise StageError(
-                f"{path} {key}: found {text!r}; allowed: a reference as a value that stands for "
-                "no other reference"
-            )
+            allowed = "a reference as a value that stands for no other reference"
+            raise refusal(path, key, text, allowed)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or "_target_" not in model:
         raise StageError(
@@ -148,29 +152,25 @@ def tables_with_target(value: Any, key: str) -> Iterator[tuple[str, dict[str, An
 def _class_of(path: str | Path, key: str, target: Any) -> type:
     """The class that a ``_target_`` names.
 
-    A name that only begins with ``sam2.`` may lead through one of its modules to what that has
-    imported, ``sam2.build_sam.torch.load`` for example: it must be the class's own name.
+    A name that only begins with ``sam2.`` may lead to something that a module of sam2 imports, as
+    ``sam2.build_sam.torch.load`` does: it must be the class's own name.
 
-    :raises StageError: when it is none of sam2's.
+    :raises StageError: when it names anything else.
     """
     if isinstance(target, str) and _CLASS.fullmatch(target):
         module, _, name = target.rpartition(".")
-        try:
-            found = getattr(importlib.import_module(module), name, None)
-        except ImportError:
-            found = None
-        if inspect.isclass(found) and f"{found.__module__}.{found.__qualname__}" == target:
-            return found
-    raise StageError(
-        f"{path} {key}._target_: found {target!r}; allowed: a class of sam2 "
-        "(it would be called with what the file says)"
-    )
+        with suppress(ImportError):
+            named = getattr(importlib.import_module(module), name, None)
+            if inspect.isclass(named) and f"{named.__module__}.{named.__qualname__}" == target:
+                return named
+    allowed = "a class of sam2 (it would be called with what the file says)"
+    raise refusal(path, f"{key}._target_", target, allowed)
 
 
 def construct(path: str | Path, key: str, value: Any) -> Any:
-    """What a value of the file stands for: tables with a ``_target_`` become objects of sam2.
+    """A value of the file in which tables with a ``_target_`` have become objects of sam2.
 
-    :raises StageError: when a class does not take what its table says.
+    :raises StageError: when a class refuses its arguments.
     """
     if isinstance(value, list):
         return [construct(path, f"{key}[{i}]", part) for i, part in enumerate(value)]
@@ -189,114 +189,88 @@ def construct(path: str | Path, key: str, value: Any) -> Any:
         ) from error
 
 
-def refuse_what_cannot_be_exported(path: str | Path, model: Any) -> None:
-    """Check a model against what the encoder and decoder files are made of.
+def check(path: str | Path, rules: Iterable[Rule], condition: str = "") -> None:
+    """Check rules in turn, until one does not hold.
 
-    :raises StageError: with the key.
+    :param condition: under which they apply.
+    :raises StageError: with the key, its value and the allowed ones.
     """
+    for key, value, holds, allowed in rules:
+        if not holds:
+            raise StageError(f"{path} model.{key}: found {value!r}; allowed{condition}: {allowed}")
+
+
+def export_rules(model: Any) -> Iterator[Rule]:
+    """What a model must be for the encoder and decoder files; later rules need earlier ones."""
     from sam2.modeling.backbones.hieradet import Hiera
     from sam2.modeling.backbones.image_encoder import FpnNeck
     from sam2.modeling.sam2_base import SAM2Base
 
-    def refuse(key: str, found: object, allowed: str) -> None:
-        raise StageError(f"{path} model.{key}: found {found!r}; allowed: {allowed}")
-
-    if not isinstance(model, SAM2Base):
-        refuse("_target_", type(model).__name__, "sam2.modeling.sam2_base.SAM2Base")
+    base = "sam2.modeling.sam2_base.SAM2Base"
+    yield "_target_", _class_name(model), isinstance(model, SAM2Base), base
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
-    if not isinstance(trunk, Hiera):
-        refuse("image_encoder.trunk", type(trunk).__name__, "sam2's Hiera")
-    if not isinstance(neck, FpnNeck):
-        refuse("image_encoder.neck", type(neck).__name__, "sam2's FpnNeck")
-    if not model.use_high_res_features_in_sam:
-        refuse(
+    yield "image_encoder.trunk", _class_name(trunk), isinstance(trunk, Hiera), "sam2's Hiera"
+    yield "image_encoder.neck", _class_name(neck), isinstance(neck, FpnNeck), "sam2's FpnNeck"
+    for key, reason in (
+        (
             "use_high_res_features_in_sam",
-            False,
-            "true (high_res_feats_0 and high_res_feats_1 are outputs of the encoder)",
-        )
-    if not model.directly_add_no_mem_embed:
-        refuse("directly_add_no_mem_embed", False, "true (samexporter's encoder adds it)")
-    levels = len(neck.convs) - model.image_encoder.scalp
-    if levels != 3:
-        refuse("image_encoder.scalp", model.image_encoder.scalp, "one that leaves 3 levels")
-    patch = trunk.patch_embed.proj.stride[0]
-    if model.backbone_stride != 4 * patch:
-        refuse("backbone_stride", model.backbone_stride, f"{4 * patch}, the third level's")
+            "high_res_feats_0 and high_res_feats_1 are outputs of the encoder",
+        ),
+        ("directly_add_no_mem_embed", "samexporter's encoder adds it"),
+    ):
+        yield key, getattr(model, key), bool(getattr(model, key)), f"true ({reason})"
+    scalp = model.image_encoder.scalp
+    yield "image_encoder.scalp", scalp, len(neck.convs) - scalp == 3, "one that leaves 3 levels"
+    patch, stride = trunk.patch_embed.proj.stride[0], model.backbone_stride
+    allowed = f"{4 * patch}, the third level's"
+    yield "backbone_stride", stride, stride == 4 * patch, allowed
     # The patches of a side must divide into windows of positions, and be halved for each stage.
     unit = patch * math.lcm(trunk.window_spec[0], 2 ** len(trunk.q_pool_blocks))
-    if model.image_size % unit or model.image_size <= 0:
-        refuse("image_size", model.image_size, f"a multiple of {unit}")
+    size = model.image_size
+    yield "image_size", size, size > 0 and size % unit == 0, f"a multiple of {unit}"
 
 
-def refuse_what_cannot_track(path: str | Path, model: SAM2Base) -> None:
-    """Check a model's memory against what the graphs that track are made of.
-
-    :raises StageError: with the key.
-    """
+def tracking_rules(model: SAM2Base) -> Iterator[Rule]:
+    """What a model's memory must be for the graphs that track; later rules need earlier ones."""
     from sam2.modeling.memory_attention import MemoryAttention
     from sam2.modeling.memory_encoder import MemoryEncoder
     from sam2.modeling.sam.transformer import RoPEAttention
 
-    def require(key: str, found: object, holds: bool, allowed: str) -> None:
-        if not holds:
-            raise StageError(
-                f"{path} model.{key}: found {found!r}; allowed with `video = true`: {allowed}"
-            )
+    def must_be(key: str, part: object, type_: type) -> Rule:
+        allowed = f"{type_.__module__}.{type_.__qualname__}"
+        return key, _class_name(part), isinstance(part, type_), allowed
 
-    def kind(part: object) -> str | None:
-        return None if part is None else type(part).__name__
+    def flag(key: str, value: object, allowed: bool, reason: str = "") -> Rule:
+        return key, value, bool(value) == allowed, f"{str(allowed).lower()}{reason}"
 
     memories = model.num_maskmem
-    require("num_maskmem", memories, memories > 0, "1 or more: a model of 0 remembers no frame")
-    attention, encoder = model.memory_attention, model.memory_encoder
-    require(
-        "memory_attention",
-        kind(attention),
-        isinstance(attention, MemoryAttention),
-        "sam2.modeling.memory_attention.MemoryAttention",
-    )
-    require(
-        "memory_encoder",
-        kind(encoder),
-        isinstance(encoder, MemoryEncoder),
-        "sam2.modeling.memory_encoder.MemoryEncoder",
-    )
-    for key in (
-        "use_obj_ptrs_in_encoder",
-        "use_mask_input_as_output_without_sam",
-    ):
-        require(key, getattr(model, key), bool(getattr(model, key)), "true")
+    yield "num_maskmem", memories, memories > 0, "1 or more: a model of 0 remembers no frame"
+    attention = model.memory_attention
+    yield must_be("memory_attention", attention, MemoryAttention)
+    yield must_be("memory_encoder", model.memory_encoder, MemoryEncoder)
+    for key in ("use_obj_ptrs_in_encoder", "use_mask_input_as_output_without_sam"):
+        yield flag(key, getattr(model, key), True)
     key = "non_overlap_masks_for_mem_enc"
-    require(key, getattr(model, key), not getattr(model, key), "false: objects are independent")
-    require(
-        "memory_attention.pos_enc_at_input",
-        attention.pos_enc_at_input,
-        bool(attention.pos_enc_at_input),
-        "true",
-    )
+    yield flag(key, getattr(model, key), False, ": objects are independent")
+    yield flag("memory_attention.pos_enc_at_input", attention.pos_enc_at_input, True)
     for layer in attention.layers:
-        for key, wanted in (
-            ("pos_enc_at_attn", False),
-            ("pos_enc_at_cross_attn_keys", True),
-            ("pos_enc_at_cross_attn_queries", False),
-        ):
-            found = getattr(layer, key)
-            allowed = str(wanted).lower()
-            require(f"memory_attention.layer.{key}", found, bool(found) == wanted, allowed)
+        name = "memory_attention.layer"
+        yield flag(f"{name}.pos_enc_at_attn", layer.pos_enc_at_attn, False)
+        keys, queries = "pos_enc_at_cross_attn_keys", "pos_enc_at_cross_attn_queries"
+        yield flag(f"{name}.{keys}", getattr(layer, keys), True)
+        yield flag(f"{name}.{queries}", getattr(layer, queries), False)
         activation = layer.activation_str
-        require("memory_attention.layer.activation", activation, activation == "relu", "relu")
+        yield f"{name}.activation", activation, activation == "relu", "relu"
         for key, part in (
             ("self_attention", layer.self_attn),
             ("cross_attention", layer.cross_attn_image),
         ):
-            name = f"memory_attention.layer.{key}"
-            allowed = "sam2.modeling.sam.transformer.RoPEAttention"
-            require(name, kind(part), isinstance(part, RoPEAttention), allowed)
-            require(f"{name}.num_heads", part.num_heads, part.num_heads == 1, "1")
+            yield must_be(f"{name}.{key}", part, RoPEAttention)
+            yield f"{name}.{key}.num_heads", part.num_heads, part.num_heads == 1, "1"
     width, memory_width = model.hidden_dim, model.mem_dim
-    require(
-        "memory_encoder.out_dim",
-        memory_width,
-        width % memory_width == 0,
-        f"a divisor of {width}: pointers are told as so many tokens",
-    )
+    allowed_width = f"a divisor of {width}: pointers are split into so many tokens"
+    yield "memory_encoder.out_dim", memory_width, width % memory_width == 0, allowed_width
+
+
+def _class_name(part: object) -> str | None:
+    return None if part is None else type(part).__name__

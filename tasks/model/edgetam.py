@@ -1,8 +1,8 @@
 """EdgeTAM: SAM 2.1's neck, prompt encoder and decoder behind a RepViT trunk.
 
 Settings and names of parameters are those of EdgeTAM's repository (facebookresearch/EdgeTAM,
-``sam2/configs/edgetam.yaml``), whose checkpoint fits. What its memory of earlier frames has that
-sam2's has not is in `tasks.model.edgetam_memory`.
+``sam2/configs/edgetam.yaml``), whose checkpoint fits. `tasks.model.edgetam_memory` has the parts of
+its memory that sam2 lacks.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class RepVit(nn.Module):
 
 
 def build(image_size: int = 1024, video: bool = False) -> SAM2Base:
-    """EdgeTAM in evaluation mode, with the weights it was initialized with.
+    """EdgeTAM in evaluation mode, with its initial weights.
 
-    :param video: as sam2's predictor for videos.
-    :raises StageError: when no memory can be made of an image of that size.
+    :param video: make sam2's predictor for videos.
+    :raises StageError: when the memory cannot be divided into windows at that image size.
     """
     if video and image_size % (STRIDE * GRID):
         raise StageError(
@@ -103,7 +103,7 @@ def build(image_size: int = 1024, video: bool = False) -> SAM2Base:
 
 
 def _memory_attention(side: int) -> MemoryAttention:
-    """Half as many layers as sam2's.
+    """sam2's with half as many layers, and attention to latents.
 
     :param side: the places on each side of the embedding.
     """
@@ -122,7 +122,7 @@ def _memory_attention(side: int) -> MemoryAttention:
 
 
 def _memory_encoder() -> MemoryEncoder:
-    """sam2's own, which is EdgeTAM's too: SAM2Base sizes its embeddings of memory by it."""
+    """The same as sam2's; SAM2Base takes the size of its memory embeddings from it."""
     return MemoryEncoder(
         out_dim=MEMORY_WIDTH,
         mask_downsampler=MaskDownSampler(kernel_size=3, stride=2, padding=1),
@@ -133,15 +133,15 @@ def _memory_encoder() -> MemoryEncoder:
 
 @torch.no_grad()
 def settle_batch_norms(trunk: RepVit, noise: torch.Generator) -> None:
-    """Give made-up weights batch norms that fit them: statistics of the maps that they normalize.
+    """Fit the batch norms to random weights, by the statistics of one run.
 
-    With those that a new one has, mean 0 and variance 1, features die away in some sixty layers;
-    and the norm that ends each residual branch is nearly zero: nothing within would count.
+    With a new norm's mean of 0 and variance of 1, features would die away in some sixty layers; and
+    the norm that ends each residual branch is nearly zero, so the branch would not count.
     """
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.add_(torch.randn(module.weight.shape, generator=noise), alpha=0.2)
-            module.momentum = 1.0  # the statistics of one run
+            module.momentum = 1.0  # take the statistics of the next run alone
     # Coarse and fine at once, as photographs are.
     coarse, fine = (torch.randn(1, 3, side, side, generator=noise) for side in (16, 256))
     image = functional.interpolate(coarse, size=(256, 256), mode="bicubic") + fine / 4

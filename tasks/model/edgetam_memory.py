@@ -1,7 +1,7 @@
-"""EdgeTAM's memory of earlier frames: the parts that the sam2 package has no class for.
+"""EdgeTAM's memory of earlier frames: the classes that the sam2 package lacks.
 
-sam2 remembers a frame as a map. EdgeTAM's perceiver reads that map into latents, some that look at
-all of it, and some that look at one window each and so form a grid; attention is to these, an
+sam2 remembers a frame as a map. EdgeTAM's perceiver reads that map into latents, some of which look
+at all of it, and others at one window each, so that they form a grid. Attention is to these, an
 eighth of the tokens. From the paper (EdgeTAM, arXiv 2501.07256) and its repository
 (facebookresearch/EdgeTAM, ``sam2/modeling/perceiver.py`` and ``sam/transformer.py``), whose names
 of parameters these are.
@@ -44,7 +44,7 @@ class Perceiver(nn.Module):
         """The latents (B, L, D), those of the grid last and row by row.
 
         :param memory: maps (B, D, S, S), S a multiple of the grid's side.
-        :param places: those of the map. The latents of the grid do without: a window has few.
+        :param places: the encoding of the map's places, which the latents of the grid do not use.
         """
         batch, width, side, _ = sizes_of(memory)
         window = side // GRID
@@ -66,13 +66,13 @@ class PerceiverLayer(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.attn = Reading(width)
+        self.attn = CrossAttention(width)
         self.ff = feed_forward(width)
-        self.self_attn = Exchange(width)
+        self.self_attn = SelfAttention(width)
         self.self_ff = feed_forward(width)
 
     def forward(self, latents: Tensor, features: Tensor, places: Places | None = None) -> Tensor:
-        """Latents (…, N, D) of features (…, T, D); what stands before N and T is broadcast."""
+        """Latents (…, N, D) after reading features (…, T, D); leading axes are broadcast."""
         latents = latents + self.attn(latents, features, places)
         latents = latents + self.ff(latents)
         latents = latents + self.self_attn(latents)
@@ -80,7 +80,7 @@ class PerceiverLayer(nn.Module):
         return result
 
 
-class Reading(nn.Module):
+class CrossAttention(nn.Module):
     """Latents look at features (``PerceiverAttention`` there), with one head."""
 
     def __init__(self, width: int) -> None:
@@ -92,18 +92,18 @@ class Reading(nn.Module):
 
     def forward(self, latents: Tensor, features: Tensor, places: Places | None) -> Tensor:
         queries = self.to_q(self.norm_latents(latents))
-        found = self.to_kv(self.norm_x(features))
-        if places is not None:  # both keys and values are told where they are
-            shape = sizes_of(found)
+        both = self.to_kv(self.norm_x(features))
+        if places is not None:  # keys and values get the encoding of their places
+            shape = sizes_of(both)
             side = int(places[0].shape[0])
             rows, columns = (torch.cat([each, each], dim=2) for each in places)
-            found = (found.reshape(-1, side, side, shape[2]) + rows + columns).reshape(shape)
-        mixed: Tensor = self.to_out(mix(queries, *halves(found)))
+            both = (both.reshape(-1, side, side, shape[2]) + rows + columns).reshape(shape)
+        mixed: Tensor = self.to_out(attend(queries, *halves(both)))
         return mixed
 
 
-class Exchange(nn.Module):
-    """Latents look at each other (``Attention`` there); one alone, at itself."""
+class SelfAttention(nn.Module):
+    """Latents look at each other (``Attention`` there), or a single one at itself."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Exchange(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         normed = self.norm(latents)
-        mixed: Tensor = self.to_out(mix(self.to_q(normed), *halves(self.to_kv(normed))))
+        mixed: Tensor = self.to_out(attend(self.to_q(normed), *halves(self.to_kv(normed))))
         return mixed
 
 
@@ -133,7 +133,7 @@ def halves(both: Tensor) -> tuple[Tensor, Tensor]:
     return keys, values
 
 
-def mix(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """softmax(queries keysᵀ / √D) values, with one head."""
     share = 1 / math.sqrt(int(queries.shape[-1]))
     return torch.softmax((share * queries) @ keys.transpose(-2, -1), dim=-1) @ values
@@ -142,8 +142,8 @@ def mix(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 class LatentAttention(RoPEAttention):  # type: ignore[misc] # sam2 is not typed
     """An image's places look at the latents of memories (``RoPEAttentionv2`` there).
 
-    Queries are rotated by their place, and keys by theirs where they have one: not those of the
-    latents that look at everything, and not those of pointers.
+    Queries are rotated by their place, and so are the keys of the grid. The keys of the other
+    latents and of pointers have no place.
     """
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
@@ -158,12 +158,12 @@ class LatentAttention(RoPEAttention):  # type: ignore[misc] # sam2 is not typed
         side = math.isqrt(q.shape[1])
         queries = rotated(queries, self.compute_cis(end_x=side, end_y=side))
         count = keys.shape[2] - num_k_exclude_rope
-        of_memories, of_pointers = keys.split([count, num_k_exclude_rope], dim=2)
-        memories = of_memories.reshape(-1, 1, LATENTS, keys.shape[3])
-        anywhere, grid = memories.split([GLOBAL, GRID * GRID], dim=2)
+        latents, pointers = keys.split([count, num_k_exclude_rope], dim=2)
+        memories = latents.reshape(-1, 1, LATENTS, keys.shape[3])
+        whole, grid = memories.split([GLOBAL, GRID * GRID], dim=2)
         grid = rotated(grid, self.compute_cis(end_x=GRID, end_y=GRID))
-        of_memories = torch.cat([anywhere, grid], dim=2).reshape(of_memories.shape)
-        keys = torch.cat([of_memories, of_pointers], dim=2)
+        latents = torch.cat([whole, grid], dim=2).reshape(latents.shape)
+        keys = torch.cat([latents, pointers], dim=2)
         mixed = functional.scaled_dot_product_attention(queries, keys, values)
         result: Tensor = self.out_proj(self._recombine_heads(mixed))
         return result
@@ -181,7 +181,7 @@ class EdgeTamVideoPredictor(SAM2VideoPredictor):  # type: ignore[misc]
     spatial_perceiver: Perceiver
 
     def _encode_new_memory(self, *args: Any, **kwargs: Any) -> tuple[Tensor, list[Tensor]]:
-        """Latents, and what tells their places, both as maps (B, D, L, 1): so sam2 takes them."""
+        """Latents and the encoding of their places, as maps (B, D, L, 1) for sam2."""
         memory, (encoding,) = super()._encode_new_memory(*args, **kwargs)
         latents = self.spatial_perceiver(memory, separated(encoding[:1]))
         places = places_of_latents(self)
@@ -192,7 +192,7 @@ class EdgeTamVideoPredictor(SAM2VideoPredictor):  # type: ignore[misc]
 
 
 def places_of_latents(model: Any) -> Tensor:
-    """What tells where the latents of a memory are, (L, D); zeros of those that look at all.
+    """The encoding of the latents' places, (L, D); zeros for those that look at everything.
 
     :param model: EdgeTAM, of sam2's classes.
     """

@@ -1,4 +1,4 @@
-"""What must change in sam2's image encoder for its graph to be right and fast; see `patching`."""
+"""Patches of sam2's image encoder that make its graph right and fast; see `patching`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.model.operators import linear_rows, scaled_attention
 from tasks.model.patching import (
     Forward,
-    ScaledAttention,
     bias_of,
-    linear_rows,
     map_of_rows,
-    product_of_rows,
     replace_methods,
     rows_of_map,
     sizes_of,
@@ -47,12 +45,12 @@ def patched_encoder(encoder: SAM2ImageEncoder, attention: AttentionKind) -> Iter
             if type(module) is MultiScaleAttention:
                 replace_methods(stack, module, forward=window_attention(module, attention))
             elif type(module) is MultiScaleBlock:
-                replace_methods(stack, module, forward=block(module))
-        is_repvit = isinstance(trunk, RepVit)
-        replace_methods(stack, trunk, forward=repvit(trunk) if is_repvit else hiera(trunk))
+                replace_methods(stack, module, forward=block_forward(module))
+        forward = repvit_forward if isinstance(trunk, RepVit) else hiera_forward
+        replace_methods(stack, trunk, forward=forward(trunk))
         after = {0: decoder.conv_s0, 1: decoder.conv_s1}
         replace_methods(stack, neck, forward=feature_pyramid(neck, after, encoder.no_mem_embed))
-        replace_methods(stack, encoder, forward=encoder_outputs(encoder))
+        replace_methods(stack, encoder, forward=encoder_forward(encoder))
         yield
 
 
@@ -67,10 +65,10 @@ def bicubic_matrix(source: int, target: int) -> Tensor:
 
 
 def positional_embedding(trunk: Hiera, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Replaces ``Hiera._get_pos_embed``: two matrices, (H, K) and (K, W * C), whose product it is.
+    """Replaces ``Hiera._get_pos_embed`` by its factors, (H, K) and (K, W * C).
 
     No Resize, no Tile: bicubic interpolation is separable, and a window that repeats is a product
-    with a matrix of ones and zeros. As the factors of a Gemm that adds to the patches, it is
+    with a matrix of ones and zeros. A Gemm adds the product to the patches, so the embedding is
     never a tensor of its own (24 MiB for tiny), in the file or in memory.
     Largest difference: 3e-7.
     """
@@ -85,7 +83,7 @@ def positional_embedding(trunk: Hiera, height: int, width: int) -> tuple[Tensor,
     return torch.cat([bicubic_matrix(rows, height), repeat], dim=1), sources
 
 
-def hiera(trunk: Hiera) -> Forward:
+def hiera_forward(trunk: Hiera) -> Forward:
     """Replaces ``Hiera.forward``: the sizes of every stage are integers.
 
     Largest difference: that of the blocks within.
@@ -98,8 +96,8 @@ def hiera(trunk: Hiera) -> Forward:
         x = torch.addmm(x.reshape(height, width * channels), down, sources)
         x = x.reshape(1, height, width, channels)
         outputs = []
-        for number, each in enumerate(trunk.blocks):
-            x = each(x)
+        for number, block in enumerate(trunk.blocks):
+            x = block(x)
             last = number == trunk.stage_ends[-1]
             if last or (trunk.return_interm_layers and number in trunk.stage_ends):
                 outputs.append(x.permute(0, 3, 1, 2))
@@ -108,7 +106,7 @@ def hiera(trunk: Hiera) -> Forward:
     return forward
 
 
-def block(block: MultiScaleBlock) -> Forward:
+def block_forward(block: MultiScaleBlock) -> Forward:
     """Replaces ``MultiScaleBlock.forward``: window partition with integer sizes, rows for MLPs.
 
     Largest difference: 9e-7.
@@ -121,7 +119,8 @@ def block(block: MultiScaleBlock) -> Forward:
         normed = block.norm1(x)
         shortcut = x.reshape(height * width, channels)
         if block.dim != block.dim_out:
-            shortcut = linear_rows(block.proj, normed.reshape(height * width, channels))
+            rows = normed.reshape(height * width, channels)
+            shortcut = linear_rows(rows, block.proj.weight, block.proj.bias)
             if block.pool:
                 pooled = block.pool(map_of_rows(shortcut, height, width))
                 height, width = sizes_of(pooled)[2:]
@@ -133,7 +132,8 @@ def block(block: MultiScaleBlock) -> Forward:
             mixed = block.attn(normed)
         x = shortcut + mixed.reshape(height * width, block.dim_out)
         first, second = block.mlp.layers
-        x = x + linear_rows(second, block.mlp.act(linear_rows(first, block.norm2(x))))
+        hidden = block.mlp.act(linear_rows(block.norm2(x), first.weight, first.bias))
+        x = x + linear_rows(hidden, second.weight, second.bias)
         return x.reshape(1, height, width, block.dim_out)
 
     return forward
@@ -153,18 +153,16 @@ def window_attention(attention: MultiScaleAttention, kind: AttentionKind) -> For
     def forward(x: Tensor) -> Tensor:
         batch, height, width, channels = sizes_of(x)
         rows = x.reshape(batch * height * width, channels)
-        query, key, value = (
-            product_of_rows(rows, *part) for part in zip(weights, biases, strict=True)
-        )
+        query, key, value = (linear_rows(rows, *part) for part in zip(weights, biases, strict=True))
         if attention.q_pool:
             maps = query.reshape(batch, height, width, dim).permute(0, 3, 1, 2)
             pooled = attention.q_pool(maps).permute(0, 2, 3, 1)
             height, width = sizes_of(pooled)[1:3]
             query = pooled
         query, key, value = (part.reshape(batch, -1, dim) for part in (query, key, value))
-        parts = (query, key, value, heads, kind == "fused")
-        mixed = ScaledAttention.apply(*parts)  # type: ignore[no-untyped-call]
-        rows = linear_rows(attention.proj, mixed.reshape(batch * height * width, dim))
+        mixed = scaled_attention(query, key, value, heads, fused=kind == "fused")
+        rows = mixed.reshape(batch * height * width, dim)
+        rows = linear_rows(rows, attention.proj.weight, attention.proj.bias)
         return rows.reshape(batch, height, width, dim)
 
     return forward
@@ -192,11 +190,11 @@ def _unpartition(windows: Tensor, window: int, height: int, width: int) -> Tenso
     return whole
 
 
-def repvit(trunk: RepVit) -> Forward:
+def repvit_forward(trunk: RepVit) -> Forward:
     """Replaces ``RepVit.forward``: a copy whose batch norms, and whose convolutions side by side,
     are one convolution each, by timm's own ``fuse``.
 
-    It has no shape operators as it is: means are over a whole map. Largest difference: 2e-6.
+    It records no sizes: means are over a whole map. Largest difference: 2e-6.
     """
     body = copy.deepcopy(trunk.body).requires_grad_(False)  # constants of the graph
     fuse_convolutions(body)
@@ -208,7 +206,7 @@ def repvit(trunk: RepVit) -> Forward:
 
 
 def fuse_convolutions(module: nn.Module) -> None:
-    """Replace every part of a module that timm can fuse by what it becomes."""
+    """Replace every part of a module that timm can fuse."""
     for name, part in module.named_children():
         fuse = getattr(part, "fuse", None)
         if callable(fuse):
@@ -220,10 +218,10 @@ def fuse_convolutions(module: nn.Module) -> None:
 def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor) -> Forward:
     """Replaces ``FpnNeck.forward`` and the convolutions that samexporter applies to its output.
 
-    In the published models every convolution here is 1 × 1, a product over rows. Where nothing
-    comes between two of them (the two high-resolution levels) they are one with fewer channels:
-    256 channels at 256 × 256 are never computed. Doubling by nearest neighbour is a broadcast.
-    The positional encodings, which no output uses, are left out.
+    In the published models every convolution here is 1 × 1, a product over rows. Two in direct
+    succession, as at the two high-resolution levels, are one with fewer channels: 256 channels at
+    256 × 256 are never computed. Doubling by nearest neighbour is a broadcast. The positional
+    encodings, which no output uses, are left out.
 
     :param after: the 1 × 1 convolution that follows each high-resolution level.
     :param constant: added to the last level that is used (``no_mem_embed``).
@@ -242,7 +240,7 @@ def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor
     def lateral(level: int, x: Tensor) -> Tensor:
         conv, weight, bias = convs[level], weights[level], biases[level]
         if conv.kernel_size == (1, 1):
-            return product_of_rows(rows_of_map(x), weight.flatten(1), bias)
+            return linear_rows(rows_of_map(x), weight.flatten(1), bias)
         return rows_of_map(functional.conv2d(x, weight, bias, conv.stride, conv.padding))
 
     def double(rows: Tensor, height: int, width: int, channels: int) -> Tensor:
@@ -270,7 +268,7 @@ def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor
             above = rows
             if level in after and level not in composed:
                 conv = after[level]
-                rows = product_of_rows(rows, conv.weight.flatten(1), bias_of(conv))
+                rows = linear_rows(rows, conv.weight.flatten(1), bias_of(conv))
             if level == max(after) + 1:
                 rows = rows + constant.reshape(1, channels)
             out.insert(0, map_of_rows(rows, height, width))
@@ -279,7 +277,7 @@ def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor
     return forward
 
 
-def encoder_outputs(encoder: SAM2ImageEncoder) -> Forward:
+def encoder_forward(encoder: SAM2ImageEncoder) -> Forward:
     """Replaces samexporter's ``SAM2ImageEncoder.forward``: the levels as `feature_pyramid` has
     them, without flattening and restoring each. Largest difference: none of its own.
     """

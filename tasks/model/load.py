@@ -1,4 +1,4 @@
-"""Builds sam2's model and gives it a checkpoint's weights, or made-up ones. Imports torch."""
+"""Builds sam2's model with a checkpoint's weights, or writes a checkpoint of random ones."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from sam2.build_sam import build_sam2, build_sam2_video_predictor
 
 from tasks.config.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.model import recognition, weights
-from tasks.model.recognition import (
-    Shapes,
-    shapes_of,
-    without_memory,
-    without_misshapen_memory,
-)
+from tasks.model.recognition import Shapes, shapes_of, without_memory, without_misshapen_memory
 from tasks.model.weights import some
 from tasks.system.errors import StageError
 
@@ -25,19 +20,18 @@ if TYPE_CHECKING:
 
 
 def build_model(architecture: str, image_size: int | None = None, video: bool = False) -> SAM2Base:
-    """sam2's model in evaluation mode on the CPU, with the weights it was initialized with.
+    """sam2's model in evaluation mode on the CPU, with its initial weights.
 
     :param architecture: one of sam2's own, EdgeTAM, or the path of a YAML file.
-    :param image_size: of one of these by name, another than 1024.
-    :param video: as sam2's predictor for videos.
-    :raises StageError: when the file describes no model that can be exported.
+    :param image_size: replaces the 1024 pixels of an architecture that is not a file.
+    :param video: make sam2's predictor for videos.
+    :raises StageError: when the file's model cannot be exported.
     """
     if architecture in PUBLISHED:
-        other = [f"++model.image_size={image_size}"] if image_size else []
+        size = [f"++model.image_size={image_size}"] if image_size else []
         build = build_sam2_video_predictor if video else build_sam2
-        return build(
-            PUBLISHED[architecture], ckpt_path=None, device="cpu", hydra_overrides_extra=other
-        )
+        name = PUBLISHED[architecture]
+        return build(name, ckpt_path=None, device="cpu", hydra_overrides_extra=size)
     if architecture == EDGETAM:
         from tasks.model import edgetam
 
@@ -52,8 +46,7 @@ def load_video_model(
 ) -> SAM2VideoPredictor:
     """sam2's predictor for videos with the weights of a checkpoint.
 
-    :raises StageError: when the file is no such checkpoint, fits another architecture, or either
-        has no memory of earlier frames.
+    :raises StageError: as `load_model`, or when model or checkpoint lack a memory of frames.
     """
     predictor: SAM2VideoPredictor = load_model(architecture, checkpoint, image_size, video=True)
     predictor.fill_hole_area = 0  # on the CPU sam2 fills none, and warns of it
@@ -65,16 +58,16 @@ def load_model(
 ) -> SAM2Base:
     """sam2's model with the weights of a checkpoint.
 
-    :param architecture: `AUTO` for the one of sam2's that the weights are of.
+    :param architecture: `AUTO` for the published one that the weights belong to.
     :param checkpoint: any file that `weights.read` reads.
-    :raises StageError: when the file is no such checkpoint, or fits another architecture.
+    :raises StageError: when the file cannot be read, or fits another architecture.
     """
-    found = weights.read(checkpoint)
-    shapes = shapes_of(found)
+    content = weights.read(checkpoint)
+    shapes = shapes_of(content)
     architecture = recognized(architecture, checkpoint, shapes)
     model = build_model(architecture, image_size, video)
     own = shapes_of(model.state_dict())
-    # A model that was made for images has no memory; the graphs do not hold it either.
+    # A model that was made for images has no memory, and graphs for images do not need it.
     image_only = not all(
         any(name.startswith("memory_attention.") for name in names) for names in (own, shapes)
     )
@@ -94,7 +87,7 @@ def load_model(
         hint += _frames_hint(own, shapes)
         raise StageError(f"{checkpoint} does not fit {architecture}: {mismatch}.{hint}")
     state = model.state_dict()
-    used = {name: found[name] for name in shapes}
+    used = {name: content[name] for name in shapes}
     unusable = [name for name in used if not _is_usable(used[name], state[name])]
     if unusable:
         raise StageError(
@@ -107,24 +100,24 @@ def load_model(
     return model
 
 
-def _frames_hint(own: Shapes, given: Shapes) -> str:
-    """What to do about another number of remembered frames; empty where it is the same."""
+def _frames_hint(own: Shapes, shapes: Shapes) -> str:
+    """How to load a checkpoint with another number of remembered frames; empty for the same."""
     name = "maskmem_tpos_enc"
-    if own.get(name) == given.get(name) or own.get(name, ())[1:] != given.get(name, ())[1:]:
+    if own.get(name) == shapes.get(name) or own.get(name, ())[1:] != shapes.get(name, ())[1:]:
         return ""
-    frames = given[name][0]
+    frames = shapes[name][0]
     return (
         f" It remembers {frames} frames, not {own[name][0]}: put `num_maskmem: {frames}` in a YAML "
         "file as sam2's own and name that with `config`, or leave `video` out."
     )
 
 
-def _is_usable(given: torch.Tensor, own: torch.Tensor) -> bool:
-    """Whether a tensor can be copied to a weight as it is, but for its precision."""
+def _is_usable(tensor: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether a weight can take a tensor's values, rounded to its precision."""
     return (
-        given.layout == torch.strided
-        and not given.is_meta
-        and given.is_floating_point() == own.is_floating_point()
+        tensor.layout == torch.strided
+        and not tensor.is_meta
+        and tensor.is_floating_point() == weight.is_floating_point()
     )
 
 
@@ -139,26 +132,23 @@ def _refuse_infinite(checkpoint: str | Path, state: weights.Weights) -> None:
 
 
 def recognized(architecture: str, checkpoint: str | Path, shapes: Shapes | None = None) -> str:
-    """An architecture's name or file, of `AUTO` the one that the checkpoint's weights are of.
+    """The architecture, or for `AUTO` the published one that the checkpoint's weights belong to.
 
-    :raises StageError: when they are of none of sam2's.
+    :raises StageError: when they belong to another.
     """
     if architecture != AUTO:
         return architecture
     return recognition.recognize(checkpoint, shapes or shapes_of(weights.read(checkpoint)))
 
 
-def state_dict_mismatch(own: Shapes, given: Shapes) -> str:
-    """How the tensors of a checkpoint differ from those of a model, by name and shape.
-
-    :returns: a phrase for people, empty when they fit.
-    """
-    missing = own.keys() - given.keys()
-    unexpected = given.keys() - own.keys()
+def state_dict_mismatch(own: Shapes, shapes: Shapes) -> str:
+    """How a checkpoint's names and shapes differ from a model's, for people; empty if they fit."""
+    missing = own.keys() - shapes.keys()
+    unexpected = shapes.keys() - own.keys()
     misshapen = [
-        f"{name} is {list(given[name])} instead of {list(own[name])}"
+        f"{name} is {list(shapes[name])} instead of {list(own[name])}"
         for name in own
-        if name in given and own[name] != given[name]
+        if name in shapes and own[name] != shapes[name]
     ]
     parts = []
     if missing:
@@ -180,22 +170,22 @@ def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, 
     """
     torch.manual_seed(seed)
     model = build_model(architecture)
-    weights = model.state_dict()
+    state = model.state_dict()
     noise = torch.Generator().manual_seed(seed)
-    for tensor in weights.values():
-        if tensor.is_floating_point():  # batch norms count what they have seen
+    for tensor in state.values():
+        if tensor.is_floating_point():  # batch norms have integer counters
             tensor.add_(torch.randn(tensor.shape, generator=noise), alpha=0.02)
     if architecture == EDGETAM:
         from tasks.model import edgetam
 
         edgetam.settle_batch_norms(model.image_encoder.trunk, noise)
-    for name, tensor in weights.items():
+    for name, tensor in state.items():
         if "output_hypernetworks_mlps" in name and "layers.2" in name:
             tensor.mul_(20)  # mask logits of about ±10, as trained models have, not ±0.5
         if "pred_obj_score_head" in name and "layers.2" in name:
-            # Of some frames the object is there, of others it is not.
+            # Some frames have the object, and others do not.
             tensor.mul_(20).add_(1.5 if name.endswith("bias") else 0.0)
-    # Written through a file object: given a path, torch puts the file's name in the bytes.
+    # Written through a file object: with a path, torch puts the file's name in the bytes.
     with open(destination, "wb") as file:
-        torch.save({"model": weights}, file)
-    return {"parameters": sum(tensor.numel() for tensor in weights.values())}
+        torch.save({"model": state}, file)
+    return {"parameters": sum(tensor.numel() for tensor in state.values())}

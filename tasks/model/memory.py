@@ -1,16 +1,16 @@
 """SAM 2's memory attention as a graph: rotary embeddings without complex numbers, in blocks.
 
-What it computes is `MemoryAttention` of sam2, over memories that are put together as
-`SAM2Base._prepare_memory_conditioned_features` does, for one object. What differs is how:
+It computes sam2's `MemoryAttention`, over memories that are put together as
+`SAM2Base._prepare_memory_conditioned_features` does, for one object. The differences:
 
 * A rotation acts on pairs of channels. With the channels of queries and keys in another order the
-  pairs are halves, and no operator is needed but products and sums. Its tables depend on the column
-  for half of the pairs and on the row for the others, and are stored so.
+  pairs are halves, and products and sums suffice. Its tables depend on the column for half of the
+  pairs and on the row for the others, and are stored so.
 * The values of a memory are 64 channels wide before they are projected. They are summed up at that
-  width, and projected after: the weights of a softmax sum to one, so the bias stays what it is.
+  width, and projected after: the weights of a softmax sum to one, so the bias stays the same.
 * Queries are taken in blocks: the whole product with seven memories would be 470 MB.
 
-EdgeTAM's is the same over memories that are fewer tokens: `Maps` and `Latents` are what differs.
+EdgeTAM's attention differs in its memories alone, which are fewer tokens: `Latents` for `Maps`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.edgetam_memory import GLOBAL, GRID, LATENTS, places_of_latents
-from tasks.model.patching import linear_rows, product_of_rows, separated
+from tasks.model.operators import linear_rows
+from tasks.model.patching import separated
 
 if TYPE_CHECKING:
     from sam2.modeling.memory_attention import MemoryAttentionLayer
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 # Rows of queries in a block: with seven memories a product of 59 MB.
 BLOCK = 512
 
-THETA = 10_000.0  # of the sines that tell a pointer's time
+THETA = 10_000.0  # of the sines that encode a pointer's time
 
 
 class MemoryReader(nn.Module):
@@ -74,29 +75,29 @@ class MemoryReader(nn.Module):
         """The image embedding (1, C, S, S) as the decoder takes it.
 
         :param image_embed: (1, C, S, S), as the encoder's graph returns it.
-        :param memories: (M, D, S, S), of EdgeTAM (M, L, D), of M frames.
+        :param memories: (M, D, S, S), or EdgeTAM's (M, L, D), of M frames.
         :param memory_times: (M,) int32, rows of ``maskmem_tpos_enc``.
         :param pointers: (P, C), of P frames; P may be 0.
         :param pointer_times: (P,), how far each is from the frame, 1 for the farthest that counts;
-            of SAM 2.1.
+            only in SAM 2.1.
         """
         side, width = self.side, self.width
-        # The encoder has added the embedding that says that there is no memory.
+        # The encoder has added the embedding for "no memory".
         x = image_embed.permute(0, 2, 3, 1) + (self.input_rows - self.no_memory)
         x = (x + self.input_columns).reshape(side * side, width)
-        places = self.memories.tokens(memories)
-        placed = self.memories.placed(places, self.times.index_select(0, memory_times))
-        # Their order does not matter to attention, and none may be given: no sizes are inferred.
-        tokens = torch.cat(torch.split(pointers, self.memory_width, dim=1))
-        told = tokens + self._times_of(pointer_times)
-        values = torch.cat([places.reshape(-1, self.memory_width), tokens])
+        tokens = self.memories.tokens(memories)
+        memory_keys = self.memories.placed(tokens, self.times.index_select(0, memory_times))
+        # Attention ignores their order, and there may be no pointers: no sizes are inferred.
+        pointer_tokens = torch.cat(torch.split(pointers, self.memory_width, dim=1))
+        pointer_keys = pointer_tokens + self._times_of(pointer_times)
+        values = torch.cat([tokens.reshape(-1, self.memory_width), pointer_tokens])
         for layer in self.layers:
-            x = layer(x, placed, told, values)
+            x = layer(x, memory_keys, pointer_keys, values)
         result: Tensor = self.norm(x).reshape(1, side, side, width).permute(0, 3, 1, 2)
         return result
 
     def _times_of(self, pointer_times: Tensor | None) -> Tensor:
-        """What is added to the tokens of pointers; (P * C / D, D), or nothing."""
+        """The encoded times of the pointers' tokens, (P * C / D, D), or zeros (1, D)."""
         if self.pointer_time is None or pointer_times is None:
             return torch.zeros(1, self.memory_width)
         half = self.time_width // 2
@@ -104,12 +105,12 @@ class MemoryReader(nn.Module):
         angle = pointer_times[:, None] * frequency
         sines = torch.cat([angle.sin(), angle.cos()], dim=1)
         if isinstance(self.pointer_time, nn.Linear):
-            sines = linear_rows(self.pointer_time, sines)
+            sines = linear_rows(sines, self.pointer_time.weight, self.pointer_time.bias)
         return torch.cat([sines] * (self.width // self.memory_width))
 
 
 class Maps:
-    """Memories of sam2, (M, D, S, S): each place is a token, told where it is."""
+    """Memories of sam2, (M, D, S, S): each place is a token."""
 
     def __init__(self, model: SAM2Base) -> None:
         self.side = model.image_size // model.backbone_stride
@@ -117,7 +118,7 @@ class Maps:
         self.rows, self.columns = separated(model.memory_encoder.position_encoding(memory))
 
     def tokens(self, memories: Tensor) -> Tensor:
-        """They as tokens (M, S, S, D)."""
+        """Memories as tokens (M, S, S, D)."""
         return memories.permute(0, 2, 3, 1)
 
     def placed(self, tokens: Tensor, times: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class Maps:
 
 
 class Latents:
-    """Memories of EdgeTAM, (M, L, D): those latents that form a grid, the last, have a place."""
+    """Memories of EdgeTAM, (M, L, D): the last latents form a grid, and have a place each."""
 
     side = GRID
 
@@ -139,7 +140,7 @@ class Latents:
         self.places = places_of_latents(model)
 
     def tokens(self, memories: Tensor) -> Tensor:
-        """They are such already, (M, L, D)."""
+        """Memories are tokens (M, L, D) already."""
         return memories
 
     def placed(self, tokens: Tensor, times: Tensor) -> Tensor:
@@ -149,16 +150,16 @@ class Latents:
     def rotated(self, keys: Tensor, rotation: Rotation) -> Tensor:
         """The keys (M * L, C) of tokens, those with a place rotated by it."""
         width = int(keys.shape[1])
-        anywhere, grid = torch.split(keys.reshape(-1, LATENTS, width), [GLOBAL, GRID * GRID], 1)
+        whole, grid = torch.split(keys.reshape(-1, LATENTS, width), [GLOBAL, GRID * GRID], 1)
         grid = rotation(grid.reshape(-1, width)).reshape(-1, GRID * GRID, width)
-        return torch.cat([anywhere, grid], dim=1).reshape(-1, width)
+        return torch.cat([whole, grid], dim=1).reshape(-1, width)
 
 
 class Rotation:
-    """Rotates queries and keys by where they are; the channels of both in `order`.
+    """Rotates queries and keys by their place; the channels of both are in `order`.
 
-    Of ``width`` channels the first half and the second are the two parts of each pair; in each half
-    the pairs that turn with the column come first.
+    The two halves of the channels are the two parts of each pair; in each half the pairs that turn
+    with the column come first.
     """
 
     def __init__(self, attention: RoPEAttention, side: int) -> None:
@@ -187,7 +188,7 @@ class Rotation:
 
 
 class Layer(nn.Module):
-    """A layer of the memory attention over rows (S * S, C), with weights that are made ready."""
+    """A layer of the memory attention over rows (S * S, C), with precomputed weights."""
 
     def __init__(self, layer: MemoryAttentionLayer, side: int, memories: Maps | Latents) -> None:
         super().__init__()
@@ -201,38 +202,36 @@ class Layer(nn.Module):
         self.outer_query, self.outer_key = scaled(outer, self.outer), ordered(outer, self.outer)
         self.outer_value = projected_value(outer)
 
-    def forward(self, x: Tensor, placed: Tensor, told: Tensor, values: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, memory_keys: Tensor, pointer_keys: Tensor, values: Tensor
+    ) -> Tensor:
         """Attend to itself, then to memories and pointers.
 
-        :param placed: tokens (…, D) of memories with their places and times.
-        :param told: tokens of pointers (T, D) with their times.
-        :param values: both as they are, one after the other.
+        :param memory_keys: tokens (…, D) of memories with their places and times.
+        :param pointer_keys: tokens of pointers (T, D) with their times.
+        :param values: the tokens of both, one after the other.
         """
         own = self.layer
         normed = own.norm1(x)
-        keys = self.inner(product_of_rows(normed, *self.inner_key))
-        queries = self.inner(product_of_rows(normed, *self.inner_query))
-        x = x + product_of_rows(attend(queries, keys, normed), *self.inner_value)
-        projected = product_of_rows(placed.reshape(-1, told.shape[1]), *self.outer_key)
-        of_memories = self.memories.rotated(projected, self.outer_keys)
-        keys = torch.cat([of_memories, product_of_rows(told, *self.outer_key)])
+        keys = self.inner(linear_rows(normed, *self.inner_key))
+        queries = self.inner(linear_rows(normed, *self.inner_query))
+        x = x + linear_rows(attend(queries, keys, normed), *self.inner_value)
+        projected = linear_rows(memory_keys.reshape(-1, pointer_keys.shape[1]), *self.outer_key)
+        rotated = self.memories.rotated(projected, self.outer_keys)
+        keys = torch.cat([rotated, linear_rows(pointer_keys, *self.outer_key)])
         normed = own.norm2(x)
-        queries = self.outer(product_of_rows(normed, *self.outer_query))
-        x = x + product_of_rows(attend(queries, keys, values), *self.outer_value)
-        hidden = functional.relu(linear_rows(own.linear1, own.norm3(x)))
-        result: Tensor = x + linear_rows(own.linear2, hidden)
-        return result
+        queries = self.outer(linear_rows(normed, *self.outer_query))
+        x = x + linear_rows(attend(queries, keys, values), *self.outer_value)
+        first, second = own.linear1, own.linear2
+        hidden = functional.relu(linear_rows(own.norm3(x), first.weight, first.bias))
+        return x + linear_rows(hidden, second.weight, second.bias)
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """softmax(queries keysᵀ) values, a block of queries at a time; queries are scaled already."""
-    turned = keys.transpose(0, 1)
-    return torch.cat(
-        [
-            functional.softmax(block @ turned, dim=1) @ values
-            for block in torch.split(queries, BLOCK)
-        ]
-    )
+    columns = keys.transpose(0, 1)
+    blocks = torch.split(queries, BLOCK)
+    return torch.cat([functional.softmax(each @ columns, dim=1) @ values for each in blocks])
 
 
 def scaled(attention: RoPEAttention, rotation: Rotation) -> tuple[Tensor, Tensor]:
@@ -248,9 +247,6 @@ def ordered(attention: RoPEAttention, rotation: Rotation) -> tuple[Tensor, Tenso
 
 
 def projected_value(attention: RoPEAttention) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the values and of what comes out, one after the other."""
-    out = attention.out_proj
-    return (
-        out.weight @ attention.v_proj.weight,
-        out.weight @ attention.v_proj.bias + out.bias,
-    )
+    """Weight and bias of the values' projection and the output's behind it, as one."""
+    value, out = attention.v_proj, attention.out_proj
+    return out.weight @ value.weight, out.weight @ value.bias + out.bias

@@ -1,4 +1,4 @@
-"""What a frame and an object's mask on it become for later frames: sam2's memory encoder."""
+"""sam2's memory encoder: turns a frame and an object's mask on it into a memory."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class MemoryWriter(nn.Module):
         self.encoder = model.memory_encoder
         self.scale, self.bias = model.sigmoid_scale_for_mem_enc, model.sigmoid_bias_for_mem_enc
         self.binarized = bool(model.binarize_mask_from_pts_for_mem_enc)
-        absent = model.no_obj_embed_spatial
-        self.no_object = None if absent is None else absent.detach().reshape(1, -1, 1, 1)
+        embedding = model.no_obj_embed_spatial
+        self.no_object = None if embedding is None else embedding.detach().reshape(1, -1, 1, 1)
         self.perceiver = getattr(model, "spatial_perceiver", None)  # of EdgeTAM
         side = model.image_size // model.backbone_stride
         memory = torch.zeros(1, model.mem_dim, side, side)
@@ -42,12 +42,13 @@ class MemoryWriter(nn.Module):
         prompted: Tensor,
         object_score_logits: Tensor | None = None,
     ) -> Tensor:
-        """The memory (1, D, S, S), or of EdgeTAM the latents (1, L, D) that it is read into.
+        """The memory (1, D, S, S), or EdgeTAM's latents of it (1, L, D).
 
         :param image_embed: (1, C, S, S), as the encoder's graph returns it.
         :param low_res_masks: logits (1, 1, 4 * S, 4 * S).
         :param prompted: (1,), 1 on a frame that a person prompted, else 0.
-        :param object_score_logits: (1, 1), above 0 where the object is on the frame; of SAM 2.1.
+        :param object_score_logits: (1, 1), above 0 where the object is on the frame; only in
+            SAM 2.1.
         """
         large = functional.interpolate(
             low_res_masks, scale_factor=4.0, mode="bilinear", align_corners=False

@@ -1,4 +1,4 @@
-"""Tells by the names and shapes of weights which published architecture they are of."""
+"""Recognizes the published architecture of weights by their names and shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 # and sam2's own configurations).
 HIERAS = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}
 
-# What only tracking uses.
+# The weights that only tracking uses.
 _MEMORY = re.compile(
     r"(memory_attention|memory_encoder|spatial_perceiver|mask_downsample|obj_ptr_proj|"
     r"obj_ptr_tpos_proj)\.|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
@@ -33,32 +33,36 @@ def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]
 
 
 def is_of_memory(name: str) -> bool:
-    """Whether a weight of sam2's is one that only tracking uses."""
+    """Whether only tracking uses a weight, by sam2's name."""
     return _MEMORY.match(name) is not None
 
 
 def without_memory(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """What a model of images consists of."""
+    """The shapes of a model for images."""
     return {name: shape for name, shape in shapes.items() if not is_of_memory(name)}
 
 
 def without_misshapen_memory(
-    own: Shapes, given: Shapes
+    own: Shapes, shapes: Shapes
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
-    """A model's shapes and a checkpoint's, without weights of memory that both have, but differ.
+    """A model's shapes and a checkpoint's, without weights of memory whose shapes differ.
 
-    How many frames a model remembers does not matter to one of images. The names of its memory
-    still tell of which generation it is.
+    The number of frames that a model remembers does not matter to images. The names of its memory
+    still show its generation.
     """
-    other = {name for name in own if is_of_memory(name) and given.get(name, own[name]) != own[name]}
-    kept = [{name: each[name] for name in each if name not in other} for each in (own, given)]
-    return kept[0], kept[1]
+    differing = {
+        name for name in own if is_of_memory(name) and shapes.get(name, own[name]) != own[name]
+    }
+    return (
+        {name: shape for name, shape in own.items() if name not in differing},
+        {name: shape for name, shape in shapes.items() if name not in differing},
+    )
 
 
 def name_of(shapes: Shapes) -> str | None:
-    """The published architecture whose trunk weights have, by sam2's names; None for another.
+    """The published architecture of weights with sam2's names; None for any other.
 
-    SAM 2.1 differs from SAM 2 in its memory alone: weights without one are called SAM 2.1's.
+    SAM 2.1 differs from SAM 2 in its memory alone: weights without one count as SAM 2.1's.
     """
     if any(name.startswith("image_encoder.trunk.body.") for name in shapes):
         return "edgetam"
@@ -70,21 +74,21 @@ def name_of(shapes: Shapes) -> str | None:
 
 
 def recognize(checkpoint: str | Path, shapes: Shapes) -> str:
-    """The published architecture that weights are of.
+    """The published architecture of weights.
 
-    :raises StageError: when they are of none.
+    :raises StageError: when they belong to another.
     """
-    found = name_of(shapes)
-    if found is None:
+    name = name_of(shapes)
+    if name is None:
         width, blocks = _trunk(shapes)
         what = f"a Hiera {width} wide with {blocks} blocks" if blocks else f"{len(shapes)} tensors"
-        known = ", ".join(f"{size} ({w} wide, {n} blocks)" for (w, n), size in HIERAS.items())
+        sizes = ", ".join(f"{size} ({w} wide, {n} blocks)" for (w, n), size in HIERAS.items())
         raise StageError(
             f"{checkpoint} has weights of an unknown architecture: found {what} "
-            f"({some(shapes)}); known are {known} and EdgeTAM. Describe it in a YAML file as "
+            f"({some(shapes)}); known are {sizes} and EdgeTAM. Describe it in a YAML file as "
             "sam2's own, and name that with `config`."
         )
-    return found
+    return name
 
 
 def _trunk(shapes: Shapes) -> tuple[int, int]:

@@ -1,11 +1,11 @@
-"""The mask decoder as tracking needs it, and a mask as a prompt.
+"""The mask decoder for tracking, and a mask as a prompt.
 
-What it computes is `SAM2Base._forward_sam_heads` and `_use_mask_as_output`, for one object.
+They compute `SAM2Base._forward_sam_heads` and `_use_mask_as_output`, for one object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -14,21 +14,15 @@ from samexporter.export_sam2 import SAM2ImageDecoder
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.model.decoder_patches import (
-    Absent,
-    PredictedMasks,
-    candidate_prediction,
-    mask_embedding,
-    position_embedding,
-    replace_attentions,
-    stable_mask,
-)
+from tasks.model.decoder_attention import PaddingBias, replace_attentions
+from tasks.model.mask_prediction import PredictedMasks, candidate_prediction, stable_mask
+from tasks.model.prompt_embedding import mask_embedding, padded_point_embedding
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-NO_OBJECT = -1024.0  # the logits of a mask where there is no object (sam2's NO_OBJ_SCORE)
-CERTAIN = 10.0  # those of a mask that a person gave, and of its object's score
+NO_OBJECT = -1024.0  # a mask's logits where there is no object (sam2's NO_OBJ_SCORE)
+CERTAIN = 10.0  # the logits of a person's mask, and of its object's score
 
 
 class TrackingDecoder(nn.Module):
@@ -40,19 +34,16 @@ class TrackingDecoder(nn.Module):
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
         self.decoder = SAM2ImageDecoder(model, multimask_output=True).eval()
-        # What it refers to is traced with it, and the whole model is not used.
-        del self.decoder.model
+        del self.decoder.model  # it is not used, and would be traced too
         self.pointer = model.obj_ptr_proj
         self.scored = bool(model.pred_obj_scores)
         self.soft, self.fixed = bool(model.soft_no_obj_ptr), bool(model.fixed_no_obj_ptr)
         self.pointer_of_best = bool(model.use_multimask_token_for_obj_ptr)
         has_pointers = bool(model.use_obj_ptrs_in_encoder)
         self.no_pointer = model.no_obj_ptr.detach() if self.scored and has_pointers else None
-        absent = Absent()  # none is: sam2's decoder looks at padding points
-        self.predict = candidate_prediction(self.decoder, "single", absent)
-        self.embed_points = labelled_points(self.decoder)
+        self.predict = candidate_prediction(self.decoder, "single")
+        self.embed_points = padded_point_embedding(self.decoder)
         self.embed_mask = mask_embedding(self.decoder)
-        self.absent = absent
         self.eval()
 
     def forward(
@@ -68,7 +59,7 @@ class TrackingDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The logits (1, 1, M, M), their score (1, 1), the object's (1, 1) and its pointer (1, C).
 
-        A padding point is added, as sam2's prompt encoder does.
+        It adds a padding point, as sam2's prompt encoder does.
 
         :param image_embed: (1, C, S, S), conditioned on memories or as the encoder returns it.
         :param point_coords: (1, N, 2), pixels of the model's input.
@@ -78,55 +69,37 @@ class TrackingDecoder(nn.Module):
         """
         points = [self.embed_points(point_coords, point_labels)]
         dense = self.embed_mask(mask_input, has_mask_input)
-        found: PredictedMasks = self.predict(
+        predicted: PredictedMasks = self.predict(
             image_embed, points, dense, high_res_feats_0, high_res_feats_1
         )
-        single, score = stable_mask(self.decoder.mask_decoder, found.masks, found.scores)
-        masks = single + multimask * (found.masks[:, 1:] - single)
-        scores = score + multimask * (found.scores[:, 1:] - score)
-        token = found.tokens[:, 0]
+        single, score = stable_mask(self.decoder.mask_decoder, predicted.masks, predicted.scores)
+        masks = single + multimask * (predicted.masks[:, 1:] - single)
+        scores = score + multimask * (predicted.scores[:, 1:] - score)
+        token = predicted.tokens[:, 0]
         if self.pointer_of_best:
-            token = token + multimask * (found.tokens[:, 1] - token)
+            token = token + multimask * (predicted.tokens[:, 1] - token)
         pointer = self.pointer(token)
         if self.scored:
-            appears = (found.object_logits > 0).float()
+            appears = (predicted.object_logits > 0).float()
             masks = torch.where(appears[:, :, None, None] > 0, masks, NO_OBJECT)
             if self.no_pointer is not None:
-                share = torch.sigmoid(found.object_logits) if self.soft else appears
-                known = share * pointer if self.fixed else pointer
-                pointer = known + (1 - share) * self.no_pointer
-        return masks, scores, found.object_logits, pointer
+                share = torch.sigmoid(predicted.object_logits) if self.soft else appears
+                kept = share * pointer if self.fixed else pointer
+                pointer = kept + (1 - share) * self.no_pointer
+        return masks, scores, predicted.object_logits, pointer
 
 
 @contextmanager
 def patched_tracking_decoder(module: TrackingDecoder) -> Iterator[None]:
-    """Apply the decoder's patches while it is traced, or run; on exit sam2's modules are theirs."""
+    """Apply the patches of the decoder's attentions; on exit they are as they were."""
     with ExitStack() as stack:
-        replace_attentions(stack, module.decoder.mask_decoder, module.absent)
+        # No bias hides a padding point: sam2's tracker looks at them.
+        replace_attentions(stack, module.decoder.mask_decoder, PaddingBias())
         yield
 
 
-def labelled_points(decoder: SAM2ImageDecoder) -> Callable[[Tensor, Tensor], Tensor]:
-    """Replaces ``PromptEncoder._embed_points`` but for the point that it adds.
-
-    (1, N, 2) and (1, N) to (1, N, C). The label's embedding is a product with its one-hot code; of
-    a label of -1 that is all, its place counts for nothing.
-    """
-    encoder = decoder.prompt_encoder
-    weights = [encoder.not_a_point_embed.weight, *(e.weight for e in encoder.point_embeddings)]
-    table = torch.cat(weights).detach()
-    known = torch.arange(-1, len(table) - 1, dtype=torch.float32)
-    position = position_embedding(decoder)
-
-    def embed(coords: Tensor, labels: Tensor) -> Tensor:
-        labels = labels[:, :, None]
-        return position(coords) * (labels >= 0).float() + (labels == known).float() @ table
-
-    return embed
-
-
 class MaskPrompt(nn.Module):
-    """A mask that a person gives for an object, as the tracker goes on with it.
+    """A person's mask for an object, in the form that the tracker goes on with.
 
     :param model: with the weights of a checkpoint; it must have object pointers.
     """
@@ -147,7 +120,7 @@ class MaskPrompt(nn.Module):
         self.eval()
 
     def forward(self, image_embed: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the decoder is fed for the object's pointer, and the mask's own logits and score.
+        """The decoder's inputs for the object's pointer, and the mask's own logits and score.
 
         :param image_embed: (1, C, S, S), as the encoder's graph returns it.
         :param mask: (1, 1, 16 * S, 16 * S), 1 inside and 0 outside.

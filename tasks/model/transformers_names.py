@@ -1,4 +1,4 @@
-"""The names that transformers gives the weights of SAM 2, as those that sam2 gives them.
+"""Translates transformers' names for the weights of SAM 2 into sam2's.
 
 Read from transformers 5.22's ``Sam2Model``, ``Sam2VideoModel``, ``EdgeTamModel`` and
 ``EdgeTamVideoModel``.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# From transformers' names to sam2's, each in turn where it is found.
+# Replacements that turn transformers' names into sam2's, applied in turn.
 _RENAMED = (
     (r"^vision_encoder\.backbone\.timm_model\.", "image_encoder.trunk.body."),
     (r"^vision_encoder\.backbone\.", "image_encoder.trunk."),
@@ -42,7 +42,7 @@ _RENAMED = (
     (r"^(memory_attention\..*)\.mlp\.down_proj\.", r"\1.linear2."),
     (r"\.o_proj\.", ".out_proj."),
     (r"^no_memory_embedding$", "no_mem_embed"),
-    # What only tracking uses.
+    # Only tracking uses these.
     (r"^no_memory_positional_encoding$", "no_mem_pos_enc"),
     (r"^memory_temporal_positional_encoding$", "maskmem_tpos_enc"),
     (r"^no_object_pointer$", "no_obj_ptr"),
@@ -60,14 +60,14 @@ _RENAMED = (
 )
 
 _POINTS = "prompt_encoder.point_embed.weight"
-# The same matrix is there under two names, or, of tied weights, under one of them.
+# Two names for the same matrix; a file with tied weights has one of them.
 GAUSSIAN = (
     "prompt_encoder.shared_embedding.positional_embedding",
     "shared_image_embedding.positional_embedding",
 )
 _GAUSSIAN_OF_SAM2 = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
-# A layer of a multilayer perceptron, where the first and the last have names.
+# A layer of a multilayer perceptron; the first and the last have names, the others numbers.
 _LAYER = re.compile(r"(.*)\.(proj_in|proj_out|layers\.(\d+))\.(weight|bias)")
 _DOWNSAMPLER = re.compile(r"memory_encoder\.mask_downsampler\.(layers\.(\d+)\.(\w+)|final_conv)\.")
 
@@ -78,24 +78,24 @@ def are_of_transformers(names: Iterable[str]) -> bool:
 
 
 def to_sam2(names: Iterable[str]) -> dict[str, list[str]]:
-    """sam2's names of each weight, in the order that the weight is cut into along its first axis.
+    """sam2's names for each weight.
 
-    One name means that the weight is taken whole. A second copy of a weight has no name. Weights
-    of the same one name are one there, put together in the alphabetical order of their own: keys
-    before values.
+    A weight with several names is cut along its first axis, one piece for each; a second copy of a
+    weight has none. Weights with the same name are joined in the alphabetical order of their own:
+    keys before values.
     """
     names = list(names)
     last = _last_layers(names)
-    found: dict[str, list[str]] = {}
+    translated: dict[str, list[str]] = {}
     for name in names:
         if name in GAUSSIAN:
-            seen = [_GAUSSIAN_OF_SAM2] in found.values()
-            found[name] = [] if seen else [_GAUSSIAN_OF_SAM2]
+            is_copy = [_GAUSSIAN_OF_SAM2] in translated.values()
+            translated[name] = [] if is_copy else [_GAUSSIAN_OF_SAM2]
         elif name == _POINTS:
-            found[name] = [f"sam_prompt_encoder.point_embeddings.{i}.weight" for i in range(4)]
+            translated[name] = [f"sam_prompt_encoder.point_embeddings.{i}.weight" for i in range(4)]
         else:
-            found[name] = [_renamed(_numbered(_downsampler(name), last))]
-    return found
+            translated[name] = [_renamed(_numbered(_downsampler(name), last))]
+    return translated
 
 
 def _renamed(name: str) -> str:
@@ -105,7 +105,7 @@ def _renamed(name: str) -> str:
 
 
 def _last_layers(names: Iterable[str]) -> dict[str, int]:
-    """The number of the last layer of each perceptron: one above those that have numbers."""
+    """The number of each perceptron's last layer: one above the highest number in a name."""
     last: dict[str, int] = {}
     for name in names:
         match = _LAYER.fullmatch(name)
@@ -119,7 +119,7 @@ def _last_layers(names: Iterable[str]) -> dict[str, int]:
 
 
 def _numbered(name: str, last: dict[str, int]) -> str:
-    """A perceptron's layer by its number."""
+    """The name of a perceptron's layer with its number."""
     match = _LAYER.fullmatch(name)
     if match is None or match[1] not in last:
         return name
@@ -130,9 +130,9 @@ def _numbered(name: str, last: dict[str, int]) -> str:
 
 
 def _downsampler(name: str) -> str:
-    """A layer of the memory encoder's mask downsampler, which sam2 counts one by one.
+    """The name of a layer of the mask downsampler with sam2's number.
 
-    A convolution, its norm and an activation are three; the convolution at the end has no more.
+    sam2 counts a convolution, its norm and its activation as three; the last convolution is alone.
     """
     match = _DOWNSAMPLER.match(name)
     if match is None:

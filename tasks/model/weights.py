@@ -1,7 +1,7 @@
-"""Reads the weights of a checkpoint, whatever it was written by, under sam2's names.
+"""Reads the weights of a checkpoint, whichever program wrote it, under sam2's names.
 
-What a file is, its content tells, never its name. Only tensors are read: nothing in a file is ever
-run.
+The format is detected from the content, never from the file's name. Only tensors are read: nothing
+in a file is ever run.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ EXPECTED = (
 _SAVE_AGAIN = "torch.save({'model': model.state_dict()}, ...)"
 _DEPTH = 4  # tables within tables; a file may hold one that contains itself
 
-# The parts that a model consists of, by sam2's names or transformers'.
+# The parts of a model, by sam2's names or transformers'.
 _ENCODERS = ("image_encoder.", "vision_encoder.")
 _DECODERS = ("sam_mask_decoder.", "mask_decoder.")
 _ROOTS = re.compile(r"\b(?:image_encoder|vision_encoder|sam_mask_decoder|mask_decoder)\.")
-# What compilation, parallel training and checkpointed activations put into names.
+# Compilation, parallel training and checkpointed activations put these into names.
 _WRAPPERS = re.compile(r"\b(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # A running average of a model's weights, beside them.
 _AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|$)", re.IGNORECASE)
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer)\.")
 
-# What torch says of a file that it refuses to load, and what that means. The rest of its message
-# tells how to switch the protection off.
+# torch's messages about a file that it refuses to load, and their meanings. The rest of a message
+# explains how to switch the protection off.
 _REFUSALS = (
     (re.compile(r"GLOBAL (\S+)"), "it names {}"),
     (re.compile(r"but got (<class '[^']+'>)"), "it builds a {}"),
@@ -49,7 +49,7 @@ _REFUSALS = (
 )
 _UNPRINTABLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 
-# What begins a file that is something else.
+# The first bytes of other kinds of files.
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches what it points to"),
     (b"<", "a page of HTML or XML; the address must be that of the file itself"),
@@ -60,7 +60,7 @@ _OTHERS = (
 
 
 class _Ignored:
-    """What numpy's scalars become: nothing of them is read, and no code of numpy's runs."""
+    """Stands in for numpy's scalars: they are not read, and no code of numpy's runs."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -79,9 +79,9 @@ _NUMPY_SCALARS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """The weights of one model, and what a file has beside it.
+    """The weights of one model in a file.
 
-    :param prefix: the keys, and what precedes each name of a weight: ``state_dict.model.``.
+    :param prefix: the keys before them and the common start of their names: ``state_dict.model.``.
     :param others: the prefixes of other models' weights in the same file.
     """
 
@@ -91,7 +91,7 @@ class Choice:
 
     @property
     def note(self) -> str | None:
-        """Which weights were taken, where there was a choice."""
+        """A sentence about the choice, where there was one."""
         if not self.others:
             return None
         return (
@@ -101,17 +101,15 @@ class Choice:
 
 
 def read(checkpoint: str | Path) -> Weights:
-    """The state dict of a checkpoint, under sam2's names.
-
-    :raises StageError: when the file has no such weights, with what it has.
-    """
+    """The state dict of a checkpoint, under sam2's names; raises as `choose`."""
     return choose(checkpoint).weights
 
 
 def choose(checkpoint: str | Path) -> Choice:
-    """The state dict of a checkpoint under sam2's names, and what else it might have been.
+    """The state dict of a checkpoint under sam2's names, and the other ones in the file.
 
-    :raises StageError: when the file has no such weights, or those of several models.
+    :raises StageError: when the file has no such weights, or those of several models; it says
+        what the file has.
     """
     path = Path(checkpoint)
     with path.open("rb") as file:
@@ -136,7 +134,7 @@ def _is_safetensors(start: bytes) -> bool:
 
 
 def _read_safetensors(path: Path) -> Weights:
-    """All tensors, mapped into memory: they are read when they are used."""
+    """All tensors, mapped into memory: they are read on use."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -150,7 +148,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_torch(path: Path) -> Any:
-    """What a torch file holds: tensors, numbers, texts, and tables and lists of them."""
+    """The content of a torch file: tensors, numbers, texts, and tables and lists of them."""
     ignored: list[Any] = [(_Ignored, name) for name in _NUMPY_SCALARS]
     try:
         with torch.serialization.safe_globals(ignored):
@@ -158,7 +156,7 @@ def _read_torch(path: Path) -> Any:
                 path,
                 map_location="cpu",
                 weights_only=True,
-                mmap=zipfile.is_zipfile(path),  # the weights are read once, where they go
+                mmap=zipfile.is_zipfile(path),  # weights are read once, when they are copied
             )
     except (OSError, MemoryError):
         raise
@@ -178,7 +176,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _meaning(message: str) -> str | None:
-    """What torch found in a file that it refused; None when it is no such refusal."""
+    """Why torch refused a file, by its message; None for other errors."""
     for pattern, meaning in _REFUSALS:
         if match := pattern.search(message):
             return meaning.format(*map(plain, match.groups()))
@@ -188,11 +186,11 @@ def _meaning(message: str) -> str | None:
 def model_in(path: Path, content: Any) -> Choice:
     """The one model whose weights a file holds; pure.
 
-    The weights of a model are those in one table whose names begin alike: whatever precedes
-    ``image_encoder.`` in one of them precedes all. A running average beside them is left out.
+    The weights of a model are in one table, and their names have the same prefix: the text before
+    ``image_encoder.`` in one of them. A running average beside them is left out.
 
-    :param content: of the file: tensors by their names, or tables of them.
-    :raises StageError: when there is none, more than one, or an adapter.
+    :param content: tensors by their names, or tables of them.
+    :raises StageError: when there is no model, more than one, or an adapter.
     """
     tables = list(_tables(content))
     if not tables:
@@ -203,7 +201,7 @@ def model_in(path: Path, content: Any) -> Choice:
             "beside. Merge it with PEFT's merge_and_unload(), and save the model."
         )
     parts = _by_prefix(tables)
-    if not parts:  # of another kind of model, as will be said of it
+    if not parts:  # another kind of model, which the caller refuses by its shapes
         above, tensors = max(tables, key=lambda table: len(table[1]))
         return Choice(tensors, above)
     models = {prefix: weights for prefix, weights in parts.items() if _is_whole(weights)}
@@ -214,14 +212,14 @@ def model_in(path: Path, content: Any) -> Choice:
     if len(models) > 1:
         raise StageError(
             f"{path} holds {len(models)} models: found weights under {_quoted(models)}; expected "
-            f"those of one. Save the one that is wanted alone: {_SAVE_AGAIN}."
+            f"those of one. Save the wanted one alone: {_SAVE_AGAIN}."
         )
     chosen = next(iter(models), None) or min(models or parts, key=len)
     return Choice(parts[chosen], chosen, tuple(each for each in parts if each != chosen))
 
 
 def _tables(content: Any, above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Weights]]:
-    """Each table that holds tensors by their names, with the keys that lead to it."""
+    """Each table of tensors by their names, with the keys that lead to it."""
     if not isinstance(content, dict) or not depth:
         return
     tensors = {
@@ -236,7 +234,7 @@ def _tables(content: Any, above: str = "", depth: int = _DEPTH) -> Iterator[tupl
 
 
 def _by_prefix(tables: Iterable[tuple[str, Weights]]) -> dict[str, Weights]:
-    """The weights in whose table a part of a model is, by what precedes their names."""
+    """The weights of tables that hold a part of a model, by the prefix of their names."""
     parts: dict[str, Weights] = {}
     for above, tensors in tables:
         roots = {name[: match.start()] for name in tensors if (match := _ROOTS.search(name))}
@@ -249,12 +247,12 @@ def _by_prefix(tables: Iterable[tuple[str, Weights]]) -> dict[str, Weights]:
 
 
 def _is_whole(weights: Weights) -> bool:
-    """Whether both an encoder and a decoder are there."""
+    """Whether weights have both an encoder and a decoder."""
     return all(any(name.startswith(part) for name in weights) for part in (_ENCODERS, _DECODERS))
 
 
 def _contents(content: Any) -> str:
-    """What a file holds, for people."""
+    """A file's content in words."""
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
     if not content:
@@ -264,12 +262,12 @@ def _contents(content: Any) -> str:
 
 
 def _quoted(prefixes: Iterable[str]) -> str:
-    """Prefixes for people; of the weights that have none, so much."""
+    """Prefixes in words."""
     return " and ".join(f"`{plain(each)}`" if each else "no prefix" for each in prefixes)
 
 
 def with_names_of_sam2(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
-    """Weights without what wrappers put into their names, under sam2's names.
+    """Weights under sam2's names, without those of wrappers.
 
     :raises StageError: when sam2 has one weight where transformers has two, which differ.
     """
@@ -295,9 +293,9 @@ def _refuse_two_embeddings(path: Path, weights: Weights) -> None:
     if len(names) == 2 and not _are_equal(*(weights[name] for name in names)):
         raise StageError(
             f"{path} has two positional embeddings that differ: {' and '.join(names)}; expected "
-            "equal ones, as models have that began from sam2's weights. sam2's model has one, for "
-            "the image and the prompts alike: no graph would answer as this model does. Make both "
-            "equal, and train it further."
+            "equal ones, as in models that were trained from sam2's weights. sam2's model has one "
+            "for both the image and the prompts, so no graph would answer like this model. Make "
+            "them equal, and train it further."
         )
 
 
@@ -313,6 +311,6 @@ def some(names: Iterable[str], limit: int = 4) -> str:
 
 
 def plain(text: str, limit: int = 200) -> str:
-    """A text out of a file without what would colour or move a terminal's, and cut."""
+    """A text from a file, cut, and without codes that control a terminal."""
     text = _UNPRINTABLE.sub("", text)
     return text if len(text) <= limit else f"{text[:limit]}…"
