@@ -485,7 +485,7 @@ def test_the_command_line_names_another_cache_or_none(second: Clone, tmp_path: P
 @pytest.mark.parametrize(
     ("table", "told"),
     [
-        ({"write": True}, "[cache] url: found 'nothing'"),
+        ({"write": True}, "[cache] url: missing"),
         ({"url": 3}, "[cache] url: found 3"),
         ({"url": "x", "proofs": "yes"}, "[cache] proofs: found 'yes'"),
         ({"url": "x", "read": True}, "[cache] read: unknown"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from project import ROOT
 from tasks.config.models import WEIGHTS, CheckpointLocation
 from tasks.config.parse import load, parse
 from tasks.config.schema import Configuration, ConfigurationError
+from tasks.config.tables import ModelTable, PublishTable, Tables
 
 
 def configuration(text: str, **keys: Any) -> Configuration:
@@ -23,6 +26,9 @@ def mistakes(text: str) -> str:
         configuration(text)
     return str(error.value)
 
+
+TABLES = {key.name: key.type for key in fields(Tables)}
+TABLES |= {"models": ModelTable, "publish": PublishTable}
 
 TINY = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
 
@@ -156,6 +162,40 @@ def test_all_mistakes_are_named_at_once_with_the_file() -> None:
         assert part in message
 
 
+def test_a_mistake_in_one_key_hides_none_that_several_keys_make() -> None:
+    message = mistakes(
+        '[models.x]\nurl = "ftp://host/a.pt"\nmodel_type = "sam2_hiera_tiny"\nconfig = "a.yaml"\n'
+        'opset = 3\nattention = "fused"\nclient = "osam"\nmasks = "best"\n'
+        "[models.y]\n[models.z]\nurl = 3\n"
+    )
+    assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == [
+        "[models.x] url",
+        "[models.x] opset",
+        "[models.y] url",
+        "[models.z] url",
+        "[models.x] model_type",
+        "[models.x] attention",
+        "[models.x] masks",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[verify]\nmask_tolerance = true\n", "[verify] mask_tolerance: found True"),
+        ('[verify]\nmask_tolerance = "1"\n', "[verify] mask_tolerance: found '1'"),
+        ("[fidelity]\nimages = 8.0\n", "[fidelity] images: found 8.0"),
+        ('[fidelity]\nimages = "8"\n', "[fidelity] images: found '8'"),
+        ("[build]\ndir = 3\n", "[build] dir: found 3"),
+        ('[defaults]\nvariants = "fp32"\n', "[defaults] variants: found 'fp32'"),
+        ("[defaults]\nclients = [3]\n", "[defaults] clients: found [3]"),
+        ("[publish]\nrepo = 'a/{folder}'\nprivate = 1\n", "[publish] private: found 1"),
+    ],
+)
+def test_no_value_is_converted_to_another_type(text: str, key: str) -> None:
+    assert f"{key}; allowed: " in mistakes(text + TINY)
+
+
 @pytest.mark.parametrize("name", ["../x", "a/b", "a:b", "*", ".hidden"])
 def test_a_name_that_would_leave_the_deploy_folder_is_refused(name: str) -> None:
     text = f'[models."{name}"]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
@@ -171,7 +211,10 @@ def test_two_models_with_one_folder_are_refused() -> None:
 def test_an_architecture_is_sam2s_own_or_a_yaml_files() -> None:
     lines = 'model_type = "sam2_hiera_tiny"\nconfig = "my.yaml"\n'
     message = mistakes(f'[models.x]\nurl = "x.pt"\n{lines}')
-    assert "[models.x] model_type or config: found 'both'; allowed: one of them" in message
+    assert (
+        "[models.x] model_type: found 'sam2_hiera_tiny'; allowed: model_type or config" in message
+    )
+    assert "not both" in message
 
 
 @pytest.mark.parametrize("lines", ["", 'model_type = "auto"\n'])
@@ -182,7 +225,7 @@ def test_without_either_the_weights_tell_the_architecture(lines: str) -> None:
 
 def test_made_up_weights_need_an_architecture() -> None:
     message = mistakes('[models.x]\nurl = "synthetic:"\n')
-    assert "[models.x] model_type: found 'nothing'; allowed: an architecture for" in message
+    assert "[models.x] model_type: missing; allowed: an architecture" in message
 
 
 @pytest.mark.parametrize(
@@ -322,7 +365,7 @@ def test_a_model_is_published_to_the_repository_that_the_pattern_gives() -> None
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("", "[publish] repo: found 'nothing'; allowed: OWNER/NAME"),
+        ("", "[publish] repo: missing; allowed: OWNER/NAME"),
         ('repo = "sam2"', "[publish] repo: found 'sam2'; allowed: OWNER/NAME"),
         ('repo = "a/b/c"', "[publish] repo: found 'a/b/c'; allowed: OWNER/NAME"),
         ('repo = "my-lab/{name}"', "[publish] repo: found 'my-lab/{name}'; allowed: OWNER/NAME"),
@@ -348,3 +391,33 @@ def test_two_models_are_not_published_to_one_repository() -> None:
 def test_a_folder_that_is_no_name_for_the_hub_is_refused() -> None:
     found = mistakes(f'[publish]\nrepo = "a/{{folder}}"\n{TINY}folder = "a+b"\n')
     assert "for [models.tiny] it gives a/a+b" in found
+
+
+# --- documentation ---
+
+# Where a table is documented, unless under its name in configuration.md.
+PLACES = {
+    "cache": ("cache.md", "# A shared cache"),
+    "models": ("configuration.md", "[models.<name>]"),
+}
+
+
+def rows(table: type[Any]) -> list[str]:
+    """The lines of the documentation's table for the keys of a table."""
+    lines = []
+    for key in fields(table):
+        if key.default is MISSING:
+            default = " required"
+        else:
+            default = "" if key.default is None else f" `{json.dumps(key.default)}`"
+        lines.append(f"| `{key.name}` |{default} | {key.type.__metadata__[-1]} |")
+    return lines
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_the_documentation_lists_each_key_with_its_default_and_meaning(table: str) -> None:
+    page, heading = PLACES.get(table, ("configuration.md", f"`[{table}]`"))
+    _, _, section = (ROOT / "docs" / page).read_text().partition(heading)
+    section = section.partition("\n## ")[0]
+    listed = [line for line in section.splitlines() if line.startswith("| `")]
+    assert listed == rows(TABLES[table])

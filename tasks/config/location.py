@@ -1,0 +1,75 @@
+"""Where a checkpoint comes from, read from the address in a configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tasks.config.models import WEIGHTS, CheckpointLocation
+from tasks.console import address
+
+ESCAPES = (
+    "in a user or a password, / is written %2F, ? %3F, # %23 and @ %40, and behind the host "
+    "@ is written %40"
+)
+_RULE = (
+    "an https:, http: or file: address, a path relative to the project, "
+    "hf:OWNER/NAME[@REVISION][/FILE], or synthetic:?seed=N"
+)
+# A revision has no slash, but that of a pull request (refs/pr/1) or a conversion does.
+_HUB = re.compile(
+    r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/[^/\s]+/[^/\s]+|(?!refs/)[^/\s]+))?"
+    r"(/(?P<file>\S*[^/\s]))?"
+)
+
+
+class NotAllowed(ValueError):
+    """Refuses a value; says what is allowed."""
+
+
+def read_location(url: Any) -> CheckpointLocation:
+    """Where an address leads to.
+
+    :raises NotAllowed: with what is allowed.
+    """
+    if not isinstance(url, str) or not url.strip():
+        raise NotAllowed(_RULE)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # whose words may hold the password
+        raise NotAllowed(f"{_RULE}; {ESCAPES}") from None
+    if address.is_ambiguous(url):
+        raise NotAllowed(f"{_RULE}; {ESCAPES}")
+    if parts.scheme == "hf" and address.shown(url) != url:
+        raise NotAllowed(
+            "hf:OWNER/NAME[@REVISION][/FILE] without user, password, ? and #; a token stands in "
+            "HF_TOKEN"
+        )
+    if parts.scheme in ("http", "https") and parts.netloc:
+        return CheckpointLocation("http", url)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
+        return CheckpointLocation("file", url, path=_expanded(unquote(parts.path)))
+    if parts.scheme == "hf" and (match := _HUB.fullmatch(url)):
+        repo, revision, file = match.group("repo", "revision", "file")
+        return CheckpointLocation(
+            "hub", url, repo=repo, revision=revision or "main", file=file or WEIGHTS
+        )
+    if parts.scheme == "synthetic" and not parts.netloc and not parts.path:
+        options = parse_qs(parts.query, keep_blank_values=True)
+        seed = options.pop("seed", ["0"])[-1]
+        if not options and seed.isdecimal():
+            return CheckpointLocation("synthetic", url, seed=int(seed))
+    if not parts.scheme and parts.path:
+        return CheckpointLocation("file", url, path=_expanded(url))
+    raise NotAllowed(_RULE)
+
+
+def _expanded(path: str) -> Path:
+    """A path in which ``~`` is a home folder."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise NotAllowed(f"a path from a home folder that is there; {_RULE}") from error

@@ -1,0 +1,354 @@
+"""Makes a configuration from the tables of its file, and checks what several keys decide."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from tasks.clients.client import Client
+from tasks.clients.known import CLIENTS
+from tasks.config.checks import (
+    LEAST_IOU,
+    BrowserCheck,
+    Checks,
+    FidelityCheck,
+    Tolerances,
+    TrackingCheck,
+)
+from tasks.config.models import CheckpointLocation, Source, Switch, Target, Variant
+from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
+from tasks.config.reading import KeyPath, Mistakes
+from tasks.config.schema import (
+    DEFAULT_CLIENT,
+    NO_CACHE,
+    PLAIN_NAME,
+    CacheSettings,
+    Configuration,
+    Publishing,
+)
+from tasks.config.tables import (
+    PLAIN_NAME_RULE,
+    BrowserTable,
+    CacheTable,
+    DefaultsTable,
+    ModelTable,
+    PublishTable,
+    Tables,
+    Variables,
+    VerifyTable,
+    is_repository,
+)
+from tasks.console import address
+
+
+def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) -> Configuration:
+    """The configuration that tables and the command line describe.
+
+    :param mistakes: those in the tables; those that several keys make are added.
+    """
+    _refuse_both("client", "clients", ("defaults",), mistakes)
+    if not tables.models and not mistakes.within(("models",)):
+        mistakes.add((), "models", "at least one [models.<name>] table")
+    build, checks = Path(tables.build.dir), _checks(tables)
+    sources = []
+    for name, table in tables.models.items():
+        root = table.deploy or command.deploy or tables.build.deploy
+        places = _places(name, table, tables, Path(root), mistakes)
+        if table.url is not None and not mistakes.within(("models", name)):
+            source = _source(name, table, table.url, build, checks)
+            for client, place in places.items():
+                source.targets.append(_target(source, CLIENTS[client], place, table, tables))
+            sources.append(source)
+    targets = [target for source in sources for target in source.targets]
+    _check_places(targets, mistakes)
+    cluster = command.cluster or tables.build.cluster
+    return Configuration(
+        path=path,
+        build=build,
+        sources=tuple(sources),
+        checks=checks,
+        cache=cache_settings(tables.cache, command.cache, mistakes),
+        publishing=_publishing(tables.publish, targets, mistakes),
+        cluster=None if cluster == "off" else cluster,
+        overwrite=command.overwrite == "yes",
+    )
+
+
+def cache_settings(
+    table: CacheTable, replaced_by: str | None, mistakes: Mistakes
+) -> CacheSettings | None:
+    """The shared cache; None without one.
+
+    :param replaced_by: an address in place of the table's; `NO_CACHE` does without.
+    """
+    url = replaced_by or table.url
+    is_set = any(mistakes.has(("cache",), key.name) for key in fields(table))
+    if url is None and is_set and not mistakes.within(("cache", "url")):
+        mistakes.add(("cache",), "url", "a value (the key is required)")
+    if url is None or replaced_by == NO_CACHE:
+        return None
+    return CacheSettings(url, table.write, table.proofs, table.options or {})
+
+
+def _checks(tables: Tables) -> Checks:
+    browser, fidelity, tracking = tables.browser, tables.fidelity, tables.tracking
+    return Checks(
+        verify=_tolerances(tables.verify),
+        browser=BrowserCheck(browser.executable, _tolerances(browser), browser.mask_iou),
+        fidelity=FidelityCheck(
+            images=fidelity.images,
+            mask_iou={name: getattr(fidelity, name) for name in LEAST_IOU},
+            worst=fidelity.worst,
+            ranking_flips=fidelity.ranking_flips,
+            scores=fidelity.score_tolerance,
+            logits=fidelity.logit_tolerance,
+        ),
+        tracking=TrackingCheck(tracking.mask_iou, tracking.worst, tracking.score_tolerance),
+    )
+
+
+def _tolerances(table: VerifyTable | BrowserTable) -> Tolerances:
+    return Tolerances(table.encoder_tolerance, table.mask_tolerance, table.score_tolerance)
+
+
+def _source(
+    name: str, table: ModelTable, location: CheckpointLocation, build: Path, checks: Checks
+) -> Source:
+    return Source(
+        name=name,
+        build=build,
+        location=location,
+        checks=checks,
+        model_type=_model_type(table),
+        config=Path(table.config) if table.config else None,
+        sha256=table.sha256 and table.sha256.lower(),
+        size=table.size,
+        opset=table.opset,
+        image_size=None if table.image_size == NATIVE_IMAGE_SIZE else table.image_size,
+        video=table.video,
+        attention=table.attention,
+        truth=table.truth,
+        truth_data=table.truth_data,
+        truth_iou=table.truth_iou,
+        license=table.license and address.without_secrets(table.license),
+        origin=table.origin and address.without_secrets(table.origin),
+    )
+
+
+def _target(
+    source: Source, client: Client, deploy: Path, table: ModelTable, tables: Tables
+) -> Target:
+    formats = table.formats or tables.defaults.formats or client.formats
+    precisions = table.variants or tables.defaults.variants
+    return Target(
+        name=f"{source.name}-{client.name}" if source.targets else source.name,
+        source=source,
+        client=client,
+        deploy=deploy,
+        masks=table.masks or client.masks[0],
+        prompts=table.prompts or client.prompts[0],
+        variants=tuple(
+            Variant(precision, kind)
+            for kind in dict.fromkeys(formats)
+            if kind in client.loads
+            for precision in dict.fromkeys(precisions)
+        ),
+        default=table.default,
+        browser=_browser(table, tables),
+        webgpu=tables.browser.webgpu if table.webgpu is None else table.webgpu,
+    )
+
+
+def _model_type(table: ModelTable) -> str | None:
+    return None if table.model_type == AUTO else table.model_type
+
+
+def _browser(table: ModelTable, tables: Tables) -> Switch:
+    return tables.browser.enabled if table.browser is None else table.browser
+
+
+def _clients(table: ModelTable | DefaultsTable) -> tuple[str, ...] | None:
+    return table.clients or ((table.client,) if table.client else None)
+
+
+def _places(
+    name: str, table: ModelTable, tables: Tables, root: Path, mistakes: Mistakes
+) -> dict[str, Path]:
+    """The deploy folders of a model's clients; notes the mistakes that several keys make."""
+    path = ("models", name)
+    _check_model(path, table, _browser(table, tables), mistakes)
+    places: dict[str, Path] = {}
+    for each in _clients(table) or _clients(tables.defaults) or (DEFAULT_CLIENT,):
+        client = CLIENTS[each]
+        if each not in places:
+            _check_client(path, table, client, table.formats or tables.defaults.formats, mistakes)
+            place = root / (table.folder or _model_type(table) or name)
+            places[each] = _place(place, client, bool(places), table.folder is not None)
+            if not places[each].name.startswith(client.folder_prefix):
+                mistakes.add(
+                    path,
+                    "folder",
+                    f"a name that begins with {client.folder_prefix}: {each} would take another "
+                    "for a model of another kind",
+                    f"found {places[each].name!r}",
+                )
+    return places
+
+
+def _refuse_both(
+    one: str, other: str, path: KeyPath, mistakes: Mistakes, meaning: str = ""
+) -> None:
+    """Note that two keys are set which exclude each other."""
+    if mistakes.has(path, one, other):
+        mistakes.add(path, one, f"{one} or {other}, not both{meaning}")
+
+
+def _check_model(path: KeyPath, table: ModelTable, browser: Switch, mistakes: Mistakes) -> None:
+    """Note the mistakes of a model that several keys make."""
+    types = ", ".join(MODEL_TYPES)
+    if not PLAIN_NAME.fullmatch(path[-1]):
+        mistakes.add(path, "name", PLAIN_NAME_RULE, f"found {address.shown(path[-1])!r}")
+    _refuse_both("client", "clients", path, mistakes)
+    _refuse_both(
+        "model_type",
+        "config",
+        path,
+        mistakes,
+        f": an architecture by name ({types}), or the path of a YAML file",
+    )
+    made_up = table.url is not None and table.url.kind == "synthetic"
+    if made_up and table.model_type == AUTO and not table.config:
+        mistakes.add(path, "model_type", f"an architecture to make random weights of: {types}")
+    if table.image_size is not None and table.config is not None:
+        mistakes.add(
+            path,
+            "image_size",
+            f"no image_size beside config: {address.shown(table.config)} has it",
+        )
+    if table.attention == "fused" and browser is not False:
+        mistakes.add(
+            path,
+            "attention",
+            "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
+            "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
+        )
+    if table.attention == "fused" and table.model_type == EDGETAM:
+        mistakes.add(path, "attention", f"plain: {EDGETAM}'s encoder has no attention")
+    if table.truth_data and table.truth is None:
+        mistakes.add(path, "truth_data", "no truth_data without `truth`, which reads it")
+
+
+def _check_client(
+    path: KeyPath,
+    table: ModelTable,
+    client: Client,
+    formats: Sequence[str] | None,
+    mistakes: Mistakes,
+) -> None:
+    """Note each option that a client does not support."""
+    for key, value, allowed in (
+        ("masks", table.masks, client.masks),
+        ("prompts", table.prompts, client.prompts),
+    ):
+        if value is not None and value not in allowed:
+            mistakes.add(path, key, f"{', '.join(allowed)} for client {client.name}")
+    if formats and not set(formats) & set(client.loads):
+        mistakes.add(
+            path,
+            "formats",
+            f"{', '.join(client.loads)} for client {client.name}",
+            f"found {list(formats)}",
+        )
+    sizes = client.image_sizes
+    if table.image_size is not None and sizes and table.image_size not in sizes:
+        mistakes.add(
+            path,
+            "image_size",
+            f"{', '.join(map(str, sizes))} for client {client.name}, which feeds no other, or "
+            "another client",
+        )
+
+
+def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:
+    """The folder that a client's files are deployed to.
+
+    :param path: the folder, in which ``{client}`` is replaced by the client's name.
+    :param further: whether the client is not the first, so that a name without ``{client}`` needs
+        the client's.
+    :param chosen: whether the name is configured; another one gets the client's prefix.
+    """
+    named = str(path).replace("{client}", client.name)
+    if further and named == str(path):
+        named += f"-{client.name}"
+    place = Path(named)
+    prefix = client.folder_prefix
+    if chosen or place.name.startswith(prefix):
+        return place
+    name = place.name.replace("sam2.", "sam2_", 1)  # sam2.1_hiera_tiny -> sam2_1_hiera_tiny
+    return place.with_name(name if name.startswith(prefix) else f"{prefix}{name}")
+
+
+def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
+    """Note the models that would overwrite another's deployed or intermediate files.
+
+    Compared without case, as macOS and Windows do with file names.
+    """
+    names: dict[str, Target] = {}
+    folders: dict[str, Target] = {}
+    for target in targets:
+        path = ("models", target.source.name)
+        namesake = names.setdefault(target.name.casefold(), target)
+        neighbour = folders.setdefault(os.path.normpath(target.deploy).casefold(), target)
+        if namesake is not target and namesake.name == target.name:
+            mistakes.add(
+                path,
+                "clients",
+                "another name",
+                f"files for {target.client.name} are built under the name {target.name}, as "
+                f"those of [models.{namesake.source.name}] are",
+            )
+        elif namesake is not target:
+            mistakes.add(
+                path,
+                "name",
+                "a name of its own",
+                f"differs from [models.{namesake.name}] in case only",
+            )
+        if neighbour is not target:
+            mistakes.add(
+                path,
+                "folder",
+                "a `folder` (or `deploy`) of its own",
+                f"found {target.deploy} for {target.client.name}, where "
+                f"[models.{neighbour.source.name}] deploys for {neighbour.client.name}",
+            )
+
+
+def _publishing(
+    table: PublishTable | None, targets: Sequence[Target], mistakes: Mistakes
+) -> Publishing | None:
+    """Where models are published; each must have a repository of its own."""
+    if table is None or table.repo is None:
+        return None
+    publishing = Publishing(table.repo, table.revision, table.private)
+    owners: dict[str, Target] = {}
+    for target in targets:
+        name = publishing.repository(target)
+        neighbour = owners.setdefault(name.casefold(), target)
+        if not is_repository(name):
+            mistakes.add(
+                ("publish",),
+                "repo",
+                "a pattern whose names the hub takes; for "
+                f"[models.{target.source.name}] it gives {name}",
+            )
+        elif neighbour is not target:
+            mistakes.add(
+                ("publish",),
+                "repo",
+                "a repository for each model, with {folder} or {model} in its name; "
+                f"{neighbour.name} and {target.name} would both go to {name}",
+            )
+    return publishing
