@@ -73,7 +73,7 @@ def parse(values: Mapping[str, Any], path: Path, **variables: str | None) -> Con
     }
     mistyped = Mistakes(replaced, "on the command line")
     mistakes = Mistakes(values)
-    command = read_tables(Variables, replaced, mistyped)
+    command = read_tables(Variables, replaced, mistyped) if replaced else Variables()
     config = resolve(read_tables(Tables, values, mistakes), command, path, mistakes)
     _refuse(path, [*mistyped.lines, *mistakes.lines])
     return config

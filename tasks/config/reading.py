@@ -178,11 +178,14 @@ def _with_rule(kind: Any, converter: BaseConverter) -> Hook:
 
 def _table(kind: Any, converter: BaseConverter) -> Hook:
     make = make_dict_structure_fn if is_dataclass(kind) else make_mapping_structure_fn
-    read = make(kind, converter)
+
+    @cache
+    def read() -> Hook:  # a millisecond each; most files have few tables
+        return make(kind, converter)
 
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, Mapping):
             raise NotAllowed(_TABLE)
-        return read(value, kind)
+        return read()(value, kind)
 
     return hook
