@@ -12,7 +12,7 @@ import pytest
 from project import ROOT
 
 from tasks.config.models import WEIGHTS, CheckpointLocation
-from tasks.config.parse import load, parse
+from tasks.config.parse import cache_of, load, parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.config.tables import ModelTable, PublishTable, Tables
 
@@ -391,6 +391,26 @@ def test_two_models_are_not_published_to_one_repository() -> None:
 def test_a_folder_that_is_no_name_for_the_hub_is_refused() -> None:
     found = mistakes(f'[publish]\nrepo = "a/{{folder}}"\n{TINY}folder = "a+b"\n')
     assert "for [models.tiny] it gives a/a+b" in found
+
+
+# --- the shared cache ---
+
+
+def test_the_cache_of_a_file_is_read_whatever_else_is_in_it(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text('[cache]\nurl = "s3://lab/x"\noptions = { key = "k" }\n[models.x]\nopset = 3\n')
+    settings = cache_of(file)
+    assert settings is not None
+    assert (settings.url, settings.options) == ("s3://lab/x", {"key": "k"})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[cache]\n", "[cache]\nwrite = true\n", "[cache]\nurl = 3\n", "[cache"]
+)
+def test_a_file_without_a_usable_cache_has_none(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(text)
+    assert cache_of(file) is None
 
 
 # --- documentation ---

@@ -19,7 +19,7 @@ _RULE = (
     "hf:OWNER/NAME[@REVISION][/FILE], or synthetic:?seed=N"
 )
 # A revision has no slash, but that of a pull request (refs/pr/1) or a conversion does.
-_HUB = re.compile(
+_HUB = (
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/[^/\s]+/[^/\s]+|(?!refs/)[^/\s]+))?"
     r"(/(?P<file>\S*[^/\s]))?"
 )
@@ -52,7 +52,7 @@ def read_location(url: Any) -> CheckpointLocation:
         return CheckpointLocation("http", url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return CheckpointLocation("file", url, path=_expanded(unquote(parts.path)))
-    if parts.scheme == "hf" and (match := _HUB.fullmatch(url)):
+    if parts.scheme == "hf" and (match := re.fullmatch(_HUB, url)):
         repo, revision, file = match.group("repo", "revision", "file")
         return CheckpointLocation(
             "hub", url, repo=repo, revision=revision or "main", file=file or WEIGHTS

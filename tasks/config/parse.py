@@ -41,7 +41,9 @@ def load(path: str | Path, **variables: str | None) -> Configuration:
     path = Path(path)
     config = read(path, **variables)
     lines = [*_misplaced_cache(config), *_missing_files(config)]
-    _refuse(path, lines or [line for each in config.targets for line in _other_image_size(each)])
+    _refuse(
+        path, lines or [line for target in config.targets for line in _other_image_size(target)]
+    )
     return config
 
 
@@ -71,7 +73,7 @@ def parse(values: Mapping[str, Any], path: Path, **variables: str | None) -> Con
     }
     mistyped = Mistakes(replaced, "on the command line")
     mistakes = Mistakes(values)
-    command = read_tables(Variables, replaced, mistyped)
+    command = read_tables(Variables, replaced, mistyped) if replaced else Variables()
     config = resolve(read_tables(Tables, values, mistakes), command, path, mistakes)
     _refuse(path, [*mistyped.lines, *mistakes.lines])
     return config
@@ -134,7 +136,7 @@ def _misplaced_cache(config: Configuration) -> list[str]:
 
 
 def _missing_files(config: Configuration) -> list[str]:
-    """Name the files that models name and that do not exist."""
+    """Say which configured files do not exist."""
     lines = []
     for source in config.sources:
         table = f"[models.{source.name}]"
@@ -168,6 +170,6 @@ def _other_image_size(target: Target) -> list[str]:
     sizes = ", ".join(map(str, taken))
     return [
         f"[models.{target.source.name}] client: found {target.client.name!r}, which feeds images "
-        f"of {sizes} pixels alone, but {file} has image_size {size[1]}; allowed: another "
-        "client, or an architecture of that size"
+        f"of {sizes} pixels alone, but {file} has image_size {size[1]}; allowed: another client, "
+        "or an architecture of that size"
     ]

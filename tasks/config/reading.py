@@ -56,18 +56,19 @@ class Mistakes:
 
     def has(self, table: KeyPath, *keys: str) -> bool:
         """Whether the document has all of these keys in a table."""
+        return all(key in self._values(table) for key in keys)
+
+    def _values(self, path: KeyPath) -> Mapping[str, Any]:
         values: Any = self._document
-        for name in table:
+        for name in path:
             values = values.get(name) if isinstance(values, Mapping) else None
-        return isinstance(values, Mapping) and all(key in values for key in keys)
+        return values if isinstance(values, Mapping) else {}
 
     def _value(self, table: KeyPath, key: str, allowed: str) -> str:
         """A value as it may be shown: any may hold an address, or options with a password."""
         if not self.has(table, key):
             return "missing"
-        value: Any = self._document
-        for name in (*table, key):
-            value = value[name]
+        value = self._values(table)[key]
         if allowed == _TABLE:
             return f"found {type(value).__name__}"
         if isinstance(value, str):
@@ -178,11 +179,14 @@ def _with_rule(kind: Any, converter: BaseConverter) -> Hook:
 
 def _table(kind: Any, converter: BaseConverter) -> Hook:
     make = make_dict_structure_fn if is_dataclass(kind) else make_mapping_structure_fn
-    read = make(kind, converter)
+
+    @cache
+    def read() -> Hook:  # a millisecond each; most files have few tables
+        return make(kind, converter)
 
     def hook(value: Any, _: Any) -> Any:
         if not isinstance(value, Mapping):
             raise NotAllowed(_TABLE)
-        return read(value, kind)
+        return read()(value, kind)
 
     return hook

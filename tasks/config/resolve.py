@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -33,7 +33,6 @@ from tasks.config.tables import (
     BrowserTable,
     CacheTable,
     DefaultsTable,
-    FidelityTable,
     ModelTable,
     PublishTable,
     Tables,
@@ -50,36 +49,24 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
     :param mistakes: those in the tables; those that several keys make are added.
     """
     _refuse_both("client", "clients", ("defaults",), mistakes)
-    checks = Checks(
-        verify=_tolerances(tables.verify),
-        browser=BrowserCheck(
-            tables.browser.executable, _tolerances(tables.browser), tables.browser.mask_iou
-        ),
-        fidelity=_fidelity(tables.fidelity),
-        tracking=TrackingCheck(
-            tables.tracking.mask_iou, tables.tracking.worst, tables.tracking.score_tolerance
-        ),
-    )
-    sources = []
-    for name, table in tables.models.items():
-        clients = _clients_of(table, tables.defaults)
-        deploy = command.deploy or tables.build.deploy
-        places = _places(name, table, deploy, clients)
-        _check_model(("models", name), table, _browser(table, tables), mistakes)
-        for client in clients:
-            _check_client(("models", name), table, client, places[client.name], tables, mistakes)
-        if not mistakes.within(("models", name)) and table.url is not None:
-            source = _source(name, table, table.url, Path(tables.build.dir), checks)
-            _add_targets(source, table, tables, places)
-            sources.append(source)
-    targets = [target for source in sources for target in source.targets]
     if not tables.models and not mistakes.within(("models",)):
         mistakes.add((), "models", "at least one [models.<name>] table")
+    build, checks = Path(tables.build.dir), _checks(tables)
+    sources = []
+    for name, table in tables.models.items():
+        root = table.deploy or command.deploy or tables.build.deploy
+        places = _places(name, table, tables, Path(root), mistakes)
+        if table.url is not None and not mistakes.within(("models", name)):
+            source = _source(name, table, table.url, build, checks)
+            for client, place in places.items():
+                source.targets.append(_target(source, CLIENTS[client], place, table, tables))
+            sources.append(source)
+    targets = [target for source in sources for target in source.targets]
     _check_places(targets, mistakes)
     cluster = command.cluster or tables.build.cluster
     return Configuration(
         path=path,
-        build=Path(tables.build.dir),
+        build=build,
         sources=tuple(sources),
         checks=checks,
         cache=cache_settings(tables.cache, command.cache, mistakes),
@@ -105,48 +92,25 @@ def cache_settings(
     return CacheSettings(url, table.write, table.proofs, table.options or {})
 
 
-def _tolerances(table: VerifyTable | BrowserTable) -> Tolerances:
-    return Tolerances(table.encoder_tolerance, table.mask_tolerance, table.score_tolerance)
-
-
-def _fidelity(table: FidelityTable) -> FidelityCheck:
-    return FidelityCheck(
-        images=table.images,
-        mask_iou={name: getattr(table, name) for name in LEAST_IOU},
-        worst=table.worst,
-        ranking_flips=table.ranking_flips,
-        scores=table.score_tolerance,
-        logits=table.logit_tolerance,
+def _checks(tables: Tables) -> Checks:
+    browser, fidelity, tracking = tables.browser, tables.fidelity, tables.tracking
+    return Checks(
+        verify=_tolerances(tables.verify),
+        browser=BrowserCheck(browser.executable, _tolerances(browser), browser.mask_iou),
+        fidelity=FidelityCheck(
+            images=fidelity.images,
+            mask_iou={name: getattr(fidelity, name) for name in LEAST_IOU},
+            worst=fidelity.worst,
+            ranking_flips=fidelity.ranking_flips,
+            scores=fidelity.score_tolerance,
+            logits=fidelity.logit_tolerance,
+        ),
+        tracking=TrackingCheck(tracking.mask_iou, tracking.worst, tracking.score_tolerance),
     )
 
 
-def _clients_of(table: ModelTable, defaults: DefaultsTable) -> list[Client]:
-    """The clients of a table, each once."""
-    for each in (table, defaults):
-        names = each.clients or ((each.client,) if each.client else ())
-        if names:
-            return [CLIENTS[name] for name in dict.fromkeys(names)]
-    return [CLIENTS[DEFAULT_CLIENT]]
-
-
-def _browser(table: ModelTable, tables: Tables) -> Switch:
-    return tables.browser.enabled if table.browser is None else table.browser
-
-
-def _architecture(table: ModelTable) -> str | None:
-    return None if table.model_type == AUTO else table.model_type
-
-
-def _places(
-    name: str, table: ModelTable, deploy: str, clients: Sequence[Client]
-) -> dict[str, Path]:
-    """The folder that each client's files are deployed to, by its name."""
-    path = Path(table.deploy or deploy, table.folder or _architecture(table) or name)
-    chosen = table.folder is not None
-    return {
-        client.name: _place(path, client, position > 0, chosen)
-        for position, client in enumerate(clients)
-    }
+def _tolerances(table: VerifyTable | BrowserTable) -> Tolerances:
+    return Tolerances(table.encoder_tolerance, table.mask_tolerance, table.score_tolerance)
 
 
 def _source(
@@ -157,7 +121,7 @@ def _source(
         build=build,
         location=location,
         checks=checks,
-        model_type=_architecture(table),
+        model_type=_model_type(table),
         config=Path(table.config) if table.config else None,
         sha256=table.sha256 and table.sha256.lower(),
         size=table.size,
@@ -173,32 +137,64 @@ def _source(
     )
 
 
-def _add_targets(
-    source: Source, table: ModelTable, tables: Tables, places: Mapping[str, Path]
-) -> None:
-    """Give a source a target for each of its clients."""
-    formats = table.formats or tables.defaults.formats
-    precisions = dict.fromkeys(table.variants or tables.defaults.variants)
-    for position, (name, place) in enumerate(places.items()):
-        client = CLIENTS[name]
-        target = Target(
-            name=f"{source.name}-{name}" if position else source.name,
-            source=source,
-            client=client,
-            deploy=place,
-            masks=table.masks or client.masks[0],
-            prompts=table.prompts or client.prompts[0],
-            variants=tuple(
-                Variant(precision, kind)
-                for kind in dict.fromkeys(formats or client.formats)
-                if kind in client.loads
-                for precision in precisions
-            ),
-            default=table.default,
-            browser=_browser(table, tables),
-            webgpu=tables.browser.webgpu if table.webgpu is None else table.webgpu,
-        )
-        source.targets.append(target)
+def _target(
+    source: Source, client: Client, deploy: Path, table: ModelTable, tables: Tables
+) -> Target:
+    formats = table.formats or tables.defaults.formats or client.formats
+    precisions = table.variants or tables.defaults.variants
+    return Target(
+        name=f"{source.name}-{client.name}" if source.targets else source.name,
+        source=source,
+        client=client,
+        deploy=deploy,
+        masks=table.masks or client.masks[0],
+        prompts=table.prompts or client.prompts[0],
+        variants=tuple(
+            Variant(precision, kind)
+            for kind in dict.fromkeys(formats)
+            if kind in client.loads
+            for precision in dict.fromkeys(precisions)
+        ),
+        default=table.default,
+        browser=_browser(table, tables),
+        webgpu=tables.browser.webgpu if table.webgpu is None else table.webgpu,
+    )
+
+
+def _model_type(table: ModelTable) -> str | None:
+    return None if table.model_type == AUTO else table.model_type
+
+
+def _browser(table: ModelTable, tables: Tables) -> Switch:
+    return tables.browser.enabled if table.browser is None else table.browser
+
+
+def _clients(table: ModelTable | DefaultsTable) -> tuple[str, ...] | None:
+    return table.clients or ((table.client,) if table.client else None)
+
+
+def _places(
+    name: str, table: ModelTable, tables: Tables, root: Path, mistakes: Mistakes
+) -> dict[str, Path]:
+    """The deploy folders of a model's clients; notes the mistakes that several keys make."""
+    path = ("models", name)
+    _check_model(path, table, _browser(table, tables), mistakes)
+    places: dict[str, Path] = {}
+    for each in _clients(table) or _clients(tables.defaults) or (DEFAULT_CLIENT,):
+        client = CLIENTS[each]
+        if each not in places:
+            _check_client(path, table, client, table.formats or tables.defaults.formats, mistakes)
+            place = root / (table.folder or _model_type(table) or name)
+            places[each] = _place(place, client, bool(places), table.folder is not None)
+            if not places[each].name.startswith(client.folder_prefix):
+                mistakes.add(
+                    path,
+                    "folder",
+                    f"a name that begins with {client.folder_prefix}: {each} would take another "
+                    "for a model of another kind",
+                    f"found {places[each].name!r}",
+                )
+    return places
 
 
 def _refuse_both(
@@ -248,12 +244,10 @@ def _check_client(
     path: KeyPath,
     table: ModelTable,
     client: Client,
-    place: Path,
-    tables: Tables,
+    formats: Sequence[str] | None,
     mistakes: Mistakes,
 ) -> None:
     """Note each option that a client does not support."""
-    formats = table.formats or tables.defaults.formats
     for key, value, allowed in (
         ("masks", table.masks, client.masks),
         ("prompts", table.prompts, client.prompts),
@@ -274,14 +268,6 @@ def _check_client(
             "image_size",
             f"{', '.join(map(str, sizes))} for client {client.name}, which feeds no other, or "
             "another client",
-        )
-    if not place.name.startswith(client.folder_prefix):
-        mistakes.add(
-            path,
-            "folder",
-            f"a name that begins with {client.folder_prefix}: {client.name} would take another "
-            "for a model of another kind",
-            f"found {place.name!r}",
         )
 
 
@@ -320,8 +306,8 @@ def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
                 path,
                 "clients",
                 "another name",
-                f"files for {target.client.name} are built under the name {target.name}, as those "
-                f"of [models.{namesake.source.name}] are",
+                f"files for {target.client.name} are built under the name {target.name}, as "
+                f"those of [models.{namesake.source.name}] are",
             )
         elif namesake is not target:
             mistakes.add(

@@ -53,6 +53,10 @@ def _some_of(names: Collection[str]) -> Rule:
     )
 
 
+def _matching(pattern: str, allowed: str) -> Rule:
+    return Rule(allowed, lambda text: re.fullmatch(pattern, text))
+
+
 def is_repository(name: str) -> bool:
     """Whether the hub takes a name, in which {folder} and {model} stand for other texts."""
     owner, slash, own = name.replace("{folder}", "f").replace("{model}", "m").partition("/")
@@ -60,9 +64,6 @@ def is_repository(name: str) -> bool:
 
 
 PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
-_SCHEDULER = re.compile(r"off|(?:tcp|tls)://(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
-_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_FUNCTION = re.compile(r"[a-z_][\w.]*:[a-z_]\w*")
 
 Text = Annotated[str, Rule("a text that is not empty", str.strip)]
 Share = Annotated[float, Rule("a number above 0, at most 1", lambda share: 0 < share <= 1)]
@@ -85,7 +86,10 @@ Patterns = Annotated[
 ]
 Scheduler = Annotated[
     str,
-    Rule("tcp://HOST:PORT or tls://HOST:PORT, of a Dask scheduler, or off", _SCHEDULER.fullmatch),
+    _matching(
+        r"off|(?:tcp|tls)://(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}",
+        "tcp://HOST:PORT or tls://HOST:PORT, of a Dask scheduler, or off",
+    ),
 ]
 CacheAddress = Annotated[
     str,
@@ -119,12 +123,14 @@ ImageSize = Annotated[
 Opset = Annotated[int, Rule(OPSET_RULE, lambda opset: opset in OPSETS)]
 ModelType = Annotated[str, _one_of((AUTO, *MODEL_TYPES))]
 Sha256 = Annotated[
-    str, Rule("64 hexadecimal digits, as `sha256sum` prints them", _SHA256.fullmatch)
+    str, _matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits, as `sha256sum` prints them")
 ]
-Function = Annotated[str, Rule("module:function, of a module in the project", _FUNCTION.fullmatch)]
+Function = Annotated[
+    str, _matching(r"[a-z_][\w.]*:[a-z_]\w*", "module:function, of a module in the project")
+]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BuildTable:
     dir: Annotated[Text, "downloads, intermediate graphs, reports, logs, records"] = "build"
     deploy: Annotated[Text, "models go to `<deploy>/<folder>/`; `doit deploy=DIR` replaces it"] = (
@@ -135,7 +141,7 @@ class BuildTable:
     ] = "off"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class VerifyTable:
     encoder_tolerance: Annotated[
         Positive, "each encoder output, relative to its largest magnitude"
@@ -144,7 +150,7 @@ class VerifyTable:
     score_tolerance: Annotated[Positive, "predicted IoU"] = Tolerances.scores
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BrowserTable:
     enabled: Annotated[
         OnOffAuto, '`true`: a missing browser is an error; `"auto"`: it is not; `false`: no proof'
@@ -163,7 +169,7 @@ class BrowserTable:
     score_tolerance: Annotated[Positive, "likewise"] = BrowserCheck.tolerances.scores
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CacheTable:
     url: Annotated[
         CacheAddress | None, "`doit cache=ADDRESS` replaces it, `doit cache=off` does without"
@@ -175,7 +181,7 @@ class CacheTable:
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DefaultsTable:
     client: Annotated[
         ClientName | None, f'the program that loads the files; else `"{DEFAULT_CLIENT}"`'
@@ -187,7 +193,7 @@ class DefaultsTable:
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FidelityTable:
     images: Annotated[Count, "drawn images, with four prompts on each"] = FidelityCheck.images
     fp32: Annotated[Share, "the least mean IoU with PyTorch's masks in single precision"] = (
@@ -209,7 +215,7 @@ class FidelityTable:
     ] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TrackingTable:
     mask_iou: Annotated[Share, "the least mean IoU over all frames of the clips"] = (
         TrackingCheck.mask_iou
@@ -220,7 +226,7 @@ class TrackingTable:
     ] = TrackingCheck.scores
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class PublishTable:
     repo: Annotated[
         Repository | None, "OWNER/NAME on the Hugging Face hub, with `{folder}` or `{model}` in it"
@@ -229,8 +235,10 @@ class PublishTable:
     private: Annotated[bool, "a repository that is made for it is private"] = Publishing.private
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ModelTable:
+    """A ``[models.<name>]``."""
+
     model_type: Annotated[
         ModelType, 'an architecture by name; `"auto"`: the one that fits the weights'
     ] = AUTO
@@ -272,7 +280,7 @@ class ModelTable:
     origin: Annotated[Text | None, "where the weights are from, for the manifest"] = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tables:
     """A whole configuration file."""
 
@@ -287,7 +295,7 @@ class Tables:
     publish: PublishTable | None = None
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Variables:
     """The settings on the command line, ``name=value``, that replace a key of the file."""
 
