@@ -28,7 +28,7 @@ from tasks.commands import filmstrip, picture, prune, publish, report, speed
 from tasks.config import parse
 from tasks.console import invocation, reporter
 from tasks.system.fingerprint import FINGERPRINTS
-from tasks.web import chromium
+from tasks.web import browsers
 
 parse.check_variables(doit_cmd._CMDLINE_VARS or {}, invocation.VARIABLES)
 CONFIG = parse.load(
@@ -38,7 +38,7 @@ CONFIG = parse.load(
     cluster=get_var("cluster"),
     overwrite=get_var("overwrite"),
 )
-BROWSER = chromium.find(CONFIG.checks.browser)
+BROWSER = browsers.find(CONFIG.checks.browser)
 browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")
 sources.SUMMARIES.remember_in(CONFIG.build / "state" / "sources.json")

@@ -23,14 +23,15 @@ from graphs import Graphs, baseline, ours, row
 from pipeline import make_checkpoint
 from playwright.sync_api import expect, sync_playwright
 
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.commands import serve
 from tasks.config.checks import BrowserCheck
 from tasks.config.parse import load
 from tasks.inference.images import natural_image
 from tasks.inference.prompts import PROMPTS
-from tasks.inference.sessions import PromptedImage, tensors_in
-from tasks.web import chromium
+from tasks.inference.sessions import PromptedImage
+from tasks.web import browsers, chromium
+from tasks.web.image_page import ImageRun
 from tasks.web.server import serving
 
 THREADS = 2
@@ -39,10 +40,10 @@ THREADS = 2
 def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> dict[str, Any]:
     """One run of both graphs in a browser; ``like`` has the shapes that they are fed."""
     client = CLIENTS["samexporter"]
-    tensors = {part: client.with_roles(part, tensors_in(str(path))) for part, path in like.items()}
+    shapes = {part: str(path) for part, path in like.items()}
     paths = {part: str(path) for part, path in graphs.items()}
     names = {part: f"{part}.onnx" for part in graphs}
-    model = chromium.ServedModel(client, "multi", "one", "fp32", paths, names, tensors)
+    model = chromium.ServedModel(client, "multi", "one", "fp32", paths, names, tensors_from=shapes)
     image = natural_image(model.size)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -53,7 +54,7 @@ def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> 
         try:
             with chromium.blank_page(browser) as page:
                 asked = PromptedImage(image, PROMPTS, {})
-                run = chromium.Run(page, address, model, asked, THREADS)
+                run = ImageRun(page, address, model, asked, THREADS)
                 run.open()
                 run.wasm(runs, 5)
         except chromium.Refused as refusal:
@@ -98,7 +99,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clicks", type=int, default=20)
     arguments = parser.parse_args()
-    found = chromium.find(BrowserCheck())
+    found = browsers.find(BrowserCheck())
     if found.missing:
         sys.exit(f"needs a browser: {found.missing}")
     columns = ["samexporter + onnxsim", "ours"]

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tasks.config.checks import BrowserCheck
 from tasks.running import child
-from tasks.web import chromium, packages
+from tasks.web import browsers, chromium, packages
 from tasks.web.server import application, serving
 
 MANY = 64
@@ -176,7 +176,7 @@ def main() -> None:
         graph, count, at_once = given.measure
         measure_here(graph, int(count), int(at_once))
         return
-    found = chromium.find(BrowserCheck())
+    found = browsers.find(BrowserCheck())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         project, checkpoint = make_checkpoint(folder, "tiny")

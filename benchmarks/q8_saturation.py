@@ -188,8 +188,16 @@ def main() -> None:
                 encoders[arithmetic] = paths[0]
                 graphs = dict(zip(model.graphs, map(str, paths), strict=True))
                 picture = str(Path(scratch, "masks.png"))
-                found = fidelity.compare(graphs, str(reference), model.source.images, picture)
-                iou = found["mask_iou"]
+                request = fidelity.FidelityRequest(
+                    graphs,
+                    model.client.name,
+                    model.masks,
+                    model.prompts,
+                    str(reference),
+                    model.source.images,
+                    picture,
+                )
+                iou = fidelity.compare(request)["mask_iou"]
                 cells.append(f"{iou['mean']:.4f}, worst {iou['worst']:.3f}")
             same = [
                 each

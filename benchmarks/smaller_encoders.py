@@ -20,7 +20,7 @@ from graphs import MIB, static
 from tasks.commands.speed import measure
 from tasks.config.checks import BrowserCheck, Precision
 from tasks.config.models import Variant
-from tasks.web import chromium
+from tasks.web import browsers
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "q8")
 
@@ -55,7 +55,7 @@ def main() -> None:
             prompts="many",
             rounds=options.rounds,
             scratch=scratch,
-            executable=chromium.find(BrowserCheck()).executable,
+            executable=browsers.find(BrowserCheck()).executable,
             in_browser=True,
             webgpu=False,
         )["variants"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.building import sources
 from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
+from tasks.clients.contract import MaskChoice, PromptChoice
 from tasks.config.checks import Precision
 from tasks.config.models import FP32, Target, Variant
 from tasks.config.schema import Configuration, ConfigurationError
@@ -27,18 +29,21 @@ from tasks.proof.judgement import products_on_cpu
 from tasks.proof.reports import Proof
 from tasks.running.child import PROJECT
 from tasks.system.errors import StageError
-from tasks.web import chromium, packages
-from tasks.web.chromium import Browser
+from tasks.web import browsers, packages
+from tasks.web.browsers import Browser
 
 if TYPE_CHECKING:
+    import numpy as np
     from doit.task import Task
+    from numpy.typing import NDArray
     from playwright.sync_api import Browser as PlaywrightBrowser
 
-    from tasks.clients.client import Client
-    from tasks.clients.contract import MaskChoice, PromptChoice
-    from tasks.inference.clips import Answers, Clip
-    from tasks.inference.sessions import PromptedImage
-    from tasks.web.chromium import Run, ServedModel
+    from tasks.inference.checks import Figure
+    from tasks.inference.preprocessing import Placement
+    from tasks.inference.scripts import Answers, Script
+    from tasks.inference.sessions import Predictions, PromptedImage
+    from tasks.web.chromium import ServedModel
+    from tasks.web.image_page import ImageRun
 
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow", "playwright")
 LEVEL = 1 / 255  # of a sample: a browser may round down what it scales
@@ -84,7 +89,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
             **proof.inputs,
             **versions(*PACKAGES),
         },
-        browser=lambda: chromium.identity(browser.executable),
+        browser=lambda: browsers.identity(browser.executable),
         also_runs=[
             *([source.images] if variant.is_smaller else []),
             target.client.documents_source,
@@ -136,8 +141,7 @@ def prove_in_browser(
         figures = {"unavailable": missing, "files": {}, "against": {}, "providers": {}}
         proof.write(figures, [])
         return {"summary": f"NOT PROVEN: {missing}", "unavailable": missing}
-    figures = work.run(
-        "tasks.browser:prove",
+    request = BrowserRequest(
         graphs={name: str(path) for name, path in target.graph_files(variant).items()},
         names=target.file_names(variant),
         client=target.client.name,
@@ -152,6 +156,7 @@ def prove_in_browser(
         webgpu=target.webgpu or webgpu_encoder,
         webgpu_encoder=webgpu_encoder,
     )
+    figures = work.run("tasks.browser:prove", request)
     memory = {"peak_memory": figures.pop("peak_memory")}
     failures = proof.conclude(figures)
     if failures and not variant.is_smaller:
@@ -220,187 +225,229 @@ def _seconds(milliseconds: float) -> str:
     return f"{milliseconds:.0f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
 
 
-def prove(
-    graphs: dict[str, str],
-    names: dict[str, str],
-    client: str,
-    masks: MaskChoice,
-    prompts: PromptChoice,
-    precision: Precision,
-    scratch: str,
-    executable: str | None = None,
-    webgpu: bool = True,
-    webgpu_encoder: bool = False,
-    reference: str | None = None,
-    draw: str | None = None,
-    tracking: str | None = None,
-    decoder_runs: int = 5,
-    tensors: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class BrowserRequest:
+    """The file of each graph, by its name, and how a browser is to run them.
+
+    ``names`` are the files' names for the client, which loads them through its page from a server
+    that uses the empty folder ``scratch``. ``executable`` None is Playwright's own browser.
+    ``webgpu``: run the decoder there too, and the encoder when the adapter is hardware or with
+    ``webgpu_encoder``; track there too on hardware, and otherwise look where the nodes are.
+
+    A smaller variant has a ``reference``, PyTorch's answers about the images that ``draw`` draws.
+    ``tracking`` has PyTorch's answers about scripts, for the constants that a tracker needs.
+    """
+
+    graphs: Mapping[str, str]
+    names: Mapping[str, str]
+    client: str
+    masks: MaskChoice
+    prompts: PromptChoice
+    precision: Precision
+    scratch: str
+    executable: str | None = None
+    webgpu: bool = True
+    webgpu_encoder: bool = False
+    reference: str | None = None
+    draw: str | None = None
+    tracking: str | None = None
+    decoder_runs: int = 5
+
+
+def prove(request: BrowserRequest) -> dict[str, Any]:
     """Run a model's graphs in the browser and compare with onnxruntime (runs in a child process).
 
-    :param graphs: the file of each graph, by its name; ``names``: what the client calls each.
-    :param client: which loads them, by its name, through the page that it has for it.
-    :param scratch: an empty folder, for what is served.
-    :param executable: the browser; None is Playwright's own.
-    :param webgpu: run the decoder there too, and the encoder when the adapter is hardware or
-        ``webgpu_encoder``; track there too on hardware, and else look where the nodes are.
-    :param reference: PyTorch's answers about the images that ``draw`` draws. Of each prompt the
-        mask of the best score is compared, with onnxruntime's and with PyTorch's. By default
-        ``verify``'s prompts, and every mask.
-    :param tracking: PyTorch's answers about clips, for the constants that a tracker needs; with it
-        objects are followed too.
-    :param tensors: the inputs and outputs of each graph, where they are known already.
-    :returns: the report, times in milliseconds, memory in bytes. What a provider refused is in its
-        figures, which end where it did.
+    By default ``verify``'s prompts, and every mask. With a reference the prompts are those about
+    its first image, and each one's mask of the best score is compared with PyTorch's too.
+
+    :returns: the report, times in milliseconds, memory in bytes. The figures of a provider that
+        refused something end there, with its words.
     """
-    from tasks.clients.client import named
-    from tasks.inference import clips, images, tracking_file, truth
-    from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
+    from tasks.inference import scripts
     from tasks.inference.reference_file import read_reference
-    from tasks.inference.sessions import PromptedImage
     from tasks.proof.binding import unchanged
 
-    loads = named(client)
-    given = {"reference": reference, "tracking_reference": tracking}
-    subject = {name: path for name, path in given.items() if path is not None}
-    judged = {Path(path).name: path for path in graphs.values()}
+    references = {"reference": request.reference, "tracking_reference": request.tracking}
+    subject = {name: path for name, path in references.items() if path is not None}
+    judged = {Path(path).name: path for path in request.graphs.values()}
     with unchanged(judged) as files, unchanged(subject) as against:
-        video = None if tracking is None else tracking_file.read(tracking)[0].constants
-        model = chromium.ServedModel(
-            loads, masks, prompts, precision, graphs, names, tensors, video
-        )
-        together = AT_ONCE if prompts == "many" and reference is None else ()
-        put = answerable(PROMPTS, loads)
-        # Not square: what scales x by the height is wrong.
-        image = images.natural_image(model.size * 3 // 4, model.size)
-        asked = PromptedImage(image, put, {}, together)
-        stored = None if reference is None else read_reference(reference, masks)
-        if draw is not None:
-            (drawn,) = truth.draw_images(truth.load(draw), model.size, 1)
-            put = answerable(truth.prompts_about(drawn), loads)
-            asked = PromptedImage(drawn.image, put, {})
-        clip = clips.short(video.image_size) if video else None
-        frames = () if clip is None else list(clip.frames)
-        tracked: dict[str, clips.Answers] = {}
-        with (
-            chromium.served(model, asked.image, scratch, frames) as address,
-            chromium.launched(executable, webgpu) as browser,
-        ):
-            run: Run | None = None
-            try:
-                with chromium.blank_page(browser) as page:
-                    run = chromium.Run(page, address, model, asked, chromium.threads_here())
-                    run.open()
-                    run.wasm(1, decoder_runs)
-                    if webgpu:
-                        run.webgpu(webgpu_encoder, os.path.getsize(graphs["encoder"]))
-            except chromium.Refused as refusal:
-                if run is None:
-                    raise StageError(str(refusal)) from refusal
-                run.refuse(str(refusal))
-            if clip is not None:
-                tracked = follow_in_page(browser, run, clip)
+        model = served_model(request)
+        script = scripts.short(model.video.image_size) if model.video else None
+        run, tracked = run_in_browser(request, model, script)
         # onnxruntime runs after the browser, whose memory is free again.
-        compare(run, graphs, asked, stored.images[0] if stored else None, loads)
-        if clip is not None:
-            compare_tracking(run.report, tracked, clip, model)
+        stored = request.reference and read_reference(request.reference, request.masks)
+        compare(run, stored.images[0] if stored else None)
+        if script is not None:
+            compare_tracking(run.report, tracked, script, model)
     return {
         "files": files,
         "against": {**(stored.against if stored else {}), **against},
         **run.report,
-        "measured_by": chromium.identity(executable),
+        "measured_by": browsers.identity(request.executable),
     }
 
 
-def follow_in_page(browser: PlaywrightBrowser, run: Run, clip: Clip) -> dict[str, Answers]:
-    """What the page's tracker answers about a clip, by provider; figures are in the run's report.
+def served_model(request: BrowserRequest) -> ServedModel:
+    """The model as the page loads it."""
+    from tasks.clients.registry import client_by_name
+    from tasks.inference import tracking_file
+    from tasks.web.chromium import ServedModel
 
-    Not where the run has shown that nothing runs. Where WebGPU is emulated nothing is followed on
-    it: where the nodes are is noted.
+    return ServedModel(
+        client_by_name(request.client),
+        request.masks,
+        request.prompts,
+        request.precision,
+        request.graphs,
+        request.names,
+        video=tracking_file.read(request.tracking)[0].constants if request.tracking else None,
+    )
+
+
+def prompted_image(request: BrowserRequest, model: ServedModel) -> PromptedImage:
+    """An image with the prompts that the client can send."""
+    from tasks.inference import images, truth
+    from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
+    from tasks.inference.sessions import PromptedImage
+
+    if request.draw is not None:
+        (drawn,) = truth.draw_images(truth.load(request.draw), model.size, 1)
+        prompts = answerable(truth.prompts_about(drawn), model.client)
+        return PromptedImage(drawn.image, prompts, {})
+    # Not square: code that scales x by the height is wrong.
+    image = images.natural_image(model.size * 3 // 4, model.size)
+    together = AT_ONCE if request.prompts == "many" else ()
+    return PromptedImage(image, answerable(PROMPTS, model.client), {}, together)
+
+
+def run_in_browser(
+    request: BrowserRequest, model: ServedModel, script: Script | None
+) -> tuple[ImageRun, dict[str, Answers]]:
+    """Run the graphs, and the script with the page's tracker.
+
+    :returns: the run, and the tracker's answers by provider.
     """
+    from tasks.web import chromium
+    from tasks.web.image_page import ImageRun
+
+    prompted = prompted_image(request, model)
+    frames = list(script.frames) if script else []
+    with (
+        chromium.served(model, prompted.image, request.scratch, frames) as address,
+        chromium.launched(request.executable, request.webgpu) as browser,
+    ):
+        run: ImageRun | None = None
+        try:
+            with chromium.blank_page(browser) as page:
+                run = ImageRun(page, address, model, prompted, chromium.threads_here())
+                run.open()
+                run.wasm(1, request.decoder_runs)
+                if request.webgpu:
+                    run.webgpu(request.webgpu_encoder, os.path.getsize(request.graphs["encoder"]))
+        except chromium.Refused as refusal:
+            if run is None:
+                raise StageError(str(refusal)) from refusal
+            run.refuse(str(refusal))
+        return run, track_in_page(browser, run, script) if script else {}
+
+
+def track_in_page(browser: PlaywrightBrowser, run: ImageRun, script: Script) -> dict[str, Answers]:
+    """The answers of the page's tracker, by provider; figures go to the run's report.
+
+    A provider that refused something is left out. Where WebGPU is emulated nothing is tracked on
+    it: only where the nodes are is noted.
+    """
+    from tasks.web import chromium
     from tasks.web.tracking_page import TrackingRun
 
-    found: dict[str, Answers] = {}
-    following: TrackingRun | None = None
+    answers: dict[str, Answers] = {}
+    tracking: TrackingRun | None = None
 
     def works(provider: str) -> bool:
         figures = run.report["providers"].get(provider, {"unavailable": "not run"})
         return not {"refused", "unavailable"} & figures.keys()
 
     if not works("wasm"):
-        return found
+        return answers
     try:
         with chromium.blank_page(browser) as page:
-            following = TrackingRun(page, run.address, run.model, run.threads, run.report)
-            following.open()
-            found["wasm"] = following.follow("wasm", clip)
+            tracking = TrackingRun(page, run.address, run.model, run.threads, run.report)
+            tracking.open()
+            answers["wasm"] = tracking.run_script("wasm", script)
             if works("webgpu"):
-                if not following.adapter["software"]:
-                    found["webgpu"] = following.follow("webgpu", clip)
-                following.place()
+                if not tracking.adapter["software"]:
+                    answers["webgpu"] = tracking.run_script("webgpu", script)
+                tracking.place()
     except chromium.Refused as refusal:
-        (following or run).refuse(str(refusal))
-    return found
+        (tracking or run).refuse(str(refusal))
+    return answers
 
 
-def compare(
-    run: Run, graphs: Mapping[str, str], asked: PromptedImage, reference: Any, client: Client
-) -> None:
+def compare(run: ImageRun, reference: Predictions | None) -> None:
     """Add to a run's report how its answers differ from onnxruntime's to the same inputs.
 
-    A browser scales images in its own way: onnxruntime is given the pixels that the browser had.
-    How those differ from the image as it is scaled here is compared apart, as `preprocessing`.
+    A browser scales images in its own way, so onnxruntime gets the pixels that the browser had.
+    Their difference from the image as it is scaled here is a figure of its own, `preprocessing`.
 
-    :param reference: PyTorch's answers, `Predictions`, or None. With it, the mask of the best score
-        alone is compared, which is what a person gets.
+    :param reference: PyTorch's answers. With it only the mask of the best score is compared, which
+        a person gets.
     """
-    from tasks.inference import checks, sessions
+    from tasks.inference import sessions
     from tasks.inference.metrics import least_iou
-    from tasks.inference.preprocessing import Placement, coarse, pixels_of, resized
+    from tasks.inference.preprocessing import Placement, pixels_of
 
     if not run.predictions.get("wasm") or not run.predictions["wasm"].masks:
         return
     assert run.image is not None
+    client, graphs = run.model.client, run.model.graphs
     place = Placement(run.model.size, run.width, run.height, client.resize)
     pixels = pixels_of(run.image, place)
-    scaled = resized(asked.image, place.scaled_height, place.scaled_width)
-    preprocessing = checks.mean_difference(coarse(pixels), coarse(scaled))
-    if preprocessing is not None:
-        preprocessing = max(preprocessing - LEVEL, 0.0)
+    preprocessing = preprocessing_difference(pixels, run.prompted.image, place)
     run.report["preprocessing"] = preprocessing
-    asked = asked._replace(image=pixels, mask_inputs=run.predictions["wasm"].mask_inputs)
-    (expected,) = sessions.run_graphs(graphs["encoder"], graphs["decoder"], [asked], client)
-    for provider, found in run.predictions.items():
+    masks = run.predictions["wasm"].mask_inputs
+    prompted = run.prompted._replace(image=pixels, mask_inputs=masks)
+    (expected,) = sessions.run_graphs(graphs["encoder"], graphs["decoder"], [prompted], client)
+    for provider, answers in run.predictions.items():
         figures = run.report["providers"][provider]
-        figures["differences"] = sessions.differences(found, expected)
+        figures["differences"] = sessions.differences(answers, expected)
         figures["differences"]["features"]["image"] = preprocessing
         if reference is None:
-            ious = {n: least_iou(masks, expected.masks[n]) for n, masks in found.masks.items()}
+            ious = {n: least_iou(masks, expected.masks[n]) for n, masks in answers.masks.items()}
         else:
-            ious = {n: least_iou(found.best_mask(n), expected.best_mask(n)) for n in found.masks}
-            figures["reference_ious"] = {
-                name: least_iou(found.best_mask(name), reference.best_mask(name))
-                for name in found.masks
-            }
+            ious, figures["reference_ious"] = (
+                {n: least_iou(answers.best_mask(n), other.best_mask(n)) for n in answers.masks}
+                for other in (expected, reference)
+            )
         figures["ious"] = ious
         figures["mask_iou"] = min(ious.values())
 
 
+def preprocessing_difference(
+    pixels: NDArray[np.uint8], image: NDArray[np.uint8], place: Placement
+) -> Figure:
+    """How far a browser's pixels are from an image as it is scaled here, but for rounding."""
+    from tasks.inference.checks import mean_difference
+    from tasks.inference.preprocessing import coarse, resized
+
+    scaled = resized(image, place.scaled_height, place.scaled_width)
+    difference = mean_difference(coarse(pixels), coarse(scaled))
+    return None if difference is None else max(difference - LEVEL, 0.0)
+
+
 def compare_tracking(
-    report: dict[str, Any], found: Mapping[str, Answers], clip: Clip, model: ServedModel
+    report: dict[str, Any], tracked: Mapping[str, Answers], script: Script, model: ServedModel
 ) -> None:
     """Add to a report how the page's tracker differs from ours with onnxruntime, by provider."""
-    from tasks.inference.clips import play
-    from tasks.inference.drift import difference, summary_of
+    from tasks.inference.scripts import run_script
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker
+    from tasks.proof.drift import compare_answers
 
     assert model.video is not None
-    if not found:
+    if not tracked:
         return
     run = run_by_name(model.graphs, {"encoder": model.client.encoder})
-    expected = dict(play(Tracker(run, model.video, list(clip.frames)), clip))
-    for provider, answers in found.items():
-        figures = summary_of([{"name": clip.name, **difference(answers, expected)}])
-        report["providers"][provider]["tracking"] |= figures
+    expected = dict(run_script(Tracker(run, model.video, list(script.frames)), script))
+    for provider, answers in tracked.items():
+        figures = compare_answers({script.name: (answers, expected)})
+        report["providers"][provider]["tracking"] |= asdict(figures)

@@ -37,7 +37,7 @@ from tasks.system.files import (
 )
 from tasks.system.fingerprint import FINGERPRINTS
 from tasks.web import packages
-from tasks.web.chromium import Browser
+from tasks.web.browsers import Browser
 
 
 def declare(target: Target, browser: Browser) -> Stage:

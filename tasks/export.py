@@ -100,7 +100,7 @@ def write_graphs(
     """
     from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 
-    from tasks.clients.contract import dimensions_of, traced
+    from tasks.clients.contract import dimensions_of, traced_contract
     from tasks.model import load, weights
     from tasks.model.decoder_patches import patched_decoder
     from tasks.model.encoder_patches import patched_encoder
@@ -111,7 +111,7 @@ def write_graphs(
     if video:
         write_tracking_graphs(graphs, model, opset)
     for name, options in decoders.items():
-        tensors = traced(dimensions, **options)["decoder"]
+        tensors = traced_contract(dimensions, **options)["decoder"]
         decoder = SAM2ImageDecoder(model, multimask_output=options["masks"] != "single").eval()
         # What it refers to is traced with it, and the whole model is not used.
         del decoder.model
@@ -123,7 +123,7 @@ def write_graphs(
         graphs["encoder"],
         encoder,
         patched_encoder(encoder, attention),
-        traced(dimensions, "points", "multi", "one")["encoder"],
+        traced_contract(dimensions, "points", "multi", "one")["encoder"],
         opset,
         do_constant_folding=False,  # it would repeat the window of the embedding
         custom_opsets={"com.microsoft": 1} if attention == "fused" else None,
@@ -136,7 +136,7 @@ def write_tracking_graphs(graphs: dict[str, str], model: SAM2Base, opset: int) -
     """Trace what follows objects through frames."""
     from contextlib import nullcontext
 
-    from tasks.clients.contract import dimensions_of, memory_of, tracking
+    from tasks.clients.contract import dimensions_of, memory_of, tracking_contract
     from tasks.model.memory import MemoryReader
     from tasks.model.memory_encoder import MemoryWriter
     from tasks.model.tracking_decoder import (
@@ -152,7 +152,7 @@ def write_tracking_graphs(graphs: dict[str, str], model: SAM2Base, opset: int) -
         "memory_encoder": (MemoryWriter(model), nullcontext()),
         "mask_prompt": (MaskPrompt(model), nullcontext()),
     }
-    contract = tracking(dimensions_of(model), memory_of(model))
+    contract = tracking_contract(dimensions_of(model), memory_of(model))
     for name, (module, patched) in modules.items():
         write_traced(graphs[name], module, patched, contract[name], opset)
         declare_known_sizes(graphs[name], contract[name])

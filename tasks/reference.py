@@ -5,7 +5,8 @@ Target: ``reference.npz``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.building.staleness import versions
@@ -13,9 +14,7 @@ from tasks.clients.contract import MaskChoice
 from tasks.config.models import Source
 from tasks.inference.reference_file import stored_choice
 from tasks.model import PACKAGES as MODEL_PACKAGES
-
-if TYPE_CHECKING:
-    from tasks.inference.sessions import Predictions
+from tasks.model.trained import TrainedModel
 
 PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
@@ -47,57 +46,59 @@ def choices_of(source: Source) -> list[MaskChoice]:
 
 def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
     """Run PyTorch in a child process and keep its answers."""
-    result = work.run(
-        "tasks.reference:write_reference",
-        **source.architecture_options,
-        architecture_files=source.architecture_files,
-        masks=choices_of(source),
-        checkpoint=str(source.checkpoint),
+    request = ReferenceRequest(
+        model=TrainedModel.of(source),
+        masks=tuple(choices_of(source)),
         draw=source.images,
         count=source.checks.fidelity.images,
         destination=work.unfinished(source.reference),
     )
+    result = work.run("tasks.reference:write_reference", request)
     work.deliver(source.reference)
     summary = f"PyTorch's answers to {result['prompts']} prompts on {result['images']} images"
     return {"summary": summary + describe_peak(result), **result}
 
 
-def write_reference(
-    architecture: str,
-    architecture_files: list[str],
-    masks: list[MaskChoice],
-    checkpoint: str,
-    draw: str,
-    count: int,
-    destination: str,
-    image_size: int | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ReferenceRequest:
+    """The model whose answers about ``count`` images are written to ``destination``.
+
+    ``masks`` are the choices of the decoders that are compared with it; ``draw`` draws the images.
+    """
+
+    model: TrainedModel
+    masks: tuple[MaskChoice, ...]
+    draw: str
+    count: int
+    destination: str
+
+
+def write_reference(request: ReferenceRequest) -> dict[str, Any]:
     """Ask sam2's predictor about drawn images (runs in a child process).
 
-    What it answers is stored with the hashes of what answered.
+    The file has its answers, and the hashes of the model's files.
     """
     from tasks.clients.contract import dimensions_of
     from tasks.inference import reference, reference_file, truth
     from tasks.inference.prompts import EVERY_PROMPT
-    from tasks.model import load
     from tasks.proof.binding import unchanged
 
-    subject = {"checkpoint": checkpoint}
-    for each in architecture_files:
-        subject["architecture"] = each
-    with unchanged(subject) as against:
-        model = load.load_model(architecture, checkpoint, image_size)
+    with unchanged(request.model.files()) as against:
+        model = request.model.load()
         predictor = reference.predictor_of(model)
-        images = truth.draw_images(truth.load(draw), model.image_size, count)
-        answers: dict[MaskChoice, list[Predictions]] = {choice: [] for choice in masks}
-        for drawn in images:
-            prompts = truth.prompts_about(drawn)
-            for choice in masks:
-                answers[choice].append(reference.predict(predictor, drawn.image, prompts, choice))
+        images = truth.draw_images(truth.load(request.draw), model.image_size, request.count)
+        answers = {
+            choice: [
+                reference.predict(predictor, each.image, truth.prompts_about(each), choice)
+                for each in images
+            ]
+            for choice in request.masks
+        }
         inputs = {
             choice: reference.predict(predictor, images[0].image, EVERY_PROMPT, choice)
-            for choice in masks
+            for choice in request.masks
         }
     dimensions = dimensions_of(model)
-    reference_file.write_reference(destination, dimensions, answers, inputs, against)
-    return {"images": count, "prompts": sum(len(each.masks) for each in answers[masks[0]])}
+    reference_file.write_reference(request.destination, dimensions, answers, inputs, against)
+    prompts = sum(len(each.masks) for each in answers[request.masks[0]])
+    return {"images": request.count, "prompts": prompts}

@@ -7,6 +7,9 @@ precision must do what PyTorch does; the reports of the others say how far they 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
@@ -18,7 +21,9 @@ from tasks.proof.failures import sentences
 from tasks.proof.reports import Proof
 
 if TYPE_CHECKING:
-    from tasks.inference.clips import Answers
+    from tasks.clients.contract import TrackingConstants
+    from tasks.inference.scripts import Answers
+    from tasks.proof.figures import TrackingFigures
 
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 
@@ -43,12 +48,12 @@ def measure_tracking(target: Target, variant: Variant, work: Workspace) -> dict[
     :raises StageError: when single precision does not do what PyTorch does.
     """
     proof = Proof("tracking", target, variant)
-    figures = work.run(
-        "tasks.tracking:compare",
+    request = TrackingRequest(
         graphs={name: str(path) for name, path in target.tracker_graphs(variant).items()},
         client=target.client.name,
         reference=str(target.source.tracking_reference),
     )
+    figures = work.run("tasks.tracking:compare", request)
     memory = {"peak_memory": figures.pop("peak_memory")}
     failures = proof.conclude(figures)
     if failures and not variant.is_smaller:
@@ -70,61 +75,73 @@ def summary_of(figures: dict[str, Any]) -> str:
     )
 
 
-def compare(graphs: dict[str, str], client: str, reference: str) -> dict[str, Any]:
-    """Follow the clips' objects with a variant's files (runs in a child process).
+@dataclass(frozen=True)
+class TrackingRequest:
+    """The file of the encoder and of each graph that tracks, by name, and PyTorch's answers.
 
-    :param graphs: the file of the encoder and of each graph that tracks, by name.
-    :param client: that loads the encoder, by name.
-    :returns: ``files`` and ``against``, the hashes of what was measured and against what;
-        ``violations`` of the contract and the ``tensors`` found; the ``constants`` that a tracker
-        needs; over all ``answers``, of which there must be as many as ``expected``, the
-        ``mask_iou`` (``mean``, ``worst``), the largest differences of the object's score
-        (``score_error``), of pointers, relative to the largest magnitude (``pointer_error``), of
-        predicted IoUs (``iou_error``) and of the mean magnitude of a mask's logits, relative to it
-        (``logit_error``), and for what share it is decided otherwise whether the object is there
-        (``occlusion_flips``); and each of ``clips`` with the IoU by frame, in the order in which
-        frames were tracked. Each figure is None where a number in it is not finite.
+    ``client`` is the name of the client whose encoder it is.
     """
-    from dataclasses import asdict
 
-    import onnx
+    graphs: Mapping[str, str]
+    client: str
+    reference: str
 
-    from tasks.clients.client import named
-    from tasks.clients.contract import GraphTensors, as_json, tracking
-    from tasks.inference import drift, tracking_file
-    from tasks.inference.clips import clips, play
-    from tasks.inference.graph_file import read_graph, tensors_of
-    from tasks.inference.sessions import run_by_name
-    from tasks.inference.tracker import Tracker
-    from tasks.inference.video_reference import through_jpeg
+
+def compare(request: TrackingRequest) -> dict[str, Any]:
+    """Follow the scripts' objects with a variant's files (runs in a child process).
+
+    :returns: ``files`` and ``against``, the hashes of what was measured and against what;
+        ``violations`` of the contract, and the ``tensors`` of the files; the ``constants`` that a
+        tracker needs; and, where there are no violations, `TrackingFigures`.
+    """
+    from tasks.clients.contract import as_json, tracking_contract
+    from tasks.inference import tracking_file
+    from tasks.inference.graph_file import check_graph, tensors_of
     from tasks.proof import failures
     from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
 
-    judged = {path.rpartition("/")[2]: path for path in graphs.values()}
-    subject = {"tracking_reference": reference}
-    with unchanged(judged) as files, unchanged(subject) as against:
-        about, expected = tracking_file.read(reference)
-        contract = tracking(about.dimensions, about.memory)
-        found: dict[str, GraphTensors] = {}
+    judged = {Path(path).name: path for path in request.graphs.values()}
+    with (
+        unchanged(judged) as files,
+        unchanged({"tracking_reference": request.reference}) as against,
+    ):
+        about, expected = tracking_file.read(request.reference)
+        contract = tracking_contract(about.dimensions, about.memory)
+        tensors = {name: tensors_of(request.graphs[name]) for name in contract}
         for name in contract:
-            found[name] = tensors_of(read_graph(graphs[name]))
-            onnx.checker.check_model(graphs[name], full_check=True)
-        figures: dict[str, Any] = {
-            "files": files,
-            "against": {**about.against, **against},
-            "violations": failures.as_json(violations(contract, found)),
-            "tensors": as_json(found),
-            "constants": asdict(about.constants),
-        }
-        if figures["violations"]:
-            return figures
-        run = run_by_name(graphs, {"encoder": named(client).encoder})
-        compared = []
-        for clip in map(through_jpeg, clips()):
-            answers: Answers = {}
-            for key, answer in play(Tracker(run, about.constants, list(clip.frames)), clip):
-                answers[key] = answer
-                show_masks(clip.name, len(answers), len(expected[clip.name]))
-            compared.append({"name": clip.name, **drift.difference(answers, expected[clip.name])})
-    return {**figures, **drift.summary_of(compared)}
+            check_graph(request.graphs[name])
+        broken = violations(contract, tensors)
+        figures = None if broken else follow_scripts(request, about.constants, expected)
+    return {
+        "files": files,
+        "against": {**about.against, **against},
+        "violations": failures.as_json(broken),
+        "tensors": as_json(tensors),
+        "constants": asdict(about.constants),
+        **(asdict(figures) if figures else {}),
+    }
+
+
+def follow_scripts(
+    request: TrackingRequest, constants: TrackingConstants, expected: Mapping[str, Answers]
+) -> TrackingFigures:
+    """Run every script with the files, and compare the answers.
+
+    :param expected: PyTorch's answers, by the script's name.
+    """
+    from tasks.clients.registry import client_by_name
+    from tasks.inference.scripts import proof_scripts, run_script
+    from tasks.inference.sessions import run_by_name
+    from tasks.inference.tracker import Tracker
+    from tasks.inference.video_reference import through_jpeg
+    from tasks.proof.drift import compare_answers
+
+    run = run_by_name(request.graphs, {"encoder": client_by_name(request.client).encoder})
+    answers: dict[str, Answers] = {}
+    for script in map(through_jpeg, proof_scripts()):
+        answers[script.name] = own = {}
+        for key, answer in run_script(Tracker(run, constants, list(script.frames)), script):
+            own[key] = answer
+            show_masks(script.name, len(own), len(expected[script.name]))
+    return compare_answers({name: (own, expected[name]) for name, own in answers.items()})

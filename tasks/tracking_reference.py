@@ -5,6 +5,7 @@ Target: ``tracking_reference.npz``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
@@ -12,9 +13,10 @@ from tasks.building.staleness import versions
 from tasks.config.models import Source
 from tasks.inference.progress import show_masks
 from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.model.trained import TrainedModel
 
 if TYPE_CHECKING:
-    from tasks.inference.clips import Answers
+    from tasks.inference.scripts import Answers
 
 PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
@@ -34,46 +36,40 @@ def declare(source: Source) -> Stage:
 
 def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
     """Run PyTorch in a child process and keep its answers."""
-    result = work.run(
-        "tasks.tracking_reference:write_reference",
-        **source.architecture_options,
-        architecture_files=source.architecture_files,
-        checkpoint=str(source.checkpoint),
-        destination=work.unfinished(source.tracking_reference),
-    )
+    destination = work.unfinished(source.tracking_reference)
+    request = TrackingReferenceRequest(TrainedModel.of(source), destination)
+    result = work.run("tasks.tracking_reference:write_reference", request)
     work.deliver(source.tracking_reference)
     summary = f"PyTorch's {result['answers']} masks of {result['clips']} clips"
     return {"summary": summary + describe_peak(result), **result}
 
 
-def write_reference(
-    architecture: str,
-    architecture_files: list[str],
-    checkpoint: str,
-    destination: str,
-    image_size: int | None = None,
-) -> dict[str, Any]:
-    """Ask sam2's predictor about the clips (runs in a child process)."""
+@dataclass(frozen=True)
+class TrackingReferenceRequest:
+    """The model whose answers are written to ``destination``."""
+
+    model: TrainedModel
+    destination: str
+
+
+def write_reference(request: TrackingReferenceRequest) -> dict[str, Any]:
+    """Have sam2's predictor run the scripts (runs in a child process)."""
     from tasks.clients.contract import dimensions_of, memory_of, tracking_constants
     from tasks.inference import tracking_file
-    from tasks.inference.clips import clips
-    from tasks.inference.video_reference import play_with_pytorch
-    from tasks.model import load
+    from tasks.inference.scripts import proof_scripts
+    from tasks.inference.video_reference import run_with_pytorch
     from tasks.proof.binding import unchanged
 
-    subject = {"checkpoint": checkpoint}
-    for each in architecture_files:
-        subject["architecture"] = each
-    found: dict[str, Answers] = {}
-    with unchanged(subject) as against:
-        predictor = load.load_video_model(architecture, checkpoint, image_size)
-        for clip in clips():
-            found[clip.name] = answers = {}
-            for key, answer in play_with_pytorch(predictor, clip):
-                answers[key] = answer
-                show_masks(f"PyTorch, {clip.name}", len(answers))
+    answers: dict[str, Answers] = {}
+    with unchanged(request.model.files()) as against:
+        predictor = request.model.load_video()
+        for script in proof_scripts():
+            answers[script.name] = own = {}
+            for key, answer in run_with_pytorch(predictor, script):
+                own[key] = answer
+                show_masks(f"PyTorch, {script.name}", len(own))
     about = tracking_file.About(
         dimensions_of(predictor), memory_of(predictor), tracking_constants(predictor), against
     )
-    tracking_file.write(destination, about, found)
-    return {"clips": len(found), "answers": sum(map(len, found.values()))}
+    tracking_file.write(request.destination, about, answers)
+    return {"clips": len(answers), "answers": sum(map(len, answers.values()))}

@@ -17,7 +17,7 @@ from server import FileServer
 
 from tasks import packages as stage
 from tasks.config.checks import BrowserCheck
-from tasks.web import chromium, packages
+from tasks.web import browsers, packages
 
 # The files whose slow tests take longest, the longest first: a worker that began one of them last
 # would leave the others idle.
@@ -90,7 +90,7 @@ def executable(npm_packages: None) -> str | None:
     """A browser (None is Playwright's own)."""
     from playwright.sync_api import expect
 
-    found = chromium.find(BrowserCheck())
+    found = browsers.find(BrowserCheck())
     if found.missing:
         give_up(f"needs a browser: {found.missing}")
     expect.set_options(timeout=30_000)  # a machine may be busy

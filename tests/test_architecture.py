@@ -14,9 +14,9 @@ import torch
 from omegaconf import ListConfig
 from project import ROOT, Project
 
-from demo.scenes import scene
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.published import PUBLISHED
+from tasks.drawing.scenes import scene
 from tasks.inference import truth
 from tasks.model import architecture, load
 from tasks.system.errors import StageError
@@ -93,7 +93,7 @@ def test_its_encoder_is_folded_like_the_rest(built: Project) -> None:
 @slow
 def test_its_masks_can_be_compared_with_the_truth(built: Project) -> None:
     graphs = [str(built.root / f"build/models/narrow/{part}.onnx") for part in PARTS]
-    found = truth.measure(*graphs, scene, range(2), 2, CLIENTS["samexporter"])
+    found = truth.measure(truth.Segmenter(*graphs, CLIENTS["samexporter"]), scene, range(2), 2)
     assert (found["images"], found["objects"]) == (2, 4)
     assert set(found["iou"]) == {"1 click", "2 clicks", "3 clicks", "box"}
     assert all(0 <= iou < 0.5 for iou in found["iou"].values())  # its weights are random

@@ -81,16 +81,18 @@ def prove(graphs: dict[str, str], page: Path, executable: str | None, tmp_path: 
     def run() -> list[Failure]:
         (tmp_path / "scratch").mkdir()
         figures = browser.prove(
-            graphs,
-            {name: f"{name}.onnx" for name in graphs},
-            client="samexporter",
-            masks="multi",
-            prompts="many",
-            precision="fp32",
-            scratch=str(tmp_path / "scratch"),
-            executable=executable,
-            webgpu=False,
-            decoder_runs=1,
+            browser.BrowserRequest(
+                graphs,
+                {name: f"{name}.onnx" for name in graphs},
+                client="samexporter",
+                masks="multi",
+                prompts="many",
+                precision="fp32",
+                scratch=str(tmp_path / "scratch"),
+                executable=executable,
+                webgpu=False,
+                decoder_runs=1,
+            )
         )
         return browser_failures(figures, BrowserCheck(), 1.0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,9 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from fakes import child_functions
 from project import ROOT
 
-from tasks.running import child
+from tasks.running import child, job
 from tasks.system.errors import StageError
 
 
@@ -28,6 +30,34 @@ def test_a_childs_result_comes_back_with_its_peak_memory(tmp_path: Path) -> None
     result = run("add", tmp_path / "log", a=2, b=3)
     assert result["sum"] == 5
     assert 1e6 < result["peak_memory"] < 1e9  # type: ignore[operator]
+
+
+REQUEST = child_functions.Request(
+    graphs={"encoder": child_functions.Graph(Path("a/encoder.onnx"))},
+    attention="fused",
+    sides=(256, 1024),
+    names=(("image", 1.0),),
+)
+
+
+@pytest.mark.parametrize("request_", [REQUEST, dataclasses.replace(REQUEST, truth=Path("t.py"))])
+def test_a_function_that_takes_one_dataclass_gets_an_equal_value(
+    tmp_path: Path, request_: child_functions.Request
+) -> None:
+    sent = child.as_json(request_)
+    assert run("show_request", tmp_path / "log", **sent)["text"] == repr(request_)
+
+
+def test_a_cluster_rewrites_the_paths_in_a_dataclass_that_it_sends(tmp_path: Path) -> None:
+    sent = job.moved(child.as_json(REQUEST), "a", "b")
+    received = run("show_request", tmp_path / "log", **sent)["text"]
+    assert received == repr(REQUEST).replace("a/encoder.onnx", "b/encoder.onnx")
+
+
+def test_a_field_that_a_dataclass_does_not_have_is_an_error(tmp_path: Path) -> None:
+    sent = {**child.as_json(REQUEST), "another": 1}
+    with pytest.raises(StageError, match="ClassValidationError: While structuring Request"):
+        run("show_request", tmp_path / "log", **sent)
 
 
 def test_threads_of_torch_sleep_while_they_wait_unless_the_environment_says_otherwise(

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from project import ROOT, Project
 
-from demo.scenes import scene
-from tasks.inference import truth
+from tasks.drawing.scenes import scene
+from tasks.inference.masks import interior_point
 from tasks.inference.metrics import mask_iou
 from tasks.inference.reference import predictor_of
 from tasks.model import load
@@ -85,7 +85,7 @@ class Picture:
     @property
     def clicks(self) -> Array:
         """A point (x, y) on each object (O, 2)."""
-        return np.array([truth.interior_point(true)[::-1] for true in self.objects], np.float32)
+        return np.array([interior_point(true)[::-1] for true in self.objects], np.float32)
 
     @property
     def boxes(self) -> Array:

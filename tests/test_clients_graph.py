@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 from project import Outcome, Project
 
 from tasks.clients.client import Client, description
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.models import GRAPHS, Variant
 from tasks.config.parse import load, parse
 from tasks.config.schema import Configuration, ConfigurationError

@@ -7,8 +7,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from demo.clips import Body, Clip, moving, population, pushed, stack, time_lapse
-from demo.evaluate_tracking import Followed, return_of, summary
+from demo_training.evaluate_tracking import Followed, return_of, summary
+from demo_training.stack import stack
+from tasks.drawing.clip import Clip
+from tasks.drawing.time_lapse import Body, moving, population, pushed, time_lapse
 
 
 @pytest.mark.parametrize("draw", [time_lapse, stack])

@@ -19,13 +19,14 @@ from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 from project import ROOT, Project
 
-from demo.scenes import Scene, scene
-from tasks.clients.known import CLIENTS
-from tasks.commands.picture import MARGIN, SIDE, TOPS
+from tasks.clients.registry import CLIENTS
 from tasks.config import parse
 from tasks.config.schema import Configuration
+from tasks.drawing.scenes import Scene, scene
 from tasks.inference import truth
+from tasks.inference.masks import interior_point
 from tasks.inference.metrics import mask_iou
+from tasks.inference.painting import MARGIN, SIDE, TOPS
 from tasks.web import packages, server
 
 pytestmark = pytest.mark.slow
@@ -163,7 +164,7 @@ def test_each_corrective_click_brings_its_masks_nearer_to_the_truth(files: Path)
     graphs = str(files / "encoder.onnx"), str(files / "decoder.onnx")
     client = CLIENTS["nimbusimage"]
     others = range(6, 18)  # than verify asks about; 58 objects
-    found = truth.measure(*graphs, scene, others, 5, client)
+    found = truth.measure(truth.Segmenter(*graphs, client), scene, others, 5)
     iou = found["iou"]
     assert 0.85 < iou["1 click"] < iou["2 clicks"] < iou["3 clicks"]
     assert iou["box"] > 0.9
@@ -215,7 +216,7 @@ def test_a_click_on_the_page_gives_the_mask_of_what_was_clicked(
     ious = []
     for served in page_with(built, config, executable, path):
         for true in large_objects(found)[:3]:
-            row, column = truth.interior_point(true)
+            row, column = interior_point(true)
             area = served.locator("#overlay").bounding_box()
             assert area
             scale = area["width"] / 1024
@@ -276,7 +277,7 @@ def test_samexporters_own_client_gives_it_too(
     found, path = drawn
     ious = []
     for number, true in enumerate(large_objects(found)[:3]):
-        row, column = truth.interior_point(true)
+        row, column = interior_point(true)
         prompt = [{"type": "point", "data": [column, row], "label": 1}]
         (tmp_path / "prompt.json").write_text(json.dumps(prompt))
         output = tmp_path / f"{number}.png"
@@ -347,7 +348,7 @@ def test_a_variant_runs_in_the_browser_and_agrees_with_onnxruntime(
 
 def test_training_again_begins_with_the_same_losses(tmp_path: Path) -> None:
     output = tmp_path / "again.pt"
-    command = [sys.executable, "-m", "demo.train", "--steps", "3", "--output", str(output)]
+    command = [sys.executable, "-m", "demo_training.train", "--steps", "3", "--output", str(output)]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     again = json.loads(output.with_suffix(".losses.json").read_text())["losses"]
     recorded = json.loads((ROOT / "demo/sam2_demo.losses.json").read_text())["losses"]
@@ -367,7 +368,7 @@ def test_its_checkpoint_fits_in_the_repository_in_half_precision() -> None:
 def test_its_memory_was_added_and_nothing_else_changed() -> None:
     import torch
 
-    from demo.train_memory import MEMORY
+    from demo_training.train_memory import MEMORY
 
     images, video = (
         torch.load(ROOT / f"demo/{name}.pt", weights_only=True)["model"]
@@ -382,10 +383,10 @@ def test_its_memory_was_added_and_nothing_else_changed() -> None:
 def test_its_memory_can_be_trained_on_and_only_its_memory_learns(tmp_path: Path) -> None:
     import torch
 
-    from demo.train_memory import MEMORY
+    from demo_training.train_memory import MEMORY
 
     before, output = ROOT / "demo/sam2_demo_video.pt", tmp_path / "again.pt"
-    command = [sys.executable, "-m", "demo.train_memory", "--begin", str(before)]
+    command = [sys.executable, "-m", "demo_training.train_memory", "--begin", str(before)]
     command += ["--phase", "3", "--steps", "1", "--output", str(output)]
     subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
     old, new = (torch.load(file, weights_only=True)["model"] for file in (before, output))

@@ -16,7 +16,7 @@ from samexporter.export_sam2 import SAM2ImageEncoder
 from torch import nn
 
 from tasks import export
-from tasks.clients.contract import dimensions_of, traced
+from tasks.clients.contract import dimensions_of, traced_contract
 from tasks.model import encoder_patches, load, weights
 
 # What computes with sizes while a graph runs.
@@ -93,7 +93,7 @@ def test_the_encoder_has_no_shape_operators_and_no_batch_norms(
 ) -> None:
     path = tmp_path / "encoder.onnx"
     encoder = SAM2ImageEncoder(model).eval()
-    tensors = traced(dimensions_of(model), "points", "multi", "one")["encoder"]
+    tensors = traced_contract(dimensions_of(model), "points", "multi", "one")["encoder"]
     patched = encoder_patches.patched_encoder(encoder, "plain")
     export.write_traced(str(path), encoder, patched, tensors, 20, do_constant_folding=False)
     operators = {node.op_type for node in onnx.load(path).graph.node}

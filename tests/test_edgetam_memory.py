@@ -26,13 +26,13 @@ from transformers import (
 from tasks import export
 from tasks.clients.contract import TrackingConstants, tracking_constants
 from tasks.config.models import TRACKING_GRAPHS
-from tasks.inference import clips
-from tasks.inference.clips import Answers
+from tasks.inference import scripts
 from tasks.inference.graph_file import tensors_of
 from tasks.inference.metrics import mask_iou
+from tasks.inference.scripts import Answer, Answers, PromptStep, Script, TrackStep, run_script
 from tasks.inference.sessions import run_by_name
 from tasks.inference.tracker import Tracker, prepare
-from tasks.inference.video_reference import play_with_pytorch, through_jpeg
+from tasks.inference.video_reference import run_with_pytorch, through_jpeg
 from tasks.model import edgetam, load
 from tasks.model.edgetam_memory import LATENTS, EdgeTamVideoPredictor, places_of_latents
 from tasks.model.patching import separated
@@ -231,31 +231,29 @@ def test_the_graph_of_the_memory_encoder_gives_the_latents_that_transformers_doe
 
 
 @pytest.fixture(scope="module")
-def clip() -> clips.Clip:
+def script() -> Script:
     """A click on the first frame, and on to the last."""
-    drawn = clips.time_lapse(FRAMES)
-    return clips.Clip("one click", drawn.frames, (drawn.steps[0], clips.Follow(0)))
+    drawn = scripts.time_lapse(FRAMES)
+    return Script("one click", drawn.frames, (drawn.steps[0], TrackStep(0)))
 
 
 @pytest.fixture(scope="module")
-def expected(
-    reference: EdgeTamVideoModel, constants: TrackingConstants, clip: clips.Clip
-) -> Answers:
+def expected(reference: EdgeTamVideoModel, constants: TrackingConstants, script: Script) -> Answers:
     """What transformers answers to it."""
-    frames = through_jpeg(clip).frames
+    frames = through_jpeg(script).frames
     pixels = np.concatenate([prepare(frame, constants) for frame in frames])
-    height, width = clip.frames.shape[1:3]
+    height, width = script.frames.shape[1:3]
     session = EdgeTamVideoInferenceSession(
         torch.from_numpy(pixels), height, width, dtype=torch.float32
     )
-    asked = clip.steps[0]
-    assert isinstance(asked, clips.Ask)
+    asked = script.steps[0]
+    assert isinstance(asked, PromptStep)
     ((x, y),) = asked.prompt.points
     session.add_point_inputs(
         session.obj_id_to_idx(asked.number),
         asked.frame,
         {
-            "point_coords": torch.tensor([[[[x / width * SIZE, y / height * SIZE]]]]),
+            "point_coords": torch.tensor([[[[x * SIZE, y * SIZE]]]]),
             "point_labels": torch.ones(1, 1, 1, dtype=torch.int32),
         },
     )
@@ -269,7 +267,7 @@ def expected(
             frame = each.frame_idx
             kind = "cond_frame_outputs" if frame == 0 else "non_cond_frame_outputs"
             masks = functional.interpolate(each.pred_masks, (height, width), mode="bilinear")
-            found[step, frame, asked.number] = clips.Answer(
+            found[step, frame, asked.number] = Answer(
                 masks[0, 0].numpy() > 0,
                 float(each.object_score_logits[0]),
                 outputs[kind][frame]["object_pointer"].numpy().ravel(),
@@ -288,27 +286,25 @@ def assert_equal(found: Answers, expected: Answers) -> None:
 
 
 def test_sam2s_predictor_follows_as_transformers_does(
-    predictor: EdgeTamVideoPredictor, clip: clips.Clip, expected: Answers
+    predictor: EdgeTamVideoPredictor, script: Script, expected: Answers
 ) -> None:
-    assert_equal(dict(play_with_pytorch(predictor, clip)), expected)
+    assert_equal(dict(run_with_pytorch(predictor, script)), expected)
 
 
 def test_the_graphs_follow_as_transformers_does(
-    constants: TrackingConstants, graphs: dict[str, str], clip: clips.Clip, expected: Answers
+    constants: TrackingConstants, graphs: dict[str, str], script: Script, expected: Answers
 ) -> None:
-    seen = through_jpeg(clip)
+    seen = through_jpeg(script)
     tracker = Tracker(run_by_name(graphs), constants, list(seen.frames))
-    assert_equal(dict(clips.play(tracker, seen)), expected)
+    assert_equal(dict(run_script(tracker, seen)), expected)
 
 
 def test_a_memory_is_the_latents_that_it_is_read_into(graphs: dict[str, str]) -> None:
-    tensors = tensors_of(onnx.load(graphs["memory_encoder"]))
+    tensors = tensors_of(graphs["memory_encoder"])
     (memory,) = tensors.outputs
     assert memory.shape == (1, LATENTS, 64)
     (memories,) = (
-        each
-        for each in tensors_of(onnx.load(graphs["memory_attention"])).inputs
-        if each.name == "memories"
+        each for each in tensors_of(graphs["memory_attention"]).inputs if each.name == "memories"
     )
     assert memories.shape == ("memories", LATENTS, 64)
 

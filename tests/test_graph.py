@@ -285,7 +285,7 @@ def test_a_model_that_fails_verification_leaves_what_was_deployed(built: Build) 
 
 
 def test_known_masks_that_are_missed_keep_a_model_from_being_deployed(build: Build) -> None:
-    build.tables["tiny"] |= {"truth": "demo.scenes:scene", "truth_iou": 0.7}
+    build.tables["tiny"] |= {"truth": "tasks.drawing.scenes:scene", "truth_iou": 0.7}
     build.write()
     outcome = build.doit("run", "deploy:tiny", CHEAP_TRUTH="0.4")
     assert outcome.status != 0
@@ -297,10 +297,10 @@ def test_known_masks_that_are_missed_keep_a_model_from_being_deployed(build: Bui
 
 
 def test_another_way_to_draw_the_truth_verifies_that_model_again(build: Build) -> None:
-    build.tables["tiny"]["truth"] = "demo.scenes:scene"
+    build.tables["tiny"]["truth"] = "tasks.drawing.scenes:scene"
     build.write()
     assert build.build().status == 0
-    source = build.root / "demo/scenes.py"
+    source = build.root / "tasks/drawing/scenes.py"
     source.write_text(source.read_text() + "\n# brighter\n")
     assert succeeded(build.build()) == {"verify:tiny"}
 

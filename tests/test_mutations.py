@@ -16,11 +16,13 @@ from project import ROOT
 from tasks import export, fidelity, verify
 from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.checks import FidelityCheck, Tolerances
 from tasks.config.models import Variant
+from tasks.inference.cases import Case, cases_for
 from tasks.inference.naming import rename_tensors
 from tasks.model import load
+from tasks.model.trained import TrainedModel
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, fidelity_failures, violations
 from tasks.running import child
@@ -56,7 +58,7 @@ class Built:
         pairs = [[traced[name], simple[name]] for name in names]
         child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
         self.graphs = {name: onnx.load(path) for name, path in simple.items()}
-        self._cases: dict[str, list[verify.Case]] = {}
+        self._cases: dict[str, list[Case]] = {}
 
     def write(self, client: str, folder: Path, mutation: Mutation | None = None) -> dict[str, str]:
         """The files of a client in a folder, one of them mutated."""
@@ -89,9 +91,8 @@ class Built:
         if broken := violations(contract, verify.read_tensors(files)):
             return broken
         if client not in self._cases:
-            self._cases[client] = verify.answers_of_pytorch(
-                self.model, loads, masks, prompts == "many", None
-            )
+            many = prompts == "many"
+            self._cases[client] = cases_for(self.model, loads, masks, many, None)
         cases = self._cases[client][: 1 if square_alone else None]
         answers = verify.run_on(files, cases, loads)
         differences = verify.merge_differences(verify.differences_of(answers, cases))
@@ -128,7 +129,7 @@ def test_verify_catches(built: Built, client: str, mutation: Mutation, tmp_path:
 
 # --- a variant against PyTorch ------------------------------------------------------------------
 
-DRAW, IMAGES = "demo.scenes:scene", 2
+DRAW, IMAGES = "tasks.drawing.scenes:scene", 2
 LOOSE = FidelityCheck(images=IMAGES, mask_iou={"q8": 0.9}, worst=0.3)
 Q8 = Variant("q8", "onnx")
 
@@ -137,8 +138,9 @@ Q8 = Variant("q8", "onnx")
 def reference(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PyTorch's answers about drawn images, for masks as they are and ranked ones."""
     path = tmp_path_factory.mktemp("reference") / "reference.npz"
+    trained = TrainedModel(str(built.yaml), str(built.checkpoint))
     reference.write_reference(
-        str(built.yaml), [], ["multi", "ranked"], str(built.checkpoint), DRAW, IMAGES, str(path)
+        reference.ReferenceRequest(trained, ("multi", "ranked"), DRAW, IMAGES, str(path))
     )
     return path
 
@@ -147,7 +149,9 @@ def fidelity_of(files: dict[str, str], client: str, masks: MaskChoice, reference
     """The kinds of figures that fidelity fails files for."""
     picture = str(Path(files["encoder"]).parent / "picture.png")
     figures = fidelity.compare(
-        files, client, masks, DECODERS[client][1], str(reference), DRAW, picture
+        fidelity.FidelityRequest(
+            files, client, masks, DECODERS[client][1], str(reference), DRAW, picture
+        )
     )
     return {each.kind for each in fidelity_failures(figures, Q8, LOOSE)}
 

@@ -19,14 +19,15 @@ from playwright.sync_api import Browser, FloatRect, Page, expect
 from project import Project
 from webm import write_webm
 
-from demo.clips import time_lapse
 from tasks.clients.contract import TrackingConstants
 from tasks.commands import serve
 from tasks.config import parse
 from tasks.config.models import TRACKING_GRAPHS
+from tasks.drawing.time_lapse import time_lapse
 from tasks.inference.preprocessing import Placement, masks_over
+from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import run_by_name
-from tasks.inference.tracker import Prompt, Tracker
+from tasks.inference.tracker import Tracker
 from tasks.web import packages, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # a model that is built once
@@ -106,12 +107,12 @@ def area(page: Page) -> FloatRect:
 
 
 def click(page: Page, x: int, y: int) -> tuple[float, float]:
-    """Click near a pixel of the frame and wait for the mask; says where it was exactly."""
+    """Click near a pixel of the frame and wait for the mask; where, in parts of the frame."""
     box = area(page)
     at = round(x / SIZE * box["width"]), round(y / SIZE * box["height"])
     page.locator("#overlay").click(position={"x": at[0], "y": at[1]})
     expect(page.locator("#status")).to_contain_text("predicted IoU", timeout=60_000)
-    return at[0] / box["width"] * SIZE, at[1] / box["height"] * SIZE
+    return at[0] / box["width"], at[1] / box["height"]
 
 
 def begin(page: Page) -> None:
@@ -196,7 +197,7 @@ def test_objects_are_tracked_as_in_python(
     assert set(masks) == {(frame, number) for frame in range(COUNT) for number in (1, 2)}
     tracker = reference(deployed, frames)
     for number, at in enumerate(clicks, 1):
-        tracker.prompt(0, number, Prompt(points=[at], labels=[1]))
+        tracker.prompt(0, number, Prompt(points=(at,), labels=(1,)))
     for frame, objects in tracker.track():
         for number, found in objects.items():
             assert iou(masks[frame, number], mask_of(found.low_res_masks)) > 0.99
@@ -229,12 +230,12 @@ def test_a_correction_is_tracked_on_from_and_what_was_before_stays(
 ) -> None:
     tracker = reference(deployed, frames)
     show(page, 2)
-    tracker.prompt(2, 1, Prompt(points=[click(page, 160, 182)], labels=[1]))
+    tracker.prompt(2, 1, Prompt(points=(click(page, 160, 182),), labels=(1,)))
     track(page, "Both ways")
     expected = dict(tracker.track(2)) | dict(tracker.track(2, reverse=True))
     show(page, 3)
     page.get_by_label("Background").check()
-    corrected = tracker.prompt(3, 1, Prompt(points=[click(page, 60, 60)], labels=[0]))
+    corrected = tracker.prompt(3, 1, Prompt(points=(click(page, 60, 60),), labels=(0,)))
     track(page, "Track on")
     expected |= {3: {1: corrected}} | dict(tracker.track(4))
     labels = saved(page)

@@ -13,7 +13,7 @@ from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 from torch import Tensor
 
 from tasks import export
-from tasks.clients.contract import dimensions_of, traced
+from tasks.clients.contract import dimensions_of, traced_contract
 from tasks.config.published import PUBLISHED
 from tasks.model import decoder_patches, encoder_patches, load
 from tasks.running import child
@@ -246,7 +246,7 @@ def test_the_decoders_attentions_are_the_original_for_few_and_many_tokens(
 def prompt(
     model: SAM2Base, points: int, has_mask: float, prompts: int = 1, masks: int = 1
 ) -> tuple[Tensor, ...]:
-    contract = traced(dimensions_of(model), "points", "multi", "many")
+    contract = traced_contract(dimensions_of(model), "points", "multi", "many")
     inputs = [
         torch.randn(tensor.sizes(num_points=points, num_prompts=prompts, mask_batch=masks))
         for tensor in contract["decoder"].inputs
@@ -417,7 +417,7 @@ def exported_decoder(
 ) -> onnxruntime.InferenceSession:
     """The decoder for many prompts as the build makes it."""
     folder = tmp_path_factory.mktemp("decoder")
-    tensors = traced(dimensions_of(tiny), "points", "ranked", "many")["decoder"]
+    tensors = traced_contract(dimensions_of(tiny), "points", "ranked", "many")["decoder"]
     raw, made = str(folder / "raw.onnx"), str(folder / "decoder.onnx")
     export.write_traced(
         raw, decoder, decoder_patches.patched_decoder(decoder, "ranked", "points"), tensors, 20

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.clients.client import Client, PromptPart
 from tasks.clients.contract import POINT_LABELS
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.inference.preprocessing import Placement
 from tasks.inference.prompts import Prompt, parts_of, prompt_tensors, runs_of_every_value
 

@@ -19,6 +19,7 @@ from project import ROOT, Outcome, Project, wait_for_opening
 from tasks import verify
 from tasks.config.checks import Tolerances
 from tasks.model import load
+from tasks.model.trained import TrainedModel
 from tasks.proof.judgement import exceeded
 
 pytestmark = pytest.mark.slow
@@ -114,16 +115,17 @@ def refused(outcome: Outcome, *words: str) -> None:
 def measure(project: Project, folder: Path) -> dict[str, Any]:
     """What verify measures of graphs in some folder."""
     return verify.measure(
-        architecture=str(project.root / "small.yaml"),
-        opset=20,
-        attention="plain",
-        masks="multi",
-        prompts="many",
-        client="samexporter",
-        truth=None,
-        architecture_files=[],
-        checkpoint=str(project.root / "build/checkpoints/m.pt"),
-        graphs=[{name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")}],
+        verify.VerifyRequest(
+            model=TrainedModel(
+                str(project.root / "small.yaml"), str(project.root / "build/checkpoints/m.pt")
+            ),
+            opset=20,
+            attention="plain",
+            client="samexporter",
+            masks="multi",
+            prompts="many",
+            graphs=({name: str(folder / f"{name}.onnx") for name in ("encoder", "decoder")},),
+        )
     )
 
 
@@ -244,7 +246,7 @@ def test_the_report_of_another_build_proves_nothing(project: Project, weights: l
         ('masks = "best"', "asked for masks 'multi', the configuration now says 'best'"),
         ("opset = 17", "asked for opset 20, the configuration now says 17"),
         ('sha256 = "' + "0" * 64 + '"', "asks for the checkpoint of sha256 0000"),
-        ('truth = "demo.scenes:scene"', "asked for truth None"),
+        ('truth = "tasks.drawing.scenes:scene"', "asked for truth None"),
         ('variants = ["fp32", "q8"]', "encoder_quantized.onnx"),
         ("[verify]\nmask_tolerance = 1e-12", "[verify] mask_tolerance allows 1e-12"),
     ],

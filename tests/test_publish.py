@@ -20,7 +20,7 @@ from project import ROOT, Outcome, Project
 from server import FileServer
 from writable_hub import ATTRIBUTES, READS_ONLY, TOKEN, WritableHub, said
 
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.commands.publish import Plan, compare, published_names, unproven
 from tasks.config.checks import Checks
 from tasks.config.models import CheckpointLocation, Source, Target

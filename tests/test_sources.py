@@ -24,6 +24,7 @@ from tasks import (
 )
 from tasks.building import sources
 from tasks.building.staleness import versions_of_imported
+from tasks.config.models import DRAWN
 from tasks.web import packages
 
 STAGES = {
@@ -174,7 +175,7 @@ def test_a_version_of_every_package_that_a_stage_imports_is_an_input(action: str
 
 
 def test_the_packages_that_a_truth_imports_are_found_in_its_code() -> None:
-    assert sources.packages(["demo.scenes:scene"]) == ["PIL", "numpy"]
+    assert sources.packages([DRAWN]) == ["PIL", "numpy"]
 
 
 def test_what_a_page_loads_of_npm_is_hashed_as_it_is_installed() -> None:
@@ -198,9 +199,8 @@ def test_a_page_reaches_the_scripts_that_it_imports() -> None:
     assert "web/page/page.js" not in found
 
 
-ROOMS_LEFT_OUT = tuple(
-    f"tasks/{room}/" for room in ("system", "console", "remote", "running", "building", "records")
-)
+ROOMS = ("system", "console", "remote", "running", "building", "records")
+ROOMS_LEFT_OUT = (*(f"tasks/{room}/" for room in ROOMS), "tasks/clients/registry.py")
 
 TRACER = """
 import json, runpy, sys
@@ -208,29 +208,29 @@ called = set()
 def note(frame, event, argument):
     if event == "call" and frame.f_code.co_name != "<module>":
         called.add(frame.f_code.co_filename)
-from tasks import export, fidelity, simplify, verify
+from tasks import export, fidelity, reference, simplify, verify
 from tasks.model import load
+from tasks.model.trained import TrainedModel
 work, yaml = sys.argv[1:]
 load.make_synthetic(yaml, 1, f"{work}/w.pt")
 raw = {name: f"{work}/raw.{name}.onnx" for name in ("encoder", "decoder")}
 made = {name: f"{work}/{name}.onnx" for name in raw}
 shown = {"masks": "multi", "prompts": "many"}
 model = {"architecture": yaml, "checkpoint": f"{work}/w.pt"}
-graph = {**model, "opset": 20, "attention": "plain"}
-asked = {"draw": "demo.scenes:scene"}
-reference = {**model, "architecture_files": [yaml], "masks": ["multi"], "count": 1}
+trained = TrainedModel(**model, architecture_file=yaml)
+graph = {"opset": 20, "attention": "plain"}
+asked = {"draw": "tasks.drawing.scenes:scene"}
 loaded = {"client": "samexporter", **shown}
 steps = {
     "export": lambda: export.write_graphs(
-        **graph, decoders={"decoder": {**shown, "interface": "points"}}, graphs=raw),
+        **model, **graph, decoders={"decoder": {**shown, "interface": "points"}}, graphs=raw),
     "simplify": lambda: simplify.simplify_graphs([[raw[name], made[name]] for name in raw]),
-    "verify": lambda: verify.measure(
-        **graph, **shown, client="samexporter", truth="demo.scenes:scene",
-        architecture_files=[yaml], graphs=[made]),
-    "reference": lambda: reference.write_reference(
-        **reference, **asked, destination=f"{work}/r.npz"),
-    "fidelity": lambda: fidelity.compare(
-        made, **loaded, reference=f"{work}/r.npz", **asked, picture=f"{work}/p.png"),
+    "verify": lambda: verify.measure(verify.VerifyRequest(
+        trained, **graph, **loaded, graphs=(made,), truth="tasks.drawing.scenes:scene")),
+    "reference": lambda: reference.write_reference(reference.ReferenceRequest(
+        trained, ("multi",), **asked, count=1, destination=f"{work}/r.npz")),
+    "fidelity": lambda: fidelity.compare(fidelity.FidelityRequest(
+        made, **loaded, reference=f"{work}/r.npz", **asked, picture=f"{work}/p.png")),
 }
 found = {}
 for name, step in steps.items():
@@ -269,7 +269,7 @@ def test_what_a_child_really_calls_was_reached_without_running_it(tmp_path: Path
             if Path(file).is_relative_to(ROOT) and ".venv" not in file
         }
         run = {file for file in own if not file.startswith(ROOMS_LEFT_OUT)}
-        found = set(sources.reached([STAGES[stage], "demo.scenes:scene"]))
+        found = set(sources.reached([STAGES[stage], DRAWN]))
         assert run, stage
         assert run <= found, stage
 
@@ -286,7 +286,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.configure(
         f'[browser]\nexecutable = "{sys.executable}"\n'
         '[models.m]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
-        'variants = ["fp32", "q8"]\ntruth = "demo.scenes:scene"\n'
+        'variants = ["fp32", "q8"]\ntruth = "tasks.drawing.scenes:scene"\n'
     )
     outcome = project.build()
     assert outcome.status == 0, outcome.output
@@ -295,8 +295,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 def modules() -> list[str]:
-    found = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tasks").rglob("*.py"))
-    return [*found, "demo/scenes.py"]
+    return sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tasks").rglob("*.py"))
 
 
 def rerun_after_an_edit(built: Project, module: str) -> set[str]:
@@ -313,13 +312,18 @@ def expected_after_an_edit(module: str) -> set[str]:
     return {
         stage
         for stage, root in STAGES.items()
-        if module in sources.reached([root, *(["demo.scenes:scene"] if stage in truth else [])])
+        if module in sources.reached([root, *([DRAWN] if stage in truth else [])])
     }
 
 
 @pytest.mark.parametrize(
     "module",
-    ["tasks/clients/contract.py", "tasks/simplify.py", "tasks/running/child.py", "demo/scenes.py"],
+    [
+        "tasks/clients/contract.py",
+        "tasks/simplify.py",
+        "tasks/running/child.py",
+        "tasks/drawing/scenes.py",
+    ],
 )
 def test_an_edit_reruns_the_stages_that_reach_it(built: Project, module: str) -> None:
     assert rerun_after_an_edit(built, module) == expected_after_an_edit(module)

@@ -16,18 +16,20 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 from tasks import export
 from tasks.clients.contract import TrackingConstants, tracking_constants
 from tasks.config.models import TRACKING_GRAPHS
-from tasks.inference import clips
-from tasks.inference.clips import Answers
+from tasks.inference import scripts
 from tasks.inference.metrics import mask_iou
+from tasks.inference.prompts import Prompt
+from tasks.inference.scripts import Answers, PromptStep, Script, TrackStep, run_script
 from tasks.inference.sessions import run_by_name
-from tasks.inference.tracker import Prompt, Selection, Tracker, select
-from tasks.inference.video_reference import play_with_pytorch, through_jpeg
+from tasks.inference.tracker import Selection, Tracker, select
+from tasks.inference.video_reference import run_with_pytorch, through_jpeg
 from tasks.model import load
 from tasks.running import child
 from tasks.system.errors import StageError
 
 ARCHITECTURES = {"sam2_hiera_tiny": 2, "sam2.1_hiera_tiny": 1}  # each with a seed
 SIZE, FRAMES = 256, 8
+CLICK = Prompt(points=((0.21, 0.28),), labels=(1,))
 PUBLISHED = TrackingConstants(SIZE, 7, 1, 16, -1, True, True, (0, 1), True, False)
 
 
@@ -76,16 +78,16 @@ def assert_equal(found: Answers, expected: Answers) -> None:
         assert answer.magnitude == pytest.approx(wanted.magnitude, rel=1e-4), key
 
 
-@pytest.mark.parametrize("drawn", [clips.time_lapse, clips.stack], ids=["time-lapse", "stack"])
+@pytest.mark.parametrize("drawn", [scripts.time_lapse, scripts.stack], ids=["time-lapse", "stack"])
 def test_every_answer_is_that_of_sam2s_predictor(
-    built: Built, drawn: Callable[[int], clips.Clip]
+    built: Built, drawn: Callable[[int], Script]
 ) -> None:
-    clip = drawn(FRAMES)
-    expected: Answers = dict(play_with_pytorch(built.predictor, clip))
-    seen = through_jpeg(clip)
-    found: Answers = dict(clips.play(built.tracker(seen.frames), seen))
+    script = drawn(FRAMES)
+    expected: Answers = dict(run_with_pytorch(built.predictor, script))
+    seen = through_jpeg(script)
+    found: Answers = dict(run_script(built.tracker(seen.frames), seen))
     assert_equal(found, expected)
-    assert len({step for step, _, _ in found}) == len(clip.steps)
+    assert len({step for step, _, _ in found}) == len(script.steps)
 
 
 def test_the_reference_keeps_memories_in_single_precision(built: Built) -> None:
@@ -96,10 +98,10 @@ def test_the_reference_keeps_memories_in_single_precision(built: Built) -> None:
         lambda module, given, named: seen.append(named["memory"]), with_kwargs=True
     )
     try:
-        clip = clips.time_lapse(FRAMES)
+        script = scripts.time_lapse(FRAMES)
         dict(
-            play_with_pytorch(
-                built.predictor, replace(clip, steps=[*clip.steps[:1], clips.Follow(0)])
+            run_with_pytorch(
+                built.predictor, replace(script, steps=[*script.steps[:1], TrackStep(0)])
             )
         )
     finally:
@@ -111,9 +113,9 @@ def test_the_reference_keeps_memories_in_single_precision(built: Built) -> None:
     )
 
 
-def test_the_clips_ask_for_objects_that_are_there_and_for_some_that_are_not(built: Built) -> None:
-    seen = through_jpeg(clips.time_lapse(FRAMES))
-    scores = [answer.score for _, answer in clips.play(built.tracker(seen.frames), seen)]
+def test_the_scripts_ask_for_objects_that_are_there_and_for_some_that_are_not(built: Built) -> None:
+    seen = through_jpeg(scripts.time_lapse(FRAMES))
+    scores = [answer.score for _, answer in run_script(built.tracker(seen.frames), seen)]
     assert min(scores) < 0 < max(scores)
 
 
@@ -124,30 +126,29 @@ def test_the_encoder_runs_once_a_frame_for_all_objects(built: Built) -> None:
         runs.append(graph)
         return built.run(graph, feeds)
 
-    frames = clips.time_lapse(3).frames
+    frames = scripts.time_lapse(3).frames
     tracker = Tracker(counted, built.constants, frames)
     for number in (1, 2, 3):
-        tracker.prompt(0, number, Prompt(points=[(50.0 * number, 100.0)], labels=[1]))
+        tracker.prompt(0, number, Prompt(points=((0.1 * number, 0.28),), labels=(1,)))
     assert len(list(tracker.track())) == 3
     assert runs.count("encoder") == 3
     assert runs.count("memory_attention") == 2 * 3
 
 
 def test_a_prompt_after_tracking_conditions_on_nothing_of_another_object(built: Built) -> None:
-    frames = clips.time_lapse(3).frames
+    frames = scripts.time_lapse(3).frames
     tracker = built.tracker(frames)
-    click = Prompt(points=[(100, 100)], labels=[1])
-    alone = built.tracker(frames).prompt(1, 1, click)
-    tracker.prompt(0, 7, click)
+    alone = built.tracker(frames).prompt(1, 1, CLICK)
+    tracker.prompt(0, 7, CLICK)
     list(tracker.track())
-    assert np.array_equal(tracker.prompt(1, 1, click).low_res_masks, alone.low_res_masks)
+    assert np.array_equal(tracker.prompt(1, 1, CLICK).low_res_masks, alone.low_res_masks)
 
 
 def test_a_correction_of_a_prompted_frame_changes_what_follows(built: Built) -> None:
-    tracker = built.tracker(clips.time_lapse(3).frames)
-    tracker.prompt(0, 1, Prompt(points=[(100, 100)], labels=[1]))
+    tracker = built.tracker(scripts.time_lapse(3).frames)
+    tracker.prompt(0, 1, CLICK)
     before = [found[1].pointer for _, found in tracker.track()]
-    corrected = tracker.prompt(0, 1, Prompt(box=(10, 10, 300, 200)))
+    corrected = tracker.prompt(0, 1, Prompt(box=(0.02, 0.03, 0.63, 0.56)))
     after = [found[1].pointer for _, found in tracker.track()]
     assert np.array_equal(after[0], corrected.pointer)
     assert not np.array_equal(before[0], after[0])
@@ -156,17 +157,17 @@ def test_a_correction_of_a_prompted_frame_changes_what_follows(built: Built) -> 
 @pytest.mark.parametrize(
     ("frame", "prompt", "words"),
     [
-        (3, Prompt(points=[(1, 1)], labels=[1]), "found frame 3; there are 3"),
-        (-1, Prompt(points=[(1, 1)], labels=[1]), "found frame -1"),
+        (3, CLICK, "frame 3: expected one from 0 to 2"),
+        (-1, CLICK, "frame -1: expected one"),
         (0, Prompt(), "expected a mask, a box, or points"),
-        (0, Prompt(points=[(1, 1)], labels=[1, 0]), "a label each"),
-        (0, Prompt(mask=np.zeros((360, 480), bool)), "found an empty mask on frame 0"),
+        (0, Prompt(points=((0.2, 0.3),), labels=(1, 0)), "a label each"),
+        (0, Prompt(mask=np.zeros((360, 480), bool)), "the mask on frame 0 is empty"),
     ],
 )
 def test_a_prompt_that_says_nothing_is_refused_and_leaves_no_object(
     built: Built, frame: int, prompt: Prompt, words: str
 ) -> None:
-    tracker = built.tracker(clips.time_lapse(3).frames)
+    tracker = built.tracker(scripts.time_lapse(3).frames)
     with pytest.raises(ValueError, match=words):
         tracker.prompt(frame, 1, prompt)
     with pytest.raises(ValueError, match="expected a prompt for at least one object"):
@@ -177,14 +178,14 @@ def test_a_single_frame_is_answered_as_sam2s_predictor_does_and_can_be_corrected
     built: Built,
 ) -> None:
     """There sam2 divides the age of a pointer, 0, by how far pointers reach, 0: not a number."""
-    click, drawn = Prompt(points=[(100, 100)], labels=[1]), clips.time_lapse(2)
-    asked = clips.Clip("one", drawn.frames[:1], (clips.Ask(0, 1, click), clips.Follow(0)))
-    expected = dict(play_with_pytorch(built.predictor, asked))
+    drawn = scripts.time_lapse(2)
+    asked = Script("one", drawn.frames[:1], (PromptStep(0, 1, CLICK), TrackStep(0)))
+    expected = dict(run_with_pytorch(built.predictor, asked))
     seen = through_jpeg(asked)
     tracker = built.tracker(seen.frames)
-    found = dict(clips.play(tracker, seen))
+    found = dict(run_script(tracker, seen))
     assert_equal(found, expected)
-    corrected = tracker.prompt(0, 1, click)
+    corrected = tracker.prompt(0, 1, CLICK)
     assert np.isfinite(corrected.low_res_masks).all()
     assert np.isfinite([corrected.object_score, *corrected.pointer[0]]).all()
 

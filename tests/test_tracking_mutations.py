@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from tracking_mutations import CONSTANTS, DECODER, MUTATIONS, Mutation, OtherCon
 from tasks import export, tracking, tracking_reference
 from tasks.clients.contract import TrackingConstants
 from tasks.config.models import TRACKING_GRAPHS
-from tasks.inference import clips, tracking_file
-from tasks.inference.drift import difference, summary_of
+from tasks.inference import scripts, tracking_file
 from tasks.inference.sessions import run_by_name
 from tasks.inference.tracker import Tracker
 from tasks.inference.video_reference import through_jpeg
+from tasks.model.trained import TrainedModel
+from tasks.proof.drift import compare_answers
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import PYTORCH, TrackingRules, drift_failures, tracking_failures
 from tasks.running import child
@@ -29,7 +30,7 @@ RULES = TrackingRules("[tracking]", "mask_iou", mask_iou=0.999, worst=0.99, scor
 
 
 class Proof:
-    """The demo's weights for images of 128 pixels as graphs, and PyTorch's answers about the clips.
+    """The demo's weights for images of 128 pixels as graphs, and PyTorch's answers.
 
     By trained weights what a tracker remembers, and when that was, decides what it draws.
     """
@@ -46,10 +47,14 @@ class Proof:
         pairs = [[traced[name], path] for name, path in self.graphs.items()]
         child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
         self.reference = str(folder / "reference.npz")
-        tracking_reference.write_reference(str(architecture), [], checkpoint, self.reference)
+        tracking_reference.write_reference(
+            tracking_reference.TrackingReferenceRequest(
+                TrainedModel(str(architecture), checkpoint), self.reference
+            )
+        )
         about, self.expected = tracking_file.read(self.reference)
         self.constants = about.constants
-        self.clips = [through_jpeg(clip) for clip in clips.clips()]
+        self.scripts = [through_jpeg(script) for script in scripts.proof_scripts()]
         self._run = run_by_name(self.graphs)
         self._encoded: dict[bytes, Mapping[str, Any]] = {}
 
@@ -75,12 +80,12 @@ class Proof:
                 return self.encoded(feeds)
             return (other if graph in graphs else self._run)(graph, feeds)
 
-        for clip in self.clips:
-            expected = self.expected[clip.name]
-            tracker = Tracker(run, constants, list(clip.frames))
-            for key, answer in clips.play(tracker, clip):
+        for script in self.scripts:
+            expected = self.expected[script.name]
+            tracker = Tracker(run, constants, list(script.frames))
+            for key, answer in scripts.run_script(tracker, script):
                 pair = {key: answer}, {key: expected[key]}
-                figures = summary_of([{"name": clip.name, **difference(*pair)}])
+                figures = asdict(compare_answers({script.name: pair}))
                 found = drift_failures(figures, RULES, PYTORCH)
                 certain = [each for each in found if each.kind != "mean iou"]
                 if certain:
@@ -89,7 +94,9 @@ class Proof:
 
     def judged(self, graphs: Mapping[str, str]) -> list[Failure]:
         """What the whole proof finds wrong."""
-        figures = tracking.compare(dict(graphs), "nimbusimage", self.reference)
+        figures = tracking.compare(
+            tracking.TrackingRequest(dict(graphs), "nimbusimage", self.reference)
+        )
         return tracking_failures(figures, RULES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 
 from tasks import tracking
 from tasks.config.checks import BrowserCheck
-from tasks.inference.clips import Answer, Answers
-from tasks.inference.drift import difference, summary_of
+from tasks.inference.scripts import Answer, Answers
+from tasks.proof.drift import compare_answers
 from tasks.proof.judgement import TrackingRules, browser_failures, tracking_failures
 from tasks.proof.manifests import tracking_proof
 
@@ -125,9 +126,9 @@ def answers() -> Answers:
     return {(0, f, n): away if (f, n) == (2, 2) else there for f in range(3) for n in (1, 2)}
 
 
-def figures_of(*clips: tuple[Answers, Answers]) -> dict[str, Any]:
-    parts = [{"name": str(n), **difference(*pair)} for n, pair in enumerate(clips)]
-    return {"violations": [], **summary_of(parts)}
+def figures_of(*pairs: tuple[Answers, Answers]) -> dict[str, Any]:
+    scripts = {str(number): pair for number, pair in enumerate(pairs)}
+    return {"violations": [], **asdict(compare_answers(scripts))}
 
 
 def test_the_same_answers_differ_in_nothing() -> None:

@@ -20,7 +20,7 @@ from project import ROOT, Project
 from safetensors.torch import save_file
 from transformers import Sam2Config, Sam2Model, Sam2VideoConfig, Sam2VideoModel
 
-from demo.scenes import scene
+from tasks.drawing.scenes import scene
 from tasks.inference.preprocessing import Placement, preprocess
 from tasks.model import load, weights
 

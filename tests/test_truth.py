@@ -10,11 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from demo.scenes import Scene, scene
-from tasks.clients.client import Client
-from tasks.clients.known import CLIENTS
 from tasks.config.checks import Tolerances
+from tasks.drawing.scenes import Scene, scene
 from tasks.inference import metrics, preprocessing, truth
+from tasks.inference.masks import interior_point
 from tasks.inference.prompts import Prompt
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import verify_failures
@@ -28,12 +27,12 @@ def disc(size: int, row: int, column: int, radius: int) -> truth.Bools:
 
 
 def test_a_click_is_far_from_the_edge_of_the_mask() -> None:
-    assert truth.interior_point(disc(64, 20, 40, 9)) == (20, 40)
+    assert interior_point(disc(64, 20, 40, 9)) == (20, 40)
 
 
 def test_a_click_is_on_the_object_even_where_its_middle_is_not() -> None:
     ring = disc(64, 32, 32, 20) & ~disc(64, 32, 32, 10)
-    row, column = truth.interior_point(ring)
+    row, column = interior_point(ring)
     assert ring[row, column]
     assert 13 <= np.hypot(row - 32, column - 32) <= 17
 
@@ -41,7 +40,7 @@ def test_a_click_is_on_the_object_even_where_its_middle_is_not() -> None:
 def test_an_object_at_the_images_edge_and_one_of_a_pixel_can_be_clicked() -> None:
     mask = np.zeros((8, 8), bool)
     mask[0, 7] = True
-    assert truth.interior_point(mask) == (0, 7)
+    assert interior_point(mask) == (0, 7)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 90)])
@@ -76,10 +75,10 @@ def test_rank_correlation_sees_order_alone_and_shares_ranks_of_equals() -> None:
     assert metrics.rank_correlation(one, np.array([1, 1, 2, 2])) == pytest.approx(0.894, abs=1e-3)
 
 
-class Perfect:
+class Perfect(truth.Segmenter):
     """Answers with the true mask where a prompt lies on an object, and says how sure it is."""
 
-    def __init__(self, encoder: str, decoder: str, client: Client) -> None:
+    def __init__(self) -> None:
         self.size = 256
 
     def set_image(self, image: NDArray[np.uint8]) -> None:
@@ -107,31 +106,27 @@ def draw(seed: int, size: int) -> Scene:
     return found
 
 
-def test_masks_that_are_the_truth_have_an_iou_of_1_and_scores_that_rank_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(truth, "Segmenter", Perfect)
-    found = truth.measure("", "", draw, range(3), 2, CLIENTS["samexporter"])
+def test_masks_that_are_the_truth_have_an_iou_of_1_and_scores_that_rank_them() -> None:
+    found = truth.measure(Perfect(), draw, range(3), 2)
     assert (found["images"], found["objects"]) == (3, 6)
     assert found["iou"]["1 click"] == 1
     assert found["iou"]["box"] == 1
     assert found["score_correlation"] > 0.9
 
 
-def test_axes_that_are_swapped_show_in_the_iou(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_axes_that_are_swapped_show_in_the_iou() -> None:
     class Swapped(Perfect):
         def predict(self, prompt: Prompt, mask: Any = None) -> truth.Answer:
             points = tuple((y, x) for x, y in prompt.points)
             return super().predict(replace(prompt, points=points), mask)
 
-    monkeypatch.setattr(truth, "Segmenter", Swapped)
-    assert truth.measure("", "", draw, range(3), 2, CLIENTS["samexporter"])["iou"]["1 click"] < 0.6
+    assert truth.measure(Swapped(), draw, range(3), 2)["iou"]["1 click"] < 0.6
 
 
 def test_a_function_that_is_not_there_is_named() -> None:
-    with pytest.raises(StageError, match=r"demo.scenes has no function scenery"):
-        truth.load("demo.scenes:scenery")
-    assert truth.load("demo.scenes:scene") is scene
+    with pytest.raises(StageError, match=r"tasks.drawing.scenes has no function scenery"):
+        truth.load("tasks.drawing.scenes:scenery")
+    assert truth.load("tasks.drawing.scenes:scene") is scene
 
 
 def test_a_model_that_segments_too_badly_is_named_with_both_figures() -> None:

@@ -11,7 +11,7 @@ import torch
 from torchvision.transforms import Resize
 
 from tasks.clients.contract import PREPROCESSING, Dimensions, GraphTensors, Tensor, tensor
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.checks import Tolerances
 from tasks.inference.images import natural_image
 from tasks.inference.preprocessing import Placement, preprocess, resized

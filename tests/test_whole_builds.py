@@ -18,9 +18,9 @@ import torch
 from project import Project
 from server import FileServer
 
-from tasks import verify
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.checks import BrowserCheck
+from tasks.inference.cases import SHAPES
 from tasks.inference.prompts import PROMPTS, runs_of_every_value
 from tasks.model import load
 from tasks.proof.judgement import browser_failures
@@ -89,7 +89,7 @@ def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
     assert shapes["point_coords"] == ["num_prompts", "num_points", 2]
     assert manifest["decoder"]["outputs"][0]["shape"] == ["num_prompts", 3, 256, 256]
     square = {each.name for each in runs_of_every_value(CLIENTS["samexporter"], True).prompts}
-    others = {f"{prompt.name} on {shape}" for prompt in PROMPTS for shape in verify.SHAPES}
+    others = {f"{prompt.name} on {shape}" for prompt in PROMPTS for shape in SHAPES}
     assert set(manifest["verification"]["prompts"]) == square | others
 
 

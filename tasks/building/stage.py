@@ -150,8 +150,14 @@ class Workspace:
         """The resources that the child takes of a worker beside memory and cores."""
         return ("browser",) if self.stage.needs_browser else ()
 
-    def run(self, function: str, **arguments: Any) -> dict[str, Any]:
-        """Call ``module:function`` in a child process, here or on a worker; see `child.run`."""
+    def run(self, function: str, request: object = None, **arguments: Any) -> dict[str, Any]:
+        """Call ``module:function`` in a child process, here or on a worker; see `child.run`.
+
+        :param request: the frozen dataclass that the function takes, and nothing else; paths in it
+            may be rewritten on the way. Without one the function takes ``arguments``.
+        """
+        if request is not None:
+            arguments = child.as_json(request)
         result, on_worker = self._run(function, arguments)
         measured_by = result.pop(MEASURED_BY, {})
         if "processor" in result:

@@ -1,1 +1,1 @@
-"""The programs that load the files: what each expects, as a value."""
+"""Clients: each program that loads the files, described as a value."""

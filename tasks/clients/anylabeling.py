@@ -2,8 +2,8 @@
 
 X-AnyLabeling at 87da339 (`anylabeling/services/auto_labeling/__base__/sam2.py`) stretches the
 image, takes inputs and outputs by position, and feeds 64 prompts at once to segment everything.
-AnyLabeling at 5c15bbf does the same with single prompts, and tells SAM 2 by an input that is
-called ``high_res_feats_0``. Each loads a custom model by a YAML, whose types differ.
+AnyLabeling at 5c15bbf does the same with single prompts, and recognizes SAM 2 by an input that is
+called ``high_res_feats_0``. Each loads a custom model by a YAML; the two have other types.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from tasks.clients.client import SAMEXPORTER_DECODER, SAMEXPORTER_ENCODER, Clien
 def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
     """``x-anylabeling.yaml`` and ``anylabeling.yaml``, for "Load Custom Model" of each.
 
-    Paths in them are relative to the YAML. X-AnyLabeling takes no other letters in a name, and
-    AnyLabeling reads three sizes that it does not use for SAM 2.
+    Paths in them are relative to the YAML. AnyLabeling reads three sizes that it does not use for
+    SAM 2.
     """
+    # X-AnyLabeling takes no other letters in a name.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest["model"])
     common = {
         "name": name,
@@ -38,7 +39,7 @@ def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _yaml(content: Mapping[str, Any]) -> str:
-    """A flat table; what JSON writes of a text or a number is YAML's too."""
+    """A flat table; JSON's texts and numbers are valid YAML."""
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in content.items())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from typing import Any, Literal, get_args
 
 from tasks.clients.contract import (
@@ -19,8 +18,9 @@ from tasks.clients.contract import (
     MaskChoice,
     PromptChoice,
     Resize,
+    Tensor,
     renamed,
-    traced,
+    traced_contract,
 )
 
 # What a prompt, or several of one run, may consist of beside real points and boxes.
@@ -28,6 +28,9 @@ PromptPart = Literal["mask", "padding label", "corner label", "prompts of differ
 
 # What a client reads beside the graphs, by file name, made from the manifest.
 Documents = Callable[[Mapping[str, Any]], Mapping[str, str]]
+
+# The names of a graph's "inputs" and "outputs", each after its role, in order.
+TensorNames = dict[str, list[list[str]]]
 
 
 def no_documents(manifest: Mapping[str, Any]) -> Mapping[str, str]:
@@ -37,10 +40,10 @@ def no_documents(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A graph as a client knows it: its file without an ending, and the names of its tensors.
+    """A graph in a client's folder: its file without an ending, and the names of its tensors.
 
     ``inputs`` and ``outputs`` are names by role, in the client's order. ``formats`` are the
-    endings that it can load it with; where a variant has another, it loads ``.onnx``.
+    endings that it can load; where a variant has another, it loads ``.onnx``.
     """
 
     file: str
@@ -58,14 +61,14 @@ def same(*roles: str) -> dict[str, str]:
 class Client:
     """What a program expects of a model.
 
-    ``masks`` and ``prompts`` are what its decoder may be, the first by default; ``formats`` the
-    kinds of files that are made for it by default, of those it ``loads``. ``padding_point``: it
-    appends a point (0, 0) of label -1 where a prompt has no box. ``never_sends`` has what no prompt
-    of it consists of, and why: the proofs leave that out. ``page`` proves files in a
-    browser as the client loads them. ``library`` is what the Hugging Face hub calls what loads
-    them. ``folder_prefix`` is what the name of its folder must begin with, and ``image_sizes`` are
-    the only ones that it takes, where it insists. ``version`` is that of the program from which
-    this was read.
+    ``version`` is that of the program from which this was read. ``masks`` and ``prompts`` list the
+    decoders that it can use, the default first. The build makes files of the ``formats`` by
+    default, and may make any that the client ``loads``. ``padding_point``: the client appends a
+    point (0, 0) of label -1 where a prompt has no box. ``never_sends`` has the parts that its
+    prompts never have, and why: the proofs leave them out. ``page`` proves files in a browser as
+    the client loads them. ``library`` is the Hugging Face hub's name for what loads them. The name
+    of its folder must begin with ``folder_prefix``. ``image_sizes`` are the only ones that it
+    takes, where it insists.
     """
 
     name: str
@@ -88,59 +91,58 @@ class Client:
 
     @property
     def documents_source(self) -> str:
-        """Where the code of its documents is, as ``module:function``."""
+        """The function that makes its documents, as ``module:function``."""
         return f"{self.documents.__module__}:{self.documents.__qualname__}"
 
     def graph(self, name: str) -> GraphFile:
         """One of its graphs: ``encoder``, ``decoder``, or one that tracks, beside the decoder."""
-        if name not in ("encoder", "decoder"):
-            place = self.decoder.file.rpartition("/")
-            return GraphFile(f"{place[0]}{place[1]}{name}", {}, {}, formats=("onnx",))
-        return self.encoder if name == "encoder" else self.decoder
+        if name == "encoder":
+            return self.encoder
+        if name == "decoder":
+            return self.decoder
+        folder, slash, _ = self.decoder.file.rpartition("/")
+        return GraphFile(f"{folder}{slash}{name}", {}, {}, formats=("onnx",))
 
-    def contract(self, of: Dimensions, masks: MaskChoice, prompts: PromptChoice) -> Contract:
+    def contract(
+        self, dimensions: Dimensions, masks: MaskChoice, prompts: PromptChoice
+    ) -> Contract:
         """The tensors of its graphs for an architecture, under its names and in its order."""
-        found = traced(of, self.interface, masks, prompts)
         return {
             name: GraphTensors(
                 renamed(tensors.inputs, self.graph(name).inputs),
                 renamed(tensors.outputs, self.graph(name).outputs),
             )
-            for name, tensors in found.items()
+            for name, tensors in traced_contract(dimensions, self.interface, masks, prompts).items()
         }
 
-    def renames(self, name: str) -> bool:
-        """Whether one of its graphs has other names or another order than as it is traced."""
-        return name in self._renamed
-
-    @cached_property
-    def _renamed(self) -> set[str]:
-        return {
-            name
-            for name, as_traced in _TRACED[self.interface].items()
-            for told in (self.graph(name),)
-            if (list(told.inputs.items()), list(told.outputs.items())) != as_traced
-        }
+    def renames(self, graph: str) -> bool:
+        """Whether the client has other names or another order than a graph as it is traced."""
+        traced = _TRACED_NAMES[self.interface]
+        return graph in traced and traced[graph] != self.names(graph)
 
     def with_roles(self, graph: str, tensors: GraphTensors) -> dict[str, Any]:
         """Inputs and outputs that were read from a graph's file, each with its role."""
-        told = self.graph(graph)
-        roles = {name: role for role, name in (*told.inputs.items(), *told.outputs.items())}
+        file = self.graph(graph)
+        roles = {name: role for role, name in (*file.inputs.items(), *file.outputs.items())}
+
+        def with_role(tensor: Tensor) -> dict[str, Any]:
+            return {**asdict(tensor), "role": roles.get(tensor.name, "")}
+
         return {
-            kind: [{**asdict(each), "role": roles.get(each.name, "")} for each in values]
-            for kind, values in (("inputs", tensors.inputs), ("outputs", tensors.outputs))
+            "inputs": list(map(with_role, tensors.inputs)),
+            "outputs": list(map(with_role, tensors.outputs)),
         }
 
-    def names(self, graph: str) -> dict[str, list[list[str]]]:
-        """The roles and names of a graph's ``inputs`` and ``outputs``, in order."""
-        told = self.graph(graph)
+    def names(self, graph: str) -> TensorNames:
+        """The roles and names of a graph's tensors."""
+        file = self.graph(graph)
         return {
-            "inputs": [list(each) for each in told.inputs.items()],
-            "outputs": [list(each) for each in told.outputs.items()],
+            "inputs": [list(pair) for pair in file.inputs.items()],
+            "outputs": [list(pair) for pair in file.outputs.items()],
         }
 
     def as_json(self) -> dict[str, Any]:
-        """What of it decides how its graphs are fed and read."""
+        """The part that decides how its graphs are fed and read."""
         return {
             "name": self.name,
             "encoder": self.names("encoder"),
@@ -152,28 +154,19 @@ class Client:
         }
 
 
-def named(name: str) -> Client:
-    """One of the clients that there are (`tasks.clients.known`)."""
-    from tasks.clients.known import CLIENTS
-
-    found = CLIENTS[name]
-    assert isinstance(found, Client)
-    return found
-
-
-def _traced_names(interface: Interface) -> dict[str, tuple[list[Any], list[Any]]]:
-    """The tensors of each graph as it is traced, by role and name."""
-    some = Dimensions(image_size=16, embed_dim=1, feature_channels=(1, 1), stride=16)
+def _traced_names(interface: Interface) -> dict[str, TensorNames]:
+    """The names of each graph as it is traced."""
+    any_size = Dimensions(image_size=16, embed_dim=1, feature_channels=(1, 1), stride=16)
     return {
-        name: (
-            [(each.role, each.name) for each in tensors.inputs],
-            [(each.role, each.name) for each in tensors.outputs],
-        )
-        for name, tensors in traced(some, interface, "multi", "many").items()
+        name: {
+            "inputs": [[tensor.role, tensor.name] for tensor in tensors.inputs],
+            "outputs": [[tensor.role, tensor.name] for tensor in tensors.outputs],
+        }
+        for name, tensors in traced_contract(any_size, interface, "multi", "many").items()
     }
 
 
-_TRACED = {each: _traced_names(each) for each in get_args(Interface)}
+_TRACED_NAMES = {interface: _traced_names(interface) for interface in get_args(Interface)}
 
 SAMEXPORTER_ENCODER = GraphFile("encoder", same("image"), same(*FEATURES))
 SAMEXPORTER_DECODER = GraphFile(
@@ -202,7 +195,12 @@ def description(
         "client": client.name,
         "files": files,
         **{graph: {"file": name, **tensors[graph]} for graph, name in names.items()},
-        "preprocessing": preprocessing(client),
+        "preprocessing": {
+            **PREPROCESSING,
+            "resize": client.resize,
+            "padding": None if client.resize == "stretch" else "zero, after normalization",
+            "point_labels": dict(POINT_LABELS),
+        },
         "prompts": {
             "at_once": prompts,
             "padding_point": client.padding_point,
@@ -218,13 +216,16 @@ def description(
 
 
 def _prompting(interface: Interface) -> dict[str, str]:
-    """What a program would have to guess of the feeds of a prompt."""
+    """How a program feeds a prompt, in sentences."""
+    coordinates = "x, y in pixels of the encoder's input"
     corners = "top left before bottom right"
-    told = {"coordinates": "x, y in pixels of the encoder's input"}
     if interface == "points and boxes":
-        return {**told, "box": f"x0, y0, x1, y1 in the input of boxes: {corners}"}
+        return {
+            "coordinates": coordinates,
+            "box": f"x0, y0, x1, y1 in the input of boxes: {corners}",
+        }
     return {
-        **told,
+        "coordinates": coordinates,
         "box": f"two points before all others, {corners}",
         "without_mask": "zeros for mask_input, 0 for has_mask_input",
         "with_mask": "the logits of a mask as the decoder gave them, 1 for has_mask_input",
@@ -238,14 +239,3 @@ def _pixels_per_cell(client: Client, tensors: Mapping[str, Mapping[str, Any]]) -
     (image,) = tensors["encoder"]["inputs"]
     masks = next(each for each in tensors["decoder"]["outputs"] if each["role"] == "masks")
     return int(image["shape"][-1] // masks["shape"][-1])
-
-
-def preprocessing(client: Client) -> dict[str, Any]:
-    """How an image becomes the encoder's input, as a manifest tells it."""
-    padding = None if client.resize == "stretch" else "zero, after normalization"
-    return {
-        **PREPROCESSING,
-        "resize": client.resize,
-        "padding": padding,
-        "point_labels": dict(POINT_LABELS),
-    }

@@ -1,31 +1,31 @@
-"""Tensor contracts: what graphs take and give, and how an image is prepared for them.
+"""Tensor contracts: the inputs and outputs of graphs, and how an image is prepared for them.
 
 Each tensor has a role, which is also its name in the graphs as they are traced: samexporter's
-name where that has one. A client gives it a name of its own (`tasks.clients.client`).
+name where that has one. A client may have another name for it (`tasks.clients.client`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-# Which masks a decoder returns: the three; those in the order of their scores; the one of the best
+# The masks that a decoder returns: the three; the three, best score first; the one with the best
 # score; the model's own single mask; all four, the single one first.
 MaskChoice = Literal["multi", "ranked", "best", "single", "all"]
-# How many prompts it takes in a run.
+# How many prompts a decoder takes in a run.
 PromptChoice = Literal["one", "many"]
-# What it takes beside the encoder's outputs: points and a mask to refine; points and boxes; or
-# points, a mask and the image's size, at which it returns masks.
+# A decoder's inputs beside the encoder's outputs: points and a mask to refine; points and boxes; or
+# points, a mask, and the image's size, at which it returns masks.
 Interface = Literal["points", "points and boxes", "image size"]
-# In what kind of file a graph is stored.
+# The kind of file that stores a graph.
 Format = Literal["onnx", "ort"]
-# How an image comes to the encoder's size: each side of its own, or both by one factor, placed at
-# the top left.
+# How an image gets the encoder's size: each side scaled alone, or both by one factor, placed at the
+# top left.
 Resize = Literal["stretch", "longest side"]
 
 # Dimensions that the caller chooses.
@@ -37,7 +37,7 @@ MEMORIES, POINTERS = "memories", "pointers"
 # The encoder's outputs, by the pixels to one of their places: 4, 8 and 16.
 FEATURES = ("high_res_feats_0", "high_res_feats_1", "image_embed")
 
-# What the model was trained on: RGB on 0-255 values (ImageNet's statistics).
+# The model was trained on RGB values of 0-255, normalized by ImageNet's statistics.
 PREPROCESSING: Mapping[str, Any] = {
     "layout": "NCHW",
     "channels": "RGB",
@@ -64,7 +64,7 @@ class Tensor:
     role: str = ""
 
     def sizes(self, **chosen: int) -> list[int]:
-        """The shape with so many of what the caller chooses; 1 of what is not named."""
+        """The shape with sizes for the named dimensions; 1 for one that gets none."""
         return [chosen.get(size, 1) if isinstance(size, str) else size for size in self.shape]
 
     def __str__(self) -> str:
@@ -79,7 +79,7 @@ class GraphTensors:
     outputs: tuple[Tensor, ...]
 
     def names(self) -> tuple[list[str], list[str]]:
-        """Those of the inputs and of the outputs."""
+        """The names of the inputs, and of the outputs."""
         return [each.name for each in self.inputs], [each.name for each in self.outputs]
 
     def free_axes(self) -> dict[str, dict[int, str]]:
@@ -97,11 +97,11 @@ Contract = Mapping[str, GraphTensors]
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The sizes of an architecture that its tensors follow from.
+    """The sizes of an architecture that determine the shapes of its tensors.
 
     ``image_size``: height and width of the encoder's input in pixels; ``embed_dim``: channels of
-    the image embedding; ``feature_channels``: those of the two high-resolution feature maps;
-    ``stride``: pixels of the image to one of the embedding; ``masks``: of one prompt.
+    the image embedding; ``feature_channels``: channels of the two high-resolution feature maps;
+    ``stride``: pixels of the image to one place of the embedding; ``masks``: how many a prompt has.
     """
 
     image_size: int
@@ -112,7 +112,7 @@ class Dimensions:
 
 
 def dimensions_of(model: SAM2Base) -> Dimensions:
-    """Those of sam2's model."""
+    """The dimensions of sam2's model."""
     decoder = model.sam_mask_decoder
     return Dimensions(
         image_size=model.image_size,
@@ -125,10 +125,10 @@ def dimensions_of(model: SAM2Base) -> Dimensions:
 
 @dataclass(frozen=True)
 class Memory:
-    """What an architecture keeps of a frame, for `tracking`.
+    """The memory that an architecture keeps of a frame.
 
-    ``shape`` is a memory's; ``has_times``: pointers are told apart by how old they are;
-    ``has_absence``: a memory of a frame without the object is marked.
+    ``shape`` is that of one memory; ``has_times``: pointers carry their age; ``has_absence``: a
+    memory of a frame without the object is marked.
     """
 
     shape: tuple[int, ...]
@@ -137,7 +137,7 @@ class Memory:
 
 
 def memory_of(model: SAM2Base) -> Memory:
-    """That of sam2's model: a map, of EdgeTAM the latents that it is read into."""
+    """The memory of sam2's model, which is a map, or EdgeTAM's, which is latents."""
     side = model.image_size // model.backbone_stride
     perceiver = getattr(model, "spatial_perceiver", None)
     map_shape = (model.mem_dim, side, side)
@@ -150,14 +150,14 @@ def memory_of(model: SAM2Base) -> Memory:
 
 @dataclass(frozen=True)
 class TrackingConstants:
-    """What a program that tracks must know of a model beside its graphs; ``video`` of a manifest.
+    """The numbers with which a program tracks by the graphs; ``video`` in a manifest.
 
-    ``memories`` of frames are looked at, one of every ``memory_stride``, and ``max_pointers``
-    pointers, of ``max_conditioning_frames`` prompted ones (-1 for all). ``multimask_points`` are
-    the least and most points for which three masks are drawn, None for never.
-    ``signed_pointer_times``: a later frame's pointer has a negative age;
-    ``pointers_from_past_only``: it is not looked at. ``corrections_condition``: a frame that was
-    corrected after it was tracked conditions too.
+    A frame looks at ``memories`` of earlier frames, one of every ``memory_stride``, and at
+    ``max_pointers`` pointers of at most ``max_conditioning_frames`` prompted frames (-1 for all).
+    The decoder draws three masks for a number of points within ``multimask_points`` (least, most),
+    never where that is None. A later frame's pointer has a negative age with
+    ``signed_pointer_times``, and does not count with ``pointers_from_past_only``. With
+    ``corrections_condition`` a frame that was corrected after it was tracked conditions too.
     """
 
     image_size: int
@@ -173,7 +173,7 @@ class TrackingConstants:
 
 
 def tracking_constants(predictor: SAM2VideoPredictor) -> TrackingConstants:
-    """Those of sam2's predictor."""
+    """The constants of sam2's predictor."""
     points = (predictor.multimask_min_pt_num, predictor.multimask_max_pt_num)
     return TrackingConstants(
         image_size=predictor.image_size,
@@ -189,10 +189,11 @@ def tracking_constants(predictor: SAM2VideoPredictor) -> TrackingConstants:
     )
 
 
-def tracking(of: Dimensions, memory: Memory) -> Contract:
-    """The contract of the graphs that follow an object through frames; one object in a run."""
-    side, mask = of.image_size // of.stride, 4 * of.image_size // of.stride
-    features = traced(of, "points", "multi", "one")["decoder"].inputs[:3]
+def tracking_contract(dimensions: Dimensions, memory: Memory) -> Contract:
+    """The contract of the graphs that track one object through frames."""
+    side, width = dimensions.image_size // dimensions.stride, dimensions.embed_dim
+    mask = 4 * side
+    features = traced_contract(dimensions, "points", "multi", "one")["decoder"].inputs[:3]
     embedding, score = features[0], tensor("object_score_logits", 1, 1)
     masks = tensor("low_res_masks", 1, 1, mask, mask)
     pointer_times = (tensor("pointer_times", POINTERS),) if memory.has_times else ()
@@ -210,7 +211,7 @@ def tracking(of: Dimensions, memory: Memory) -> Contract:
                 masks,
                 tensor("iou_predictions", 1, 1),
                 score,
-                tensor("object_pointer", 1, of.embed_dim),
+                tensor("object_pointer", 1, width),
             ),
         ),
         "memory_attention": GraphTensors(
@@ -218,10 +219,10 @@ def tracking(of: Dimensions, memory: Memory) -> Contract:
                 embedding,
                 tensor("memories", MEMORIES, *memory.shape),
                 tensor("memory_times", MEMORIES, dtype="int32"),
-                tensor("pointers", POINTERS, of.embed_dim),
+                tensor("pointers", POINTERS, width),
                 *pointer_times,
             ),
-            (tensor("conditioned_embed", 1, of.embed_dim, side, side),),
+            (tensor("conditioned_embed", 1, width, side, side),),
         ),
         "memory_encoder": GraphTensors(
             (
@@ -233,9 +234,9 @@ def tracking(of: Dimensions, memory: Memory) -> Contract:
             (tensor("memory", 1, *memory.shape),),
         ),
         "mask_prompt": GraphTensors(
-            (embedding, tensor("mask", 1, 1, of.image_size, of.image_size)),
+            (embedding, tensor("mask", 1, 1, dimensions.image_size, dimensions.image_size)),
             (
-                tensor("image_embed_without_memory", 1, of.embed_dim, side, side),
+                tensor("image_embed_without_memory", 1, width, side, side),
                 tensor("mask_input", 1, 1, mask, mask),
                 masks,
                 score,
@@ -244,32 +245,36 @@ def tracking(of: Dimensions, memory: Memory) -> Contract:
     }
 
 
-def traced(
-    of: Dimensions, interface: Interface, masks: MaskChoice, prompts: PromptChoice
+def traced_contract(
+    dimensions: Dimensions, interface: Interface, masks: MaskChoice, prompts: PromptChoice
 ) -> Contract:
     """The contract of the graphs as they are traced: each tensor's name is its role.
 
     The feature maps have four and two times the embedding's height and width, a mask four times.
     """
-    embedding, mask = of.image_size // of.stride, 4 * of.image_size // of.stride
-    features = (
-        tensor("high_res_feats_0", 1, of.feature_channels[0], 4 * embedding, 4 * embedding),
-        tensor("high_res_feats_1", 1, of.feature_channels[1], 2 * embedding, 2 * embedding),
-        tensor("image_embed", 1, of.embed_dim, embedding, embedding),
+    size, channels = dimensions.image_size, dimensions.feature_channels
+    side = size // dimensions.stride
+    fine = tensor("high_res_feats_0", 1, channels[0], 4 * side, 4 * side)
+    coarse = tensor("high_res_feats_1", 1, channels[1], 2 * side, 2 * side)
+    embedding = tensor("image_embed", 1, dimensions.embed_dim, side, side)
+    count = {"best": 1, "single": 1, "all": dimensions.masks + 1}.get(masks, dimensions.masks)
+    inputs, outputs = _prompts_and_masks(
+        interface, count, 4 * side, 1 if prompts == "one" else PROMPTS
     )
-    encoder = GraphTensors((tensor("image", 1, 3, of.image_size, of.image_size),), features)
-    count = {"best": 1, "single": 1, "all": of.masks + 1}.get(masks, of.masks)
-    inputs, outputs = _ends(interface, count, mask, 1 if prompts == "one" else PROMPTS)
-    ordered = (features[2], features[0], features[1])
-    return {"encoder": encoder, "decoder": GraphTensors((*ordered, *inputs), outputs)}
+    return {
+        "encoder": GraphTensors((tensor("image", 1, 3, size, size),), (fine, coarse, embedding)),
+        "decoder": GraphTensors((embedding, fine, coarse, *inputs), outputs),
+    }
 
 
-def _ends(
+def _prompts_and_masks(
     interface: Interface, count: int, side: int, batch: int | str
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """What a decoder takes beside features, and what it returns.
+    """A decoder's inputs beside the features, and its outputs.
 
-    :param count: of masks for a prompt; ``side`` is theirs, ``batch`` the number of prompts.
+    :param count: how many masks a prompt gets.
+    :param side: the height and width of a mask.
+    :param batch: the number of prompts.
     """
     if interface == "points and boxes":
         return (
@@ -304,7 +309,7 @@ def tensor(role: str, *shape: int | str, dtype: str = "float32") -> Tensor:
 
 
 def as_json(graphs: Contract) -> dict[str, Any]:
-    """Tensors as reports and manifests have them."""
+    """Tensors as in reports and manifests."""
     return {
         name: {
             "inputs": [asdict(each) for each in tensors.inputs],
@@ -315,11 +320,9 @@ def as_json(graphs: Contract) -> dict[str, Any]:
 
 
 def renamed(tensors: Sequence[Tensor], names: Mapping[str, str]) -> tuple[Tensor, ...]:
-    """The tensors of some roles under other names, in the order of the names.
+    """Tensors under the names of their roles, in the order of the names.
 
     :param names: by role.
     """
     by_role = {each.role: each for each in tensors}
-    return tuple(
-        Tensor(name, by_role[role].dtype, by_role[role].shape, role) for role, name in names.items()
-    )
+    return tuple(replace(by_role[role], name=name) for role, name in names.items())

@@ -1,4 +1,4 @@
-"""NimbusImage: a web tool for microscopy. Facts of its repository at 818835a.
+"""NimbusImage: a web tool for microscopy, in its repository at 818835a.
 
 `src/pipelines/samPipeline.ts` loads ``encoder.ort`` on WebGPU and ``decoder.onnx`` on WASM, places
 the image at the top left, appends a padding point where there is no box, and takes the first mask;
@@ -16,7 +16,7 @@ CLIENT = Client(
     version="818835a",
     encoder=SAMEXPORTER_ENCODER,
     decoder=replace(SAMEXPORTER_DECODER, formats=("onnx",)),
-    masks=("ranked", "best", "single"),  # of several it takes the first
+    masks=("ranked", "best", "single"),  # it takes the first of several
     prompts=("one", "many"),
     resize="longest side",
     formats=("onnx", "ort"),

@@ -1,9 +1,8 @@
 """osam, by its Python API. Facts of version 0.8.1, ``osam/_models/sam2``.
 
-labelme runs models with osam too, but its own list of them is fixed: it loads none of these files.
-
-The encoder's outputs are taken by position. The decoder returns masks at the image's own size, of
-which osam takes the one of the best score.
+It takes the encoder's outputs by position. The decoder returns masks at the image's own size, and
+osam takes the one with the best score. labelme runs models with osam too, but from a fixed list: it
+loads none of these files.
 """
 
 from __future__ import annotations

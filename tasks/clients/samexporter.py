@@ -1,4 +1,4 @@
-"""samexporter's own inference, whose names and shapes the others took up."""
+"""samexporter's own inference, with the names and shapes that other clients adopted."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """transformers.js: ``Sam2Model`` of the npm package @huggingface/transformers, 4.3.1.
 
-It loads two graphs from a folder that also says what they are: ``config.json`` and
-``preprocessor_config.json``, in the form of its PyTorch namesake.
+It loads two graphs from a folder that describes them in ``config.json`` and
+``preprocessor_config.json``, as those of the Python package transformers.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _FEATURES = {role: f"image_embeddings.{level}" for level, role in enumerate(FEAT
 def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
     """``config.json`` and ``preprocessor_config.json``.
 
-    On WASM the package asks for 8 bits unless it is told: which precision to load is told for each
-    device where one is proven, and otherwise the first that is deployed.
+    On WASM the package would load 8 bits by default: ``config.json`` names a precision for each
+    device, the preferred one, or the first that is deployed.
     """
     side = manifest["encoder"]["inputs"][0]["shape"][2]
     deployed = [each["precision"] for each in manifest["variants"] if each["deployed"]]
@@ -51,11 +51,8 @@ def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
         "mask_size": {"height": side // 4, "width": side // 4},
     }
     return {
-        name: json.dumps(content, indent=2) + "\n"
-        for name, content in (
-            ("config.json", config),
-            ("preprocessor_config.json", preprocessor),
-        )
+        "config.json": json.dumps(config, indent=2) + "\n",
+        "preprocessor_config.json": json.dumps(preprocessor, indent=2) + "\n",
     }
 
 

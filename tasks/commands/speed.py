@@ -22,7 +22,7 @@ from tasks.config.models import Target
 from tasks.system.errors import StageError
 from tasks.system.files import write_atomically
 from tasks.web import packages
-from tasks.web.chromium import Browser
+from tasks.web.browsers import Browser
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -139,13 +139,13 @@ def measure(
     import platform
     from datetime import UTC, datetime
 
-    from tasks.clients.client import named
+    from tasks.clients.registry import client_by_name
     from tasks.inference.images import natural_image
     from tasks.proof.binding import unchanged
     from tasks.web.chromium import ServedModel, launched
 
     paths = {Path(p).name: p for graphs in variants.values() for p in graphs.values()}
-    loads = named(client)
+    loads = client_by_name(client)
     models = {
         name: ServedModel(loads, masks, prompts, name.partition(".")[0], graphs, names[name])
         for name, graphs in variants.items()
@@ -234,14 +234,15 @@ def run_in_page(
     from tasks.inference.prompts import PROMPTS
     from tasks.inference.sessions import PromptedImage
     from tasks.web import chromium
+    from tasks.web.image_page import ImageRun
 
     asked = PromptedImage(image, PROMPTS[:1], {})
     figures: dict[str, Any] = {}
-    run: chromium.Run | None = None
+    run: ImageRun | None = None
     with chromium.served(model, image, scratch) as address:
         try:
             with chromium.blank_page(browser) as page:
-                run = chromium.Run(page, address, model, asked, chromium.threads_here())
+                run = ImageRun(page, address, model, asked, chromium.threads_here())
                 run.open()
                 run.wasm(2, 5)
                 if webgpu and run.adapter is not None and not run.adapter["software"]:

@@ -39,7 +39,7 @@ ProofKind = Literal["verify", "fidelity", "tracking", "browser"]
 WEIGHTS = "model.safetensors"
 
 # The function that draws images where the configuration names none of a model's own.
-DRAWN = "demo.scenes:scene"
+DRAWN = "tasks.drawing.scenes:scene"
 
 # The files of graphs, by the graph's name.
 GraphFiles = Mapping[str, Path]

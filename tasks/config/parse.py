@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, MaskChoice, PromptChoice
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.config.checks import (
     LEAST_IOU,
     BrowserCheck,

@@ -54,12 +54,43 @@ def _references(message: Any) -> Iterator[str]:
                 yield from _references(part)
 
 
-def tensors_of(graph: onnx.ModelProto) -> GraphTensors:
-    """The inputs and outputs of a graph, in their order."""
-    return GraphTensors(_tensors(graph.graph.input), _tensors(graph.graph.output))
+def check_graph(path: str) -> None:
+    """Have onnx check a file, shapes included.
+
+    :raises StageError: saying what is wrong with the graph.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise StageError(f"{path}: not a valid ONNX graph: {error}") from error
 
 
-def _tensors(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
+def tensors_of(path: str) -> GraphTensors:
+    """The inputs and outputs of a graph's file, ONNX or ORT, in their order.
+
+    :raises StageError: see `read_graph`.
+    """
+    if path.endswith(".onnx"):
+        graph = read_graph(path).graph
+        return GraphTensors(_onnx_tensors(graph.input), _onnx_tensors(graph.output))
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+    return GraphTensors(_ort_tensors(session.get_inputs()), _ort_tensors(session.get_outputs()))
+
+
+def _ort_tensors(values: Iterable[Any]) -> tuple[Tensor, ...]:
+    dtypes = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
+    return tuple(
+        Tensor(each.name, dtypes.get(each.type, each.type), tuple(each.shape)) for each in values
+    )
+
+
+def _onnx_tensors(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:
     import onnx
 
     tensors = []

@@ -1,4 +1,4 @@
-"""The image that the graphs are asked about where no truth is needed."""
+"""The image for prompts where no truth is needed."""
 
 from __future__ import annotations
 

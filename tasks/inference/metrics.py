@@ -19,9 +19,9 @@ def mask_iou(one: Bools, other: Bools) -> float:
     return float(np.logical_and(one, other).sum() / union) if union else 1.0
 
 
-def least_iou(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+def least_iou(masks: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     """The smallest IoU of several pairs of masks, logits (K, M, M)."""
-    return min(mask_iou(one, other) for one, other in zip(found > 0, expected > 0, strict=True))
+    return min(mask_iou(one, other) for one, other in zip(masks > 0, expected > 0, strict=True))
 
 
 def ranking(masks: NDArray[np.float32], expected: NDArray[np.float32]) -> list[int]:

@@ -40,10 +40,10 @@ def rename_tensors(graph: onnx.GraphProto, names: Names) -> None:
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]
     for kind, values in (("inputs", graph.input), ("outputs", graph.output)):
-        order = {role: place for place, (role, _) in enumerate(names[kind])}
-        found: list[Any] = sorted(values, key=lambda each: order.get(each.name, len(order)))
-        for value in found:
+        places = {role: place for place, (role, _) in enumerate(names[kind])}
+        tensors: list[Any] = sorted(values, key=lambda each: places.get(each.name, len(places)))
+        for value in tensors:
             value.name = new.get(value.name, value.name)
-        copies = [type(value).FromString(value.SerializeToString()) for value in found]
+        copies = [type(value).FromString(value.SerializeToString()) for value in tensors]
         del values[:]
         values.extend(copies)

@@ -119,9 +119,9 @@ def masks_over(logits: Floats, place: Placement) -> Floats:
     rows = _between(place.height, place.scaled_height * cells, logits.shape[-2])
     columns = _between(place.width, place.scaled_width * cells, logits.shape[-1])
     first, second, part = rows
-    found: Floats = logits[:, first] * (1 - part)[:, None] + logits[:, second] * part[:, None]
+    tall: Floats = logits[:, first] * (1 - part)[:, None] + logits[:, second] * part[:, None]
     first, second, part = columns
-    large: Floats = found[:, :, first] * (1 - part) + found[:, :, second] * part
+    large: Floats = tall[:, :, first] * (1 - part) + tall[:, :, second] * part
     return large
 
 

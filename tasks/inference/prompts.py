@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tasks.clients.client import PromptPart
 from tasks.clients.contract import POINT_LABELS
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from tasks.clients.client import Client
@@ -26,26 +27,43 @@ PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """Points, a box, a previous mask. Coordinates are parts of the image, 0 to 1 inside it.
+    """Points, a box, a mask. Coordinates are parts of the image, 0 to 1 inside it.
 
     ``refines`` names the earlier prompt whose best mask is the mask input. With ``mask_counts``
-    false that mask comes with a ``has_mask_input`` of 0, and must change nothing.
+    false that mask comes with a ``has_mask_input`` of 0, and must change nothing. A tracker also
+    takes an object's ``mask`` (H, W) instead of points and a box.
     """
 
-    name: str
+    name: str = ""
     points: Points = ()
     labels: tuple[int, ...] = ()
     box: Box | None = None
     refines: str | None = None
     mask_counts: bool = True
+    mask: NDArray[np.bool_] | None = field(default=None, compare=False)
 
     @property
     def has_mask(self) -> bool:
-        """Whether a mask is part of the question."""
+        """Whether a mask counts."""
         return self.refines is not None and self.mask_counts
 
+    def in_pixels(self, width: float, height: float) -> Prompt:
+        """The prompt with coordinates in pixels of an image."""
+        points = tuple((x * width, y * height) for x, y in self.points)
+        box = self.box
+        if box is not None:
+            box = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+        return replace(self, points=points, box=box)
+
+    def with_corners(self) -> tuple[list[tuple[float, float]], list[int]]:
+        """Points and labels, the corners of the box before them."""
+        if self.box is None:
+            return list(self.points), list(self.labels)
+        corners = [self.box[:2], self.box[2:], *self.points]
+        return corners, [TOP_LEFT, BOTTOM_RIGHT, *self.labels]
+
     def without_padding(self) -> tuple[Points, tuple[int, ...]]:
-        """Points and labels but for those that only fill a row: what PyTorch is to answer."""
+        """Points and labels for PyTorch: padding only fills a row."""
         some = [pair for pair in zip(self.points, self.labels, strict=True) if pair[1] != PADDING]
         return tuple(point for point, _ in some), tuple(label for _, label in some)
 
@@ -71,7 +89,7 @@ def clicks(name: str, count: int, **further: Any) -> Prompt:
 BOX: Box = (0.25, 0.35, 0.65, 0.75)
 THREE = scattered(3)
 
-# What `verify` and the browser's proof ask about their image, one prompt in a run.
+# The prompts of `verify` and of the browser's proof, one in a run.
 PROMPTS = (
     Prompt("one point", ((0.42, 0.55),), (1,)),
     Prompt("points", ((0.42, 0.55), (0.30, 0.62), (0.80, 0.20)), (1, 1, 0)),
@@ -80,7 +98,7 @@ PROMPTS = (
     Prompt("previous mask", ((0.42, 0.55), (0.55, 0.60)), (1, 1), refines="one point"),
 )
 
-# What a decoder that takes many prompts is also asked at once.
+# Further prompts for a decoder that takes many, each group in one run.
 AT_ONCE = (
     (
         Prompt("1st of 3", ((0.42, 0.55), (0.30, 0.62)), (1, 0)),
@@ -142,12 +160,12 @@ EVERY_PROMPT = (
     *(prompt for group in (*AT_ONCE, *EVERY_VALUE) for prompt in group),
 )
 
-# Of the prompts of a run, which a decoder has in memory at once.
+# The prompts of a run, which a decoder has in memory at once.
 MOST_AT_ONCE = 8
 
 
 def parts_of(prompts: Sequence[Prompt]) -> set[PromptPart]:
-    """What some prompts of one run consist of, beside real points and boxes."""
+    """The parts of the prompts of one run, beside real points and boxes."""
     parts: set[PromptPart] = set()
     labels = {label for each in prompts for label in each.labels}
     if any(each.refines for each in prompts):
@@ -221,13 +239,10 @@ def prompt_tensors(
     if boxes and len(boxes) != len(prompts):
         raise ValueError("of prompts at once, all have a box or none has")
     apart = "boxes" in client.decoder.inputs
-    rows: list[tuple[list[tuple[float, float]], list[int]]] = []
+    rows = []
     for each in prompts:
-        points, labels = list(each.points), list(each.labels)
-        if each.box is not None and not apart:
-            points = [each.box[:2], each.box[2:], *points]
-            labels = [TOP_LEFT, BOTTOM_RIGHT, *labels]
-        elif each.box is None and client.padding_point:
+        points, labels = replace(each, box=None if apart else each.box).with_corners()
+        if each.box is None and client.padding_point:
             points.append((0, 0))
             labels.append(PADDING)
         rows.append((points, labels))

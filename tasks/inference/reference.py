@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def predictor_of(model: SAM2Base, resize: Resize = "stretch") -> SAM2ImagePredictor:
-    """sam2's own predictor; its sizes of the feature maps are those of 1024 pixels, unless told.
+    """sam2's own predictor; by itself its feature maps have the sizes of 1024 pixels.
 
     It stretches images. One that a client places by its longer side is prepared here in its stead.
     """
@@ -61,7 +61,7 @@ class _LongestSide:
         return boxes.reshape(-1, 2, 2) * self.place.right
 
     def postprocess_masks(self, masks: Any, orig_hw: tuple[int, int]) -> Any:
-        """Low-resolution masks as they are: only those are asked for."""
+        """Low-resolution masks as they are: nothing else is used."""
         return masks
 
 
@@ -78,7 +78,7 @@ def predict(
     """
     predictor.set_image(image)
     first, second = predictor._features["high_res_feats"]
-    found = Predictions(
+    predictions = Predictions(
         {
             "high_res_feats_0": first.numpy(),
             "high_res_feats_1": second.numpy(),
@@ -87,19 +87,19 @@ def predict(
     )
     for prompt in prompts:
         if prompt.refines is not None:
-            found.mask_inputs[prompt.name] = found.best_mask(prompt.refines)
-        large, masks, scores = _answer(predictor, prompt, image, found, choice)
-        found.add(prompt.name, masks, scores)
+            predictions.mask_inputs[prompt.name] = predictions.best_mask(prompt.refines)
+        large, masks, scores = _answer(predictor, prompt, image, predictions, choice)
+        predictions.add(prompt.name, masks, scores)
         if client is not None and "orig_im_size" in client.decoder.inputs:
-            found.full_masks[prompt.name] = large
-    return found
+            predictions.full_masks[prompt.name] = large
+    return predictions
 
 
 def _answer(
     predictor: SAM2ImagePredictor,
     prompt: Prompt,
     image: NDArray[np.uint8],
-    found: Predictions,
+    predictions: Predictions,
     choice: MaskChoice,
 ) -> tuple[Floats, Floats, Floats]:
     """Mask logits at the image's size (K, H, W) and small (K, M, M), and scores (K,)."""
@@ -107,19 +107,21 @@ def _answer(
 
     height, width = image.shape[:2]
     points, labels = prompt.without_padding()
-    asked = {
+    arguments = {
         "point_coords": np.array(points) * (width, height) if points else None,
         "point_labels": np.array(labels) if points else None,
         "box": np.array(prompt.box) * (width, height, width, height) if prompt.box else None,
-        "mask_input": found.mask_inputs[prompt.name] if prompt.has_mask else None,
+        "mask_input": predictions.mask_inputs[prompt.name] if prompt.has_mask else None,
         "return_logits": True,
     }
     if choice == "all":
         with _own_single_mask(predictor.model.sam_mask_decoder):
-            answers = [predictor.predict(multimask_output=each, **asked) for each in (False, True)]
+            answers = [
+                predictor.predict(multimask_output=each, **arguments) for each in (False, True)
+            ]
         large, scores, masks = (np.concatenate(each) for each in zip(*answers, strict=True))
         return large, masks, scores
-    large, scores, masks = predictor.predict(multimask_output=choice != "single", **asked)
+    large, scores, masks = predictor.predict(multimask_output=choice != "single", **arguments)
     order = np.argsort(-scores, kind="stable")
     kept = {"best": order[:1], "ranked": order}.get(choice, np.arange(len(scores)))
     return large[kept], masks[kept], scores[kept]

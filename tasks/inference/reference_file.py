@@ -1,4 +1,4 @@
-"""PyTorch's answers about drawn images as they are stored: ``reference.npz``."""
+"""The file of PyTorch's answers about drawn images: ``reference.npz``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tasks.clients.contract import MaskChoice
 
 
-# Of the masks about every value of every input, one place of so many each way is kept.
+# The file keeps one place of so many each way of the masks for every value of every input.
 STRIDE = 4
 
 
@@ -34,8 +34,8 @@ class Reference(NamedTuple):
 def stored_choice(masks: MaskChoice) -> MaskChoice:
     """Which of PyTorch's masks those of a decoder are compared with.
 
-    Of ``best`` all three in their order: a graph that returns one has ranked them itself, and it
-    takes the others to tell whether it returns the right one.
+    For ``best`` they are all three in their order: whether a graph returns the right one shows
+    only beside the others.
     """
     return "ranked" if masks == "best" else masks
 
@@ -49,18 +49,18 @@ def write_reference(
 ) -> None:
     """Write masks (K, M, M), scores (K,) and refined masks (1, M, M); features are left out.
 
-    :param answers: by which masks were asked for, by image; ``inputs``: see `Reference`.
+    :param answers: by the choice of masks, by image; ``inputs``: see `Reference`.
     """
     import numpy as np
 
     arrays: dict[str, Any] = {}
     for choice, images in answers.items():
-        for place, found in (*enumerate(images), ("inputs", inputs[choice])):
+        for place, predictions in (*enumerate(images), ("inputs", inputs[choice])):
             step = STRIDE if place == "inputs" else 1
-            for name, masks in found.masks.items():
+            for name, masks in predictions.masks.items():
                 arrays[f"{choice}/{place}/{name}/masks"] = masks[:, ::step, ::step]
-                arrays[f"{choice}/{place}/{name}/scores"] = found.scores[name]
-            for name, mask in found.mask_inputs.items():
+                arrays[f"{choice}/{place}/{name}/scores"] = predictions.scores[name]
+            for name, mask in predictions.mask_inputs.items():
                 arrays[f"{choice}/{place}/{name}/mask_input"] = mask
     count = max(len(images) for images in answers.values())
     arrays |= {"count": count, "about": json.dumps([asdict(dimensions), against])}

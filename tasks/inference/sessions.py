@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.clients.contract import GraphTensors, Tensor
 from tasks.inference.checks import Figure, largest, largest_difference
 from tasks.inference.graph_file import read_graph
-from tasks.inference.preprocessing import Placement, preprocess
+from tasks.inference.preprocessing import Placement, masks_over, preprocess
 from tasks.inference.prompts import Prompt, prompt_tensors
 from tasks.system.errors import StageError
 
@@ -51,6 +50,11 @@ class Predictions:
         index = self.best(prompt)
         return self.masks[prompt][index : index + 1]
 
+    def best_mask_over(self, prompt: str, place: Placement) -> NDArray[np.bool_]:
+        """That mask over the image (H, W)."""
+        mask: NDArray[np.bool_] = masks_over(self.best_mask(prompt), place)[0] > 0
+        return mask
+
 
 class PromptedImage(NamedTuple):
     """An image (H, W, 3), prompts, and the masks (1, M, M) that some of them refine.
@@ -65,7 +69,7 @@ class PromptedImage(NamedTuple):
 
 
 def create_session(path: str, spinning: bool = False) -> InferenceSession:
-    """A session on the CPU; a file's format is told by its ending.
+    """A session on the CPU; the file's ending says its format.
 
     :raises StageError: when the file does not hold all of its graph.
     :param spinning: its threads spin while they wait, as onnxruntime's do by default. That gains
@@ -78,25 +82,6 @@ def create_session(path: str, spinning: bool = False) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def tensors_in(path: str) -> GraphTensors:
-    """The inputs and outputs of a graph in either format, in their order."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it is only looked at
-    options.graph_optimization_level = level
-    session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    dtypes = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(int64)": "int64"}
-    inputs, outputs = (
-        tuple(
-            Tensor(each.name, dtypes.get(each.type, each.type), tuple(each.shape))
-            for each in values
-        )
-        for values in (session.get_inputs(), session.get_outputs())
-    )
-    return GraphTensors(inputs, outputs)
 
 
 def run_session(
@@ -141,10 +126,10 @@ class Encoder:
 
     def run(self, image: NDArray[np.uint8]) -> dict[str, Floats]:
         """The features of an image (H, W, 3), by role."""
-        told = self._client.encoder
+        graph = self._client.encoder
         pixels = preprocess(image, self.place(image))
-        outputs = run_session(self._session, {told.inputs["image"]: pixels})
-        return {role: outputs[name] for role, name in told.outputs.items()}
+        outputs = run_session(self._session, {graph.inputs["image"]: pixels})
+        return {role: outputs[name] for role, name in graph.outputs.items()}
 
 
 class Decoder:
@@ -183,28 +168,27 @@ class Decoder:
             name: self._as_input(name, values[role])
             for role, name in self._client.decoder.inputs.items()
         }
-        told = self._client.decoder.outputs
         outputs = run_session(self._session, feeds)
-        return {role: outputs[name] for role, name in told.items()}
+        return {role: outputs[name] for role, name in self._client.decoder.outputs.items()}
 
     def _as_input(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
         """Values in an input's type and number of dimensions."""
-        told = self._inputs[name]
-        missing = len(told.shape) - values.ndim
-        dtype = "int64" if told.type == "tensor(int64)" else "float32"
+        expected = self._inputs[name]
+        missing = len(expected.shape) - values.ndim
+        dtype = "int64" if expected.type == "tensor(int64)" else "float32"
         shaped: NDArray[Any] = values.reshape((1,) * missing + values.shape).astype(dtype)
         if 0 in shaped.shape and missing and name == self._client.decoder.inputs["point_coords"]:
             shaped = shaped[:, :1]  # no points: transformers.js feeds them for one prompt
         return shaped
 
 
-def masks_of(found: Mapping[str, NDArray[Any]], prompt: int = 0) -> tuple[Floats, Floats]:
+def masks_of(outputs: Mapping[str, NDArray[Any]], prompt: int = 0) -> tuple[Floats, Floats]:
     """Mask logits (K, M, M) and scores (K,) of one of the prompts of a run.
 
-    :param found: what `Decoder.run` returned.
+    :param outputs: what `Decoder.run` returned.
     """
-    masks = found.get("low_res_masks", found["masks"])
-    scores = found["iou_predictions"]
+    masks = outputs.get("low_res_masks", outputs["masks"])
+    scores = outputs["iou_predictions"]
     count, side = scores.shape[-1], masks.shape[-1]
     return masks.reshape(-1, count, side, side)[prompt], scores.reshape(-1, count)[prompt]
 
@@ -230,26 +214,26 @@ def run_graphs(
     places = [encoding.place(each.image) for each in images]
     del encoding
     decoding = Decoder(decoder, client)
-    found = []
-    for asked, encoded, place in zip(images, features, places, strict=True):
-        predictions = Predictions(encoded, mask_inputs=dict(asked.mask_inputs))
-        for prompts in (*((each,) for each in asked.prompts), *asked.at_once):
+    answers = []
+    for prompted, encoded, place in zip(images, features, places, strict=True):
+        predictions = Predictions(encoded, mask_inputs=dict(prompted.mask_inputs))
+        for prompts in (*((each,) for each in prompted.prompts), *prompted.at_once):
             answer = decoding.run(
                 encoded,
                 prompts,
                 place,
-                _mask_inputs(prompts, asked.mask_inputs),
+                _mask_inputs(prompts, prompted.mask_inputs),
                 prompts[0].mask_counts,
             )
             for number, prompt in enumerate(prompts):
                 predictions.add(prompt.name, *masks_of(answer, number))
             if "low_res_masks" in answer:
                 predictions.full_masks[prompts[0].name] = answer["masks"][0]
-        found.append(predictions)
-    return found
+        answers.append(predictions)
+    return answers
 
 
-def differences(found: Predictions, expected: Predictions) -> dict[str, Any]:
+def differences(actual: Predictions, expected: Predictions) -> dict[str, Any]:
     """The largest differences, None for what is not a number.
 
     :returns: ``features``: relative to each encoder output's largest magnitude; ``prompts``: for
@@ -258,18 +242,18 @@ def differences(found: Predictions, expected: Predictions) -> dict[str, Any]:
     import numpy as np
 
     features = {}
-    for name, values in found.features.items():
+    for name, values in actual.features.items():
         magnitude = float(np.abs(expected.features[name]).max())
         difference = largest_difference(values, expected.features[name])
         features[name] = difference / magnitude if difference and magnitude else difference
     prompts: dict[str, dict[str, Figure]] = {}
-    for name in found.masks:
-        pairs = [(found.masks[name], expected.masks[name])]
-        if name in found.full_masks:
-            pairs.append((found.full_masks[name], expected.full_masks[name]))
+    for name in actual.masks:
+        pairs = [(actual.masks[name], expected.masks[name])]
+        if name in actual.full_masks:
+            pairs.append((actual.full_masks[name], expected.full_masks[name]))
         prompts[name] = {
             "masks": largest(largest_difference(*pair) for pair in pairs),
-            "scores": largest_difference(found.scores[name], expected.scores[name]),
+            "scores": largest_difference(actual.scores[name], expected.scores[name]),
         }
     return {"features": features, "prompts": prompts}
 
@@ -285,18 +269,15 @@ def run_by_name(
     :param renamed: those whose tensors have other names than their roles.
     """
     sessions: dict[str, InferenceSession] = {}
-    told = renamed or {}
 
     def run(graph: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Floats]:
         if graph not in sessions:
             sessions[graph] = create_session(graphs[graph])
         session = sessions[graph]
-        roles = {}
-        if graph in told:
-            roles = {
-                name: role
-                for role, name in (*told[graph].inputs.items(), *told[graph].outputs.items())
-            }
+        roles: dict[str, str] = {}
+        if renamed and graph in renamed:
+            names = (*renamed[graph].inputs.items(), *renamed[graph].outputs.items())
+            roles = {name: role for role, name in names}
         inputs, outputs = (
             {roles.get(each.name, each.name): each.name for each in values}
             for values in (session.get_inputs(), session.get_outputs())

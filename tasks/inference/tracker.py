@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.clients.contract import FEATURES, PREPROCESSING, TrackingConstants
+from tasks.inference.prompts import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,11 +49,11 @@ def select(
     """
     back = -1 if reverse else 1
     selected = nearest(frame, conditioning, constants.max_conditioning_frames)
-    known = {*others, *(each for each in conditioning if each not in selected)}
+    seen = {*others, *(each for each in conditioning if each not in selected)}
     memories = [(each, constants.memories - 1) for each in selected]
     for age in range(constants.memories - 1, 0, -1):
         before = memory_frame(frame, age, reverse, constants.memory_stride)
-        if before in known:
+        if before in seen:
             memories.append((before, age - 1))
     pointers = []
     for each in selected:
@@ -60,7 +61,7 @@ def select(
         if age >= 0 or not constants.pointers_from_past_only:
             pointers.append((each, age if constants.signed_pointer_times else abs(age)))
     for age in range(1, min(frames, constants.max_pointers)):
-        if frame - back * age in known:
+        if frame - back * age in seen:
             pointers.append((frame - back * age, age))
     return Selection(memories, pointers)
 
@@ -89,20 +90,6 @@ def nearest(frame: int, conditioning: Sequence[int], limit: int) -> list[int]:
     return chosen + rest[: limit - len(chosen)]
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """What a person says of an object on a frame, in pixels of the frame.
-
-    ``points`` (x, y) with ``labels`` 1 for the object and 0 for what it is not, ``box`` left, top,
-    right, bottom; or a ``mask`` (H, W) alone.
-    """
-
-    points: Sequence[tuple[float, float]] = ()
-    labels: Sequence[int] = ()
-    box: tuple[float, float, float, float] | None = None
-    mask: NDArray[np.bool_] | None = None
-
-
 @dataclass
 class Result:
     """An object on a frame.
@@ -121,7 +108,7 @@ class Result:
 
 @dataclass
 class Object:
-    """What is known of an object, by frame.
+    """The state of an object, by frame.
 
     ``tracked`` has the frames that were passed, and whether that was in reverse; ``pending`` what
     was prompted since, and whether it conditions.
@@ -154,23 +141,23 @@ class Tracker:
         self._features: dict[int, dict[str, Floats]] = {}  # of the last frame that was encoded
 
     def prompt(self, frame: int, number: int, prompt: Prompt) -> Result:
-        """Say what an object is on a frame; on one that was tracked already, correct it.
+        """Prompt for an object on a frame; on one that was tracked already, correct it.
 
-        :param number: the object's, any one that is not taken for a new object.
-        :raises ValueError: when the prompt says nothing, or of no frame that there is.
+        :param number: the object's; a new number makes a new object.
+        :raises ValueError: when the prompt is empty, or there is no such frame.
         """
         if not 0 <= frame < len(self.frames):
-            raise ValueError(f"found frame {frame}; there are {len(self.frames)}, from 0 on")
-        known = self.objects.get(number, Object())
-        corrects = frame in known.tracked
+            raise ValueError(f"frame {frame}: expected one from 0 to {len(self.frames) - 1}")
+        state = self.objects.get(number, Object())
+        corrects = frame in state.tracked
         if prompt.mask is not None:
             result = self._from_mask(frame, prompt.mask)
         else:
             coords, labels = self._points(prompt)
-            before = known.result(frame)
+            before = state.result(frame)
             embedding = self.features(frame)["image_embed"]
             if corrects:
-                embedding = self._conditioned(frame, known, known.tracked[frame])
+                embedding = self._conditioned(frame, state, state.tracked[frame])
             refined = None
             if before is not None:
                 refined = before.low_res_masks.clip(-LARGEST_REFINED, LARGEST_REFINED)
@@ -179,8 +166,8 @@ class Tracker:
             )
         conditions = not corrects or self.constants.corrections_condition
         # sam2 would forget a correction of a frame that conditions already.
-        known.pending[frame] = result, conditions or frame in known.conditioning
-        self.objects[number] = known
+        state.pending[frame] = result, conditions or frame in state.conditioning
+        self.objects[number] = state
         return result
 
     def track(
@@ -189,7 +176,7 @@ class Tracker:
         """Follow every object to the last frame, or in reverse to the first.
 
         :param start: the first by default that was prompted.
-        :returns: each frame with what was found of each object.
+        :returns: each frame with the result of each object.
         :raises ValueError: when nothing was prompted.
         """
         self._encode_pending()
@@ -203,36 +190,36 @@ class Tracker:
         else:
             order = range(start, len(self.frames))
         for frame in order:
-            found = {}
-            for number, known in self.objects.items():
-                result = known.conditioning.get(frame)
+            results = {}
+            for number, state in self.objects.items():
+                result = state.conditioning.get(frame)
                 if result is None:
-                    embedding = self._conditioned(frame, known, reverse)
+                    embedding = self._conditioned(frame, state, reverse)
                     result = self._decode(frame, embedding, multimask=self._multimask(0, True))
                     result.memory = self._encode(frame, result, prompted=False)
-                    known.others[frame] = result
-                known.tracked[frame] = reverse
-                found[number] = result
-            yield frame, found
+                    state.others[frame] = result
+                state.tracked[frame] = reverse
+                results[number] = result
+            yield frame, results
 
     def features(self, frame: int) -> dict[str, Floats]:
         """The encoder's outputs for a frame; it runs once for all objects."""
         if frame not in self._features:
-            found = self.run("encoder", {"image": prepare(self.frames[frame], self.constants)})
-            self._features = {frame: {name: found[name] for name in FEATURES}}
+            outputs = self.run("encoder", {"image": prepare(self.frames[frame], self.constants)})
+            self._features = {frame: {name: outputs[name] for name in FEATURES}}
         return self._features[frame]
 
-    def _conditioned(self, frame: int, known: Object, reverse: bool) -> Floats:
+    def _conditioned(self, frame: int, state: Object, reverse: bool) -> Floats:
         """The image embedding as memories and pointers change it."""
         import numpy as np
 
         chosen = select(
-            frame, reverse, len(self.frames), list(known.conditioning), known.others, self.constants
+            frame, reverse, len(self.frames), list(state.conditioning), state.others, self.constants
         )
-        every = {**known.others, **known.conditioning}
-        # Of a single frame nothing is before or behind, and each age is 0.
+        every = {**state.others, **state.conditioning}
+        # A single frame has nothing before or behind it, and each age is 0.
         reach = max(min(len(self.frames), self.constants.max_pointers) - 1, 1)
-        width = next(iter(known.conditioning.values())).pointer.shape[1]
+        width = next(iter(state.conditioning.values())).pointer.shape[1]
         pointers = [every[each].pointer for each, _ in chosen.pointers]
         return self.run(
             "memory_attention",
@@ -260,7 +247,7 @@ class Tracker:
 
         features = self.features(frame)
         side = features["high_res_feats_0"].shape[2]
-        found = self.run(
+        outputs = self.run(
             "tracking_decoder",
             {
                 **features,
@@ -273,28 +260,28 @@ class Tracker:
             },
         )
         score, iou = (
-            float(found[name][0, 0]) for name in ("object_score_logits", "iou_predictions")
+            float(outputs[name][0, 0]) for name in ("object_score_logits", "iou_predictions")
         )
-        return Result(found["low_res_masks"], score, found["object_pointer"], iou)
+        return Result(outputs["low_res_masks"], score, outputs["object_pointer"], iou)
 
     def _from_mask(self, frame: int, mask: NDArray[np.bool_]) -> Result:
-        """An object that a mask says all of; the decoder is asked for its pointer alone."""
+        """An object from its whole mask; the decoder only makes its pointer."""
         import numpy as np
 
         if not mask.any():
-            raise ValueError(f"found an empty mask on frame {frame}; expected an object in it")
+            raise ValueError(f"the mask on frame {frame} is empty: expected an object in it")
         scaled = resize_mask(mask, self.constants.image_size)
-        given = self.run(
+        outputs = self.run(
             "mask_prompt",
             {
                 "image_embed": self.features(frame)["image_embed"],
                 "mask": scaled[None, None].astype(np.float32),
             },
         )
-        embedding = given["image_embed_without_memory"]
-        result = self._decode(frame, embedding, mask=given["mask_input"])
-        score = float(given["object_score_logits"][0, 0])
-        return replace(result, low_res_masks=given["low_res_masks"], object_score=score)
+        embedding = outputs["image_embed_without_memory"]
+        result = self._decode(frame, embedding, mask=outputs["mask_input"])
+        score = float(outputs["object_score_logits"][0, 0])
+        return replace(result, low_res_masks=outputs["low_res_masks"], object_score=score)
 
     def _encode(self, frame: int, result: Result, prompted: bool) -> Floats:
         """The memory (1, …) of an object on a frame."""
@@ -311,14 +298,14 @@ class Tracker:
         )["memory"]
 
     def _encode_pending(self) -> None:
-        """Let what was prompted since count: tracking starts."""
-        for known in self.objects.values():
-            for frame, (result, conditions) in known.pending.items():
+        """Make memories of the prompts since the last tracking."""
+        for state in self.objects.values():
+            for frame, (result, conditions) in state.pending.items():
                 result.memory = self._encode(frame, result, prompted=True)
-                (known.conditioning if conditions else known.others)[frame] = result
+                (state.conditioning if conditions else state.others)[frame] = result
                 if conditions:
-                    known.others.pop(frame, None)
-            known.pending.clear()
+                    state.others.pop(frame, None)
+            state.pending.clear()
 
     def _multimask(self, points: int, tracking: bool) -> bool:
         """Whether the best scored of three masks is wanted, not the single one."""
@@ -329,15 +316,11 @@ class Tracker:
 
     def _points(self, prompt: Prompt) -> tuple[list[tuple[float, float]], list[int]]:
         """A box's corners and points, in pixels of the model's input."""
-        coords, labels = list(prompt.points), list(prompt.labels)
-        if prompt.box is not None:
-            coords = [(prompt.box[0], prompt.box[1]), (prompt.box[2], prompt.box[3]), *coords]
-            labels = [2, 3, *labels]
+        size = self.constants.image_size
+        coords, labels = prompt.in_pixels(size, size).with_corners()
         if not coords or len(coords) != len(labels):
             raise ValueError("expected a mask, a box, or points with a label each")
-        height, width = self.frames[0].shape[:2]
-        size = self.constants.image_size
-        return [(x / width * size, y / height * size) for x, y in coords], labels
+        return coords, labels
 
 
 def prepare(frame: Images, constants: TrackingConstants) -> Floats:

@@ -1,4 +1,4 @@
-"""Images whose true masks are known, and how well graphs segment what is on them.
+"""Images with true masks, and how well graphs segment their objects.
 
 Parity with PyTorch cannot see an error that both share, as a swapped axis in what the model was
 trained on or fed; the IoU with the truth does.
@@ -7,10 +7,12 @@ trained on or fed; the IoU with the truth does.
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.inference.checks import finite
+from tasks.inference.masks import box_of, click_on, interior_point
 from tasks.inference.metrics import mask_iou, rank_correlation, rounded
 from tasks.inference.preprocessing import Placement, masks_over
 from tasks.inference.prompts import Prompt
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 CLICKS = 3
-LEAST_PIXELS = 1000  # of an object that is asked for: some nine cells of a mask across
+LEAST_PIXELS = 1000  # of an object that is clicked: some nine cells of a mask across
 
 
 class Truth(Protocol):
@@ -49,10 +51,10 @@ def load(name: str) -> Draw:
     :raises StageError: when the module has no such function.
     """
     module, _, function = name.partition(":")
-    found: Draw | None = getattr(importlib.import_module(module), function, None)
-    if found is None:
+    draw: Draw | None = getattr(importlib.import_module(module), function, None)
+    if draw is None:
         raise StageError(f"{module} has no function {function}, which `truth` names")
-    return found
+    return draw
 
 
 def draw_images(draw: Draw, size: int, count: int) -> list[Truth]:
@@ -60,14 +62,11 @@ def draw_images(draw: Draw, size: int, count: int) -> list[Truth]:
 
     :raises StageError: when hardly one has.
     """
-    found: list[Truth] = []
-    for seed in range(100 * count):
-        drawn = draw(seed, size)
-        if objects_of(drawn):
-            found.append(drawn)
-        if len(found) == count:
-            return found
-    raise StageError(f"hardly an image of {100 * count} has an object; expected {count}")
+    every = (draw(seed, size) for seed in range(100 * count))
+    images = list(itertools.islice((each for each in every if objects_of(each)), count))
+    if len(images) < count:
+        raise StageError(f"hardly an image of {100 * count} has an object; expected {count}")
+    return images
 
 
 class Part(NamedTuple):
@@ -84,12 +83,6 @@ def part_of(drawn: Truth, width: float, height: float) -> Part:
     top, left = ((whole - part) // 2 for whole, part in zip(sides, size, strict=True))
     area = slice(top, top + size[0]), slice(left, left + size[1])
     return Part(drawn.image[area], drawn.labels[area])
-
-
-def click_on(mask: Bools) -> tuple[float, float]:
-    """A point that a person would click on a mask (H, W), in parts of the image."""
-    row, column = interior_point(mask)
-    return (column + 0.5) / mask.shape[1], (row + 0.5) / mask.shape[0]
 
 
 def prompts_for(mask: Bools, name: str) -> tuple[Prompt, ...]:
@@ -121,6 +114,17 @@ class Answer(NamedTuple):
     scores: Floats
     logits: Floats
 
+    @property
+    def best(self) -> int:
+        """The mask with the highest score."""
+        return int(self.scores.argmax())
+
+    @property
+    def best_mask(self) -> Bools:
+        """That mask (H, W)."""
+        mask: Bools = self.masks[self.best]
+        return mask
+
 
 class Segmenter:
     """Both graphs in onnxruntime on the CPU, for one image at a time, fed as a client does."""
@@ -141,8 +145,8 @@ class Segmenter:
         """Masks for a prompt, and perhaps the logits (M, M) of a mask to refine."""
         assert self._place is not None
         refined = None if mask is None or not self.refines else mask[None]
-        found = self._decoder.run(self._features, (prompt,), self._place, refined)
-        logits, scores = masks_of(found)
+        outputs = self._decoder.run(self._features, (prompt,), self._place, refined)
+        logits, scores = masks_of(outputs)
         return Answer(self.over_image(logits), scores, logits)
 
     def over_image(self, logits: Floats) -> Bools:
@@ -152,10 +156,8 @@ class Segmenter:
         return masks
 
 
-def measure(
-    encoder: str, decoder: str, draw: Draw, seeds: Iterable[int], objects: int, client: Client
-) -> dict[str, Any]:
-    """How well the graphs segment objects of drawn images.
+def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int) -> dict[str, Any]:
+    """How well graphs segment objects of drawn images.
 
     :param objects: at most so many of each image.
     :returns: how many ``images`` and ``objects``, ``iou``: the mean IoU of the best-scored mask
@@ -164,8 +166,7 @@ def measure(
     """
     import numpy as np
 
-    segmenter = Segmenter(encoder, decoder, client)
-    found: dict[str, list[float]] = {}
+    best: dict[str, list[float]] = {}
     scores: list[float] = []
     ious: list[float] = []
     images = 0
@@ -180,19 +181,19 @@ def measure(
             true = drawn.labels == number
             for name, answer in answers_about(segmenter, true).items():
                 each = [mask_iou(mask, true) for mask in answer.masks]
-                found.setdefault(name, []).append(each[int(answer.scores.argmax())])
+                best.setdefault(name, []).append(each[answer.best])
                 scores += [float(score) for score in answer.scores]
                 ious += each
     return {
         "images": images,
-        "objects": len(found.get("box", [])),
-        "iou": {name: round(float(np.mean(values)), 4) for name, values in found.items()},
+        "objects": len(best.get("box", [])),
+        "iou": {name: round(float(np.mean(values)), 4) for name, values in best.items()},
         "score_correlation": rounded(finite(rank_correlation(np.array(scores), np.array(ious))), 4),
     }
 
 
 def objects_of(drawn: Truth) -> list[int]:
-    """The numbers of the objects that are large enough to ask for, the largest first."""
+    """The numbers of the objects that are large enough to click, the largest first."""
     import numpy as np
 
     areas = np.bincount(drawn.labels.ravel())
@@ -215,48 +216,9 @@ def answers_about(segmenter: Segmenter, true: Bools) -> dict[str, Answer]:
         points.append((column / width, row / height))
         labels.append(int(true[row, column]))
         answer = segmenter.predict(Prompt("clicks", tuple(points), tuple(labels)), previous)
-        best = int(answer.scores.argmax())
-        previous, wrong = answer.logits[best], answer.masks[best] != true
+        previous, wrong = answer.logits[answer.best], answer.best_mask != true
         answers[f"{click} click{'s' if click > 1 else ''}"] = answer
         if not wrong.any():
             wrong = true
     answers["box"] = segmenter.predict(Prompt("box", box=box_of(true)))
     return answers
-
-
-def box_of(mask: Bools) -> tuple[float, float, float, float]:
-    """The box around a mask (H, W), in parts of the image: left, top, right, bottom."""
-    rows, columns = mask.nonzero()
-    height, width = mask.shape
-    return (
-        float(columns.min()) / width,
-        float(rows.min()) / height,
-        float(columns.max()) / width,
-        float(rows.max()) / height,
-    )
-
-
-def interior_point(mask: Bools) -> tuple[int, int]:
-    """Row and column of a pixel far from the mask's edge: what a person would click.
-
-    The mask is eroded, a layer of pixels at a time, until one more would leave nothing.
-    """
-    import numpy as np
-
-    rows, columns = np.nonzero(mask)
-    top, left = int(rows.min()), int(columns.min())
-    layer = mask[top : rows.max() + 1, left : columns.max() + 1]
-    while (inner := eroded(layer)).any():
-        layer = inner
-    rows, columns = np.nonzero(layer)
-    middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-    return int(rows[middle]) + top, int(columns[middle]) + left
-
-
-def eroded(mask: Bools) -> Bools:
-    """A mask without the pixels that touch its outside."""
-    import numpy as np
-
-    around = np.pad(mask, 1)
-    left: Bools = mask & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
-    return left

@@ -5,10 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.inference.clips import Answer, Ask, Clip
+from tasks.inference.scripts import Answer, PromptStep, Script
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,49 +17,50 @@ if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 
-def play_with_pytorch(
-    predictor: SAM2VideoPredictor, clip: Clip
+def run_with_pytorch(
+    predictor: SAM2VideoPredictor, script: Script
 ) -> Iterator[tuple[tuple[int, int, int], Answer]]:
-    """Do with sam2's predictor what is done with a clip; what it answers, as it does.
+    """Have sam2's predictor do the steps of a script; its answers as they come.
 
     It reads frames as JPEG files alone, which lose something: see `through_jpeg`. Memories are kept
     in single precision: see `memories_in_single_precision`.
     """
     with memories_in_single_precision(), predicted_ious_kept(predictor):
-        yield from _play(predictor, clip)
+        yield from _run(predictor, script)
 
 
-def _play(
-    predictor: SAM2VideoPredictor, clip: Clip
+def _run(
+    predictor: SAM2VideoPredictor, script: Script
 ) -> Iterator[tuple[tuple[int, int, int], Answer]]:
+    height, width = script.frames.shape[1:3]
     with tempfile.TemporaryDirectory() as folder:
-        write_jpegs(clip.frames, Path(folder))
+        write_jpegs(script.frames, Path(folder))
         state = predictor.init_state(folder, async_loading_frames=False)
 
     def answer(masks: Any, number: int, frame: int) -> Answer:
         index = state["obj_id_to_idx"][number]
-        found: dict[str, Any] | None = None
+        output: dict[str, Any] | None = None
         for place in ("temp_output_dict_per_obj", "output_dict_per_obj"):
             for kind in ("cond_frame_outputs", "non_cond_frame_outputs"):
-                found = found or state[place][index][kind].get(frame)
-        assert found is not None
+                output = output or state[place][index][kind].get(frame)
+        assert output is not None
         return Answer(
             masks[index, 0].numpy() > 0,
-            float(found["object_score_logits"][0, 0]),
-            found["obj_ptr"][0].numpy(),
-            found["predicted_iou"],
-            float(found["pred_masks"].abs().mean()),
+            float(output["object_score_logits"][0, 0]),
+            output["obj_ptr"][0].numpy(),
+            output["predicted_iou"],
+            float(output["pred_masks"].abs().mean()),
         )
 
-    for step, each in enumerate(clip.steps):
-        if isinstance(each, Ask):
-            asked = each.prompt
-            if asked.mask is not None:
-                _, _, masks = predictor.add_new_mask(state, each.frame, each.number, asked.mask)
+    for step, each in enumerate(script.steps):
+        if isinstance(each, PromptStep):
+            prompt = each.prompt.in_pixels(width, height)
+            if prompt.mask is not None:
+                _, _, masks = predictor.add_new_mask(state, each.frame, each.number, prompt.mask)
             else:
-                points = {"points": asked.points, "labels": asked.labels} if asked.points else {}
+                points = {"points": prompt.points, "labels": prompt.labels} if prompt.points else {}
                 _, _, masks = predictor.add_new_points_or_box(
-                    state, each.frame, each.number, box=asked.box, **points
+                    state, each.frame, each.number, box=prompt.box, **points
                 )
             yield (step, each.frame, each.number), answer(masks, each.number, each.frame)
             continue
@@ -98,23 +100,20 @@ def memories_in_single_precision() -> Iterator[None]:
 
 @contextmanager
 def predicted_ious_kept(predictor: SAM2VideoPredictor) -> Iterator[None]:
-    """Have sam2's predictor keep what the decoder expects of the IoU of the mask that it gives.
-
-    By itself it keeps of a frame what it needs for others alone.
-    """
+    """Have sam2's predictor keep the IoU that the decoder predicts for each mask."""
     decode, infer = predictor._forward_sam_heads, predictor._run_single_frame_inference
     newest = 0.0
 
-    def decoded(*given: Any, **named: Any) -> Any:
+    def decoded(*args: Any, **kwargs: Any) -> Any:
         nonlocal newest
-        outputs = decode(*given, **named)
-        newest = float(outputs[2].max())  # of several masks the best is given
+        outputs = decode(*args, **kwargs)
+        newest = float(outputs[2].max())  # of several masks it returns the best
         return outputs
 
-    def inferred(*given: Any, **named: Any) -> Any:
-        found, masks = infer(*given, **named)
-        found["predicted_iou"] = newest
-        return found, masks
+    def inferred(*args: Any, **kwargs: Any) -> Any:
+        output, masks = infer(*args, **kwargs)
+        output["predicted_iou"] = newest
+        return output, masks
 
     predictor._forward_sam_heads, predictor._run_single_frame_inference = decoded, inferred
     try:
@@ -131,13 +130,13 @@ def write_jpegs(frames: NDArray[np.uint8], folder: Path) -> None:
         Image.fromarray(frame).save(folder / f"{number:05}.jpg", quality=95)
 
 
-def through_jpeg(clip: Clip) -> Clip:
-    """A clip with frames as sam2's predictor sees them."""
+def through_jpeg(script: Script) -> Script:
+    """A script with frames as sam2's predictor sees them."""
     import numpy as np
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
-        write_jpegs(clip.frames, Path(folder))
+        write_jpegs(script.frames, Path(folder))
         paths = sorted(Path(folder).glob("*.jpg"))
         frames = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
-    return Clip(clip.name, frames, clip.steps)
+    return replace(script, frames=frames)

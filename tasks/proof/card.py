@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.clients.client import named
+from tasks.clients.registry import client_by_name
 from tasks.inference.checks import Figure
 from tasks.proof.judgement import largest_differences
 from tasks.proof.recommendation import PROVIDERS
@@ -119,7 +119,7 @@ def metadata(manifest: Mapping[str, Any]) -> str:
     return ModelCardData(
         license=license,
         license_name=license_name,
-        library_name=named(manifest["client"]).library,
+        library_name=client_by_name(manifest["client"]).library,
         pipeline_tag="mask-generation",
         tags=["sam2", "segment-anything", "onnx", "onnxruntime", "onnxruntime-web"],
         base_model=base_model(manifest["checkpoint"]["url"]),

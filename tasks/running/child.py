@@ -4,11 +4,16 @@ The child is ``python -m tasks.running.child module:function``. It reads its arg
 standard input, which stays open as a lifeline: when the build dies, even by ``kill -9``, the
 child sees the end of its input and ends too. Whatever it prints goes to a log file; what came
 out comes back through a pipe, which a full disk does not stop.
+
+A function that takes one frozen dataclass gets it as a value: `as_json` writes it for the way, and
+the annotation of the parameter says what to make of that.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 import json
 import os
 import select
@@ -22,10 +27,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from tasks.system import machine
 from tasks.system.errors import StageError, disk_problem
+
+if TYPE_CHECKING:
+    from cattrs.preconf.json import JsonConverter
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -49,7 +57,7 @@ def run(
 ) -> dict[str, Any]:
     """Call ``module:function(**arguments)`` in a child process.
 
-    :param arguments: JSON values.
+    :param arguments: JSON values; for a function that takes one dataclass, its fields.
     :param log: gets everything the child prints, for its owner alone to read; replaced at each
         call.
     :param verbose: show the child's output as well.
@@ -110,6 +118,30 @@ def run(
         used = ("peak_memory", "cores", "processor")
         return {**outcome["result"], **{key: outcome[key] for key in used}}
     raise StageError(_explain(outcome, status, log))
+
+
+def as_json(request: object) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values, for `run`: a path as text, a tuple as a list."""
+    fields: dict[str, Any] = _converter().unstructure(request)
+    return fields
+
+
+def _converter() -> JsonConverter:
+    # Imported when a stage runs: it would be most of the time of a build that does nothing.
+    from cattrs.preconf.json import make_converter
+
+    return make_converter(forbid_extra_keys=True)
+
+
+def call(function: Callable[..., dict[str, Any]], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Call a function with JSON values: by keyword, or as the one dataclass that it takes."""
+    parameters = list(inspect.signature(function).parameters.values())
+    annotation = parameters[0].annotation if len(parameters) == 1 else None
+    if isinstance(annotation, str):  # of a module with `from __future__ import annotations`
+        annotation = eval(annotation, function.__globals__)
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        return function(_converter().structure(arguments, annotation))
+    return function(**arguments)
 
 
 def _for_owner(path: str, flags: int) -> int:
@@ -219,7 +251,7 @@ def main(function: str, pipe: int) -> NoReturn:
     module, name = function.split(":")
     outcome: dict[str, Any]
     try:
-        outcome = {"result": getattr(importlib.import_module(module), name)(**arguments)}
+        outcome = {"result": call(getattr(importlib.import_module(module), name), arguments)}
     except StageError as error:
         outcome = {"error": str(error)}
     except BaseException as error:

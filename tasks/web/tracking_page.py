@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tasks.config.models import TRACKING_GRAPHS
-from tasks.inference.clips import Answers, Clip, play
-from tasks.inference.tracker import Prompt, Result
+from tasks.inference.prompts import Prompt
+from tasks.inference.scripts import Answers, Script, run_script
+from tasks.inference.tracker import Result
 from tasks.web.chromium import Steps, unpacked
 
 if TYPE_CHECKING:
@@ -16,15 +17,11 @@ if TYPE_CHECKING:
 
     from tasks.clients.contract import TrackingConstants
 
-# What answers, and where: the answers of a page's tracker on each provider.
-Tracked = dict[str, Answers]
-
 
 class TrackingRun(Steps):
-    """The tracking part: objects are followed through the frames that the server has.
+    """The tracking part: follows objects through the server's frames, as a `ScriptRunner`.
 
-    A `tasks.inference.clips.Follower`. Milliseconds of every frame are in the report, at
-    ``tracking`` of the provider.
+    Milliseconds of every frame are in the report, at ``tracking`` of the provider.
     """
 
     name = "check-tracking.html"
@@ -32,12 +29,12 @@ class TrackingRun(Steps):
 
     @property
     def constants(self) -> TrackingConstants:
-        """Of the model."""
+        """The model's."""
         assert self.model.video is not None
         return self.model.video
 
-    def follow(self, provider: str, clip: Clip) -> Answers:
-        """Create the sessions on a provider and do what is done with a clip.
+    def run_script(self, provider: str, script: Script) -> Answers:
+        """Create the sessions on a provider and run a script with them.
 
         :raises Refused: naming the graph, or the step, and the provider.
         """
@@ -45,10 +42,11 @@ class TrackingRun(Steps):
         for part in self.parts:
             self._create(part)
         self._graph = None
-        frames = [f"/image/frame-{number}.png" for number in range(len(clip.frames))]
+        frames = [f"/image/frame-{number}.png" for number in range(len(script.frames))]
         self._step(f"tracking on {provider}: begin", "begin", provider=provider, frames=frames)
         self._figures()["frames"] = []
-        return dict(play(self, clip))
+        self._height, self._width = script.frames.shape[1:3]
+        return dict(run_script(self, script))
 
     def place(self) -> None:
         """Note where WebGPU has the nodes of the graphs that track.
@@ -61,18 +59,19 @@ class TrackingRun(Steps):
 
     def prompt(self, frame: int, number: int, prompt: Prompt) -> Result:
         """As `Tracker.prompt`."""
+        scaled = prompt.in_pixels(self._width, self._height)
         mask = None
         if prompt.mask is not None:
             mask = base64.b64encode(prompt.mask.astype("uint8").tobytes()).decode()
-        found = self._step(
+        answer = self._step(
             f"tracking on {self._provider}: prompt for object {number} on frame {frame}",
             "prompt",
             frame=frame,
             object=number,
-            prompt={"points": prompt.points, "labels": prompt.labels, "box": prompt.box},
+            prompt={"points": scaled.points, "labels": scaled.labels, "box": scaled.box},
             mask=mask,
         )
-        return _result(found)
+        return _result(answer)
 
     def track(
         self, start: int | None = None, reverse: bool = False
@@ -81,24 +80,19 @@ class TrackingRun(Steps):
         what = f"tracking on {self._provider}: "
         self._step(f"{what}follow", "follow", **{"from": start}, reverse=reverse)
         while True:
-            found = self._step(f"{what}next frame", "next")
-            if found["frame"] is None:
+            step = self._step(f"{what}next frame", "next")
+            if step["frame"] is None:
                 return
-            objects = {each["object"]: _result(each) for each in found["objects"]}
-            self._figures()["frames"].append(
-                {
-                    "frame": found["frame"],
-                    "objects": len(objects),
-                    "milliseconds": found["milliseconds"],
-                }
-            )
-            yield found["frame"], objects
+            objects = {each["object"]: _result(each) for each in step["objects"]}
+            times = {name: step[name] for name in ("frame", "milliseconds")}
+            self._figures()["frames"].append({**times, "objects": len(objects)})
+            yield step["frame"], objects
 
     def _figures(self) -> dict[str, Any]:
         figures: dict[str, Any] = self._of_provider().setdefault("tracking", {})
         return figures
 
 
-def _result(found: Mapping[str, Any]) -> Result:
-    values = {name: unpacked(each) for name, each in found["values"].items()}
-    return Result(values["low_res_masks"], found["score"], values["pointer"], found["iou"])
+def _result(answer: Mapping[str, Any]) -> Result:
+    values = {name: unpacked(each) for name, each in answer["values"].items()}
+    return Result(values["low_res_masks"], answer["score"], values["pointer"], answer["iou"])

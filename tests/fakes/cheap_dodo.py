@@ -21,6 +21,7 @@ import types
 from pathlib import Path
 
 from tasks.building.staleness import versions
+from tasks.model.trained import TrainedModel
 from tasks.remote import download
 from tasks.running import child
 from tasks.system import machine
@@ -66,24 +67,19 @@ def hashes(*variants):
     return {Path(path).name: sha256_of(path) for graphs in variants for path in graphs.values()}
 
 
-def subject(checkpoint, architecture_files):
-    against = {"checkpoint": sha256_of(checkpoint)}
-    for path in architecture_files:
-        against["architecture"] = sha256_of(path)
-    return against
+def subject(model):
+    return {name: sha256_of(path) for name, path in TrainedModel(**model).files().items()}
 
 
 def tensor(role, *shape):
     return {"name": role, "dtype": "float32", "shape": shape, "role": role}
 
 
-def measure(checkpoint, graphs, truth, architecture_files, **options):
-    if "rounds" in options:
-        raise AssertionError("speed is measured for real only")
+def measure(model, graphs, truth, **options):
     difference = 1.0 if os.environ.get("CHEAP_DIFFERENCE") else 0.0
     return {
         "files": hashes(*graphs),
-        "against": subject(checkpoint, architecture_files),
+        "against": subject(model),
         "violations": [],
         "tensors": {
             "encoder": {"inputs": [tensor("image", 1, 3, 1024, 1024)], "outputs": []},
@@ -107,8 +103,8 @@ def convert(pairs, precision, format, renamed):
     return {"nodes": [1 for _ in pairs]}
 
 
-def write_reference(architecture, architecture_files, masks, checkpoint, draw, count, destination):
-    against = subject(checkpoint, architecture_files)
+def write_reference(model, masks, draw, count, destination):
+    against = subject(model)
     Path(destination).write_text(json.dumps({"count": count, "against": against}))
     return {"images": count, "prompts": 4 * count}
 

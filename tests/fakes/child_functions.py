@@ -1,11 +1,35 @@
 """What `tests/test_child.py` has run in child processes."""
 
+from __future__ import annotations
+
 import os
 import signal
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from tasks.system.errors import StageError
+
+
+@dataclass(frozen=True)
+class Graph:
+    path: Path
+    opset: int = 20
+
+
+@dataclass(frozen=True)
+class Request:
+    graphs: Mapping[str, Graph]
+    attention: Literal["plain", "fused"]
+    sides: tuple[int, ...]
+    names: tuple[tuple[str, float], ...] = ()
+    truth: Path | None = None
+
+
+def show_request(request: Request):
+    return {"text": repr(request)}
 
 
 def add(a, b):

@@ -1,7 +1,7 @@
-"""Clips with known objects: drawn time-lapses and stacks of slices, the same for the same seed.
+"""Drawn time-lapses with known objects, the same for the same seed.
 
-They look like `demo.scenes`, and what is in them moves: it tells whether a tracker follows an
-object, tells it from its neighbours, and finds it again. Seeds below `FIRST_TRAINING_CLIP` are
+They look like `tasks.drawing.scenes`, and their objects move: they show whether a tracker follows
+an object, tells it from its neighbours, and finds it again. Seeds below `FIRST_TRAINING_CLIP` are
 held out: nothing is trained on them.
 """
 
@@ -12,22 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.scenes import Floats, as_bytes, blurred, smooth
+from tasks.drawing.clip import Clip
+from tasks.drawing.scenes import Floats, as_bytes, blurred, smooth
 
 FIRST_TRAINING_CLIP = 1_000_000
 WAVES = np.array([2, 3, 4, 5])  # of an outline
-
-
-@dataclass(frozen=True)
-class Clip:
-    """RGB frames (T, H, W, 3), and for each pixel the number of its object (T, H, W).
-
-    A number is one object's in all frames, 0 is what belongs to none: the ground, and what hides
-    objects. An object that is hidden, outside or not there has no pixels.
-    """
-
-    frames: NDArray[np.uint8]
-    labels: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Look:
-    """How a clip is painted, as the three kinds of `demo.scenes` are."""
+    """How a clip is painted, as the three kinds of `tasks.drawing.scenes` are."""
 
     kind: str
     ground: Floats
@@ -92,23 +81,6 @@ def time_lapse(
     return painted(random, bodies, look(random, kind, height, width, scale), bars)
 
 
-def stack(
-    seed: int, length: int = 24, height: int = 1024, width: int = 1024, scale: float = 1
-) -> Clip:
-    """Slices through ellipsoids, which appear, grow, shrink and vanish; sizes as `time_lapse`."""
-    random = np.random.default_rng([seed, 2])
-    kind = str(random.choice(["fluorescence", "bright"]))
-    found = []
-    for body in population(random, length, height, width, scale, kind):
-        middle, half = random.uniform(-2, length + 2), random.uniform(0.25, 0.9) * length
-        away = (np.arange(length) - middle) / half
-        radii = body.radii * np.sqrt(np.clip(1 - away**2, 0, 1))
-        tilt = random.normal(0, 0.15, 2) * body.radii[0]
-        middles = body.middles + away[:, None] * tilt
-        found.append(replace(body, radii=radii, middles=middles))
-    return painted(random, found, look(random, kind, height, width, scale), [])
-
-
 def population(
     random: np.random.Generator, length: int, height: int, width: int, scale: float, kind: str
 ) -> list[Body]:
@@ -116,24 +88,24 @@ def population(
     typical = np.exp(random.uniform(np.log(20), np.log(100)))
     spread, coverage = random.uniform(0.05, 0.35), random.uniform(0.1, 0.4)
     rim = typical * scale
-    found: list[Body] = []
+    bodies: list[Body] = []
     area = 0.0
-    while area < coverage * (height + rim) * (width + rim) and len(found) < 60:
+    while area < coverage * (height + rim) * (width + rim) and len(bodies) < 60:
         radius = scale * float(np.clip(typical * np.exp(random.normal(0, spread)), 14, 150))
         area += np.pi * radius * radius
         middle = random.uniform((-rim / 2, -rim / 2), (height + rim / 2, width + rim / 2))
-        if found and random.random() < 0.3:
+        if bodies and random.random() < 0.3:
             angle = random.uniform(0, 2 * np.pi)
-            beside = found[random.integers(len(found))]
+            beside = bodies[random.integers(len(bodies))]
             reach = 0.9 * (radius + beside.radii[0])
             middle = beside.middles[0] + reach * np.array([np.sin(angle), np.cos(angle)])
         crowded = any(
             np.hypot(*(each.middles[0] - middle)) < 0.75 * (radius + each.radii[0])
-            for each in found
+            for each in bodies
         )
         if crowded:  # they pass over one another later
             continue
-        found.append(
+        bodies.append(
             Body(
                 middles=np.tile(middle, (length, 1)),
                 radii=np.full(length, radius),
@@ -146,7 +118,7 @@ def population(
                 fill=(int(random.integers(height)), int(random.integers(width))),
             )
         )
-    return found
+    return bodies
 
 
 def moving(random: np.random.Generator, body: Body) -> Body:
@@ -267,9 +239,9 @@ def look(random: np.random.Generator, kind: str, height: int, width: int, scale:
     bumps = max(2, round(side / 1024 / scale * 3))
     shade = surface(random, height, width, bumps)[..., None]
     texture = surface(random, height, width, max(4, round(side / 1024 / scale * 55))) - 0.5
-    tint = np.ones(3)
+    tint: Floats = np.ones(3)
     if kind == "fluorescence":
-        ground = (0.04 + random.uniform(0, 0.16) * shade) * np.ones(3)
+        ground: Floats = (0.04 + random.uniform(0, 0.16) * shade) * np.ones(3)
         if random.random() < 0.5:
             color = random.dirichlet((0.6, 0.6, 0.6))
             tint = 0.15 + 0.85 * color / color.max()
@@ -307,10 +279,10 @@ def painted(random: np.random.Generator, bodies: list[Body], how: Look, bars: li
     for at in range(length):
         image = how.ground.copy()
         for index in order:
-            found = inside_of(bodies[index], at, height, width)
-            if found is None:
+            visible = inside_of(bodies[index], at, height, width)
+            if visible is None:
                 continue
-            where, inside, cut = found
+            where, inside, cut = visible
             texture = how.texture[np.ix_(*cut)]
             paint(image[where], inside, texture, bodies[index].tone, brightness[index], how)
             labels[at][where][inside > 0] = index + 1

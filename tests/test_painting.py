@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks import fidelity
 from tasks.commands import picture
-from tasks.inference import drawing
+from tasks.inference import painting
 from tasks.inference.prompts import Prompt
 
 
@@ -21,18 +20,18 @@ def square(left: int, top: int, side: int) -> np.ndarray:
 
 
 def test_no_two_objects_of_an_image_have_the_same_colour() -> None:
-    assert len(set(drawing.COLORS)) >= picture.CLICKS
+    assert len(set(painting.COLORS)) >= picture.CLICKS
 
 
 def test_the_rim_of_a_mask_is_inside_it() -> None:
     mask = square(10, 10, 10)
-    assert drawing.outline(mask).sum() == 36
-    assert not (drawing.outline(mask, 2) & ~mask).any()
+    assert painting.outline(mask).sum() == 36
+    assert not (painting.outline(mask, 2) & ~mask).any()
 
 
 def test_a_view_has_both_masks_and_the_prompt_in_it() -> None:
     prompt = Prompt("clicks", ((0.2, 0.2), (0.55, 0.3)), (1, 0))
-    left, top, right, bottom = drawing.view_of([square(15, 15, 20), square(20, 10, 20)], prompt)
+    left, top, right, bottom = painting.view_of([square(15, 15, 20), square(20, 10, 20)], prompt)
     assert left < 0.15
     assert top < 0.1
     assert right > 0.55
@@ -41,17 +40,17 @@ def test_a_view_has_both_masks_and_the_prompt_in_it() -> None:
 
 
 def test_a_view_at_an_edge_stays_in_the_image() -> None:
-    box = drawing.view_of([square(0, 90, 10)], Prompt("click", ((0.05, 0.95),), (1,)), least=0.3)
+    box = painting.view_of([square(0, 90, 10)], Prompt("click", ((0.05, 0.95),), (1,)), least=0.3)
     assert box == pytest.approx((0, 0.7, 0.3, 1))
 
 
 def test_a_view_of_no_mask_is_around_the_prompt() -> None:
-    box = drawing.view_of([square(0, 0, 0)], Prompt("click", ((0.5, 0.5),), (1,)), least=0.2)
+    box = painting.view_of([square(0, 0, 0)], Prompt("click", ((0.5, 0.5),), (1,)), least=0.2)
     assert box == pytest.approx((0.4, 0.4, 0.6, 0.6))
 
 
 def test_a_box_that_fills_the_image_is_seen_whole() -> None:
-    assert drawing.view_of([], Prompt("box", box=(0.0, 0.0, 1.0, 1.0))) == (0, 0, 1, 1)
+    assert painting.view_of([], Prompt("box", box=(0.0, 0.0, 1.0, 1.0))) == (0, 0, 1, 1)
 
 
 def test_the_picture_is_explained_by_its_figures() -> None:
@@ -64,17 +63,17 @@ def test_of_two_masks_both_outlines_and_what_one_alone_has_are_in_their_colours(
     tmp_path: Path,
 ) -> None:
     expected, found = (np.where(square(30 + shift, 30, 40), 5.0, -5.0) for shift in (0, 4))
-    shown = fidelity.Shown(
+    pair = painting.MaskPair(
         0.8,
         np.full((400, 400, 3), 90, np.uint8),
         Prompt("click", ((0.5, 0.5),), (1,)),
         expected.astype(np.float32),
         found.astype(np.float32),
     )
-    fidelity.draw_masks(shown, str(tmp_path / "masks.png"))
+    painting.draw_pair(pair, str(tmp_path / "masks.png"))
     picture = np.array(Image.open(tmp_path / "masks.png"))
-    outlines, apart = picture[:, : fidelity.PICTURE_SIDE], picture[:, -fidelity.PICTURE_SIDE :]
-    for color in (drawing.EXPECTED, drawing.FOUND):
+    outlines, apart = picture[:, : painting.PAIR_SIDE], picture[:, -painting.PAIR_SIDE :]
+    for color in (painting.EXPECTED, painting.ACTUAL):
         assert (outlines == color).all(axis=-1).sum() > 500
         assert (apart == color).all(axis=-1).sum() > 2000
-    assert (outlines == drawing.DARK).all(axis=-1).any()
+    assert (outlines == painting.DARK).all(axis=-1).any()

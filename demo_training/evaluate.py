@@ -1,6 +1,6 @@
 """Measures the demo model's files on held-out scenes, as its model card reports them.
 
-uv run doit demo && uv run python -m demo.evaluate [--images 200]
+uv run doit demo && uv run python -m demo_training.evaluate [--images 200]
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from demo.scenes import scene
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
+from tasks.drawing.scenes import scene
 from tasks.inference import truth
 
 
@@ -22,7 +22,9 @@ def main() -> None:
     given = parser.parse_args()
     client = CLIENTS["nimbusimage"]  # whose graphs `doit demo` puts there
     graphs = given.encoder, given.decoder
-    found = truth.measure(*graphs, scene, range(given.images), given.objects, client)
+    found = truth.measure(
+        truth.Segmenter(*graphs, client), scene, range(given.images), given.objects
+    )
     print(json.dumps(found, indent=2))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -107,21 +107,21 @@ def bodies(
     """
     typical = np.exp(random.uniform(np.log(18), np.log(110)))
     spread = random.uniform(0.05, 0.4)
-    found: list[Body] = []
+    placed: list[Body] = []
     area = 0.0
-    while area < coverage * size * size and len(found) < 150:
+    while area < coverage * size * size and len(placed) < 150:
         radius = float(np.clip(typical * np.exp(random.normal(0, spread)), 12, 160))
         center = random.uniform(0, size, 2)
-        if found and random.random() < 0.3:  # beside an earlier one, touching or under it
-            rows, columns = found[random.integers(len(found))][0]
+        if placed and random.random() < 0.3:  # beside an earlier one, touching or under it
+            rows, columns = placed[random.integers(len(placed))][0]
             beside = np.array([(s.start + s.stop) / 2 for s in (rows, columns)])
             angle = random.uniform(0, 2 * np.pi)
             center = beside + 1.7 * radius * np.array([np.sin(angle), np.cos(angle)])
         body = outline(random, size, center, radius, corners)
         if body is not None:
-            found.append(body)
+            placed.append(body)
         area += np.pi * radius * radius
-    return found
+    return placed
 
 
 def outline(

@@ -1,9 +1,9 @@
 """Measures how the demo model follows objects through held-out drawn time-lapses.
 
-    uv run python -m demo.evaluate_tracking [--clips 20] [--first 0] [--checkpoint …]
+    uv run python -m demo_training.evaluate_tracking [--clips 20] [--first 0] [--checkpoint …]
 
 PyTorch's `SAM2VideoPredictor` follows them, of the same YAML file and checkpoint. Each clip has 24
-frames of 1024 x 1024 pixels (`demo.clips.time_lapse`, seeds from ``--first`` on; those below
+frames of 1024 x 1024 pixels (`tasks.drawing.time_lapse`, seeds from ``--first`` on; those below
 1,000,000 are held out). Followed are the objects with at least 1,000 visible pixels on frame 0, the
 first four of a clip by number, each by one click on frame 0, on its pixel farthest from its border.
 
@@ -35,13 +35,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from demo.clips import Clip, time_lapse
-from tasks.inference.truth import interior_point
+from tasks.drawing.clip import Clip
+from tasks.drawing.time_lapse import time_lapse
+from tasks.inference.masks import interior_point
 
 if TYPE_CHECKING:
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-HERE = Path(__file__).parent
+DEMO = Path(__file__).parent.parent / "demo"
 LEAST_PIXELS = 1000
 MOST_OBJECTS = 4
 
@@ -64,7 +65,7 @@ def predictor_of(checkpoint: Path) -> SAM2VideoPredictor:
 
     from tasks.model import architecture
 
-    path = HERE / "sam2_demo_video.yaml"
+    path = DEMO / "sam2_demo_video.yaml"
     table = {name: part for name, part in architecture.read(path).items() if name != "_target_"}
     predictor = SAM2VideoPredictor(
         **architecture.construct(path, "model", table),
@@ -143,7 +144,7 @@ def main() -> None:
     )
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="seed of the first clip")
-    parser.add_argument("--checkpoint", type=Path, default=HERE / "sam2_demo_video.pt")
+    parser.add_argument("--checkpoint", type=Path, default=DEMO / "sam2_demo_video.pt")
     given = parser.parse_args()
 
     print((__doc__ or "").partition("Printed are:")[2].strip(), file=sys.stderr)

@@ -8,8 +8,8 @@ from tasks.clients import anylabeling, nimbusimage, osam, samexporter, transform
 from tasks.clients.client import Client
 
 CLIENTS: Mapping[str, Client] = {
-    each.name: each
-    for each in (
+    client.name: client
+    for client in (
         samexporter.CLIENT,
         nimbusimage.CLIENT,
         anylabeling.CLIENT,
@@ -17,3 +17,8 @@ CLIENTS: Mapping[str, Client] = {
         osam.CLIENT,
     )
 }
+
+
+def client_by_name(name: str) -> Client:
+    """The client that a stage's request names."""
+    return CLIENTS[name]

@@ -1,6 +1,6 @@
 """Trains the demo model from nothing: seeded, on two processor cores, in two hours.
 
-    uv run python -m demo.train [--steps N] [--output demo/sam2_demo.pt]
+    uv run python -m demo_training.train [--steps N] [--output demo/sam2_demo.pt]
 
 Prints a line every 25 steps and saves every 250. With the same packages and machine the losses
 are the same again; `demo/sam2_demo.losses.json` has those of the first hundred steps.
@@ -37,11 +37,11 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from demo.scenes import Scene, scene
 from tasks.clients.contract import PREPROCESSING
+from tasks.drawing.scenes import Scene, scene
 from tasks.model import load
 
-HERE = Path(__file__).parent
+DEMO = Path(__file__).parent.parent / "demo"
 SEED = 20_261_122
 FIRST_TRAINING_SCENE = 1_000_000  # held-out scenes have smaller seeds
 PROCESSES = 2  # one for each core
@@ -143,7 +143,7 @@ class Training:
     def __init__(self, process: int) -> None:
         torch.manual_seed(SEED)
         self.process = process
-        self.model = load.build_model(str(HERE / "sam2_demo.yaml")).train()
+        self.model = load.build_model(str(DEMO / "sam2_demo.yaml")).train()
         initialize(self.model)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.scenes: dict[int, Scene] = {}
@@ -654,7 +654,7 @@ def save(training: Training, output: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=None, help="stop after so many")
-    parser.add_argument("--output", type=Path, default=HERE / "sam2_demo.pt")
+    parser.add_argument("--output", type=Path, default=DEMO / "sam2_demo.pt")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the processes end with this one
     with tempfile.TemporaryDirectory() as folder:

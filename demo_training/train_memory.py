@@ -1,16 +1,17 @@
 """Trains the demo model's memory: seeded, on two processor cores, from its image checkpoint.
 
-    uv run python -m demo.train_memory [--steps N] [--output demo/sam2_demo_video.pt]
+    uv run python -m demo_training.train_memory [--steps N] [--output demo/sam2_demo_video.pt]
 
-The encoder and the decoder of `demo.train` stay as they are, bit by bit. Learnt are the memory
-attention, the memory encoder, the pointers to objects, and whether an object is on a frame. Prints
-a line and saves every 25 steps. With the same packages and machine the losses are the same again.
+The encoder and the decoder of `demo_training.train` stay as they are, bit by bit. Learnt are the
+memory attention, the memory encoder, the pointers to objects, and whether an object is on a frame.
+Prints a line and saves every 25 steps. With the same packages and machine the losses are the same.
 
 The recipe is that of SAM 2 (Ravi et al., 2024) in small: an object is prompted on the first frame
-of a drawn clip (`demo.clips`) and followed through the others, some frames at a time, with its own
-masks as memories; the loss goes back through those frames. It begins on crops of 256 pixels, where
-attention costs little, and with the true masks as memories; it ends on crops of 512 and on all
-frames of a clip, with objects that are long away and look-alikes far off.
+of a drawn clip (`tasks.drawing.time_lapse`, `demo_training.stack`) and followed through the others,
+some frames at a time, with its own masks as memories; the loss goes back through those frames. It
+begins on crops of 256 pixels, where attention costs little, and with the true masks as memories; it
+ends on crops of 512 and on all frames of a clip, with objects that are long away and look-alikes
+far off.
 """
 
 from __future__ import annotations
@@ -36,13 +37,15 @@ from sam2.modeling.sam2_utils import get_1d_sine_pe
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from demo import clips, train
-from demo.clips import Clip
-from demo.scenes import scene
+from demo_training import train
+from demo_training.stack import stack
+from tasks.drawing.clip import Clip
+from tasks.drawing.scenes import scene
+from tasks.drawing.time_lapse import FIRST_TRAINING_CLIP, time_lapse
 from tasks.inference.tracker import memory_frame
 from tasks.model import load
 
-HERE = Path(__file__).parent
+DEMO = Path(__file__).parent.parent / "demo"
 SEED = 20_261_125
 WHOLE = 1024
 CELL = 16  # pixels of the side of a cell of the embedding
@@ -83,7 +86,7 @@ class Phase:
     :param noise: the standard deviation of memories' errors, relative to each value. sam2 rounds
         memories to bfloat16, and what is nearly the same is not rounded alike.
     :param falling: the learning rate falls to 0.
-    :param outside: see `demo.train.Phase`.
+    :param outside: see `demo_training.train.Phase`.
     :param scales: of the objects' sizes; each clip has one of them.
     :param under_way: so many courses are at a time, of which each step goes on with one.
     :param memory_stride: of what is looked at: the memory of the last frame, and before it of one
@@ -329,7 +332,7 @@ class Training:
     def __init__(self, process: int, checkpoint: Path, first: int) -> None:
         torch.manual_seed(SEED)
         self.process = process
-        self.model = load.build_model(str(HERE / "sam2_demo_video.yaml")).train()
+        self.model = load.build_model(str(DEMO / "sam2_demo_video.yaml")).train()
         weights = torch.load(checkpoint, weights_only=True)["model"]
         if first == 0:  # of what images need alone
             weights = {n: w for n, w in weights.items() if not n.startswith(MEMORY)}
@@ -440,9 +443,9 @@ class Training:
 
     def clip(self, phase: Phase) -> Clip:
         """One that no process has seen."""
-        number = clips.FIRST_TRAINING_CLIP + 2 * self.drawn + self.process
+        number = FIRST_TRAINING_CLIP + 2 * self.drawn + self.process
         self.drawn += 1
-        draw = clips.stack if self.random.random() < 0.2 else clips.time_lapse
+        draw = stack if self.random.random() < 0.2 else time_lapse
         scale = float(self.random.choice(phase.scales))
         return draw(number, phase.length, phase.crop, phase.crop, scale)
 
@@ -731,9 +734,9 @@ def save(training: Training, output: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=None, help="stop after so many")
-    parser.add_argument("--begin", type=Path, default=HERE / "sam2_demo.pt")
+    parser.add_argument("--begin", type=Path, default=DEMO / "sam2_demo.pt")
     parser.add_argument("--phase", type=int, default=0, help="go on with this one, from 0")
-    parser.add_argument("--output", type=Path, default=HERE / "sam2_demo_video.pt")
+    parser.add_argument("--output", type=Path, default=DEMO / "sam2_demo_video.pt")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the processes end with this one
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """Draws what the demo model makes of a photograph, scikit-image's coins (docs/coins.jpg).
 
-uv run doit demo && uv run python -m demo.photograph docs/coins.jpg
+uv run doit demo && uv run python -m demo_training.photograph docs/coins.jpg
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from skimage import data
 
-from tasks.clients.known import CLIENTS
+from tasks.clients.registry import CLIENTS
 from tasks.inference import drawing
 from tasks.inference.prompts import Prompt
 from tasks.inference.truth import Segmenter

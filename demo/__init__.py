@@ -1,1 +1,0 @@
-"""Drawn images whose true masks are known."""

@@ -1,0 +1,191 @@
+"""The images and prompts that graphs are verified on, with PyTorch's answers. Needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tasks.inference import images, reference, truth
+from tasks.inference.metrics import mask_iou
+from tasks.inference.preprocessing import Placement
+from tasks.inference.prompts import PROMPTS, Prompt, answerable, runs_of_every_value
+from tasks.inference.sessions import Predictions, PromptedImage
+from tasks.system.errors import StageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sam2.modeling.sam2_base import SAM2Base
+
+    from tasks.clients.client import Client
+    from tasks.clients.contract import MaskChoice, Resize
+    from tasks.model.trained import TrainedModel
+
+# Width and height of the part that is cut out of a square.
+SHAPES = {"a 2:1 image": (1.0, 1 / 2), "a 1:3 image": (1 / 3, 1.0)}
+OBJECTS = 4  # at most, of an image
+NATIVE_IMAGES = 4  # on which a model of another size is compared with its weights' own
+
+
+class OtherShape(NamedTuple):
+    """An image (H, W, 3) that is not square, and prompts about its objects.
+
+    ``truths`` has the mask (H, W) of each prompt's object, where the image is a drawn one.
+    """
+
+    shape: str
+    image: NDArray[np.uint8]
+    prompts: Sequence[Prompt]
+    truths: Mapping[str, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image with prompts, as its client sends them, and PyTorch's answers.
+
+    ``where`` is appended to the names of the prompts. A case of an image that is not square has its
+    ``shape``; where the client does not stretch images, as they are in training, ``stretched`` has
+    PyTorch's answers about the stretched one.
+    """
+
+    where: str
+    prompted: PromptedImage
+    expected: Predictions
+    shape: OtherShape | None = None
+    stretched: Predictions | None = None
+
+
+def cases_for(
+    model: SAM2Base, client: Client, masks: MaskChoice, many: bool, draw: str | None
+) -> list[Case]:
+    """A square image with every value of every input, and two other images.
+
+    :param many: the decoder takes many prompts in a run.
+    :param draw: the function that draws the other images, or None.
+    """
+    predictor = reference.predictor_of(model, client.resize)
+    image = images.natural_image(model.image_size)
+    runs = runs_of_every_value(client, many)
+    expected = reference.predict(predictor, image, runs.prompts, masks, client)
+    prompted = PromptedImage(image, runs.alone, expected.mask_inputs, runs.at_once)
+    cases = [Case("", prompted, expected)]
+    for other in images_of_other_shapes(model.image_size, draw):
+        prompts = answerable(other.prompts, client)
+        expected = reference.predict(predictor, other.image, prompts, masks, client)
+        stretched = None
+        if client.resize != "stretch":
+            usual = reference.predictor_of(model)
+            stretched = reference.predict(usual, other.image, prompts, "multi")
+        prompted = PromptedImage(other.image, prompts, expected.mask_inputs)
+        cases.append(Case(f" on {other.shape}", prompted, expected, other, stretched))
+    return cases
+
+
+def images_of_other_shapes(size: int, draw: str | None) -> list[OtherShape]:
+    """Images that are not square and not of the input's size: parts of drawn ones, or seeded."""
+    side = 5 * size // 4
+    others = []
+    for shape, (width, height) in SHAPES.items():
+        if draw is None:
+            image = images.natural_image(round(side * height), round(side * width))
+            others.append(OtherShape(shape, image, PROMPTS, {}))
+            continue
+        drawn = truth.load(draw)
+        parts = (truth.part_of(drawn(seed, side), width, height) for seed in range(100))
+        part = next((each for each in parts if truth.objects_of(each)), None)
+        if part is None:
+            raise StageError(f"{draw} draws no object in the middle of 100 images")
+        prompts, truths = [], {}
+        for number in truth.objects_of(part)[:OBJECTS]:
+            mask = part.labels == number
+            for prompt in truth.prompts_for(mask, str(number)):
+                prompts.append(prompt)
+                truths[prompt.name] = mask
+        others.append(OtherShape(shape, part.image, prompts, truths))
+    return others
+
+
+class Agreement:
+    """How well pairs of masks agree, and each of them with the truth."""
+
+    def __init__(self, one: str, other: str) -> None:
+        self._ious: list[float] = []
+        self._true: dict[str, list[float]] = {one: [], other: []}
+
+    def add(
+        self, masks: Sequence[NDArray[np.bool_]], true: NDArray[np.bool_] | None = None
+    ) -> None:
+        """Note two masks (H, W) of one object."""
+        self._ious.append(mask_iou(*masks))
+        for ious, mask in zip(self._true.values(), masks, strict=True):
+            if true is not None:
+                ious.append(mask_iou(mask, true))
+
+    def figures(self) -> dict[str, Any]:
+        """How many ``prompts``, ``mask_iou`` (``mean``, ``worst``), the means with ``truth``."""
+        import numpy as np
+
+        true = {name: float(np.mean(ious)) for name, ious in self._true.items() if ious}
+        return {
+            "prompts": len(self._ious),
+            "mask_iou": {"mean": float(np.mean(self._ious)), "worst": min(self._ious)},
+            "truth": true or None,
+        }
+
+
+def cost_of_placement(
+    cases: Sequence[Case], answers: Sequence[Predictions], client: Client
+) -> dict[str, Any] | None:
+    """Compare masks of images as a client places them with those of stretched images.
+
+    :param cases: those of images that are not square.
+    :returns: see `Agreement.figures`; None for a client that stretches, as the training did.
+    """
+    if client.resize == "stretch":
+        return None
+    agreement = Agreement(client.resize, "stretch")
+    for case, own in zip(cases, answers, strict=True):
+        assert case.shape is not None
+        assert case.stretched is not None
+        height, width = case.shape.image.shape[:2]
+        answers_by: dict[Resize, Predictions] = {client.resize: own, "stretch": case.stretched}
+        for name in own.masks:
+            size = 4 * own.masks[name].shape[-1]
+            masks = [
+                answer.best_mask_over(name, Placement(size, width, height, resize))
+                for resize, answer in answers_by.items()
+            ]
+            agreement.add(masks, case.shape.truths.get(name))
+    return {"resize": client.resize, **agreement.figures()}
+
+
+def cost_of_size(
+    graphs: Mapping[str, str],
+    client: Client,
+    masks: MaskChoice,
+    trained: TrainedModel,
+    draw: str,
+) -> dict[str, Any]:
+    """Compare masks of graphs of another image size with those of the weights' own size.
+
+    :param draw: the function that draws the images.
+    :returns: the weights' own ``image_size``, how many ``images``, and `Agreement.figures`; the
+        names there are ``here`` and ``native``.
+    """
+    model = trained.load()
+    size = model.image_size
+    predictor = reference.predictor_of(model)
+    segmenter = truth.Segmenter(graphs["encoder"], graphs["decoder"], client)
+    agreement = Agreement("here", "native")
+    for drawn in truth.draw_images(truth.load(draw), size, NATIVE_IMAGES):
+        numbers = truth.objects_of(drawn)
+        true = drawn.labels == numbers[len(numbers) // 2]  # the object of the prompts
+        sendable = answerable(truth.prompts_about(drawn), client)
+        prompts = [each for each in sendable if each.refines is None]
+        expected = reference.predict(predictor, drawn.image, prompts, masks)
+        segmenter.set_image(drawn.image)
+        for prompt in prompts:
+            native = expected.best_mask_over(prompt.name, Placement(size, size, size, "stretch"))
+            agreement.add((segmenter.predict(prompt).best_mask, native), true)
+    return {"image_size": size, "images": NATIVE_IMAGES, **agreement.figures()}

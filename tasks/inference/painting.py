@@ -1,0 +1,197 @@
+"""Masks and prompts on pictures, in colours that colour-blind people can tell apart too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tasks.inference.masks import box_of, eroded
+from tasks.inference.prompts import Box, Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+    Bools = NDArray[np.bool_]
+
+Color = tuple[int, int, int]
+
+# Masataka Okabe and Kei Ito, "Color Universal Design" (2008), without black; beside each other
+# are two that differ most.
+COLORS: tuple[Color, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (204, 121, 167),
+    (213, 94, 0),
+    (240, 228, 66),
+    (0, 114, 178),
+    (0, 158, 115),
+)
+# The outlines of two compared masks; the report's legend has them too.
+EXPECTED, ACTUAL = COLORS[1], COLORS[3]
+DARK, QUIET = (20, 20, 20), (85, 85, 85)
+
+# A sheet, in pixels. Legible when it is shown at 1000 pixels, as in a README.
+WIDTH, MARGIN, GAP, COLUMNS = 1600, 40, 20, 3
+SIDE = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS  # of each panel
+TOPS = (190, 190 + SIDE + 60)  # of its rows
+LARGE, MEDIUM, SMALL = 42, 28, 26  # letters
+
+# A picture of two masks, in pixels.
+PAIR_SIDE, PAIR_GAP = 400, 8
+
+
+def paint(canvas: NDArray[np.float32], mask: Bools, color: Color, rim: int = 3) -> None:
+    """Tint a mask (S, S) on an image (S, S, 3), and draw its rim of so many pixels."""
+    import numpy as np
+
+    canvas[mask] = canvas[mask] * 0.5 + np.array(color) * 0.5
+    canvas[outline(mask, rim)] = color
+
+
+def outline(mask: Bools, width: int = 1) -> Bools:
+    """The outermost pixels of a mask."""
+    inner = mask
+    for _ in range(width):
+        inner = eroded(inner)
+    rim: Bools = mask & ~inner
+    return rim
+
+
+def mark(pen: ImageDraw, x: float, y: float, radius: float = 6, wanted: bool = True) -> None:
+    """Draw a click: a disc, or a cross where it says what to leave out."""
+    if wanted:
+        around = (x - radius, y - radius, x + radius, y + radius)
+        pen.ellipse(around, fill=DARK, outline="white", width=max(2, round(radius / 3)))
+        return
+    for color, width in (("white", round(radius)), (DARK, round(radius / 2))):
+        for turn in (-1, 1):
+            ends = (x - radius, y - turn * radius, x + radius, y + turn * radius)
+            pen.line(ends, fill=color, width=width)
+
+
+def write(pen: ImageDraw, at: tuple[float, float], text: str, size: float, **options: Any) -> None:
+    """Write with the font that pillow brings, as not every machine has another."""
+    from PIL import ImageFont
+
+    pen.text(at, text, font=ImageFont.load_default(size), **options)
+
+
+def panel_of(image: NDArray[np.uint8], masks: Iterable[Bools], true: Iterable[Bools]) -> Image:
+    """A panel of a sheet: an image (H, W, 3) with masks (H, W) and the outlines of true ones."""
+    import numpy as np
+    from PIL import Image
+
+    canvas = image.astype(np.float32)
+    for color, mask in zip(COLORS, masks, strict=False):
+        paint(canvas, mask, color, rim=6)
+    for mask in true:
+        canvas[outline(mask, 3)] = 255
+    panel = Image.fromarray(canvas.astype(np.uint8))
+    return panel.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def sheet(title: str, panels: Sequence[tuple[str, Image]], summary: str, click: str) -> Image:
+    """Two rows of labelled panels with what they show, for the demo model.
+
+    :param click: what a click means, for the legend.
+    """
+    from PIL import Image, ImageDraw
+
+    bottom = TOPS[-1] + SIDE
+    picture = Image.new("RGB", (WIDTH, bottom + 130), "white")
+    pen = ImageDraw.Draw(picture)
+    write(pen, (MARGIN, 24), title, LARGE, fill=DARK)
+    note = "Demo model, trained here; published weights do better."
+    write(pen, (MARGIN, 84), note, MEDIUM, fill=QUIET)
+    for place, (label, panel) in enumerate(panels):
+        left, top = MARGIN + place % COLUMNS * (SIDE + GAP), TOPS[place // COLUMNS]
+        write(pen, (left, top - 12), label, MEDIUM, fill=DARK, anchor="ls")
+        picture.paste(panel, (left, top))
+    write(pen, (MARGIN, bottom + 20), f"{summary}.", MEDIUM, fill=DARK)
+    middle = bottom + 90
+    mark(pen, MARGIN + 9, middle, radius=9)
+    write(pen, (MARGIN + 30, middle), click, SMALL, fill=QUIET, anchor="lm")
+    pen.rectangle((740, middle - 14, 796, middle + 14), fill=COLORS[0])
+    pen.line((740, middle, 796, middle), fill="white", width=3)
+    write(pen, (812, middle), "the true outline", SMALL, fill=QUIET, anchor="lm")
+    return picture
+
+
+class MaskPair(NamedTuple):
+    """A prompt about an image (S, S, 3), the logits (M, M) of two masks, and the masks' IoU."""
+
+    iou: float
+    image: NDArray[np.uint8]
+    prompt: Prompt
+    expected: NDArray[np.float32]
+    actual: NDArray[np.float32]
+
+
+def draw_pair(pair: MaskPair, path: str) -> None:
+    """Paint the part of an image around two masks: both outlines, then what one alone has."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    side = PAIR_SIDE
+    view = view_of([pair.expected > 0, pair.actual > 0], pair.prompt)
+
+    def cut(image: Image.Image) -> NDArray[Any]:
+        left, top, right, bottom = (image.width * each for each in view)
+        box = left, top, right, bottom
+        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box))
+
+    image = cut(Image.fromarray(pair.image)).astype(np.float32)
+    expected, actual = (cut(Image.fromarray(each)) > 0 for each in (pair.expected, pair.actual))
+    outlines = image.copy()
+    outlines[outline(expected, 5)] = EXPECTED
+    outlines[outline(actual, 2)] = ACTUAL
+    apart = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1) * 0.4
+    apart[outline(expected | actual)] = 255
+    apart[expected & ~actual] = EXPECTED
+    apart[actual & ~expected] = ACTUAL
+    panel = Image.fromarray(outlines.astype(np.uint8))
+    mark_prompt(ImageDraw.Draw(panel), pair.prompt, view, side / (view[2] - view[0]))
+    picture = Image.new("RGB", (2 * side + PAIR_GAP, side), "white")
+    picture.paste(panel, (0, 0))
+    picture.paste(Image.fromarray(apart.astype(np.uint8)), (side + PAIR_GAP, 0))
+    picture.save(path)
+
+
+def mark_prompt(pen: ImageDraw, prompt: Prompt, view: Box, scale: float) -> None:
+    """Draw a prompt's clicks and its box.
+
+    :param view: the part of the image that is shown: left, top, right, bottom, as in a prompt.
+    :param scale: how many pixels of the drawing the whole image would take.
+    """
+
+    def shown(x: float, y: float) -> tuple[float, float]:
+        return (x - view[0]) * scale, (y - view[1]) * scale
+
+    if prompt.box is not None:
+        corners = [*shown(*prompt.box[:2]), *shown(*prompt.box[2:])]
+        pen.rectangle(corners, outline="white", width=4)
+        pen.rectangle([corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1], None, DARK)
+    for point, label in zip(prompt.points, prompt.labels, strict=True):
+        mark(pen, *shown(*point), radius=8, wanted=label == 1)
+
+
+def view_of(masks: Iterable[Bools], prompt: Prompt, least: float = 0.1) -> Box:
+    """The square around masks (M, M) and a prompt, with a margin, inside the image; pure.
+
+    :param least: the shortest side.
+    :returns: left, top, right and bottom in parts of the image.
+    """
+    boxes = [box_of(mask) for mask in masks if mask.any()]
+    boxes += [prompt.box] if prompt.box else []
+    boxes += [(x, y, x, y) for x, y in prompt.points]
+    left, top = (min(each[side] for each in boxes) for side in (0, 1))
+    right, bottom = (max(each[side] for each in boxes) for side in (2, 3))
+    side = min(1.0, max(least, 1.3 * max(right - left, bottom - top)))
+    x, y = (
+        min(max(0.0, (low + high - side) / 2), 1 - side)
+        for low, high in ((left, right), (top, bottom))
+    )
+    return x, y, x + side, y + side

@@ -1,0 +1,49 @@
+"""A checkpoint with its architecture, as the child processes of several stages load it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sam2.modeling.sam2_base import SAM2Base
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+    from tasks.config.models import Source
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A checkpoint and the architecture of its weights.
+
+    ``architecture_file`` is read where the architecture is not one of sam2's own. ``image_size`` is
+    in pixels, None the architecture's own.
+    """
+
+    architecture: str
+    checkpoint: str
+    architecture_file: str | None = None
+    image_size: int | None = None
+
+    @classmethod
+    def of(cls, source: Source) -> TrainedModel:
+        """The checkpoint of a source."""
+        file = str(source.config) if source.config else None
+        return cls(source.architecture, str(source.checkpoint), file, source.image_size)
+
+    def files(self) -> dict[str, str]:
+        """The files that the model is made of, for `binding.unchanged`."""
+        architecture = {"architecture": self.architecture_file} if self.architecture_file else {}
+        return {"checkpoint": self.checkpoint, **architecture}
+
+    def load(self) -> SAM2Base:
+        """Load it as `load.load_model` does."""
+        from tasks.model.load import load_model
+
+        return load_model(self.architecture, self.checkpoint, self.image_size)
+
+    def load_video(self) -> SAM2VideoPredictor:
+        """Load it as `load.load_video_model` does."""
+        from tasks.model.load import load_video_model
+
+        return load_video_model(self.architecture, self.checkpoint, self.image_size)

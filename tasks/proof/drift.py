@@ -1,0 +1,90 @@
+"""How one tracker's answers to scripts differ from another's. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tasks.inference import checks
+from tasks.inference.checks import Figure
+from tasks.inference.metrics import mask_iou, rounded
+from tasks.inference.scripts import Answer, Answers
+from tasks.proof.figures import FrameIou, MaskIou, ScriptFigures, TrackingFigures
+
+
+class Drift(NamedTuple):
+    """How two answers differ; None for what is not a finite number.
+
+    ``pointer`` is relative to the largest magnitude of the expected one, ``logits`` to their mean
+    magnitude; ``flip`` is 1 where only one of them says that the object is there.
+    """
+
+    iou: Figure = None
+    score: Figure = None
+    pointer: Figure = None
+    predicted_iou: Figure = None
+    logits: Figure = None
+    flip: Figure = None
+
+
+def drift(answer: Answer | None, expected: Answer | None) -> Drift:
+    """How an answer differs from the expected one; all None where one of them is missing."""
+    if answer is None or expected is None:
+        return Drift()
+    score = checks.finite(abs(answer.score - expected.score))
+    logits = _relative(abs(answer.magnitude - expected.magnitude), expected.magnitude)
+    pointer = checks.largest_difference(answer.pointer, expected.pointer)
+    return Drift(
+        # A mask of logits that are not numbers is not a mask.
+        iou=None if logits is None else mask_iou(answer.mask, expected.mask),
+        score=score,
+        pointer=_relative(pointer, float(abs(expected.pointer).max())),
+        predicted_iou=checks.finite(abs(answer.predicted_iou - expected.predicted_iou)),
+        logits=logits,
+        flip=None if score is None else float((answer.score > 0) != (expected.score > 0)),
+    )
+
+
+def _relative(difference: Figure, largest: float) -> Figure:
+    return None if difference is None else checks.finite(difference / (largest or 1))
+
+
+def compare_answers(scripts: Mapping[str, tuple[Answers, Answers]]) -> TrackingFigures:
+    """Compare answers with the expected ones, by the script's name."""
+    drifts: list[Drift] = []
+    clips = []
+    for name, (answers, expected) in scripts.items():
+        own = {key: drift(answers.get(key), expected.get(key)) for key in {**expected, **answers}}
+        drifts += own.values()
+        frames: dict[tuple[int, int], list[Figure]] = {}
+        for (step, frame, _), each in own.items():
+            frames.setdefault((step, frame), []).append(each.iou)
+        by_frame = [FrameIou(*key, rounded(checks.mean(ious), 6)) for key, ious in frames.items()]
+        errors = _errors(list(own.values()))
+        clips.append(
+            ScriptFigures(
+                name=name,
+                by_frame=by_frame,
+                answers=len(answers),
+                expected=len(expected),
+                **errors,
+            )
+        )
+    ious = [each.iou for each in drifts]
+    return TrackingFigures(
+        answers=sum(each.answers for each in clips),
+        expected=sum(each.expected for each in clips),
+        mask_iou=MaskIou(checks.mean(ious), checks.smallest(ious)),
+        clips=clips,
+        **_errors(drifts),
+    )
+
+
+def _errors(drifts: Sequence[Drift]) -> dict[str, Figure]:
+    return {
+        "score_error": checks.largest(each.score for each in drifts),
+        "pointer_error": checks.largest(each.pointer for each in drifts),
+        "iou_error": checks.largest(each.predicted_iou for each in drifts),
+        "logit_error": checks.largest(each.logits for each in drifts),
+        "occlusion_flips": checks.mean(each.flip for each in drifts),
+    }

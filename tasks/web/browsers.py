@@ -1,0 +1,132 @@
+"""The browser of this machine that proves graphs, and its identity."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from tasks.building.staleness import versions
+from tasks.system.fingerprint import FINGERPRINTS
+from tasks.web import packages
+
+if TYPE_CHECKING:
+    from tasks.config.checks import BrowserCheck
+
+INSTALL_BROWSER = "uv run playwright install chromium"
+
+# Names on the search path, most of them of Linux; then where macOS has its applications.
+EXECUTABLES = (
+    *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge"),
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+
+PATIENCE = 30  # seconds for a browser to tell its version
+
+
+@dataclass(frozen=True)
+class Browser:
+    """A browser for graphs, and the versions of the packages of npm that it runs them with.
+
+    ``executable`` None is Playwright's own. ``missing`` says why there is none, and what to do.
+    """
+
+    executable: str | None = None
+    packages: Mapping[str, str] = field(default_factory=dict)
+    missing: str | None = None
+
+
+def find(check: BrowserCheck) -> Browser:
+    """Look for a browser, and for the npm packages or the npm to install them; starts nothing."""
+    npm = packages.versions()
+    if not (packages.are_installed() or packages.npm()):
+        missing = "onnxruntime-web is not installed and there is no npm; install Node.js"
+        return Browser(missing=f"{missing} 20 or newer")
+    if not npm:
+        return Browser(missing=f"{packages.MANIFESTS[1]} names no packages")
+    for name in (check.executable,) if check.executable else EXECUTABLES:
+        executable = shutil.which(name)
+        if executable:
+            return Browser(executable, npm)
+    if check.executable:
+        missing = f"there is no program {check.executable} ([browser] executable)"
+        return Browser(packages=npm, missing=missing)
+    if any(_playwright_browsers().glob("chromium*-*")):
+        return Browser(None, npm)
+    missing = f"there is no Chromium, Chrome or Edge; install one, or run `{INSTALL_BROWSER}`"
+    return Browser(packages=npm, missing=missing)
+
+
+@cache  # many proofs ask
+def identity(executable: str | None) -> dict[str, str]:
+    """The program that proves, and the packages of npm that run in it.
+
+    A browser's identity is its version in its own words and its file's SHA-256, cut short; it is
+    started for its version only when a file has changed since. Playwright's own has the version of
+    Playwright.
+    """
+    npm = {"files of npm": packages.served()}
+    if executable is None:
+        return {**npm, "browser": f"Playwright's {versions('playwright')['playwright']}"}
+    program = str(Path(executable).resolve())
+    key = f"programs of {program}"
+    files = json.loads(FINGERPRINTS.told(key, [program], lambda: json.dumps(programs_of(program))))
+    version = FINGERPRINTS.told(f"version of {program}", files, lambda: _version(executable))
+    return {**npm, "browser": version, "browser's file": FINGERPRINTS.sha256(program)[:12]}
+
+
+def programs_of(program: str) -> list[str]:
+    """A program; for a script also the programs that it names, one of which it starts.
+
+    ``/usr/bin/chromium`` starts ``$LIBDIR/$APPNAME``, and Chrome's script ``$HERE/chrome``, which
+    lies beside it. One too many does no harm.
+    """
+    path = Path(program)
+    with path.open("rb") as file:
+        if file.read(2) != b"#!":
+            return [program]
+    text, values = path.read_text(errors="replace"), dict[str, str]()
+    for name, value in re.findall(r"""^\s*(\w+)=["']?([\w./$+-]+)""", text, re.MULTILINE):
+        values[name] = Template(value).safe_substitute(values)
+    words = set(re.findall(r"[\w.+-]*/[\w./+-]+", Template(text).safe_substitute(values)))
+    named = {Path(word) for word in words if word.startswith("/")}
+    named |= {path.with_name(Path(word).name) for word in words if Path(word).name}
+    programs = {each for each in named if each.is_file() and os.access(each, os.X_OK)}
+    # What snap starts is behind a link to the folder of its revision.
+    snaps = {f"/snap/{each.name}/current" for each in named}
+    others = {str(each.resolve()) for each in programs} | set(filter(os.path.isdir, snaps))
+    return [program, *sorted(others - {program})]
+
+
+def _version(executable: str) -> str:
+    """The version that a browser prints; empty where it prints none."""
+    try:
+        done = subprocess.run(
+            [executable, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return " ".join(done.stdout.split())
+
+
+def _playwright_browsers() -> Path:
+    """Where ``playwright install`` puts browsers."""
+    folder = os.environ.get("PLAYWRIGHT_BROWSERS_PATH")
+    caches = {"darwin": "~/Library/Caches", "win32": "~/AppData/Local"}
+    cache = Path(caches.get(sys.platform, "~/.cache")).expanduser()
+    return Path(folder) if folder else cache / "ms-playwright"

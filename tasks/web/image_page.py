@@ -1,0 +1,165 @@
+"""The page that encodes an image and decodes prompts, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.inference.sessions import Predictions, PromptedImage
+from tasks.web.chromium import Refused, ServedModel, Steps, unpacked
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from playwright.sync_api import Page
+
+    from tasks.inference.prompts import Prompt
+
+# On a software adapter the encoder is not run: a session tells where its nodes are. Beyond this
+# size (in bytes) the page's memory would be at risk.
+PLACED_ENCODER = 400 << 20
+
+
+class ImageRun(Steps):
+    """The image part: an image is encoded, and prompts are decoded."""
+
+    def __init__(
+        self, page: Page, address: str, model: ServedModel, prompted: PromptedImage, threads: int
+    ) -> None:
+        """
+        :param prompted: the server's image, and the prompts about it.
+        """
+        super().__init__(page, address, model, threads)
+        self.prompted = prompted
+        self.height, self.width = prompted.image.shape[:2]
+        self.predictions: dict[str, Predictions] = {}
+        self.image: NDArray[np.float32] | None = None
+
+    def wasm(self, encoder_runs: int, decoder_runs: int) -> None:
+        """Run everything on WASM.
+
+        :raises Refused: naming the part and the provider.
+        """
+        self._start("wasm")
+        self._create("decoder")
+        self._create("encoder")
+        self._encode(encoder_runs)
+        self._decode(self.prompted.prompts, decoder_runs)
+        for group in self.prompted.at_once:
+            self._put(group, 1)
+
+    def webgpu(self, run_encoder: bool, encoder_size: int, runs: int = 1) -> None:
+        """Run the decoder on WebGPU, and the encoder too on hardware or with ``run_encoder``.
+
+        An adapter on which not even a graph that does nothing runs is noted as unavailable.
+
+        :param encoder_size: of its file, in bytes.
+        :raises Refused: naming the part and the provider.
+        """
+        if self.adapter is None:
+            return
+        software = self.adapter["software"]
+        try:
+            self._start("webgpu")
+        except Refused as refusal:
+            self.predictions.pop("webgpu", None)
+            self.report["providers"]["webgpu"] = {
+                "adapter": self.adapter,
+                "unavailable": str(refusal),
+            }
+            return
+        self.report["providers"]["webgpu"] |= {"adapter": self.adapter, "placement": {}}
+        run_encoder = run_encoder or not software
+        if run_encoder:
+            self._create("encoder")
+            self._encode(runs)
+        if run_encoder or encoder_size <= PLACED_ENCODER:
+            self._place("encoder")
+        self._create("decoder")
+        # A software adapter takes 20 s for a run of the decoder.
+        self._decode(self.prompted.prompts[: 1 if software else None], runs)
+        self._place("decoder")
+
+    def refuse(self, reason: str) -> None:
+        """Note that the provider at work refused something, and forget what it answered."""
+        super().refuse(reason)
+        self.predictions.pop(self._provider, None)
+
+    def _start(self, provider: str) -> None:
+        super()._start(provider)
+        self.predictions[provider] = Predictions()
+
+    def _encode(self, runs: int) -> None:
+        provider, self._graph = self._provider, "encoder"
+        what = f"encoder on {provider}: run"
+        times = []
+        for _ in range(runs):
+            encoded = self._step(what, "encode", provider=provider, image="/image/image.png")
+            times.append(encoded["milliseconds"])
+        features = {role: unpacked(packed) for role, packed in encoded["values"].items()}
+        self.image = features.pop("image")
+        self.predictions[provider].features.update(features)
+        self.report["providers"][provider]["encoder"]["run_ms"] = times
+
+    def _decode(self, prompts: Sequence[Prompt], runs: int) -> None:
+        """Put prompts one by one."""
+        times: list[float] = []
+        for prompt in prompts:
+            times += self._put((prompt,), runs, prompt.refines)
+        self.report["providers"][self._provider]["decoder"]["run_ms"] = times
+
+    def _put(
+        self, prompts: Sequence[Prompt], runs: int, previous: str | None = None
+    ) -> list[float]:
+        """Put prompts at once, and note the answers.
+
+        :param previous: the name of the prompt whose best mask they refine.
+        :returns: the milliseconds of each run.
+        """
+        provider, self._graph = self._provider, "decoder"
+        predictions = self.predictions[provider]
+        in_pixels = [self._in_pixels(prompt) for prompt in prompts]
+        decoded = self._step(
+            f"decoder on {provider}: run {', '.join(repr(prompt.name) for prompt in prompts)}",
+            "decode",
+            provider=provider,
+            name=prompts[0].name,
+            prompt=in_pixels[0],
+            prompts=in_pixels,
+            previous=previous,
+            runs=runs,
+        )
+        masks, scores = (unpacked(decoded["values"][role]) for role in ("masks", "iou_predictions"))
+        for number, prompt in enumerate(prompts):
+            predictions.add(prompt.name, masks[number], scores[number])
+        if decoded["mask_input"]:
+            predictions.mask_inputs[prompts[0].name] = unpacked(decoded["mask_input"])[0]
+        if previous is not None:
+            self._check_refined(prompts[0].name, previous)
+        return list(decoded["times"])
+
+    def _check_refined(self, name: str, previous: str) -> None:
+        """See that a prompt refined the best mask of an earlier one.
+
+        :raises Refused: when it was another mask, or none.
+        """
+        import numpy as np
+
+        refined = self.predictions[self._provider].mask_inputs.get(name)
+        best = self.predictions["wasm"].best_mask(previous)  # which the page has kept
+        if refined is None or not np.array_equal(refined, best):
+            raise Refused(
+                f"prompt {name!r} was to refine the best mask of prompt {previous!r}; the page fed "
+                f"{'none' if refined is None else 'another'}"
+            )
+
+    def _in_pixels(self, prompt: Prompt) -> dict[str, Any]:
+        """A prompt as preprocessing.js takes it."""
+        scaled = prompt.in_pixels(self.width, self.height)
+        return {
+            "points": [
+                {"x": x, "y": y, "foreground": label == 1}
+                for (x, y), label in zip(scaled.points, scaled.labels, strict=True)
+            ],
+            "box": scaled.box,
+        }
