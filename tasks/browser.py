@@ -71,10 +71,8 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
         *sources.javascript(f"web/page/{target.client.page}"),
     ]
     if source.video:
-        reads += [
-            source.tracking_reference,
-            *sources.javascript("web/page/check-tracking.html"),
-        ]
+        page = sources.javascript("web/page/check-tracking.html")
+        reads += [source.tracking_reference, *page]
     if variant.is_smaller:
         reads += [source.reference, *map(Path, source.image_data)]
     return Stage(
@@ -84,11 +82,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
         reads=reads,
         writes=[proof.path],
         shared="proof",
-        inputs={
-            "packages of npm": browser.packages,
-            **proof.inputs,
-            **versions(*PACKAGES),
-        },
+        inputs={"packages of npm": browser.packages, **proof.inputs, **versions(*PACKAGES)},
         browser=lambda: browsers.identity(browser.executable),
         also_runs=[
             *([source.images] if variant.is_smaller else []),
@@ -111,7 +105,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
 
 
 def _ran(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when the last run found no browser to run in."""
+    """False when the last run had no browser to run in."""
     return "unavailable" not in values
 
 

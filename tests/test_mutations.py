@@ -25,6 +25,7 @@ from tasks.model import load
 from tasks.model.trained import TrainedModel
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, fidelity_failures, violations
+from tasks.reference import ReferenceRequest, write_reference
 from tasks.running import child
 from tasks.system.errors import StageError
 
@@ -139,9 +140,7 @@ def reference(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PyTorch's answers about drawn images, for masks as they are and ranked ones."""
     path = tmp_path_factory.mktemp("reference") / "reference.npz"
     trained = TrainedModel(str(built.yaml), str(built.checkpoint))
-    reference.write_reference(
-        reference.ReferenceRequest(trained, ("multi", "ranked"), DRAW, IMAGES, str(path))
-    )
+    write_reference(ReferenceRequest(trained, ("multi", "ranked"), DRAW, IMAGES, str(path)))
     return path
 
 
