@@ -71,10 +71,8 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
         *sources.javascript(f"web/page/{target.client.page}"),
     ]
     if source.video:
-        reads += [
-            source.tracking_reference,
-            *sources.javascript("web/page/proof/check-tracking.html"),
-        ]
+        page = sources.javascript("web/page/check-tracking.html")
+        reads += [source.tracking_reference, *page]
     if variant.is_smaller:
         reads += [source.reference, *map(Path, source.image_data)]
     return Stage(
@@ -84,11 +82,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
         reads=reads,
         writes=[proof.path],
         shared="proof",
-        inputs={
-            "packages of npm": browser.packages,
-            **proof.inputs,
-            **versions(*PACKAGES),
-        },
+        inputs={"packages of npm": browser.packages, **proof.inputs, **versions(*PACKAGES)},
         browser=lambda: browsers.identity(browser.executable),
         also_runs=[
             *([source.images] if variant.is_smaller else []),
@@ -111,7 +105,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
 
 
 def _ran(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when the last run found no browser to run in."""
+    """False when the last run had no browser to run in."""
     return "unavailable" not in values
 
 
@@ -141,24 +135,22 @@ def prove_in_browser(
         figures = {"unavailable": missing, "files": {}, "against": {}, "providers": {}}
         proof.write(figures, [])
         return {"summary": f"NOT PROVEN: {missing}", "unavailable": missing}
-    figures = work.run(
-        "tasks.browser:prove",
-        BrowserRequest(
-            graphs={name: str(path) for name, path in target.graph_files(variant).items()},
-            names=target.file_names(variant),
-            client=target.client.name,
-            masks=target.masks,
-            prompts=target.prompts,
-            precision=variant.precision,
-            reference=str(source.reference) if variant.is_smaller else None,
-            tracking=str(source.tracking_reference) if source.video else None,
-            draw=source.images if variant.is_smaller else None,
-            scratch=str(work.scratch),
-            executable=browser.executable,
-            webgpu=target.webgpu or webgpu_encoder,
-            webgpu_encoder=webgpu_encoder,
-        ),
+    request = BrowserRequest(
+        graphs={name: str(path) for name, path in target.graph_files(variant).items()},
+        names=target.file_names(variant),
+        client=target.client.name,
+        masks=target.masks,
+        prompts=target.prompts,
+        precision=variant.precision,
+        reference=str(source.reference) if variant.is_smaller else None,
+        tracking=str(source.tracking_reference) if source.video else None,
+        draw=source.images if variant.is_smaller else None,
+        scratch=str(work.scratch),
+        executable=browser.executable,
+        webgpu=target.webgpu or webgpu_encoder,
+        webgpu_encoder=webgpu_encoder,
     )
+    figures = work.run("tasks.browser:prove", request)
     memory = {"peak_memory": figures.pop("peak_memory")}
     failures = proof.conclude(figures)
     if failures and not variant.is_smaller:

@@ -117,7 +117,6 @@ def compare(request: FidelityRequest) -> dict[str, Any]:
         `FidelityFigures`.
     :raises StageError: see `check_tensors`.
     """
-
     from tasks.clients.registry import client_by_name
     from tasks.inference.painting import draw_pair
     from tasks.inference.reference_file import read_reference

@@ -14,7 +14,7 @@ from tasks.clients.contract import MaskChoice
 from tasks.config.models import Source
 from tasks.inference.reference_file import stored_choice
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.model.trained import TrainedModel, trained_model
+from tasks.model.trained import TrainedModel
 
 PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
@@ -47,7 +47,7 @@ def choices_of(source: Source) -> list[MaskChoice]:
 def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
     """Run PyTorch in a child process and keep its answers."""
     request = ReferenceRequest(
-        model=trained_model(source),
+        model=TrainedModel.of(source),
         masks=tuple(choices_of(source)),
         draw=source.images,
         count=source.checks.fidelity.images,

@@ -13,7 +13,7 @@ from tasks.building.staleness import versions
 from tasks.config.models import Source
 from tasks.inference.progress import show_masks
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.model.trained import TrainedModel, trained_model
+from tasks.model.trained import TrainedModel
 
 if TYPE_CHECKING:
     from tasks.inference.scripts import Answers
@@ -36,9 +36,8 @@ def declare(source: Source) -> Stage:
 
 def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
     """Run PyTorch in a child process and keep its answers."""
-    request = TrackingReferenceRequest(
-        trained_model(source), str(work.unfinished(source.tracking_reference))
-    )
+    destination = work.unfinished(source.tracking_reference)
+    request = TrackingReferenceRequest(TrainedModel.of(source), destination)
     result = work.run("tasks.tracking_reference:write_reference", request)
     work.deliver(source.tracking_reference)
     summary = f"PyTorch's {result['answers']} masks of {result['clips']} clips"

@@ -20,7 +20,7 @@ from tasks.clients.contract import MaskChoice, PromptChoice
 from tasks.config.models import AttentionKind, GraphFiles, Target
 from tasks.inference.graph_file import check_graph, read_graph, tensors_of
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.model.trained import TrainedModel, trained_model
+from tasks.model.trained import TrainedModel
 from tasks.proof import failures
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import ONE_CLICK, largest_differences
@@ -73,9 +73,10 @@ def verify(target: Target, work: Workspace) -> dict[str, Any]:
 
     :raises StageError: naming each figure beyond its tolerance.
     """
-    proof, source = Proof("verify", target), target.source
+    proof = Proof("verify", target)
+    source = target.source
     request = VerifyRequest(
-        model=trained_model(source),
+        model=TrainedModel.of(source),
         opset=source.opset,
         attention=source.attention,
         client=target.client.name,

@@ -18,13 +18,14 @@ from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
 from tasks.clients.registry import CLIENTS
 from tasks.config.checks import FidelityCheck, Tolerances
-from tasks.config.models import Decoder, Variant
+from tasks.config.models import Variant
 from tasks.inference.cases import Case, cases_for
 from tasks.inference.naming import rename_tensors
 from tasks.model import load
 from tasks.model.trained import TrainedModel
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, fidelity_failures, violations
+from tasks.reference import ReferenceRequest, write_reference
 from tasks.running import child
 from tasks.system.errors import StageError
 
@@ -141,9 +142,7 @@ def reference(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """PyTorch's answers about drawn images, for masks as they are and ranked ones."""
     path = tmp_path_factory.mktemp("reference") / "reference.npz"
     trained = TrainedModel(str(built.yaml), str(built.checkpoint))
-    reference.write_reference(
-        reference.ReferenceRequest(trained, ("multi", "ranked"), DRAW, IMAGES, str(path))
-    )
+    write_reference(ReferenceRequest(trained, ("multi", "ranked"), DRAW, IMAGES, str(path)))
     return path
 
 

@@ -13,7 +13,7 @@ from tasks.clients.contract import MaskChoice
 from tasks.config.models import GRAPHS, Target
 from tasks.console.invocation import command
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.model.trained import TrainedModel, trained_model
+from tasks.model.trained import TrainedModel
 from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def draw_picture(target: Target, work: Workspace) -> dict[str, Any]:
         graphs=deployed_files(target),
         client=target.client.name,
         masks=target.masks,
-        model=trained_model(target.source),
+        model=TrainedModel.of(target.source),
         truth=target.source.images,
         destination=str(work.unfinished(target.demo_picture)),
     )

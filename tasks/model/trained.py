@@ -25,6 +25,12 @@ class TrainedModel:
     architecture_file: str | None = None
     image_size: int | None = None
 
+    @classmethod
+    def of(cls, source: Source) -> TrainedModel:
+        """The checkpoint of a source."""
+        file = str(source.config) if source.config else None
+        return cls(source.architecture, str(source.checkpoint), file, source.image_size)
+
     def files(self) -> dict[str, str]:
         """The files that the model is made of, for `binding.unchanged`."""
         architecture = {"architecture": self.architecture_file} if self.architecture_file else {}
@@ -41,13 +47,3 @@ class TrainedModel:
         from tasks.model.load import load_video_model
 
         return load_video_model(self.architecture, self.checkpoint, self.image_size)
-
-
-def trained_model(source: Source) -> TrainedModel:
-    """The checkpoint of a source with its architecture."""
-    return TrainedModel(
-        source.architecture,
-        str(source.checkpoint),
-        str(source.config) if source.config else None,
-        source.image_size,
-    )
