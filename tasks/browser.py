@@ -71,7 +71,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
         *sources.javascript(f"web/page/{target.client.page}"),
     ]
     if source.video:
-        page = sources.javascript("web/page/check-tracking.html")
+        page = sources.javascript("web/page/proof/check-tracking.html")
         reads += [source.tracking_reference, *page]
     if variant.is_smaller:
         reads += [source.reference, *map(Path, source.image_data)]

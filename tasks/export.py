@@ -118,19 +118,18 @@ def write_graphs(request: ExportRequest) -> dict[str, Any]:
     dimensions, graphs, opset = dimensions_of(model), request.graphs, request.opset
     if request.video:
         write_tracking_graphs(graphs, model, opset)
-    for name, options in decoders.items():
-        tensors = traced_contract(dimensions, **options)["decoder"]
-        decoder = SAM2ImageDecoder(model, multimask_output=options["masks"] != "single").eval()
-        # What it refers to is traced with it, and the whole model is not used.
-        del decoder.model
-        patched = patched_decoder(decoder, options["masks"], options["interface"])
+    for name, options in request.decoders.items():
+        tensors = traced_contract(dimensions, **asdict(options))["decoder"]
+        decoder = SAM2ImageDecoder(model, multimask_output=options.masks != "single").eval()
+        del decoder.model  # it is not used, and would be traced too
+        patched = patched_decoder(decoder, options.masks, options.interface)
         write_traced(graphs[name], decoder, patched, tensors, opset)
         declare_fixed_sizes(graphs[name], tensors)
     encoder = SAM2ImageEncoder(model).eval()
     write_traced(
         graphs["encoder"],
         encoder,
-        patched_encoder(encoder, attention),
+        patched_encoder(encoder, request.attention),
         traced_contract(dimensions, "points", "multi", "one")["encoder"],
         opset,
         do_constant_folding=False,  # it would repeat the window of the embedding

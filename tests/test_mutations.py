@@ -18,7 +18,7 @@ from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
 from tasks.clients.registry import CLIENTS
 from tasks.config.checks import FidelityCheck, Tolerances
-from tasks.config.models import Variant
+from tasks.config.models import Decoder, Variant
 from tasks.inference.cases import Case, cases_for
 from tasks.inference.naming import rename_tensors
 from tasks.model import load

@@ -427,7 +427,7 @@ def exported_decoder(
     """The decoder for many prompts as the build makes it."""
     folder = tmp_path_factory.mktemp("decoder")
     tensors = traced_contract(dimensions_of(tiny), "points", "ranked", "many")["decoder"]
-    raw, made = str(folder / "raw.onnx"), str(folder / "decoder.onnx")
+    raw, made = folder / "raw.onnx", folder / "decoder.onnx"
     export.write_traced(
         raw, decoder, decoder_patches.patched_decoder(decoder, "ranked", "points"), tensors, 20
     )

@@ -209,6 +209,7 @@ def note(frame, event, argument):
     if event == "call" and frame.f_code.co_name != "<module>":
         called.add(frame.f_code.co_filename)
 from tasks import export, fidelity, reference, simplify, verify
+from tasks.config.models import Decoder
 from tasks.model import load
 from tasks.model.trained import TrainedModel
 work, yaml = sys.argv[1:]
@@ -222,9 +223,10 @@ graph = {"opset": 20, "attention": "plain"}
 asked = {"draw": "tasks.drawing.scenes:scene"}
 loaded = {"client": "samexporter", **shown}
 steps = {
-    "export": lambda: export.write_graphs(
-        **model, **graph, decoders={"decoder": {**shown, "interface": "points"}}, graphs=raw),
-    "simplify": lambda: simplify.simplify_graphs([[raw[name], made[name]] for name in raw]),
+    "export": lambda: export.write_graphs(export.ExportRequest(
+        **model, **graph, decoders={"decoder": Decoder(**shown, interface="points")}, graphs=raw)),
+    "simplify": lambda: simplify.simplify_graphs(simplify.SimplifyRequest(
+        tuple((raw[name], made[name]) for name in raw))),
     "verify": lambda: verify.measure(verify.VerifyRequest(
         trained, **graph, **loaded, graphs=(made,), truth="tasks.drawing.scenes:scene")),
     "reference": lambda: reference.write_reference(reference.ReferenceRequest(

@@ -156,9 +156,8 @@ class Workspace:
         :param request: the frozen dataclass that the function takes, and nothing else; paths in it
             may be rewritten on the way. Without one the function takes ``arguments``.
         """
-        if request is not None:
-            arguments = child.as_json(request)
-        result, on_worker = self._run(function, arguments)
+        sent = child.as_json(arguments if request is None else request)
+        result, on_worker = self._run(function, sent)
         measured_by = result.pop(MEASURED_BY, {})
         if "processor" in result:
             measured_by = {"processor": result.pop("processor"), **measured_by}

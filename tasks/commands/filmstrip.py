@@ -56,7 +56,7 @@ def declare(target: Target) -> Stage:
 def draw_filmstrip(target: Target, work: Workspace) -> dict[str, Any]:
     """Track and draw in a child process, then move the picture into place."""
     graphs, constants = deployed(target)
-    destination = work.unfinished(target.filmstrip)
+    destination = str(work.unfinished(target.filmstrip))
     request = FilmstripRequest(graphs, target.client.name, constants, destination)
     result = work.run("tasks.commands.filmstrip:draw", request)
     work.deliver(target.filmstrip)

@@ -242,7 +242,7 @@ def run_in_page(
     with chromium.served(model, image, scratch) as address:
         try:
             with chromium.blank_page(browser) as page:
-                run = ImageRun(page, address, model, asked, chromium.threads_here())
+                run = ImageRun(page, address, model, prompted, chromium.threads_here())
                 run.open()
                 run.wasm(2, 5)
                 if webgpu and run.adapter is not None and not run.adapter["software"]:

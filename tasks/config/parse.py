@@ -9,40 +9,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from tasks.clients.client import Client
-from tasks.clients.contract import Format, MaskChoice, PromptChoice
-from tasks.clients.registry import CLIENTS
-from tasks.config.checks import (
-    LEAST_IOU,
-    BrowserCheck,
-    Checks,
-    FidelityCheck,
-    Precision,
-    Tolerances,
-    TrackingCheck,
-)
-from tasks.config.models import (
-    DEFAULT_OPSET,
-    OPSET_RULE,
-    OPSETS,
-    WEIGHTS,
-    AttentionKind,
-    CheckpointLocation,
-    Source,
-    Switch,
-    Target,
-    Variant,
-)
-from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
-from tasks.config.schema import (
-    DEFAULT_CLIENT,
-    HUB_NAME,
-    NO_CACHE,
-    PLAIN_NAME,
-    CacheSettings,
-    Configuration,
-    ConfigurationError,
-    Publishing,
+from tasks.config.models import Target
+from tasks.config.reading import Mistakes, read_tables
+from tasks.config.resolve import cache_settings, resolve
+from tasks.config.schema import CacheSettings, Configuration, ConfigurationError
+from tasks.config.tables import (
+    FidelityTable,
+    ModelTable,
+    Tables,
+    TrackingTable,
+    Variables,
+    VerifyTable,
 )
 from tasks.console import address
 

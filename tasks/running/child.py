@@ -121,7 +121,7 @@ def run(
 
 
 def as_json(request: object) -> dict[str, Any]:
-    """The fields of a dataclass as JSON values, for `run`: a path as text, a tuple as a list."""
+    """The fields of a dataclass, or a dict, as JSON values: a path as text, a tuple as a list."""
     fields: dict[str, Any] = _converter().unstructure(request)
     return fields
 
