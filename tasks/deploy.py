@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from tasks.proof import manifests, reports, runtimes
 from tasks.proof.manifests import Judged
 from tasks.records import artifacts, checkpoint_record, ledger, ownership
 from tasks.records.checkpoint_record import Record
+from tasks.records.listing import MANIFEST, read_listing
 from tasks.records.ownership import Plan
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.files import (
@@ -40,6 +42,8 @@ from tasks.web.chromium import Browser
 
 if TYPE_CHECKING:
     from doit.task import Task
+
+    from tasks.records.manifest import File
 
 
 def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
@@ -77,6 +81,9 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     :raises StageError: when a file is not what its reports measured, or no variant may be deployed;
         what was deployed before stays as it was.
     """
+    from tasks.proof.description import manifest_of
+    from tasks.records.manifest import File, as_json
+
     undo_killed_run(config, model)
     known = checkpoint_record.read(artifacts.checkpoint_record(config, model))
     if known is None:
@@ -99,24 +106,21 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
         for each in deployed
         for graph in model.all_graphs
     }
-    told = {
-        name: {
-            "size": sizes[name],
-            "sha256": sha256,
-            "needs": runtimes.needs(model.opset, precisions[name], name),
-        }
+    graphs = {
+        name: File(sizes[name], sha256, runtimes.needs(model.opset, precisions[name], name))
         for name, (_, sha256) in files.items()
     }
-    manifest = manifests.manifest_of(model, known, told, judged, versions(*manifests.PACKAGES))
-    documents = model.client.documents(manifest)
-    manifest["files"] = {**told, **{name: _entry(text) for name, text in documents.items()}}
-    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
-    documents = {**documents, ledger.MANIFEST: text}
+    manifest = manifest_of(model, known, graphs, judged, versions(*manifests.PACKAGES))
+    documents = model.client.documents(as_json(manifest))
+    texts = {name: _entry(text) for name, text in documents.items()}
+    content = as_json(replace(manifest, files={**graphs, **texts}))
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    documents = {**documents, MANIFEST: text}
     wanted = {name: sha256 for name, (_, sha256) in files.items()}
-    wanted |= {name: _entry(text)["sha256"] for name, text in documents.items()}
+    wanted |= {name: _entry(text).sha256 for name, text in documents.items()}
     with staging_folder(config, model) as staging:
         plan = plan_for(config, model, wanted)
-        written = [*plan.written, ledger.MANIFEST] if plan.written or plan.removed else []
+        written = [*plan.written, MANIFEST] if plan.written or plan.removed else []
         staged = stage_files(files, written, staging)
         staged |= stage_documents(documents, written, staging)
         put_in_place(config, model, staged, plan, wanted, staging)
@@ -257,10 +261,12 @@ def _files_in(folder: Path) -> list[Path]:
     return [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
 
 
-def _entry(text: str) -> dict[str, Any]:
+def _entry(text: str) -> File:
     """What a manifest says of a file with a text."""
+    from tasks.records.manifest import File
+
     content = text.encode()
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return File(len(content), hashlib.sha256(content).hexdigest())
 
 
 def plan_for(config: Configuration, model: Model, wanted: Mapping[str, str]) -> Plan:
@@ -274,10 +280,10 @@ def plan_for(config: Configuration, model: Model, wanted: Mapping[str, str]) -> 
     if in_the_way:
         raise StageError(f"{in_the_way}. Move it away, then run the same command again.")
     recorded = ledger.written(config, model)
-    named = ledger.manifest_files(artifacts.manifest(model)) or {}
+    listing = read_listing(artifacts.manifest(model))
     plan = ownership.plan(
         wanted,
-        ownership.look(model.deploy, {**wanted, **recorded, **named}),
+        ownership.look(model.deploy, {**wanted, **recorded, **(listing.hashes if listing else {})}),
         recorded,
         ownership.of_another_build(model.deploy, model.name),
         config.overwrite,

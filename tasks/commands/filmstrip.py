@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.building.stage import declare, workspace
@@ -92,18 +91,18 @@ def deployed(model: Model) -> tuple[dict[str, str], dict[str, Any]]:
 
     :raises StageError: when there is no such manifest.
     """
-    manifest = artifacts.manifest(model)
-    try:
-        told = json.loads(manifest.read_text())
-        files = {"encoder": told["encoder"]["file"], **told["video"]["files"]}
-        constants = {
-            name: value for name, value in told["video"].items() if name not in ("files", "tensors")
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    from tasks.records.manifest import as_json, read_manifest
+
+    path = artifacts.manifest(model)
+    manifest = read_manifest(path)
+    if manifest is None or manifest.video is None:
         raise StageError(
-            f"{manifest} is no manifest of this build with graphs that track; "
+            f"{path} is no manifest of this build with graphs that track; "
             f"{command(f'deploy:{model.name}')} writes it"
-        ) from error
+        )
+    files = {"encoder": manifest.encoder.file, **manifest.video.files}
+    constants = as_json(manifest.video)
+    del constants["files"], constants["tensors"]
     return {graph: str(model.deploy / file) for graph, file in files.items()}, constants
 
 

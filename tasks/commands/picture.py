@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,14 +100,16 @@ def deployed_files(model: Model) -> dict[str, str]:
 
     :raises StageError: when there is no such manifest.
     """
-    manifest = artifacts.manifest(model)
-    try:
-        told = json.loads(manifest.read_text())
-        return {graph: str(model.deploy / told[graph]["file"]) for graph in model.graphs}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    from tasks.records.manifest import read_manifest
+
+    path = artifacts.manifest(model)
+    manifest = read_manifest(path)
+    if manifest is None:
         raise StageError(
-            f"{manifest} is no manifest of this build; {command(f'deploy:{model.name}')} writes it"
-        ) from error
+            f"{path} is no manifest of this build; {command(f'deploy:{model.name}')} writes it"
+        )
+    files = {"encoder": manifest.encoder.file, "decoder": manifest.decoder.file}
+    return {graph: str(model.deploy / file) for graph, file in files.items()}
 
 
 class Click(NamedTuple):

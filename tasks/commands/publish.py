@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building import staleness, state
 from tasks.building.stage import guarded, workspace
-from tasks.config.schema import PLAIN_NAME, Configuration, Model
+from tasks.config.schema import Configuration, Model
 from tasks.console.invocation import command
 from tasks.proof import card
 from tasks.proof.binding import unchanged
 from tasks.records import artifacts, ledger
+from tasks.records.listing import MANIFEST, is_within_folder
 from tasks.remote.repository import RemoteFile, Repository
 from tasks.system.errors import StageError
 from tasks.system.files import mebibytes
@@ -30,8 +31,10 @@ from tasks.system.fingerprint import FINGERPRINTS, hashes_of
 if TYPE_CHECKING:
     from doit.task import Task
 
+    from tasks.records.manifest import Manifest
+
 SMALL = 16 << 20  # bytes; the hub stores anything above 10 MiB as a large file
-MANIFEST, CARD, PICTURE = "manifest.json", "README.md", "demo.png"
+CARD, PICTURE = "README.md", "demo.png"
 DEMO = "demo"  # the model, and the task that draws its picture
 
 
@@ -129,7 +132,7 @@ def publish(config: Configuration, model: Model, dry_run: bool, task: Task) -> d
     return {"summary": summary, **told}
 
 
-def proven_manifest(config: Configuration, model: Model) -> dict[str, Any]:
+def proven_manifest(config: Configuration, model: Model) -> Manifest:
     """The manifest of the deployed files, which are what it says and what is asked for now.
 
     A manifest can be written by hand, so it is not believed: it must be the one that the last
@@ -138,6 +141,8 @@ def proven_manifest(config: Configuration, model: Model) -> dict[str, Any]:
 
     :raises StageError: with each thing that changed, or what is not proven.
     """
+    from tasks.records.manifest import read_manifest
+
     path = artifacts.manifest(model)
     records = state.recorded_values(config.build / "state" / "doit.json")
     behind = staleness.changes_behind(f"deploy:{model.name}", records, str(config.path))
@@ -153,29 +158,28 @@ def proven_manifest(config: Configuration, model: Model) -> dict[str, Any]:
             + "".join(f"- {change}\n" for change in changes)
             + f"{command(f'publish:{model.name}')} (without -s) proves and deploys it first."
         )
-    manifest: dict[str, Any] = json.loads(path.read_text())
-    lacking = unproven(model, manifest)
-    if lacking:
+    manifest = read_manifest(path)
+    lacking = unproven(model, manifest) if manifest else "is no manifest of this build"
+    if manifest is None or lacking:
         raise StageError(f"{path}: {lacking}, and is not published.")
     return manifest
 
 
-def unproven(model: Model, manifest: Mapping[str, Any]) -> str | None:
+def unproven(model: Model, manifest: Manifest) -> str | None:
     """What a manifest says itself against being published; pure."""
-    if manifest["model"] != model.name:
-        return f"is of {manifest['model']}, not of {model.name}"
-    if manifest["checkpoint"]["synthetic"]:
+    if manifest.model != model.name:
+        return f"is of {manifest.model}, not of {model.name}"
+    if manifest.checkpoint.synthetic:
         return "has random weights"
-    if not manifest["license"]:
+    if not manifest.license:
         return "says no licence"
-    for each in manifest["variants"]:
-        if not each["deployed"]:
-            continue
-        compared = "verification" if each["precision"] == "fp32" else "fidelity"
-        if not (manifest if compared == "verification" else each).get(compared):
-            return f"{each['name']} was not compared with PyTorch ({compared} is missing)"
-        if model.browser is True and not each.get("browser"):
-            return f"{each['name']} was not run in a browser, which [models.{model.base}] asks for"
+    for each in manifest.deployed:
+        if each.precision == "fp32" and manifest.verification is None:
+            return f"{each.name} was not compared with PyTorch (verification is missing)"
+        if each.precision != "fp32" and each.fidelity is None:
+            return f"{each.name} was not compared with PyTorch (fidelity is missing)"
+        if model.browser is True and each.browser is None:
+            return f"{each.name} was not run in a browser, which [models.{model.base}] asks for"
     return None
 
 
@@ -192,7 +196,7 @@ def current_picture(config: Configuration, model: Model) -> Path | None:
 
 def contents(
     model: Model,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     repository: Repository,
     picture: Path | None,
     earlier_card: str | None,
@@ -207,7 +211,7 @@ def contents(
         PICTURE if picture else None,
     )
     return {
-        **{name: model.deploy / name for name in (*manifest["files"], MANIFEST)},
+        **{name: model.deploy / name for name in (*manifest.files, MANIFEST)},
         CARD: card.with_own_text(text, earlier_card).encode(),
         **({PICTURE: picture} if picture else {}),
     }
@@ -240,11 +244,7 @@ def published_names(manifest: str, text: str) -> set[str]:
         names = set(json.loads(manifest)["files"])
     except (ValueError, KeyError, TypeError):
         return shown
-    return shown | {
-        name
-        for name in names
-        if isinstance(name, str) and all(PLAIN_NAME.fullmatch(part) for part in name.split("/"))
-    }
+    return shown | set(filter(is_within_folder, names))
 
 
 class Plan(NamedTuple):
@@ -314,7 +314,7 @@ def in_words(size: int) -> str:
 
 def send(
     repository: Repository,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     files: Mapping[str, Path | bytes],
     plan: Plan,
     parent: str | None,
@@ -326,20 +326,20 @@ def send(
 
     :raises StageError: when a file is not the one that was proven.
     """
-    told = {name: each["sha256"] for name, each in manifest["files"].items()}
+    proven = {name: each.sha256 for name, each in manifest.files.items()}
     contents = {name: in_memory(files[name]) for name in plan.sent}
     large = {name: str(each) for name, each in contents.items() if isinstance(each, Path)}
     with unchanged(large) as hashes:
         for name, content in contents.items():
             sha256 = hashes[name] if name in hashes else identity(content, None)
-            if sha256 != told.get(name, sha256):
+            if sha256 != proven.get(name, sha256):
                 raise StageError(
                     f"{name} was written to while it was published: expected sha256 "
-                    f"{told[name]}, found {sha256}. Nothing was published; run the same command "
+                    f"{proven[name]}, found {sha256}. Nothing was published; run the same command "
                     "again."
                 )
         uploaded = repository.upload(contents)
-    message = f"Publish {manifest['model']}: {', '.join([*plan.sent, *plan.removed])}"
+    message = f"Publish {manifest.model}: {', '.join([*plan.sent, *plan.removed])}"
     return repository.commit(uploaded, plan.removed, message, parent)
 
 

@@ -196,7 +196,7 @@ class ServedModel:
             **description(self.client, self.masks, self.prompts, files, self.tensors, names),
             "dtype": self.precision,
             "variants": [{"precision": self.precision, "deployed": True}],
-            "prefer": {"wasm": self.precision, "webgpu": self.precision},
+            "recommended": {each: {"variant": self.precision} for each in ("wasm", "webgpu")},
             **({"video": self._video(self.video)} if self.video else {}),
         }
 
