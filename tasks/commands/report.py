@@ -42,7 +42,7 @@ def task(config: Configuration) -> dict[str, Any]:
         [config],
         reads=[TEMPLATES / f"report.{kind}" for kind in KINDS],
         writes=[folder(config) / f"report.{kind}" for kind in KINDS],
-        # Which reports there are is known only when the stages before this one have run.
+        # The reports exist only when the stages before this one have run.
         inputs=lambda: hashes_of(sources_of(config)),
         meta={"last": True},
     )

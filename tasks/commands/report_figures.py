@@ -26,14 +26,6 @@ from tasks.records.manifest import VariantEntry, read_manifest
 from tasks.system.files import mebibytes
 from tasks.system.fingerprint import FINGERPRINTS, read_cache
 
-STAGES = (
-    *("export", "simplify", "verify", "reference", "variant", "fidelity"),
-    *("tracking_reference", "tracking", "browser"),
-)
-
-# What doit's records have of each task, by its name.
-Records = Mapping[str, Mapping[str, Any]]
-
 
 @dataclass(frozen=True)
 class ProviderFigures:
@@ -62,7 +54,6 @@ class VariantFigures:
     needs: str = ""
     share: float = 1.0
     entry: VariantEntry | None = None
-    nodes: Sequence[int] | None = None
     fidelity: Report | None = None
     gates: Mapping[str, Any] | None = None
     times: Mapping[str, Report] = field(default_factory=dict)
@@ -132,12 +123,11 @@ class ModelFigures:
     native: Report | None = None
     packages: Mapping[str, str] = field(default_factory=dict)
     from_cache: Sequence[str] = ()
-    memory: Mapping[str, int] = field(default_factory=dict)
     speed: Report | None = None
 
     @property
     def candidates(self) -> list[Candidate]:
-        """The variants that are deployed, with what is known of the model."""
+        """The variants that are deployed, with the figures of the model."""
         truth = self.truth["iou"].get(ONE_CLICK) if self.truth else None
         native_iou = self.native["mask_iou"]["mean"] if self.native else 1.0
         return [
@@ -157,7 +147,6 @@ class ModelFigures:
         shown = {
             **{name: any(each.encoder_times(name) for each in self.variants) for name in PROVIDERS},
             "fidelity": any(each.fidelity for each in self.variants),
-            "nodes": any(each.nodes for each in self.variants),
             "webgpu_nodes": any(
                 each.browser["webgpu"].nodes for each in self.variants if "webgpu" in each.browser
             ),
@@ -184,7 +173,7 @@ class Ranked:
 
 
 def reported_variants(model: Model) -> list[Variant]:
-    """What was asked for, and single precision, which that is made from."""
+    """Those of the configuration, and single precision, which they are made from."""
     return list(model.variants) if FP32 in model.variants else [FP32, *model.variants]
 
 
@@ -193,16 +182,12 @@ def gather(config: Configuration, model: Model) -> ModelFigures | None:
     verified = reports.read(artifacts.report(config, model, "verify"))
     if verified is None:
         return None
-    records = {
-        name: values
-        for name, values in state.recorded_values(config.build / "state" / "doit.json").items()
-        if name.split(":")[1:2] in ([model.name], [model.base])
-    }
+    records = state.recorded_values(config.build / "state" / "doit.json")
     manifest = read_manifest(artifacts.manifest(model))
     entries = {each.name: each for each in manifest.variants} if manifest else {}
     speed = current_speeds(config, model)
     variants = [
-        variant_figures(config, model, each, records, entries.get(each.name), speed)
+        variant_figures(config, model, each, entries.get(each.name), speed)
         for each in reported_variants(model)
         if all(path.is_file() for path in artifacts.graphs(config, model, each).values())
     ]
@@ -221,16 +206,13 @@ def gather(config: Configuration, model: Model) -> ModelFigures | None:
         placement=verified.get("placement"),
         native=verified.get("native"),
         packages=manifest.packages if manifest else {},
-        from_cache=sorted(name for name, values in records.items() if values.get(FROM_CACHE)),
-        memory={stage: peak for stage in STAGES if (peak := _peak(records, stage))},
+        from_cache=sorted(
+            name
+            for name, values in records.items()
+            if name.split(":")[1:2] in ([model.name], [model.base]) and values.get(FROM_CACHE)
+        ),
         speed=speed or None,
     )
-
-
-def _peak(records: Records, stage: str) -> int:
-    """The largest memory that a stage took, in bytes; 0 where that is not known."""
-    own = [values for name, values in records.items() if name.split(":")[0] == stage]
-    return max((values.get("peak_memory") or 0 for values in own), default=0)
 
 
 def current_speeds(config: Configuration, model: Model) -> Report:
@@ -253,7 +235,6 @@ def variant_figures(
     config: Configuration,
     model: Model,
     variant: Variant,
-    records: Records,
     entry: VariantEntry | None,
     speed: Report,
 ) -> VariantFigures:
@@ -276,7 +257,6 @@ def variant_figures(
         ),
         share=round(sum(sizes) / sum(base), 4),
         entry=entry,
-        nodes=_node_counts(config, model, variant, records),
         fidelity=fidelity,
         gates=rules_of(config, model, variant, "fidelity") if fidelity else None,
         times=speed.get("variants", {}).get(variant.name, {}),
@@ -293,21 +273,6 @@ def variant_figures(
 def differs(fidelity: Report | None) -> bool:
     """Whether there is something to see where a variant is furthest from PyTorch."""
     return bool(fidelity and (fidelity.get("lowest") or {}).get("pixels"))
-
-
-def _node_counts(
-    config: Configuration, model: Model, variant: Variant, records: Records
-) -> list[int] | None:
-    """How many nodes each graph has; None where its stage has not run."""
-    by_graph: dict[str, int] = {}
-    for each in dict.fromkeys([Variant(variant.precision), variant]):
-        task = f"variant:{model.base}:{each.name}" if each != FP32 else f"simplify:{model.base}"
-        counts = records.get(task, {}).get("nodes", [])
-        if each == FP32:
-            counts = [after for _, after in counts]
-        by_graph |= dict(zip(artifacts.shared_graphs(config, model, each), counts, strict=False))
-    names = [artifacts.shared_name(config, model, graph) for graph in model.graphs]
-    return [by_graph[name] for name in names] if by_graph.keys() >= set(names) else None
 
 
 def tracked_ious(by_frame: Sequence[Report]) -> list[float]:
@@ -339,7 +304,7 @@ def _provider_figures(report: Report, entry: VariantEntry | None) -> dict[str, P
 
 
 def _nodes(placement: Mapping[str, Report | None]) -> dict[str, int] | None:
-    """How many nodes of all graphs are on WebGPU and on the CPU; None where it is not known."""
+    """How many nodes of all graphs are on WebGPU and on the CPU; None where one has no record."""
     graphs = [each for each in placement.values() if each is not None]
     if not placement or len(graphs) < len(placement):
         return None

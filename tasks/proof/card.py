@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tasks.clients.client import named
-from tasks.inference.checks import Figure, largest
+from tasks.inference.checks import Figure
 from tasks.proof.failures import PROVIDERS
+from tasks.proof.judgement import largest_differences
 from tasks.proof.runtimes import newest
 from tasks.system.files import mebibytes
 
@@ -20,7 +21,7 @@ TEMPLATES = Path("tasks/templates")
 # What stands below this line on the hub is a person's, and is kept.
 MARK = "<!-- Written by `doit publish` up to this line, and replaced. What is below it is kept. -->"
 
-# Licences that the hub has a name for; of another it wants to be told that it is `other`.
+# Licences that the hub has a name for; any other is `other` to it.
 LICENSES = frozenset(
     {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "unlicense", "openrail"}
     | {"agpl-3.0", "gpl-3.0", "lgpl-3.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nd-4.0"}
@@ -92,7 +93,7 @@ def with_own_text(generated: str, earlier: str | None) -> str:
 
 
 def generated_text(text: str) -> str:
-    """What of a card was made; empty where there is no line."""
+    """The text above the line; empty where there is no line."""
     made, line, _ = text.partition(MARK)
     return made if line else ""
 
@@ -119,16 +120,16 @@ def metadata(manifest: Manifest) -> str:
 
 def license_of(name: str) -> tuple[str, str | None]:
     """A licence as the hub names it; one that it does not know is ``other``, and has a name."""
-    known = name.lower()
-    if known in LICENSES:
-        return known, None
-    return "other", re.sub(r"[^a-z0-9.]+", "-", known).strip("-") or "other"
+    name = name.lower()
+    if name in LICENSES:
+        return name, None
+    return "other", re.sub(r"[^a-z0-9.]+", "-", name).strip("-") or "other"
 
 
 def base_model(url: str) -> str | None:
     """The repository of the hub that a checkpoint came from; None of any other source."""
-    found = re.match(r"hf:([^/@]+/[^/@]+)", url)
-    return found[1] if found else None
+    match = re.match(r"hf:([^/@]+/[^/@]+)", url)
+    return match[1] if match else None
 
 
 def cell(text: object) -> str:
@@ -157,9 +158,5 @@ def _largest(verification: Verification | None) -> dict[str, Figure] | None:
     """The largest difference of each kind over all prompts; None where nothing was compared."""
     if verification is None:
         return None
-    prompts = verification.prompts.values()
-    return {
-        "encoder": largest(verification.encoder.values()),
-        "masks": largest(each.masks for each in prompts),
-        "scores": largest(each.scores for each in prompts),
-    }
+    prompts = {name: vars(each) for name, each in verification.prompts.items()}
+    return largest_differences({"features": verification.encoder, "prompts": prompts})

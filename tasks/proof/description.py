@@ -46,7 +46,7 @@ PYTORCH = "(PyTorch), onnxruntime on CPU"
 
 def manifest_of(
     model: Model,
-    known: Record,
+    checkpoint: Record,
     files: Mapping[str, File],
     variants: Sequence[Judged],
     packages: Mapping[str, str],
@@ -54,10 +54,11 @@ def manifest_of(
     """The manifest of a model.
 
     :param files: the graphs that are deployed, by name.
-    :param variants: fp32, whether it is asked for or not, then the others.
+    :param variants: fp32, whether it is wanted or not, then the others.
     """
-    asked = sorted((v for v in variants if v.asked), key=lambda v: model.variants.index(v.variant))
-    first = next(each for each in asked if each.deployed)
+    wanted = [each for each in variants if each.wanted]
+    wanted.sort(key=lambda each: model.variants.index(each.variant))
+    first = next(each for each in wanted if each.deployed)
     single = variants[0]
     verified = single.reports["verify"]
     names = {graph: model.file_name(graph, first.variant) for graph in model.graphs}
@@ -67,24 +68,22 @@ def manifest_of(
         ),
         Usage,
     )
-    entries = [variant_entry(model, each) for each in asked]
+    entries = [variant_entry(model, each) for each in wanted]
     return Manifest(
         schema_version=SCHEMA_VERSION,
         model=model.name,
         model_type=None if model.config else verified["architecture"],
         config=str(model.config) if model.config else None,
         checkpoint=Checkpoint(
-            model.source.shown, known.sha256, known.size, known.synthetic, known.commit or None
+            url=model.source.shown,
+            sha256=checkpoint.sha256,
+            size=checkpoint.size,
+            synthetic=checkpoint.synthetic,
+            commit=checkpoint.commit or None,
         ),
         license=model.license,
-        origin="random numbers, not a trained model" if known.synthetic else model.origin,
-        client=usage.client,
-        files=usage.files,
-        encoder=usage.encoder,
-        decoder=usage.decoder,
-        preprocessing=usage.preprocessing,
-        prompts=usage.prompts,
-        masks=usage.masks,
+        origin="random numbers, not a trained model" if checkpoint.synthetic else model.origin,
+        **vars(usage),
         client_version=model.client.version,
         variants=tuple(entries),
         recommended=recommended(entries, files),
@@ -100,7 +99,7 @@ def manifest_of(
 def recommended(
     variants: Sequence[VariantEntry], files: Mapping[str, File]
 ) -> dict[Any, Recommendation]:
-    """The variant to load on each provider, by what is no time."""
+    """The variant to load on each provider; no time counts, as times differ between machines."""
     candidates = [
         Candidate(
             each.name,
@@ -125,7 +124,7 @@ def video(model: Model, first: Judged) -> Video:
 
 
 def verification(report: Report) -> Verification:
-    """What there is to say of single precision against PyTorch."""
+    """Single precision against PyTorch."""
     differences, rules = report["differences"], report["rules"]
     native, placement = report.get("native"), report["placement"]
     return Verification(
@@ -141,7 +140,7 @@ def verification(report: Report) -> Verification:
 
 
 def variant_entry(model: Model, each: Judged) -> VariantEntry:
-    """What there is to say of a variant, deployed or not."""
+    """A variant, deployed or not."""
     tracking = each.reports.get("tracking", {})
     return VariantEntry(
         name=each.variant.name,
@@ -240,7 +239,7 @@ def _not_on_webgpu(placement: Report) -> str:
     """Why a graph that WebGPU runs is not proven on it; empty when it is."""
     left = products_on_cpu(placement)
     if left is None:
-        return "where its nodes run is not known"
+        return "the log does not say where its nodes run"
     return f"{left} matrix products run on the CPU" if left else ""
 
 

@@ -24,11 +24,12 @@ PACKAGES = ("sam2", "samexporter", "torch", "onnx", "onnxsim", "onnxruntime")
 class Judged:
     """A variant with the reports on just its files.
 
-    ``files`` have their SHA-256; ``failing`` is what the rules find wrong, by proof.
+    ``wanted``: the configuration lists it, else others are only made from it. ``files`` have their
+    SHA-256; ``failing`` is what the rules find wrong, by proof.
     """
 
     variant: Variant
-    asked: bool
+    wanted: bool
     files: Mapping[Path, str]
     reports: Mapping[Proof, Report]
     failing: Mapping[Proof, list[Failure]] = field(default_factory=dict)
@@ -38,15 +39,15 @@ class Judged:
         """What keeps it from being deployed; empty when nothing does."""
         return sentences(
             failure
-            for proof, found in self.failing.items()
-            for failure in found
+            for proof, failures in self.failing.items()
+            for failure in failures
             if proof != "browser" or blocks_deployment(self.variant, failure)
         )
 
     @property
     def deployed(self) -> bool:
         """Whether its files are to be deployed."""
-        return self.asked and not self.reason
+        return self.wanted and not self.reason
 
     def failing_on(self, provider: str) -> list[Failure]:
         """What a provider did wrong."""
@@ -58,7 +59,7 @@ def judge_variant(
     model: Model,
     variant: Variant,
     files: Mapping[Path, str],
-    found: Mapping[Proof, Report],
+    reports: Mapping[Proof, Report],
     in_browser: bool,
 ) -> Judged:
     """Judge a variant's reports by the rules that hold now.
@@ -66,7 +67,7 @@ def judge_variant(
     :raises StageError: when a report has not the figures of its proof.
     """
     failing = {}
-    for proof, report in found.items():
+    for proof, report in reports.items():
         try:
             failures = judge(config, model, variant, proof, report)
         except (KeyError, TypeError, AttributeError) as error:
@@ -77,11 +78,11 @@ def judge_variant(
             ) from error
         if failures:
             failing[proof] = failures
-    return Judged(variant, variant in model.variants, files, found, failing)
+    return Judged(variant, variant in model.variants, files, reports, failing)
 
 
 def configured(model: Model) -> dict[str, Any]:
-    """What the manifest says of the configuration."""
+    """The configuration as the manifest repeats it."""
     return {
         "model": model.name,
         "url": model.source.shown,
@@ -98,10 +99,9 @@ def configured(model: Model) -> dict[str, Any]:
 def inputs(
     config: Configuration, model: Model, needed: Mapping[Variant, Sequence[RequiredReport]]
 ) -> dict[str, Any]:
-    """What shapes a deploy and is in none of the files that it reads.
+    """Everything that shapes a deploy and is in none of the files that it reads.
 
-    :param needed: the reports of each variant; what they must have been asked, and what they are
-        judged by, is among it.
+    :param needed: the reports of each variant; their options and limits are part of it.
     """
     return {
         **configured(model),

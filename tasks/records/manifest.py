@@ -218,7 +218,7 @@ class Nodes:
 class ProviderProof:
     """What an execution provider of onnxruntime-web did; ``reason`` says why it is not proven.
 
-    ``nodes`` is None for a graph of which nothing is known. What was compared is that of ``parts``.
+    ``nodes`` is None for a graph that the log does not mention. The figures are of ``parts``.
     """
 
     proven: bool
@@ -266,7 +266,7 @@ class BrowserProof:
 
 @dataclass(frozen=True)
 class VariantEntry:
-    """A variant that was asked for; ``reason`` says why it is not deployed."""
+    """A variant of the configuration; ``reason`` says why it is not deployed."""
 
     name: str
     precision: Precision
