@@ -22,10 +22,10 @@ from tasks import (
     variant,
     verify,
 )
-from tasks.building import sources, stage, staleness
+from tasks.building import sources, staleness
+from tasks.building.build import Build
 from tasks.commands import filmstrip, picture, prune, publish, report, speed
 from tasks.config import parse
-from tasks.config.schema import Model
 from tasks.console import invocation, reporter
 from tasks.system.fingerprint import FINGERPRINTS
 from tasks.web import chromium
@@ -38,14 +38,15 @@ CONFIG = parse.load(
     cluster=get_var("cluster"),
     overwrite=get_var("overwrite"),
 )
-BROWSER = chromium.find(CONFIG.browser)
+BROWSER = chromium.find(CONFIG.checks.browser)
 browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")
-stage.run_on(CONFIG)
 sources.SUMMARIES.remember_in(CONFIG.build / "state" / "sources.json")
+BUILD = Build(CONFIG)
+TARGETS = {target.name: target for target in CONFIG.targets}
 
 DOIT_CONFIG = {
-    "default_tasks": [f"deploy:{model.name}" for model in CONFIG.default_models],
+    "default_tasks": [f"deploy:{target.name}" for target in CONFIG.targets if target.default],
     "backend": "durable",
     "dep_file": str(CONFIG.build / "state" / "doit.json"),
     "check_file_uptodate": staleness.Untracked,
@@ -59,117 +60,117 @@ Tasks = Iterator[dict[str, Any]]
 
 
 def task_checkpoint() -> Tasks:
-    """fetch each checkpoint and check its SHA-256"""
-    for model in CONFIG.tables:
-        yield checkpoint.task(CONFIG, model)
+    """1. fetch each checkpoint and check its SHA-256"""
+    for source in CONFIG.sources:
+        yield BUILD.task(checkpoint.declare(source))
 
 
 def task_export() -> Tasks:
-    """export encoder and decoder to ONNX"""
-    for model in CONFIG.tables:
-        yield export.task(CONFIG, model)
+    """2. export encoder and decoder to ONNX"""
+    for source in CONFIG.sources:
+        yield BUILD.task(export.declare(source))
 
 
 def task_simplify() -> Tasks:
-    """fold both graphs with onnxsim"""
-    for model in CONFIG.tables:
-        yield simplify.task(CONFIG, model)
+    """3. fold both graphs with onnxsim"""
+    for source in CONFIG.sources:
+        yield BUILD.task(simplify.declare(source))
 
 
 def task_verify() -> Tasks:
-    """prove both graphs against PyTorch"""
-    for model in CONFIG.models:
-        yield verify.task(CONFIG, model)
+    """4. prove both graphs against PyTorch"""
+    for target in CONFIG.targets:
+        yield BUILD.task(verify.declare(target))
 
 
 def task_variant() -> Tasks:
-    """store weights in fewer bits, or write .ort files"""
-    for model in CONFIG.tables:
-        for each in variant.asked_for(CONFIG, model):
-            yield variant.task(CONFIG, model, each)
+    """5. store weights in fewer bits, or write .ort files"""
+    for source in CONFIG.sources:
+        for each in source.derived_variants:
+            yield BUILD.task(variant.declare(source, each))
 
 
 def task_reference() -> Tasks:
-    """ask PyTorch about drawn images, for the fidelity of variants"""
-    for model in CONFIG.tables:
-        if any(each.has_smaller_variants for each in CONFIG.of_table(model)):
-            yield reference.task(CONFIG, model)
+    """6. run PyTorch on drawn images, for the fidelity of variants"""
+    for source in CONFIG.sources:
+        if source.has_smaller_variants:
+            yield BUILD.task(reference.declare(source))
 
 
 def task_fidelity() -> Tasks:
-    """measure how near each variant comes to PyTorch"""
-    for model in CONFIG.models:
-        if model.has_smaller_variants:
-            for each in model.variants:
-                yield fidelity.task(CONFIG, model, each)
+    """7. measure how near each variant comes to PyTorch"""
+    for target in CONFIG.targets:
+        if target.has_smaller_variants:
+            for each in target.variants:
+                yield BUILD.task(fidelity.declare(target, each))
 
 
 def task_tracking_reference() -> Tasks:
-    """ask PyTorch to follow objects through drawn clips, for models with `video = true`"""
-    for model in CONFIG.tables:
-        if model.video:
-            yield tracking_reference.task(CONFIG, model)
+    """8. let PyTorch follow objects through drawn clips, for models with `video = true`"""
+    for source in CONFIG.sources:
+        if source.video:
+            yield BUILD.task(tracking_reference.declare(source))
 
 
 def task_tracking() -> Tasks:
-    """prove the graphs that track against PyTorch"""
-    for model in CONFIG.models:
-        if model.video:
-            for each in model.variants:
-                yield tracking.task(CONFIG, model, each)
+    """9. prove the graphs that track against PyTorch"""
+    for target in CONFIG.targets:
+        if target.source.video:
+            for each in target.variants:
+                yield BUILD.task(tracking.declare(target, each))
 
 
 def task_packages() -> dict[str, Any]:
-    """install the packages of npm that the browser's proof needs"""
-    return packages.task(CONFIG)
+    """10. install the packages of npm that the browser's proof needs"""
+    return BUILD.task(packages.declare(CONFIG.targets))
 
 
 def task_browser() -> Tasks:
-    """prove what is to be deployed in a real browser"""
-    for model in CONFIG.models:
-        if model.browser is not False:
-            for each in model.variants:
-                yield browser.task(CONFIG, model, BROWSER, each)
+    """11. prove what is to be deployed in a real browser"""
+    for target in CONFIG.targets:
+        if target.browser is not False:
+            for each in target.variants:
+                yield BUILD.task(browser.declare(target, BROWSER, each))
 
 
 def task_deploy() -> Tasks:
-    """copy the proven files to the application, with a manifest"""
-    for model in CONFIG.models:
-        yield deploy.task(CONFIG, model, BROWSER)
+    """12. copy the proven files to the application, with a manifest"""
+    for target in CONFIG.targets:
+        yield BUILD.task(deploy.declare(target, BROWSER))
 
 
-for demo in CONFIG.models:
-    if demo.name == "demo":
+if "demo" in TARGETS:
 
-        def task_demo(model: Model = demo) -> dict[str, Any]:
-            """build the demo model, which needs no network, and pictures of what it finds"""
-            also = ["filmstrip"] if any(each.name == "demo-video" for each in CONFIG.models) else []
-            return picture.task(CONFIG, model, CONFIG.of_table(model), also)
+    def task_demo() -> dict[str, Any]:
+        """build the demo model, which needs no network, and pictures of its masks"""
+        also = ["filmstrip"] if "demo-video" in TARGETS else []
+        return BUILD.task(picture.declare(TARGETS["demo"], also))
 
-    if demo.name == "demo-video":
 
-        def task_filmstrip(model: Model = demo) -> dict[str, Any]:
-            """build the demo model that tracks, and a picture of what it follows"""
-            return filmstrip.task(CONFIG, model)
+if "demo-video" in TARGETS:
+
+    def task_filmstrip() -> dict[str, Any]:
+        """build the demo model that tracks, and a picture of the objects that it follows"""
+        return BUILD.task(filmstrip.declare(TARGETS["demo-video"]))
 
 
 def task_speed() -> Tasks:
     """measure how fast the variants of a model are, in one run"""
-    for model in CONFIG.models:
-        yield speed.task(CONFIG, model, BROWSER)
+    for target in CONFIG.targets:
+        yield BUILD.task(speed.declare(target, BROWSER))
 
 
 def task_publish() -> Tasks:
     """put a deployed model into a repository of the Hugging Face hub (--dry-run lists what goes)"""
-    for model in CONFIG.models:
-        yield publish.task(CONFIG, model)
+    for target in CONFIG.targets:
+        yield BUILD.task(publish.declare(CONFIG, target))
 
 
 def task_report() -> dict[str, Any]:
     """show on one page what was measured of every model that is built"""
-    return report.task(CONFIG)
+    return BUILD.task(report.declare(CONFIG))
 
 
 def task_prune() -> dict[str, Any]:
     """list what models that are no longer configured left (--yes removes it)"""
-    return prune.task(CONFIG)
+    return BUILD.task(prune.declare())

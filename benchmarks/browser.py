@@ -25,8 +25,8 @@ from playwright.sync_api import expect, sync_playwright
 
 from tasks.clients.known import CLIENTS
 from tasks.commands import serve
+from tasks.config.checks import BrowserCheck
 from tasks.config.parse import load
-from tasks.config.schema import BrowserCheck
 from tasks.inference.images import natural_image
 from tasks.inference.prompts import PROMPTS
 from tasks.inference.sessions import PromptedImage, tensors_in

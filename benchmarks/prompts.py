@@ -26,7 +26,7 @@ from pipeline import make_checkpoint, run
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tasks.config.schema import BrowserCheck
+from tasks.config.checks import BrowserCheck
 from tasks.running import child
 from tasks.web import chromium, packages
 from tasks.web.server import application, serving

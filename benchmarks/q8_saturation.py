@@ -37,7 +37,6 @@ from tasks.config import parse  # noqa: E402
 from tasks.inference import truth  # noqa: E402
 from tasks.inference.preprocessing import preprocess  # noqa: E402
 from tasks.inference.reference_file import read_reference  # noqa: E402
-from tasks.records import artifacts  # noqa: E402
 
 Scales = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -166,11 +165,11 @@ def main() -> None:
     given = parser.parse_args()
     os.chdir(ROOT)
     config = parse.load(given.config)
-    model = config.models[0]
-    origins = list(artifacts.graphs(config, model).values())
-    reference = artifacts.reference(config, model)
+    model = config.targets[0]
+    origins = list(model.image_graphs().values())
+    reference = model.source.reference
     size = read_reference(str(reference), "multi").dimensions.image_size
-    (drawn,) = truth.draw_images(truth.load(model.images), size, 1)
+    (drawn,) = truth.draw_images(truth.load(model.source.images), size, 1)
     inputs = {"image": preprocess(drawn.image)}
     arithmetics = ("exact", "saturating", "here")
     print(f"| {model.name} | pairs that can saturate | {' | '.join(arithmetics)} | here is |")
@@ -189,7 +188,7 @@ def main() -> None:
                 encoders[arithmetic] = paths[0]
                 graphs = dict(zip(model.graphs, map(str, paths), strict=True))
                 picture = str(Path(scratch, "masks.png"))
-                found = fidelity.compare(graphs, str(reference), model.images, picture)
+                found = fidelity.compare(graphs, str(reference), model.source.images, picture)
                 iou = found["mask_iou"]
                 cells.append(f"{iou['mean']:.4f}, worst {iou['worst']:.3f}")
             same = [

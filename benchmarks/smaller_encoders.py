@@ -18,7 +18,8 @@ import onnx
 from graphs import MIB, static
 
 from tasks.commands.speed import measure
-from tasks.config.schema import BrowserCheck, Precision, Variant
+from tasks.config.checks import BrowserCheck, Precision
+from tasks.config.models import Variant
 from tasks.web import chromium
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "q8")

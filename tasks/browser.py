@@ -17,20 +17,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tasks.building import sources
-from tasks.building.stage import declare, workspace
+from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
-from tasks.config.schema import (
-    FP32,
-    Configuration,
-    ConfigurationError,
-    Model,
-    Precision,
-    Variant,
-)
-from tasks.proof import reports
+from tasks.config.checks import Precision
+from tasks.config.models import FP32, Target, Variant
+from tasks.config.schema import Configuration, ConfigurationError
 from tasks.proof.failures import sentences
-from tasks.proof.judgement import judge, products_on_cpu, rules_of
-from tasks.records import artifacts
+from tasks.proof.judgement import products_on_cpu
+from tasks.proof.reports import Proof
 from tasks.running.child import PROJECT
 from tasks.system.errors import StageError
 from tasks.web import chromium, packages
@@ -52,11 +46,11 @@ INSTALLED = packages.INSTALLED.relative_to(PROJECT).as_posix()
 
 
 def check_required(config: Configuration, browser: Browser) -> None:
-    """Refuse a configuration that asks for a browser where there is none.
+    """Refuse a configuration that asks for a browser on a machine without one.
 
     :raises ConfigurationError: saying what is missing and how to install it.
     """
-    required = [model.name for model in config.models if model.browser is True]
+    required = [target.name for target in config.targets if target.browser is True]
     if required and browser.missing:
         raise ConfigurationError(
             f"{config.path} asks for a browser's proof ([browser] enabled, or `browser` of "
@@ -64,42 +58,42 @@ def check_required(config: Configuration, browser: Browser) -> None:
         )
 
 
-def task(
-    config: Configuration, model: Model, browser: Browser, variant: Variant = FP32
-) -> dict[str, Any]:
-    """doit's task for one model, or one of its variants."""
-    compared = variant.precision != "fp32"
+def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
+    """The proof of a model, or of one of its variants, in a browser."""
+    proof, source = Proof("browser", target, variant), target.source
     reads: list[str | Path] = [
-        *artifacts.all_graphs(config, model, variant).values(),
-        *sources.javascript(f"web/page/{model.client.page}"),
+        *target.graph_files(variant).values(),
+        *sources.javascript(f"web/page/{target.client.page}"),
     ]
-    if model.video:
+    if source.video:
         reads += [
-            artifacts.tracking_reference(config, model),
+            source.tracking_reference,
             *sources.javascript("web/page/check-tracking.html"),
         ]
-    if compared:
-        reads += [artifacts.reference(config, model), *map(Path, model.image_data)]
-    return declare(
-        reports.task_name("browser", model, variant).partition(":")[2],
+    if variant.is_smaller:
+        reads += [source.reference, *map(Path, source.image_data)]
+    return Stage(
+        proof.subtask,
         prove_in_browser,
-        [config, model, browser, variant],
+        [target, browser, variant],
         reads=reads,
-        writes=[artifacts.report(config, model, "browser", variant)],
+        writes=[proof.path],
         shared="proof",
         inputs={
             "packages of npm": browser.packages,
-            "contract": model.client.as_json(),
-            **reports.asked(config, model, "browser", variant),
-            **rules_of(config, model, variant, "browser"),
+            **proof.inputs,
             **versions(*PACKAGES),
         },
         browser=lambda: chromium.identity(browser.executable),
-        also_runs=[*([model.images] if compared else []), model.client.documents_source],
-        task_dep=["packages", f"verify:{model.name}"],
-        uptodate=[_ran, _has_what_is_asked],
-        meta={"needs": ["browser"], "with_files": [INSTALLED]},
-        params=[
+        also_runs=[
+            *([source.images] if variant.is_smaller else []),
+            target.client.documents_source,
+        ],
+        after=["packages", f"verify:{target.name}"],
+        up_to_date=[_ran, _has_what_is_wanted],
+        needs_browser=True,
+        carries=[INSTALLED],
+        options=[
             {
                 "name": "webgpu_encoder",
                 "long": "webgpu-encoder",
@@ -116,19 +110,14 @@ def _ran(task: Task, values: Mapping[str, Any]) -> bool:
     return "unavailable" not in values
 
 
-def _has_what_is_asked(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when the encoder on WebGPU is asked for and the last run did without."""
-    asked = bool((task.options or {}).get("webgpu_encoder"))
-    return not asked or "encoder" in values.get("providers", {}).get("webgpu", ())
+def _has_what_is_wanted(task: Task, values: Mapping[str, Any]) -> bool:
+    """False when the encoder is wanted on WebGPU and the last run did without."""
+    wanted = bool((task.options or {}).get("webgpu_encoder"))
+    return not wanted or "encoder" in values.get("providers", {}).get("webgpu", ())
 
 
 def prove_in_browser(
-    config: Configuration,
-    model: Model,
-    browser: Browser,
-    variant: Variant,
-    webgpu_encoder: bool,
-    task: Task,
+    target: Target, browser: Browser, variant: Variant, work: Workspace, webgpu_encoder: bool
 ) -> dict[str, Any]:
     """Prove in a child process, judge, and write the report whichever way it went.
 
@@ -137,50 +126,40 @@ def prove_in_browser(
     :raises StageError: when a file in single precision does not load or run, or answers
         otherwise, with the browser's own words.
     """
-    asked = reports.asked(config, model, "browser", variant)
-    rules = rules_of(config, model, variant, "browser")
-    path = artifacts.report(config, model, "browser", variant)
+    proof, source = Proof("browser", target, variant), target.source
     if browser.missing:
-        raise StageError(f"No browser can prove {model.name}: {browser.missing}.")
+        raise StageError(f"No browser can prove {target.name}: {browser.missing}.")
     if not packages.are_installed():
         missing = "onnxruntime-web is not installed, and npm could not install it"
-        if model.browser != "auto":
-            raise StageError(f"No browser can prove {model.name}: {missing}.")
+        if target.browser != "auto":
+            raise StageError(f"No browser can prove {target.name}: {missing}.")
         figures = {"unavailable": missing, "files": {}, "against": {}, "providers": {}}
-        reports.write(path, "browser", asked, rules, [], figures)
+        proof.write(figures, [])
         return {"summary": f"NOT PROVEN: {missing}", "unavailable": missing}
-    graphs = artifacts.all_graphs(config, model, variant)
-    compared = variant.precision != "fp32"
-    with workspace(config.build, task) as work:
-        figures = work.run(
-            "tasks.browser:prove",
-            graphs={name: str(each) for name, each in graphs.items()},
-            names={name: model.file_name(name, variant) for name in graphs},
-            client=model.client.name,
-            masks=model.masks,
-            prompts=model.prompts,
-            precision=variant.precision,
-            reference=str(artifacts.reference(config, model)) if compared else None,
-            tracking=str(artifacts.tracking_reference(config, model)) if model.video else None,
-            draw=model.images if compared else None,
-            scratch=str(work.scratch),
-            executable=browser.executable,
-            webgpu=model.webgpu or webgpu_encoder,
-            webgpu_encoder=webgpu_encoder,
-        )
+    figures = work.run(
+        "tasks.browser:prove",
+        graphs={name: str(path) for name, path in target.graph_files(variant).items()},
+        names=target.file_names(variant),
+        client=target.client.name,
+        masks=target.masks,
+        prompts=target.prompts,
+        precision=variant.precision,
+        reference=str(source.reference) if variant.is_smaller else None,
+        tracking=str(source.tracking_reference) if source.video else None,
+        draw=source.images if variant.is_smaller else None,
+        scratch=str(work.scratch),
+        executable=browser.executable,
+        webgpu=target.webgpu or webgpu_encoder,
+        webgpu_encoder=webgpu_encoder,
+    )
     memory = {"peak_memory": figures.pop("peak_memory")}
-    found = judge(config, model, variant, "browser", figures)
-    reports.write(path, "browser", asked, rules, found, figures)
-    if found and not compared:
-        raise StageError(
-            f"{path.parent} does not work in {figures.get('browser', 'the browser')}, "
-            "and is not deployed:\n"
-            + "\n".join(f"- {failure}" for failure in found)
-            + f"\nReport: {path}. Log: {work.log}"
-        )
-    if found:
-        note = f"{model.name}'s {variant.name} does not work everywhere: {sentences(found)}"
-        return {"summary": f"REFUSED: {found[0]}", "note": note, **memory}
+    failures = proof.conclude(figures)
+    if failures and not variant.is_smaller:
+        problem = f"does not work in {figures.get('browser', 'the browser')}"
+        raise proof.error(problem, failures, work.log)
+    if failures:
+        note = f"{target.name}'s {variant.name} does not work everywhere: {sentences(failures)}"
+        return {"summary": f"REFUSED: {failures[0]}", "note": note, **memory}
     return {
         "summary": summary(figures, times=variant == FP32),
         "providers": parts(figures),

@@ -18,13 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.building.stage import declare
+from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
-from tasks.config.schema import FP32, Configuration, Model
+from tasks.config.models import FP32, ProofKind, Target
+from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.proof import manifests, reports, runtimes
 from tasks.proof.manifests import Judged
-from tasks.records import artifacts, checkpoint_record, ledger, ownership
+from tasks.records import checkpoint_record, ledger, ownership
 from tasks.records.checkpoint_record import Record
 from tasks.records.listing import MANIFEST, read_listing
 from tasks.records.ownership import Plan
@@ -41,39 +42,33 @@ from tasks.web import packages
 from tasks.web.chromium import Browser
 
 if TYPE_CHECKING:
-    from doit.task import Task
-
     from tasks.records.manifest import File
 
 
-def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
-    """doit's task for one model.
+def declare(target: Target, browser: Browser) -> Stage:
+    """The deployment of one model.
 
     :param browser: what can prove a model in a browser.
     """
-    needed = reports.of_all_variants(config, model, browser.missing)
-    return declare(
-        model.name,
+    proofs = reports.of_all_variants(target, browser.missing)
+    return Stage(
+        target.name,
         deploy,
-        [config, model, browser],
+        [target, browser],
         reads=[
-            *(
-                path
-                for variant in needed
-                for path in artifacts.all_graphs(config, model, variant).values()
-            ),
-            artifacts.checkpoint_record(config, model),
+            *(path for variant in proofs for path in target.graph_files(variant).values()),
+            target.source.checkpoint_record,
         ],
-        writes=[artifacts.manifest(model)],
-        inputs=manifests.inputs(config, model, needed),
-        # The reports are no `reads`: what is missing of them is told by its proof.
-        file_dep=[each.path for found in needed.values() for each in found],
-        uptodate=[(ledger.holds_what_its_manifest_says, [model.deploy])],
-        also_runs=[model.client.documents_source],
+        writes=[target.manifest],
+        inputs=manifests.inputs(target, proofs),
+        # The reports are no `reads`: the error about a missing one names the proof that makes it.
+        also_reads=[each.path for needed in proofs.values() for each in needed],
+        up_to_date=[(ledger.holds_what_its_manifest_says, [target.deploy])],
+        also_runs=[target.client.documents_source],
     )
 
 
-def deploy(config: Configuration, model: Model, browser: Browser, task: Task) -> dict[str, Any]:
+def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
     """Put every proven variant and the manifest in place together.
 
     A variant that its reports speak against is left out; the manifest says why.
@@ -84,151 +79,150 @@ def deploy(config: Configuration, model: Model, browser: Browser, task: Task) ->
     from tasks.proof.description import manifest_of
     from tasks.records.manifest import File, as_json
 
-    undo_killed_run(config, model)
-    known = checkpoint_record.read(artifacts.checkpoint_record(config, model))
-    if known is None:
-        raise StageError(f"{artifacts.checkpoint_record(config, model)} cannot be read; remove it")
-    check_checkpoint(config, model, known)
-    in_browser, note = browser_asked(config, model, browser)
-    judged = judge_variants(config, model, known, in_browser)
+    config, source = work.config, target.source
+    undo_killed_run(config, target)
+    record = checkpoint_record.read(source.checkpoint_record)
+    if record is None:
+        raise StageError(f"{source.checkpoint_record} cannot be read; remove it")
+    check_checkpoint(target, record)
+    in_browser, note = browser_asked(target, browser)
+    judged = judge_variants(target, record, in_browser)
     deployed = [each for each in judged if each.deployed]
     if not deployed:
         reasons = "; ".join(f"{each.variant.name}: {each.reason}" for each in judged)
-        raise StageError(f"No variant of {model.name} may be deployed: {reasons}")
+        raise StageError(f"No variant of {target.name} may be deployed: {reasons}")
     files = {
-        model.file_name(graph, each.variant): (path, each.files[path])
+        target.file_name(graph, each.variant): (path, each.files[path])
         for each in deployed
-        for graph, path in artifacts.all_graphs(config, model, each.variant).items()
+        for graph, path in target.graph_files(each.variant).items()
     }
     sizes = {name: path.stat().st_size for name, (path, _) in files.items()}
     precisions = {
-        model.file_name(graph, each.variant): each.variant.precision
+        name: each.variant.precision
         for each in deployed
-        for graph in model.all_graphs
+        for name in target.file_names(each.variant).values()
     }
     graphs = {
-        name: File(sizes[name], sha256, runtimes.needs(model.opset, precisions[name], name))
+        name: File(sizes[name], sha256, runtimes.needs(source.opset, precisions[name], name))
         for name, (_, sha256) in files.items()
     }
-    manifest = manifest_of(model, known, graphs, judged, versions(*manifests.PACKAGES))
-    documents = model.client.documents(as_json(manifest))
+    manifest = manifest_of(target, record, graphs, judged, versions(*manifests.PACKAGES))
+    documents = target.client.documents(as_json(manifest))
     texts = {name: _entry(text) for name, text in documents.items()}
     content = as_json(replace(manifest, files={**graphs, **texts}))
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     documents = {**documents, MANIFEST: text}
     wanted = {name: sha256 for name, (_, sha256) in files.items()}
     wanted |= {name: _entry(text).sha256 for name, text in documents.items()}
-    with staging_folder(config, model) as staging:
-        plan = plan_for(config, model, wanted)
+    with staging_folder(config, target) as staging:
+        plan = plan_for(config, target, wanted)
         written = [*plan.written, MANIFEST] if plan.written or plan.removed else []
         staged = stage_files(files, written, staging)
         staged |= stage_documents(documents, written, staging)
-        put_in_place(config, model, staged, plan, wanted, staging)
-    summary = f"{_sizes(model, deployed, sizes)} in {model.deploy}"
-    note = "\n".join([*([note] if note else []), *notes(model, plan)])
+        put_in_place(config, target, staged, plan, wanted, staging)
+    summary = f"{_sizes(target, deployed, sizes)} in {target.deploy}"
+    note = "\n".join([*([note] if note else []), *notes(target, plan)])
     return {"summary": summary, **({"note": note} if note else {})}
 
 
-def check_checkpoint(config: Configuration, model: Model, known: Record) -> None:
-    """Refuse a checkpoint that the configuration no longer asks for.
+def check_checkpoint(target: Target, record: Record) -> None:
+    """Refuse a checkpoint that the configuration no longer names.
 
-    :raises StageError: with what it asks for and what was built.
+    :raises StageError: with what it names and what was built.
     """
-    url = checkpoint_record.identity(config.build, model.source)
-    if model.sha256 is not None and model.sha256 != known.sha256:
-        asked, built = f"sha256 {model.sha256}", known.sha256
-    elif model.sha256 is None and url != known.url:
-        asked, built = f"url {url}", known.url
+    source = target.source
+    url = checkpoint_record.identity(source.build, source.location)
+    if source.sha256 is not None and source.sha256 != record.sha256:
+        wanted, built = f"sha256 {source.sha256}", record.sha256
+    elif source.sha256 is None and url != record.url:
+        wanted, built = f"url {url}", record.url
     else:
         return
     raise StageError(
-        f"[models.{model.name}] asks for the checkpoint of {asked}, but what is built is of "
-        f"{built}; {command(f'deploy:{model.name}')} (without -s) builds it again."
+        f"[models.{source.name}] names the checkpoint with {wanted}, but the graphs were built "
+        f"from {built}; {command(f'deploy:{target.name}')} (without -s) builds them again."
     )
 
 
-def browser_asked(config: Configuration, model: Model, browser: Browser) -> tuple[bool, str | None]:
-    """Whether a browser's reports are asked for, and what to tell where none could be made."""
-    if model.browser is False:
+def browser_asked(target: Target, browser: Browser) -> tuple[bool, str | None]:
+    """Whether a browser must have run the model, and a note where no browser could."""
+    if target.browser is False:
         return False, None
-    missing = browser.missing if model.browser == "auto" else None
-    if missing is None and model.browser == "auto" and not packages.are_installed():
-        report = reports.read(artifacts.report(config, model, "browser", model.variants[0]))
+    missing = browser.missing if target.browser == "auto" else None
+    if missing is None and target.browser == "auto" and not packages.are_installed():
+        report = reports.read(target.report("browser", target.variants[0]))
         missing = report.get("unavailable") if report else None
     if missing is None:
         return True, None
     return False, f"No browser has proven what was deployed: {missing}."
 
 
-def judge_variants(
-    config: Configuration, model: Model, known: Record, in_browser: bool
-) -> list[Judged]:
+def judge_variants(target: Target, record: Record, in_browser: bool) -> list[Judged]:
     """Hold every variant against its reports.
 
     :raises StageError: naming each file that a report does not speak for.
     """
-    against = {"checkpoint": known.sha256}
-    if model.config is not None:
-        against["architecture"] = FINGERPRINTS.sha256(model.config)
-    if model.has_smaller_variants:
-        reference = artifacts.reference(config, model)
-        against["reference"] = "not there"
-        if reference.is_file():
-            against["reference"] = FINGERPRINTS.sha256(reference)
-    if model.video:
-        clips = artifacts.tracking_reference(config, model)
-        against["tracking_reference"] = "not there"
-        if clips.is_file():
-            against["tracking_reference"] = FINGERPRINTS.sha256(clips)
+    source = target.source
+    against = {"checkpoint": record.sha256}
+    if source.config is not None:
+        against["architecture"] = FINGERPRINTS.sha256(source.config)
+    if target.has_smaller_variants:
+        against["reference"] = _hash_of(source.reference)
+    if source.video:
+        against["tracking_reference"] = _hash_of(source.tracking_reference)
     problems: dict[str, None] = {}
     judged = []
-    for variant in dict.fromkeys([FP32, *model.variants]):
-        graphs = artifacts.all_graphs(config, model, variant)
+    for variant in target.built_variants:
+        graphs = target.graph_files(variant)
         files = {path: FINGERPRINTS.sha256(path) for path in graphs.values()}
-        found: dict[artifacts.Proof, reports.Report] = {}
-        for needed in reports.required(config, model, variant, in_browser):
-            report = reports.read(needed.path)
-            own = {graphs[name]: files[graphs[name]] for name in needed.graphs}
-            unproven = reports.binding_problems(needed, report, own, against)
+        proven: dict[ProofKind, reports.Report] = {}
+        for proof in reports.required(target, variant, in_browser):
+            report = reports.read(proof.path)
+            own = {graphs[name]: files[graphs[name]] for name in proof.graphs}
+            unproven = proof.problems(report, own, against)
             problems |= dict.fromkeys(unproven)
             if report is not None and not unproven:
-                found[needed.proof] = report
-        judged.append(manifests.judge_variant(config, model, variant, files, found, in_browser))
+                proven[proof.kind] = report
+        judged.append(manifests.judge_variant(target, variant, files, proven))
     if problems:
         raise StageError(
-            f"{model.name} is not proven as it is, and is not deployed:\n"
+            f"{target.name} is not proven as it is, and is not deployed:\n"
             + "\n".join(f"- {problem}" for problem in problems)
         )
     verified = judged[0]  # in single precision, which every other variant is made from
     if "verify" in verified.failing:
-        raise StageError(f"{model.name} is not deployed: {verified.reason}")
+        raise StageError(f"{target.name} is not deployed: {verified.reason}")
     return judged
 
 
-def staging_path(config: Configuration, model: Model) -> Path:
+def _hash_of(path: Path) -> str:
+    return FINGERPRINTS.sha256(path) if path.is_file() else "missing"
+
+
+def staging_path(config: Configuration, target: Target) -> Path:
     """Where this build, and no other, stages the files of a model."""
-    return model.deploy / f".staged-{ledger.build_id(config)}"
+    return target.deploy / f".staged-{ledger.build_id(config)}"
 
 
-def undo_killed_run(config: Configuration, model: Model) -> None:
+def undo_killed_run(config: Configuration, target: Target) -> None:
     """Remove what a killed run left; put back what it had replaced, if it was amid its renames."""
-    staging = staging_path(config, model)
-    if staging.is_dir() and not ledger.holds_what_its_manifest_says(model.deploy):
+    staging = staging_path(config, target)
+    if staging.is_dir() and not ledger.holds_what_its_manifest_says(target.deploy):
         for name in _files_in(staging / "before"):
-            (model.deploy / name).parent.mkdir(parents=True, exist_ok=True)
-            (staging / "before" / name).replace(model.deploy / name)
+            (target.deploy / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / "before" / name).replace(target.deploy / name)
     shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
-def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
+def staging_folder(config: Configuration, target: Target) -> Iterator[Path]:
     """A folder beside the targets that no other build has; removed at the end.
 
     :raises StageError: when the deploy folder cannot be made.
     """
     try:
-        made = not model.deploy.exists()
-        make_folders(model.deploy)
+        made = not target.deploy.exists()
+        make_folders(target.deploy)
     except OSError as error:
         if disk_problem(error):
             raise
@@ -238,22 +232,23 @@ def staging_folder(config: Configuration, model: Model) -> Iterator[Path]:
             reason = "leads to nothing" if Path(error.filename).is_symlink() else "is a file"
         raise StageError(
             f"{error.filename} {reason}; expected a folder to deploy to. "
-            f"{'Move it away, or give' * is_file or 'Give'} [models.{model.base}] another folder."
+            f"{'Move it away, or give' * is_file or 'Give'} [models.{target.source.name}] another "
+            "folder."
         ) from None
-    staging = staging_path(config, model)
-    folder = os.open(model.deploy, os.O_RDONLY)
+    staging = staging_path(config, target)
+    folder = os.open(target.deploy, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)  # another build may deploy here too
         (staging / "before").mkdir(parents=True, exist_ok=True)
         yield staging
     finally:
         # What could not be taken back is for the next run; see `undo_killed_run`.
-        if ledger.holds_what_its_manifest_says(model.deploy) or not _files_in(staging / "before"):
+        if ledger.holds_what_its_manifest_says(target.deploy) or not _files_in(staging / "before"):
             shutil.rmtree(staging, ignore_errors=True)
         os.close(folder)
         if made:
             with suppress(OSError):
-                model.deploy.rmdir()  # only when nothing was put in it
+                target.deploy.rmdir()  # only when nothing was put in it
 
 
 def _files_in(folder: Path) -> list[Path]:
@@ -269,39 +264,41 @@ def _entry(text: str) -> File:
     return File(len(content), hashlib.sha256(content).hexdigest())
 
 
-def plan_for(config: Configuration, model: Model, wanted: Mapping[str, str]) -> Plan:
+def plan_for(config: Configuration, target: Target, wanted: Mapping[str, str]) -> Plan:
     """What becomes of the files in the deploy folder.
 
     :param wanted: the SHA-256 of each file that is to be there.
     :raises StageError: when something is in the way, or a file would be replaced that this build
         did not write.
     """
-    in_the_way = ownership.obstacle(model.deploy, wanted)
+    in_the_way = ownership.obstacle(target.deploy, wanted)
     if in_the_way:
         raise StageError(f"{in_the_way}. Move it away, then run the same command again.")
-    recorded = ledger.written(config, model)
-    listing = read_listing(artifacts.manifest(model))
+    recorded = ledger.written(config, target)
+    listing = read_listing(target.manifest)
     plan = ownership.plan(
         wanted,
-        ownership.look(model.deploy, {**wanted, **recorded, **(listing.hashes if listing else {})}),
+        ownership.look(
+            target.deploy, {**wanted, **recorded, **(listing.hashes if listing else {})}
+        ),
         recorded,
-        ownership.of_another_build(model.deploy, model.name),
+        ownership.of_another_build(target.deploy, target.name),
         config.overwrite,
     )
     if plan.foreign and not config.overwrite:
-        again = command(f"deploy:{model.name}", overwrite="yes")
-        raise StageError(ownership.refusal(model, plan.foreign, recorded, again))
+        again = command(f"deploy:{target.name}", overwrite="yes")
+        raise StageError(ownership.refusal(target, plan.foreign, recorded, again))
     return plan
 
 
-def notes(model: Model, plan: Plan) -> list[str]:
+def notes(target: Target, plan: Plan) -> list[str]:
     """What a person should know of files that were not as this build had left them; pure."""
     said = {
         "had been changed since this build deployed it, and was deployed again": plan.restored,
         "was not this build's, and was replaced": plan.foreign,
         "is no longer deployed, and was left: it is not what this build wrote": plan.left,
     }
-    return [f"{model.deploy / name} {what}." for what, names in said.items() for name in names]
+    return [f"{target.deploy / name} {what}." for what, names in said.items() for name in names]
 
 
 def stage_files(
@@ -344,7 +341,7 @@ def stage_documents(
 
 def put_in_place(
     config: Configuration,
-    model: Model,
+    target: Target,
     staged: Mapping[str, Path],
     plan: Plan,
     wanted: Mapping[str, str],
@@ -355,28 +352,28 @@ def put_in_place(
     :raises StageError: when a rename is not possible; nothing has changed then.
     """
     if staged:
-        before = ledger.written(config, model)
+        before = ledger.written(config, target)
         both = {name: [*before.get(name, ()), sha256] for name, sha256 in wanted.items()}
-        ledger.add(config, model, {**before, **both})  # for a run that is killed in between
+        ledger.add(config, target, {**before, **both})  # for a run that is killed in between
         try:
-            follow_folder(model.deploy, staged)
-            replace_together(model.deploy, staged, plan.removed, staging / "before")
+            follow_folder(target.deploy, staged)
+            replace_together(target.deploy, staged, plan.removed, staging / "before")
         except OSError as error:
             paths = [Path(each) for each in (error.filename2, error.filename) if each]
-            within = [each for each in paths if each.is_relative_to(model.deploy)]
-            target = next((each for each in within if staging not in each.parents), model.deploy)
+            within = [each for each in paths if each.is_relative_to(target.deploy)]
+            path = next((each for each in within if staging not in each.parents), target.deploy)
             raise StageError(
-                f"{target} could not be put in place: {error.strerror}. What was renamed before it "
-                "was taken back."
+                f"{path} could not be put in place: {error.strerror}. Files already renamed were "
+                "restored."
             ) from error
-    ledger.add(config, model, {name: [sha256] for name, sha256 in wanted.items()})
+    ledger.add(config, target, {name: [sha256] for name, sha256 in wanted.items()})
 
 
-def _sizes(model: Model, deployed: Sequence[Judged], sizes: Mapping[str, int]) -> str:
+def _sizes(target: Target, deployed: Sequence[Judged], sizes: Mapping[str, int]) -> str:
     """The sizes of the deployed files, for people: each of fp32, the sum of a variant."""
     texts = []
     for each in deployed:
-        own = {graph: sizes[model.file_name(graph, each.variant)] for graph in model.all_graphs}
+        own = {graph: sizes[target.file_name(graph, each.variant)] for graph in target.all_graphs}
         if each.variant == FP32:
             texts += [f"{graph} {mebibytes(size)}" for graph, size in own.items()]
         else:

@@ -11,17 +11,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from tasks.building.stage import declare, describe_peak, describe_sizes, workspace
+from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
 from tasks.building.staleness import versions
-from tasks.config.schema import AttentionKind, Configuration, Model
+from tasks.config.models import AttentionKind, Source
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.records import artifacts
 from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from doit.task import Task
     from sam2.modeling.sam2_base import SAM2Base
     from torch import nn
 
@@ -34,52 +32,50 @@ PACKAGES = (*MODEL_PACKAGES, "samexporter", "onnx")
 EXAMPLE = {"num_points": 2, "num_prompts": 3, "points_batch": 3, "num_boxes": 3, "mask_batch": 1}
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for one table of models."""
-    return declare(
-        model.base,
+def declare(source: Source) -> Stage:
+    """The export of a source's graphs."""
+    return Stage(
+        source.name,
         export,
-        [config, model],
-        reads=[artifacts.checkpoint(config, model), *model.architecture_files],
-        writes=list(artifacts.exported_graphs(config, model).values()),
+        [source],
+        reads=[source.checkpoint, *source.architecture_files],
+        writes=list(source.exported_graphs.values()),
         shared="files",
         inputs={
-            **model.encoder_options,
-            "decoders": decoders(config, model),
-            **({"tracking": model.tracking_graphs} if model.video else {}),
+            **source.encoder_options,
+            "decoders": decoders(source),
+            **({"tracking": source.tracking_graphs} if source.video else {}),
             **versions(*PACKAGES),
         },
     )
 
 
-def decoders(config: Configuration, model: Model) -> dict[str, dict[str, str]]:
+def decoders(source: Source) -> dict[str, dict[str, str]]:
     """The options of each decoder, by the name of its graph."""
-    return {name: asdict(each) for each, name in config.decoders(model).items()}
+    return {name: asdict(each) for each, name in source.decoders.items()}
 
 
-def export(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+def export(source: Source, work: Workspace) -> dict[str, Any]:
     """Export in a child process, then move the graphs into place."""
-    targets = artifacts.exported_graphs(config, model)
-    checkpoint = str(artifacts.checkpoint(config, model))
-    with workspace(config.build, task) as work:
-        try:
-            result = work.run(
-                "tasks.export:write_graphs",
-                **model.encoder_options,
-                decoders=decoders(config, model),
-                video=model.video,
-                checkpoint=checkpoint,
-                graphs=work.made(targets),
-            )
-        except StageError as error:
-            if checkpoint not in str(error):
-                raise
-            raise StageError(f"{error}\n{checkpoint} came from {model.source.shown}.") from error
-        work.deliver(*targets.values())
+    checkpoint = str(source.checkpoint)
+    try:
+        result = work.run(
+            "tasks.export:write_graphs",
+            **source.encoder_options,
+            decoders=decoders(source),
+            video=source.video,
+            checkpoint=checkpoint,
+            graphs=work.made(source.exported_graphs),
+        )
+    except StageError as error:
+        if checkpoint not in str(error):
+            raise
+        raise StageError(f"{error}\n{checkpoint} came from {source.location.shown}.") from error
+    work.deliver(*source.exported_graphs.values())
     if "note" in result:
-        result["note"] = f"{task.name}: {result['note']}"
-    summary = f"{describe_sizes(targets)}, opset {model.opset}{describe_peak(result)}"
-    return {"summary": summary, **result}
+        result["note"] = f"{work.task.name}: {result['note']}"
+    sizes = describe_sizes(source.exported_graphs)
+    return {"summary": f"{sizes}, opset {source.opset}{describe_peak(result)}", **result}
 
 
 def write_graphs(

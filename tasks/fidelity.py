@@ -9,22 +9,19 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.building.stage import declare, workspace
+from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
 from tasks.clients.contract import Contract, MaskChoice, PromptChoice
-from tasks.config.schema import Configuration, Model, Variant
+from tasks.config.models import Target, Variant
 from tasks.console.invocation import command
-from tasks.proof import reports
 from tasks.proof.failures import sentences
-from tasks.proof.judgement import judge, rules_of
-from tasks.records import artifacts
+from tasks.proof.reports import Proof
 from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
-    from doit.task import Task
     from numpy.typing import NDArray
 
     from tasks.clients.client import Client
@@ -40,68 +37,52 @@ STABLE = 0.9
 PICTURE_SIDE, PICTURE_GAP = 400, 8  # of each panel, in pixels
 
 
-def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
-    """doit's task for one variant."""
-    return declare(
-        f"{model.name}:{variant.name}",
+def declare(target: Target, variant: Variant) -> Stage:
+    """The comparison of one variant with PyTorch."""
+    proof = Proof("fidelity", target, variant)
+    return Stage(
+        proof.subtask,
         measure_fidelity,
-        [config, model, variant],
+        [target, variant],
         reads=[
-            *artifacts.graphs(config, model, variant).values(),
-            artifacts.reference(config, model),
-            *model.image_data,
+            *target.image_graphs(variant).values(),
+            target.source.reference,
+            *target.source.image_data,
         ],
-        writes=[
-            artifacts.report(config, model, "fidelity", variant),
-            artifacts.picture(config, model, variant),
-        ],
+        writes=[proof.path, target.picture(variant)],
         shared="proof",
-        inputs={
-            **reports.asked(config, model, "fidelity", variant),
-            **rules_of(config, model, variant, "fidelity"),
-            "contract": model.client.as_json(),
-            **versions(*PACKAGES),
-        },
-        also_runs=[model.images],
+        inputs={**proof.inputs, **versions(*PACKAGES)},
+        also_runs=[target.source.images],
     )
 
 
-def measure_fidelity(
-    config: Configuration, model: Model, variant: Variant, task: Task
-) -> dict[str, Any]:
-    """Measure in a child process, judge, and write the report whichever way it went."""
-    graphs = artifacts.graphs(config, model, variant)
-    picture = artifacts.picture(config, model, variant)
-    with workspace(config.build, task) as work:
-        figures = work.run(
-            "tasks.fidelity:compare",
-            graphs={name: str(path) for name, path in graphs.items()},
-            client=model.client.name,
-            masks=model.masks,
-            prompts=model.prompts,
-            reference=str(artifacts.reference(config, model)),
-            draw=model.images,
-            picture=work.unfinished(picture),
-        )
-        work.deliver(picture)
+def measure_fidelity(target: Target, variant: Variant, work: Workspace) -> dict[str, Any]:
+    """Measure in a child process, judge, and write the report whichever way it went.
+
+    :raises StageError: when the reference has another number of images than is configured.
+    """
+    source, picture = target.source, target.picture(variant)
+    figures = work.run(
+        "tasks.fidelity:compare",
+        graphs={name: str(path) for name, path in target.image_graphs(variant).items()},
+        client=target.client.name,
+        masks=target.masks,
+        prompts=target.prompts,
+        reference=str(source.reference),
+        draw=source.images,
+        picture=work.unfinished(picture),
+    )
+    work.deliver(picture)
     memory = {"peak_memory": figures.pop("peak_memory")}
-    asked = config.fidelity.images
-    if figures["images"] != asked:
+    count = source.checks.fidelity.images
+    if figures["images"] != count:
         raise StageError(
-            f"{artifacts.reference(config, model)} has {figures['images']} images, [fidelity] "
-            f"images asks for {asked}; {command(f'reference:{model.base}')} asks PyTorch again"
+            f"{source.reference} has {figures['images']} images, [fidelity] images is {count}; "
+            f"{command(f'reference:{source.name}')} runs PyTorch again"
         )
-    failures = judge(config, model, variant, "fidelity", figures)
-    reports.write(
-        artifacts.report(config, model, "fidelity", variant),
-        "fidelity",
-        reports.asked(config, model, "fidelity", variant),
-        rules_of(config, model, variant, "fidelity"),
-        failures,
-        figures,
-    )
+    failures = Proof("fidelity", target, variant).conclude(figures)
     if failures:
-        note = f"{model.name}'s {variant.name} is not deployed: {sentences(failures)}."
+        note = f"{target.name}'s {variant.name} is not deployed: {sentences(failures)}."
         return {"summary": f"BELOW: {failures[0]}", "note": note, **memory}
     iou = figures["mask_iou"]
     summary = (

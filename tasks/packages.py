@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from tasks.building.stage import declare
-from tasks.config.schema import Configuration
+from tasks.building.stage import Stage, Workspace
+from tasks.config.models import Target
 from tasks.system.errors import StageError
 from tasks.web import packages
 
-if TYPE_CHECKING:
-    from doit.task import Task
 
-
-def task(config: Configuration) -> dict[str, Any]:
-    """doit's task; it has no targets, so ``doit clean`` keeps what it installed."""
-    required = any(model.browser is True for model in config.models)
-    return declare(
+def declare(targets: Sequence[Target]) -> Stage:
+    """The installation; it has no targets, so ``doit clean`` keeps what it installed."""
+    required = any(target.browser is True for target in targets)
+    return Stage(
         None,
         install,
         [required],
         reads=packages.MANIFESTS,
-        writes=[],
         inputs={},
-        uptodate=[packages.are_installed],
+        up_to_date=[packages.are_installed],
     )
 
 
-def install(required: bool, task: Task) -> dict[str, Any]:
+def install(required: bool, work: Workspace) -> dict[str, Any]:
     """Run ``npm ci``, unless what is installed is what the lock file asks for.
 
     Where no browser is required the build goes on without: a network that lets no npm through is

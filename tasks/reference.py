@@ -7,66 +7,57 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.building.staleness import versions
 from tasks.clients.contract import MaskChoice
-from tasks.config.schema import Configuration, Model
+from tasks.config.models import Source
 from tasks.inference.reference_file import stored_choice
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.records import artifacts
 
 if TYPE_CHECKING:
-    from doit.task import Task
-
     from tasks.inference.sessions import Predictions
 
 PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for PyTorch's answers, for a table of models."""
-    return declare(
-        model.base,
+def declare(source: Source) -> Stage:
+    """PyTorch's answers, for all models of a source."""
+    return Stage(
+        source.name,
         compute_reference,
-        [config, model],
-        reads=[
-            artifacts.checkpoint(config, model),
-            *model.architecture_files,
-            *model.image_data,
-        ],
-        writes=[artifacts.reference(config, model)],
+        [source],
+        reads=[source.checkpoint, *source.architecture_files, *source.image_data],
+        writes=[source.reference],
         shared="proof",
         inputs={
-            **model.architecture_options,
-            "masks": choices_of(config, model),
-            "images": model.images,
-            "count": config.fidelity.images,
+            **source.architecture_options,
+            "masks": choices_of(source),
+            "images": source.images,
+            "count": source.checks.fidelity.images,
             **versions(*PACKAGES),
         },
-        also_runs=[model.images],
+        also_runs=[source.images],
     )
 
 
-def choices_of(config: Configuration, model: Model) -> list[MaskChoice]:
-    """Which masks PyTorch answers with, for the clients of a table."""
-    return list(dict.fromkeys(stored_choice(each.masks) for each in config.of_table(model)))
+def choices_of(source: Source) -> list[MaskChoice]:
+    """Which masks PyTorch answers with, for the clients of a source."""
+    return list(dict.fromkeys(stored_choice(each.masks) for each in source.targets))
 
 
-def compute_reference(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
-    """Ask PyTorch in a child process and keep what it answers."""
-    target = artifacts.reference(config, model)
-    with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.reference:write_reference",
-            **model.architecture_options,
-            architecture_files=model.architecture_files,
-            masks=choices_of(config, model),
-            checkpoint=str(artifacts.checkpoint(config, model)),
-            draw=model.images,
-            count=config.fidelity.images,
-            destination=work.unfinished(target),
-        )
-        work.deliver(target)
+def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
+    """Run PyTorch in a child process and keep its answers."""
+    result = work.run(
+        "tasks.reference:write_reference",
+        **source.architecture_options,
+        architecture_files=source.architecture_files,
+        masks=choices_of(source),
+        checkpoint=str(source.checkpoint),
+        draw=source.images,
+        count=source.checks.fidelity.images,
+        destination=work.unfinished(source.reference),
+    )
+    work.deliver(source.reference)
     summary = f"PyTorch's answers to {result['prompts']} prompts on {result['images']} images"
     return {"summary": summary + describe_peak(result), **result}
 

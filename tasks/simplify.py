@@ -9,16 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.building.stage import declare, describe_peak, describe_sizes, workspace
+from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
 from tasks.building.staleness import versions
-from tasks.config.schema import Configuration, Model
+from tasks.config.models import Source
 from tasks.inference.graph_file import read_graph
 from tasks.inference.naming import Names, write_renamed
-from tasks.records import artifacts
 
 if TYPE_CHECKING:
     import onnx
-    from doit.task import Task
 
 PACKAGES = ("onnxsim", "onnx", "onnxruntime")  # with which onnxsim folds
 
@@ -32,38 +30,30 @@ KEPT_WEIGHTS = 1 << 14
 SKIPPED_PASSES = ["fuse_qkv", "fuse_attention"]
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for one table of models."""
-    renamed = artifacts.renamed_graphs(config, model)
-    return declare(
-        model.base,
+def declare(source: Source) -> Stage:
+    """The simplification of a source's graphs."""
+    renamed = source.renamed_graphs()
+    return Stage(
+        source.name,
         simplify,
-        [config, model],
-        reads=list(artifacts.exported_graphs(config, model).values()),
-        writes=[
-            *artifacts.shared_graphs(config, model).values(),
-            *(each.path for each in renamed),
-        ],
+        [source],
+        reads=list(source.exported_graphs.values()),
+        writes=[*source.shared_graphs().values(), *(each.path for each in renamed)],
         shared="files",
         inputs={"names": [each.names for each in renamed], **versions(*PACKAGES)},
     )
 
 
-def simplify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+def simplify(source: Source, work: Workspace) -> dict[str, Any]:
     """Simplify in a child process, then move the graphs into place."""
-    sources = artifacts.exported_graphs(config, model)
-    targets = artifacts.shared_graphs(config, model)
-    renamed = artifacts.renamed_graphs(config, model)
-    with workspace(config.build, task) as work:
-        made = work.made(targets)
-        result = work.run(
-            "tasks.simplify:simplify_graphs",
-            pairs=[[str(source), made[name]] for name, source in sources.items()],
-            renamed=[
-                [made[each.shared], work.unfinished(each.path), each.names] for each in renamed
-            ],
-        )
-        work.deliver(*targets.values(), *(each.path for each in renamed))
+    targets, renamed = source.shared_graphs(), source.renamed_graphs()
+    made = work.made(targets)
+    result = work.run(
+        "tasks.simplify:simplify_graphs",
+        pairs=[[str(path), made[name]] for name, path in source.exported_graphs.items()],
+        renamed=[[made[each.shared], work.unfinished(each.path), each.names] for each in renamed],
+    )
+    work.deliver(*targets.values(), *(each.path for each in renamed))
     nodes = ", ".join(
         f"{name} {before} → {after}"
         for name, (before, after) in zip(targets, result["nodes"], strict=True)

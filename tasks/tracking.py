@@ -9,87 +9,54 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.building.staleness import versions
-from tasks.config.schema import Configuration, Model, Variant
+from tasks.config.models import Target, Variant
 from tasks.inference.metrics import written
 from tasks.inference.progress import show_masks
-from tasks.proof import reports
 from tasks.proof.failures import sentences
-from tasks.proof.judgement import judge, rules_of
-from tasks.records import artifacts
-from tasks.system.errors import StageError
+from tasks.proof.reports import Proof
 
 if TYPE_CHECKING:
-    from doit.task import Task
-
     from tasks.inference.clips import Answers
 
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 
 
-def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
-    """doit's task for one variant."""
-    return declare(
-        f"{model.name}:{variant.name}",
+def declare(target: Target, variant: Variant) -> Stage:
+    """The comparison of one variant's tracking with PyTorch's."""
+    proof = Proof("tracking", target, variant)
+    return Stage(
+        proof.subtask,
         measure_tracking,
-        [config, model, variant],
-        reads=[
-            *graphs_of(config, model, variant).values(),
-            artifacts.tracking_reference(config, model),
-        ],
-        writes=[artifacts.report(config, model, "tracking", variant)],
+        [target, variant],
+        reads=[*target.tracker_graphs(variant).values(), target.source.tracking_reference],
+        writes=[proof.path],
         shared="proof",
-        inputs={
-            **reports.asked(config, model, "tracking", variant),
-            **rules_of(config, model, variant, "tracking"),
-            "contract": model.client.as_json(),
-            **versions(*PACKAGES),
-        },
+        inputs={**proof.inputs, **versions(*PACKAGES)},
     )
 
 
-def graphs_of(config: Configuration, model: Model, variant: Variant) -> artifacts.Graphs:
-    """What a tracker runs: the client's encoder, and the graphs that track."""
-    encoder = artifacts.graphs(config, model, variant)["encoder"]
-    return {"encoder": encoder, **artifacts.tracking_graphs(config, model, variant)}
-
-
-def measure_tracking(
-    config: Configuration, model: Model, variant: Variant, task: Task
-) -> dict[str, Any]:
+def measure_tracking(target: Target, variant: Variant, work: Workspace) -> dict[str, Any]:
     """Measure in a child process, judge, and write the report whichever way it went.
 
     :raises StageError: when single precision does not do what PyTorch does.
     """
-    with workspace(config.build, task) as work:
-        figures = work.run(
-            "tasks.tracking:compare",
-            graphs={name: str(path) for name, path in graphs_of(config, model, variant).items()},
-            client=model.client.name,
-            reference=str(artifacts.tracking_reference(config, model)),
-        )
-    memory = {"peak_memory": figures.pop("peak_memory")}
-    found = judge(config, model, variant, "tracking", figures)
-    path = artifacts.report(config, model, "tracking", variant)
-    reports.write(
-        path,
-        "tracking",
-        reports.asked(config, model, "tracking", variant),
-        rules_of(config, model, variant, "tracking"),
-        found,
-        figures,
+    proof = Proof("tracking", target, variant)
+    figures = work.run(
+        "tasks.tracking:compare",
+        graphs={name: str(path) for name, path in target.tracker_graphs(variant).items()},
+        client=target.client.name,
+        reference=str(target.source.tracking_reference),
     )
-    if found and variant.precision == "fp32":
-        raise StageError(
-            f"{path.parent} does not track as PyTorch does, and is not deployed:\n"
-            + "\n".join(f"- {failure}" for failure in found)
-            + f"\nReport: {path}. Log: {work.log}"
-        )
+    memory = {"peak_memory": figures.pop("peak_memory")}
+    failures = proof.conclude(figures)
+    if failures and not variant.is_smaller:
+        raise proof.error("tracked masks differ from PyTorch's", failures, work.log)
     summary = "not run" if "mask_iou" not in figures else summary_of(figures)
-    if not found:
+    if not failures:
         return {"summary": summary + describe_peak(memory), **memory}
-    note = f"{model.name}'s {variant.name} is not deployed: {sentences(found)}."
+    note = f"{target.name}'s {variant.name} is not deployed: {sentences(failures)}."
     return {"summary": f"BELOW: {summary}", "note": note, **memory}
 
 

@@ -7,46 +7,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.building.staleness import versions
-from tasks.config.schema import Configuration, Model
+from tasks.config.models import Source
 from tasks.inference.progress import show_masks
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.records import artifacts
 
 if TYPE_CHECKING:
-    from doit.task import Task
-
     from tasks.inference.clips import Answers
 
 PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for PyTorch's answers, for a table of models."""
-    return declare(
-        model.base,
+def declare(source: Source) -> Stage:
+    """PyTorch's tracked masks, for all models of a source."""
+    return Stage(
+        source.name,
         compute_reference,
-        [config, model],
-        reads=[artifacts.checkpoint(config, model), *model.architecture_files],
-        writes=[artifacts.tracking_reference(config, model)],
+        [source],
+        reads=[source.checkpoint, *source.architecture_files],
+        writes=[source.tracking_reference],
         shared="proof",
-        inputs={**model.architecture_options, **versions(*PACKAGES)},
+        inputs={**source.architecture_options, **versions(*PACKAGES)},
     )
 
 
-def compute_reference(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
-    """Ask PyTorch in a child process and keep what it answers."""
-    target = artifacts.tracking_reference(config, model)
-    with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.tracking_reference:write_reference",
-            **model.architecture_options,
-            architecture_files=model.architecture_files,
-            checkpoint=str(artifacts.checkpoint(config, model)),
-            destination=work.unfinished(target),
-        )
-        work.deliver(target)
+def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
+    """Run PyTorch in a child process and keep its answers."""
+    result = work.run(
+        "tasks.tracking_reference:write_reference",
+        **source.architecture_options,
+        architecture_files=source.architecture_files,
+        checkpoint=str(source.checkpoint),
+        destination=work.unfinished(source.tracking_reference),
+    )
+    work.deliver(source.tracking_reference)
     summary = f"PyTorch's {result['answers']} masks of {result['clips']} clips"
     return {"summary": summary + describe_peak(result), **result}
 

@@ -11,19 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.building.stage import declare, describe_peak, describe_sizes, workspace
+from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
 from tasks.building.staleness import versions
-from tasks.config.schema import Configuration, Model, Precision, Variant
+from tasks.config.checks import Precision
+from tasks.config.models import Source, Variant
 from tasks.inference.graph_file import read_graph
 from tasks.inference.naming import Names, write_renamed
-from tasks.records import artifacts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
     import onnx
-    from doit.task import Task
     from numpy.typing import NDArray
 
 PACKAGES = ("onnx", "onnxruntime", "numpy")
@@ -38,54 +37,41 @@ BLOCK = 32  # weights of a column that share a scale
 MANY_WEIGHTS = 1 << 16  # above which a matrix has four bits in q4, not eight
 
 
-def task(config: Configuration, model: Model, variant: Variant) -> dict[str, Any]:
-    """doit's task for one variant of a table of models."""
-    targets = artifacts.shared_graphs(config, model, variant)
-    renamed = artifacts.renamed_graphs(config, model, variant)
-    return declare(
-        f"{model.base}:{variant.name}",
+def declare(source: Source, variant: Variant) -> Stage:
+    """The making of one variant of a source's graphs."""
+    renamed = source.renamed_graphs(variant)
+    return Stage(
+        f"{source.name}:{variant.name}",
         make_variant,
-        [config, model, variant],
-        reads=list(sources_of(config, model, variant).values()),
-        writes=[*targets.values(), *(each.path for each in renamed)],
+        [source, variant],
+        reads=list(origins(source, variant).values()),
+        writes=[*source.shared_graphs(variant).values(), *(each.path for each in renamed)],
         shared="files",
         inputs={"names": [each.names for each in renamed], **versions(*PACKAGES)},
     )
 
 
-def asked_for(config: Configuration, model: Model) -> list[Variant]:
-    """The variants that clients of a table want, what another is made from first."""
-    return list(dict.fromkeys(each for client in config.of_table(model) for each in client.derived))
-
-
-def sources_of(config: Configuration, model: Model, variant: Variant) -> dict[str, Path]:
+def origins(source: Source, variant: Variant) -> dict[str, Path]:
     """The graphs that those of a variant are made from."""
-    made_from = artifacts.shared_graphs(config, model, variant.made_from)
-    return {name: made_from[name] for name in artifacts.shared_graphs(config, model, variant)}
+    made_from = source.shared_graphs(variant.made_from)
+    return {name: made_from[name] for name in source.shared_graphs(variant)}
 
 
-def make_variant(
-    config: Configuration, model: Model, variant: Variant, task: Task
-) -> dict[str, Any]:
+def make_variant(source: Source, variant: Variant, work: Workspace) -> dict[str, Any]:
     """Convert in a child process, then move the graphs into place."""
-    sources = sources_of(config, model, variant)
-    targets = artifacts.shared_graphs(config, model, variant)
-    renamed = artifacts.renamed_graphs(config, model, variant)
-    with workspace(config.build, task) as work:
-        made = work.made(targets)
-        result = work.run(
-            "tasks.variant:convert",
-            pairs=[[str(source), made[name]] for name, source in sources.items()],
-            precision=variant.precision,
-            format=variant.format,
-            renamed=[
-                [made[each.shared], work.unfinished(each.path), each.names] for each in renamed
-            ],
-        )
-        work.deliver(*targets.values(), *(each.path for each in renamed))
-    base = artifacts.shared_graphs(config, model)
+    targets, renamed = source.shared_graphs(variant), source.renamed_graphs(variant)
+    made = work.made(targets)
+    result = work.run(
+        "tasks.variant:convert",
+        pairs=[[str(path), made[name]] for name, path in origins(source, variant).items()],
+        precision=variant.precision,
+        format=variant.format,
+        renamed=[[made[each.shared], work.unfinished(each.path), each.names] for each in renamed],
+    )
+    work.deliver(*targets.values(), *(each.path for each in renamed))
+    single = source.shared_graphs()
     share = sum(each.stat().st_size for each in targets.values()) / sum(
-        base[name].stat().st_size for name in targets
+        single[name].stat().st_size for name in targets
     )
     summary = f"{describe_sizes(targets)}, {share:.2f} of fp32{describe_peak(result)}"
     return {"summary": summary, **result}

@@ -14,21 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.building.staleness import versions
-from tasks.config.schema import FP32, AttentionKind, Configuration, Model, Variant
+from tasks.config.models import AttentionKind, GraphFiles, Target
 from tasks.inference.graph_file import read_graph
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.proof import failures, reports
+from tasks.proof import failures
 from tasks.proof.failures import Failure
-from tasks.proof.judgement import ONE_CLICK, judge, largest_differences, rules_of
-from tasks.records import artifacts
+from tasks.proof.judgement import ONE_CLICK, largest_differences
+from tasks.proof.reports import Proof
 from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx
-    from doit.task import Task
     from numpy.typing import NDArray
     from sam2.modeling.sam2_base import SAM2Base
 
@@ -46,70 +45,60 @@ TRUTH_OBJECTS = 4
 NATIVE_IMAGES = 4
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for one model."""
-    return declare(
-        model.name,
+def declare(target: Target) -> Stage:
+    """The proof of a model's graphs in single precision."""
+    source, proof = target.source, Proof("verify", target)
+    graphs = [path for each in single_precision(target) for path in each.values()]
+    return Stage(
+        target.name,
         verify,
-        [config, model],
+        [target],
         reads=[
-            artifacts.checkpoint(config, model),
-            *dict.fromkeys(
-                path
-                for variant in single_precision(model)
-                for path in artifacts.graphs(config, model, variant).values()
-            ),
-            *model.architecture_files,
-            *model.image_data,
+            source.checkpoint,
+            *dict.fromkeys(graphs),
+            *source.architecture_files,
+            *source.image_data,
         ],
-        writes=[artifacts.report(config, model, "verify")],
+        writes=[proof.path],
         shared="proof",
-        inputs={
-            **reports.asked(config, model, "verify", FP32),
-            **rules_of(config, model, FP32, "verify"),
-            "contract": model.client.as_json(),
-            **versions(*PACKAGES),
-        },
+        inputs={**proof.inputs, **versions(*PACKAGES)},
         also_runs=[
-            *([model.truth] if model.truth else []),
-            *([model.images] if model.image_size else []),
+            *([source.truth] if source.truth else []),
+            *([source.images] if source.image_size else []),
         ],
     )
 
 
-def single_precision(model: Model) -> list[Variant]:
-    """The variants whose weights are as the checkpoint has them."""
-    return list(dict.fromkeys([FP32, *(v for v in model.variants if v.precision == "fp32")]))
+def single_precision(target: Target) -> list[GraphFiles]:
+    """The graphs whose weights are as the checkpoint has them, in each file format."""
+    return [target.image_graphs(each) for each in target.built_variants if not each.is_smaller]
 
 
-def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+def verify(target: Target, work: Workspace) -> dict[str, Any]:
     """Measure in a child process, judge, and write the report whichever way it went.
 
     :raises StageError: naming each figure beyond its tolerance.
     """
-    asked = reports.asked(config, model, "verify", FP32)
-    with workspace(config.build, task) as work:
-        figures = work.run(
-            "tasks.verify:measure",
-            **asked,
-            architecture_files=model.architecture_files,
-            checkpoint=str(artifacts.checkpoint(config, model)),
-            graphs=[
-                {name: str(path) for name, path in artifacts.graphs(config, model, each).items()}
-                for each in single_precision(model)
-            ],
-        )
+    proof = Proof("verify", target)
+    figures = work.run(
+        "tasks.verify:measure",
+        **proof.options,
+        architecture_files=target.source.architecture_files,
+        checkpoint=str(target.source.checkpoint),
+        graphs=[
+            {name: str(path) for name, path in graphs.items()}
+            for graphs in single_precision(target)
+        ],
+    )
     memory = {"peak_memory": figures.pop("peak_memory")}
-    found = judge(config, model, FP32, "verify", figures)
-    path = artifacts.report(config, model, "verify")
-    rules = rules_of(config, model, FP32, "verify")
-    reports.write(path, "verify", asked, rules, found, figures)
-    if found:
-        raise StageError(
-            f"{path.parent} does not do what PyTorch does, and is not deployed:\n"
-            + "\n".join(f"- {failure}" for failure in found)
-            + f"\nReport: {path}. Log: {work.log}"
-        )
+    failures = proof.conclude(figures)
+    if failures:
+        raise proof.error("outputs differ from PyTorch", failures, work.log)
+    return {"summary": summary_of(figures) + describe_peak(memory), **memory}
+
+
+def summary_of(figures: Mapping[str, Any]) -> str:
+    """The figures on a line, for people."""
     largest = largest_differences(figures["differences"])
     summary = (
         f"equals PyTorch: encoder {largest['encoder']:.1g} of largest, masks "
@@ -129,7 +118,7 @@ def verify(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
             f"; IoU with PyTorch's masks at {native['image_size']} pixels "
             f"{native['mask_iou']['mean']:.3f}, worst {native['mask_iou']['worst']:.3f}"
         )
-    return {"summary": summary + describe_peak(memory), **memory}
+    return summary
 
 
 def measure(

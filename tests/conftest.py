@@ -16,7 +16,7 @@ from project import ROOT, Project
 from server import FileServer
 
 from tasks import packages as stage
-from tasks.config.schema import BrowserCheck
+from tasks.config.checks import BrowserCheck
 from tasks.web import chromium, packages
 
 # The files whose slow tests take longest, the longest first: a worker that began one of them last

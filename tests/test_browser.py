@@ -19,7 +19,7 @@ import onnx
 import pytest
 from project import ROOT, Project
 
-from tasks.config.schema import BrowserCheck
+from tasks.config.checks import BrowserCheck
 from tasks.inference import sessions
 from tasks.inference.metrics import least_iou
 from tasks.inference.prompts import AT_ONCE, PROMPTS

@@ -163,7 +163,7 @@ def test_a_file_that_the_browser_refuses_is_not_deployed_and_its_words_are_shown
     words = "encoder on wasm: create its session: ERROR_CODE: 6, ShapeInferenceError"
     outcome = build.doit("run", CHEAP_REFUSAL=words)
     assert outcome.status != 0
-    assert "build/models/tiny does not work in Chromium 1, and is not deployed" in outcome.output
+    assert "build/models/tiny: does not work in Chromium 1; not deployed" in outcome.output
     assert words in outcome.output
     (failure,) = json.loads(build.report.read_text())["failures"]
     assert (failure["kind"], failure["provider"], failure["graph"]) == (
@@ -453,6 +453,6 @@ def test_a_deploy_alone_without_a_browsers_report_is_refused_where_one_is_asked_
     succeeded(build.build("verify:tiny"))
     outcome = build.doit("run", "-s", "deploy:tiny")
     assert outcome.status != 0
-    assert "browser.json is not there" in outcome.output
+    assert "browser.json is missing" in outcome.output
     assert "`doit browser:tiny` makes it" in outcome.output
     assert not (build.root / "public").exists()

@@ -11,7 +11,7 @@ import torch
 from test_javascript_mutations import Mutation
 
 from tasks import browser, export
-from tasks.config.schema import BrowserCheck
+from tasks.config.checks import BrowserCheck
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import browser_failures
 from tasks.running import child

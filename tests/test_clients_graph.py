@@ -15,8 +15,9 @@ from project import Outcome, Project
 
 from tasks.clients.client import Client, description
 from tasks.clients.known import CLIENTS
+from tasks.config.models import GRAPHS, Variant
 from tasks.config.parse import load, parse
-from tasks.config.schema import Configuration, ConfigurationError, Variant
+from tasks.config.schema import Configuration, ConfigurationError
 from tasks.inference.naming import rename_tensors
 
 TINY = {"model_type": "sam2_hiera_tiny", "url": "synthetic:"}
@@ -37,37 +38,37 @@ def refusal(model: Tables, **tables: Tables) -> str:
 
 
 def test_without_the_key_a_model_is_samexporters() -> None:
-    (model,) = configured({}).models
+    (model,) = configured({}).targets
     assert (model.client.name, model.masks, model.prompts) == ("samexporter", "multi", "many")
 
 
 def test_a_client_is_a_default_for_all_models_and_each_may_have_another() -> None:
     tables = {"nimbus": TINY, "other": {**TINY, "client": "osam", "folder": "other"}}
     config = parse({"defaults": {"client": "nimbusimage"}, "models": tables}, Path("m.toml"))
-    assert [model.client.name for model in config.models] == ["nimbusimage", "osam"]
+    assert [model.client.name for model in config.targets] == ["nimbusimage", "osam"]
 
 
 def test_nimbusimage_gets_ranked_masks_for_one_prompt_and_an_ort_encoder() -> None:
-    (model,) = configured({"client": "nimbusimage"}).models
+    (model,) = configured({"client": "nimbusimage"}).targets
     assert (model.masks, model.prompts) == ("ranked", "one")
     assert model.variants == (Variant(), Variant(format="ort"))
-    names = {model.file_name(graph, each) for graph in model.graphs for each in model.variants}
+    names = {model.file_name(graph, each) for graph in GRAPHS for each in model.variants}
     assert names == {"encoder.onnx", "encoder.ort", "decoder.onnx"}
 
 
 def test_each_client_of_a_model_is_built_under_a_name_and_in_a_folder_of_its_own() -> None:
     config = configured({"clients": ["nimbusimage", "transformers.js"]})
-    assert [(model.name, model.deploy.name) for model in config.models] == [
+    assert [(model.name, model.deploy.name) for model in config.targets] == [
         ("tiny", "sam2_hiera_tiny"),
         ("tiny-transformers.js", "sam2_hiera_tiny-transformers.js"),
     ]
-    assert [model.name for model in config.tables] == ["tiny"]
+    assert [each.name for each in config.sources] == ["tiny"]
 
 
 @pytest.mark.parametrize("key", ["deploy", "folder"])
 def test_a_clients_name_can_stand_anywhere_in_the_path(key: str) -> None:
     text = {"deploy": "apps/{client}/sam", "folder": "sam2_{client}"}[key]
-    models = configured({"clients": ["nimbusimage", "osam"], key: text}).models
+    models = configured({"clients": ["nimbusimage", "osam"], key: text}).targets
     assert [str(model.deploy) for model in models] == {
         "deploy": ["apps/nimbusimage/sam/sam2_hiera_tiny", "apps/osam/sam/sam2_hiera_tiny"],
         "folder": [
@@ -82,9 +83,9 @@ def test_a_clients_name_can_stand_anywhere_in_the_path(key: str) -> None:
     [("sam2_hiera_tiny", "sam2_hiera_tiny"), ("sam2.1_hiera_tiny", "sam2_1_hiera_tiny")],
 )
 def test_nimbusimages_folder_begins_as_it_asks(model_type: str, folder: str) -> None:
-    (model,) = configured({"model_type": model_type, "client": "nimbusimage"}).models
+    (model,) = configured({"model_type": model_type, "client": "nimbusimage"}).targets
     assert model.deploy.name == folder
-    (other,) = configured({"model_type": model_type}).models
+    (other,) = configured({"model_type": model_type}).targets
     assert other.deploy.name == model_type
 
 
@@ -144,7 +145,7 @@ def test_an_image_size_that_a_client_does_not_feed_is_refused(client: str, tmp_p
     with pytest.raises(ConfigurationError, match="feeds images of 1024 pixels alone"):
         load(file)
     file.write_text(table)
-    assert load(file).models[0].client.name == "samexporter"
+    assert load(file).targets[0].client.name == "samexporter"
 
 
 # --- names -------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from project import ROOT
 
+from tasks.config.models import WEIGHTS, CheckpointLocation
 from tasks.config.parse import load, parse
-from tasks.config.schema import WEIGHTS, Configuration, ConfigurationError, Source
+from tasks.config.schema import Configuration, ConfigurationError
 
 
 def configuration(text: str, **keys: Any) -> Configuration:
@@ -28,13 +29,13 @@ TINY = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
 
 def test_the_projects_own_file_holds_eleven_models_of_which_four_are_default() -> None:
     config = load(ROOT / "config/models.toml")
-    assert [model.name for model in config.default_models] == [
+    assert [each.name for each in config.targets if each.default] == [
         "tiny",
         "small",
         "base_plus",
         "large",
     ]
-    assert [model.name for model in config.models if not model.default] == [
+    assert [each.name for each in config.targets if not each.default] == [
         "tiny-2.1",
         "small-2.1",
         "base_plus-2.1",
@@ -44,19 +45,19 @@ def test_the_projects_own_file_holds_eleven_models_of_which_four_are_default() -
         "demo-transformers.js",
         "demo-video",
     ]
-    unsigned = [model.name for model in config.models if not (model.sha256 and model.size)]
+    unsigned = [each.name for each in config.sources if not (each.sha256 and each.size)]
     assert unsigned == ["edgetam"]  # no source but the file's own address tells its hash
 
 
 def test_the_architecture_names_the_folder_unless_one_is_given() -> None:
-    assert str(configuration(TINY).models[0].deploy) == "public/onnx-models/sam/sam2_hiera_tiny"
+    assert str(configuration(TINY).targets[0].deploy) == "public/onnx-models/sam/sam2_hiera_tiny"
     named = configuration(TINY + 'folder = "mine"\n')
-    assert str(named.models[0].deploy) == "public/onnx-models/sam/mine"
+    assert str(named.targets[0].deploy) == "public/onnx-models/sam/mine"
 
 
 def test_deploy_on_the_command_line_replaces_the_builds_folder_not_a_models_own() -> None:
     text = TINY + '[models.demo]\nmodel_type = "sam2_hiera_tiny"\nurl = "x.pt"\ndeploy = "demo"\n'
-    tiny, demo = configuration(text, deploy="app").models
+    tiny, demo = configuration(text, deploy="app").targets
     assert str(tiny.deploy) == "app/sam2_hiera_tiny"
     assert str(demo.deploy) == "demo/sam2_hiera_tiny"
 
@@ -81,25 +82,25 @@ def test_an_address_that_no_scheduler_has_is_refused(address: str) -> None:
 @pytest.mark.parametrize(
     ("url", "source"),
     [
-        ("https://host/a.pt", Source("http", "https://host/a.pt")),
-        ("http://host:80/a.pt", Source("http", "http://host:80/a.pt")),
+        ("https://host/a.pt", CheckpointLocation("http", "https://host/a.pt")),
+        ("http://host:80/a.pt", CheckpointLocation("http", "http://host:80/a.pt")),
         (
             "file:///data/my%20model.pt",
-            Source("file", "file:///data/my%20model.pt", Path("/data/my model.pt")),
+            CheckpointLocation("file", "file:///data/my%20model.pt", Path("/data/my model.pt")),
         ),
-        ("weights/a.pt", Source("file", "weights/a.pt", Path("weights/a.pt"))),
-        ("~/w/a.pt", Source("file", "~/w/a.pt", Path("/home/me/w/a.pt"))),
-        ("file:~/w/a.pt", Source("file", "file:~/w/a.pt", Path("/home/me/w/a.pt"))),
-        ("synthetic:", Source("synthetic", "synthetic:", seed=0)),
-        ("synthetic:?seed=7", Source("synthetic", "synthetic:?seed=7", seed=7)),
+        ("weights/a.pt", CheckpointLocation("file", "weights/a.pt", Path("weights/a.pt"))),
+        ("~/w/a.pt", CheckpointLocation("file", "~/w/a.pt", Path("/home/me/w/a.pt"))),
+        ("file:~/w/a.pt", CheckpointLocation("file", "file:~/w/a.pt", Path("/home/me/w/a.pt"))),
+        ("synthetic:", CheckpointLocation("synthetic", "synthetic:", seed=0)),
+        ("synthetic:?seed=7", CheckpointLocation("synthetic", "synthetic:?seed=7", seed=7)),
     ],
 )
 def test_every_kind_of_address_is_understood(
-    url: str, source: Source, monkeypatch: pytest.MonkeyPatch
+    url: str, source: CheckpointLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     text = f'[models.x]\nmodel_type = "sam2_hiera_tiny"\nurl = "{url}"\n'
-    assert configuration(text).models[0].source == source
+    assert configuration(text).sources[0].location == source
 
 
 @pytest.mark.parametrize(
@@ -175,8 +176,8 @@ def test_an_architecture_is_sam2s_own_or_a_yaml_files() -> None:
 
 @pytest.mark.parametrize("lines", ["", 'model_type = "auto"\n'])
 def test_without_either_the_weights_tell_the_architecture(lines: str) -> None:
-    (model,) = configuration(f'[models.mine]\nurl = "x.pt"\n{lines}').models
-    assert (model.architecture, str(model.deploy)) == ("auto", "public/onnx-models/sam/mine")
+    (model,) = configuration(f'[models.mine]\nurl = "x.pt"\n{lines}').targets
+    assert (model.source.architecture, str(model.deploy)) == ("auto", "public/onnx-models/sam/mine")
 
 
 def test_made_up_weights_need_an_architecture() -> None:
@@ -198,8 +199,8 @@ def test_made_up_weights_need_an_architecture() -> None:
 def test_a_checkpoint_of_the_hub_is_named_by_repository_revision_and_file(
     url: str, repo: str, revision: str, file: str
 ) -> None:
-    (model,) = configuration(f'[models.mine]\nurl = "{url}"\n').models
-    source = model.source
+    (model,) = configuration(f'[models.mine]\nurl = "{url}"\n').targets
+    source = model.source.location
     assert (source.kind, source.repo, source.revision, source.file) == ("hub", repo, revision, file)
 
 
@@ -214,17 +215,20 @@ def test_an_address_of_the_hub_that_is_none_is_refused(url: str) -> None:
 
 def test_an_image_size_of_ones_own_is_for_clients_that_take_it() -> None:
     text = TINY + "image_size = 512\n"
-    (model,) = configuration(text).models
-    assert model.encoder_options["image_size"] == 512
+    (model,) = configuration(text).targets
+    assert model.source.encoder_options["image_size"] == 512
     message = mistakes(text + 'client = "nimbusimage"\n')
     assert "[models.tiny] image_size: found 512; allowed: 1024 for client nimbusimage" in message
-    (native,) = configuration(TINY + "image_size = 1024\n").models
-    assert "image_size" not in native.encoder_options
+    (native,) = configuration(TINY + "image_size = 1024\n").targets
+    assert "image_size" not in native.source.encoder_options
 
 
 def test_a_custom_architecture_deploys_under_the_models_name() -> None:
-    (model,) = configuration('[models.mine]\nurl = "x.pt"\nconfig = "my.yaml"\n').models
-    assert (model.architecture, str(model.deploy)) == ("my.yaml", "public/onnx-models/sam/mine")
+    (model,) = configuration('[models.mine]\nurl = "x.pt"\nconfig = "my.yaml"\n').targets
+    assert (model.source.architecture, str(model.deploy)) == (
+        "my.yaml",
+        "public/onnx-models/sam/mine",
+    )
 
 
 def test_files_that_are_not_there_are_named_when_the_configuration_is_read(tmp_path: Path) -> None:
@@ -260,11 +264,11 @@ def test_a_missing_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_browser_proves_every_model_where_there_is_one_unless_told_otherwise() -> None:
-    assert configuration(TINY).models[0].browser == "auto"
-    assert configuration("[browser]\nenabled = false\n" + TINY).models[0].browser is False
-    assert configuration("[browser]\nenabled = true\n" + TINY).models[0].browser is True
+    assert configuration(TINY).targets[0].browser == "auto"
+    assert configuration("[browser]\nenabled = false\n" + TINY).targets[0].browser is False
+    assert configuration("[browser]\nenabled = true\n" + TINY).targets[0].browser is True
     own = configuration("[browser]\nenabled = true\n" + TINY + "browser = false\n")
-    assert own.models[0].browser is False
+    assert own.targets[0].browser is False
 
 
 @pytest.mark.parametrize(
@@ -294,7 +298,7 @@ def test_fused_attention_is_refused_with_a_proof_on_wasm_which_cannot_run_it(tex
     "text", [FUSED + "browser = false\n", "[browser]\nenabled = false\n" + FUSED]
 )
 def test_fused_attention_is_taken_where_no_browser_is_asked(text: str) -> None:
-    assert configuration(text).models[0].attention == "fused"
+    assert configuration(text).sources[0].attention == "fused"
 
 
 def test_fused_attention_is_refused_for_edgetam_which_has_none() -> None:
@@ -310,7 +314,7 @@ def test_fused_attention_is_refused_for_edgetam_which_has_none() -> None:
 def test_a_model_is_published_to_the_repository_that_the_pattern_gives() -> None:
     found = configuration(f'[publish]\nrepo = "my-lab/{{folder}}-{{model}}"\n{TINY}')
     assert found.publishing is not None
-    assert found.publishing.repository(found.models[0]) == "my-lab/sam2_hiera_tiny-tiny"
+    assert found.publishing.repository(found.targets[0]) == "my-lab/sam2_hiera_tiny-tiny"
     assert (found.publishing.revision, found.publishing.private) == ("main", False)
     assert configuration(TINY).publishing is None
 

@@ -253,7 +253,7 @@ def page_with(
     built: Project, config: Configuration, executable: str | None, image: Path
 ) -> Iterator[Any]:
     """The page with the demo model and an image opened."""
-    (model,) = [each for each in config.models if each.name == "demo"]
+    (model,) = [each for each in config.targets if each.name == "demo"]
     folders = {
         "/models/demo": built.root / model.deploy,
         "/onnxruntime-web": packages.RUNTIME / "dist",
@@ -436,7 +436,7 @@ def test_a_poisoned_decoder_of_a_cache_is_caught_and_not_deployed(
     other = clone(tmp_path / "project")
     outcome = other.doit("run", f"cache={poisoned}", "deploy:demo")
     assert outcome.status != 0
-    assert "does not do what PyTorch does, and is not deployed" in outcome.output
+    assert "outputs differ from PyTorch; not deployed" in outcome.output
     assert f"came from the cache {poisoned} (simplify:demo" in outcome.output
     assert not (other.root / "build/demo").exists()
 

@@ -13,7 +13,8 @@ from project import Outcome, Project
 
 from tasks.clients.contract import Format
 from tasks.config import parse
-from tasks.config.schema import OPSETS, Precision
+from tasks.config.checks import Precision
+from tasks.config.models import OPSETS
 from tasks.proof import runtimes
 from tasks.records import ledger
 from tasks.records.ownership import Plan, Present, plan

@@ -25,7 +25,7 @@ from transformers import (
 
 from tasks import export
 from tasks.clients.contract import TrackingConstants, tracking_constants
-from tasks.config.schema import TRACKING_GRAPHS
+from tasks.config.models import TRACKING_GRAPHS
 from tasks.inference import clips
 from tasks.inference.clips import Answers
 from tasks.inference.graph_file import tensors_of

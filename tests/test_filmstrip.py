@@ -75,6 +75,8 @@ def test_a_manifest_without_graphs_that_track_is_refused_with_what_writes_anothe
     tmp_path: Path,
 ) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"encoder": {"file": "encoder.onnx"}}))
-    model: Any = SimpleNamespace(name="demo-video", deploy=tmp_path)
+    model: Any = SimpleNamespace(
+        name="demo-video", deploy=tmp_path, manifest=tmp_path / "manifest.json"
+    )
     with pytest.raises(StageError, match="no manifest of this build with graphs that track"):
         filmstrip.deployed(model)

@@ -17,7 +17,8 @@ from tasks import export, fidelity, verify
 from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
 from tasks.clients.known import CLIENTS
-from tasks.config.schema import FidelityCheck, Tolerances, Variant
+from tasks.config.checks import FidelityCheck, Tolerances
+from tasks.config.models import Variant
 from tasks.inference.naming import rename_tensors
 from tasks.model import load
 from tasks.proof.failures import Failure

@@ -23,7 +23,7 @@ from demo.clips import time_lapse
 from tasks.clients.contract import TrackingConstants
 from tasks.commands import serve
 from tasks.config import parse
-from tasks.config.schema import TRACKING_GRAPHS
+from tasks.config.models import TRACKING_GRAPHS
 from tasks.inference.preprocessing import Placement, masks_over
 from tasks.inference.sessions import run_by_name
 from tasks.inference.tracker import Prompt, Tracker
@@ -37,7 +37,7 @@ Labels = NDArray[np.uint16]
 
 @pytest.fixture(scope="module")
 def deployed(video_model: Project) -> Path:
-    (model,) = parse.load(configured(video_model)).models
+    (model,) = parse.load(configured(video_model)).targets
     return model.deploy
 
 

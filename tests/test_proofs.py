@@ -17,7 +17,7 @@ import pytest
 from project import ROOT, Outcome, Project, wait_for_opening
 
 from tasks import verify
-from tasks.config.schema import Tolerances
+from tasks.config.checks import Tolerances
 from tasks.model import load
 from tasks.proof.judgement import exceeded
 

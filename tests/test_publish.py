@@ -24,7 +24,9 @@ from writable_hub import ATTRIBUTES, READS_ONLY, TOKEN, WritableHub, said
 
 from tasks.clients.known import CLIENTS
 from tasks.commands.publish import Plan, compare, published_names, unproven
-from tasks.config.schema import Model, Source
+from tasks.config.checks import Checks
+from tasks.config.models import CheckpointLocation, Source, Target
+from tasks.config.schema import DEFAULT_CLIENT
 from tasks.proof import card
 from tasks.records.manifest import (
     BrowserProof,
@@ -457,7 +459,10 @@ PROVEN = manifests.manifest(
 def test_a_manifest_must_say_of_every_deployed_variant_that_it_is_proven(
     change: dict[str, Any], words: str | None, in_browser: Any
 ) -> None:
-    model = Model("tiny", None, None, Source("file", "x.pt"), Path("x"), browser=in_browser)
+    location = CheckpointLocation("file", "x.pt")
+    source = Source("tiny", Path("build"), location, Checks())
+    client = CLIENTS[DEFAULT_CLIENT]
+    model = Target("tiny", source, client, Path("x"), browser=in_browser)
     found = unproven(model, replace(PROVEN, **change))
     if words is None and in_browser is True:
         words = "fp32 was not run in a browser, which [models.tiny] asks for"

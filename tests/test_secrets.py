@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, free_port
+from doit.task import Task
 from hub import Answer
 from huggingface_hub import constants
 from project import ROOT, Outcome, Project, wait_for_opening
@@ -20,9 +21,11 @@ from server import Fault, FileServer
 from test_cluster import MODEL, Quick, checkout
 from writable_hub import TOKEN, WritableHub
 
-from tasks.building.stage import guarded
+from tasks.building.build import Build
+from tasks.building.stage import Stage, Workspace
+from tasks.config.models import CheckpointLocation
 from tasks.config.parse import check_variables, parse
-from tasks.config.schema import CacheSettings, ConfigurationError, Source
+from tasks.config.schema import CacheSettings, Configuration, ConfigurationError
 from tasks.console import address
 from tasks.remote import hub as hub_files
 from tasks.system.errors import StageError
@@ -276,13 +279,15 @@ def test_a_cluster_is_sent_nothing_secret_and_its_workers_open_the_cache_by_them
     nothing_secret(tmp_path, done, refused)
 
 
-def test_a_traceback_is_shown_without_what_is_secret() -> None:
-    def act(task: None) -> None:
+def test_a_traceback_is_shown_without_what_is_secret(tmp_path: Path) -> None:
+    def act(work: Workspace) -> None:
         raise RuntimeError(f"no answer from {with_secrets('https://host/m.pt')}")
 
-    found = guarded(act, [])(task=None)
-    assert "RuntimeError: no answer from https://host/m.pt" in found.get_msg()
-    assert not secrets_in(found.get_msg().encode())
+    build = Build(Configuration(tmp_path / "models.toml", tmp_path, ()))
+    (action,) = build.task(Stage("act", act))["actions"]
+    message = action(Task("act", None)).get_msg()
+    assert "RuntimeError: no answer from https://host/m.pt" in message
+    assert not secrets_in(message.encode())
 
 
 # --- what is the same file ---
@@ -435,7 +440,7 @@ def test_a_cache_on_the_command_line_that_may_hold_a_password_in_its_path_is_ref
 def test_an_address_in_what_is_published_of_the_weights_has_nothing_secret() -> None:
     text = f"fine-tuned, https://me:{MARK}@host/x?sig={MARK}"
     told = {"url": "synthetic:", "model_type": "edgetam", "origin": text, "license": text}
-    (model,) = parse({"models": {"m": told}}, Path("models.toml")).models
+    (model,) = parse({"models": {"m": told}}, Path("models.toml")).sources
     assert model.origin == model.license == "fine-tuned, https://host/x"
 
 
@@ -467,7 +472,7 @@ def test_a_name_on_the_command_line_that_is_an_address_is_told_without_what_is_s
 
 
 def test_a_source_and_a_cache_do_not_print_their_address() -> None:
-    assert MARK not in repr(Source("http", with_secrets("https://host/m.pt")))
+    assert MARK not in repr(CheckpointLocation("http", with_secrets("https://host/m.pt")))
     assert MARK not in repr(CacheSettings(CACHE, options={"key": OPTION}))
 
 

@@ -15,7 +15,7 @@ from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from tasks import export
 from tasks.clients.contract import TrackingConstants, tracking_constants
-from tasks.config.schema import TRACKING_GRAPHS
+from tasks.config.models import TRACKING_GRAPHS
 from tasks.inference import clips
 from tasks.inference.clips import Answers
 from tasks.inference.metrics import mask_iou

@@ -14,7 +14,7 @@ from tracking_mutations import CONSTANTS, DECODER, MUTATIONS, Mutation, OtherCon
 
 from tasks import export, tracking, tracking_reference
 from tasks.clients.contract import TrackingConstants
-from tasks.config.schema import TRACKING_GRAPHS
+from tasks.config.models import TRACKING_GRAPHS
 from tasks.inference import clips, tracking_file
 from tasks.inference.drift import difference, summary_of
 from tasks.inference.sessions import run_by_name

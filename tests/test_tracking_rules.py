@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks import tracking
-from tasks.config.schema import BrowserCheck
+from tasks.config.checks import BrowserCheck
 from tasks.inference.clips import Answer, Answers
 from tasks.inference.drift import difference, summary_of
 from tasks.proof.description import tracking_proof

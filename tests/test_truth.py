@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from demo.scenes import Scene, scene
 from tasks.clients.client import Client
 from tasks.clients.known import CLIENTS
-from tasks.config.schema import Tolerances
+from tasks.config.checks import Tolerances
 from tasks.inference import metrics, preprocessing, truth
 from tasks.inference.prompts import Prompt
 from tasks.proof.failures import Failure

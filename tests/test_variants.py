@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks import variant
-from tasks.config.schema import FidelityCheck, Precision, Variant
+from tasks.config.checks import FidelityCheck, Precision
+from tasks.config.models import Variant
 from tasks.inference.checks import finite
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import create_session

@@ -12,7 +12,7 @@ from torchvision.transforms import Resize
 
 from tasks.clients.contract import PREPROCESSING, Dimensions, GraphTensors, Tensor, tensor
 from tasks.clients.known import CLIENTS
-from tasks.config.schema import Tolerances
+from tasks.config.checks import Tolerances
 from tasks.inference.images import natural_image
 from tasks.inference.preprocessing import Placement, preprocess, resized
 from tasks.inference.prompts import PROMPTS, Prompt, prompt_tensors

@@ -20,7 +20,7 @@ from server import FileServer
 
 from tasks import verify
 from tasks.clients.known import CLIENTS
-from tasks.config.schema import BrowserCheck
+from tasks.config.checks import BrowserCheck
 from tasks.inference.prompts import PROMPTS, runs_of_every_value
 from tasks.model import load
 from tasks.proof.judgement import browser_failures

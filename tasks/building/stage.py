@@ -1,284 +1,154 @@
-"""What every stage has: its declaration to doit, a log, a scratch folder, a child process."""
+"""What a stage declares, and the workspace that its action gets."""
 
 from __future__ import annotations
 
-import functools
 import os
-import traceback
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from doit.exceptions import TaskError, TaskFailed
-
-from tasks.building import sources
-from tasks.building.staleness import (
-    MEASURED_BY,
-    ON_WORKER,
-    Inputs,
-    Measurer,
-    Trace,
-    versions_of_imported,
-)
-from tasks.building.state import recorded_values
-from tasks.console import address
-from tasks.console.invocation import command
-from tasks.console.progress import SILENT, show_progress
-from tasks.remote import shared_cache
+from tasks.building.staleness import MEASURED_BY, ON_WORKER, Inputs, Measurer
 from tasks.running import child
-from tasks.system import machine
-from tasks.system.errors import StageError, disk_problem
-from tasks.system.files import mebibytes, scratch_folder
-from tasks.system.fingerprint import FINGERPRINTS, hashes_of
+from tasks.system.files import mebibytes
 
 if TYPE_CHECKING:
     from doit.task import Task
 
     from tasks.config.schema import CacheSettings, Configuration
 
-FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
-WORTH_A_PROGRESS = 64 << 20  # bytes
-
-_CONFIG: Configuration | None = None
-
-
-def run_on(config: Configuration) -> None:
-    """Have the heavy part of stages run where a configuration says: on a Dask cluster, or here."""
-    global _CONFIG
-    _CONFIG = config
-
-
 Action = Callable[..., dict[str, Any] | None]
 Paths = Sequence[str | os.PathLike[str]]
-Shared = Literal["files", "proof"]
+UpToDate = Callable[..., bool] | tuple[Any, ...]
 
 
-def declare(
-    name: str | None,
-    action: Action,
-    arguments: Sequence[Any],
-    *,
-    reads: Paths,
-    writes: Paths,
-    inputs: Inputs | Callable[[], Inputs],
-    also_runs: Sequence[str] = (),
-    shared: Shared | None = None,
-    browser: Callable[[], Measurer] | None = None,
-    **more: Any,
-) -> dict[str, Any]:
-    """doit's task of a stage.
+@dataclass(frozen=True)
+class Stage:
+    """A task of the build, as the module of its stage declares it.
 
-    The project's own modules that the action, and what it runs in a child, can reach are file
+    The project's own modules that the action, and what it runs in a child, can reach become file
     dependencies; see `tasks.building.sources`.
 
-    :param name: of the subtask.
-    :param reads: the files that the action reads.
+    :param name: of the subtask; None for a task without subtasks.
+    :param action: called with the ``arguments``, a `Workspace`, and the options of the command
+        line by name; returns what the records keep, with a ``summary`` for people.
+    :param reads: the files that the action reads, and cannot do without.
     :param writes: the files that come out.
-    :param inputs: what else shapes them (options, versions); must survive JSON.
+    :param inputs: what else shapes them (options, versions), or a function that says so when the
+        stages before have run; must survive JSON. None runs the stage whenever it is named.
     :param also_runs: functions, ``module:function``, that the configuration names; the versions of
         the packages that they import are among the inputs.
+    :param also_reads: files that a change of makes the stage stale, but that it does without.
     :param shared: whether a shared cache may hold what comes out: ``"files"``, which are proven
         here, or a ``"proof"``, which is taken from there only where the configuration says so, and
-        if a processor with the same features measured. The action's first argument is then the
-        configuration.
-    :param browser: says in which browser the action measures; asked only when the stages before
+        if a processor with the same features measured.
+    :param browser: says in which browser the action measures; called only when the stages before
         have run.
-    :param more: other keys of a doit task; ``uptodate`` is asked besides the trace, ``file_dep``
-        are files that the action does without, ``meta`` says of what runs in a child what it
-        ``"needs"`` of a cluster's worker, ``"with_files"`` as they are here; or that it must run
-        ``"here"``.
+    :param up_to_date: what must hold besides, as doit takes it.
+    :param after: tasks that run before.
+    :param options: of the command line, as doit takes them.
+    :param needs_browser: the child runs one, so a worker of a cluster must have one.
+    :param carries: files that the child needs as they are here, though no change of them matters.
+    :param runs_here: the child runs on this machine, even when there is a cluster.
+    :param on_demand: nothing but a person wants it, so its absence is not missed.
+    :param fetches: the files come from elsewhere, so cleaning keeps them.
+    :param runs_last: it reads what others write, without having it made.
+    :param verbosity: of doit, unless the command line says otherwise.
     """
-    roots = [f"{action.__module__}:{action.__qualname__}", *also_runs]
-    code = sources.reached(roots)
-    own, also = inputs, versions_of_imported(sources.packages(also_runs))
-    inputs = (lambda: {**own(), **also}) if callable(own) else {**own, **also}
-    measurer = functools.partial(_measurer, browser) if shared == "proof" else None
-    run = action
-    if shared is not None and arguments[0].cache is not None:
-        run = _shared(action, measurer, reads, writes, code, inputs, list(also_runs))
-    return {
-        **({"name": name} if name else {}),
-        "actions": [(guarded(run, reads), list(arguments))],
-        "targets": [os.fspath(path) for path in writes],
-        "io": {"capture": False},
-        **more,
-        "file_dep": sorted({*map(os.fspath, (*reads, *more.get("file_dep", ()))), *code}),
-        "uptodate": [
-            Trace(inputs, measurer, on_workers=_CONFIG is not None and _CONFIG.cluster is not None),
-            *more.get("uptodate", []),
-        ],
-    }
+
+    name: str | None
+    action: Action
+    arguments: Sequence[Any] = ()
+    reads: Paths = ()
+    writes: Paths = ()
+    inputs: Inputs | Callable[[], Inputs] | None = None
+    also_runs: Sequence[str] = ()
+    also_reads: Paths = ()
+    shared: Literal["files", "proof"] | None = None
+    browser: Callable[[], Measurer] | None = None
+    up_to_date: Sequence[UpToDate] = ()
+    after: Sequence[str] = ()
+    options: Sequence[Mapping[str, Any]] = ()
+    needs_browser: bool = False
+    carries: Sequence[str] = ()
+    runs_here: bool = False
+    on_demand: bool = False
+    fetches: bool = False
+    runs_last: bool = False
+    verbosity: int | None = None
 
 
-def _measurer(browser: Callable[[], Measurer] | None) -> Measurer:
-    """What measures on this machine: its processor, and a browser where one is used."""
-    return {"processor": machine.processor(), **(browser() if browser else {})}
+NO_STAGE = Stage(None, lambda: None)
 
 
-def guarded(action: Action, reads: Paths) -> Callable[..., Any]:
-    """doit's action: a `StageError`, a missing file or a full disk becomes a failed task."""
-
-    @functools.wraps(action)
-    def run_action(
-        *args: Any, task: Task, **kwargs: Any
-    ) -> dict[str, Any] | TaskFailed | TaskError | None:
-        missing = [os.fspath(path) for path in reads if not os.path.isfile(path)]
-        if missing:
-            return TaskFailed(
-                f"{task.name} reads {', '.join(missing)}, which is not there. "
-                f"{command(task.name)} (without -s) makes it first."
-            )
-        try:
-            return action(*args, task=task, **kwargs)
-        except StageError as error:
-            return TaskFailed(str(error))
-        except OSError as error:
-            problem = disk_problem(error)
-            if problem is None:
-                return _unexpected()
-            return TaskFailed(problem)
-        except Exception:
-            return _unexpected()
-
-    return run_action
-
-
-def _unexpected() -> TaskError:
-    """A mistake of the build's own, with its traceback, whose texts may be a library's."""
-    text = traceback.format_exc()
-    if _CONFIG is not None:
-        if _CONFIG.cache is not None:
-            text = address.without_secrets(text, _CONFIG.cache.url, _CONFIG.cache.options)
-        for url in {model.source.url for model in _CONFIG.models}:
-            text = address.without_secrets(text, url)
-    return TaskError(address.without_secrets(text))
-
-
-def _shared(
-    action: Action,
-    measurer: Callable[[], Measurer] | None,
-    reads: Paths,
-    writes: Paths,
-    code: Paths,
-    inputs: Inputs | Callable[[], Inputs],
-    also_runs: Sequence[str],
-) -> Action:
-    """The action, or what the same action made in another build.
-
-    The key has the hash of every file that is read and of the code, but neither their folders nor
-    the model's name: builds with other names share what is the same. That of a proof has what
-    measured too: it is looked for under this machine's, and stored under that of the machine that
-    did.
-
-    :param measurer: of a proof, what measures here.
-    """
-    stage = action.__module__.rpartition(".")[2]
-    named = {os.fspath(path): f"file {number}" for number, path in enumerate((*reads, *writes))}
-
-    def key(task: Task, measured_by: Measurer | None) -> str:
-        decided_by = {
-            "action": action.__qualname__,
-            "options": task.options or {},
-            "inputs": [inputs() if callable(inputs) else inputs, also_runs],
-            "reads": [FINGERPRINTS.sha256(path) for path in reads],
-            "code": hashes_of(code),
-            "writes": [os.path.basename(path) for path in writes],
-            **({"measured by": measured_by} if measured_by else {}),
-        }
-        return shared_cache.key_of(stage, decided_by, named)
-
-    @functools.wraps(action)
-    def run_or_fetch(config: Configuration, *args: Any, task: Task, **kwargs: Any) -> Any:
-        assert config.cache is not None
-        cache = shared_cache.opened_by(config.cache)
-        here = measurer() if measurer else None
-        before = key(task, here)
-        if measurer is None or config.cache.proofs:
-            entry = cache.find(stage, before, len(writes))
-            if entry is not None and fetched(cache, entry, config, writes, task):
-                summary = f"from {cache.name}: {entry.result.get('summary', '')}"
-                return {**entry.result, "summary": summary, FROM_CACHE: cache.name}
-        try:
-            result = action(config, *args, task=task, **kwargs)
-        except StageError as error:
-            raise StageError(f"{error}{_told_of_cache(config, task)}") from error
-        # What changed under the run, or could not be run here, is nobody else's.
-        if isinstance(result, dict) and "unavailable" not in result and key(task, here) == before:
-            measured_by = {**here, **task.values.get(MEASURED_BY, {})} if here else None
-            place = key(task, measured_by)
-            cache.store(stage, place, [Path(path) for path in writes], result)
-        return result
-
-    return run_or_fetch
-
-
-def fetched(
-    cache: shared_cache.SharedCache,
-    entry: shared_cache.Entry,
-    config: Configuration,
-    writes: Paths,
-    task: Task,
-) -> bool:
-    """Whether what an entry has is in place now, as if it had been built."""
-    targets = [Path(path) for path in writes]
-    slow = cache.is_remote and sum(each.size for each in entry.outputs) >= WORTH_A_PROGRESS
-    with workspace(config.build, task) as work:
-        unfinished = [Path(work.unfinished(target)) for target in targets]
-        if not cache.fetch(entry, unfinished, show_progress(task.name) if slow else SILENT):
-            return False
-        work.deliver(*targets)
-    for target, output in zip(targets, entry.outputs, strict=True):
-        FINGERPRINTS.remember(target, output.sha256)
-    return True
-
-
-def _told_of_cache(config: Configuration, task: Task) -> str:
-    """What to do about a stage that fails on files of a cache; empty where there are none."""
-    records = recorded_values(config.build / "state" / "doit.json")
-    makers = {
-        name: values[FROM_CACHE]
-        for name, values in records.items()
-        if values.get(FROM_CACHE) and task.file_dep & values.get("outputs", {}).keys()
-    }
-    if not makers:
-        return ""
-    again = command(f"-a {' '.join(makers)}")
-    return (
-        f"\nWhat it read came from the cache {next(iter(makers.values()))} ({', '.join(makers)}): "
-        f"{again} builds it here and puts it in the place of that."
-    )
+def stage_of(task: Task) -> Stage:
+    """The declaration behind one of doit's tasks; an empty one for a group of tasks."""
+    stage: Stage = (task.meta or {}).get("stage", NO_STAGE)
+    return stage
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A log and a scratch folder that no other stage has, and how a stage runs its child."""
+    """A log and a scratch folder that no other stage has, and how a stage runs its child.
 
-    build: Path
+    Both are named after the task, with ``~`` for the colon, which no model's name holds: `x:q8`
+    and `x-q8` do not meet.
+    """
+
+    config: Configuration
     task: Task
-    scratch: Path
-    log: Path
+
+    @cached_property
+    def scratch(self) -> Path:
+        """An empty folder for work in progress."""
+        self.remove_scratch()  # a killed run may have left it
+        self._scratch.mkdir(parents=True)
+        return self._scratch
+
+    def remove_scratch(self) -> None:
+        """Remove what is left of work in progress."""
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
     @property
-    def verbose(self) -> bool:
-        """Whether what the child prints is shown."""
-        return bool(self.task.verbosity == 2)
+    def _scratch(self) -> Path:
+        return self.config.build / "tmp" / self._name
+
+    @property
+    def log(self) -> Path:
+        """The file that gets what the child prints."""
+        return self.config.build / "logs" / f"{self._name}.log"
+
+    @property
+    def _name(self) -> str:
+        return str(self.task.name).replace(":", "~")
+
+    @property
+    def stage(self) -> Stage:
+        """What the stage declares."""
+        return stage_of(self.task)
+
+    @property
+    def build(self) -> Path:
+        """The build folder."""
+        return self.config.build
 
     @property
     def cache(self) -> CacheSettings | None:
         """The shared cache of the build."""
-        return _CONFIG.cache if _CONFIG is not None else None
+        return self.config.cache
 
     @property
-    def config(self) -> Path | None:
-        """The file of the configuration."""
-        return _CONFIG.path if _CONFIG is not None else None
+    def verbose(self) -> bool:
+        """Whether the child's output is shown."""
+        return bool(self.task.verbosity == 2)
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the child takes of a worker beside memory and cores: a browser."""
-        return tuple((self.task.meta or {}).get("needs", ()))
+        """The resources that the child takes of a worker beside memory and cores."""
+        return ("browser",) if self.stage.needs_browser else ()
 
     def run(self, function: str, **arguments: Any) -> dict[str, Any]:
         """Call ``module:function`` in a child process, here or on a worker; see `child.run`."""
@@ -293,8 +163,8 @@ class Workspace:
 
     def _run(self, function: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """The result of a child, and whether a worker of a cluster ran it."""
-        scheduler = _CONFIG.cluster if _CONFIG is not None else None
-        if scheduler and not (self.task.meta or {}).get("here"):
+        scheduler = self.config.cluster
+        if scheduler and not self.stage.runs_here:
             from tasks.running import cluster
 
             if not cluster.lacks(self, scheduler):
@@ -317,15 +187,13 @@ class Workspace:
 
 
 @contextmanager
-def workspace(build: Path, task: Task) -> Iterator[Workspace]:
-    """The workspace of a task while it runs.
-
-    Its files have the task's name with ``~`` for the colon, which no model's name holds: `x:q8`
-    and `x-q8` do not meet.
-    """
-    name = task.name.replace(":", "~")
-    with scratch_folder(build / "tmp" / name) as scratch:
-        yield Workspace(build, task, scratch, build / "logs" / f"{name}.log")
+def workspace(config: Configuration, task: Task) -> Iterator[Workspace]:
+    """The workspace of a task while it runs."""
+    work = Workspace(config, task)
+    try:
+        yield work
+    finally:
+        work.remove_scratch()
 
 
 def describe_sizes(graphs: Mapping[str, Path]) -> str:

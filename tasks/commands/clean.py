@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
+from tasks.building.stage import stage_of
 from tasks.commands.doit_commands import Exclusive, Plain
 from tasks.config.schema import Configuration
 from tasks.console.invocation import unknown_name
@@ -55,7 +56,7 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
         names = [task.name for task in self.task_list]
         for name in pos_args:
             if not selected([name], names):
-                models = [model.name for model in config.models]
+                models = [target.name for target in config.targets]
                 raise InvalidCommand(unknown_name(name, [*names, *models], (), "clean"))
         chosen = set(selected(pos_args, names) if pos_args else names)
         removed: dict[str, list[int]] = {}
@@ -63,7 +64,7 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
         for task in self.task_list:
             if task.name not in chosen:
                 continue
-            fetched = bool((task.meta or {}).get("fetched"))
+            fetched = stage_of(task).fetches
             files = files_of(task, with_parts=fetched)
             if fetched and not (downloads or task.name in pos_args):
                 kept += [path.stat().st_size for path in files]
@@ -98,17 +99,17 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
     ) -> bool:
         """Remove, or tell of, the deployed copies of models; whether there was something to say."""
         found = False
-        for model in config.models:
-            task = f"deploy:{model.name}"
+        for target in config.targets:
+            task = f"deploy:{target.name}"
             if task not in chosen:
                 continue
             for deployment in ledger.read(config):
                 mine = deployment.config == ledger.name_of(config)
-                if not (mine and model.deploy.is_dir() and deployment.is_in(model.deploy)):
+                if not (mine and target.deploy.is_dir() and deployment.is_in(target.deploy)):
                     continue
                 if not asked and not {task, "deploy"} & set(named):
                     self._say(
-                        f"Kept the deployed copies: {model.deploy} (--deployed removes them)."
+                        f"Kept the deployed copies: {target.deploy} (--deployed removes them)."
                     )
                     continue
                 found = True

@@ -21,6 +21,7 @@ from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
 from tasks.building import staleness, state
+from tasks.building.stage import stage_of
 from tasks.console import printing
 from tasks.console.invocation import unknown_name, wrong_option
 from tasks.records import ledger
@@ -95,7 +96,7 @@ class Exclusive(Suggesting):
 class Run(Exclusive, DoitRun):  # type: ignore[misc]
     """``doit run``, and bare ``doit``.
 
-    A task whose ``meta`` says ``"last"`` reads what others write without asking for it to be made:
+    A task that runs last reads what others write without asking for it to be made:
     it waits for whatever else the same command runs, in as many threads as there are.
     """
 
@@ -112,7 +113,7 @@ class Run(Exclusive, DoitRun):  # type: ignore[misc]
         names = {task.name for task in self.task_list}
         selected = [name for name in self.sel_tasks or () if name in names or "*" in name]
         for task in self.task_list:
-            if task.name in selected and (task.meta or {}).get("last"):
+            if task.name in selected and stage_of(task).runs_last:
                 others = [name for name in selected if name != task.name]
                 task.task_dep += [name for name in others if "*" not in name]
                 task.wild_dep += [name for name in others if "*" in name]

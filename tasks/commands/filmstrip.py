@@ -5,18 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from tasks.building.stage import declare, workspace
+from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
-from tasks.config.schema import Configuration, Model
+from tasks.config.models import Target
 from tasks.console.invocation import command
-from tasks.records import artifacts
 from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
-    from doit.task import Task
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -55,55 +53,53 @@ class Followed(NamedTuple):
     found: Bools
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for a model with `video = true`."""
-    return declare(
+def declare(target: Target) -> Stage:
+    """The filmstrip of a model with `video = true`."""
+    return Stage(
         None,
         draw_filmstrip,
-        [config, model],
-        reads=[artifacts.manifest(model)],  # has the hash of each deployed file
-        writes=[artifacts.filmstrip(model)],
+        [target],
+        reads=[target.manifest],  # has the hash of each deployed file
+        writes=[target.filmstrip],
         shared="proof",
-        inputs={"contract": model.client.as_json(), **versions(*PACKAGES)},
+        inputs={"contract": target.client.as_json(), **versions(*PACKAGES)},
         also_runs=[CLIP],
-        task_dep=[f"deploy:{model.name}"],
-        meta={"here": True},  # what is deployed need not be where a cluster's workers see it
+        after=[f"deploy:{target.name}"],
+        runs_here=True,  # a cluster's workers may not see the deploy folder
     )
 
 
-def draw_filmstrip(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+def draw_filmstrip(target: Target, work: Workspace) -> dict[str, Any]:
     """Track and draw in a child process, then move the picture into place."""
-    graphs, constants = deployed(model)
-    with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.commands.filmstrip:draw",
-            graphs=graphs,
-            client=model.client.name,
-            constants=constants,
-            destination=work.unfinished(artifacts.filmstrip(model)),
-        )
-        work.deliver(artifacts.filmstrip(model))
-    return {"summary": f"{in_words(**result)}; see {artifacts.filmstrip(model)}"}
+    graphs, constants = deployed(target)
+    result = work.run(
+        "tasks.commands.filmstrip:draw",
+        graphs=graphs,
+        client=target.client.name,
+        constants=constants,
+        destination=work.unfinished(target.filmstrip),
+    )
+    work.deliver(target.filmstrip)
+    return {"summary": f"{in_words(**result)}; see {target.filmstrip}"}
 
 
-def deployed(model: Model) -> tuple[dict[str, str], dict[str, Any]]:
+def deployed(target: Target) -> tuple[dict[str, str], dict[str, Any]]:
     """The files that the manifest says to load, and what else a tracker must know.
 
     :raises StageError: when there is no such manifest.
     """
     from tasks.records.manifest import as_json, read_manifest
 
-    path = artifacts.manifest(model)
-    manifest = read_manifest(path)
+    manifest = read_manifest(target.manifest)
     if manifest is None or manifest.video is None:
         raise StageError(
-            f"{path} is no manifest of this build with graphs that track; "
-            f"{command(f'deploy:{model.name}')} writes it"
+            f"{target.manifest} is no manifest of this build with graphs that track; "
+            f"{command(f'deploy:{target.name}')} writes it"
         )
     files = {"encoder": manifest.encoder.file, **manifest.video.files}
     constants = as_json(manifest.video)
     del constants["files"], constants["tensors"]
-    return {graph: str(model.deploy / file) for graph, file in files.items()}, constants
+    return {graph: str(target.deploy / file) for graph, file in files.items()}, constants
 
 
 def in_words(objects: int, frames: int, iou: float, **_: Any) -> str:

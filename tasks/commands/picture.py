@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.building.stage import declare, workspace
+from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
 from tasks.clients.contract import MaskChoice
-from tasks.config.schema import Configuration, Model
+from tasks.config.models import Target
 from tasks.console.invocation import command
 from tasks.model import PACKAGES as MODEL_PACKAGES
-from tasks.records import artifacts
 from tasks.system.errors import StageError
 
 if TYPE_CHECKING:
     import numpy as np
-    from doit.task import Task
     from numpy.typing import NDArray
     from PIL.Image import Image
 
@@ -38,53 +36,50 @@ LARGE, MEDIUM, SMALL = 42, 28, 26  # of letters
 QUIET = (85, 85, 85)
 
 
-def task(
-    config: Configuration, model: Model, clients: Sequence[Model], also: Sequence[str]
-) -> dict[str, Any]:
-    """doit's task for the demo model.
+def declare(target: Target, also: Sequence[str]) -> Stage:
+    """The demo's picture.
 
-    :param clients: the models of its table, all of which are deployed.
     :param also: further tasks that belong to the demo.
     """
-    return declare(
+    source = target.source
+    return Stage(
         None,
         draw_picture,
-        [config, model],
+        [target],
         reads=[
-            artifacts.manifest(model),  # has the hash of each deployed file, and says which to load
-            artifacts.checkpoint(config, model),
-            *model.architecture_files,
-            *model.image_data,
+            target.manifest,  # has the hash of each deployed file, and says which to load
+            source.checkpoint,
+            *source.architecture_files,
+            *source.image_data,
         ],
-        writes=[artifacts.demo_picture(model)],
+        writes=[target.demo_picture],
         shared="proof",
         inputs={
-            **model.architecture_options,
-            "masks": model.masks,
-            "contract": model.client.as_json(),
+            **source.architecture_options,
+            "masks": target.masks,
+            "contract": target.client.as_json(),
             **versions(*PACKAGES),
         },
-        also_runs=[model.images],
-        task_dep=[*(f"deploy:{each.name}" for each in clients), *also],
-        meta={"here": True},  # what is deployed need not be where a cluster's workers see it
+        also_runs=[source.images],
+        after=[*(f"deploy:{each.name}" for each in source.targets), *also],
+        runs_here=True,  # a cluster's workers may not see the deploy folder
     )
 
 
-def draw_picture(config: Configuration, model: Model, task: Task) -> dict[str, Any]:
+def draw_picture(target: Target, work: Workspace) -> dict[str, Any]:
     """Draw in a child process, then move the picture into place."""
-    with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.commands.picture:draw",
-            graphs=deployed_files(model),
-            client=model.client.name,
-            masks=model.masks,
-            **model.architecture_options,
-            checkpoint=str(artifacts.checkpoint(config, model)),
-            truth=model.images,
-            destination=work.unfinished(artifacts.demo_picture(model)),
-        )
-        work.deliver(artifacts.demo_picture(model))
-    return {"summary": f"{in_words(**result)}; see {artifacts.demo_picture(model)}"}
+    result = work.run(
+        "tasks.commands.picture:draw",
+        graphs=deployed_files(target),
+        client=target.client.name,
+        masks=target.masks,
+        **target.source.architecture_options,
+        checkpoint=str(target.source.checkpoint),
+        truth=target.source.images,
+        destination=work.unfinished(target.demo_picture),
+    )
+    work.deliver(target.demo_picture)
+    return {"summary": f"{in_words(**result)}; see {target.demo_picture}"}
 
 
 def in_words(clicks: int, images: int, truth: float, pytorch: float, **_: Any) -> str:
@@ -95,21 +90,21 @@ def in_words(clicks: int, images: int, truth: float, pytorch: float, **_: Any) -
     )
 
 
-def deployed_files(model: Model) -> dict[str, str]:
+def deployed_files(target: Target) -> dict[str, str]:
     """The files that the manifest says to load, whichever variant they are of.
 
     :raises StageError: when there is no such manifest.
     """
     from tasks.records.manifest import read_manifest
 
-    path = artifacts.manifest(model)
-    manifest = read_manifest(path)
+    manifest = read_manifest(target.manifest)
     if manifest is None:
         raise StageError(
-            f"{path} is no manifest of this build; {command(f'deploy:{model.name}')} writes it"
+            f"{target.manifest} is no manifest of this build; "
+            f"{command(f'deploy:{target.name}')} writes it"
         )
     files = {"encoder": manifest.encoder.file, "decoder": manifest.decoder.file}
-    return {graph: str(model.deploy / file) for graph, file in files.items()}
+    return {graph: str(target.deploy / file) for graph, file in files.items()}
 
 
 class Click(NamedTuple):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from tasks.building.stage import Stage, Workspace
 from tasks.config import parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.console.invocation import command
@@ -14,25 +15,26 @@ from tasks.records import checkpoint_record, ledger
 from tasks.system.files import amount, removal_problem
 
 
-def task(config: Configuration) -> dict[str, Any]:
-    """doit's task; it removes only with ``--yes``."""
+def declare() -> Stage:
+    """The removal of what no model owns; it removes only with ``--yes``."""
     options = {"yes": "remove what is listed", "downloads": "fetched checkpoints too"}
-    return {
-        "actions": [(prune, [config])],
-        "params": [
+    return Stage(
+        None,
+        prune,
+        options=[
             {"name": name, "long": name, "type": bool, "default": False, "help": text}
             for name, text in options.items()
         ],
-        "uptodate": [False],
-        "verbosity": 2,
-    }
+        verbosity=2,
+    )
 
 
-def prune(config: Configuration, yes: bool, downloads: bool) -> None:
+def prune(work: Workspace, yes: bool, downloads: bool) -> None:
     """Print, and with ``yes`` remove, the files that no configured model owns.
 
     :param downloads: checkpoints that were fetched are among them.
     """
+    config = work.config
     orphans = ledger.orphans(config, ledger.read(config))
     for deployment in orphans:
         print(f"{deployment.model} is no longer configured for {deployment.shown}:")
@@ -42,7 +44,7 @@ def prune(config: Configuration, yes: bool, downloads: bool) -> None:
     try:
         left = leftovers(config.build, set(owners_of(config)))
     except ConfigurationError as error:
-        print(f"Whose files lie in {config.build} cannot be told: {error}")
+        print(f"Cannot tell which files in {config.build} are still in use: {error}")
     if left:
         print(f"No model of {config.path} owns in {config.build}:")
     removed = bool(orphans)
@@ -83,8 +85,7 @@ def owners_of(config: Configuration) -> Iterator[str]:
     used = {each.config for each in ledger.read(config)} | ledger.models(config).keys()
     others = [config.build / name for name in used - {ledger.name_of(config)}]
     for each in (config, *(parse.read(path) for path in others if path.is_file())):
-        for model in each.models:
-            yield from (model.name, model.base)
+        yield from ledger.names_of(each)
 
 
 def reason_to_keep(

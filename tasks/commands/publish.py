@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building import staleness, state
-from tasks.building.stage import guarded, workspace
-from tasks.config.schema import Configuration, Model
+from tasks.building.stage import Stage, Workspace
+from tasks.config.models import Target
+from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.proof import card
 from tasks.proof.binding import unchanged
-from tasks.records import artifacts, ledger
+from tasks.records import ledger
 from tasks.records.listing import MANIFEST, is_within_folder
 from tasks.remote.repository import RemoteFile, Repository
 from tasks.system.errors import StageError
@@ -29,8 +30,6 @@ from tasks.system.files import mebibytes
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of
 
 if TYPE_CHECKING:
-    from doit.task import Task
-
     from tasks.records.manifest import Manifest
 
 SMALL = 16 << 20  # bytes; the hub stores anything above 10 MiB as a large file
@@ -38,18 +37,17 @@ CARD, PICTURE = "README.md", "demo.png"
 DEMO = "demo"  # the model, and the task that draws its picture
 
 
-def task(config: Configuration, model: Model) -> dict[str, Any]:
-    """doit's task for one model; what the hub has is never known before it is asked."""
-    refused = refusal(config, model)
-    reads = [] if refused else [artifacts.manifest(model)]
-    return {
-        "name": model.name,
-        "actions": [(guarded(publish, reads), [config, model])],
-        "task_dep": [] if refused else [f"deploy:{model.name}"],
-        "uptodate": [False],
-        "io": {"capture": False},
-        "meta": {"on_demand": True},
-        "params": [
+def declare(config: Configuration, target: Target) -> Stage:
+    """The publishing of one model; what the hub has is never known before it is asked."""
+    refused = refusal(config, target)
+    return Stage(
+        target.name,
+        publish,
+        [target],
+        reads=[] if refused else [target.manifest],
+        after=[] if refused else [f"deploy:{target.name}"],
+        on_demand=True,
+        options=[
             {
                 "name": "dry_run",
                 "long": "dry-run",
@@ -58,20 +56,22 @@ def task(config: Configuration, model: Model) -> dict[str, Any]:
                 "help": "list what would go, and send nothing",
             }
         ],
-    }
+    )
 
 
-def refusal(config: Configuration, model: Model) -> str | None:
+def refusal(config: Configuration, target: Target) -> str | None:
     """Why a model is not published whatever is built of it; pure."""
-    table = f"[models.{model.base}]"
+    table = f"[models.{target.source.name}]"
     if config.publishing is None:
         return (
             f"{config.path} does not say where models are published. Write there: "
             '[publish] repo = "my-lab/{folder}"'
         )
-    if model.source.kind == "synthetic":
-        return f"{table} has random weights ({model.source.shown}), which are not published."
-    if not model.license:
+    if target.source.location.kind == "synthetic":
+        return (
+            f"{table} has random weights ({target.source.location.shown}), which are not published."
+        )
+    if not target.source.license:
         return (
             f"{table} says no licence of the weights, and nothing is published without. Write "
             'there what they may be used under: license = "Apache-2.0"'
@@ -79,19 +79,20 @@ def refusal(config: Configuration, model: Model) -> str | None:
     return None
 
 
-def publish(config: Configuration, model: Model, dry_run: bool, task: Task) -> dict[str, Any]:
+def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     """Compare what is deployed with what the hub has, and commit the difference.
 
     :param dry_run: list it instead.
     :raises StageError: when the model may not be published, is not proven as it lies there, or
         the hub refuses it; then nothing is published.
     """
-    refused = refusal(config, model)
+    config = work.config
+    refused = refusal(config, target)
     if refused or config.publishing is None:
         raise StageError(refused or "")
-    manifest = proven_manifest(config, model)
+    manifest = proven_manifest(config, target)
     asked = config.publishing
-    repository = Repository(asked.repository(model), asked.revision)
+    repository = Repository(asked.repository(target), asked.revision)
     if not dry_run and not repository.has_token:
         raise StageError(
             f"There is no token to write to {repository.name} with. Run `hf auth login`, or set "
@@ -101,18 +102,17 @@ def publish(config: Configuration, model: Model, dry_run: bool, task: Task) -> d
     if remote.commit is None and not dry_run:
         repository.make(asked.private)
         remote = repository.look()
-    with workspace(config.build, task) as work:
-        before = {
-            name: repository.read(name, remote.commit, work.scratch)
-            for name in (MANIFEST, CARD)
-            if remote.commit and name in remote.files
-        }
-    picture = current_picture(config, model)
-    files = contents(model, manifest, repository, picture, before.get(CARD))
+    before = {
+        name: repository.read(name, remote.commit, work.scratch)
+        for name in (MANIFEST, CARD)
+        if remote.commit and name in remote.files
+    }
+    picture = current_picture(config, target)
+    files = contents(target, manifest, repository, picture, before.get(CARD))
     own = published_names(before.get(MANIFEST, ""), before.get(CARD, ""))
     ids = {name: identity(content, remote.files.get(name)) for name, content in files.items()}
     plan = compare(ids, remote.files, own)
-    note = "\n".join(notes(model, repository, plan, picture, before.get(CARD)))
+    note = "\n".join(notes(target, repository, plan, picture, before.get(CARD)))
     told = {"note": note} if note else {}
     if not plan.sent and not plan.removed:
         return {"summary": f"nothing to publish: {repository.address} has these files", **told}
@@ -132,7 +132,7 @@ def publish(config: Configuration, model: Model, dry_run: bool, task: Task) -> d
     return {"summary": summary, **told}
 
 
-def proven_manifest(config: Configuration, model: Model) -> Manifest:
+def proven_manifest(config: Configuration, target: Target) -> Manifest:
     """The manifest of the deployed files, which are what it says and what is asked for now.
 
     A manifest can be written by hand, so it is not believed: it must be the one that the last
@@ -143,32 +143,32 @@ def proven_manifest(config: Configuration, model: Model) -> Manifest:
     """
     from tasks.records.manifest import read_manifest
 
-    path = artifacts.manifest(model)
+    path = target.manifest
     records = state.recorded_values(config.build / "state" / "doit.json")
-    behind = staleness.changes_behind(f"deploy:{model.name}", records, str(config.path))
+    behind = staleness.changes_behind(f"deploy:{target.name}", records, str(config.path))
     changes = [f"{task}: {change}" for task, found in behind.items() for change in found]
     changes += [
-        f"{model.deploy / name} is not what {path} says"
-        for name in ledger.changed_files(model.deploy) or []
+        f"{target.deploy / name} is not what {path} says"
+        for name in ledger.changed_files(target.deploy) or []
     ]
     if changes:
         raise StageError(
-            f"What lies in {model.deploy} is not as it was proven and deployed, and is not "
+            f"What lies in {target.deploy} is not as it was proven and deployed, and is not "
             "published. Since then:\n"
             + "".join(f"- {change}\n" for change in changes)
-            + f"{command(f'publish:{model.name}')} (without -s) proves and deploys it first."
+            + f"{command(f'publish:{target.name}')} (without -s) proves and deploys it first."
         )
     manifest = read_manifest(path)
-    lacking = unproven(model, manifest) if manifest else "is no manifest of this build"
+    lacking = unproven(target, manifest) if manifest else "is no manifest of this build"
     if manifest is None or lacking:
         raise StageError(f"{path}: {lacking}, and is not published.")
     return manifest
 
 
-def unproven(model: Model, manifest: Manifest) -> str | None:
+def unproven(target: Target, manifest: Manifest) -> str | None:
     """What a manifest says itself against being published; pure."""
-    if manifest.model != model.name:
-        return f"is of {manifest.model}, not of {model.name}"
+    if manifest.model != target.name:
+        return f"is of {manifest.model}, not of {target.name}"
     if manifest.checkpoint.synthetic:
         return "has random weights"
     if not manifest.license:
@@ -178,24 +178,25 @@ def unproven(model: Model, manifest: Manifest) -> str | None:
             return f"{each.name} was not compared with PyTorch (verification is missing)"
         if each.precision != "fp32" and each.fidelity is None:
             return f"{each.name} was not compared with PyTorch (fidelity is missing)"
-        if model.browser is True and each.browser is None:
-            return f"{each.name} was not run in a browser, which [models.{model.base}] asks for"
+        if target.browser is True and each.browser is None:
+            table = f"[models.{target.source.name}]"
+            return f"{each.name} was not run in a browser, which {table} asks for"
     return None
 
 
-def current_picture(config: Configuration, model: Model) -> Path | None:
+def current_picture(config: Configuration, target: Target) -> Path | None:
     """The demo's picture, if there is one and the build's records say that it is of these files."""
-    picture, manifest = artifacts.demo_picture(model), artifacts.manifest(model)
+    picture, manifest = target.demo_picture, target.manifest
     drawn = state.recorded_values(config.build / "state" / "doit.json").get(DEMO, {})
     known = {**drawn.get("dependencies", {}), **drawn.get("outputs", {})}
     wanted = [str(manifest), str(picture)]
-    if model.name != DEMO or hashes_of(wanted) != {each: known.get(each) for each in wanted}:
+    if target.name != DEMO or hashes_of(wanted) != {each: known.get(each) for each in wanted}:
         return None
     return picture
 
 
 def contents(
-    model: Model,
+    target: Target,
     manifest: Manifest,
     repository: Repository,
     picture: Path | None,
@@ -205,20 +206,20 @@ def contents(
     text = card.card(
         manifest,
         repository.name,
-        model.deploy.name,
+        target.deploy.name,
         repository.endpoint,
         repository.branch,
         PICTURE if picture else None,
     )
     return {
-        **{name: model.deploy / name for name in (*manifest.files, MANIFEST)},
+        **{name: target.deploy / name for name in (*manifest.files, MANIFEST)},
         CARD: card.with_own_text(text, earlier_card).encode(),
         **({PICTURE: picture} if picture else {}),
     }
 
 
 def notes(
-    model: Model,
+    target: Target,
     repository: Repository,
     plan: Plan,
     picture: Path | None,
@@ -231,8 +232,8 @@ def notes(
             f"{CARD} of {repository.name} was not written by {command('publish')}, and is "
             "replaced: what it said is in the repository's history."
         )
-    drawn = artifacts.demo_picture(model)
-    if model.name == DEMO and picture is None and drawn.is_file():
+    drawn = target.demo_picture
+    if target.name == DEMO and picture is None and drawn.is_file():
         found.append(f"{drawn} is of other files and is left out; {command('demo')} draws it anew.")
     return found
 

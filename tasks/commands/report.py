@@ -12,17 +12,14 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tasks.building.stage import declare
-from tasks.config.schema import FP32, Configuration
+from tasks.building.stage import Stage, Workspace
+from tasks.config.schema import Configuration
 from tasks.inference.metrics import written
 from tasks.proof.failures import PROVIDERS
-from tasks.records import artifacts
 from tasks.system.files import mebibytes, write_atomically
 from tasks.system.fingerprint import hashes_of
 
 if TYPE_CHECKING:
-    from doit.task import Task
-
     from tasks.commands.report_figures import ModelFigures
 
 TEMPLATES = Path("tasks/templates")
@@ -34,9 +31,9 @@ def folder(config: Configuration) -> Path:
     return config.build / "report"
 
 
-def task(config: Configuration) -> dict[str, Any]:
-    """doit's task; run with others, it waits for them."""
-    return declare(
+def declare(config: Configuration) -> Stage:
+    """The report; built with other tasks, it waits for them."""
+    return Stage(
         None,
         write,
         [config],
@@ -44,34 +41,30 @@ def task(config: Configuration) -> dict[str, Any]:
         writes=[folder(config) / f"report.{kind}" for kind in KINDS],
         # The reports exist only when the stages before this one have run.
         inputs=lambda: hashes_of(sources_of(config)),
-        meta={"last": True},
+        runs_last=True,
     )
 
 
 def sources_of(config: Configuration) -> list[Path]:
     """Every file that a report may be made of."""
     paths: list[Path] = []
-    for model in config.models:
-        paths += [
-            artifacts.report(config, model, "verify"),
-            artifacts.speeds(config, model),
-            artifacts.manifest(model),
-        ]
-        for each in (FP32, *model.variants):
+    for target in config.targets:
+        paths += [target.report("verify"), target.speeds, target.manifest]
+        for each in target.built_variants:
             paths += [
-                artifacts.report(config, model, "browser", each),
-                artifacts.report(config, model, "fidelity", each),
-                artifacts.report(config, model, "tracking", each),
-                artifacts.picture(config, model, each),
+                target.report("browser", each),
+                target.report("fidelity", each),
+                target.report("tracking", each),
+                target.picture(each),
             ]
     return paths
 
 
-def write(config: Configuration, task: Task) -> dict[str, Any]:
+def write(config: Configuration, work: Workspace) -> dict[str, Any]:
     """Gather the figures of every model that was built, and write both files."""
     from tasks.commands import report_figures
 
-    gathered = [report_figures.gather(config, model) for model in config.models]
+    gathered = [report_figures.gather(config, target) for target in config.targets]
     models = [each for each in gathered if each is not None]
     for kind in KINDS:
         write_atomically(

@@ -13,15 +13,15 @@ from statistics import median
 from typing import Any
 
 from tasks.building import state
-from tasks.building.stage import FROM_CACHE
-from tasks.config.schema import FP32, Configuration, Model, Variant
+from tasks.building.build import FROM_CACHE
+from tasks.config.models import Target, Variant
+from tasks.config.schema import Configuration
 from tasks.inference.checks import Figure
 from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.failures import PROVIDERS
 from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
 from tasks.proof.recommendation import Candidate, Choice
 from tasks.proof.reports import Report
-from tasks.records import artifacts
 from tasks.records.manifest import VariantEntry, read_manifest
 from tasks.system.files import mebibytes
 from tasks.system.fingerprint import FINGERPRINTS, read_cache
@@ -172,59 +172,55 @@ class Ranked:
     recommended: Sequence[str]
 
 
-def reported_variants(model: Model) -> list[Variant]:
-    """Those of the configuration, and single precision, which they are made from."""
-    return list(model.variants) if FP32 in model.variants else [FP32, *model.variants]
-
-
-def gather(config: Configuration, model: Model) -> ModelFigures | None:
+def gather(config: Configuration, target: Target) -> ModelFigures | None:
     """The figures of one model; None when it is not verified yet."""
-    verified = reports.read(artifacts.report(config, model, "verify"))
+    verified = reports.read(target.report("verify"))
     if verified is None:
         return None
     records = state.recorded_values(config.build / "state" / "doit.json")
-    manifest = read_manifest(artifacts.manifest(model))
+    manifest = read_manifest(target.manifest)
     entries = {each.name: each for each in manifest.variants} if manifest else {}
-    speed = current_speeds(config, model)
+    speed = current_speeds(target)
     variants = [
-        variant_figures(config, model, each, entries.get(each.name), speed)
-        for each in reported_variants(model)
-        if all(path.is_file() for path in artifacts.graphs(config, model, each).values())
+        variant_figures(target, each, entries.get(each.name), speed)
+        for each in target.built_variants
+        if all(path.is_file() for path in target.image_graphs(each).values())
     ]
     return ModelFigures(
-        name=model.name,
+        name=target.name,
         variants=variants,
-        architecture=verified.get("architecture", model.architecture),
-        deploy=str(model.deploy),
+        architecture=verified.get("architecture", target.source.architecture),
+        deploy=str(target.deploy),
         checkpoint=verified["against"].get("checkpoint"),
-        client=model.client.name,
+        client=target.client.name,
         parity=largest_differences(verified["differences"]),
-        tolerances=asdict(config.tolerances),
+        tolerances=asdict(config.checks.verify),
         truth=verified["truth"],
-        truth_source=model.truth,
-        truth_iou=model.truth_iou,
+        truth_source=target.source.truth,
+        truth_iou=target.source.truth_iou,
         placement=verified.get("placement"),
         native=verified.get("native"),
         packages=manifest.packages if manifest else {},
         from_cache=sorted(
             name
             for name, values in records.items()
-            if name.split(":")[1:2] in ([model.name], [model.base]) and values.get(FROM_CACHE)
+            if name.split(":")[1:2] in ([target.name], [target.source.name])
+            and values.get(FROM_CACHE)
         ),
         speed=speed or None,
     )
 
 
-def current_speeds(config: Configuration, model: Model) -> Report:
+def current_speeds(target: Target) -> Report:
     """The times of a model's variants, if they are those of the files that are there now."""
-    speed = read_cache(artifacts.speeds(config, model))
+    speed = read_cache(target.speeds)
     timed = speed.get("files")
     if not isinstance(timed, dict):
         return {}
     paths = [
         path
-        for each in reported_variants(model)
-        for path in artifacts.graphs(config, model, each).values()
+        for each in target.built_variants
+        for path in target.image_graphs(each).values()
         if path.name in timed
     ]
     there = {path.name: FINGERPRINTS.sha256(path) for path in paths if path.is_file()}
@@ -232,33 +228,32 @@ def current_speeds(config: Configuration, model: Model) -> Report:
 
 
 def variant_figures(
-    config: Configuration,
-    model: Model,
+    target: Target,
     variant: Variant,
     entry: VariantEntry | None,
     speed: Report,
 ) -> VariantFigures:
     """The figures of one variant."""
-    graphs = artifacts.graphs(config, model, variant)
+    graphs = target.image_graphs(variant)
     sizes = [path.stat().st_size for path in graphs.values()]
-    base = [path.stat().st_size for path in artifacts.graphs(config, model).values()]
-    fidelity = reports.read(artifacts.report(config, model, "fidelity", variant))
-    browser = reports.read(artifacts.report(config, model, "browser", variant)) or {}
-    picture = artifacts.picture(config, model, variant)
-    tracking = reports.read(artifacts.report(config, model, "tracking", variant))
-    trackers = artifacts.tracking_graphs(config, model, variant).values()
+    base = [path.stat().st_size for path in target.image_graphs().values()]
+    fidelity = reports.read(target.report("fidelity", variant))
+    browser = reports.read(target.report("browser", variant)) or {}
+    picture = target.picture(variant)
+    tracking = reports.read(target.report("tracking", variant))
+    trackers = target.source.tracking_files(variant).values()
     return VariantFigures(
         name=variant.name,
         files={path.name: FINGERPRINTS.sha256(path) for path in graphs.values()},
         sizes=sizes,
         needs=runtimes.newest(
-            runtimes.needs(model.opset, variant.precision, path.name)["onnxruntime"]
+            runtimes.needs(target.source.opset, variant.precision, path.name)["onnxruntime"]
             for path in graphs.values()
         ),
         share=round(sum(sizes) / sum(base), 4),
         entry=entry,
         fidelity=fidelity,
-        gates=rules_of(config, model, variant, "fidelity") if fidelity else None,
+        gates=rules_of(target, variant, "fidelity") if fidelity else None,
         times=speed.get("variants", {}).get(variant.name, {}),
         browser=_provider_figures(browser, entry),
         page_memory=browser.get("memory", {}).get("renderer"),

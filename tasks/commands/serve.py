@@ -13,7 +13,6 @@ from doit.exceptions import InvalidCommand
 from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
-from tasks.records import artifacts
 from tasks.web.packages import PAGE, RUNTIME, TIFF
 
 if TYPE_CHECKING:
@@ -59,14 +58,14 @@ class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
 
 def deployed(config: Configuration) -> list[str]:
     """The configured models that are deployed, by name."""
-    return [model.name for model in config.models if artifacts.manifest(model).is_file()]
+    return [target.name for target in config.targets if target.manifest.is_file()]
 
 
 def application(config: Configuration) -> Starlette:
     """The page, what it loads of npm, and each model's deploy folder under ``/models/<name>``."""
     from tasks.web import server
 
-    folders = {f"/models/{model.name}": model.deploy for model in config.models}
+    folders = {f"/models/{target.name}": target.deploy for target in config.targets}
     folders |= {
         "/onnxruntime-web": RUNTIME / "dist",
         "/geotiff": TIFF / "dist-browser",

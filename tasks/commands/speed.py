@@ -16,10 +16,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tasks.building import sources
-from tasks.building.stage import declare, describe_peak, workspace
+from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.building.staleness import versions
-from tasks.config.schema import FP32, Configuration, Model
-from tasks.records import artifacts
+from tasks.config.models import Target
 from tasks.system.errors import StageError
 from tasks.system.files import write_atomically
 from tasks.web import packages
@@ -36,30 +35,27 @@ PACKAGES = ("onnxruntime", "numpy", "pillow")
 ROUNDS = 5
 
 
-def task(config: Configuration, model: Model, browser: Browser) -> dict[str, Any]:
-    """doit's task for one model."""
-    reads = [
-        path
-        for variant in dict.fromkeys([FP32, *model.variants])
-        for path in artifacts.graphs(config, model, variant).values()
-    ]
-    return declare(
-        model.name,
+def declare(target: Target, browser: Browser) -> Stage:
+    """The measurement of one model."""
+    graphs = [path for each in target.built_variants for path in target.image_graphs(each).values()]
+    return Stage(
+        target.name,
         measure_speed,
-        [config, model, browser],
-        reads=[*reads, *sources.javascript(f"web/page/{model.client.page}")],
-        writes=[artifacts.speeds(config, model)],
+        [target, browser],
+        reads=[*graphs, *sources.javascript(f"web/page/{target.client.page}")],
+        writes=[target.speeds],
         inputs={
             "packages of npm": browser.packages,
-            "browser": [model.browser, browser.missing],
-            "webgpu": model.webgpu,
-            "contract": model.client.as_json(),
+            "browser": [target.browser, browser.missing],
+            "webgpu": target.webgpu,
+            "contract": target.client.as_json(),
             **versions(*PACKAGES),
         },
-        uptodate=[_has_as_many_rounds],
-        task_dep=["packages", f"verify:{model.name}"],
-        meta={"on_demand": True, "here": True},  # times are of this machine
-        params=[
+        up_to_date=[_has_as_many_rounds],
+        after=["packages", f"verify:{target.name}"],
+        on_demand=True,
+        runs_here=True,  # times are of this machine
+        options=[
             {
                 "name": "rounds",
                 "long": "rounds",
@@ -76,42 +72,32 @@ def _has_as_many_rounds(task: Task, values: Mapping[str, Any]) -> bool:
     return bool(values.get("rounds") == (task.options or {}).get("rounds"))
 
 
-def measure_speed(
-    config: Configuration, model: Model, browser: Browser, rounds: int, task: Task
-) -> dict[str, Any]:
+def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int) -> dict[str, Any]:
     """Measure in a child process, and write all times.
 
     :raises StageError: when a variant does not run natively.
     """
     if rounds < 1:
         raise StageError(f"--rounds: found {rounds}; allowed: a whole number above 0")
-    variants = dict.fromkeys([FP32, *model.variants])
-    in_browser = model.browser is not False and not browser.missing and packages.are_installed()
-    with workspace(config.build, task) as work:
-        result = work.run(
-            "tasks.commands.speed:measure",
-            variants={
-                each.name: {
-                    graph: str(path)
-                    for graph, path in artifacts.graphs(config, model, each).items()
-                }
-                for each in variants
-            },
-            names={
-                each.name: {graph: model.file_name(graph, each) for graph in model.graphs}
-                for each in variants
-            },
-            client=model.client.name,
-            masks=model.masks,
-            prompts=model.prompts,
-            rounds=rounds,
-            scratch=str(work.scratch),
-            executable=browser.executable,
-            in_browser=in_browser,
-            webgpu=in_browser and model.webgpu,
-        )
+    in_browser = target.browser is not False and not browser.missing and packages.are_installed()
+    result = work.run(
+        "tasks.commands.speed:measure",
+        variants={
+            each.name: {graph: str(path) for graph, path in target.image_graphs(each).items()}
+            for each in target.built_variants
+        },
+        names={each.name: target.file_names(each) for each in target.built_variants},
+        client=target.client.name,
+        masks=target.masks,
+        prompts=target.prompts,
+        rounds=rounds,
+        scratch=str(work.scratch),
+        executable=browser.executable,
+        in_browser=in_browser,
+        webgpu=in_browser and target.webgpu,
+    )
     memory = {"peak_memory": result.pop("peak_memory")}
-    write_atomically(artifacts.speeds(config, model), json.dumps(result, indent=2) + "\n")
+    write_atomically(target.speeds, json.dumps(result, indent=2) + "\n")
     texts = []
     for name, figures in result["variants"].items():
         times = ", ".join(

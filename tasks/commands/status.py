@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
-from tasks.building.stage import FROM_CACHE
+from tasks.building.build import FROM_CACHE
+from tasks.building.stage import stage_of
 from tasks.building.staleness import NEVER_BUILT, Trace
 from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.config.schema import Configuration
@@ -48,7 +49,7 @@ class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
         config: Configuration = self.loader.namespace["CONFIG"]
         tasks = {task.name: task for task in self.task_list}
         stages = stage_states(tasks, self.dep_manager, str(config.path))
-        known = [model.name for model in config.models]
+        known = [target.name for target in config.targets]
         for name in pos_args:
             if name not in known:
                 near = get_close_matches(name, known, 1)
@@ -143,8 +144,7 @@ def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[s
     return {
         name: stage
         for name, stage in found.items()
-        if not (tasks[name].meta or {}).get("on_demand")
-        or (tasks[name].targets and stage.why != NEVER_BUILT)
+        if not stage_of(tasks[name]).on_demand or (tasks[name].targets and stage.why != NEVER_BUILT)
     }
 
 

@@ -14,31 +14,37 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, MaskChoice, PromptChoice
 from tasks.clients.known import CLIENTS
+from tasks.config.checks import (
+    LEAST_IOU,
+    BrowserCheck,
+    Checks,
+    FidelityCheck,
+    Precision,
+    Tolerances,
+    TrackingCheck,
+)
+from tasks.config.models import (
+    DEFAULT_OPSET,
+    OPSET_RULE,
+    OPSETS,
+    WEIGHTS,
+    AttentionKind,
+    CheckpointLocation,
+    Source,
+    Switch,
+    Target,
+    Variant,
+)
 from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
 from tasks.config.schema import (
     DEFAULT_CLIENT,
-    DEFAULT_OPSET,
     HUB_NAME,
-    LEAST_IOU,
     NO_CACHE,
-    OPSET_RULE,
-    OPSETS,
     PLAIN_NAME,
-    WEIGHTS,
-    AttentionKind,
-    BrowserCheck,
     CacheSettings,
     Configuration,
     ConfigurationError,
-    FidelityCheck,
-    Model,
-    Precision,
     Publishing,
-    Source,
-    Switch,
-    Tolerances,
-    TrackingCheck,
-    Variant,
 )
 from tasks.console import address
 
@@ -63,25 +69,25 @@ def load(
     config = read(path, deploy, cache, cluster, overwrite)
     missing = _misplaced_cache(config)
     missing += [
-        f"  [models.{model.name}] {key}: found {found!r}, but there is no file {file}; "
+        f"  [models.{source.name}] {key}: found {found!r}, but there is no file {file}; "
         "allowed: a file of the project"
-        for model in config.models
+        for source in config.sources
         for key, found, files in (
-            ("config", str(model.config), model.architecture_files),
-            ("truth", model.truth, _truth_files(model)),
+            ("config", str(source.config), source.architecture_files),
+            ("truth", source.truth, _truth_files(source)),
         )
         for file in files
         if not Path(file).is_file()
     ]
     missing += [
-        f"  [models.{model.name}] truth_data: found {pattern!r}, which no file matches; "
+        f"  [models.{source.name}] truth_data: found {pattern!r}, which no file matches; "
         "allowed: patterns of files, relative to the project"
-        for model in config.models
-        for pattern in model.truth_data
+        for source in config.sources
+        for pattern in source.truth_data
         if not any(path.is_file() for path in Path().glob(pattern))
     ]
     if not missing:
-        missing = [line for model in config.models for line in _other_image_size(model)]
+        missing = [line for target in config.targets for line in _other_image_size(target)]
     if missing:
         raise ConfigurationError("\n".join([f"{path} has mistakes:", *missing]))
     return config
@@ -117,7 +123,7 @@ def _misplaced_cache(config: Configuration) -> list[str]:
         f"{place}; allowed: a place that no build cleans"
         for what, place in {
             "the build folder": config.build,
-            **{f"the deploy folder of {each.name}": each.deploy.parent for each in config.models},
+            **{f"the deploy folder of {each.name}": each.deploy.parent for each in config.targets},
         }.items()
         if folder.resolve().is_relative_to(place.resolve())
     ][:1]
@@ -131,25 +137,25 @@ def local_folder(url: str) -> Path | None:
     return Path(rest) if scheme in ("file", "local") else None
 
 
-def _other_image_size(model: Model) -> list[str]:
-    """Say that a client does not take images of the size that a YAML file asks for."""
-    taken = model.client.image_sizes
-    if not taken or model.config is None:
+def _other_image_size(target: Target) -> list[str]:
+    """Say that a client does not take images of the size that a YAML file has."""
+    taken, file = target.client.image_sizes, target.source.config
+    if not taken or file is None:
         return []
-    told = re.search(r"^\s*image_size:\s*(\d+)", model.config.read_text(encoding="utf-8"), re.M)
-    if told is None or int(told[1]) in taken:
+    size = re.search(r"^\s*image_size:\s*(\d+)", file.read_text(encoding="utf-8"), re.M)
+    if size is None or int(size[1]) in taken:
         return []
     sizes = ", ".join(map(str, taken))
     return [
-        f"  [models.{model.base}] client: found {model.client.name!r}, which feeds images of "
-        f"{sizes} pixels alone, but {model.config} has image_size {told[1]}; allowed: another "
+        f"  [models.{target.source.name}] client: found {target.client.name!r}, which feeds images "
+        f"of {sizes} pixels alone, but {file} has image_size {size[1]}; allowed: another "
         "client, or an architecture of that size"
     ]
 
 
-def _truth_files(model: Model) -> list[str]:
+def _truth_files(source: Source) -> list[str]:
     """The file of the module that draws images with known masks."""
-    return [model.truth.split(":")[0].replace(".", "/") + ".py"] if model.truth else []
+    return [source.truth.split(":")[0].replace(".", "/") + ".py"] if source.truth else []
 
 
 def check_variables(given: Iterable[str], known: Sequence[str]) -> None:
@@ -232,18 +238,20 @@ def parse(
 
     shared = _cache(top.table("cache"), cache)
 
-    models: list[Model] = []
+    place = Place(build_folder, deploy_root, Checks(tolerances, check, fidelity, tracking))
+    sources: list[Source] = []
     for name in top.table("models").values:
         table = top.table("models").table(name)
-        models += _models(name, table, deploy_root, variants)
+        sources += _source(name, table, place, variants)
+    targets = [target for source in sources for target in source.targets]
     if not top.values.get("models"):
         top.mistake("models", "none", "at least one [models.<name>] table")
-    publishing = _publishing(top.table("publish"), models) if "publish" in top.values else None
+    publishing = _publishing(top.table("publish"), targets) if "publish" in top.values else None
     top.finish(
         {"build", "verify", "browser", "fidelity", "tracking", "cache", "defaults", "models"}
         | {"publish"}
     )
-    mistakes += _shared_folders(models)
+    mistakes += _shared_folders(targets)
 
     if mistakes:
         lines = "\n".join(f"  {line}" for line in dict.fromkeys(mistakes))
@@ -251,11 +259,8 @@ def parse(
     return Configuration(
         path,
         build_folder,
-        tuple(models),
-        tolerances,
-        check,
-        fidelity,
-        tracking,
+        tuple(sources),
+        place.checks,
         shared,
         publishing,
         scheduler,
@@ -303,6 +308,15 @@ def _tolerances(table: _Table, defaults: Tolerances) -> Tolerances:
         masks=table.take("mask_tolerance", _positive, defaults.masks),
         scores=table.take("score_tolerance", _positive, defaults.scores),
     )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where models are built and deployed, and what they are judged by."""
+
+    build: Path
+    deploy: Path
+    checks: Checks
 
 
 @dataclass(frozen=True)
@@ -373,8 +387,8 @@ KEYS = _MODEL_KEYS | _TOLERANCE_KEYS | {"images", "worst", "ranking_flips", "mas
 _PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
 
 
-def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> list[Model]:
-    """A model for each client that a table asks for; none when the table has a mistake."""
+def _source(name: str, table: _Table, place: Place, defaults: Defaults) -> list[Source]:
+    """The source of a table, with a target for each client; empty when the table has a mistake."""
     before = len(table.mistakes)
     if not PLAIN_NAME.fullmatch(name):
         table.mistake("name", name, _PLAIN_NAME_RULE)
@@ -388,15 +402,15 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
             "config, the path of a YAML file",
         )
     model_type = None if model_type == AUTO else model_type
-    source = table.take("url", _source)
-    if source is not None and source.kind == "synthetic" and not (model_type or config):
+    location = table.take("url", _location)
+    if location is not None and location.kind == "synthetic" and not (model_type or config):
         table.mistake(
             "model_type",
             "nothing",
-            f"an architecture for {source.shown} to make weights of: {', '.join(MODEL_TYPES)}",
+            f"an architecture for {location.shown} to make weights of: {', '.join(MODEL_TYPES)}",
         )
     folder = table.take("folder", _folder, None)
-    model_deploy = table.take("deploy", _text, str(deploy_root))
+    model_deploy = table.take("deploy", _text, str(place.deploy))
     sha256 = table.take("sha256", _sha256, None)
     size = table.take("size", _size, None)
     default = table.take("default", _boolean, True)
@@ -425,7 +439,7 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
     truth_data = table.take("truth_data", _patterns, ())
     if truth_data and truth is None:
         table.mistake("truth_data", list(truth_data), "nothing without `truth`, which reads it")
-    truth_iou = table.take("truth_iou", _share, Model.truth_iou)
+    truth_iou = table.take("truth_iou", _share, Source.truth_iou)
     license_name = table.take("license", _published, None)
     origin = table.take("origin", _published, None)
     table.finish(_MODEL_KEYS)
@@ -440,50 +454,53 @@ def _models(name: str, table: _Table, deploy_root: Path, defaults: Defaults) -> 
             )
     if len(table.mistakes) > before:
         return []
-    models = []
+    source = Source(
+        name=name,
+        build=place.build,
+        location=location,
+        checks=place.checks,
+        model_type=model_type,
+        config=Path(config) if config else None,
+        sha256=sha256,
+        size=size,
+        opset=opset,
+        image_size=None if image_size == NATIVE_IMAGE_SIZE else image_size,
+        video=video,
+        attention=attention,
+        truth=truth,
+        truth_data=truth_data,
+        truth_iou=truth_iou,
+        license=license_name,
+        origin=origin,
+    )
     for position, client in enumerate(clients):
-        place = _place(Path(model_deploy), folder, model_type or name, client, position)
-        if not place.name.startswith(client.folder_prefix):
+        deploy = _place(Path(model_deploy), folder, model_type or name, client, position)
+        if not deploy.name.startswith(client.folder_prefix):
             table.mistake(
                 "folder",
-                place.name,
+                deploy.name,
                 f"a name that begins with {client.folder_prefix}: {client.name} would take another "
                 "for a model of another kind",
             )
-        models.append(
-            Model(
-                name=name if position == 0 else f"{name}-{client.name}",
-                table=name,
-                client=client,
-                model_type=model_type,
-                config=Path(config) if config else None,
-                source=source,
-                deploy=place,
-                sha256=sha256,
-                size=size,
-                default=default,
-                opset=opset,
-                image_size=None if image_size == NATIVE_IMAGE_SIZE else image_size,
-                video=video,
-                masks=masks or client.masks[0],
-                prompts=prompts or client.prompts[0],
-                attention=attention,
-                browser=browser,
-                webgpu=webgpu,
-                variants=tuple(
-                    Variant(precision, kind)
-                    for kind in asked.formats or client.formats
-                    if kind in client.loads
-                    for precision in asked.precisions
-                ),
-                truth=truth,
-                truth_data=truth_data,
-                truth_iou=truth_iou,
-                license=license_name,
-                origin=origin,
-            )
+        target = Target(
+            name=name if position == 0 else f"{name}-{client.name}",
+            source=source,
+            client=client,
+            deploy=deploy,
+            masks=masks or client.masks[0],
+            prompts=prompts or client.prompts[0],
+            variants=tuple(
+                Variant(precision, kind)
+                for kind in asked.formats or client.formats
+                if kind in client.loads
+                for precision in asked.precisions
+            ),
+            default=default,
+            browser=browser,
+            webgpu=webgpu,
         )
-    return models if len(table.mistakes) == before else []
+        source.targets.append(target)
+    return [source] if len(table.mistakes) == before else []
 
 
 def _check_options(
@@ -525,38 +542,39 @@ def _place(deploy: Path, folder: str | None, kind: str, client: Client, position
     return found
 
 
-def _shared_folders(models: Iterable[Model]) -> list[str]:
+def _shared_folders(targets: Iterable[Target]) -> list[str]:
     """Name the models that would overwrite another's deployed or intermediate files.
 
     Compared without case, as macOS and Windows do with file names.
     """
     mistakes = []
-    names: dict[str, Model] = {}
-    folders: dict[str, Model] = {}
-    for model in models:
-        table = f"[models.{model.base}]"
-        namesake = names.setdefault(model.name.casefold(), model)
-        neighbour = folders.setdefault(os.path.normpath(model.deploy).casefold(), model)
-        if namesake is not model and namesake.name == model.name:
+    names: dict[str, Target] = {}
+    folders: dict[str, Target] = {}
+    for target in targets:
+        table = f"[models.{target.source.name}]"
+        namesake = names.setdefault(target.name.casefold(), target)
+        neighbour = folders.setdefault(os.path.normpath(target.deploy).casefold(), target)
+        if namesake is not target and namesake.name == target.name:
             mistakes.append(
-                f"{table} clients: files for {model.client.name} are built under the name "
-                f"{model.name}, as those of [models.{namesake.base}] are; allowed: another name"
+                f"{table} clients: files for {target.client.name} are built under the name "
+                f"{target.name}, as those of [models.{namesake.source.name}] are; "
+                "allowed: another name"
             )
-        elif namesake is not model:
+        elif namesake is not target:
             mistakes.append(
                 f"{table} name: differs from [models.{namesake.name}] in case only; "
                 "allowed: a name of its own"
             )
-        if neighbour is not model:
+        if neighbour is not target:
             mistakes.append(
-                f"{table} folder: found {model.deploy} for {model.client.name}, where "
-                f"[models.{neighbour.base}] deploys for {neighbour.client.name}; allowed: a "
+                f"{table} folder: found {target.deploy} for {target.client.name}, where "
+                f"[models.{neighbour.source.name}] deploys for {neighbour.client.name}; allowed: a "
                 "`folder` (or `deploy`) of its own"
             )
     return mistakes
 
 
-def _publishing(table: _Table, models: Sequence[Model]) -> Publishing | None:
+def _publishing(table: _Table, targets: Sequence[Target]) -> Publishing | None:
     """Where models are published; every one of them must have a repository of its own."""
     found = Publishing(
         repo=table.take("repo", _repository, "") or "",
@@ -568,22 +586,23 @@ def _publishing(table: _Table, models: Sequence[Model]) -> Publishing | None:
     table.finish({"repo", "revision", "private"})
     if not found.repo:
         return None
-    owners: dict[str, Model] = {}
-    for model in models:
-        name = found.repository(model)
-        neighbour = owners.setdefault(name.casefold(), model)
+    owners: dict[str, Target] = {}
+    for target in targets:
+        name = found.repository(target)
+        neighbour = owners.setdefault(name.casefold(), target)
         if not _is_repository(name):
             table.mistake(
                 "repo",
                 found.repo,
-                f"a pattern whose names the hub takes; for [models.{model.base}] it gives {name}",
+                "a pattern whose names the hub takes; for "
+                f"[models.{target.source.name}] it gives {name}",
             )
-        elif neighbour is not model:
+        elif neighbour is not target:
             table.mistake(
                 "repo",
                 found.repo,
                 f"a repository for each model, with {{folder}} or {{model}} in its name; "
-                f"{neighbour.name} and {model.name} would both go to {name}",
+                f"{neighbour.name} and {target.name} would both go to {name}",
             )
     return found
 
@@ -807,7 +826,7 @@ _HUB = re.compile(
 )
 
 
-def _source(value: Any) -> Source:
+def _location(value: Any) -> CheckpointLocation:
     url = _text(value)
     try:
         parts = urlsplit(url)
@@ -822,19 +841,21 @@ def _source(value: Any) -> Source:
             "HF_TOKEN"
         )
     if parts.scheme in ("http", "https") and parts.netloc:
-        return Source("http", url)
+        return CheckpointLocation("http", url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
-        return Source("file", url, path=_at_home(unquote(parts.path)))
+        return CheckpointLocation("file", url, path=_at_home(unquote(parts.path)))
     if parts.scheme == "hf" and (match := _HUB.fullmatch(url)):
         repo, revision, file = match.group("repo", "revision", "file")
-        return Source("hub", url, repo=repo, revision=revision or "main", file=file or WEIGHTS)
+        return CheckpointLocation(
+            "hub", url, repo=repo, revision=revision or "main", file=file or WEIGHTS
+        )
     if parts.scheme == "synthetic" and not parts.netloc and not parts.path:
         options = parse_qs(parts.query, keep_blank_values=True)
         seed = options.pop("seed", ["0"])[-1]
         if not options and seed.isdecimal():
-            return Source("synthetic", url, seed=int(seed))
+            return CheckpointLocation("synthetic", url, seed=int(seed))
     if not parts.scheme and parts.path:
-        return Source("file", url, path=_at_home(url))
+        return CheckpointLocation("file", url, path=_at_home(url))
     raise ValueError(_SOURCE_RULE)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.clients.client import description
-from tasks.config.schema import Model
+from tasks.config.models import GRAPHS, Target
 from tasks.inference.metrics import rounded, significant
 from tasks.proof.failures import sentences
 from tasks.proof.judgement import products_on_cpu
@@ -45,7 +45,7 @@ PYTORCH = "(PyTorch), onnxruntime on CPU"
 
 
 def manifest_of(
-    model: Model,
+    target: Target,
     checkpoint: Record,
     files: Mapping[str, File],
     variants: Sequence[Judged],
@@ -56,43 +56,44 @@ def manifest_of(
     :param files: the graphs that are deployed, by name.
     :param variants: fp32, whether it is wanted or not, then the others.
     """
+    source = target.source
     wanted = [each for each in variants if each.wanted]
-    wanted.sort(key=lambda each: model.variants.index(each.variant))
+    wanted.sort(key=lambda each: target.variants.index(each.variant))
     first = next(each for each in wanted if each.deployed)
     single = variants[0]
     verified = single.reports["verify"]
-    names = {graph: model.file_name(graph, first.variant) for graph in model.graphs}
+    names = {graph: target.file_name(graph, first.variant) for graph in GRAPHS}
     usage = structured(
         description(
-            model.client, model.masks, model.prompts, as_json(files), verified["tensors"], names
+            target.client, target.masks, target.prompts, as_json(files), verified["tensors"], names
         ),
         Usage,
     )
-    entries = [variant_entry(model, each) for each in wanted]
+    entries = [variant_entry(target, each) for each in wanted]
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        model=model.name,
-        model_type=None if model.config else verified["architecture"],
-        config=str(model.config) if model.config else None,
+        model=target.name,
+        model_type=None if source.config else verified["architecture"],
+        config=str(source.config) if source.config else None,
         checkpoint=Checkpoint(
-            url=model.source.shown,
+            url=source.location.shown,
             sha256=checkpoint.sha256,
             size=checkpoint.size,
             synthetic=checkpoint.synthetic,
             commit=checkpoint.commit or None,
         ),
-        license=model.license,
-        origin="random numbers, not a trained model" if checkpoint.synthetic else model.origin,
+        license=source.license,
+        origin="random numbers, not a trained model" if checkpoint.synthetic else source.origin,
         **vars(usage),
-        client_version=model.client.version,
+        client_version=target.client.version,
         variants=tuple(entries),
         recommended=recommended(entries, files),
-        options=model.graph_options,
+        options=target.graph_options,
         packages=packages,
         # Figures of single precision say nothing of other files.
         verification=verification(verified) if single.deployed else None,
         browser=browser_proof(first) if "browser" in first.reports else None,
-        video=video(model, first) if model.video else None,
+        video=video(target, first) if source.video else None,
     )
 
 
@@ -116,10 +117,10 @@ def recommended(
     }
 
 
-def video(model: Model, first: Judged) -> Video:
+def video(target: Target, first: Judged) -> Video:
     """What a program that tracks needs beside the encoder."""
     report = first.reports["tracking"]
-    files = {name: model.file_name(name, first.variant) for name in model.tracking_graphs}
+    files = {name: target.file_name(name, first.variant) for name in target.source.tracking_graphs}
     return structured({**report["constants"], "files": files, "tensors": report["tensors"]}, Video)
 
 
@@ -139,14 +140,14 @@ def verification(report: Report) -> Verification:
     )
 
 
-def variant_entry(model: Model, each: Judged) -> VariantEntry:
+def variant_entry(target: Target, each: Judged) -> VariantEntry:
     """A variant, deployed or not."""
     tracking = each.reports.get("tracking", {})
     return VariantEntry(
         name=each.variant.name,
         precision=each.variant.precision,
         format=each.variant.format,
-        files={graph: model.file_name(graph, each.variant) for graph in model.all_graphs},
+        files=target.file_names(each.variant),
         deployed=each.deployed,
         reason=None if each.deployed else each.reason,
         fidelity=fidelity(each.reports["fidelity"]) if "fidelity" in each.reports else None,

@@ -8,15 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tasks.clients.contract import Contract, Tensor
-from tasks.config.schema import (
-    FP32,
-    BrowserCheck,
-    Configuration,
-    FidelityCheck,
-    Model,
-    Tolerances,
-    Variant,
-)
+from tasks.config.checks import BrowserCheck, Checks, FidelityCheck, Tolerances
+from tasks.config.models import FP32, ProofKind, Target, Variant
 from tasks.inference.checks import FINITE, Check, Figure, at_least, at_most, equal, finite, largest
 from tasks.proof.failures import TRACKED, Failure, Kind, from_json
 
@@ -32,22 +25,21 @@ PRODUCTS = frozenset(
 )
 
 
-def judge(
-    config: Configuration, model: Model, variant: Variant, proof: str, report: Figures
-) -> list[Failure]:
+def judge(target: Target, variant: Variant, proof: ProofKind, report: Figures) -> list[Failure]:
     """What the rules that hold now find wrong in a report, whatever it was judged by before.
 
-    :raises KeyError, TypeError: when it is no such report.
+    :raises KeyError, TypeError: when the report lacks figures.
     """
+    checks = target.source.checks
     if proof == "verify":
-        return verify_failures(report, config.tolerances, model.truth_iou)
+        return verify_failures(report, checks.verify, target.source.truth_iou)
     if proof == "fidelity":
-        return fidelity_failures(report, variant, config.fidelity)
+        return fidelity_failures(report, variant, checks.fidelity)
     if proof == "tracking":
-        return tracking_failures(report, tracking_rules(config, variant))
-    least = config.fidelity.mask_iou[variant.precision] - config.fidelity.worst
-    tracking = tracking_rules(config, variant) if model.video else None
-    return browser_failures(report, browser_rules(config, variant), least, tracking)
+        return tracking_failures(report, tracking_rules(checks, variant))
+    least = checks.fidelity.worst_iou(variant.precision)
+    tracking = tracking_rules(checks, variant) if target.source.video else None
+    return browser_failures(report, browser_rules(checks, variant), least, tracking)
 
 
 def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -> list[Failure]:
@@ -183,17 +175,16 @@ class TrackingRules:
     flips: float
 
 
-def tracking_rules(config: Configuration, variant: Variant) -> TrackingRules:
+def tracking_rules(checks: Checks, variant: Variant) -> TrackingRules:
     """Single precision must do what PyTorch does; others come as near as ``[fidelity]`` asks."""
-    if variant.precision == "fp32":
-        check = config.tracking
+    if not variant.is_smaller:
+        tracking = checks.tracking
         return TrackingRules(
-            "[tracking]", "mask_iou", check.mask_iou, check.worst, check.scores, 0.0
+            "[tracking]", "mask_iou", tracking.mask_iou, tracking.worst, tracking.scores, 0.0
         )
-    least = config.fidelity.mask_iou[variant.precision]
-    worst = least - config.fidelity.worst
-    flips = config.fidelity.ranking_flips
-    return TrackingRules("[fidelity]", variant.precision, least, worst, None, flips)
+    fidelity, precision = checks.fidelity, variant.precision
+    least, worst = fidelity.mask_iou[precision], fidelity.worst_iou(precision)
+    return TrackingRules("[fidelity]", precision, least, worst, None, fidelity.ranking_flips)
 
 
 def tracking_failures(report: Figures, rules: TrackingRules) -> list[Failure]:
@@ -244,17 +235,16 @@ def drift_failures(
     return found
 
 
-def browser_rules(config: Configuration, variant: Variant) -> BrowserCheck:
+def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
     """The rules for a variant in the browser.
 
-    Integer products round a little differently on each machine: of eight bits each mask must agree
-    as well as ``[fidelity]`` asks of the worst, and nothing more.
+    Integer products round a little differently on each machine: with eight bits, each mask must
+    agree as well as ``[fidelity]`` asks of the worst, and nothing more.
     """
     if variant.precision != "q8":
-        return config.browser
+        return checks.browser
     loose = Tolerances(encoder=math.inf, masks=math.inf, scores=math.inf)
-    least = config.fidelity.mask_iou["q8"] - config.fidelity.worst
-    return replace(config.browser, tolerances=loose, mask_iou=least)
+    return replace(checks.browser, tolerances=loose, mask_iou=checks.fidelity.worst_iou("q8"))
 
 
 def browser_failures(
@@ -328,32 +318,32 @@ def products_on_cpu(placement: Mapping[str, Figures | None]) -> int | None:
     return left if placement else None
 
 
-def rules_of(config: Configuration, model: Model, variant: Variant, proof: str) -> dict[str, Any]:
-    """The rules that `judge` goes by, as JSON has them; None where anything goes."""
-    check = config.fidelity
-    least = check.mask_iou[variant.precision]
+def rules_of(target: Target, variant: Variant, proof: ProofKind) -> dict[str, Any]:
+    """The rules that `judge` goes by, as JSON has them; None where any figure will do."""
+    checks = target.source.checks
     if proof == "verify":
-        truth = {"truth_iou": model.truth_iou} if model.truth else {}
-        return {**asdict(config.tolerances), **truth}
+        truth = {"truth_iou": target.source.truth_iou} if target.source.truth else {}
+        return {**asdict(checks.verify), **truth}
     if proof == "fidelity":
-        flips = check.ranking_flips
+        fidelity = checks.fidelity
         return {
-            "mask_iou": least,
-            "worst": check.worst,
-            "ranking_flips": flips,
-            "scores": check.scores,
-            "logits": check.logit_tolerance(variant.precision),
+            "mask_iou": fidelity.mask_iou[variant.precision],
+            "worst": fidelity.worst,
+            "ranking_flips": fidelity.ranking_flips,
+            "scores": fidelity.scores,
+            "logits": fidelity.logit_tolerance(variant.precision),
         }
     if proof == "tracking":
-        return _limits(config, variant)
-    reference = {} if variant == FP32 else {"reference_iou": least - check.worst}
-    tracking = {"tracking": _limits(config, variant)} if model.video else {}
-    return {**_as_json(browser_rules(config, variant)), **reference, **tracking}
+        return _limits(checks, variant)
+    least = checks.fidelity.worst_iou(variant.precision)
+    reference = {} if variant == FP32 else {"reference_iou": least}
+    tracking = {"tracking": _limits(checks, variant)} if target.source.video else {}
+    return {**_as_json(browser_rules(checks, variant)), **reference, **tracking}
 
 
-def _limits(config: Configuration, variant: Variant) -> dict[str, float | None]:
-    """Those of tracking."""
-    limits = asdict(tracking_rules(config, variant))
+def _limits(checks: Checks, variant: Variant) -> dict[str, float | None]:
+    """The limits of tracking."""
+    limits = asdict(tracking_rules(checks, variant))
     return {key: value for key, value in limits.items() if key not in ("table", "key")}
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.building.staleness import versions
-from tasks.config.schema import Configuration, Model, Variant
+from tasks.config.models import ProofKind, Target, Variant
 from tasks.console.invocation import command
 from tasks.proof.failures import Failure, sentences
-from tasks.proof.judgement import blocks_deployment, judge, rules_of
-from tasks.proof.reports import Report, RequiredReport, task_name
-from tasks.records.artifacts import Proof
+from tasks.proof.judgement import blocks_deployment
+from tasks.proof.reports import Proof, Report
 from tasks.system.errors import StageError
 
 # Whose versions a manifest names.
@@ -31,8 +30,8 @@ class Judged:
     variant: Variant
     wanted: bool
     files: Mapping[Path, str]
-    reports: Mapping[Proof, Report]
-    failing: Mapping[Proof, list[Failure]] = field(default_factory=dict)
+    reports: Mapping[ProofKind, Report]
+    failing: Mapping[ProofKind, list[Failure]] = field(default_factory=dict)
 
     @property
     def reason(self) -> str:
@@ -55,65 +54,58 @@ class Judged:
 
 
 def judge_variant(
-    config: Configuration,
-    model: Model,
+    target: Target,
     variant: Variant,
     files: Mapping[Path, str],
-    reports: Mapping[Proof, Report],
-    in_browser: bool,
+    proven: Mapping[ProofKind, Report],
 ) -> Judged:
     """Judge a variant's reports by the rules that hold now.
 
-    :raises StageError: when a report has not the figures of its proof.
+    :raises StageError: when a report lacks the figures of its proof.
     """
     failing = {}
-    for proof, report in reports.items():
+    for kind, report in proven.items():
+        proof = Proof(kind, target, variant)
         try:
-            failures = judge(config, model, variant, proof, report)
+            failures = proof.judge(report)
         except (KeyError, TypeError, AttributeError) as error:
-            task = task_name(proof, model, variant)
             raise StageError(
-                f"the {proof} report of {model.name}'s {variant.name} lacks figures "
-                f"({type(error).__name__}: {error}); {command(f'forget {task}')} and build again"
+                f"the {kind} report of {target.name}'s {variant.name} lacks figures "
+                f"({type(error).__name__}: {error}); {command(f'forget {proof.task}')} and build "
+                "again"
             ) from error
         if failures:
-            failing[proof] = failures
-    return Judged(variant, variant in model.variants, files, reports, failing)
+            failing[kind] = failures
+    return Judged(variant, variant in target.variants, files, proven, failing)
 
 
-def configured(model: Model) -> dict[str, Any]:
+def configured(target: Target) -> dict[str, Any]:
     """The configuration as the manifest repeats it."""
+    source = target.source
     return {
-        "model": model.name,
-        "url": model.source.shown,
-        "license": model.license,
-        "origin": model.origin,
-        "client": {**model.client.as_json(), "version": model.client.version},
-        "files": [
-            model.file_name(graph, each) for each in model.variants for graph in model.all_graphs
-        ],
-        **model.graph_options,
+        "model": target.name,
+        "url": source.location.shown,
+        "license": source.license,
+        "origin": source.origin,
+        "client": {**target.client.as_json(), "version": target.client.version},
+        "files": [name for each in target.variants for name in target.file_names(each).values()],
+        **target.graph_options,
     }
 
 
-def inputs(
-    config: Configuration, model: Model, needed: Mapping[Variant, Sequence[RequiredReport]]
-) -> dict[str, Any]:
+def inputs(target: Target, needed: Mapping[Variant, Sequence[Proof]]) -> dict[str, Any]:
     """Everything that shapes a deploy and is in none of the files that it reads.
 
-    :param needed: the reports of each variant; their options and limits are part of it.
+    :param needed: the proofs of each variant, whose options and rules are among it.
     """
     return {
-        **configured(model),
-        "sha256": model.sha256,
-        "variants": [each.name for each in model.variants],
+        **configured(target),
+        "sha256": target.source.sha256,
+        "variants": [each.name for each in target.variants],
         "proofs": {
-            f"{variant.name} {each.proof}": {
-                **each.asked,
-                **rules_of(config, model, variant, each.proof),
-            }
-            for variant, reports in needed.items()
-            for each in reports
+            f"{variant.name} {each.kind}": {**each.options, **each.rules}
+            for variant, proofs in needed.items()
+            for each in proofs
         },
         **versions(*PACKAGES),
     }

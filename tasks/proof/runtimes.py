@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
 from tasks.clients.contract import Format
-from tasks.config.schema import Precision
+from tasks.config.checks import Precision
 
 OLDEST_TRIED = "1.15"  # earlier ones have no wheel for a Python that this project runs on
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tasks.config.schema import Source
+from tasks.config.models import CheckpointLocation
 from tasks.console import address
 from tasks.system.files import write_record
 
@@ -40,18 +40,18 @@ def read(path: Path) -> Record | None:
         return None
 
 
-def identity(build: Path, source: Source) -> str:
+def identity(build: Path, location: CheckpointLocation) -> str:
     """What tells a source from others, as it may be recorded.
 
     That is the address as it is shown. A query may name the file, too, so a digest of it is added:
     of that part which does not say who asks (`address.query_of_file`), and under a key of this
     build folder, for what else is in it may be short enough to be guessed.
     """
-    query = address.query_of_file(source.url)
+    query = address.query_of_file(location.url)
     if not query:
-        return source.shown
+        return location.shown
     digest = hashlib.blake2b(query.encode(), key=_key(build), digest_size=6).hexdigest()
-    return f"{source.shown} (query {digest})"
+    return f"{location.shown} (query {digest})"
 
 
 def _key(build: Path) -> bytes:

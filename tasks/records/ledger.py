@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tasks.config.schema import Configuration, Model
+from tasks.config.models import Target
+from tasks.config.schema import Configuration
 from tasks.records.listing import MANIFEST, is_within_folder, read_listing
 from tasks.system.files import mebibytes, removal_problem, remove_empty_folders, write_record
 from tasks.system.fingerprint import FINGERPRINTS
@@ -104,19 +105,19 @@ def _write(config: Configuration, deployments: Iterable[Deployment]) -> None:
     write_record(path(config), json.dumps(entries, indent=2) + "\n")
 
 
-def add(config: Configuration, model: Model, files: Written) -> None:
+def add(config: Configuration, target: Target, files: Written) -> None:
     """Note what this build writes, or has written, to a model's folder; nothing else counts."""
-    folder = Path(os.path.realpath(model.deploy))
-    deployment = Deployment(name_of(config), model.name, folder, files)
+    folder = Path(os.path.realpath(target.deploy))
+    deployment = Deployment(name_of(config), target.name, folder, files)
     with _LOCK:
         before = read(config)
         if deployment not in before:
             _write(config, [*(each for each in before if each.folder != folder), deployment])
 
 
-def written(config: Configuration, model: Model) -> Written:
+def written(config: Configuration, target: Target) -> Written:
     """What this build wrote to a model's folder."""
-    return next((each.files for each in read(config) if each.is_in(model.deploy)), {})
+    return next((each.files for each in read(config) if each.is_in(target.deploy)), {})
 
 
 def build_id(config: Configuration) -> str:
@@ -131,11 +132,16 @@ def build_id(config: Configuration) -> str:
 def note_models(config: Configuration) -> None:
     """Remember which models a configuration builds here: a later `doit prune` may remove them."""
     recorded = models(config)
-    names = {name for model in config.models for name in (model.name, model.base)}
+    names = names_of(config)
     mine = name_of(config)
     if not names <= recorded.get(mine, set()):
         recorded[mine] = recorded.get(mine, set()) | names
         _write_models(config, recorded)
+
+
+def names_of(config: Configuration) -> set[str]:
+    """The names under which a configuration has files in the build folder."""
+    return {each.name for each in config.sources} | {each.name for each in config.targets}
 
 
 def forget_models(config: Configuration, names: Iterable[str]) -> None:
@@ -166,7 +172,7 @@ def orphans(config: Configuration, deployments: Sequence[Deployment]) -> list[De
     beside its present one, under the same deploy folder, is a leftover (a changed `folder`).
     """
     mine = name_of(config)
-    present = {model.name: Path(os.path.realpath(model.deploy)) for model in config.models}
+    present = {each.name: Path(os.path.realpath(each.deploy)) for each in config.targets}
     folders = set(present.values())
     return [
         each

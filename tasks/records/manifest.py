@@ -24,7 +24,7 @@ from tasks.clients.contract import (
     Tensor,
     TrackingConstants,
 )
-from tasks.config.schema import Precision
+from tasks.config.checks import Precision
 
 if TYPE_CHECKING:
     from cattrs import Converter

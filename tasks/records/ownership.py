@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.config.schema import Model
+from tasks.config.models import Target
 from tasks.records import ledger
 from tasks.records.ledger import Written
 from tasks.records.listing import MANIFEST, read_listing
@@ -135,16 +135,16 @@ def whose(folder: Path, name: str, recorded: Written) -> str:
     return f"not what the manifest of {model} beside it says: it was changed, or is another file"
 
 
-def refusal(model: Model, foreign: Iterable[str], recorded: Written, again: str) -> str:
+def refusal(target: Target, foreign: Iterable[str], recorded: Written, again: str) -> str:
     """Why a model is not deployed over files of others, and what to do about it.
 
     :param again: the command that replaces them.
     """
     lines = [
-        f"- {model.deploy / name}: {whose(model.deploy, name, recorded)}\n" for name in foreign
+        f"- {target.deploy / name}: {whose(target.deploy, name, recorded)}\n" for name in foreign
     ]
     return (
-        f"{model.name} is not deployed: it would replace what this build did not write.\n"
+        f"{target.name} is not deployed: it would replace what this build did not write.\n"
         f"{''.join(lines)}"
-        f"Move it away, or give [models.{model.base}] another folder; {again} replaces it."
+        f"Move it away, or give [models.{target.source.name}] another folder; {again} replaces it."
     )

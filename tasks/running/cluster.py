@@ -422,7 +422,7 @@ def _expected(work: Workspace) -> Iterator[job.Expected]:
     inside = f"{work.build}/"
     own = [path.relative_to(PROJECT).as_posix() for path in (PROJECT / "tasks").rglob("*.py")]
     read = [path for path in work.task.file_dep if not path.startswith(inside)]
-    read += (work.task.meta or {}).get("with_files", [])
+    read += work.stage.carries
     token = work.scratch / f"token-{uuid.uuid4().hex}"
     text = secrets.token_hex()
     token.write_text(text)
@@ -452,7 +452,7 @@ def _shown(work: Workspace) -> job.SharedBy | None:
     return {
         "url": str(folder.absolute()) if folder else cache.shown,
         "whole": cache.shown == cache.url and not cache.options,
-        "config": str(work.config),
+        "config": str(work.config.path),
     }
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tasks.clients.contract import MaskChoice, PromptChoice, TrackingConstants
-    from tasks.config.schema import BrowserCheck
+    from tasks.config.checks import BrowserCheck
     from tasks.inference.prompts import Prompt
 
 INSTALL_BROWSER = "uv run playwright install chromium"

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tasks.config.schema import TRACKING_GRAPHS
+from tasks.config.models import TRACKING_GRAPHS
 from tasks.inference.clips import Answers, Clip, play
 from tasks.inference.tracker import Prompt, Result
 from tasks.web.chromium import Steps, unpacked

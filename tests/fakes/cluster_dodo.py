@@ -7,29 +7,29 @@ that a child runs, its ``arguments``, what it ``needs``, and the files that it `
 import json
 import os
 
-from dodo import CONFIG, DOIT_CONFIG
-from tasks.building.stage import declare, workspace
+from dodo import BUILD, CONFIG, DOIT_CONFIG
+from tasks.building.stage import Stage
 
 DOIT_CONFIG["default_tasks"] = ["stage"]
 
 
-def act(target, function, arguments, task):
-    with workspace(CONFIG.build, task) as work:
-        made = work.unfinished(target)
-        result = work.run(f"cluster_functions:{function}", destination=made, **arguments)
-        work.deliver(target)
+def act(target, function, arguments, work):
+    made = work.unfinished(target)
+    result = work.run(f"cluster_functions:{function}", destination=made, **arguments)
+    work.deliver(target)
     return {**result, "summary": "made"}
 
 
 def task_stage():
     for name, stage in json.loads(os.environ["STAGES"]).items():
         target = CONFIG.build / "made" / name
-        yield declare(
+        declared = Stage(
             name,
             act,
             [target, stage["function"], stage.get("arguments", {})],
             reads=stage.get("reads", []),
             writes=[target],
             inputs={},
-            meta={"needs": stage.get("needs", [])},
+            needs_browser="browser" in stage.get("needs", []),
         )
+        yield BUILD.task(declared)

@@ -1,0 +1,202 @@
+"""Turns the declarations of stages into doit's tasks."""
+
+from __future__ import annotations
+
+import functools
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from doit.exceptions import TaskError, TaskFailed
+from doit.task import Task
+
+from tasks.building import sources
+from tasks.building.stage import Paths, Stage, Workspace, workspace
+from tasks.building.staleness import MEASURED_BY, Inputs, Measurer, Trace, versions_of_imported
+from tasks.building.state import recorded_values
+from tasks.config.schema import Configuration
+from tasks.console import address
+from tasks.console.invocation import command
+from tasks.console.progress import SILENT, show_progress
+from tasks.remote import shared_cache
+from tasks.system import machine
+from tasks.system.errors import StageError, disk_problem
+from tasks.system.fingerprint import FINGERPRINTS, hashes_of
+
+FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
+WORTH_A_PROGRESS = 64 << 20  # bytes
+
+Result = dict[str, Any] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Build:
+    """A build of one configuration."""
+
+    config: Configuration
+
+    def task(self, stage: Stage) -> dict[str, Any]:
+        """doit's task of a stage."""
+        declared = {
+            **({"name": stage.name} if stage.name else {}),
+            "actions": [functools.partial(self._run, stage)],
+            "targets": [os.fspath(path) for path in stage.writes],
+            "task_dep": list(stage.after),
+            "params": list(stage.options),
+            "io": {"capture": False},
+            **({} if stage.verbosity is None else {"verbosity": stage.verbosity}),
+            "meta": {"stage": stage},
+        }
+        if stage.inputs is None:
+            return {**declared, "uptodate": [False]}
+        code = sources.reached(_functions(stage))
+        files = {*(os.fspath(path) for path in (*stage.reads, *stage.also_reads)), *code}
+        trace = Trace(
+            _all_inputs(stage), _measurer(stage), on_workers=self.config.cluster is not None
+        )
+        return {**declared, "file_dep": sorted(files), "uptodate": [trace, *stage.up_to_date]}
+
+    def _run(self, stage: Stage, task: Task) -> dict[str, Any] | TaskFailed | TaskError | None:
+        """doit's action: a `StageError`, a missing file or a full disk becomes a failed task."""
+        missing = [os.fspath(path) for path in stage.reads if not os.path.isfile(path)]
+        if missing:
+            return TaskFailed(
+                f"{task.name}: missing input {', '.join(missing)}. "
+                f"{command(task.name)} (without -s) makes it first."
+            )
+        try:
+            with workspace(self.config, task) as work:
+                if stage.shared is not None and self.config.cache is not None:
+                    return self._run_or_fetch(stage, work)
+                return _act(stage, work)
+        except StageError as error:
+            return TaskFailed(str(error))
+        except OSError as error:
+            problem = disk_problem(error)
+            return TaskFailed(problem) if problem else self._unexpected()
+        except Exception:
+            return self._unexpected()
+
+    def _unexpected(self) -> TaskError:
+        """A mistake of the build's own, with its traceback, which may quote a library's texts."""
+        text = traceback.format_exc()
+        if self.config.cache is not None:
+            text = address.without_secrets(text, self.config.cache.url, self.config.cache.options)
+        for url in {source.location.url for source in self.config.sources}:
+            text = address.without_secrets(text, url)
+        return TaskError(address.without_secrets(text))
+
+    def _run_or_fetch(self, stage: Stage, work: Workspace) -> Result:
+        """Run the action, or take what the same action made in another build.
+
+        A proof is looked for under what measures on this machine, and stored under what measured.
+        """
+        assert self.config.cache is not None
+        cache = shared_cache.opened_by(self.config.cache)
+        measurer = _measurer(stage)
+        here = measurer() if measurer else None
+        before = _cache_key(stage, work.task, here)
+        name, writes = _name_in_cache(stage), [Path(path) for path in stage.writes]
+        if measurer is None or self.config.cache.proofs:
+            entry = cache.find(name, before, len(writes))
+            if entry is not None and fetch_from_cache(cache, entry, writes, work):
+                summary = f"from {cache.name}: {entry.result.get('summary', '')}"
+                return {**entry.result, "summary": summary, FROM_CACHE: cache.name}
+        try:
+            result = _act(stage, work)
+        except StageError as error:
+            raise StageError(f"{error}{self._advice_about_cache(work.task)}") from error
+        # What changed under the run, or could not be run here, is nobody else's.
+        unchanged = _cache_key(stage, work.task, here) == before
+        if isinstance(result, dict) and "unavailable" not in result and unchanged:
+            measured_by = {**here, **work.task.values.get(MEASURED_BY, {})} if here else None
+            cache.store(name, _cache_key(stage, work.task, measured_by), writes, result)
+        return result
+
+    def _advice_about_cache(self, task: Task) -> str:
+        """What to do about a stage that fails on files of a cache; empty without such files."""
+        records = recorded_values(self.config.build / "state" / "doit.json")
+        makers = {
+            name: values[FROM_CACHE]
+            for name, values in records.items()
+            if values.get(FROM_CACHE) and task.file_dep & values.get("outputs", {}).keys()
+        }
+        if not makers:
+            return ""
+        again = command(f"-a {' '.join(makers)}")
+        return (
+            f"\nIts inputs came from the cache {next(iter(makers.values()))} "
+            f"({', '.join(makers)}): {again} builds them here and replaces those in the cache."
+        )
+
+
+def _act(stage: Stage, work: Workspace) -> Result:
+    return stage.action(*stage.arguments, work, **(work.task.options or {}))
+
+
+def _functions(stage: Stage) -> list[str]:
+    """The functions whose code shapes a stage's output, ``module:function``."""
+    return [f"{stage.action.__module__}:{stage.action.__qualname__}", *stage.also_runs]
+
+
+def _all_inputs(stage: Stage) -> Inputs | Callable[[], Inputs]:
+    """A stage's inputs, with the versions of packages behind functions of the configuration."""
+    inputs, versions = stage.inputs, versions_of_imported(sources.packages(stage.also_runs))
+    if callable(inputs):
+        return lambda: {**inputs(), **versions}
+    return {**(inputs or {}), **versions}
+
+
+def _measurer(stage: Stage) -> Callable[[], Measurer] | None:
+    """What says which processor, and browser, measures here; None for a stage that measures not."""
+    if stage.shared != "proof":
+        return None
+    return lambda: {
+        "processor": machine.processor(),
+        **(stage.browser() if stage.browser else {}),
+    }
+
+
+def _name_in_cache(stage: Stage) -> str:
+    return stage.action.__module__.rpartition(".")[2]
+
+
+def _cache_key(stage: Stage, task: Task, measured_by: Measurer | None) -> str:
+    """The key of a stage's outputs in a shared cache.
+
+    It has the hash of every file that is read and of the code, but neither their folders nor
+    the model's name: builds with other names share what is the same.
+    """
+    inputs = _all_inputs(stage)
+    files: Paths = (*stage.reads, *stage.writes)
+    names = {os.fspath(path): f"file {number}" for number, path in enumerate(files)}
+    decided_by = {
+        "action": stage.action.__qualname__,
+        "options": task.options or {},
+        "inputs": [inputs() if callable(inputs) else inputs, list(stage.also_runs)],
+        "reads": [FINGERPRINTS.sha256(path) for path in stage.reads],
+        "code": hashes_of(sources.reached(_functions(stage))),
+        "writes": [os.path.basename(path) for path in stage.writes],
+        **({"measured by": measured_by} if measured_by else {}),
+    }
+    return shared_cache.key_of(_name_in_cache(stage), decided_by, names)
+
+
+def fetch_from_cache(
+    cache: shared_cache.SharedCache,
+    entry: shared_cache.Entry,
+    targets: list[Path],
+    work: Workspace,
+) -> bool:
+    """Put what an entry has in place, as if it had been built; False if that is not possible."""
+    slow = cache.is_remote and sum(each.size for each in entry.outputs) >= WORTH_A_PROGRESS
+    unfinished = [Path(work.unfinished(target)) for target in targets]
+    if not cache.fetch(entry, unfinished, show_progress(work.task.name) if slow else SILENT):
+        return False
+    work.deliver(*targets)
+    for target, output in zip(targets, entry.outputs, strict=True):
+        FINGERPRINTS.remember(target, output.sha256)
+    return True

@@ -1,0 +1,440 @@
+"""What is built: a source for each checkpoint, and a target for each client of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from tasks.clients.client import Client
+from tasks.clients.contract import Format, Interface, MaskChoice, PromptChoice
+from tasks.config.checks import Checks, Precision
+from tasks.config.published import AUTO
+from tasks.console import address
+
+# The graphs of a model that segments images.
+GRAPHS = ("encoder", "decoder")
+# What follows objects through frames, beside the encoder.
+TRACKING_GRAPHS = ("tracking_decoder", "memory_attention", "memory_encoder", "mask_prompt")
+
+# LayerNormalization entered ONNX with opset 17; torch's TorchScript exporter stops at 20.
+OPSETS = range(17, 21)
+OPSET_RULE = "17 (LayerNormalization needs it) to 20 (torch's TorchScript exporter ends there)"
+# Gelu is one operator from 20 on (five before), and onnxruntime 1.24 and onnxruntime-web 1.27
+# run it: 48 nodes less in tiny's encoder, the same speed.
+DEFAULT_OPSET = 20
+
+# How the encoder's attention is written.
+AttentionKind = Literal["plain", "fused"]
+
+# Whether a browser must have run a model before it is deployed; "auto": where there is one.
+Switch = Literal["auto"] | bool
+
+# What is measured, and reported on in a file of its own.
+ProofKind = Literal["verify", "fidelity", "tracking", "browser"]
+
+# What transformers' `save_pretrained` calls weights.
+WEIGHTS = "model.safetensors"
+
+# The function that draws images where the configuration names none of a model's own.
+DRAWN = "demo.scenes:scene"
+
+# The files of graphs, by the graph's name.
+GraphFiles = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class CheckpointLocation:
+    """Where a checkpoint comes from.
+
+    ``path`` is set for ``kind="file"`` (relative to the project unless absolute; a folder too, as
+    transformers' ``save_pretrained`` writes it), ``seed`` for ``kind="synthetic"``, and for
+    ``kind="hub"`` the ``file`` of a ``repo`` at a ``revision``. ``url`` is for requests alone, as
+    it may hold a password; ``shown`` is for everything else.
+    """
+
+    kind: Literal["http", "file", "synthetic", "hub"]
+    url: str = field(repr=False)
+    path: Path | None = None
+    seed: int = 0
+    repo: str = ""
+    revision: str = "main"
+    file: str = WEIGHTS
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown; see `tasks.console.address`."""
+        return address.shown(self.url)
+
+    @property
+    def local_files(self) -> list[Path]:
+        """The files of this machine that the checkpoint is made from, as they are there now."""
+        if self.path is None:
+            return []
+        inside = [self.path / name for name in (WEIGHTS, "config.json")]
+        return [each for each in (self.path, *inside) if each.is_file()]
+
+
+# transformers.js's names, so that its users find the file they expect.
+SUFFIXES: Mapping[Precision, str] = {
+    "fp32": "",
+    "fp16": "_fp16",
+    "q8": "_quantized",
+    "q4": "_q4",
+    "q4f16": "_q4f16",
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model's graphs in one precision and file format."""
+
+    precision: Precision = "fp32"
+    format: Format = "onnx"
+
+    @property
+    def name(self) -> str:
+        """The variant's part of a task's name: ``q8``, ``q8.ort``."""
+        return self.precision if self.format == "onnx" else f"{self.precision}.{self.format}"
+
+    @property
+    def is_smaller(self) -> bool:
+        """Whether weights have fewer bits than in the checkpoint."""
+        return self.precision != "fp32"
+
+    def file_name(self, graph: str) -> str:
+        """The file of a graph: ``encoder_quantized.onnx``."""
+        return f"{graph}{SUFFIXES[self.precision]}.{self.format}"
+
+    @property
+    def as_onnx(self) -> Variant:
+        """The variant of the same precision in ONNX files."""
+        return Variant(self.precision)
+
+    @property
+    def made_from(self) -> Variant:
+        """The variant that this one is made from."""
+        return FP32 if self.format == "onnx" else self.as_onnx
+
+
+FP32 = Variant()
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What tells one traced decoder of a checkpoint from another."""
+
+    interface: Interface
+    masks: MaskChoice
+    prompts: PromptChoice
+
+
+class Renamed(NamedTuple):
+    """A client's own graph: the shared one that it is made from, its file, its tensors' names."""
+
+    shared: str
+    path: Path
+    names: dict[str, list[list[str]]]
+
+
+@dataclass(frozen=True, eq=False)  # one of a kind, and told apart by that
+class Source:
+    """What one ``[models.<name>]`` table says of a checkpoint, up to the graphs traced from it.
+
+    The architecture is one of sam2's own (``model_type``), a YAML file's (``config``), or, without
+    either, that of sam2's which fits the weights; ``image_size`` is in pixels, None the
+    architecture's own. ``truth`` is a ``module:function`` that draws images whose masks are known,
+    on which one click must reach a mean IoU of ``truth_iou``; ``truth_data`` are patterns of the
+    files that it reads. ``video`` adds the graphs that follow objects through frames.
+
+    :param build: the build folder.
+    :param targets: one for each client of the table, the first client's first.
+    """
+
+    name: str
+    build: Path
+    location: CheckpointLocation
+    checks: Checks
+    model_type: str | None = None
+    config: Path | None = None
+    sha256: str | None = None
+    size: int | None = None
+    opset: int = DEFAULT_OPSET
+    image_size: int | None = None
+    video: bool = False
+    attention: AttentionKind = "plain"
+    truth: str | None = None
+    truth_data: tuple[str, ...] = ()
+    truth_iou: float = 0.5
+    license: str | None = None
+    origin: str | None = None
+    targets: list[Target] = field(default_factory=list)
+
+    @property
+    def architecture(self) -> str:
+        """The name of sam2's own, the path of the YAML file, or `AUTO`."""
+        return str(self.config or self.model_type or AUTO)
+
+    @property
+    def architecture_options(self) -> dict[str, str | int]:
+        """What builds the model in PyTorch."""
+        size = {"image_size": self.image_size} if self.image_size else {}
+        return {"architecture": self.architecture, **size}
+
+    @property
+    def architecture_files(self) -> list[str]:
+        """The files that describe the architecture."""
+        return [str(self.config)] if self.config else []
+
+    @property
+    def encoder_options(self) -> dict[str, str | int]:
+        """The options that shape every graph."""
+        return {
+            **self.architecture_options,
+            "opset": self.opset,
+            "attention": self.attention,
+        }
+
+    @property
+    def images(self) -> str:
+        """The ``module:function`` that draws the images which variants are measured on."""
+        return self.truth or DRAWN
+
+    @property
+    def image_data(self) -> list[str]:
+        """The files that drawing those images reads, as they are there now."""
+        paths = {
+            path.as_posix()
+            for pattern in self.truth_data
+            for path in Path().glob(pattern)
+            if path.is_file()
+        }
+        return sorted(paths)
+
+    @cached_property
+    def derived_variants(self) -> tuple[Variant, ...]:
+        """The variants to make from the simplified graphs, each after the one it is made from."""
+        return _unique(each for target in self.targets for each in target.derived_variants)
+
+    @cached_property
+    def has_smaller_variants(self) -> bool:
+        """Whether a variant has weights of fewer bits, whose fidelity must be measured."""
+        return any(target.has_smaller_variants for target in self.targets)
+
+    @property
+    def tracking_graphs(self) -> tuple[str, ...]:
+        """The names of the graphs that follow objects through frames; empty without ``video``."""
+        return TRACKING_GRAPHS if self.video else ()
+
+    @cached_property
+    def decoders(self) -> dict[Decoder, str]:
+        """The decoders to trace, each with the name of its graph."""
+        names: dict[Decoder, str] = {}
+        for target in self.targets:
+            names.setdefault(
+                target.decoder, f"decoder-{target.client.name}" if names else "decoder"
+            )
+        return names
+
+    # Files.
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where its files are built."""
+        return self.build / "models" / self.name
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint."""
+        return self.build / "checkpoints" / f"{self.name}.pt"
+
+    @property
+    def checkpoint_record(self) -> Path:
+        """The record of what the checkpoint is, beside it."""
+        return self.build / "checkpoints" / f"{self.name}.json"
+
+    @property
+    def reference(self) -> Path:
+        """PyTorch's masks of drawn images."""
+        return self.folder / "reference.npz"
+
+    @property
+    def tracking_reference(self) -> Path:
+        """PyTorch's masks of drawn clips."""
+        return self.folder / "tracking_reference.npz"
+
+    @cached_property
+    def exported_graphs(self) -> GraphFiles:
+        """The graphs as they are traced."""
+        place = self.folder / "exported"
+        names = ("encoder", *self.decoders.values(), *self.tracking_graphs)
+        return {name: place / FP32.file_name(name) for name in names}
+
+    def shared_graphs(self, variant: Variant = FP32) -> GraphFiles:
+        """The graphs of a variant under the names they were traced with.
+
+        fp32's are the simplified ones; other variants have those that a client loads.
+        """
+        graphs: dict[str, Path] = {}
+        for target in self.targets:
+            if variant == FP32 or variant in target.derived_variants:
+                for graph in GRAPHS:
+                    if variant.format in target.client.graph(graph).formats:
+                        name = target.shared_name(graph)
+                        graphs[name] = self.folder / variant.file_name(name)
+                if variant.format == "onnx":
+                    graphs |= self.tracking_files(variant)
+        return graphs
+
+    def tracking_files(self, variant: Variant = FP32) -> GraphFiles:
+        """The graphs that follow objects through frames, which all clients share."""
+        names = self.tracking_graphs
+        return {name: self.folder / variant.as_onnx.file_name(name) for name in names}
+
+    def renamed_graphs(self, variant: Variant = FP32) -> list[Renamed]:
+        """The graphs of a variant that clients want under names of their own."""
+        return [
+            Renamed(target.shared_name(graph), path, target.client.names(graph))
+            for target in self.targets
+            if variant == FP32 or variant in target.derived_variants
+            for graph, path in target.own_graphs(variant).items()
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What one client gets from a source.
+
+    ``name`` is the source's for its first client; a further client's is appended to it.
+    ``variants`` are those that are deployed, to the folder ``deploy``.
+    """
+
+    name: str
+    source: Source = field(repr=False)
+    client: Client
+    deploy: Path
+    masks: MaskChoice = "multi"
+    prompts: PromptChoice = "many"
+    variants: tuple[Variant, ...] = (FP32,)
+    default: bool = True
+    browser: Switch = "auto"
+    webgpu: bool = True
+
+    @property
+    def decoder(self) -> Decoder:
+        """The traced decoder that the client's is made from."""
+        return Decoder(self.client.interface, self.masks, self.prompts)
+
+    @property
+    def graph_options(self) -> dict[str, str | int]:
+        """The options that shape the client's graphs."""
+        return {**self.source.encoder_options, "masks": self.masks, "prompts": self.prompts}
+
+    @cached_property
+    def built_variants(self) -> tuple[Variant, ...]:
+        """Single precision, which everything is made from, and the deployed variants."""
+        return _unique((FP32, *self.variants))
+
+    @cached_property
+    def derived_variants(self) -> tuple[Variant, ...]:
+        """The variants to make from the simplified graphs; an ``.ort`` file's ONNX comes first."""
+        wanted = [each.as_onnx for each in self.variants] + list(self.variants)
+        return tuple(each for each in _unique(wanted) if each != FP32)
+
+    @property
+    def has_smaller_variants(self) -> bool:
+        """Whether a variant has weights of fewer bits, whose fidelity must be measured."""
+        return any(each.is_smaller for each in self.variants)
+
+    @property
+    def all_graphs(self) -> tuple[str, ...]:
+        """The names of all graphs that are deployed."""
+        return (*GRAPHS, *self.source.tracking_graphs)
+
+    def file_name(self, graph: str, variant: Variant) -> str:
+        """Where a graph lies in the deployed folder, as the client looks for it."""
+        file = self.client.graph(graph)
+        loaded = variant if variant.format in file.formats else variant.as_onnx
+        return loaded.file_name(file.file)
+
+    def file_names(self, variant: Variant) -> dict[str, str]:
+        """The names of all files of a variant in the deployed folder, by graph."""
+        return {graph: self.file_name(graph, variant) for graph in self.all_graphs}
+
+    def shared_name(self, graph: str) -> str:
+        """The name of the shared graph that a client's is made from."""
+        return "encoder" if graph == "encoder" else self.source.decoders[self.decoder]
+
+    # Files.
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the files of this client alone are built."""
+        return self.source.build / "models" / self.name
+
+    def own_graphs(self, variant: Variant = FP32) -> GraphFiles:
+        """The graphs that a client wants under other names, or in another order, than the shared.
+
+        They are made beside the shared ones.
+        """
+        place = self.folder / self.client.name
+        return {
+            graph: place / Path(variant.file_name(self.client.graph(graph).file)).name
+            for graph in GRAPHS
+            if variant.format in self.client.graph(graph).formats and self.client.renames(graph)
+        }
+
+    def image_graphs(self, variant: Variant = FP32) -> GraphFiles:
+        """The encoder and decoder of a variant, as the client loads them."""
+        graphs = {}
+        for graph in GRAPHS:
+            loaded = variant
+            if variant.format not in self.client.graph(graph).formats:
+                loaded = variant.as_onnx
+            shared = self.source.folder / loaded.file_name(self.shared_name(graph))
+            graphs[graph] = self.own_graphs(loaded).get(graph, shared)
+        return graphs
+
+    def graph_files(self, variant: Variant = FP32) -> GraphFiles:
+        """Every graph of a variant that is deployed."""
+        return {**self.image_graphs(variant), **self.source.tracking_files(variant)}
+
+    def tracker_graphs(self, variant: Variant = FP32) -> GraphFiles:
+        """The graphs that a tracker runs: the client's encoder, and those that track."""
+        encoder = self.image_graphs(variant)["encoder"]
+        return {"encoder": encoder, **self.source.tracking_files(variant)}
+
+    def report(self, proof: ProofKind, variant: Variant = FP32) -> Path:
+        """The report of a proof: ``verify.json``, ``fidelity.q8.json``, ``browser.json`` (fp32)."""
+        by_variant = proof == "fidelity" or (proof != "verify" and variant != FP32)
+        return self.folder / f"{proof}{f'.{variant.name}' if by_variant else ''}.json"
+
+    def picture(self, variant: Variant) -> Path:
+        """The masks of a variant beside PyTorch's, where they differ most."""
+        return self.report("fidelity", variant).with_suffix(".png")
+
+    @property
+    def speeds(self) -> Path:
+        """The times of all variants, taken in one run."""
+        return self.folder / "speed.json"
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest in the deploy folder."""
+        return self.deploy / "manifest.json"
+
+    @property
+    def demo_picture(self) -> Path:
+        """The picture that `doit demo` draws, beside the deploy folder."""
+        return self.deploy.parent / f"{self.name}.png"
+
+    @property
+    def filmstrip(self) -> Path:
+        """The picture that `doit filmstrip` draws, beside the deploy folder."""
+        return self.deploy.parent / "track.png"
+
+
+def _unique(variants: Iterable[Variant]) -> tuple[Variant, ...]:
+    return tuple(dict.fromkeys(variants))
