@@ -14,8 +14,9 @@ import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
@@ -26,6 +27,7 @@ from tasks.proof import manifests, reports, runtimes
 from tasks.proof.manifests import Judged
 from tasks.records import checkpoint_record, ledger, ownership
 from tasks.records.checkpoint_record import Record
+from tasks.records.listing import MANIFEST, read_listing
 from tasks.records.ownership import Plan
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.files import (
@@ -38,6 +40,9 @@ from tasks.system.files import (
 from tasks.system.fingerprint import FINGERPRINTS
 from tasks.web import packages
 from tasks.web.browsers import Browser
+
+if TYPE_CHECKING:
+    from tasks.records.manifest import File
 
 
 def declare(target: Target, browser: Browser) -> Stage:
@@ -71,6 +76,9 @@ def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
     :raises StageError: when a file is not what its reports measured, or no variant may be deployed;
         what was deployed before stays as it was.
     """
+    from tasks.proof.description import manifest_of
+    from tasks.records.manifest import File, as_json
+
     config, source = work.config, target.source
     undo_killed_run(config, target)
     record = checkpoint_record.read(source.checkpoint_record)
@@ -94,24 +102,21 @@ def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
         for each in deployed
         for name in target.file_names(each.variant).values()
     }
-    entries = {
-        name: {
-            "size": sizes[name],
-            "sha256": sha256,
-            "needs": runtimes.needs(source.opset, precisions[name], name),
-        }
+    graphs = {
+        name: File(sizes[name], sha256, runtimes.needs(source.opset, precisions[name], name))
         for name, (_, sha256) in files.items()
     }
-    manifest = manifests.manifest_of(target, record, entries, judged, versions(*manifests.PACKAGES))
-    documents = target.client.documents(manifest)
-    manifest["files"] = {**entries, **{name: _entry(text) for name, text in documents.items()}}
-    text = json.dumps(manifest, indent=2, allow_nan=False) + "\n"
-    documents = {**documents, ledger.MANIFEST: text}
+    manifest = manifest_of(target, record, graphs, judged, versions(*manifests.PACKAGES))
+    documents = target.client.documents(as_json(manifest))
+    texts = {name: _entry(text) for name, text in documents.items()}
+    content = as_json(replace(manifest, files={**graphs, **texts}))
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    documents = {**documents, MANIFEST: text}
     wanted = {name: sha256 for name, (_, sha256) in files.items()}
-    wanted |= {name: _entry(text)["sha256"] for name, text in documents.items()}
+    wanted |= {name: _entry(text).sha256 for name, text in documents.items()}
     with staging_folder(config, target) as staging:
         plan = plan_for(config, target, wanted)
-        written = [*plan.written, ledger.MANIFEST] if plan.written or plan.removed else []
+        written = [*plan.written, MANIFEST] if plan.written or plan.removed else []
         staged = stage_files(files, written, staging)
         staged |= stage_documents(documents, written, staging)
         put_in_place(config, target, staged, plan, wanted, staging)
@@ -251,10 +256,12 @@ def _files_in(folder: Path) -> list[Path]:
     return [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
 
 
-def _entry(text: str) -> dict[str, Any]:
+def _entry(text: str) -> File:
     """What a manifest says of a file with a text."""
+    from tasks.records.manifest import File
+
     content = text.encode()
-    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return File(len(content), hashlib.sha256(content).hexdigest())
 
 
 def plan_for(config: Configuration, target: Target, wanted: Mapping[str, str]) -> Plan:
@@ -268,10 +275,12 @@ def plan_for(config: Configuration, target: Target, wanted: Mapping[str, str]) -
     if in_the_way:
         raise StageError(f"{in_the_way}. Move it away, then run the same command again.")
     recorded = ledger.written(config, target)
-    named = ledger.manifest_files(target.manifest) or {}
+    listing = read_listing(target.manifest)
     plan = ownership.plan(
         wanted,
-        ownership.look(target.deploy, {**wanted, **recorded, **named}),
+        ownership.look(
+            target.deploy, {**wanted, **recorded, **(listing.hashes if listing else {})}
+        ),
         recorded,
         ownership.of_another_build(target.deploy, target.name),
         config.overwrite,

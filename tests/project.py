@@ -7,6 +7,7 @@ import compileall
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,13 @@ from pathlib import Path
 from typing import Self
 
 ROOT = Path(__file__).parent.parent
+
+
+def programs(document: str, heading: str, language: str) -> list[str]:
+    """The programs in a language under a heading of a document."""
+    text = (ROOT / "docs" / document).read_text()
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
 def wait_for_opening(fifo: Path, process: subprocess.Popen[str]) -> None:

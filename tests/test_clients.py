@@ -27,7 +27,7 @@ import yaml
 from conftest import give_up
 from numpy.typing import NDArray
 from PIL import Image
-from project import ROOT, Project
+from project import ROOT, Project, programs
 
 from tasks.drawing.scenes import scene
 from tasks.inference.masks import interior_point
@@ -302,13 +302,6 @@ def transformers_feeds(prompts: Sequence[Mapping[str, Any]], stretch: Array) -> 
 
 
 # The programs of the document
-
-
-def programs(document: str, heading: str, language: str) -> list[str]:
-    """The programs in a language under a heading of a document."""
-    text = (ROOT / "docs" / document).read_text()
-    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
 def program(heading: str, language: str) -> str:

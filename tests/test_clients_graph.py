@@ -192,7 +192,7 @@ def manifest_for(client: Client) -> dict[str, Any]:
             {"precision": "fp32", "deployed": False},
             {"precision": "q8", "deployed": True},
         ],
-        "prefer": {"wasm": "q8", "webgpu": None},
+        "recommended": {"wasm": {"variant": "q8", "why": "it is small"}},
     }
 
 

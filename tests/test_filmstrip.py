@@ -80,8 +80,9 @@ def test_a_mask_has_its_colour_and_the_true_outline_is_white() -> None:
 def test_a_manifest_without_graphs_that_track_is_refused_with_what_writes_another(
     tmp_path: Path,
 ) -> None:
-    manifest = tmp_path / "manifest.json"
-    manifest.write_text(json.dumps({"encoder": {"file": "encoder.onnx"}}))
-    model: Any = SimpleNamespace(name="demo-video", deploy=tmp_path, manifest=manifest)
+    (tmp_path / "manifest.json").write_text(json.dumps({"encoder": {"file": "encoder.onnx"}}))
+    model: Any = SimpleNamespace(
+        name="demo-video", deploy=tmp_path, manifest=tmp_path / "manifest.json"
+    )
     with pytest.raises(StageError, match="no manifest of this build with graphs that track"):
         filmstrip.deployed(model)

@@ -589,14 +589,6 @@ def test_json_of_another_shape_in_a_manifest_is_written_anew(built: Build, text:
     assert built.deployed("tiny", "manifest.json").read_bytes() == good
 
 
-@pytest.mark.parametrize("text", SHAPES)
-def test_json_of_another_shape_in_a_report_is_written_anew(built: Build, text: str) -> None:
-    assert built.build("report").status == 0
-    (built.root / "build/report/report.json").write_text(text)
-    assert built.build("report").results["report"] == "success"
-    assert '"models"' in (built.root / "build/report/report.json").read_text()
-
-
 def test_a_report_waits_for_what_the_same_command_builds(build: Build) -> None:
     assert build.build("-n", "2", "report", "deploy").status == 0
     page = (build.root / "build/report/report.html").read_text()

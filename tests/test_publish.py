@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import manifests
 import pytest
 import yaml
 from conftest import give_up
@@ -26,6 +28,13 @@ from tasks.config.checks import Checks
 from tasks.config.models import CheckpointLocation, Source, Target
 from tasks.config.schema import DEFAULT_CLIENT
 from tasks.proof import card
+from tasks.records.manifest import (
+    BrowserProof,
+    BrowserRules,
+    Checkpoint,
+    ProviderProof,
+    read_manifest,
+)
 from tasks.remote.repository import RemoteFile
 from tasks.web import packages
 
@@ -290,9 +299,10 @@ def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
 
 
 def test_the_card_of_edgetam_calls_it_so(tiny: Published) -> None:
-    manifest = json.loads((tiny.folder / "manifest.json").read_text())
+    manifest = read_manifest(tiny.folder / "manifest.json")
+    assert manifest is not None
     for kind, words in (("edgetam", "EdgeTAM in ONNX"), ("sam2_hiera_tiny", "SAM 2 in ONNX")):
-        text = card.card({**manifest, "model_type": kind}, "a/b", "b", "https://huggingface.co")
+        text = card.card(replace(manifest, model_type=kind), "a/b", "b", "https://huggingface.co")
         assert f"\n{words}: a click" in text
 
 
@@ -305,12 +315,15 @@ def test_a_checkpoint_of_the_hub_is_the_base_model_and_a_text_breaks_no_table() 
 
 
 def test_the_card_says_what_each_provider_did() -> None:
-    proof: dict[str, Any] = {"proven": True, "parts": ["decoder"], "software": True}
-    variant = {"browser": {"providers": {"webgpu": proof}}}
-    assert card.in_browser(variant, "webgpu") == "decoder proven, in software"
-    assert card.in_browser(variant, "wasm") == "not run"
-    variant["browser"]["providers"]["wasm"] = {"proven": False, "reason": "a mask | differs"}
-    assert card.in_browser(variant, "wasm") == r"not proven: a mask \| differs"
+    proofs = {"webgpu": ProviderProof(True, software=True, parts=("decoder",))}
+    tried = manifests.variant(
+        browser=BrowserProof("Chromium 1", "onnxruntime-web 1", RULES, proofs)
+    )
+    assert card.in_browser(tried, "webgpu") == "decoder proven, in software"
+    assert card.in_browser(tried, "wasm") == "not run"
+    assert card.in_browser(manifests.variant(), "wasm") == "not run"
+    proofs["wasm"] = ProviderProof(False, "a mask | differs")
+    assert card.in_browser(tried, "wasm") == r"not proven: a mask \| differs"
 
 
 # --- what is refused ---
@@ -415,17 +428,14 @@ def test_what_lies_there_is_refused_when_it_is_not_what_was_proven_and_deployed(
     assert tiny.hub.requests == []
 
 
-PROVEN = {
-    "model": "tiny",
-    "license": "MIT",
-    "checkpoint": {"synthetic": False},
-    "verification": {"encoder": {}},
-    "variants": [
-        {"name": "fp32", "precision": "fp32", "deployed": True},
-        {"name": "q8", "precision": "q8", "deployed": True, "fidelity": {"images": 8}},
-        {"name": "q4", "precision": "q4", "deployed": False},
-    ],
-}
+RULES = BrowserRules(0.999, 1e-3, 1e-2, 1e-3)
+PROVEN = manifests.manifest(
+    variants=(
+        manifests.variant("fp32"),
+        manifests.variant("q8", fidelity=manifests.FIDELITY),
+        manifests.variant("q4", deployed=False, reason="too far"),
+    )
+)
 
 
 @pytest.mark.parametrize(
@@ -434,10 +444,13 @@ PROVEN = {
         ({}, None),
         ({"model": "small"}, "is of small, not of tiny"),
         ({"license": None}, "says no licence"),
-        ({"checkpoint": {"synthetic": True}}, "has random weights"),
+        (
+            {"checkpoint": Checkpoint("synthetic:", "0" * 64, 1, synthetic=True)},
+            "has random weights",
+        ),
         ({"verification": None}, "fp32 was not compared with PyTorch"),
         (
-            {"variants": [{"name": "q8", "precision": "q8", "deployed": True}]},
+            {"variants": (manifests.variant("q8"),)},
             "q8 was not compared with PyTorch",
         ),
     ],
@@ -450,7 +463,7 @@ def test_a_manifest_must_say_of_every_deployed_variant_that_it_is_proven(
     source = Source("tiny", Path("build"), location, Checks())
     client = CLIENTS[DEFAULT_CLIENT]
     model = Target("tiny", source, client, Path("x"), browser=in_browser)
-    found = unproven(model, {**PROVEN, **change})
+    found = unproven(model, replace(PROVEN, **change))
     if words is None and in_browser is True:
         words = "fp32 was not run in a browser, which [models.tiny] asks for"
     assert found == words if words is None else words in (found or "")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import manifests
 import pytest
 
-from tasks.commands import report
+from tasks.commands import report_figures as figures
+from tasks.commands.report_figures import ModelFigures, VariantFigures
 from tasks.proof import charts
-from tasks.proof.recommendation import Candidate, Recommendation, recommend, recommend_model
+from tasks.proof.recommendation import Candidate, Choice, recommend, recommend_model
+from tasks.records.manifest import BrowserProof, BrowserRules, ProviderProof
 
 EVERYWHERE = frozenset({"wasm", "webgpu", "native"})
 
@@ -19,96 +22,107 @@ def candidate(
     return Candidate(name, mebibytes << 20, proven, times)
 
 
-def chosen(
-    candidates: list[Candidate], provider: str = "wasm", **prefer: str | None
-) -> Recommendation:
-    (found,) = [each for each in recommend(candidates, prefer) if each.provider == provider]
-    return found
+def chosen(candidates: list[Candidate], provider: str = "wasm") -> Choice:
+    return recommend(candidates)[provider]
 
 
 # --- the recommendation ------------------------------------------------------------------------
 
 
-def test_what_the_manifest_prefers_is_recommended_for_clients_load_that() -> None:
-    candidates = [candidate("fp32", 16, wasm=800), candidate("q8", 5, wasm=700)]
-    assert chosen(candidates, wasm="fp32").variant == "fp32"
+def test_in_a_browser_the_precision_decides_among_what_is_proven_there() -> None:
+    candidates = [candidate("fp32", 16, wasm=700), candidate("q8", 5, wasm=800)]
+    assert chosen(candidates).candidate.name == "q8"
+    assert chosen(candidates, "webgpu").candidate.name == "fp32"
 
 
-def test_what_the_manifest_prefers_and_was_not_proven_is_not_recommended() -> None:
+def test_what_was_not_proven_on_a_provider_is_not_recommended_there() -> None:
     candidates = [candidate("q8", 5, frozenset({"native"})), candidate("fp16", 8)]
-    assert chosen(candidates, wasm="q8").variant == "fp16"
+    assert chosen(candidates).candidate.name == "fp16"
 
 
-def test_otherwise_it_is_the_smallest_download_that_is_nearly_as_fast_as_the_fastest() -> None:
+def test_of_one_precision_the_first_that_was_asked_for_is_recommended() -> None:
+    candidates = [candidate("fp32.ort", 17), candidate("fp32", 16)]
+    assert chosen(candidates).candidate.name == "fp32.ort"
+
+
+def test_natively_it_is_the_smallest_download_that_is_nearly_as_fast_as_the_fastest() -> None:
     candidates = [
         candidate("fp32", 16, native=100),
         candidate("fp16", 8, native=124),
         candidate("q4", 4, native=126),
     ]
-    assert chosen(candidates, "native").variant == "fp16"
+    assert chosen(candidates, "native").candidate.name == "fp16"
 
 
 def test_without_times_it_is_the_smallest_download() -> None:
-    assert chosen([candidate("fp32", 16), candidate("q4", 4)]).variant == "q4"
+    candidates = [candidate("fp32", 16), candidate("q4", 4)]
+    assert chosen(candidates, "native").candidate.name == "q4"
 
 
 def test_a_variant_without_a_time_is_not_called_fast() -> None:
-    candidates = [candidate("fp32", 16, wasm=800), candidate("q4", 4)]
-    assert chosen(candidates).variant == "fp32"
+    candidates = [candidate("fp32", 16, native=800), candidate("q4", 4)]
+    assert chosen(candidates, "native").candidate.name == "fp32"
 
 
 def test_a_provider_on_which_nothing_is_proven_has_no_recommendation() -> None:
-    found = recommend([candidate("fp32", 16, frozenset({"native"}))], {})
-    assert [each.provider for each in found] == ["native"]
+    assert recommend([candidate("fp32", 16, frozenset({"native"}))]).keys() == {"native"}
 
 
 def test_a_recommendation_says_why_in_figures() -> None:
-    candidates = [candidate("fp32", 16, wasm=500), candidate("q8", 5, wasm=600)]
-    assert chosen(candidates, wasm="q8").why == (
+    times = {"wasm": 600, "native": 600}
+    candidates = [candidate("fp32", 16, wasm=500, native=500), candidate("q8", 5, **times)]
+    assert chosen(candidates).why == (
         "WASM multiplies matrices of 8 bits fastest; 5.0 MiB to download; "
         "600 ms for an image, 1.20 times the fastest of 2."
     )
-    assert chosen(candidates).why == (
+    assert chosen(candidates, "native").why == (
         "the smallest download within 1.25 times the fastest; 5.0 MiB to download; "
         "600 ms for an image, 1.20 times the fastest of 2."
     )
 
 
-def row(name: str, **values: Any) -> dict[str, Any]:
-    told = {
-        "size": 1 << 20,
-        "state": "deployed",
-        "proven": ["native", "wasm"],
-        "times": {"native": None, "wasm": None, "webgpu": None},
-        "fidelity": None,
-        "nodes": None,
-        "page_memory": None,
-        "browser": {"wasm": None, "webgpu": None},
-    }
-    return {"name": name, **told, **values}
+PROOF = BrowserProof(
+    "Chromium 1",
+    "onnxruntime-web 1",
+    BrowserRules(0.999, 1e-3, 1e-2, 1e-3),
+    {"wasm": ProviderProof(True), "webgpu": ProviderProof(False, "refused")},
+)
+
+
+def row(name: str, size: int = 1 << 20, reason: str | None = None, **values: Any) -> VariantFigures:
+    """A variant that is proven on WASM; with a ``reason`` it is not deployed."""
+    entry = manifests.variant(name, deployed=reason is None, reason=reason, browser=PROOF)
+    return VariantFigures(name, {}, [size], entry=entry, **values)
 
 
 def test_what_is_not_deployed_is_not_recommended() -> None:
-    rows = [row("fp32"), row("q4", size=1, state="not deployed: too far")]
-    assert {each["variant"] for each in report.recommended(rows, {"wasm": "q4"})} == {"fp32"}
+    rows = [row("fp32"), row("q8", size=1, reason="too far")]
+    recommended = ModelFigures("tiny", rows).recommended
+    assert {name: each.candidate.name for name, each in recommended.items()} == {
+        "wasm": "fp32",
+        "native": "fp32",
+    }
+
+
+def test_a_variant_says_whether_it_is_deployed_where_and_why_not() -> None:
+    assert (row("fp32").state, row("fp32").unproven) == ("deployed", ["WebGPU"])
+    left_out = row("q8", reason="too far")
+    assert (left_out.state, left_out.unproven) == ("not deployed: too far", [])
+    unknown = VariantFigures("q4", {}, [1])
+    assert unknown.state == "not deployed: not asked for, or its deploy has not run"
 
 
 # --- among models --------------------------------------------------------------------------------
 
 
-def of_model(candidate: Candidate) -> dict[str, Candidate]:
-    """A model of which one variant is recommended wherever it is proven."""
-    return dict.fromkeys(candidate.proven, candidate)
-
-
 def test_of_several_models_the_smallest_of_the_fast_is_recommended() -> None:
     models = {
-        "large": of_model(candidate("q8", 220, wasm=60_000)),
-        "tiny": of_model(candidate("q8", 40, wasm=6000)),
-        "edgetam": of_model(candidate("fp16", 14, wasm=1000)),
+        "large": [candidate("q8", 220, wasm=60_000)],
+        "tiny": [candidate("q8", 40, wasm=6000)],
+        "edgetam": [candidate("fp16", 14, wasm=1000)],
     }
-    wasm = recommend_model(models)[0]
-    assert wasm.variant == "edgetam, fp16"
+    wasm = recommend_model(models)["wasm"]
+    assert wasm.candidate.name == "edgetam, fp16"
     assert wasm.why == (
         "the smallest download within 1.25 times the fastest; 14.0 MiB to download; "
         "1.0 s for an image, the fastest of 3."
@@ -117,61 +131,50 @@ def test_of_several_models_the_smallest_of_the_fast_is_recommended() -> None:
 
 def test_a_fast_model_that_misses_the_true_masks_is_not_recommended() -> None:
     models = {
-        "good": of_model(candidate("q8", 40, wasm=6000)._replace(truth=0.9)),
-        "bad": of_model(candidate("q8", 14, wasm=1000)._replace(truth=0.7)),
+        "good": [candidate("q8", 40, wasm=6000)._replace(truth=0.9)],
+        "bad": [candidate("q8", 14, wasm=1000)._replace(truth=0.7)],
     }
-    wasm = recommend_model(models)[0]
-    assert wasm.variant == "good, q8"
+    wasm = recommend_model(models)["wasm"]
+    assert wasm.candidate.name == "good, q8"
     assert "among those whose masks are within 0.02 of the best" in wasm.why
 
 
 def test_a_fast_model_whose_images_are_too_small_for_its_weights_is_not_recommended() -> None:
     models = {
-        "tiny": of_model(candidate("q8", 40, wasm=6000)),
-        "tiny at 256": of_model(candidate("q8", 40, wasm=500)._replace(alike=0.6)),
+        "tiny": [candidate("q8", 40, wasm=6000)],
+        "tiny at 256": [candidate("q8", 40, wasm=500)._replace(native_iou=0.6)],
     }
-    wasm = recommend_model(models)[0]
-    assert wasm.variant == "tiny, q8"
+    wasm = recommend_model(models)["wasm"]
+    assert wasm.candidate.name == "tiny, q8"
     assert "among those that draw PyTorch's masks" in wasm.why
 
 
 def test_true_masks_that_not_every_model_has_leave_none_out() -> None:
     models = {
-        "known": of_model(candidate("q8", 40, wasm=6000)._replace(truth=0.9)),
-        "unknown": of_model(candidate("q8", 14, wasm=1000)),
+        "known": [candidate("q8", 40, wasm=6000)._replace(truth=0.9)],
+        "unknown": [candidate("q8", 14, wasm=1000)],
     }
-    assert recommend_model(models)[0].variant == "unknown, q8"
-
-
-def model(name: str, rows: list[dict[str, Any]], **values: Any) -> dict[str, Any]:
-    told = {"native": None, "truth": None, "truth_source": None}
-    return {
-        "name": name,
-        "variants": rows,
-        "recommended": report.recommended(rows, {}),
-        **told,
-        **values,
-    }
+    assert recommend_model(models)["wasm"].candidate.name == "unknown, q8"
 
 
 def timed(milliseconds: float) -> dict[str, Any]:
-    return {"native": None, "wasm": {"encoder_run_ms": [milliseconds]}, "webgpu": None}
+    return {"wasm": {"encoder_run_ms": [milliseconds]}}
 
 
 def test_what_is_deployed_is_ranked_by_its_time_on_wasm_and_then_by_size() -> None:
     models = [
-        model("a", [row("fp32", times=timed(9)), row("q8", size=5), row("q4", size=3)]),
-        model("b", [row("fp32", times=timed(4)), row("q8", state="not deployed: too far")]),
+        ModelFigures("a", [row("fp32", times=timed(9)), row("q8", size=5), row("q4", size=3)]),
+        ModelFigures("b", [row("fp32", times=timed(4)), row("q8", reason="too far")]),
     ]
-    ranked = [(each["model"], each["variant"]) for each in report.ranking(models)]
+    ranked = [(each.model, each.variant) for each in figures.ranking(models)]
     assert ranked == [("b", "fp32"), ("a", "fp32"), ("a", "q4"), ("a", "q8")]
 
 
 def test_another_image_size_counts_as_a_distance_from_pytorch() -> None:
     native = {"mask_iou": {"mean": 0.9}}
     near = row("q8", fidelity={"mask_iou": {"mean": 0.99}})
-    (fp32, q8) = report.ranking([model("small", [row("fp32"), near], native=native)])
-    assert fp32["like_pytorch"] == q8["like_pytorch"] == 0.9
+    (fp32, q8) = figures.ranking([ModelFigures("small", [row("fp32"), near], native=native)])
+    assert fp32.like_pytorch == q8.like_pytorch == 0.9
 
 
 def test_true_masks_of_different_drawings_do_not_compare_models() -> None:
@@ -179,20 +182,18 @@ def test_true_masks_of_different_drawings_do_not_compare_models() -> None:
         {"truth": {"iou": {"1 click": iou}}, "truth_source": f"drawn:{iou}"} for iou in (0.9, 0.5)
     ]
     models = [
-        model("a", [row("fp32", times=timed(9))], **truths[0]),
-        model("b", [row("fp32", times=timed(4))], **truths[1]),
+        ModelFigures("a", [row("fp32", times=timed(9))], **truths[0]),
+        ModelFigures("b", [row("fp32", times=timed(4))], **truths[1]),
     ]
-    wasm = report.best(models)[0]
-    assert wasm["variant"] == "b, fp32"
+    assert figures.best(models)["wasm"].candidate.name == "b, fp32"
 
 
 # --- columns, pictures, charts -----------------------------------------------------------------
 
 
 def test_a_column_is_there_when_one_variant_has_a_figure() -> None:
-    timed = {"native": None, "wasm": {"encoder_run_ms": [5.0]}, "webgpu": {"error": "refused"}}
-    found = report.columns([row("fp32"), row("q8", times=timed)])
-    assert [name for name, shown in found.items() if shown] == ["wasm"]
+    times = {"wasm": {"encoder_run_ms": [5.0]}, "webgpu": {"error": "refused"}}
+    assert ModelFigures("tiny", [row("fp32"), row("q8", times=times)]).columns == {"wasm"}
 
 
 @pytest.mark.parametrize(
@@ -205,11 +206,11 @@ def test_a_column_is_there_when_one_variant_has_a_figure() -> None:
     ],
 )
 def test_masks_are_shown_only_where_they_differ(fidelity: Any, seen: bool) -> None:
-    assert report.differs(row("q8", fidelity=fidelity)) is seen
+    assert figures.differs(fidelity) is seen
 
 
 def test_bars_are_drawn_of_what_was_measured_only() -> None:
-    assert [each.title for each in report.charts_of([row("fp32")])] == ["Download"]
+    assert [each.title for each in figures.charts_of([row("fp32")])] == ["Download"]
 
 
 def test_bars_are_as_long_as_their_values_and_keep_clear_of_their_texts() -> None:
@@ -239,19 +240,29 @@ def test_frames_are_told_in_the_order_in_which_they_were_tracked_without_prompts
         {"step": 2, "frame": 2, "iou": 0.8},
         {"step": 2, "frame": 3, "iou": None},
     ]
-    assert report.followed(by_frame) == [1.0, 0.9, 1.0, 0.8, 0.0]
+    assert figures.tracked_ious(by_frame) == [1.0, 0.9, 1.0, 0.8, 0.0]
+
+
+def tracked(**clips: list[float]) -> dict[str, Any]:
+    """A report of objects that were followed through frames: IoUs of each frame, by clip."""
+    return {
+        "clips": [
+            {"name": name, "by_frame": [{"step": 0, "frame": n, "iou": iou} for n, iou in ious]}
+            for name, ious in ((name, enumerate(ious)) for name, ious in clips.items())
+        ]
+    }
 
 
 def test_each_variant_that_tracked_has_a_line_in_the_chart_of_each_clip() -> None:
     rows = [
-        row("fp32", tracking={"clips": {"stack": [1.0, 1.0], "time-lapse": [1.0]}}),
+        row("fp32", tracking=tracked(stack=[1.0, 1.0], lapse=[1.0, 1.0])),
         row("fp16"),
-        row("q8", tracking={"clips": {"stack": [1.0, 0.97], "time-lapse": [1.0]}}),
+        row("q8", tracking=tracked(stack=[1.0, 0.97], lapse=[1.0, 1.0])),
     ]
-    stack, time_lapse = report.drift_of(rows)
-    assert (stack.title, time_lapse.title) == ("stack", "time-lapse")
+    stack, lapse = figures.drift_of(rows)
+    assert (stack.title, lapse.title) == ("stack", "lapse")
     assert [line.name for line in stack.lines] == ["fp32", "q8"]
-    assert report.drift_of([row("fp32")]) == []
+    assert figures.drift_of([row("fp32")]) == []
 
 
 def test_lines_fall_from_one_to_a_round_floor_below_the_least() -> None:
@@ -261,10 +272,3 @@ def test_lines_fall_from_one_to_a_round_floor_below_the_least() -> None:
     assert a[0] == b[0]
     assert b[1][1] < a[1][1] < drawn.base
     assert {line.color for line in drawn.lines} == {charts.STROKES[0][0], charts.STROKES[1][0]}
-
-
-def test_a_changed_size_is_told_in_mebibytes() -> None:
-    before, now = (
-        [{"name": "m", "variants": [row("q8", size=size)]}] for size in (1 << 20, 3 << 20)
-    )
-    assert report.changes(before, now) == ["m q8: size was 1.0 MiB, is 3.0 MiB"]

@@ -12,9 +12,10 @@ import pytest
 from tasks import tracking
 from tasks.config.checks import BrowserCheck
 from tasks.inference.scripts import Answer, Answers
+from tasks.proof.description import tracking_proof
 from tasks.proof.drift import compare_answers
 from tasks.proof.judgement import TrackingRules, browser_failures, tracking_failures
-from tasks.proof.manifests import tracking_proof
+from tasks.records.manifest import Ious
 
 RULES = TrackingRules("[tracking]", "mask_iou", mask_iou=0.999, worst=0.99, scores=1e-3, flips=0.0)
 LOOSE = TrackingRules("[fidelity]", "q8", mask_iou=0.97, worst=0.87, scores=None, flips=0.1)
@@ -208,5 +209,5 @@ def test_figures_that_are_no_numbers_are_told_as_such_and_written_as_none() -> N
     summary = tracking.summary_of(nothing)
     assert summary.startswith("IoU with SAM2VideoPredictor's masks not a number, worst not a num")
     told = tracking_proof(nothing)
-    assert told["mask_iou"] == {"mean": None, "worst": None}
-    assert told["score_error"] is told["pointer_error"] is told["occlusion_flips"] is None
+    assert told.mask_iou == Ious(None, None)
+    assert told.score_error is told.pointer_error is told.occlusion_flips is None

@@ -24,6 +24,7 @@ def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
     """
     side = manifest["encoder"]["inputs"][0]["shape"][2]
     deployed = [each["precision"] for each in manifest["variants"] if each["deployed"]]
+    recommended = manifest["recommended"]
     config = {
         "architectures": ["Sam2Model"],
         "model_type": "sam2",
@@ -31,8 +32,8 @@ def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
         "transformers.js_config": {
             "dtype": deployed[0],
             "device_config": {
-                device: {"dtype": variant or deployed[0]}
-                for device, variant in manifest["prefer"].items()
+                device: {"dtype": recommended.get(device, {}).get("variant", deployed[0])}
+                for device in ("wasm", "webgpu")
             },
         },
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -68,17 +67,17 @@ def deployed(target: Target) -> tuple[dict[str, str], TrackingConstants]:
 
     :raises StageError: when there is no such manifest.
     """
-    manifest = target.manifest
-    try:
-        content = json.loads(manifest.read_text())
-        files = {"encoder": content["encoder"]["file"], **content["video"]["files"]}
-        names = [field.name for field in fields(TrackingConstants)]
-        constants = TrackingConstants(**{name: content["video"][name] for name in names})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    from tasks.records.manifest import read_manifest
+
+    manifest = read_manifest(target.manifest)
+    if manifest is None or manifest.video is None:
         raise StageError(
-            f"{manifest} is no manifest of this build with graphs that track; "
+            f"{target.manifest} is no manifest of this build with graphs that track; "
             f"{command(f'deploy:{target.name}')} writes it"
-        ) from error
+        )
+    files = {"encoder": manifest.encoder.file, **manifest.video.files}
+    names = [field.name for field in fields(TrackingConstants)]
+    constants = TrackingConstants(**{name: getattr(manifest.video, name) for name in names})
     return {graph: str(target.deploy / file) for graph, file in files.items()}, constants
 
 

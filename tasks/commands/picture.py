@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
 from tasks.clients.contract import MaskChoice
-from tasks.config.models import GRAPHS, Target
+from tasks.config.models import Target
 from tasks.console.invocation import command
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.model.trained import TrainedModel
@@ -90,14 +89,16 @@ def deployed_files(target: Target) -> dict[str, str]:
 
     :raises StageError: when there is no such manifest.
     """
-    manifest = target.manifest
-    try:
-        content = json.loads(manifest.read_text())
-        return {graph: str(target.deploy / content[graph]["file"]) for graph in GRAPHS}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    from tasks.records.manifest import read_manifest
+
+    manifest = read_manifest(target.manifest)
+    if manifest is None:
         raise StageError(
-            f"{manifest} is no manifest of this build; {command(f'deploy:{target.name}')} writes it"
-        ) from error
+            f"{target.manifest} is no manifest of this build; "
+            f"{command(f'deploy:{target.name}')} writes it"
+        )
+    files = {"encoder": manifest.encoder.file, "decoder": manifest.decoder.file}
+    return {graph: str(target.deploy / file) for graph, file in files.items()}
 
 
 @dataclass(frozen=True)

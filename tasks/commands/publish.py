@@ -13,23 +13,27 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building import staleness, state
 from tasks.building.stage import Stage, Workspace
 from tasks.config.models import Target
-from tasks.config.schema import PLAIN_NAME, Configuration
+from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.proof import card
 from tasks.proof.binding import unchanged
 from tasks.records import ledger
+from tasks.records.listing import MANIFEST, is_within_folder
 from tasks.remote.repository import RemoteFile, Repository
 from tasks.system.errors import StageError
 from tasks.system.files import mebibytes
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of
 
+if TYPE_CHECKING:
+    from tasks.records.manifest import Manifest
+
 SMALL = 16 << 20  # bytes; the hub stores anything above 10 MiB as a large file
-MANIFEST, CARD, PICTURE = "manifest.json", "README.md", "demo.png"
+CARD, PICTURE = "README.md", "demo.png"
 DEMO = "demo"  # the model, and the task that draws its picture
 
 
@@ -128,7 +132,7 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     return {"summary": summary, **noted}
 
 
-def proven_manifest(config: Configuration, target: Target) -> dict[str, Any]:
+def proven_manifest(config: Configuration, target: Target) -> Manifest:
     """The manifest of the deployed files, which are as it says and as the configuration wants them.
 
     A manifest can be written by hand, so it is not believed: it must be the one that the last
@@ -137,6 +141,8 @@ def proven_manifest(config: Configuration, target: Target) -> dict[str, Any]:
 
     :raises StageError: with each thing that changed, or what is not proven.
     """
+    from tasks.records.manifest import read_manifest
+
     path = target.manifest
     records = state.recorded_values(config.build / "state" / "doit.json")
     behind = staleness.changes_behind(f"deploy:{target.name}", records, str(config.path))
@@ -152,30 +158,29 @@ def proven_manifest(config: Configuration, target: Target) -> dict[str, Any]:
             + "".join(f"- {change}\n" for change in changes)
             + f"{command(f'publish:{target.name}')} (without -s) proves and deploys it first."
         )
-    manifest: dict[str, Any] = json.loads(path.read_text())
-    lacking = unproven(target, manifest)
-    if lacking:
+    manifest = read_manifest(path)
+    lacking = unproven(target, manifest) if manifest else "is no manifest of this build"
+    if manifest is None or lacking:
         raise StageError(f"{path}: {lacking}, and is not published.")
     return manifest
 
 
-def unproven(target: Target, manifest: Mapping[str, Any]) -> str | None:
+def unproven(target: Target, manifest: Manifest) -> str | None:
     """What a manifest says itself against being published; pure."""
-    if manifest["model"] != target.name:
-        return f"is of {manifest['model']}, not of {target.name}"
-    if manifest["checkpoint"]["synthetic"]:
+    if manifest.model != target.name:
+        return f"is of {manifest.model}, not of {target.name}"
+    if manifest.checkpoint.synthetic:
         return "has random weights"
-    if not manifest["license"]:
+    if not manifest.license:
         return "says no licence"
-    for each in manifest["variants"]:
-        if not each["deployed"]:
-            continue
-        compared = "verification" if each["precision"] == "fp32" else "fidelity"
-        if not (manifest if compared == "verification" else each).get(compared):
-            return f"{each['name']} was not compared with PyTorch ({compared} is missing)"
-        if target.browser is True and not each.get("browser"):
+    for each in manifest.deployed:
+        if each.precision == "fp32" and manifest.verification is None:
+            return f"{each.name} was not compared with PyTorch (verification is missing)"
+        if each.precision != "fp32" and each.fidelity is None:
+            return f"{each.name} was not compared with PyTorch (fidelity is missing)"
+        if target.browser is True and each.browser is None:
             table = f"[models.{target.source.name}]"
-            return f"{each['name']} was not run in a browser, which {table} asks for"
+            return f"{each.name} was not run in a browser, which {table} asks for"
     return None
 
 
@@ -192,7 +197,7 @@ def current_picture(config: Configuration, target: Target) -> Path | None:
 
 def contents(
     target: Target,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     repository: Repository,
     picture: Path | None,
     earlier_card: str | None,
@@ -207,7 +212,7 @@ def contents(
         PICTURE if picture else None,
     )
     return {
-        **{name: target.deploy / name for name in (*manifest["files"], MANIFEST)},
+        **{name: target.deploy / name for name in (*manifest.files, MANIFEST)},
         CARD: card.with_own_text(text, earlier_card).encode(),
         **({PICTURE: picture} if picture else {}),
     }
@@ -240,11 +245,7 @@ def published_names(manifest: str, text: str) -> set[str]:
         names = set(json.loads(manifest)["files"])
     except (ValueError, KeyError, TypeError):
         return shown
-    return shown | {
-        name
-        for name in names
-        if isinstance(name, str) and all(PLAIN_NAME.fullmatch(part) for part in name.split("/"))
-    }
+    return shown | set(filter(is_within_folder, names))
 
 
 class Plan(NamedTuple):
@@ -314,7 +315,7 @@ def in_words(size: int) -> str:
 
 def send(
     repository: Repository,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     files: Mapping[str, Path | bytes],
     plan: Plan,
     parent: str | None,
@@ -326,7 +327,7 @@ def send(
 
     :raises StageError: when a file is not the one that was proven.
     """
-    proven = {name: each["sha256"] for name, each in manifest["files"].items()}
+    proven = {name: each.sha256 for name, each in manifest.files.items()}
     contents = {name: in_memory(files[name]) for name in plan.sent}
     large = {name: str(each) for name, each in contents.items() if isinstance(each, Path)}
     with unchanged(large) as hashes:
@@ -339,7 +340,7 @@ def send(
                     "again."
                 )
         uploaded = repository.upload(contents)
-    message = f"Publish {manifest['model']}: {', '.join([*plan.sent, *plan.removed])}"
+    message = f"Publish {manifest.model}: {', '.join([*plan.sent, *plan.removed])}"
     return repository.commit(uploaded, plan.removed, message, parent)
 
 

@@ -22,6 +22,6 @@ def unchanged(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
     for path, signature in before.items():
         if not Path(path).is_file() or stat_signature(path) != signature:
             raise StageError(
-                f"{path} was written to while it was measured, so nothing is known of it. "
+                f"{path} was written to while it was measured, so the figures do not count. "
                 "Run the same command again."
             )

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from tasks.clients.registry import client_by_name
 from tasks.inference.checks import Figure
+from tasks.proof.failures import PROVIDERS
 from tasks.proof.judgement import largest_differences
-from tasks.proof.recommendation import PROVIDERS
 from tasks.proof.runtimes import newest
 from tasks.system.files import mebibytes
+
+if TYPE_CHECKING:
+    from tasks.records.manifest import Manifest, VariantEntry, Verification
 
 TEMPLATES = Path("tasks/templates")
 
 # What stands below this line on the hub is a person's, and is kept.
 MARK = "<!-- Written by `doit publish` up to this line, and replaced. What is below it is kept. -->"
 
-# Licences that the hub has a name for; of another it wants to be told that it is `other`.
+# Licences that the hub has a name for; any other is `other` to it.
 LICENSES = frozenset(
     {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "unlicense", "openrail"}
     | {"agpl-3.0", "gpl-3.0", "lgpl-3.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nd-4.0"}
@@ -36,7 +38,7 @@ CHOICES = {
 
 
 def card(
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     repo: str,
     folder: str,
     endpoint: str,
@@ -62,33 +64,23 @@ def card(
     environment.filters |= {"mebibytes": mebibytes, "cell": cell, "in_browser": in_browser}
     other_branch = revision != "main"
     context = {
-        **manifest,
+        **vars(manifest),
+        "size_of": manifest.size_of,
+        "side": manifest.side,
         "repo": repo,
         "folder": folder,
         "picture": picture,
-        "side": manifest["encoder"]["inputs"][0]["shape"][2],
-        "graphs": {graph: manifest[graph] for graph in ("encoder", "decoder")},
+        "graphs": {"encoder": manifest.encoder, "decoder": manifest.decoder},
         "choices": CHOICES,
         "providers": PROVIDERS,
-        "smaller": any(each.get("fidelity") for each in manifest["variants"]),
-        "sizes": {
-            each["name"]: sum(manifest["files"][file]["size"] for file in each["files"].values())
-            for each in manifest["variants"]
-            if each["deployed"]
-        },
-        "needs": {
-            each["name"]: newest(
-                manifest["files"][file]["needs"]["onnxruntime"] for file in each["files"].values()
-            )
-            for each in manifest["variants"]
-            if each["deployed"]
-        },
-        "largest": _largest(manifest["verification"]),
+        "smaller": any(each.fidelity for each in manifest.variants),
+        "needs": {each.name: _needs(manifest, each) for each in manifest.deployed},
+        "largest": _largest(manifest.verification),
         "download": f"hf download {repo}{f' --revision {revision}' * other_branch}",
         "options": f', {{ revision: "{revision}" }}' * other_branch,
         "address": f"{endpoint}/{repo}/resolve/{revision}",
     }
-    usage = environment.get_template(f"clients/{manifest['client']}.md").render(context)
+    usage = environment.get_template(f"clients/{manifest.client}.md").render(context)
     text = environment.get_template("card.md").render(
         context, metadata=metadata(manifest), usage=usage
     )
@@ -101,7 +93,7 @@ def with_own_text(generated: str, earlier: str | None) -> str:
 
 
 def generated_text(text: str) -> str:
-    """What of a card was made; empty where there is no line."""
+    """The text above the line; empty where there is no line."""
     made, line, _ = text.partition(MARK)
     return made if line else ""
 
@@ -111,33 +103,33 @@ def kept_text(earlier: str) -> str:
     return earlier.partition(MARK)[2].removeprefix("\n")
 
 
-def metadata(manifest: Mapping[str, Any]) -> str:
+def metadata(manifest: Manifest) -> str:
     """The YAML at the head of the card, by which the hub finds and shows the model."""
     from huggingface_hub import ModelCardData
 
-    license, license_name = license_of(manifest["license"])
+    license, license_name = license_of(manifest.license or "")
     return ModelCardData(
         license=license,
         license_name=license_name,
-        library_name=client_by_name(manifest["client"]).library,
+        library_name=client_by_name(manifest.client).library,
         pipeline_tag="mask-generation",
         tags=["sam2", "segment-anything", "onnx", "onnxruntime", "onnxruntime-web"],
-        base_model=base_model(manifest["checkpoint"]["url"]),
+        base_model=base_model(manifest.checkpoint.url),
     ).to_yaml()
 
 
 def license_of(name: str) -> tuple[str, str | None]:
     """A licence as the hub names it; one that it does not know is ``other``, and has a name."""
-    known = name.lower()
-    if known in LICENSES:
-        return known, None
-    return "other", re.sub(r"[^a-z0-9.]+", "-", known).strip("-") or "other"
+    name = name.lower()
+    if name in LICENSES:
+        return name, None
+    return "other", re.sub(r"[^a-z0-9.]+", "-", name).strip("-") or "other"
 
 
 def base_model(url: str) -> str | None:
     """The repository of the hub that a checkpoint came from; None of any other source."""
-    found = re.match(r"hf:([^/@]+/[^/@]+)", url)
-    return found[1] if found else None
+    match = re.match(r"hf:([^/@]+/[^/@]+)", url)
+    return match[1] if match else None
 
 
 def cell(text: object) -> str:
@@ -145,21 +137,26 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", r"\|").replace("<", "&lt;")
 
 
-def in_browser(variant: Mapping[str, Any], provider: str) -> str:
+def in_browser(variant: VariantEntry, provider: Literal["wasm", "webgpu"]) -> str:
     """What a browser's provider did with a variant, in words."""
-    proof = (variant.get("browser") or {}).get("providers", {}).get(provider)
+    proof = variant.browser.providers.get(provider) if variant.browser else None
     if proof is None:
         return "not run"
-    if not proof["proven"]:
-        return cell(f"not proven: {proof['reason']}")
-    parts = proof.get("parts", [])
-    what = "proven" if "encoder" in parts else "decoder proven"
-    return f"{what}, in software" if proof.get("software") else what
+    if not proof.proven:
+        return cell(f"not proven: {proof.reason}")
+    what = "proven" if "encoder" in (proof.parts or ()) else "decoder proven"
+    return f"{what}, in software" if proof.software else what
 
 
-def _largest(verification: Mapping[str, Any] | None) -> dict[str, Figure] | None:
+def _needs(manifest: Manifest, variant: VariantEntry) -> str:
+    """The least onnxruntime that runs all files of a variant."""
+    needs = [manifest.files[file].needs or {} for file in variant.files.values()]
+    return newest(each["onnxruntime"] for each in needs)
+
+
+def _largest(verification: Verification | None) -> dict[str, Figure] | None:
+    """The largest difference of each kind over all prompts; None where nothing was compared."""
     if verification is None:
         return None
-    return largest_differences(
-        {"features": verification["encoder"], "prompts": verification["prompts"]}
-    )
+    prompts = {name: vars(each) for name, each in verification.prompts.items()}
+    return largest_differences({"features": verification.encoder, "prompts": prompts})

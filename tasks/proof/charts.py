@@ -45,7 +45,7 @@ class Chart(NamedTuple):
 
 
 def chart(title: str, values: Sequence[Value]) -> Chart:
-    """Bars in the order given, the longest as wide as there is room."""
+    """Bars in the order of the values, the longest as wide as there is room."""
     room = WIDTH - NAMES - FIGURES
     largest = max((max(each.value, each.most or 0.0) for each in values), default=0.0) or 1.0
 
@@ -66,7 +66,7 @@ def chart(title: str, values: Sequence[Value]) -> Chart:
     return Chart(title, bars, WIDTH, ROW * len(bars), NAMES, WIDTH - FIGURES + 8)
 
 
-# Told apart without colours too.
+# Dashes distinguish lines without colours too.
 STROKES = (
     ("#0072b2", ""),
     ("#d55e00", "7 3"),

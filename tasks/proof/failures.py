@@ -33,7 +33,11 @@ Kind = Literal[
 
 TRACKED = "tracked masks"  # stands for a prompt where objects were followed
 
-PROVIDERS = {"wasm": "WASM", "webgpu": "WebGPU"}
+PROVIDERS: Mapping[str, str] = {
+    "wasm": "WASM",
+    "webgpu": "WebGPU",
+    "native": "native onnxruntime",
+}
 
 
 @dataclass(frozen=True)

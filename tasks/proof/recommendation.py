@@ -1,15 +1,16 @@
-"""Which variant to load on each execution provider, and which model, and why. Pure.
+"""The one decision: which variant to load on each execution provider, which model, and why. Pure.
 
-The rule within a model, for each of `PROVIDERS`:
+Within a model, on each of `PROVIDERS`:
 
 1. Only what is deployed counts, and in a browser only what was proven on the provider.
-2. The manifest's ``prefer`` is followed where it names such a variant, since clients load that one.
-3. Otherwise it is the smallest download whose image takes at most `SLOWER` times as long as the
-   fastest's; without times, the smallest download.
+2. In a browser the precision decides, in the order of `PREFERRED`.
+3. Natively it is the smallest download whose image takes at most `MAX_SLOWDOWN` times as long as
+   the fastest's; without times, the smallest download.
 
-Among models, the third rule holds between the variants that are recommended of each. Left out are
-those less than `ALIKE` PyTorch at the size of image that their weights are for; and, where each
-model has drawn the same true masks, those that are `WORSE` than the best.
+Among models the third rule decides between the variants that are recommended of each. Left out are
+those whose masks have an IoU below `MIN_NATIVE_IOU` with PyTorch's at the size of image that their
+weights are for; and, where each model has drawn the same true masks, those that lose more than
+`MAX_IOU_LOSS` to the best.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tasks.proof.failures import PROVIDERS
 from tasks.system.files import mebibytes
 
-PROVIDERS: Mapping[str, str] = {"wasm": "WASM", "webgpu": "WebGPU", "native": "native onnxruntime"}
-SLOWER = 1.25
-ALIKE = 0.9  # mean IoU of masks
-WORSE = 0.02  # of IoU with true masks
+MAX_SLOWDOWN = 1.25
+MIN_NATIVE_IOU = 0.9  # mean over masks
+MAX_IOU_LOSS = 0.02  # of IoU with true masks
 
 # Which precision to load where, the first that is proven there, and why: docs/variants.md has the
 # measurements.
@@ -45,11 +46,11 @@ PREFERRED: Mapping[str, Mapping[str, str]] = {
 
 
 class Candidate(NamedTuple):
-    """A deployed variant: its download in bytes, and by provider where it is proven.
+    """A deployed variant: its download in bytes, and the providers on which it is proven.
 
     ``times`` are milliseconds for an image, of those providers where it was timed. Of its model
-    ``truth`` is the IoU of a click's mask with the true one, ``alike`` the mean IoU with PyTorch's
-    masks at the size of image that the weights are for.
+    ``truth`` is the IoU of a click's mask with the true one, ``native_iou`` the mean IoU with
+    PyTorch's masks at the size of image that the weights are for.
     """
 
     name: str
@@ -57,90 +58,88 @@ class Candidate(NamedTuple):
     proven: frozenset[str]
     times: Mapping[str, float]
     truth: float | None = None
-    alike: float = 1.0
+    native_iou: float = 1.0
+
+    @property
+    def precision(self) -> str:
+        """How its weights are stored."""
+        return self.name.partition(".")[0]
 
 
-class Recommendation(NamedTuple):
+class Choice(NamedTuple):
     """The variant to load on a provider, and a sentence that says why."""
 
-    provider: str
-    variant: str
+    candidate: Candidate
     why: str
 
 
-def recommend(
-    candidates: Sequence[Candidate], prefer: Mapping[str, str | None]
-) -> list[Recommendation]:
-    """One of a model's variants for each provider on which something is proven."""
-    found = []
+def recommend(candidates: Sequence[Candidate]) -> dict[str, Choice]:
+    """One of a model's variants for each provider on which one is proven.
+
+    :param candidates: of one precision the first is preferred.
+    """
+    choices = {}
     for provider in PROVIDERS:
         proven = [each for each in candidates if provider in each.proven]
-        if not proven:
-            continue
-        preferred = [each for each in proven if each.name == prefer.get(provider)]
-        chosen = preferred[0] if preferred else smallest_of_the_fast(proven, provider)
-        precision = chosen.name.partition(".")[0]
-        why = PREFERRED[provider][precision] if preferred else _rule(proven, provider)
-        found.append(
-            Recommendation(provider, chosen.name, _sentence(chosen, proven, provider, why))
-        )
-    return found
+        if proven:
+            chosen, why = _chosen(proven, provider)
+            choices[provider] = Choice(chosen, _sentence(chosen, proven, provider, why))
+    return choices
 
 
-def recommend_model(models: Mapping[str, Mapping[str, Candidate]]) -> list[Recommendation]:
+def recommend_model(models: Mapping[str, Sequence[Candidate]]) -> dict[str, Choice]:
     """One of several models for each provider on which one is proven.
 
-    :param models: by its name, what is recommended of each model on each provider.
+    :param models: the candidates of each, by its name; a choice is called ``model, variant``.
     """
-    found = []
+    by_model = {name: recommend(candidates) for name, candidates in models.items()}
+    choices = {}
     for provider in PROVIDERS:
-        of = {name: each[provider] for name, each in models.items() if provider in each}
-        named = [each._replace(name=f"{name}, {each.name}") for name, each in of.items()]
+        named = [
+            choice.candidate._replace(name=f"{name}, {choice.candidate.name}")
+            for name, of_model in by_model.items()
+            if (choice := of_model.get(provider))
+        ]
         if not named:
             continue
-        alike = [each for each in named if each.alike >= ALIKE] or named
+        alike = [each for each in named if each.native_iou >= MIN_NATIVE_IOU] or named
         truths = [each.truth for each in named if each.truth is not None]
-        compared = len(truths) == len(named)
-        good = [
-            each
-            for each in alike
-            if not compared or each.truth is None or each.truth >= max(truths) - WORSE
-        ] or alike
-        chosen = smallest_of_the_fast(good, provider)
-        why = _rule(good, provider)
+        least = max(truths) - MAX_IOU_LOSS if len(truths) == len(named) else 0.0
+        good = [each for each in alike if (each.truth or 0.0) >= least] or alike
+        chosen, why = _smallest_of_the_fast(good, provider)
         if len(good) < len(alike):
-            why += f" among those whose masks are within {WORSE} of the best"
+            why += f" among those whose masks are within {MAX_IOU_LOSS} of the best"
         if len(alike) < len(named):
             why += " among those that draw PyTorch's masks"
-        found.append(Recommendation(provider, chosen.name, _sentence(chosen, named, provider, why)))
-    return found
+        choices[provider] = Choice(chosen, _sentence(chosen, named, provider, why))
+    return choices
 
 
-def smallest_of_the_fast(candidates: Sequence[Candidate], provider: str) -> Candidate:
-    """The smallest download among those that are nearly as fast as the fastest."""
+def _chosen(proven: Sequence[Candidate], provider: str) -> tuple[Candidate, str]:
+    for precision, why in PREFERRED.get(provider, {}).items():
+        for each in proven:
+            if each.precision == precision:
+                return each, why
+    return _smallest_of_the_fast(proven, provider)
+
+
+def _smallest_of_the_fast(candidates: Sequence[Candidate], provider: str) -> tuple[Candidate, str]:
     times = [each.times[provider] for each in candidates if provider in each.times]
-    fast = [
-        each
-        for each in candidates
-        if not times or each.times.get(provider, float("inf")) <= SLOWER * min(times)
-    ]
-    return min(fast, key=lambda each: (each.size, each.times.get(provider, 0.0)))
-
-
-def _rule(candidates: Sequence[Candidate], provider: str) -> str:
-    if any(provider in each.times for each in candidates):
-        return f"the smallest download within {SLOWER} times the fastest"
-    return "the smallest download"
+    if not times:
+        return min(candidates, key=lambda each: each.size), "the smallest download"
+    longest = MAX_SLOWDOWN * min(times)
+    fast = [each for each in candidates if each.times.get(provider, longest + 1) <= longest]
+    smallest = min(fast, key=lambda each: (each.size, each.times[provider]))
+    return smallest, f"the smallest download within {MAX_SLOWDOWN} times the fastest"
 
 
 def _sentence(chosen: Candidate, candidates: Sequence[Candidate], provider: str, why: str) -> str:
     parts = [why, f"{mebibytes(chosen.size)} to download"]
     times = [each.times[provider] for each in candidates if provider in each.times]
     if provider in chosen.times:
-        fastest = min(times)
-        slower = chosen.times[provider] / fastest
-        beside = "the fastest" if slower == 1 else f"{slower:.2f} times the fastest"
         took = chosen.times[provider]
+        slower = took / min(times)
+        beside = "the fastest" if slower == 1 else f"{slower:.2f} times the fastest"
         shown = f"{took:.0f} ms" if took < 1000 else f"{took / 1000:.1f} s"
         parts.append(f"{shown} for an image, {beside} of {len(times)}")
     return "; ".join(parts) + "."

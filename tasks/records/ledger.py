@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.config.models import Target
-from tasks.config.schema import PLAIN_NAME, Configuration
+from tasks.config.schema import Configuration
+from tasks.records.listing import MANIFEST, is_within_folder, read_listing
 from tasks.system.files import mebibytes, removal_problem, remove_empty_folders, write_record
 from tasks.system.fingerprint import FINGERPRINTS
-
-MANIFEST = "manifest.json"
 
 _LOCK = threading.Lock()  # models are deployed side by side
 
@@ -226,11 +225,6 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
     return lines
 
 
-def is_within_folder(name: object) -> bool:
-    """Whether a name can be of a deployed file: plain, or in plain folders; pure."""
-    return isinstance(name, str) and all(PLAIN_NAME.fullmatch(each) for each in name.split("/"))
-
-
 def link_in(folder: Path, name: str) -> Path | None:
     """The first link on the way from a folder to a file in it; the file may be one."""
     parents = [folder / each for each in reversed(Path(name).parents[:-1])]
@@ -255,24 +249,11 @@ def holds_what_its_manifest_says(folder: Path) -> bool:
 
 def changed_files(folder: Path) -> list[str] | None:
     """What the manifest in a folder names and is gone or another file; None without a manifest."""
-    files = manifest_files(folder / MANIFEST)
-    if files is None:
+    listing = read_listing(folder / MANIFEST)
+    if listing is None:
         return None
     return [
         name
-        for name, sha256 in files.items()
+        for name, sha256 in listing.hashes.items()
         if not (folder / name).is_file() or FINGERPRINTS.sha256(folder / name) != sha256
     ]
-
-
-def manifest_files(manifest: Path) -> dict[str, str] | None:
-    """The SHA-256 of each file that a manifest names; None when it is no manifest of a model.
-
-    One that names a file outside its folder is none.
-    """
-    try:
-        content: Any = json.loads(manifest.read_text())
-        files = {str(name): str(entry["sha256"]) for name, entry in content["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return files if all(map(is_within_folder, files)) else None

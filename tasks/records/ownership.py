@@ -7,7 +7,6 @@ is removed, since a manifest can name anything.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import NamedTuple
 
 from tasks.config.models import Target
 from tasks.records import ledger
-from tasks.records.ledger import MANIFEST, Written
+from tasks.records.ledger import Written
+from tasks.records.listing import MANIFEST, read_listing
 from tasks.system.fingerprint import FINGERPRINTS
 
 
@@ -95,21 +95,12 @@ def look(folder: Path, names: Iterable[str]) -> dict[str, Present]:
 
 def of_another_build(folder: Path, model: str) -> set[str]:
     """The files of a deployment of a model, if each is as its manifest says; none otherwise."""
-    named = ledger.manifest_files(folder / MANIFEST)
-    if named is None or model_in(folder) != model:
+    listing = read_listing(folder / MANIFEST)
+    if listing is None or listing.model != model:
         return set()
-    whole = all(ledger.content_of(folder, name) == sha256 for name, sha256 in named.items())
-    return {*named, MANIFEST} if whole else set()
-
-
-def model_in(folder: Path) -> str | None:
-    """The model that the manifest of a folder is of; None where it is no manifest of a model."""
-    try:
-        content = json.loads((folder / MANIFEST).read_text())
-        is_ours = isinstance(content["schema_version"], int) and isinstance(content["model"], str)
-        return content["model"] if is_ours else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    hashes = listing.hashes
+    whole = all(ledger.content_of(folder, name) == sha256 for name, sha256 in hashes.items())
+    return {*hashes, MANIFEST} if whole else set()
 
 
 def obstacle(folder: Path, names: Iterable[str]) -> str | None:
@@ -131,14 +122,15 @@ def whose(folder: Path, name: str, recorded: Written) -> str:
     file = folder / name
     if file.is_symlink():
         return f"a link to {os.readlink(file)}"
-    model, named = model_in(folder), ledger.manifest_files(folder / MANIFEST)
+    listing = read_listing(folder / MANIFEST)
     if name in recorded:
         return "another file than the one that this build deployed there"
-    if name == MANIFEST and model is None:
+    if name == MANIFEST and listing is None:
         return "no manifest of a model: it seems to be another program's"
-    if model is None or named is None or (name not in named and name != MANIFEST):
+    if listing is None or (name not in listing.hashes and name != MANIFEST):
         return "named by no manifest of a model: it seems to be another program's"
-    if name == MANIFEST or named[name] == FINGERPRINTS.sha256(file):
+    model = listing.model
+    if name == MANIFEST or listing.hashes[name] == FINGERPRINTS.sha256(file):
         return f"of the model {model}, which another build deployed"
     return f"not what the manifest of {model} beside it says: it was changed, or is another file"
 

@@ -82,7 +82,7 @@ class ServedModel:
             **description(self.client, self.masks, self.prompts, files, self.tensors, names),
             "dtype": self.precision,
             "variants": [{"precision": self.precision, "deployed": True}],
-            "prefer": {"wasm": self.precision, "webgpu": self.precision},
+            "recommended": {each: {"variant": self.precision} for each in ("wasm", "webgpu")},
             **({"video": {**asdict(self.video), "files": tracking}} if self.video else {}),
         }
 

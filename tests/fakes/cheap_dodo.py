@@ -91,7 +91,13 @@ def measure(model, graphs, truth, **options):
             "prompts": {"one point": {"masks": 0.0, "scores": 0.0}},
         },
         "architecture": "sam2_hiera_tiny",
-        "truth": truth and {"iou": {"1 click": float(os.environ.get("CHEAP_TRUTH", "0.9"))}},
+        "truth": truth
+        and {
+            "images": 1,
+            "objects": 1,
+            "iou": {"1 click": float(os.environ.get("CHEAP_TRUTH", "0.9"))},
+            "score_correlation": None,
+        },
         "placement": None,
     }
 

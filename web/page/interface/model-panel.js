@@ -21,8 +21,8 @@ export function offerVariants(manifest, provider) {
     .filter((/** @type {any} */ { deployed }) => deployed)
     .map((/** @type {any} */ { name }) => name)
   const picked = names.includes(ui.variant.value) ? ui.variant.value : names[0]
-  const preferred = names.length > 1 ? manifest.prefer?.[provider] : null
-  const label = (/** @type {string} */ name) => (name === preferred ? `${name} (preferred)` : name)
+  const recommended = names.length > 1 ? manifest.recommended?.[provider]?.variant : null
+  const label = (/** @type {string} */ name) => (name === recommended ? `${name} (recommended)` : name)
   ui.variant.replaceChildren(...names.map((name) => new Option(label(name), name)))
   if (picked) ui.variant.value = picked
   ui.variant.disabled = names.length < 2

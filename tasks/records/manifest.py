@@ -1,0 +1,409 @@
+"""`manifest.json`, the contract with whoever loads deployed files: its type, read and written.
+
+docs/manifest.schema.json is the same for other programs. A field with the default None is a key
+that is absent where nothing was measured. Any other None is ``null``: of a `Figure`, a number that
+is not finite. These classes take a quarter of the time of importing doit, so modules that the graph
+is made from import them inside functions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from tasks.clients.contract import (
+    Format,
+    GraphTensors,
+    MaskChoice,
+    PromptChoice,
+    Resize,
+    Tensor,
+    TrackingConstants,
+)
+from tasks.config.checks import Precision
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+SCHEMA_VERSION: Literal[4] = 4
+
+Provider = Literal["wasm", "webgpu", "native"]
+Figure = float | None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where the weights came from; ``commit`` is that of a repository of the Hugging Face hub."""
+
+    url: str
+    sha256: str
+    size: int
+    synthetic: bool
+    commit: str | None = None
+
+
+@dataclass(frozen=True)
+class File:
+    """A deployed file; ``needs`` has the least version of each runtime that runs a graph."""
+
+    size: int
+    sha256: str
+    needs: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The file of a graph, of the first variant that is deployed, and its tensors in order."""
+
+    file: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the encoder's input, and which label says what of a point."""
+
+    layout: str
+    channels: str
+    value_range: tuple[float, float]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: Resize
+    padding: str | None
+    point_labels: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How prompts are fed; the last two where the decoder takes an earlier mask."""
+
+    at_once: PromptChoice
+    padding_point: bool
+    mask_threshold: float
+    coordinates: str
+    box: str
+    without_mask: str | None = None
+    with_mask: str | None = None
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What the decoder returns; ``pixels_per_cell`` is None where masks have the image's size."""
+
+    choice: MaskChoice
+    values: str
+    pixels_per_cell: int | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a consumer runs the files by; see `tasks.clients.client.description`."""
+
+    client: str
+    files: Mapping[str, File]
+    encoder: Graph
+    decoder: Graph
+    preprocessing: Preprocessing
+    prompts: Prompting
+    masks: Masks
+
+
+@dataclass(frozen=True)
+class Ious:
+    """Intersection over union of masks."""
+
+    mean: Figure
+    worst: Figure
+
+
+@dataclass(frozen=True)
+class Differences:
+    """The largest of a prompt: of masks in logits, of scores in predicted IoU."""
+
+    masks: Figure
+    scores: Figure
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest differences that are accepted; the encoder's is relative."""
+
+    encoder: float
+    masks: float
+    scores: float
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Mean IoU with known masks, by prompt; how well scores and IoUs correlate."""
+
+    images: int
+    objects: int
+    iou: Mapping[str, float]
+    score_correlation: Figure
+
+
+@dataclass(frozen=True)
+class Native:
+    """What it costs that images have another size than the weights were trained on."""
+
+    image_size: int
+    mask_iou: Ious
+    iou_with_truth: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class NotSquare:
+    """What it costs, on images that are not square, that a client does not stretch them."""
+
+    resize: Resize
+    mask_iou_with_stretched: Ious
+    iou_with_truth: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Single precision against PyTorch."""
+
+    against: str
+    tolerances: Limits
+    encoder: Mapping[str, Figure]
+    prompts: Mapping[str, Differences]
+    truth: Truth | None = None
+    native: Native | None = None
+    not_square: NotSquare | None = None
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """A variant's masks against PyTorch's, over so many prompts on so many images."""
+
+    images: int
+    prompts: int
+    mask_iou: Ious
+    ranking_flips: Figure
+    logit_error: Figure
+    input_error: Figure
+    score_error: Figure
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """Objects that were followed through drawn clips, over so many ``masks``."""
+
+    against: str
+    masks: int
+    mask_iou: Ious
+    score_error: Figure
+    pointer_error: Figure
+    iou_error: Figure
+    logit_error: Figure
+    occlusion_flips: Figure
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """How many nodes of a graph run where."""
+
+    webgpu: int
+    cpu: int
+
+
+@dataclass(frozen=True)
+class ProviderProof:
+    """What an execution provider of onnxruntime-web did; ``reason`` says why it is not proven.
+
+    ``nodes`` is None for a graph that the log does not mention. The figures are of ``parts``.
+    """
+
+    proven: bool
+    reason: str | None = None
+    software: bool | None = None
+    nodes: Mapping[str, Nodes | None] | None = None
+    parts: tuple[Literal["encoder", "decoder"], ...] | None = None
+    mask_iou: Figure = None
+    encoder: Mapping[str, Figure] | None = None
+    prompts: Mapping[str, Differences] | None = None
+    tracking: Tracked | None = None
+
+
+@dataclass(frozen=True)
+class TrackingLimits:
+    """Those that tracked masks were judged by; ``scores`` is None where any number will do."""
+
+    mask_iou: float
+    worst: float
+    scores: float | None
+    flips: float
+
+
+@dataclass(frozen=True)
+class BrowserRules:
+    """The limits that a browser's answers were judged by; None where any number will do."""
+
+    mask_iou: float
+    encoder: float | None
+    masks: float | None
+    scores: float | None
+    reference_iou: float | None = None
+    tracking: TrackingLimits | None = None
+
+
+@dataclass(frozen=True)
+class BrowserProof:
+    """What a browser did with a variant, by provider."""
+
+    browser: str
+    runtime: str
+    rules: BrowserRules
+    providers: Mapping[Literal["wasm", "webgpu"], ProviderProof]
+
+
+@dataclass(frozen=True)
+class VariantEntry:
+    """A variant of the configuration; ``reason`` says why it is not deployed."""
+
+    name: str
+    precision: Precision
+    format: Format
+    files: Mapping[str, str]
+    deployed: bool
+    reason: str | None = None
+    fidelity: Fidelity | None = None
+    tracking: Tracked | None = None
+    browser: BrowserProof | None = None
+
+    @property
+    def proven_on(self) -> list[Provider]:
+        """Where it may be loaded: natively whatever is deployed."""
+        if not self.deployed:
+            return []
+        tried = self.browser.providers if self.browser else {}
+        return ["native", *(name for name, proof in tried.items() if proof.proven)]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The variant to load, and a sentence that says why."""
+
+    variant: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Video(TrackingConstants):
+    """What a program that tracks needs beside the encoder: constants, graphs and their tensors."""
+
+    files: Mapping[str, str]
+    tensors: Mapping[str, GraphTensors]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a consumer needs to know of deployed files.
+
+    ``model_type`` is None for an architecture that is described by the file ``config``;
+    ``verification`` where single precision is not deployed, ``browser`` (of the first variant)
+    where no browser has run it. ``recommended`` lacks a provider on which nothing is proven.
+    """
+
+    schema_version: Literal[4]
+    model: str
+    model_type: str | None
+    config: str | None
+    checkpoint: Checkpoint
+    license: str | None
+    origin: str | None
+    client: str
+    files: Mapping[str, File]
+    encoder: Graph
+    decoder: Graph
+    preprocessing: Preprocessing
+    prompts: Prompting
+    masks: Masks
+    client_version: str
+    variants: tuple[VariantEntry, ...]
+    recommended: Mapping[Provider, Recommendation]
+    options: Mapping[str, int | str]
+    packages: Mapping[str, str]
+    verification: Verification | None
+    browser: BrowserProof | None
+    video: Video | None = None
+
+    @property
+    def deployed(self) -> list[VariantEntry]:
+        """The variants whose files are there."""
+        return [each for each in self.variants if each.deployed]
+
+    @property
+    def side(self) -> int:
+        """The height and the width of the encoder's input in pixels."""
+        return int(self.encoder.inputs[0].shape[2])
+
+    def size_of(self, variant: VariantEntry) -> int:
+        """The bytes to download."""
+        return sum(self.files[file].size for file in variant.files.values())
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """A manifest of this schema version; None when there is none, or the file is no such."""
+    from cattrs import BaseValidationError
+
+    try:
+        return structured(json.loads(path.read_text()), Manifest)
+    except (OSError, ValueError, TypeError, AttributeError, BaseValidationError):
+        return None
+
+
+def as_json(value: object) -> Any:
+    """A manifest, or a part of it, as JSON values."""
+    return _converter().unstructure(value)
+
+
+T = TypeVar("T")
+
+
+def structured(content: object, kind: type[T]) -> T:
+    """A part of a manifest from JSON values.
+
+    :raises cattrs.BaseValidationError: when a key is missing or unknown, or has another type.
+    """
+    return _converter().structure(content, kind)
+
+
+@cache
+def _converter() -> Converter:
+    # Imported when a manifest is read or written: it takes longer than a build that does nothing.
+    from cattrs import Converter
+    from cattrs.gen import make_dict_unstructure_fn, override
+
+    converter = Converter(forbid_extra_keys=True)
+
+    def exactly(*kinds: type) -> Callable[[Any, Any], Any]:
+        def check(value: Any, kind: Any) -> Any:
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise TypeError(f"expected {kind}, got {value!r}")
+            return value
+
+        return check
+
+    def without_absent_keys(kind: type) -> Callable[[Any], dict[str, Any]]:
+        optional = {
+            each.name: override(omit_if_default=True)
+            for each in fields(kind)
+            if each.default is None
+        }
+        return make_dict_unstructure_fn(kind, converter, **optional)  # type: ignore[arg-type]
+
+    converter.register_structure_hook(bool, exactly(bool))
+    converter.register_structure_hook(int, exactly(int))
+    converter.register_structure_hook(float, exactly(int, float))
+    converter.register_structure_hook(str, exactly(str))
+    converter.register_structure_hook(int | str, exactly(int, str))
+    converter.register_unstructure_hook_factory(is_dataclass, without_absent_keys)
+    return converter
