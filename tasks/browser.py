@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tasks.building import sources
+from tasks.building import code
 from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
 from tasks.config.checks import Precision
@@ -63,12 +63,12 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
     proof, source = Proof("browser", target, variant), target.source
     reads: list[str | Path] = [
         *target.graph_files(variant).values(),
-        *sources.javascript(f"web/page/{target.client.page}"),
+        *code.javascript(f"web/page/{target.client.page}"),
     ]
     if source.video:
         reads += [
             source.tracking_reference,
-            *sources.javascript("web/page/check-tracking.html"),
+            *code.javascript("web/page/check-tracking.html"),
         ]
     if variant.is_smaller:
         reads += [source.reference, *map(Path, source.image_data)]

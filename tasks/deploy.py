@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace
 from tasks.building.staleness import versions
@@ -37,7 +37,9 @@ from tasks.system.files import (
 )
 from tasks.system.fingerprint import FINGERPRINTS
 from tasks.web import packages
-from tasks.web.chromium import Browser
+
+if TYPE_CHECKING:
+    from tasks.web.chromium import Browser
 
 
 def declare(target: Target, browser: Browser) -> Stage:

@@ -153,7 +153,7 @@ def test_another_version_of_a_package_is_another_entry(second: Clone, cache: Pat
 
 def test_a_changed_source_is_another_entry(second: Clone, cache: Path) -> None:
     module = second.project.root / "tasks/simplify.py"
-    module.write_text(module.read_text() + "\n# changed\n")
+    module.write_text(module.read_text() + "\nCHANGED = True\n")
     succeeded(second.build("simplify:tiny"))
     assert (len(entries(cache, "export")), len(entries(cache, "simplify"))) == (1, 2)
 

@@ -602,13 +602,16 @@ def test_a_worker_with_another_source_is_refused(
     (quick.root / "read.txt").write_text("as it is here")
     other = checkout(quick, tmp_path / "elsewhere")
     with (other / "tasks/export.py").open("a") as file:
-        file.write("# changed\n")
+        file.write("CHANGED = True\n")
+    with (other / "tasks/simplify.py").open("a") as file:
+        file.write("# a comment\n")
     (other / "read.txt").unlink()
     cluster.start_worker(folder=other)
     quick.give({"a": {"function": "make", "reads": ["read.txt"]}})
     output = failed(quick.doit(f"cluster={cluster.address}"))
     assert "has another tasks/export.py" in output
     assert "has no read.txt" in output
+    assert "tasks/simplify.py" not in output
 
 
 def test_a_worker_without_this_project_is_refused(

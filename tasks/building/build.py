@@ -13,7 +13,7 @@ from typing import Any
 from doit.exceptions import TaskError, TaskFailed
 from doit.task import Task
 
-from tasks.building import sources
+from tasks.building.code import closure
 from tasks.building.stage import Paths, Stage, Workspace, workspace
 from tasks.building.staleness import MEASURED_BY, Inputs, Measurer, Trace, versions_of_imported
 from tasks.building.state import recorded_values
@@ -24,7 +24,7 @@ from tasks.console.progress import SILENT, show_progress
 from tasks.remote import shared_cache
 from tasks.system import machine
 from tasks.system.errors import StageError, disk_problem
-from tasks.system.fingerprint import FINGERPRINTS, hashes_of
+from tasks.system.fingerprint import FINGERPRINTS, dependency_hashes
 
 FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
 WORTH_A_PROGRESS = 64 << 20  # bytes
@@ -52,7 +52,7 @@ class Build:
         }
         if stage.inputs is None:
             return {**declared, "uptodate": [False]}
-        code = sources.reached(_functions(stage))
+        code = closure(_functions(stage)).files
         files = {*(os.fspath(path) for path in (*stage.reads, *stage.also_reads)), *code}
         trace = Trace(
             _all_inputs(stage), _measurer(stage), on_workers=self.config.cluster is not None
@@ -137,14 +137,17 @@ def _act(stage: Stage, work: Workspace) -> Result:
     return stage.action(*stage.arguments, work, **(work.task.options or {}))
 
 
-def _functions(stage: Stage) -> list[str]:
+def _functions(stage: Stage) -> tuple[str, ...]:
     """The functions whose code shapes a stage's output, ``module:function``."""
-    return [f"{stage.action.__module__}:{stage.action.__qualname__}", *stage.also_runs]
+    return (f"{stage.action.__module__}:{stage.action.__qualname__}", *stage.also_runs)
 
 
 def _all_inputs(stage: Stage) -> Inputs | Callable[[], Inputs]:
     """A stage's inputs, with the versions of packages behind functions of the configuration."""
-    inputs, versions = stage.inputs, versions_of_imported(sources.packages(stage.also_runs))
+    inputs, versions = (
+        stage.inputs,
+        versions_of_imported(sorted(closure(tuple(stage.also_runs)).packages)),
+    )
     if callable(inputs):
         return lambda: {**inputs(), **versions}
     return {**(inputs or {}), **versions}
@@ -178,7 +181,7 @@ def _cache_key(stage: Stage, task: Task, measured_by: Measurer | None) -> str:
         "options": task.options or {},
         "inputs": [inputs() if callable(inputs) else inputs, list(stage.also_runs)],
         "reads": [FINGERPRINTS.sha256(path) for path in stage.reads],
-        "code": hashes_of(sources.reached(_functions(stage))),
+        "code": dependency_hashes(closure(_functions(stage)).files),
         "writes": [os.path.basename(path) for path in stage.writes],
         **({"measured by": measured_by} if measured_by else {}),
     }

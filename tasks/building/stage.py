@@ -30,7 +30,7 @@ class Stage:
     """A task of the build, as the module of its stage declares it.
 
     The project's own modules that the action, and what it runs in a child, can reach become file
-    dependencies; see `tasks.building.sources`.
+    dependencies; see `tasks.building.code`.
 
     :param name: of the subtask; None for a task without subtasks.
     :param action: called with the ``arguments``, a `Workspace`, and the options of the command

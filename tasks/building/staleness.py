@@ -21,7 +21,7 @@ from doit.dependency import FileChangedChecker
 
 from tasks.config import parse
 from tasks.console import address
-from tasks.system.fingerprint import hashes_of
+from tasks.system.fingerprint import dependency_hashes, hashes_of
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -78,7 +78,7 @@ class Trace:
             inputs = json.loads(json.dumps(inputs))
         judged = {
             "inputs": inputs,
-            "dependencies": hashes_of(task.file_dep, recent=True),
+            "dependencies": dependency_hashes(task.file_dep, recent=True),
         }
         if self._measurer is not None:
             elsewhere = self._on_workers and recorded.get(ON_WORKER)
@@ -88,7 +88,7 @@ class Trace:
     @staticmethod
     def _trace(task: Task, judged: dict[str, Any]) -> dict[str, Any]:
         """The trace of a run that has ended; what changed under it will not match again."""
-        now = hashes_of(task.file_dep)
+        now = dependency_hashes(task.file_dep)
         dependencies = {
             path: sha256 if now.get(path) == sha256 else "changed while it was read"
             for path, sha256 in judged["dependencies"].items()

@@ -36,7 +36,7 @@ from tasks.running import job
 from tasks.running.child import PROJECT
 from tasks.system.errors import StageError
 from tasks.system.files import write_record
-from tasks.system.fingerprint import FINGERPRINTS, hashes_of
+from tasks.system.fingerprint import FINGERPRINTS, dependency_hashes
 
 if TYPE_CHECKING:
     import distributed
@@ -428,7 +428,7 @@ def _expected(work: Workspace) -> Iterator[job.Expected]:
     token.write_text(text)
     try:
         yield {
-            "files": hashes_of([*own, *read]),
+            "files": dependency_hashes([*own, *read]),
             "versions": _versions(),
             "token": (str(token), text),
             "inputs": {

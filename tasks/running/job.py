@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # What a worker process has imported, which a checkout that moved on does not change.
 _IMPORTED = ("tasks/running/child.py", "tasks/running/job.py", "tasks/remote/shared_cache.py")
-_AT_START = {name: FINGERPRINTS.sha256(PROJECT / name) for name in _IMPORTED}
+_AT_START = {name: FINGERPRINTS.dependency(str(PROJECT / name)) for name in _IMPORTED}
 
 
 class SharedBy(TypedDict):
@@ -129,7 +129,7 @@ def _version(package: str) -> str:
 
 def _sha256(path: Path) -> str | None:
     try:
-        return FINGERPRINTS.sha256(path)
+        return FINGERPRINTS.dependency(str(path))
     except OSError:
         return None
 

@@ -101,8 +101,10 @@ def identity(executable: str | None) -> dict[str, str]:
         return {**found, "browser": f"Playwright's {versions('playwright')['playwright']}"}
     program = str(Path(executable).resolve())
     key = f"programs of {program}"
-    files = json.loads(FINGERPRINTS.told(key, [program], lambda: json.dumps(programs_of(program))))
-    version = FINGERPRINTS.told(f"version of {program}", files, lambda: _version(executable))
+    files = json.loads(
+        FINGERPRINTS.remembered(key, [program], lambda: json.dumps(programs_of(program)))
+    )
+    version = FINGERPRINTS.remembered(f"version of {program}", files, lambda: _version(executable))
     return {**found, "browser": version, "browser's file": FINGERPRINTS.sha256(program)[:12]}
 
 
