@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.building import code
 from tasks.building.stage import Stage, Workspace
-from tasks.building.staleness import versions
 from tasks.config.checks import Precision
 from tasks.config.models import FP32, Target, Variant
 from tasks.config.schema import Configuration, ConfigurationError
@@ -27,6 +26,7 @@ from tasks.proof.judgement import products_on_cpu
 from tasks.proof.reports import Proof
 from tasks.running.child import PROJECT
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 from tasks.web import chromium, packages
 from tasks.web.chromium import Browser
 

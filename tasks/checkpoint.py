@@ -18,11 +18,12 @@ from tasks.config.published import NATIVE_IMAGE_SIZE
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.console.progress import show_progress
+from tasks.console.sizes import mebibytes
 from tasks.records import checkpoint_record
 from tasks.records.checkpoint_record import Record
 from tasks.remote import shared_cache
 from tasks.system.errors import StageError
-from tasks.system.files import copy_and_hash, mebibytes
+from tasks.system.files import copy_and_hash
 from tasks.system.fingerprint import FINGERPRINTS, stat_signature
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building.stage import Stage, Workspace
-from tasks.building.staleness import versions
 from tasks.clients.contract import Contract, MaskChoice, PromptChoice
 from tasks.config.models import Target, Variant
 from tasks.console.invocation import command
 from tasks.proof.failures import sentences
 from tasks.proof.reports import Proof
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.clients.contract import MaskChoice
 from tasks.config.models import Source
 from tasks.inference.reference_file import stored_choice
 from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     from tasks.inference.sessions import Predictions

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.config.models import Source
 from tasks.inference.progress import show_masks
 from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     from tasks.inference.clips import Answers

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
-from tasks.building.staleness import versions
 from tasks.config.checks import Precision
 from tasks.config.models import Source, Variant
 from tasks.inference.graph_file import read_graph
 from tasks.inference.naming import Names, write_renamed
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     from pathlib import Path

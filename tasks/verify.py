@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.config.models import AttentionKind, GraphFiles, Target
 from tasks.inference.graph_file import read_graph
 from tasks.model import PACKAGES as MODEL_PACKAGES
@@ -24,6 +23,7 @@ from tasks.proof.failures import Failure
 from tasks.proof.judgement import ONE_CLICK, largest_differences
 from tasks.proof.reports import Proof
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     import numpy as np

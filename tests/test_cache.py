@@ -24,10 +24,11 @@ from project import ROOT, Outcome, Project
 from server import FileServer
 
 from tasks.config.parse import parse
-from tasks.config.schema import CacheSettings, ConfigurationError
+from tasks.config.schema import ConfigurationError
 from tasks.console.progress import SILENT
 from tasks.remote import shared_cache
 from tasks.remote.shared_cache import Broken, key_of, parse_entry
+from tasks.system.cache_settings import CacheSettings
 
 NOTHING_COMPUTED = {"CHEAP_FAIL": "write_graphs simplify_graphs convert"}
 
@@ -659,7 +660,7 @@ USER = """
 import json, os, sys
 from pathlib import Path
 import fsspec
-from tasks.config.schema import CacheSettings
+from tasks.system.cache_settings import CacheSettings
 from tasks.remote import shared_cache
 from tasks.console.progress import SILENT
 

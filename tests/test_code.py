@@ -24,8 +24,8 @@ from tasks import (
 )
 from tasks.building import code
 from tasks.building.code import closure
-from tasks.building.staleness import versions_of_imported
 from tasks.system.module_code import ModuleCode, read_module
+from tasks.system.versions import versions_of_imported
 from tasks.web import packages
 
 STAGES = {

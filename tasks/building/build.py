@@ -15,7 +15,7 @@ from doit.task import Task
 
 from tasks.building.code import closure
 from tasks.building.stage import Paths, Stage, Workspace, workspace
-from tasks.building.staleness import MEASURED_BY, Inputs, Measurer, Trace, versions_of_imported
+from tasks.building.staleness import MEASURED_BY, Inputs, Measurer, Trace
 from tasks.building.state import recorded_values
 from tasks.config.schema import Configuration
 from tasks.console import address
@@ -25,6 +25,7 @@ from tasks.remote import shared_cache
 from tasks.system import machine
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.fingerprint import FINGERPRINTS, dependency_hashes
+from tasks.system.versions import versions_of_imported
 
 FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
 WORTH_A_PROGRESS = 64 << 20  # bytes

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.building.staleness import MEASURED_BY, ON_WORKER, Inputs, Measurer
+from tasks.console.sizes import mebibytes
 from tasks.running import child
-from tasks.system.files import mebibytes
 
 if TYPE_CHECKING:
     from doit.task import Task
 
-    from tasks.config.schema import CacheSettings, Configuration
+    from tasks.config.schema import Configuration
+    from tasks.system.cache_settings import CacheSettings
 
 Action = Callable[..., dict[str, Any] | None]
 Paths = Sequence[str | os.PathLike[str]]

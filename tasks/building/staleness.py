@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
-from importlib import metadata
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, Any]
 Measurer = Mapping[str, Any]  # the processor, a browser: what changes figures, in JSON
 NEVER_BUILT = "never built"
-NOT_INSTALLED = "not installed"
 
 # In the values of a task:
 TRACED = ("inputs", "dependencies", "outputs")
@@ -225,45 +221,3 @@ class Untracked(FileChangedChecker):  # type: ignore[misc]
     def get_state(self, dep: str, current_state: str | None) -> str:
         """The same for every file."""
         return "traced"
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """The installed version of each package; nothing is imported."""
-    return {package: _version(package) for package in packages}
-
-
-# Where a package is imported by another name than it is installed by.
-_INSTALLED_AS = {
-    "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
-    "PIL": ("pillow",),
-    "skimage": ("scikit-image",),
-    "sklearn": ("scikit-learn",),
-    "yaml": ("PyYAML",),
-}
-
-
-def versions_of_imported(modules: Iterable[str]) -> dict[str, str]:
-    """The installed version of what each module comes with, by the name of the package."""
-    found: dict[str, str] = {}
-    for module in modules:
-        likely = _INSTALLED_AS.get(module, (module,))
-        names = [name for name in likely if _version(name) != NOT_INSTALLED]
-        found |= versions(*(names or _packages_with().get(module, [module])))
-    return found
-
-
-@cache
-def _packages_with() -> Mapping[str, list[str]]:
-    """The packages that each module comes with; reads all metadata, a tenth of a second."""
-    return metadata.packages_distributions()
-
-
-@cache  # a reading of the package's metadata takes a millisecond, and every stage asks
-def _version(package: str) -> str:
-    try:
-        installed = metadata.distribution(package)
-    except metadata.PackageNotFoundError:
-        return NOT_INSTALLED
-    # To parse all of it, a package's README too, takes ten times as long.
-    version = re.search(r"^Version: *(\S+)", installed.read_text("METADATA") or "", re.MULTILINE)
-    return version[1] if version else installed.version

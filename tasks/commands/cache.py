@@ -11,8 +11,8 @@ from doit.exceptions import InvalidCommand
 
 from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.config.schema import Configuration
+from tasks.console.sizes import amount
 from tasks.remote import shared_cache
-from tasks.system.files import amount
 
 # A file that no entry names may be that of a build which is about to write its entry.
 NEW = timedelta(hours=1)

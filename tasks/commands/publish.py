@@ -20,12 +20,12 @@ from tasks.building.stage import Stage, Workspace
 from tasks.config.models import Target
 from tasks.config.schema import PLAIN_NAME, Configuration
 from tasks.console.invocation import command
+from tasks.console.sizes import mebibytes
 from tasks.proof import card
 from tasks.proof.binding import unchanged
 from tasks.records import ledger
 from tasks.remote.repository import RemoteFile, Repository
 from tasks.system.errors import StageError
-from tasks.system.files import mebibytes
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of
 
 SMALL = 16 << 20  # bytes; the hub stores anything above 10 MiB as a large file

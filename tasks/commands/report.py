@@ -21,11 +21,12 @@ from tasks.building.build import FROM_CACHE
 from tasks.building.stage import Stage, Workspace
 from tasks.config.models import FP32, GRAPHS, Target, Variant
 from tasks.config.schema import Configuration
+from tasks.console.sizes import mebibytes
 from tasks.inference.metrics import written
 from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
 from tasks.proof.recommendation import PROVIDERS, Candidate
-from tasks.system.files import mebibytes, write_atomically
+from tasks.system.files import write_atomically
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of, read_cache
 
 if TYPE_CHECKING:

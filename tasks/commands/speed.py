@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.building import code
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.config.models import Target
 from tasks.system.errors import StageError
 from tasks.system.files import write_atomically
+from tasks.system.versions import versions
 from tasks.web import packages
 from tasks.web.chromium import Browser
 

@@ -39,14 +39,13 @@ from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
 from tasks.config.schema import (
     DEFAULT_CLIENT,
     HUB_NAME,
-    NO_CACHE,
     PLAIN_NAME,
-    CacheSettings,
     Configuration,
     ConfigurationError,
     Publishing,
 )
 from tasks.console import address
+from tasks.system.cache_settings import NO_CACHE, CacheSettings, local_folder
 
 
 def load(
@@ -127,14 +126,6 @@ def _misplaced_cache(config: Configuration) -> list[str]:
         }.items()
         if folder.resolve().is_relative_to(place.resolve())
     ][:1]
-
-
-def local_folder(url: str) -> Path | None:
-    """The folder of this machine that a cache's address names, if it does."""
-    scheme, _, rest = url.partition("://")
-    if not rest:
-        return Path(url.removeprefix("file:"))
-    return Path(rest) if scheme in ("file", "local") else None
 
 
 def _other_image_size(target: Target) -> list[str]:

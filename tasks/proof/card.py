@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tasks.clients.client import named
+from tasks.console.sizes import mebibytes
 from tasks.inference.checks import Figure
 from tasks.proof.judgement import largest_differences
 from tasks.proof.recommendation import PROVIDERS
 from tasks.proof.runtimes import newest
-from tasks.system.files import mebibytes
 
 TEMPLATES = Path("tasks/templates")
 

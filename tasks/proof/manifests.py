@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.building.staleness import versions
 from tasks.clients.client import description
 from tasks.config.models import GRAPHS, ProofKind, Target, Variant
 from tasks.console.invocation import command
@@ -18,6 +17,7 @@ from tasks.proof.recommendation import PREFERRED, Candidate, recommend
 from tasks.proof.reports import Proof, Report
 from tasks.records.checkpoint_record import Record
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 
 SCHEMA_VERSION = 3
 

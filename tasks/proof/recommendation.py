@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from tasks.system.files import mebibytes
+from tasks.console.sizes import mebibytes
 
 PROVIDERS: Mapping[str, str] = {"wasm": "WASM", "webgpu": "WebGPU", "native": "native onnxruntime"}
 SLOWER = 1.25

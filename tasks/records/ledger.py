@@ -17,7 +17,8 @@ from typing import Any
 
 from tasks.config.models import Target
 from tasks.config.schema import PLAIN_NAME, Configuration
-from tasks.system.files import mebibytes, removal_problem, remove_empty_folders, write_record
+from tasks.console.sizes import mebibytes
+from tasks.system.files import removal_problem, remove_empty_folders, write_record
 from tasks.system.fingerprint import FINGERPRINTS
 
 MANIFEST = "manifest.json"

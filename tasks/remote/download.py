@@ -25,9 +25,10 @@ from urllib.parse import urlsplit
 
 from tasks.console import address
 from tasks.console.progress import SILENT, Progress
+from tasks.console.sizes import mebibytes
 from tasks.remote import network
 from tasks.system.errors import StageError
-from tasks.system.files import mebibytes, write_record
+from tasks.system.files import write_record
 
 if TYPE_CHECKING:
     import httpx2

@@ -28,10 +28,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from tasks.config.parse import local_folder
-from tasks.config.schema import NO_CACHE, CacheSettings
 from tasks.console import address
 from tasks.console.progress import SILENT, Progress
+from tasks.system.cache_settings import NO_CACHE, CacheSettings, local_folder
 from tasks.system.errors import StageError
 from tasks.system.fingerprint import FINGERPRINTS
 

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from tasks.config import parse
-from tasks.config.schema import CacheSettings
 from tasks.remote.shared_cache import Output, SharedCache
 from tasks.running import child
 from tasks.running.child import PROJECT
+from tasks.system.cache_settings import CacheSettings
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.fingerprint import FINGERPRINTS
 

@@ -169,13 +169,3 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def mebibytes(size: int) -> str:
-    """A size for people: ``104.2 MiB``."""
-    return f"{size / 2**20:,.1f} MiB"
-
-
-def amount(sizes: Sequence[int]) -> str:
-    """How many files there are, and their size: ``3 files, 12.0 MiB``."""
-    return f"{len(sizes)} file{'s' * (len(sizes) != 1)}, {mebibytes(sum(sizes))}"

@@ -21,13 +21,13 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from tasks.building.staleness import versions
 from tasks.clients.client import Client, description
 from tasks.inference.sessions import Predictions, PromptedImage, tensors_in
 from tasks.running import child
 from tasks.system.errors import StageError
 from tasks.system.files import sha256_of
 from tasks.system.fingerprint import FINGERPRINTS
+from tasks.system.versions import versions
 from tasks.web import packages
 from tasks.web.server import application, serving
 

@@ -20,12 +20,12 @@ import threading
 import types
 from pathlib import Path
 
-from tasks.building.staleness import versions
 from tasks.remote import download
 from tasks.running import child
 from tasks.system import machine
 from tasks.system.errors import StageError
 from tasks.system.files import sha256_of
+from tasks.system.versions import versions
 
 
 def digest(*parts: object) -> bytes:
