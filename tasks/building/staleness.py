@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,7 @@ class Trace:
         return changes(recorded, current, config)
 
     def changes(self, config: str = "the configuration") -> list[str]:
-        """Why the last call found the task stale; see `changes`."""
+        """Why the last call phrases the task stale; see `changes`."""
         return changes(self._recorded, self._current, config)
 
     def __repr__(self) -> str:
@@ -122,7 +122,7 @@ def changes(
     """
     if not all(isinstance(recorded.get(kind), dict) for kind in TRACED):
         return [NEVER_BUILT]
-    found = [
+    phrases = [
         f"{f'{config}: ' * (key in parse.KEYS)}{key}{_change(before, now)}"
         for kind in ("inputs", MEASURED_BY)
         if kind in current
@@ -131,45 +131,40 @@ def changes(
     for kind, changed in (("dependencies", "changed"), ("outputs", "was edited")):
         for path, before, now in _differences(recorded[kind], current[kind]):
             what = changed if before and now else "is gone" if before else "is new"
-            found.append(f"{path} {what}")
-    return list(dict.fromkeys(found))
-
-
-# The tasks of the command that runs, by name.
-_TASKS: dict[str, Task] = {}
-
-
-def remember(tasks: Iterable[Task]) -> None:
-    """Note the tasks of the command that runs, for `changes_behind`."""
-    _TASKS.update((task.name, task) for task in tasks)
+            phrases.append(f"{path} {what}")
+    return list(dict.fromkeys(phrases))
 
 
 def changes_behind(
-    name: str, records: Mapping[str, Mapping[str, Any]], config: str
+    name: str,
+    tasks: Mapping[str, Task],
+    records: Mapping[str, Mapping[str, Any]],
+    config: str,
 ) -> dict[str, list[str]]:
     """What changed since a task, and each that it builds on, last ran; by name, those first.
 
     Nothing is run: what a task would be made from now is compared with what it was made from.
 
+    :param tasks: those of the build, by name.
     :param records: the values of each task in the build's records.
     """
-    makers = {target: each.name for each in _TASKS.values() for target in each.targets}
-    found: dict[str, list[str]] = {}
+    makers = {target: each.name for each in tasks.values() for target in each.targets}
+    by_task: dict[str, list[str]] = {}
 
     def look(name: str) -> None:
-        if name in found or name not in _TASKS:
+        if name in by_task or name not in tasks:
             return
-        task = _TASKS[name]
-        found[name] = []
+        task = tasks[name]
+        by_task[name] = []
         for each in (*task.task_dep, *sorted(task.file_dep)):
             look(makers.get(each, each))
         traces = [check for check, *_ in task.uptodate if isinstance(check, Trace)]
         changed = [each.changes_since(task, records.get(name, {}), config) for each in traces]
-        del found[name]  # so that it comes behind what it builds on
-        found[name] = list(chain.from_iterable(changed))
+        del by_task[name]  # so that it comes behind what it builds on
+        by_task[name] = list(chain.from_iterable(changed))
 
     look(name)
-    return {name: changes for name, changes in found.items() if changes}
+    return {name: changes for name, changes in by_task.items() if changes}
 
 
 def _differing_leaves(before: Inputs, now: Inputs) -> Iterator[tuple[str, Any, Any]]:
@@ -212,7 +207,7 @@ class Untracked(FileChangedChecker):  # type: ignore[misc]
 
     @staticmethod
     def info(file_path: str) -> None:
-        """Nothing: that a file is missing is in the trace, and told by the stage."""
+        """Nothing: that a file is missing is in the trace, and the stage says so."""
 
     def check_modified(self, file_path: str, file_stat: None, state: str) -> bool:
         """Never: a changed file is in the trace."""

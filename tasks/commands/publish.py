@@ -86,7 +86,7 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     refused = refusal(config, target)
     if refused or config.publishing is None:
         raise StageError(refused or "")
-    manifest = proven_manifest(config, target)
+    manifest = proven_manifest(target, work)
     asked = config.publishing
     repository = Repository(asked.repository(target), asked.revision)
     if not dry_run and not repository.has_token:
@@ -128,7 +128,7 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     return {"summary": summary, **told}
 
 
-def proven_manifest(config: Configuration, target: Target) -> dict[str, Any]:
+def proven_manifest(target: Target, work: Workspace) -> dict[str, Any]:
     """The manifest of the deployed files, which are what it says and what is asked for now.
 
     A manifest can be written by hand, so it is not believed: it must be the one that the last
@@ -138,8 +138,9 @@ def proven_manifest(config: Configuration, target: Target) -> dict[str, Any]:
     :raises StageError: with each thing that changed, or what is not proven.
     """
     path = target.manifest
+    config, tasks = work.config, work.services.tasks
     records = state.recorded_values(config.build / "state" / "doit.json")
-    behind = staleness.changes_behind(f"deploy:{target.name}", records, str(config.path))
+    behind = staleness.changes_behind(f"deploy:{target.name}", tasks, records, str(config.path))
     changes = [f"{task}: {change}" for task, found in behind.items() for change in found]
     changes += [
         f"{target.deploy / name} is not what {path} says"

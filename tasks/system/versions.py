@@ -27,12 +27,12 @@ _INSTALLED_AS = {
 
 def versions_of_imported(modules: Iterable[str]) -> dict[str, str]:
     """The installed version of what each module comes with, by the name of the package."""
-    found: dict[str, str] = {}
+    by_package: dict[str, str] = {}
     for module in modules:
         likely = _INSTALLED_AS.get(module, (module,))
         names = [name for name in likely if _version(name) != NOT_INSTALLED]
-        found |= versions(*(names or _packages_with().get(module, [module])))
-    return found
+        by_package |= versions(*(names or _packages_with().get(module, [module])))
+    return by_package
 
 
 @cache
