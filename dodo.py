@@ -22,7 +22,7 @@ from tasks import (
     variant,
     verify,
 )
-from tasks.building import sources, staleness
+from tasks.building import staleness
 from tasks.building.build import Build
 from tasks.commands import filmstrip, picture, prune, publish, report, speed
 from tasks.config import parse
@@ -41,7 +41,6 @@ CONFIG = parse.load(
 BROWSER = browsers.find(CONFIG.checks.browser)
 browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")
-sources.SUMMARIES.remember_in(CONFIG.build / "state" / "sources.json")
 BUILD = Build(CONFIG)
 TARGETS = {target.name: target for target in CONFIG.targets}
 

@@ -17,9 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tasks.building import sources
+from tasks.building import code
 from tasks.building.stage import Stage, Workspace
-from tasks.building.staleness import versions
 from tasks.clients.contract import MaskChoice, PromptChoice
 from tasks.config.checks import Precision
 from tasks.config.models import FP32, Target, Variant
@@ -29,7 +28,8 @@ from tasks.proof.judgement import products_on_cpu
 from tasks.proof.reports import Proof
 from tasks.running.child import PROJECT
 from tasks.system.errors import StageError
-from tasks.web import browsers, packages
+from tasks.system.versions import versions
+from tasks.web import browsers, chromium, packages
 from tasks.web.browsers import Browser
 
 if TYPE_CHECKING:
@@ -68,10 +68,10 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
     proof, source = Proof("browser", target, variant), target.source
     reads: list[str | Path] = [
         *target.graph_files(variant).values(),
-        *sources.javascript(f"web/page/{target.client.page}"),
+        *code.javascript(f"web/page/{target.client.page}"),
     ]
     if source.video:
-        page = sources.javascript("web/page/proof/check-tracking.html")
+        page = code.javascript("web/page/proof/check-tracking.html")
         reads += [source.tracking_reference, *page]
     if variant.is_smaller:
         reads += [source.reference, *map(Path, source.image_data)]
@@ -321,7 +321,6 @@ def run_in_browser(
 
     :returns: the run, and the tracker's answers by provider.
     """
-    from tasks.web import chromium
     from tasks.web.image_page import ImageRun
 
     prompted = prompted_image(request, model)
@@ -351,7 +350,6 @@ def track_in_page(browser: PlaywrightBrowser, run: ImageRun, script: Script) -> 
     A provider that refused something is left out. Where WebGPU is emulated nothing is tracked on
     it: only where the nodes are is noted.
     """
-    from tasks.web import chromium
     from tasks.web.tracking_page import TrackingRun
 
     answers: dict[str, Answers] = {}

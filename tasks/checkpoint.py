@@ -18,15 +18,15 @@ from tasks.config.published import NATIVE_IMAGE_SIZE
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.console.progress import show_progress
+from tasks.console.sizes import mebibytes
 from tasks.records import checkpoint_record
 from tasks.records.checkpoint_record import Record
-from tasks.remote import shared_cache
 from tasks.system.errors import StageError
-from tasks.system.files import copy_and_hash, mebibytes
+from tasks.system.files import copy_and_hash
 from tasks.system.fingerprint import FINGERPRINTS, stat_signature
 
 if TYPE_CHECKING:
-    from tasks.remote.download import Request
+    from tasks.remote.answers import Request
 
 MAKE_SYNTHETIC = "tasks.model.load:make_synthetic"
 
@@ -128,9 +128,9 @@ STAGE = "checkpoint"  # as the cache calls it
 
 def _take_from_cache(source: Source, target: Path, work: Workspace) -> str | None:
     """Take a checkpoint whose hash the configuration has from the cache; None without one."""
-    if work.cache is None or source.sha256 is None:
+    cache = work.services.cache
+    if cache is None or source.sha256 is None:
         return None
-    cache = shared_cache.opened_by(work.cache)
     entry = cache.find(STAGE, source.sha256, 1)
     if entry is None:
         return None
@@ -141,15 +141,16 @@ def _take_from_cache(source: Source, target: Path, work: Workspace) -> str | Non
 
 
 def _put_into_cache(source: Source, target: Path, work: Workspace) -> None:
-    if work.cache is not None and source.sha256 is not None:
-        shared_cache.opened_by(work.cache).store(STAGE, source.sha256, [target], {})
+    if work.services.cache is not None and source.sha256 is not None:
+        work.services.cache.store(STAGE, source.sha256, [target], {})
 
 
 def _check_address(source: Source, target: Path) -> str:
     """Ask a new address of a checkpoint that is there already; a wrong one is warned about."""
     from tasks.remote import download
+    from tasks.remote.answers import Request
 
-    request = download.Request(source.location.url, size=target.stat().st_size)
+    request = Request(source.location.url, size=target.stat().st_size)
     problem = download.check(request)
     if problem is None:
         return "the new url has a file of its size"
@@ -162,7 +163,7 @@ def _check_address(source: Source, target: Path) -> str:
 
 
 def _download_from_address(source: Source, target: Path, work: Workspace) -> str:
-    from tasks.remote.download import Request
+    from tasks.remote.answers import Request
 
     table = f"[models.{source.name}]"
     request = Request(
@@ -191,7 +192,7 @@ def _offering_the_demo(config: Configuration) -> Iterator[None]:
     try:
         yield
     except download.Unreachable as error:
-        if not error.told and any(each.name == "demo" for each in config.targets):
+        if not error.reported and any(each.name == "demo" for each in config.targets):
             raise StageError(f"{error} {command('demo')} needs no network.") from error
         raise
 
@@ -204,7 +205,7 @@ def _obtain_from_hub(source: Source, target: Path, work: Workspace) -> tuple[str
     :returns: how it came, and the commit that it is of.
     """
     from tasks.remote import hub
-    from tasks.remote.download import Request
+    from tasks.remote.answers import Request
 
     location, table = source.location, f"[models.{source.name}]"
     with _offering_the_demo(work.config):
@@ -214,14 +215,14 @@ def _obtain_from_hub(source: Source, target: Path, work: Workspace) -> tuple[str
         content = hub.read_config(location.repo, found.commit, table) if described else None
     if content is not None:
         check_config(source, content, f"{table} url: {hub.CONFIG} of hf:{location.repo}")
-    for key, expected, told in (
+    for key, expected, on_hub in (
         ("sha256", source.sha256, found.sha256),
         ("size", source.size, found.size),
     ):
-        if None not in (expected, told) and expected != told:
+        if None not in (expected, on_hub) and expected != on_hub:
             raise StageError(
                 f"{location.shown} is not the expected checkpoint: {table} {key} expects "
-                f"{expected}, the hub has {told} at commit {found.commit}. If that is right, put "
+                f"{expected}, the hub has {on_hub} at commit {found.commit}. If that is right, put "
                 f"its {key} there; if not, name the commit behind @."
             )
     request = Request(

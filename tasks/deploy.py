@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace
-from tasks.building.staleness import versions
 from tasks.config.models import FP32, ProofKind, Target
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
+from tasks.console.sizes import mebibytes
 from tasks.proof import manifests, reports, runtimes
 from tasks.proof.manifests import Judged
 from tasks.records import checkpoint_record, ledger, ownership
@@ -30,14 +30,9 @@ from tasks.records.checkpoint_record import Record
 from tasks.records.listing import MANIFEST, read_listing
 from tasks.records.ownership import Plan
 from tasks.system.errors import StageError, disk_problem
-from tasks.system.files import (
-    copy_and_hash,
-    follow_folder,
-    make_folders,
-    mebibytes,
-    replace_together,
-)
+from tasks.system.files import copy_and_hash, follow_folder, make_folders, replace_together
 from tasks.system.fingerprint import FINGERPRINTS
+from tasks.system.versions import versions
 from tasks.web import packages
 from tasks.web.browsers import Browser
 

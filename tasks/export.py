@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
-from tasks.building.staleness import versions
 from tasks.config.models import AttentionKind, Decoder, Source
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

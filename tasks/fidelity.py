@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace
-from tasks.building.staleness import versions
 from tasks.clients.contract import Contract, MaskChoice, PromptChoice
 from tasks.config.models import Target, Variant
 from tasks.console.invocation import command
@@ -21,6 +20,7 @@ from tasks.proof.failures import sentences
 from tasks.proof.figures import FidelityFigures, LowestIou, MaskIou
 from tasks.proof.reports import Proof
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.clients.contract import MaskChoice
 from tasks.config.models import Source
 from tasks.inference.reference_file import stored_choice
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.model.trained import TrainedModel
+from tasks.system.versions import versions
 
 PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 

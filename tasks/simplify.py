@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
-from tasks.building.staleness import versions
 from tasks.config.models import Source
 from tasks.inference.graph_file import read_graph
 from tasks.inference.naming import RenamedGraph, write_renamed
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     import onnx

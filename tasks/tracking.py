@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.config.models import Target, Variant
 from tasks.inference.metrics import written
 from tasks.inference.progress import show_masks
 from tasks.proof.failures import sentences
 from tasks.proof.reports import Proof
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     from tasks.clients.contract import TrackingConstants

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.config.models import Source
 from tasks.inference.progress import show_masks
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.model.trained import TrainedModel
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     from tasks.inference.scripts import Answers

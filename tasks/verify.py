@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.clients.contract import MaskChoice, PromptChoice
 from tasks.config.models import AttentionKind, GraphFiles, Target
 from tasks.inference.graph_file import check_graph, read_graph, tensors_of
@@ -25,6 +24,7 @@ from tasks.proof import failures
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import ONE_CLICK, largest_differences
 from tasks.proof.reports import Proof
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     import onnx

@@ -24,10 +24,12 @@ from project import ROOT, Outcome, Project
 from server import FileServer
 
 from tasks.config.parse import parse
-from tasks.config.schema import CacheSettings, ConfigurationError
+from tasks.config.schema import ConfigurationError
 from tasks.console.progress import SILENT
-from tasks.remote import shared_cache
-from tasks.remote.shared_cache import Broken, key_of, parse_entry
+from tasks.remote import shared_cache, storage
+from tasks.remote.shared_cache import key_of, parse_entry
+from tasks.remote.storage import Broken
+from tasks.system.cache_settings import CacheSettings
 
 NOTHING_COMPUTED = {"CHEAP_FAIL": "write_graphs simplify_graphs convert"}
 
@@ -153,7 +155,7 @@ def test_another_version_of_a_package_is_another_entry(second: Clone, cache: Pat
 
 def test_a_changed_source_is_another_entry(second: Clone, cache: Path) -> None:
     module = second.project.root / "tasks/simplify.py"
-    module.write_text(module.read_text() + "\n# changed\n")
+    module.write_text(module.read_text() + "\nCHANGED = True\n")
     succeeded(second.build("simplify:tiny"))
     assert (len(entries(cache, "export")), len(entries(cache, "simplify"))) == (1, 2)
 
@@ -229,7 +231,7 @@ def test_what_fails_on_files_of_the_cache_names_it_and_how_to_replace_them(
 ) -> None:
     output = failed(second.build("deploy:tiny", CHEAP_DIFFERENCE="1"))
     assert f"came from the cache {cache} (simplify:tiny)" in output
-    assert "`doit -a simplify:tiny` builds it here" in output
+    assert "`doit -a simplify:tiny` builds them here" in output
 
 
 def test_a_build_that_is_forced_takes_nothing_and_replaces_what_is_there(
@@ -608,9 +610,9 @@ def test_a_server_that_sends_nothing_is_waited_for_no_longer_than_the_limit(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared_cache, "PATIENCE", 0.2)
+    monkeypatch.setattr(storage, "PATIENCE", 0.2)
     content = b"graph" * 1000
-    output = shared_cache.Output(hashlib.sha256(content).hexdigest(), len(content))
+    output = storage.Output(hashlib.sha256(content).hexdigest(), len(content))
     path = shared_cache.file_path("/cache", output.sha256)
     server.files[path] = content
     server.stalled.add(path)
@@ -640,7 +642,7 @@ class Stalling(MemoryFileSystem):  # type: ignore[misc]
 def test_a_server_that_takes_nothing_is_waited_for_once_and_the_build_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared_cache, "PATIENCE", 0.2)
+    monkeypatch.setattr(storage, "PATIENCE", 0.2)
     fsspec.register_implementation("stalling", Stalling, clobber=True)
     cache = shared_cache.SharedCache(CacheSettings("stalling://cache"))
     made = tmp_path / "made"
@@ -659,7 +661,7 @@ USER = """
 import json, os, sys
 from pathlib import Path
 import fsspec
-from tasks.config.schema import CacheSettings
+from tasks.system.cache_settings import CacheSettings
 from tasks.remote import shared_cache
 from tasks.console.progress import SILENT
 

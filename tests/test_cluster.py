@@ -15,8 +15,9 @@ import pytest
 from cluster import Cluster, Stages, free_port
 from project import ROOT, Outcome, Project, wait_for_opening
 
-from tasks.running import cluster as module
 from tasks.running import job
+from tasks.running.cluster import paths_within
+from tasks.running.resources import resources_for
 from tasks.system.errors import StageError
 
 MODEL = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
@@ -257,40 +258,40 @@ LARGE = 897_952_466  # bytes of a checkpoint
 
 
 def test_memory_is_asked_as_it_was_used_last_with_a_margin() -> None:
-    wanted = module.asked("export:x", {"peak_memory": 4e9}, (), LARGE, [{"memory": 16e9}])
+    wanted = resources_for("export:x", {"peak_memory": 4e9}, (), LARGE, [{"memory": 16e9}])
     assert wanted == {"memory": pytest.approx(4.4e9)}
 
 
 def test_memory_of_a_stage_that_never_ran_is_reckoned_from_its_input() -> None:
-    wanted = module.asked("export:x", {}, (), LARGE, [{"memory": 16e9}])
+    wanted = resources_for("export:x", {}, (), LARGE, [{"memory": 16e9}])
     assert 4.1 < wanted["memory"] / 2**30 < 4.5  # large's export takes 4.1
 
 
 def test_what_is_only_reckoned_is_no_reason_to_refuse_a_worker() -> None:
-    assert module.asked("export:x", {}, (), LARGE, [{"memory": 2e9}]) == {"memory": 2e9}
+    assert resources_for("export:x", {}, (), LARGE, [{"memory": 2e9}]) == {"memory": 2e9}
 
 
 def test_a_stage_that_is_known_to_need_more_than_any_worker_has_is_refused() -> None:
     with pytest.raises(StageError, match=r"export:x needs 4\.1 GiB .* than 1\.9 GiB.*memory=5e9"):
-        module.asked("export:x", {"peak_memory": 4e9}, (), 1, [{"memory": 2e9}, {}])
+        resources_for("export:x", {"peak_memory": 4e9}, (), 1, [{"memory": 2e9}, {}])
 
 
 @pytest.mark.parametrize("workers", [[{}], [{}, {"GPU": 1.0}]])
 def test_nothing_is_asked_that_no_worker_declares(workers: list[dict[str, float]]) -> None:
     recorded = {"peak_memory": 4e9, "cores": 3.2}
-    assert module.asked("browser:x", recorded, ("browser",), LARGE, workers) == {}
+    assert resources_for("browser:x", recorded, ("browser",), LARGE, workers) == {}
 
 
 def test_cores_are_asked_as_they_were_used_but_no_more_than_there_are() -> None:
     def cores(used: float) -> float:
-        return module.asked("verify:x", {"cores": used}, (), 1, [{"cores": 4.0}])["cores"]
+        return resources_for("verify:x", {"cores": used}, (), 1, [{"cores": 4.0}])["cores"]
 
     assert [cores(each) for each in (0.2, 1.3, 9.9)] == [1, 2, 4]
 
 
 def test_a_browser_and_memory_are_asked_of_the_same_worker() -> None:
     workers = [{"memory": 16e9}, {"memory": 3e9, "browser": 1.0}]
-    wanted = module.asked("browser:x", {"peak_memory": 1e9}, ("browser",), LARGE, workers)
+    wanted = resources_for("browser:x", {"peak_memory": 1e9}, ("browser",), LARGE, workers)
     assert wanted == {"memory": 3e9, "browser": 1}
 
 
@@ -433,7 +434,7 @@ def test_a_worker_that_was_cut_off_and_lives_does_not_write_what_the_next_one_de
 
 def test_paths_of_the_scratch_folder_become_those_of_an_attempt() -> None:
     arguments = {"graphs": {"encoder": "b/tmp/x/e.onnx"}, "pairs": [["b/tmp/xy", "b/tmp/x"]]}
-    assert job.moved(arguments, "b/tmp/x", "b/tmp/x/attempt-1") == {
+    assert job.rebase_paths(arguments, "b/tmp/x", "b/tmp/x/attempt-1") == {
         "graphs": {"encoder": "b/tmp/x/attempt-1/e.onnx"},
         "pairs": [["b/tmp/xy", "b/tmp/x/attempt-1"]],
     }
@@ -470,7 +471,7 @@ def test_a_worker_with_another_version_of_a_package_is_refused(
     cluster.start_worker(PYTHONPATH=os.pathsep.join([place, str(quick.root)]))
     quick.give({"a": {"function": "make"}})
     output = failed(quick.doit(f"cluster={cluster.address}"))
-    assert f"No worker at {cluster.address} would make what this build makes" in output
+    assert f"No compatible worker at {cluster.address}:" in output
     assert "has torch 1.0, this build " in output
     assert "`uv sync`" in output
 
@@ -602,13 +603,16 @@ def test_a_worker_with_another_source_is_refused(
     (quick.root / "read.txt").write_text("as it is here")
     other = checkout(quick, tmp_path / "elsewhere")
     with (other / "tasks/export.py").open("a") as file:
-        file.write("# changed\n")
+        file.write("CHANGED = True\n")
+    with (other / "tasks/simplify.py").open("a") as file:
+        file.write("# a comment\n")
     (other / "read.txt").unlink()
     cluster.start_worker(folder=other)
     quick.give({"a": {"function": "make", "reads": ["read.txt"]}})
     output = failed(quick.doit(f"cluster={cluster.address}"))
     assert "has another tasks/export.py" in output
     assert "has no read.txt" in output
+    assert "tasks/simplify.py" not in output
 
 
 def test_a_worker_without_this_project_is_refused(
@@ -710,6 +714,6 @@ def test_a_worker_killed_while_it_exports_tiny_leaves_the_graphs_that_one_machin
 @pytest.mark.parametrize("name", ["../../models/tiny/encoder.onnx", "/tmp/encoder.onnx"])
 def test_what_a_worker_made_is_put_nowhere_but_in_the_stages_own_folder(name: str) -> None:
     made = {"tiny~encoder.onnx": ["0" * 64, 3]}
-    assert set(module.within(Path("scratch"), made)) == {Path("scratch/tiny~encoder.onnx")}
+    assert set(paths_within(Path("scratch"), made)) == {Path("scratch/tiny~encoder.onnx")}
     with pytest.raises(StageError, match="outside of scratch"):
-        module.within(Path("scratch"), {**made, name: ["0" * 64, 3]})
+        paths_within(Path("scratch"), {**made, name: ["0" * 64, 3]})

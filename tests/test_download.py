@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from server import Fault, FileServer
 
-from tasks.remote.download import Fetched, Request, RetryPolicy, check, fetch
+from tasks.remote.answers import Request
+from tasks.remote.download import Fetched, RetryPolicy, check, fetch
 from tasks.system.errors import StageError
 
 CONTENT = bytes(range(256)) * 4096

@@ -176,7 +176,7 @@ def test_another_package_that_reads_models_exports_every_model_again(
 
 def test_a_changed_source_of_a_stage_reruns_that_stage(built: Build) -> None:
     source = built.root / "tasks/simplify.py"
-    source.write_text(source.read_text() + "\n# another rule\n")
+    source.write_text(source.read_text() + "\nANOTHER = True\n")
     assert succeeded(built.build()) == {f"simplify:{model}" for model in MODELS}
 
 
@@ -228,7 +228,7 @@ def test_touching_a_checkpoint_reruns_nothing(built: Build) -> None:
 def test_an_export_of_the_same_bytes_stops_there(build: Build) -> None:
     assert build.build(CHEAP_EXPORT="constant").status == 0
     source = build.root / "tasks/export.py"
-    source.write_text(source.read_text() + "\n# a comment\n")
+    source.write_text(source.read_text() + "\nANOTHER = True\n")
     ran = succeeded(build.build(CHEAP_EXPORT="constant"))
     assert ran == {f"export:{model}" for model in MODELS}
 
@@ -301,7 +301,7 @@ def test_another_way_to_draw_the_truth_verifies_that_model_again(build: Build) -
     build.write()
     assert build.build().status == 0
     source = build.root / "tasks/drawing/scenes.py"
-    source.write_text(source.read_text() + "\n# brighter\n")
+    source.write_text(source.read_text() + "\nBRIGHTER = True\n")
     assert succeeded(build.build()) == {"verify:tiny"}
 
 

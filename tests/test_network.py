@@ -20,7 +20,8 @@ from proxy import Proxy
 from server import FileServer
 
 from tasks.remote import network
-from tasks.remote.download import Fetched, Request, RetryPolicy, fetch
+from tasks.remote.answers import Request
+from tasks.remote.download import Fetched, RetryPolicy, fetch
 from tasks.system.errors import StageError
 
 CONTENT = bytes(range(256)) * 1024

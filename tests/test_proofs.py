@@ -419,7 +419,7 @@ def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) ->
         "    model = load.load_model(architecture, checkpoint, image_size, video)\n",
     )
     source = project.root / "tasks/model/encoder_patches.py"
-    change_during(project, source, source.read_bytes() + b"\n# another rule\n", "export:m")
+    change_during(project, source, source.read_bytes() + b"\nANOTHER = True\n", "export:m")
     ran = succeeded(project.build("export:m"))
     assert ran == {"export:m"}
     assert succeeded(project.build("export:m")) == set()

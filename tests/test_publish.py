@@ -393,7 +393,7 @@ def alter(project: Project, what: str) -> None:
         (project.root / "build/models/tiny/exported/encoder.onnx").write_bytes(b"another")
     elif what == "the code of a stage":
         source = project.root / "tasks/verify.py"
-        source.write_text(source.read_text() + "\n# another rule\n")
+        source.write_text(source.read_text() + "\nANOTHER = True\n")
     elif what == "a package":
         project.pretend_installed("numpy", "99.0")
 

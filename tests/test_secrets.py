@@ -25,9 +25,10 @@ from tasks.building.build import Build
 from tasks.building.stage import Stage, Workspace
 from tasks.config.models import CheckpointLocation
 from tasks.config.parse import check_variables, parse
-from tasks.config.schema import CacheSettings, Configuration, ConfigurationError
+from tasks.config.schema import Configuration, ConfigurationError
 from tasks.console import address
 from tasks.remote import hub as hub_files
+from tasks.system.cache_settings import CacheSettings
 from tasks.system.errors import StageError
 
 MARK = "s3cr3t"  # is in every secret

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from doit.exceptions import TaskError, TaskFailed
 from doit.task import Task
 
-from tasks.building import sources
-from tasks.building.stage import Paths, Stage, Workspace, workspace
-from tasks.building.staleness import MEASURED_BY, Inputs, Measurer, Trace, versions_of_imported
+from tasks.building.code import closure
+from tasks.building.stage import Paths, Services, Stage, Workspace, workspace
+from tasks.building.staleness import MEASURED_BY, Inputs, Measurer, Trace
 from tasks.building.state import recorded_values
 from tasks.config.schema import Configuration
 from tasks.console import address
 from tasks.console.invocation import command
 from tasks.console.progress import SILENT, show_progress
-from tasks.remote import shared_cache
+from tasks.remote.shared_cache import Entry, SharedCache, key_of
 from tasks.system import machine
 from tasks.system.errors import StageError, disk_problem
-from tasks.system.fingerprint import FINGERPRINTS, hashes_of
+from tasks.system.fingerprint import FINGERPRINTS, dependency_hashes
+from tasks.system.versions import versions_of_imported
+
+if TYPE_CHECKING:
+    from tasks.running.cluster import Cluster
 
 FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
 WORTH_A_PROGRESS = 64 << 20  # bytes
@@ -32,11 +36,40 @@ WORTH_A_PROGRESS = 64 << 20  # bytes
 Result = dict[str, Any] | None
 
 
-@dataclass(frozen=True, eq=False)
 class Build:
-    """A build of one configuration."""
+    """A build of one configuration, with what its stages share."""
 
-    config: Configuration
+    def __init__(self, config: Configuration) -> None:
+        self.config = config
+        self.services = Services(
+            SharedCache(config.cache) if config.cache is not None else None,
+            self._connect if config.cluster is not None else None,
+        )
+        self._cluster: Cluster | None = None
+        self._lock = threading.Lock()
+
+    def start(self, tasks: Sequence[Task], *, always: bool) -> None:
+        """Note the tasks of a command that runs; with ``always`` take nothing from the cache."""
+        self.services.tasks.update((task.name, task) for task in tasks)
+        if always and self.services.cache is not None:
+            self.services.cache.replace_only()
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The values that the last run of each task returned."""
+        return recorded_values(self.config.build / "state" / "doit.json")
+
+    def _connect(self) -> Cluster:
+        """The workers of the configuration's cluster; nothing is imported for them before."""
+        from tasks.running.cluster import Cluster
+
+        with self._lock:
+            if self._cluster is None:
+                config = self.config
+                assert config.cluster is not None
+                self._cluster = Cluster(
+                    config.cluster, config.build, config.path, self.services.cache, self.records()
+                )
+            return self._cluster
 
     def task(self, stage: Stage) -> dict[str, Any]:
         """doit's task of a stage."""
@@ -52,7 +85,7 @@ class Build:
         }
         if stage.inputs is None:
             return {**declared, "uptodate": [False]}
-        code = sources.reached(_functions(stage))
+        code = closure(_functions(stage)).files
         files = {*(os.fspath(path) for path in (*stage.reads, *stage.also_reads)), *code}
         trace = Trace(
             _all_inputs(stage), _measurer(stage), on_workers=self.config.cluster is not None
@@ -68,9 +101,9 @@ class Build:
                 f"{command(task.name)} (without -s) makes it first."
             )
         try:
-            with workspace(self.config, task) as work:
-                if stage.shared is not None and self.config.cache is not None:
-                    return self._run_or_fetch(stage, work)
+            with workspace(self.config, task, self.services) as work:
+                if stage.shared is not None and self.services.cache is not None:
+                    return self._run_or_fetch(stage, work, self.services.cache)
                 return _act(stage, work)
         except StageError as error:
             return TaskFailed(str(error))
@@ -89,18 +122,16 @@ class Build:
             text = address.without_secrets(text, url)
         return TaskError(address.without_secrets(text))
 
-    def _run_or_fetch(self, stage: Stage, work: Workspace) -> Result:
+    def _run_or_fetch(self, stage: Stage, work: Workspace, cache: SharedCache) -> Result:
         """Run the action, or take what the same action made in another build.
 
         A proof is looked for under what measures on this machine, and stored under what measured.
         """
-        assert self.config.cache is not None
-        cache = shared_cache.opened_by(self.config.cache)
         measurer = _measurer(stage)
         here = measurer() if measurer else None
         before = _cache_key(stage, work.task, here)
         name, writes = _name_in_cache(stage), [Path(path) for path in stage.writes]
-        if measurer is None or self.config.cache.proofs:
+        if measurer is None or cache.settings.proofs:
             entry = cache.find(name, before, len(writes))
             if entry is not None and fetch_from_cache(cache, entry, writes, work):
                 summary = f"from {cache.name}: {entry.result.get('summary', '')}"
@@ -118,10 +149,9 @@ class Build:
 
     def _advice_about_cache(self, task: Task) -> str:
         """What to do about a stage that fails on files of a cache; empty without such files."""
-        records = recorded_values(self.config.build / "state" / "doit.json")
         makers = {
             name: values[FROM_CACHE]
-            for name, values in records.items()
+            for name, values in self.records().items()
             if values.get(FROM_CACHE) and task.file_dep & values.get("outputs", {}).keys()
         }
         if not makers:
@@ -137,14 +167,17 @@ def _act(stage: Stage, work: Workspace) -> Result:
     return stage.action(*stage.arguments, work, **(work.task.options or {}))
 
 
-def _functions(stage: Stage) -> list[str]:
+def _functions(stage: Stage) -> tuple[str, ...]:
     """The functions whose code shapes a stage's output, ``module:function``."""
-    return [f"{stage.action.__module__}:{stage.action.__qualname__}", *stage.also_runs]
+    return (f"{stage.action.__module__}:{stage.action.__qualname__}", *stage.also_runs)
 
 
 def _all_inputs(stage: Stage) -> Inputs | Callable[[], Inputs]:
     """A stage's inputs, with the versions of packages behind functions of the configuration."""
-    inputs, versions = stage.inputs, versions_of_imported(sources.packages(stage.also_runs))
+    inputs, versions = (
+        stage.inputs,
+        versions_of_imported(sorted(closure(tuple(stage.also_runs)).packages)),
+    )
     if callable(inputs):
         return lambda: {**inputs(), **versions}
     return {**(inputs or {}), **versions}
@@ -178,16 +211,16 @@ def _cache_key(stage: Stage, task: Task, measured_by: Measurer | None) -> str:
         "options": task.options or {},
         "inputs": [inputs() if callable(inputs) else inputs, list(stage.also_runs)],
         "reads": [FINGERPRINTS.sha256(path) for path in stage.reads],
-        "code": hashes_of(sources.reached(_functions(stage))),
+        "code": dependency_hashes(closure(_functions(stage)).files),
         "writes": [os.path.basename(path) for path in stage.writes],
         **({"measured by": measured_by} if measured_by else {}),
     }
-    return shared_cache.key_of(_name_in_cache(stage), decided_by, names)
+    return key_of(_name_in_cache(stage), decided_by, names)
 
 
 def fetch_from_cache(
-    cache: shared_cache.SharedCache,
-    entry: shared_cache.Entry,
+    cache: SharedCache,
+    entry: Entry,
     targets: list[Path],
     work: Workspace,
 ) -> bool:

@@ -6,19 +6,21 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.building.staleness import MEASURED_BY, ON_WORKER, Inputs, Measurer
+from tasks.console.sizes import mebibytes
 from tasks.running import child
-from tasks.system.files import mebibytes
 
 if TYPE_CHECKING:
     from doit.task import Task
 
-    from tasks.config.schema import CacheSettings, Configuration
+    from tasks.config.schema import Configuration
+    from tasks.remote.shared_cache import SharedCache
+    from tasks.running.cluster import Cluster
 
 Action = Callable[..., dict[str, Any] | None]
 Paths = Sequence[str | os.PathLike[str]]
@@ -30,7 +32,7 @@ class Stage:
     """A task of the build, as the module of its stage declares it.
 
     The project's own modules that the action, and what it runs in a child, can reach become file
-    dependencies; see `tasks.building.sources`.
+    dependencies; see `tasks.building.code`.
 
     :param name: of the subtask; None for a task without subtasks.
     :param action: called with the ``arguments``, a `Workspace`, and the options of the command
@@ -91,6 +93,20 @@ def stage_of(task: Task) -> Stage:
 
 
 @dataclass(frozen=True)
+class Services:
+    """What the stages of one build share.
+
+    :param cache: a cache that other builds use too.
+    :param connect: connects to the workers of a cluster, where children run on one.
+    :param tasks: those of the command that runs, by name; the command adds them.
+    """
+
+    cache: SharedCache | None = None
+    connect: Callable[[], Cluster] | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Workspace:
     """A log and a scratch folder that no other stage has, and how a stage runs its child.
 
@@ -100,6 +116,7 @@ class Workspace:
 
     config: Configuration
     task: Task
+    services: Services
 
     @cached_property
     def scratch(self) -> Path:
@@ -136,19 +153,9 @@ class Workspace:
         return self.config.build
 
     @property
-    def cache(self) -> CacheSettings | None:
-        """The shared cache of the build."""
-        return self.config.cache
-
-    @property
     def verbose(self) -> bool:
         """Whether the child's output is shown."""
         return bool(self.task.verbosity == 2)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """The resources that the child takes of a worker beside memory and cores."""
-        return ("browser",) if self.stage.needs_browser else ()
 
     def run(self, function: str, request: object = None, **arguments: Any) -> dict[str, Any]:
         """Call ``module:function`` in a child process, here or on a worker; see `child.run`.
@@ -168,12 +175,21 @@ class Workspace:
 
     def _run(self, function: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """The result of a child, and whether a worker of a cluster ran it."""
-        scheduler = self.config.cluster
-        if scheduler and not self.stage.runs_here:
-            from tasks.running import cluster
+        if self.services.connect is not None and not self.stage.runs_here:
+            from tasks.running.cluster import Work
 
-            if not cluster.lacks(self, scheduler):
-                return cluster.run(scheduler, self, function, arguments), True
+            cluster = self.services.connect()
+            work = Work(
+                self.task.name,
+                self.scratch,
+                self.log,
+                self.verbose,
+                reads=sorted(self.task.file_dep),
+                carries=self.stage.carries,
+                needs=("browser",) if self.stage.needs_browser else (),
+            )
+            if not cluster.must_run_locally(work):
+                return cluster.run(work, function, arguments), True
         return child.run(function, arguments, self.log, self.verbose), False
 
     def unfinished(self, target: Path) -> Path:
@@ -192,9 +208,11 @@ class Workspace:
 
 
 @contextmanager
-def workspace(config: Configuration, task: Task) -> Iterator[Workspace]:
+def workspace(
+    config: Configuration, task: Task, services: Services | None = None
+) -> Iterator[Workspace]:
     """The workspace of a task while it runs."""
-    work = Workspace(config, task)
+    work = Workspace(config, task, services or Services())
     try:
         yield work
     finally:

@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
-from importlib import metadata
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +18,7 @@ from doit.dependency import FileChangedChecker
 
 from tasks.config import parse
 from tasks.console import address
-from tasks.system.fingerprint import hashes_of
+from tasks.system.fingerprint import dependency_hashes, hashes_of
 
 if TYPE_CHECKING:
     from doit.task import Task
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
 Inputs = Mapping[str, Any]
 Measurer = Mapping[str, Any]  # the processor, a browser: what changes figures, in JSON
 NEVER_BUILT = "never built"
-NOT_INSTALLED = "not installed"
 
 # In the values of a task:
 TRACED = ("inputs", "dependencies", "outputs")
@@ -78,7 +74,7 @@ class Trace:
             inputs = json.loads(json.dumps(inputs))
         judged = {
             "inputs": inputs,
-            "dependencies": hashes_of(task.file_dep, recent=True),
+            "dependencies": dependency_hashes(task.file_dep, recent=True),
         }
         if self._measurer is not None:
             elsewhere = self._on_workers and recorded.get(ON_WORKER)
@@ -88,7 +84,7 @@ class Trace:
     @staticmethod
     def _trace(task: Task, judged: dict[str, Any]) -> dict[str, Any]:
         """The trace of a run that has ended; what changed under it will not match again."""
-        now = hashes_of(task.file_dep)
+        now = dependency_hashes(task.file_dep)
         dependencies = {
             path: sha256 if now.get(path) == sha256 else "changed while it was read"
             for path, sha256 in judged["dependencies"].items()
@@ -109,7 +105,7 @@ class Trace:
         return changes(recorded, current, config)
 
     def changes(self, config: str = "the configuration") -> list[str]:
-        """Why the last call found the task stale; see `changes`."""
+        """Why the last call phrases the task stale; see `changes`."""
         return changes(self._recorded, self._current, config)
 
     def __repr__(self) -> str:
@@ -126,7 +122,7 @@ def changes(
     """
     if not all(isinstance(recorded.get(kind), dict) for kind in TRACED):
         return [NEVER_BUILT]
-    found = [
+    phrases = [
         f"{f'{config}: ' * (key in parse.KEYS)}{key}{_change(before, now)}"
         for kind in ("inputs", MEASURED_BY)
         if kind in current
@@ -135,45 +131,40 @@ def changes(
     for kind, changed in (("dependencies", "changed"), ("outputs", "was edited")):
         for path, before, now in _differences(recorded[kind], current[kind]):
             what = changed if before and now else "is gone" if before else "is new"
-            found.append(f"{path} {what}")
-    return list(dict.fromkeys(found))
-
-
-# The tasks of the command that runs, by name.
-_TASKS: dict[str, Task] = {}
-
-
-def remember(tasks: Iterable[Task]) -> None:
-    """Note the tasks of the command that runs, for `changes_behind`."""
-    _TASKS.update((task.name, task) for task in tasks)
+            phrases.append(f"{path} {what}")
+    return list(dict.fromkeys(phrases))
 
 
 def changes_behind(
-    name: str, records: Mapping[str, Mapping[str, Any]], config: str
+    name: str,
+    tasks: Mapping[str, Task],
+    records: Mapping[str, Mapping[str, Any]],
+    config: str,
 ) -> dict[str, list[str]]:
     """What changed since a task, and each that it builds on, last ran; by name, those first.
 
     Nothing is run: what a task would be made from now is compared with what it was made from.
 
+    :param tasks: those of the build, by name.
     :param records: the values of each task in the build's records.
     """
-    makers = {target: each.name for each in _TASKS.values() for target in each.targets}
-    found: dict[str, list[str]] = {}
+    makers = {target: each.name for each in tasks.values() for target in each.targets}
+    by_task: dict[str, list[str]] = {}
 
     def look(name: str) -> None:
-        if name in found or name not in _TASKS:
+        if name in by_task or name not in tasks:
             return
-        task = _TASKS[name]
-        found[name] = []
+        task = tasks[name]
+        by_task[name] = []
         for each in (*task.task_dep, *sorted(task.file_dep)):
             look(makers.get(each, each))
         traces = [check for check, *_ in task.uptodate if isinstance(check, Trace)]
         changed = [each.changes_since(task, records.get(name, {}), config) for each in traces]
-        del found[name]  # so that it comes behind what it builds on
-        found[name] = list(chain.from_iterable(changed))
+        del by_task[name]  # so that it comes behind what it builds on
+        by_task[name] = list(chain.from_iterable(changed))
 
     look(name)
-    return {name: changes for name, changes in found.items() if changes}
+    return {name: changes for name, changes in by_task.items() if changes}
 
 
 def _differing_leaves(before: Inputs, now: Inputs) -> Iterator[tuple[str, Any, Any]]:
@@ -216,7 +207,7 @@ class Untracked(FileChangedChecker):  # type: ignore[misc]
 
     @staticmethod
     def info(file_path: str) -> None:
-        """Nothing: that a file is missing is in the trace, and told by the stage."""
+        """Nothing: that a file is missing is in the trace, and the stage says so."""
 
     def check_modified(self, file_path: str, file_stat: None, state: str) -> bool:
         """Never: a changed file is in the trace."""
@@ -225,45 +216,3 @@ class Untracked(FileChangedChecker):  # type: ignore[misc]
     def get_state(self, dep: str, current_state: str | None) -> str:
         """The same for every file."""
         return "traced"
-
-
-def versions(*packages: str) -> dict[str, str]:
-    """The installed version of each package; nothing is imported."""
-    return {package: _version(package) for package in packages}
-
-
-# Where a package is imported by another name than it is installed by.
-_INSTALLED_AS = {
-    "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
-    "PIL": ("pillow",),
-    "skimage": ("scikit-image",),
-    "sklearn": ("scikit-learn",),
-    "yaml": ("PyYAML",),
-}
-
-
-def versions_of_imported(modules: Iterable[str]) -> dict[str, str]:
-    """The installed version of what each module comes with, by the name of the package."""
-    found: dict[str, str] = {}
-    for module in modules:
-        likely = _INSTALLED_AS.get(module, (module,))
-        names = [name for name in likely if _version(name) != NOT_INSTALLED]
-        found |= versions(*(names or _packages_with().get(module, [module])))
-    return found
-
-
-@cache
-def _packages_with() -> Mapping[str, list[str]]:
-    """The packages that each module comes with; reads all metadata, a tenth of a second."""
-    return metadata.packages_distributions()
-
-
-@cache  # a reading of the package's metadata takes a millisecond, and every stage asks
-def _version(package: str) -> str:
-    try:
-        installed = metadata.distribution(package)
-    except metadata.PackageNotFoundError:
-        return NOT_INSTALLED
-    # To parse all of it, a package's README too, takes ten times as long.
-    version = re.search(r"^Version: *(\S+)", installed.read_text("METADATA") or "", re.MULTILINE)
-    return version[1] if version else installed.version

@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
+from tasks.building.build import Build
 from tasks.commands.doit_commands import Plain, Suggesting
-from tasks.config.schema import Configuration
+from tasks.console.sizes import amount
 from tasks.remote import shared_cache
-from tasks.system.files import amount
 
 # A file that no entry names may be that of a build which is about to write its entry.
 NEW = timedelta(hours=1)
@@ -47,17 +47,17 @@ class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     )
 
     def _execute(self, prune: bool, older_than: str) -> int:
-        config: Configuration = self.loader.namespace["CONFIG"]
-        if config.cache is None:
+        build: Build = self.loader.namespace["BUILD"]
+        config, cache = build.config, build.services.cache
+        if cache is None:
             raise InvalidCommand(
                 f"{config.path} has no cache; `[cache] url = ...` there or cache=ADDRESS names one."
             )
         if prune != bool(older_than):
             raise InvalidCommand("give both, as in --prune --older-than 30d")
-        if prune and not config.cache.write:
+        if prune and not cache.settings.write:
             raise InvalidCommand(f"{config.path} has [cache] write = false: nothing is removed.")
         oldest = datetime.now(UTC) - age(older_than) if prune else None
-        cache = shared_cache.opened_by(config.cache)
         try:
             for line in pruned(cache, oldest) if oldest else listed(cache):
                 self.outstream.write(line + "\n")

@@ -14,8 +14,9 @@ from tasks.building.stage import stage_of
 from tasks.commands.doit_commands import Exclusive, Plain
 from tasks.config.schema import Configuration
 from tasks.console.invocation import unknown_name
+from tasks.console.sizes import amount
 from tasks.records import ledger
-from tasks.system.files import amount, removal_problem, remove_empty_folders
+from tasks.system.files import removal_problem, remove_empty_folders
 
 if TYPE_CHECKING:
     from doit.task import Task

@@ -20,12 +20,11 @@ from doit.cmd_run import Run as DoitRun
 from doit.cmdparse import CmdParseError
 from doit.exceptions import InvalidCommand, InvalidDodoFile
 
-from tasks.building import staleness, state
+from tasks.building import state
 from tasks.building.stage import stage_of
 from tasks.console import printing
 from tasks.console.invocation import unknown_name, wrong_option
 from tasks.records import ledger
-from tasks.remote import shared_cache
 from tasks.system.errors import disk_problem
 
 
@@ -96,20 +95,16 @@ class Exclusive(Suggesting):
 class Run(Exclusive, DoitRun):  # type: ignore[misc]
     """``doit run``, and bare ``doit``.
 
+    With ``-a`` nothing is taken from a shared cache either.
+
     A task that runs last reads what others write without asking for it to be made:
     it waits for whatever else the same command runs, in as many threads as there are.
     """
 
-    def execute(self, params: Any, args: list[str]) -> int | None:
-        """Run; with ``-a`` nothing is taken from a shared cache either."""
-        if params["always"]:
-            shared_cache.rebuild_all()
-        return super().execute(params, args)
-
     @functools.wraps(DoitRun._execute)  # doit reads from its signature what to pass
     def _execute(self, *args: Any, **options: Any) -> int | None:
         ledger.note_models(self.loader.namespace["CONFIG"])
-        staleness.remember(self.task_list)
+        self.loader.namespace["BUILD"].start(self.task_list, always=options["always"])
         names = {task.name for task in self.task_list}
         selected = [name for name in self.sel_tasks or () if name in names or "*" in name]
         for task in self.task_list:

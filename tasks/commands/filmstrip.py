@@ -8,11 +8,11 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building.stage import Stage, Workspace
-from tasks.building.staleness import versions
 from tasks.clients.contract import TrackingConstants
 from tasks.config.models import Target
 from tasks.console.invocation import command
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building.stage import Stage, Workspace
-from tasks.building.staleness import versions
 from tasks.clients.contract import MaskChoice
 from tasks.config.models import Target
 from tasks.console.invocation import command
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.model.trained import TrainedModel
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,9 @@ from tasks.building.stage import Stage, Workspace
 from tasks.config import parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.console.invocation import command
+from tasks.console.sizes import amount
 from tasks.records import checkpoint_record, ledger
-from tasks.system.files import amount, removal_problem
+from tasks.system.files import removal_problem
 
 
 def declare() -> Stage:

@@ -20,13 +20,13 @@ from tasks.building.stage import Stage, Workspace
 from tasks.config.models import Target
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
+from tasks.console.sizes import mebibytes
 from tasks.proof import card
 from tasks.proof.binding import unchanged
 from tasks.records import ledger
 from tasks.records.listing import MANIFEST, is_within_folder
 from tasks.remote.repository import RemoteFile, Repository
 from tasks.system.errors import StageError
-from tasks.system.files import mebibytes
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     refused = refusal(config, target)
     if refused or config.publishing is None:
         raise StageError(refused or "")
-    manifest = proven_manifest(config, target)
+    manifest = proven_manifest(target, work)
     settings = config.publishing
     repository = Repository(settings.repository(target), settings.revision)
     if not dry_run and not repository.has_token:
@@ -132,7 +132,7 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     return {"summary": summary, **noted}
 
 
-def proven_manifest(config: Configuration, target: Target) -> Manifest:
+def proven_manifest(target: Target, work: Workspace) -> Manifest:
     """The manifest of the deployed files, which are as it says and as the configuration wants them.
 
     A manifest can be written by hand, so it is not believed: it must be the one that the last
@@ -144,8 +144,9 @@ def proven_manifest(config: Configuration, target: Target) -> Manifest:
     from tasks.records.manifest import read_manifest
 
     path = target.manifest
+    config, tasks = work.config, work.services.tasks
     records = state.recorded_values(config.build / "state" / "doit.json")
-    behind = staleness.changes_behind(f"deploy:{target.name}", records, str(config.path))
+    behind = staleness.changes_behind(f"deploy:{target.name}", tasks, records, str(config.path))
     changes = [f"{task}: {change}" for task, changed in behind.items() for change in changed]
     changes += [
         f"{target.deploy / name} is not what {path} says"

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace
 from tasks.config.schema import Configuration
+from tasks.console.sizes import mebibytes
 from tasks.inference.metrics import written
 from tasks.proof.failures import PROVIDERS
-from tasks.system.files import mebibytes, write_atomically
+from tasks.system.files import write_atomically
 from tasks.system.fingerprint import hashes_of
 
 if TYPE_CHECKING:

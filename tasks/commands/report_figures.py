@@ -16,6 +16,7 @@ from tasks.building import state
 from tasks.building.build import FROM_CACHE
 from tasks.config.models import Target, Variant
 from tasks.config.schema import Configuration
+from tasks.console.sizes import mebibytes
 from tasks.inference.checks import Figure
 from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.failures import PROVIDERS
@@ -23,7 +24,6 @@ from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
 from tasks.proof.recommendation import Candidate, Choice
 from tasks.proof.reports import Report
 from tasks.records.manifest import VariantEntry, read_manifest
-from tasks.system.files import mebibytes
 from tasks.system.fingerprint import FINGERPRINTS, read_cache
 
 

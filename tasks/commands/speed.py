@@ -15,12 +15,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from tasks.building import sources
+from tasks.building import code
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.building.staleness import versions
 from tasks.config.models import Target
 from tasks.system.errors import StageError
 from tasks.system.files import write_atomically
+from tasks.system.versions import versions
 from tasks.web import packages
 from tasks.web.browsers import Browser
 
@@ -42,7 +42,7 @@ def declare(target: Target, browser: Browser) -> Stage:
         target.name,
         measure_speed,
         [target, browser],
-        reads=[*graphs, *sources.javascript(f"web/page/{target.client.page}")],
+        reads=[*graphs, *code.javascript(f"web/page/{target.client.page}")],
         writes=[target.speeds],
         inputs={
             "packages of npm": browser.packages,

@@ -16,8 +16,8 @@ from tasks.building.staleness import NEVER_BUILT, Trace
 from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
+from tasks.console.sizes import mebibytes
 from tasks.records import ledger
-from tasks.system.files import mebibytes
 
 if TYPE_CHECKING:
     from doit.task import Task

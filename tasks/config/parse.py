@@ -12,7 +12,7 @@ from typing import Any
 from tasks.config.models import Target
 from tasks.config.reading import Mistakes, read_tables
 from tasks.config.resolve import cache_settings, resolve
-from tasks.config.schema import CacheSettings, Configuration, ConfigurationError
+from tasks.config.schema import Configuration, ConfigurationError
 from tasks.config.tables import (
     FidelityTable,
     ModelTable,
@@ -22,6 +22,7 @@ from tasks.config.tables import (
     VerifyTable,
 )
 from tasks.console import address
+from tasks.system.cache_settings import CacheSettings, local_folder
 
 # Every key that shapes a stage.
 KEYS = {
@@ -103,14 +104,6 @@ def check_variables(names: Iterable[str], allowed: Sequence[str]) -> None:
             f"{', '.join(f'{address.shown(name)}=' for name in unknown)}; "
             f"allowed: {', '.join(allowed)}"
         )
-
-
-def local_folder(url: str) -> Path | None:
-    """The folder of this machine that a cache's address names, if it does."""
-    scheme, _, rest = url.partition("://")
-    if not rest:
-        return Path(url.removeprefix("file:"))
-    return Path(rest) if scheme in ("file", "local") else None
 
 
 def _refuse(path: Path, lines: Iterable[str]) -> None:

@@ -22,9 +22,7 @@ from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
 from tasks.config.reading import KeyPath, Mistakes
 from tasks.config.schema import (
     DEFAULT_CLIENT,
-    NO_CACHE,
     PLAIN_NAME,
-    CacheSettings,
     Configuration,
     Publishing,
 )
@@ -41,6 +39,7 @@ from tasks.config.tables import (
     is_repository,
 )
 from tasks.console import address
+from tasks.system.cache_settings import NO_CACHE, CacheSettings
 
 
 def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) -> Configuration:

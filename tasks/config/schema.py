@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from doit.exceptions import InvalidDodoFile
 
 from tasks.config.checks import Checks
 from tasks.config.models import Source, Target
-from tasks.console import address
+from tasks.system.cache_settings import CacheSettings
 
 DEFAULT_CLIENT = "samexporter"
 
@@ -22,29 +20,6 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 class ConfigurationError(InvalidDodoFile):  # type: ignore[misc]
     """Every mistake in a configuration; doit prints it and exits with 3."""
-
-
-NO_CACHE = "off"  # in place of an address: build without
-
-
-@dataclass(frozen=True, eq=False)
-class CacheSettings:
-    """A cache that several builds share (``[cache]``).
-
-    ``url`` is anything that fsspec opens, with ``options`` for its file system; both may hold what
-    is not to be shown. ``write`` says whether what is built here goes there, ``proofs`` whether
-    what others proved is taken from there too, instead of being proven here.
-    """
-
-    url: str = field(repr=False)
-    write: bool = True
-    proofs: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @property
-    def shown(self) -> str:
-        """The address as it may be shown; see `tasks.console.address`."""
-        return address.shown(self.url)
 
 
 # The owner or the name of a repository, as the Hugging Face hub takes them.

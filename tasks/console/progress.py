@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from tasks.system.files import mebibytes
+from tasks.console.sizes import mebibytes
 
 
 class Progress(NamedTuple):

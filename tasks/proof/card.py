@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tasks.clients.registry import client_by_name
+from tasks.console.sizes import mebibytes
 from tasks.inference.checks import Figure
 from tasks.proof.failures import PROVIDERS
 from tasks.proof.judgement import largest_differences
 from tasks.proof.runtimes import newest
-from tasks.system.files import mebibytes
 
 if TYPE_CHECKING:
     from tasks.records.manifest import Manifest, VariantEntry, Verification

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tasks.building.staleness import versions
 from tasks.config.models import ProofKind, Target, Variant
 from tasks.console.invocation import command
 from tasks.proof.failures import Failure, sentences
 from tasks.proof.judgement import blocks_deployment
 from tasks.proof.reports import Proof, Report
 from tasks.system.errors import StageError
+from tasks.system.versions import versions
 
 # Whose versions a manifest names.
 PACKAGES = ("sam2", "samexporter", "torch", "onnx", "onnxsim", "onnxruntime")

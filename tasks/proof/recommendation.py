@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from tasks.console.sizes import mebibytes
 from tasks.proof.failures import PROVIDERS
-from tasks.system.files import mebibytes
 
 MAX_SLOWDOWN = 1.25
 MIN_NATIVE_IOU = 0.9  # mean over masks

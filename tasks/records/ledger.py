@@ -17,8 +17,9 @@ from typing import Any
 
 from tasks.config.models import Target
 from tasks.config.schema import Configuration
+from tasks.console.sizes import mebibytes
 from tasks.records.listing import MANIFEST, is_within_folder, read_listing
-from tasks.system.files import mebibytes, removal_problem, remove_empty_folders, write_record
+from tasks.system.files import removal_problem, remove_empty_folders, write_record
 from tasks.system.fingerprint import FINGERPRINTS
 
 _LOCK = threading.Lock()  # models are deployed side by side

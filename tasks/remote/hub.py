@@ -60,7 +60,7 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     network.hub_client()
     token = huggingface_hub.get_token()
     try:
-        found = huggingface_hub.get_hf_file_metadata(
+        metadata = huggingface_hub.get_hf_file_metadata(
             huggingface_hub.hf_hub_url(repo, file, revision=revision),
             token=token or False,
         )
@@ -70,7 +70,7 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
             f"{address.without_secrets(network.in_words(error))}. Check the network (and "
             "HF_ENDPOINT, where it is set), "
             f"then run the same command again.{_offer_of_cache(repo, revision, file)}",
-            told=False,
+            reported=False,
         ) from error
     except ValueError as error:  # as huggingface_hub finds a name that no repository can have
         raise StageError(f"{where} cannot be: {error}. Correct the url.") from error
@@ -89,21 +89,21 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
             raise StageError(f"{where} {_closed(error, repo, token)}") from error
         words = address.without_secrets(str(error).splitlines()[0])
         raise StageError(f"{where} cannot be had: {words}") from error
-    if found.commit_hash is None:
+    if metadata.commit_hash is None:
         raise StageError(
             f"{where}: {endpoint()} does not answer as a hub does: it "
             "names no commit. Check HF_ENDPOINT."
         )
-    etag = found.etag or ""
+    etag = metadata.etag or ""
     sha256 = etag if _SHA256.fullmatch(etag) else None
     return HubFile(
         # A branch that moves while a file of it is downloaded changes nothing.
-        huggingface_hub.hf_hub_url(repo, file, revision=found.commit_hash),
+        huggingface_hub.hf_hub_url(repo, file, revision=metadata.commit_hash),
         {"Authorization": f"Bearer {token}"} if token else {},
-        found.size,
+        metadata.size,
         sha256,
-        found.commit_hash,
-        _cached(repo, found.commit_hash, file, sha256),
+        metadata.commit_hash,
+        _cached(repo, metadata.commit_hash, file, sha256),
     )
 
 
@@ -195,22 +195,22 @@ def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
     import httpx2
 
     try:
-        found = find(repo, commit, CONFIG, table)
+        file = find(repo, commit, CONFIG, table)
     except NoSuchFile:
         return None
-    if found.copy is not None:
-        return parse_config(found.copy.read_text(errors="replace"), f"{table} url: {found.copy}")
+    if file.copy is not None:
+        return parse_config(file.copy.read_text(errors="replace"), f"{table} url: {file.copy}")
     try:
-        answer = network.hub_client().get(found.url, headers=dict(found.headers))
+        answer = network.hub_client().get(file.url, headers=dict(file.headers))
     except httpx2.RequestError as error:
         raise StageError(
-            f"{address.shown(found.url)} cannot be had: "
-            f"{address.without_secrets(network.in_words(error), found.url)}. "
+            f"{address.shown(file.url)} cannot be had: "
+            f"{address.without_secrets(network.in_words(error), file.url)}. "
             "Run the same command again."
         ) from error
     if answer.status_code != 200:
         raise StageError(
-            f"{address.shown(found.url)} cannot be had: the server answered {answer.status_code}."
+            f"{address.shown(file.url)} cannot be had: the server answered {answer.status_code}."
         )
     return parse_config(answer.text, f"{table} url: {CONFIG} of hf:{repo}")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.console import address
+from tasks.console.sizes import mebibytes
 from tasks.remote import network
 from tasks.system.errors import StageError
-from tasks.system.files import mebibytes
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi

@@ -1,4 +1,4 @@
-"""What a worker of a Dask cluster does for a stage: looks whether it is fit, and runs the child.
+"""What a worker of a Dask cluster does for a stage: check whether it is fit, and run the child.
 
 A worker is a process that `dask worker` starts in a checkout of this project. Nothing here imports
 `distributed` before a worker does.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pkgutil
 import platform
 import shutil
 import tempfile
@@ -17,11 +18,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from tasks.config import parse
-from tasks.config.schema import CacheSettings
-from tasks.remote.shared_cache import Output, SharedCache
+from tasks.remote.shared_cache import SharedCache
+from tasks.remote.storage import Output
 from tasks.running import child
 from tasks.running.child import PROJECT
+from tasks.system.cache_settings import CacheSettings
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.fingerprint import FINGERPRINTS
 
@@ -29,82 +30,91 @@ if TYPE_CHECKING:
     import distributed
 
 # What a worker process has imported, which a checkout that moved on does not change.
-_IMPORTED = ("tasks/running/child.py", "tasks/running/job.py", "tasks/remote/shared_cache.py")
-_AT_START = {name: FINGERPRINTS.sha256(PROJECT / name) for name in _IMPORTED}
+_IMPORTED = (
+    "tasks/running/child.py",
+    "tasks/running/job.py",
+    "tasks/remote/shared_cache.py",
+    "tasks/remote/storage.py",
+)
+_AT_START = {name: FINGERPRINTS.dependency(str(PROJECT / name)) for name in _IMPORTED}
 
 
-class SharedBy(TypedDict):
-    """A cache as it may be shown to a cluster: ``url`` has neither user, password nor query.
+class CacheOffer(TypedDict):
+    """A cache as a cluster may see it: ``url`` has neither user, password nor query.
 
-    ``whole`` says whether that opens it. Otherwise a worker takes what is missing, and the options,
-    from its own configuration, the file ``config``.
+    ``whole`` says whether that opens it. Otherwise a worker takes the rest, and the options, from
+    its own configuration: the function ``reader``, ``module:function``, reads the file ``config``.
     """
 
     url: str
     whole: bool
     config: str
+    reader: str
 
 
 class Expected(TypedDict):
     """What must be the same for a worker as for the build.
 
-    ``files`` are SHA-256 by paths relative to the project (or absolute), ``versions`` those of
-    packages; ``token`` is a file of the build folder and what it holds. A worker that does not see
-    it takes ``inputs``, by their paths SHA-256 and size, from the ``cache``, where there is one
-    and they have been ``handed_over``.
+    ``files`` are hashes of code or bytes by paths relative to the project (or absolute),
+    ``versions`` those of packages; ``token`` is a file of the build folder and its text. A worker
+    that does not see it takes ``inputs`` (SHA-256 and size by path) from the ``cache``, once they
+    are ``uploaded``.
     """
 
     files: dict[str, str]
     versions: dict[str, str]
     token: tuple[str, str]
     inputs: dict[str, tuple[str, int]]
-    cache: SharedBy | None
-    handed_over: bool
+    cache: CacheOffer | None
+    uploaded: bool
 
 
 def problems(expected: Expected) -> list[str]:
     """Why the outputs of this worker would not be those of the build; empty where they would."""
     token, _ = expected["token"]
-    found = []
-    for name in _IMPORTED:
-        if name in expected["files"] and _AT_START[name] != expected["files"][name]:
-            found.append(f"runs another {name} than this build, or was started before it changed")
-    found += [
+    reasons = [
+        f"runs another {name} than this build, or was started before it changed"
+        for name in _IMPORTED
+        if name in expected["files"] and _AT_START[name] != expected["files"][name]
+    ]
+    reasons += [
         f"has {'another' if (PROJECT / name).is_file() else 'no'} {name}"
         for name, sha256 in expected["files"].items()
         if name not in _IMPORTED and sha256 != _sha256(PROJECT / name)
     ]
-    if len(found) > 4:
-        found[3:] = [f"{len(found) - 3} more files differ"]
-    here = versions(expected["versions"])
-    found += [
+    if len(reasons) > 4:
+        reasons[3:] = [f"{len(reasons) - 3} more files differ"]
+    here = versions_here(expected["versions"])
+    reasons += [
         f"has {name} {here[name]}, this build {version}"
         for name, version in expected["versions"].items()
         if here[name] != version
     ]
     if cache_of(expected["cache"]) is None and not sees_folder(expected):
         folder = (PROJECT / token).parents[2]
-        found.append(f"does not see this build's folder as {folder}{_closed(expected['cache'])}")
-    return found
+        reasons.append(
+            f"does not see this build's folder as {folder}{_cannot_open(expected['cache'])}"
+        )
+    return reasons
 
 
-def cache_of(shared_by: SharedBy | None) -> CacheSettings | None:
-    """How this worker opens the cache; None where it cannot, or there is none."""
-    if shared_by is None:
+def cache_of(offer: CacheOffer | None) -> CacheSettings | None:
+    """How this worker opens the cache; None where it cannot, or without a cache."""
+    if offer is None:
         return None
-    own = parse.cache_of(PROJECT / shared_by["config"])
-    if own is not None and own.shown == shared_by["url"]:
+    own: CacheSettings | None = pkgutil.resolve_name(offer["reader"])(PROJECT / offer["config"])
+    if own is not None and own.shown == offer["url"]:
         return own
-    return CacheSettings(shared_by["url"]) if shared_by["whole"] else None
+    return CacheSettings(offer["url"]) if offer["whole"] else None
 
 
-def _closed(shared_by: SharedBy | None) -> str:
+def _cannot_open(offer: CacheOffer | None) -> str:
     """Why a worker cannot open the cache, where there is one."""
-    if shared_by is None:
+    if offer is None:
         return ""
     return (
-        f", and its {shared_by['config']} does not say how to open the cache {shared_by['url']}: "
-        "what is secret in the address, and its options, are sent to nobody"
+        f", and its {offer['config']} does not say how to open the cache {offer['url']}: "
+        "nobody gets the secrets in the address, and its options"
     )
 
 
@@ -114,10 +124,10 @@ def sees_folder(expected: Expected) -> bool:
     return _text(PROJECT / token) == text
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
+def versions_here(packages: Iterable[str]) -> dict[str, str]:
     """The version of each package as it is installed now, and Python's minor one."""
-    found = {name: _version(name) for name in packages if name != "python"}
-    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
+    installed = {name: _version(name) for name in packages if name != "python"}
+    return {"python": ".".join(platform.python_version_tuple()[:2]), **installed}
 
 
 def _version(package: str) -> str:
@@ -129,7 +139,7 @@ def _version(package: str) -> str:
 
 def _sha256(path: Path) -> str | None:
     try:
-        return FINGERPRINTS.sha256(path)
+        return FINGERPRINTS.dependency(str(path))
     except OSError:
         return None
 
@@ -142,7 +152,7 @@ def _text(path: Path) -> str | None:
 
 
 def run_given(text: str) -> dict[str, Any]:
-    """`run` what a text in JSON says."""
+    """`run` with arguments in JSON."""
     return run(*json.loads(text))
 
 
@@ -156,9 +166,9 @@ def run(
 
     :param arguments: as for `child.run`; paths within ``scratch`` become those of the attempt.
     :returns: ``result`` and ``attempt``, the folder's name, or ``made``, what was put into the
-        cache, with the ``log``'s text; or ``error``, for people; or ``unfit``, what `problems`
-        found of this ``worker``; or ``unseen``, when the inputs must be handed over first; or
-        ``unwanted``, when it was told to leave it.
+        cache, with the ``log``'s text; or ``error``, for people; or ``unfit``, the `problems` of
+        this ``worker``; or ``unseen``, when the inputs must be uploaded first; or ``unwanted``,
+        when the build cancelled it.
     """
     from distributed import get_worker
 
@@ -168,15 +178,15 @@ def run(
         return {"unfit": unfit, "worker": worker.address}
     if sees_folder(expected):
         place = Place(PROJECT / scratch / f"attempt-{uuid.uuid4().hex}", PROJECT / log)
-    elif not expected["handed_over"]:
+    elif not expected["uploaded"]:
         return {"unseen": True}
     else:
         place = Place(Path(tempfile.mkdtemp(dir=worker.local_directory)) / "attempt", None)
     try:
         place.folder.mkdir()
-        arguments = moved(arguments, scratch, str(place.folder))
+        arguments = rebase_paths(arguments, scratch, str(place.folder))
         if not place.shared:
-            arguments = brought(arguments, expected, Path(worker.local_directory) / "inputs")
+            arguments = fetch_inputs(arguments, expected, Path(worker.local_directory) / "inputs")
         result = child.run(
             function,
             arguments,
@@ -188,7 +198,7 @@ def run(
         )
         if place.shared:
             return {"result": result, "attempt": place.folder.name}
-        made = handed_over(place.folder, expected)
+        made = upload_outputs(place.folder, expected)
         return {"result": result, "made": made, "log": _text(place.log) or ""}
     except child.UnwantedError:
         shutil.rmtree(place.folder, ignore_errors=True)
@@ -218,8 +228,10 @@ class Place:
         self.log = log or folder.with_name("log")
 
 
-def brought(arguments: Mapping[str, Any], expected: Expected, folder: Path) -> Mapping[str, Any]:
-    """Bring a stage's inputs here, and name them so in its arguments.
+def fetch_inputs(
+    arguments: Mapping[str, Any], expected: Expected, folder: Path
+) -> Mapping[str, Any]:
+    """Fetch a stage's inputs from the cache; its arguments with their paths here.
 
     :param folder: keeps them, under their hashes, for stages that read them too.
     :raises StageError: when one is not in the cache.
@@ -228,14 +240,14 @@ def brought(arguments: Mapping[str, Any], expected: Expected, folder: Path) -> M
         here = folder / sha256 / Path(path).name
         if not here.is_file():
             unfinished = here.with_name(f"{here.name}.{uuid.uuid4().hex}")
-            _cache(expected).take({unfinished: Output(sha256, size)})
+            _cache(expected).download({unfinished: Output(sha256, size)})
             unfinished.replace(here)
-        arguments = moved(arguments, path, str(here))
+        arguments = rebase_paths(arguments, path, str(here))
     return arguments
 
 
-def handed_over(folder: Path, expected: Expected) -> dict[str, Output]:
-    """Put what was made into the cache; by their paths within the folder.
+def upload_outputs(folder: Path, expected: Expected) -> dict[str, Output]:
+    """Put a folder's files into the cache; their hashes by their paths within the folder.
 
     :raises StageError: when that is not possible.
     """
@@ -244,7 +256,7 @@ def handed_over(folder: Path, expected: Expected) -> dict[str, Output]:
         for path in folder.rglob("*")
         if path.is_file()
     }
-    _cache(expected).hand_over(made)
+    _cache(expected).upload(made)
     return {path.relative_to(folder).as_posix(): output for path, output in made.items()}
 
 
@@ -254,15 +266,15 @@ def _cache(expected: Expected) -> SharedCache:
     return SharedCache(settings)
 
 
-def moved(value: Any, old: str, new: str) -> Any:
+def rebase_paths(value: Any, old: str, new: str) -> Any:
     """A JSON value in which each path that is ``old``, or in it, is ``new``, or in that; pure."""
     if isinstance(value, str):
         inside = value == old or value.startswith(f"{old}/")
         return new + value.removeprefix(old) if inside else value
     if isinstance(value, Mapping):
-        return {key: moved(each, old, new) for key, each in value.items()}
+        return {key: rebase_paths(each, old, new) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [moved(each, old, new) for each in value]
+        return [rebase_paths(each, old, new) for each in value]
     return value
 
 

@@ -7,9 +7,11 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import IO
 
 _CHUNK = 1 << 20
 
@@ -42,14 +44,38 @@ def copy_and_hash(source: Path, destination: Path) -> str:
     """Copy a file; the SHA-256 of the bytes that were copied, whatever happens to the source."""
     digest = hashlib.sha256()
     with source.open("rb") as reading, destination.open("wb") as writing:
-        while chunk := reading.read(_CHUNK):
-            digest.update(chunk)
-            try:
-                writing.write(chunk)
-            except OSError as error:
-                error.filename = os.fspath(destination)  # which a failed write does not name
-                raise
+        write_and_hash(iter(partial(reading.read, _CHUNK), b""), writing, digest)
     return digest.hexdigest()
+
+
+def write_and_hash(
+    chunks: Iterable[bytes],
+    file: IO[bytes] | None,
+    digest: hashlib._Hash,
+    *,
+    limit: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> int:
+    """Hash chunks, and write them to a file if there is one; the number of bytes.
+
+    :param limit: in bytes; chunks behind it are left.
+    :param advance: called with the length of each chunk.
+    """
+    size = 0
+    for chunk in chunks:
+        digest.update(chunk)
+        if file is not None:
+            try:
+                file.write(chunk)
+            except OSError as error:
+                error.filename = file.name  # which a failed write does not name
+                raise
+        size += len(chunk)
+        if advance is not None:
+            advance(len(chunk))
+        if limit is not None and size > limit:
+            break
+    return size
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -169,13 +195,3 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def mebibytes(size: int) -> str:
-    """A size for people: ``104.2 MiB``."""
-    return f"{size / 2**20:,.1f} MiB"
-
-
-def amount(sizes: Sequence[int]) -> str:
-    """How many files there are, and their size: ``3 files, 12.0 MiB``."""
-    return f"{len(sizes)} file{'s' * (len(sizes) != 1)}, {mebibytes(sum(sizes))}"

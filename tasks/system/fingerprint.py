@@ -1,4 +1,4 @@
-"""What a file holds, told by SHA-256, and told again without reading it while it is untouched."""
+"""The SHA-256 of files, which are not read again while they are untouched."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.system.files import sha256_of, write_record
+from tasks.system.module_code import ModuleCode, read_module
 
 RECENT = 0.05  # seconds
 
@@ -19,7 +20,7 @@ RECENT = 0.05  # seconds
 class Fingerprints:
     """SHA-256 of files, remembered with the stat of the file they were read from.
 
-    Size, modification time, change time and inode together tell whether a file was touched;
+    Size, modification time, change time and inode together show whether a file was touched;
     the change time cannot be set back by ``cp -p`` or ``touch -d``. A file that was touched
     is read again, so a checkout that moved or a restored cache costs one reading.
     """
@@ -27,14 +28,14 @@ class Fingerprints:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._cache: Path | None = None
-        self._known: dict[str, list[int | str]] = {}
-        self._seen: dict[str, tuple[float, str]] = {}
+        self._entries: dict[str, list[int | str]] = {}
+        self._recent: dict[str, tuple[float, str]] = {}
 
     def remember_in(self, cache: Path) -> None:
-        """Keep what is known in ``cache`` (JSON) as well, and take up what it holds."""
+        """Keep all of this in ``cache`` (JSON) as well, and take up what it holds."""
         with self._lock:
             self._cache = cache
-            self._known = read_cache(cache)
+            self._entries = read_cache(cache)
 
     def sha256(self, path: str | os.PathLike[str]) -> str:
         """The SHA-256 of a file, as 64 hexadecimal digits.
@@ -42,52 +43,68 @@ class Fingerprints:
         :raises FileNotFoundError: when there is no such file.
         """
         key = os.fspath(path)
-        return self.told(key, [key], lambda: sha256_of(key))
+        return self.remembered(key, [key], lambda: sha256_of(key))
 
-    def told(self, key: str, paths: Sequence[str], tell: Callable[[], str]) -> str:
-        """What is told of files, and told again without asking while they are untouched.
+    def code(self, path: str) -> ModuleCode:
+        """What a file of Python does, comments and docstrings aside.
 
-        :param key: what it is remembered under.
+        :raises FileNotFoundError: when there is no such file.
+        """
+
+        def read() -> str:
+            package = ".".join(Path(path).parent.parts)
+            return json.dumps(read_module(Path(path).read_bytes(), package))
+
+        return ModuleCode(*json.loads(self.remembered(f"code of {path}", [path], read)))
+
+    def dependency(self, path: str) -> str:
+        """The hash of a file as something depends on it: a Python module's code, else its bytes."""
+        return self.code(path).sha256 if path.endswith(".py") else self.sha256(path)
+
+    def remembered(self, key: str, paths: Sequence[str], read: Callable[[], str]) -> str:
+        """What ``read`` makes of files; it is not called again while they are untouched.
+
+        :param key: what the text is remembered under.
         """
         before = _signatures(paths)
         with self._lock:
-            entry = self._known.get(key)
+            entry = self._entries.get(key)
         if isinstance(entry, list) and entry[:-1] == before:
             return str(entry[-1])
-        answer = tell()
+        text = read()
         if _signatures(paths) == before:  # else one was written to meanwhile
-            self._remember(key, before, answer)
-        return answer
+            self._remember(key, before, text)
+        return text
 
-    def recent_sha256(self, path: str) -> str:
-        """The SHA-256 that a file had a moment ago, without looking again and again.
+    def recent_dependency(self, path: str) -> str:
+        """The `dependency` that a file was a moment ago, without looking again and again.
 
-        For dependencies before a run: three hundred stages share a few dozen sources. A change of
-        that moment is seen by the next build, for the earlier hash is what is recorded.
+        For dependencies before a run: three hundred stages share a few dozen modules. The next
+        build sees a change of that moment, for the earlier hash is what is recorded.
         """
         now = time.monotonic()
-        seen = self._seen.get(path)
-        if seen is not None and now - seen[0] < RECENT:
-            return seen[1]
-        digest = self.sha256(path)
-        self._seen[path] = now, digest
+        recent = self._recent.get(path)
+        if recent is not None and now - recent[0] < RECENT:
+            return recent[1]
+        digest = self.dependency(path)
+        self._recent[path] = now, digest
         return digest
 
     def remember(self, path: str | os.PathLike[str], sha256: str) -> None:
         """Note the hash of a file that was computed while it was written."""
         self._remember(os.fspath(path), stat_signature(path), sha256)
 
-    def _remember(self, key: str, stat: list[int], answer: str) -> None:
+    def _remember(self, key: str, stat: list[int], text: str) -> None:
         with self._lock:
-            self._known[key] = [*stat, answer]
-            self._seen.pop(key, None)
+            self._entries[key] = [*stat, text]
+            self._recent.clear()
             if self._cache is not None:
                 with suppress(OSError):  # a full disk is reported by whoever must write
-                    write_record(self._cache, json.dumps(self._known))
+                    write_record(self._cache, json.dumps(self._entries))
 
 
 def read_cache(path: Path) -> dict[str, Any]:
-    """A cache in JSON; empty when there is none to be read, which costs nothing but time."""
+    """A cache in JSON; empty when it cannot be read, which costs nothing but time."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -102,28 +119,38 @@ def stat_signature(path: str | os.PathLike[str]) -> list[int]:
 
 
 def _signatures(paths: Sequence[str]) -> list[int]:
-    """Those of several files; one that is not there has one too."""
-    found: list[int] = []
+    """Those of several files; a missing file has one too."""
+    signatures: list[int] = []
     for path in paths:
         try:
-            found += stat_signature(path)
+            signatures += stat_signature(path)
         except FileNotFoundError:
-            found.append(-1)
-    return found
+            signatures.append(-1)
+    return signatures
 
 
-# One for the process: whoever asks about a file shares what is known of it.
+# One for the process: whoever needs the hash of a file shares it.
 FINGERPRINTS = Fingerprints()
 
 
-def hashes_of(paths: Iterable[str | os.PathLike[str]], recent: bool = False) -> dict[str, str]:
-    """The SHA-256 of each file that exists, by its path as given.
+def hashes_of(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
+    """The SHA-256 of each file that exists, by its path as given."""
+    return _each(paths, FINGERPRINTS.sha256)
 
-    :param recent: as it was a moment ago; see `Fingerprints.recent_sha256`.
+
+def dependency_hashes(
+    paths: Iterable[str | os.PathLike[str]], recent: bool = False
+) -> dict[str, str]:
+    """The `Fingerprints.dependency` of each file that exists, by its path as given.
+
+    :param recent: as it was a moment ago.
     """
-    look = FINGERPRINTS.recent_sha256 if recent else FINGERPRINTS.sha256
-    found = {}
+    return _each(paths, FINGERPRINTS.recent_dependency if recent else FINGERPRINTS.dependency)
+
+
+def _each(paths: Iterable[str | os.PathLike[str]], hash_of: Callable[[str], str]) -> dict[str, str]:
+    hashes = {}
     for path in sorted(os.fspath(each) for each in paths):
         with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            found[path] = look(path)
-    return found
+            hashes[path] = hash_of(path)
+    return hashes

@@ -15,8 +15,8 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
-from tasks.building.staleness import versions
 from tasks.system.fingerprint import FINGERPRINTS
+from tasks.system.versions import versions
 from tasks.web import packages
 
 if TYPE_CHECKING:
@@ -80,8 +80,10 @@ def identity(executable: str | None) -> dict[str, str]:
         return {**npm, "browser": f"Playwright's {versions('playwright')['playwright']}"}
     program = str(Path(executable).resolve())
     key = f"programs of {program}"
-    files = json.loads(FINGERPRINTS.told(key, [program], lambda: json.dumps(programs_of(program))))
-    version = FINGERPRINTS.told(f"version of {program}", files, lambda: _version(executable))
+    files = json.loads(
+        FINGERPRINTS.remembered(key, [program], lambda: json.dumps(programs_of(program)))
+    )
+    version = FINGERPRINTS.remembered(f"version of {program}", files, lambda: _version(executable))
     return {**npm, "browser": version, "browser's file": FINGERPRINTS.sha256(program)[:12]}
 
 

@@ -3,7 +3,7 @@
 A browser is any program that the configuration names, beside npm packages in `web/`. Environment:
 CHEAP_EXPORT=constant makes every export the same bytes; CHEAP_BELOW=<ending of an encoder's name>
 gives that variant's masks an IoU of 0.5; CHEAP_FAIL=<functions> makes some fail;
-CHEAP_EDIT=<file> adds a line to one while a child runs;
+CHEAP_EDIT=<file> adds a statement to one while a child runs;
 CHEAP_DIFFERENCE lets verify find fault, CHEAP_REFUSAL and CHEAP_IOU the browser,
 CHEAP_REFUSAL_OF="<file> <provider>" that provider for one variant;
 CHEAP_IMPATIENT=1 waits a millisecond where a download would wait a second, and not at all where an
@@ -20,13 +20,13 @@ import threading
 import types
 from pathlib import Path
 
-from tasks.building.staleness import versions
 from tasks.model.trained import TrainedModel
 from tasks.remote import download
 from tasks.running import child
 from tasks.system import machine
 from tasks.system.errors import StageError
 from tasks.system.files import sha256_of
+from tasks.system.versions import versions
 
 
 def digest(*parts: object) -> bytes:
@@ -191,7 +191,7 @@ def run(function, arguments, log, verbose, **_):
             threading.Event().wait()
     if os.environ.get("CHEAP_EDIT"):
         with Path(os.environ["CHEAP_EDIT"]).open("a") as file:
-            file.write("# edited\n")
+            file.write("EDITED = True\n")
     if name in os.environ.get("CHEAP_FAIL", "").split():
         raise StageError(f"{name} was told to fail")
     used = {"peak_memory": 1 << 30, "processor": machine.processor()}

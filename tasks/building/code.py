@@ -1,0 +1,86 @@
+"""Finds the modules of this project that a stage may run, without importing any of them.
+
+They are read from the imports, so that no list kept by hand forgets one: the stage's module, the
+modules that it names as ``"module:function"`` for a child process, and what those import in turn.
+
+How the build runs, how it reads its configuration, and which clients there are is `LEFT_OUT`: from
+those a stage takes values, which its trace has, and no code that shapes what it makes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.system.fingerprint import FINGERPRINTS
+
+LEFT_OUT = (
+    "tasks.system",
+    "tasks.console",
+    "tasks.remote",
+    "tasks.running",
+    "tasks.building",
+    "tasks.records",
+    "tasks.config.checks",
+    "tasks.config.models",
+    "tasks.config.schema",
+    "tasks.config.parse",
+    "tasks.clients.registry",
+)
+
+_SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["']([\w.][\w./-]*\.js)["']""")
+
+
+class Closure(NamedTuple):
+    """The project's own files that functions may run, and the packages of others they import.
+
+    What those packages import in turn is not included.
+    """
+
+    files: frozenset[str]
+    packages: frozenset[str]
+
+
+@cache
+def closure(functions: tuple[str, ...]) -> Closure:
+    """The modules of functions, and all that these import, as far as they are the project's own.
+
+    :param functions: each ``module:function``.
+    """
+    waiting = [each.replace(":", ".") for each in functions]
+    files, packages = set[str](), set[str]()
+    while waiting:
+        name = waiting.pop()
+        file = file_of(name) or file_of(name.rpartition(".")[0])
+        if file is None:
+            packages.add(name.partition(".")[0])
+        elif file not in files and not name.startswith(LEFT_OUT):
+            files.add(file)
+            waiting += FINGERPRINTS.code(file).imports
+    return Closure(frozenset(files), frozenset(packages - sys.stdlib_module_names))
+
+
+@cache
+def file_of(module: str) -> str | None:
+    """The file of one of the project's modules; None for any other."""
+    base = module.replace(".", "/")
+    return next(
+        (each for each in (f"{base}.py", f"{base}/__init__.py") if Path(each).is_file()), None
+    )
+
+
+@cache
+def javascript(page: str) -> tuple[str, ...]:
+    """A page's file and the scripts that it reaches by ``src`` or ``import``, by relative paths."""
+    waiting, files = [Path(page)], set[str]()
+    while waiting:
+        file = Path(os.path.normpath(waiting.pop()))
+        if file.as_posix() not in files and file.is_file():
+            files.add(file.as_posix())
+            scripts = _SCRIPT.findall(file.read_text(encoding="utf-8"))
+            waiting += [file.parent / script for script in scripts]
+    return tuple(sorted(files))

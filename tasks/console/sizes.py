@@ -1,0 +1,15 @@
+"""Sizes of files, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def mebibytes(size: int) -> str:
+    """A size for people: ``104.2 MiB``."""
+    return f"{size / 2**20:,.1f} MiB"
+
+
+def amount(sizes: Sequence[int]) -> str:
+    """How many files there are, and their size: ``3 files, 12.0 MiB``."""
+    return f"{len(sizes)} file{'s' * (len(sizes) != 1)}, {mebibytes(sum(sizes))}"

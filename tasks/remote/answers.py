@@ -1,0 +1,163 @@
+"""Decides what an answer to a download allows, by its status, its headers and its version."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from tasks.console import address
+from tasks.system.errors import StageError
+
+_RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
+_LONGEST_NUMBER = 18  # digits; what has more is no size
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be fetched; ``table`` is where the configuration says so.
+
+    ``url`` is for the request alone: it may hold a password; ``shown`` is for everything else.
+    ``headers`` are sent along to the address itself, and not where another host is answered with.
+    ``identity`` tells the file from others, as it may be recorded; without it, ``shown`` does.
+    """
+
+    url: str = field(repr=False)
+    sha256: str | None = None
+    size: int | None = None
+    table: str = "the configuration"
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    identity: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown; see `tasks.console.address`."""
+        return address.shown(self.url)
+
+    @property
+    def recorded(self) -> str:
+        """What tells the file from others, as it may be recorded."""
+        return self.identity or self.shown
+
+    @property
+    def server(self) -> str:
+        """Host and port."""
+        return urlsplit(self.shown).netloc
+
+
+class Retry(Exception):
+    """This attempt failed in a way that another may not; ``after`` is the server's wish."""
+
+    def __init__(self, reason: str, after: float | None = None) -> None:
+        super().__init__(reason)
+        self.after = after
+
+
+class StartOver(Exception):
+    """The part on disk does not belong to what the server has; start from the first byte."""
+
+
+def check_answer(
+    status: int, headers: Mapping[str, str], offset: int, request: Request
+) -> int | None:
+    """Decide what an answer's status and headers allow.
+
+    :returns: the size of the whole file as the server tells it, or None.
+    """
+    if status in _RETRIED:
+        raise Retry(f"the server answered {status}", _retry_after(headers.get("Retry-After")))
+    start, total = _content_range(headers.get("Content-Range", ""))
+    if status == 416:
+        if total == offset:
+            return total  # the part is whole already
+        raise StartOver(f"the server has {total} bytes, the part on disk {offset}")
+    if status not in (200, 206):
+        raise StageError(
+            f"{request.shown} cannot be had: the server answered {status}. Correct the url in "
+            f"{request.table}, or check that it may be read without logging in."
+        )
+    if headers.get("Content-Type", "").startswith("text/html"):
+        raise StageError(answered_with_page(request))
+    if headers.get("Content-Encoding", "identity") != "identity":
+        raise StageError(
+            f"{request.shown} comes with Content-Encoding {headers['Content-Encoding']!r}; "
+            "expected the file's own bytes. Give an address that serves it as it is."
+        )
+    if status == 206 and start != offset:
+        raise StartOver(f"asked for bytes from {offset}, got them from {start}")
+    if status == 200:
+        total = number(headers.get("Content-Length"))
+    if request.size is not None and total is not None and total != request.size:
+        raise StageError(wrong_size(request, str(total)))
+    return total
+
+
+def check_version(noted: str | None, headers: Mapping[str, str]) -> None:
+    """Refuse a rest that is of another version than the part: some servers ignore If-Range."""
+    if noted is None:
+        return
+    kind = "ETag" if noted.startswith('"') else "Last-Modified"
+    found = headers.get(kind)
+    if found is not None and found != noted:
+        raise StartOver(f"the rest is of another version: {kind} was {noted}, is {found}")
+
+
+def _content_range(value: str) -> tuple[int | None, int | None]:
+    """Start and total of ``bytes 5-9/10`` or ``bytes */10``."""
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", value.strip())
+    if not match:
+        return None, None
+    return number(match[1]), number(match[2])
+
+
+def number(value: str | None) -> int | None:
+    """A number of bytes; None when a header has none, or one that no file can have."""
+    value = (value or "").strip()
+    return int(value) if value.isdecimal() and len(value) <= _LONGEST_NUMBER else None
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, given as a number or a date (RFC 9110, 10.2.3)."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
+    except (TypeError, ValueError):
+        return None
+
+
+def validator_of(headers: Mapping[str, str]) -> str | None:
+    """What If-Range may name: a strong ETag, else the date (RFC 9110, 13.1.5)."""
+    etag = headers.get("ETag")
+    if etag and not etag.startswith("W/"):
+        return etag
+    return headers.get("Last-Modified")
+
+
+def wrong_sha256(request: Request, found: str, length: int) -> str:
+    return (
+        f"{request.shown} is not the expected file ({length} bytes came):\n"
+        f"expected sha256 {request.sha256}\n"
+        f"found    sha256 {found}\n"
+        f"If the file was replaced on purpose, put the found value into {request.table}; "
+        "if not, do not use it."
+    )
+
+
+def answered_with_page(request: Request) -> str:
+    return (
+        f"{request.shown} answers with a web page; expected a checkpoint. Correct the url in "
+        f"{request.table}: it must be the file's own address, readable without logging in."
+    )
+
+
+def wrong_size(request: Request, found: str) -> str:
+    return (
+        f"{request.shown} is not the expected file: expected {request.size} bytes, found {found}. "
+        f"If the file was replaced on purpose, correct size and sha256 in {request.table}."
+    )
