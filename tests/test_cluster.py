@@ -16,7 +16,6 @@ from cluster import Cluster, Stages, free_port
 from project import ROOT, Outcome, Project, wait_for_opening
 
 from tasks.running import job
-from tasks.running.cluster import paths_within
 from tasks.running.resources import resources_for
 from tasks.system.errors import StageError
 
@@ -714,6 +713,6 @@ def test_a_worker_killed_while_it_exports_tiny_leaves_the_graphs_that_one_machin
 @pytest.mark.parametrize("name", ["../../models/tiny/encoder.onnx", "/tmp/encoder.onnx"])
 def test_what_a_worker_made_is_put_nowhere_but_in_the_stages_own_folder(name: str) -> None:
     made = {"tiny~encoder.onnx": ["0" * 64, 3]}
-    assert set(paths_within(Path("scratch"), made)) == {Path("scratch/tiny~encoder.onnx")}
+    assert set(job.paths_within(Path("scratch"), made)) == {Path("scratch/tiny~encoder.onnx")}
     with pytest.raises(StageError, match="outside of scratch"):
-        paths_within(Path("scratch"), {**made, name: ["0" * 64, 3]})
+        job.paths_within(Path("scratch"), {**made, name: ["0" * 64, 3]})

@@ -79,17 +79,6 @@ class Work:
     needs: Sequence[str]
 
 
-def paths_within(folder: Path, made: Mapping[str, Sequence[Any]]) -> dict[Path, Output]:
-    """Where to put the files that a worker made; pure.
-
-    :raises StageError: when that would be outside of the folder.
-    """
-    for name in made:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise StageError(f"A worker says that it made {name}, which is outside of {folder}.")
-    return {folder / name: Output(*each) for name, each in made.items()}
-
-
 class Cluster:
     """The workers of a scheduler, for one build; connected when a stage first needs them.
 
@@ -141,7 +130,7 @@ class Cluster:
             raise StageError(outcome["error"])
         if "made" in outcome:
             assert self._cache is not None
-            self._cache.download(paths_within(work.scratch, outcome["made"]))
+            self._cache.download(job.paths_within(work.scratch, outcome["made"]))
         else:
             for each in (work.scratch / outcome["attempt"]).iterdir():
                 each.replace(work.scratch / each.name)

@@ -13,7 +13,7 @@ import platform
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -258,6 +258,17 @@ def upload_outputs(folder: Path, expected: Expected) -> dict[str, Output]:
     }
     _cache(expected).upload(made)
     return {path.relative_to(folder).as_posix(): output for path, output in made.items()}
+
+
+def paths_within(folder: Path, made: Mapping[str, Sequence[Any]]) -> dict[Path, Output]:
+    """Where to put the files that a worker made; pure.
+
+    :raises StageError: when that would be outside of the folder.
+    """
+    for name in made:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise StageError(f"A worker says that it made {name}, which is outside of {folder}.")
+    return {folder / name: Output(*each) for name, each in made.items()}
 
 
 def _cache(expected: Expected) -> SharedCache:
