@@ -49,7 +49,7 @@ def test_a_function_that_takes_one_dataclass_gets_an_equal_value(
 
 
 def test_a_cluster_rewrites_the_paths_in_a_dataclass_that_it_sends(tmp_path: Path) -> None:
-    sent = job.moved(child.as_json(REQUEST), "a", "b")
+    sent = job.rebase_paths(child.as_json(REQUEST), "a", "b")
     received = run("show_request", tmp_path / "log", **sent)["text"]
     assert received == repr(REQUEST).replace("a/encoder.onnx", "b/encoder.onnx")
 

@@ -68,7 +68,7 @@ def read(text: str) -> ModuleCode:
         ("def f():\n    from a import b", ["a.b"]),
         ("try:\n    from a import b\nexcept ImportError:\n    b = None", ["a.b"]),
         ("run('tasks.export:write_graphs')", ["tasks.export.write_graphs"]),
-        ("run('demo.scenes:scene')", ["demo.scenes.scene"]),
+        ("run('tasks.drawing.scenes:scene')", ["tasks.drawing.scenes.scene"]),
         ("print('tasks: of course', 'not.ours:function')", []),
         ("if TYPE_CHECKING:\n    from a import b\nelse:\n    from c import d", ["c.d"]),
     ],
@@ -293,7 +293,7 @@ def test_the_closure_has_every_module_whose_functions_a_child_really_calls(tmp_p
         }
         run = {file for file in own if not file.startswith(ROOMS_LEFT_OUT)}
         assert run, stage
-        assert run <= closure((STAGES[stage], "demo.scenes:scene")).files, stage
+        assert run <= closure((STAGES[stage], "tasks.drawing.scenes:scene")).files, stage
 
 
 # --- what reruns -------------------------------------------------------------------------------

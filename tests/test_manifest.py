@@ -32,7 +32,7 @@ model_type = "sam2_hiera_tiny"
 folder = "two"
 clients = ["samexporter", "transformers.js"]
 browser = false
-truth = "demo.scenes:scene"
+truth = "tasks.drawing.scenes:scene"
 [models.varied]
 url = "synthetic:"
 model_type = "sam2_hiera_tiny"

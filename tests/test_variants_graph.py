@@ -189,7 +189,7 @@ def test_figures_of_fewer_images_than_asked_are_not_taken_for_them(built: Build)
     built.write(more="[fidelity]\nimages = 64\n")
     outcome = built.doit("run", "-s", "-a", "fidelity:tiny:q8")
     assert outcome.status != 0
-    assert "has 8 images, [fidelity] images asks for 64; `doit reference:tiny`" in outcome.output
+    assert "has 8 images, [fidelity] images is 64; `doit reference:tiny`" in outcome.output
     assert built.doit("run", "-s", "deploy:tiny").status != 0
 
 
