@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tasks.config.published import MODEL_TYPES
+from tasks.model.published import MODEL_TYPES
 from tasks.system.files import copy_and_hash
 
 CONFIGURATION = """

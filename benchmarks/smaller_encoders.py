@@ -17,8 +17,9 @@ from pathlib import Path
 import onnx
 from graphs import MIB, static
 
+from tasks.clients.contract import Precision
 from tasks.commands.speed import measure
-from tasks.config.checks import BrowserCheck, Precision
+from tasks.config.checks import BrowserCheck
 from tasks.config.models import Variant
 from tasks.web import browsers
 

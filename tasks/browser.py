@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.building import code
 from tasks.building.stage import Stage, Workspace
-from tasks.clients.contract import MaskChoice, PromptChoice
-from tasks.config.checks import Precision
+from tasks.clients.contract import MaskChoice, Precision, PromptChoice
 from tasks.config.models import FP32, Target, Variant
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.proof.failures import sentences

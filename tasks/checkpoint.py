@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.building.build import fetch_from_cache
 from tasks.building.stage import Stage, Workspace
+from tasks.config import checkpoint_record
+from tasks.config.checkpoint_record import Record
 from tasks.config.models import WEIGHTS, Source
-from tasks.config.published import NATIVE_IMAGE_SIZE
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.console.progress import show_progress
 from tasks.console.sizes import mebibytes
-from tasks.records import checkpoint_record
-from tasks.records.checkpoint_record import Record
+from tasks.model.published import NATIVE_IMAGE_SIZE
 from tasks.system.errors import StageError
 from tasks.system.files import copy_and_hash
 from tasks.system.fingerprint import FINGERPRINTS, stat_signature

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace
+from tasks.config import checkpoint_record
+from tasks.config.checkpoint_record import Record
 from tasks.config.models import FP32, ProofKind, Target
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.console.sizes import mebibytes
-from tasks.proof import manifests, reports, runtimes
-from tasks.proof.manifests import Judged
-from tasks.records import checkpoint_record, ledger, ownership
-from tasks.records.checkpoint_record import Record
+from tasks.proof import judged_variant, reports, runtimes
+from tasks.proof.judged_variant import Judged
+from tasks.records import ledger, ownership
 from tasks.records.listing import MANIFEST, read_listing
 from tasks.records.ownership import Plan
 from tasks.system.errors import StageError, disk_problem
@@ -37,7 +38,7 @@ from tasks.web import packages
 from tasks.web.browsers import Browser
 
 if TYPE_CHECKING:
-    from tasks.records.manifest import File
+    from tasks.proof.manifest import File
 
 
 def declare(target: Target, browser: Browser) -> Stage:
@@ -55,7 +56,7 @@ def declare(target: Target, browser: Browser) -> Stage:
             target.source.checkpoint_record,
         ],
         writes=[target.manifest],
-        inputs=manifests.inputs(target, proofs),
+        inputs=judged_variant.inputs(target, proofs),
         # The reports are no `reads`: the error about a missing one names the proof that makes it.
         also_reads=[each.path for needed in proofs.values() for each in needed],
         up_to_date=[(ledger.holds_what_its_manifest_says, [target.deploy])],
@@ -72,7 +73,7 @@ def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
         what was deployed before stays as it was.
     """
     from tasks.proof.description import manifest_of
-    from tasks.records.manifest import File, as_json
+    from tasks.proof.manifest import File, as_json
 
     config, source = work.config, target.source
     undo_killed_run(config, target)
@@ -101,7 +102,7 @@ def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
         name: File(sizes[name], sha256, runtimes.needs(source.opset, precisions[name], name))
         for name, (_, sha256) in files.items()
     }
-    manifest = manifest_of(target, record, graphs, judged, versions(*manifests.PACKAGES))
+    manifest = manifest_of(target, record, graphs, judged, versions(*judged_variant.PACKAGES))
     documents = target.client.documents(as_json(manifest))
     texts = {name: _entry(text) for name, text in documents.items()}
     content = as_json(replace(manifest, files={**graphs, **texts}))
@@ -178,7 +179,7 @@ def judge_variants(target: Target, record: Record, in_browser: bool) -> list[Jud
             problems |= dict.fromkeys(unproven)
             if report is not None and not unproven:
                 proven[proof.kind] = report
-        judged.append(manifests.judge_variant(target, variant, files, proven))
+        judged.append(judged_variant.judge_variant(target, variant, files, proven))
     if problems:
         raise StageError(
             f"{target.name} is not proven as it is, and is not deployed:\n"
@@ -253,7 +254,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _entry(text: str) -> File:
     """What a manifest says of a file with a text."""
-    from tasks.records.manifest import File
+    from tasks.proof.manifest import File
 
     content = text.encode()
     return File(len(content), hashlib.sha256(content).hexdigest())

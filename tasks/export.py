@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
-from tasks.config.models import AttentionKind, Decoder, Source
+from tasks.config.models import Decoder, Source
 from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.model import AttentionKind
 from tasks.system.errors import StageError
 from tasks.system.versions import versions
 

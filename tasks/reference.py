@@ -47,7 +47,7 @@ def choices_of(source: Source) -> list[MaskChoice]:
 def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
     """Run PyTorch in a child process and keep its answers."""
     request = ReferenceRequest(
-        model=TrainedModel.of(source),
+        model=source.trained_model,
         masks=tuple(choices_of(source)),
         draw=source.images,
         count=source.checks.fidelity.images,

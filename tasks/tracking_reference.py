@@ -37,7 +37,7 @@ def declare(source: Source) -> Stage:
 def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
     """Run PyTorch in a child process and keep its answers."""
     destination = str(work.unfinished(source.tracking_reference))
-    request = TrackingReferenceRequest(TrainedModel.of(source), destination)
+    request = TrackingReferenceRequest(source.trained_model, destination)
     result = work.run("tasks.tracking_reference:write_reference", request)
     work.deliver(source.tracking_reference)
     summary = f"PyTorch's {result['answers']} masks of {result['clips']} clips"

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak, describe_sizes
-from tasks.clients.contract import Format
-from tasks.config.checks import Precision
+from tasks.clients.contract import Format, Precision
 from tasks.config.models import Source, Variant
 from tasks.inference.graph_file import read_graph
 from tasks.inference.naming import RenamedGraph, write_renamed

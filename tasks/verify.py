@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.clients.contract import MaskChoice, PromptChoice
-from tasks.config.models import AttentionKind, GraphFiles, Target
+from tasks.config.models import GraphFiles, Target
 from tasks.inference.graph_file import check_graph, read_graph, tensors_of
 from tasks.model import PACKAGES as MODEL_PACKAGES
+from tasks.model import AttentionKind
 from tasks.model.trained import TrainedModel
 from tasks.proof import failures
 from tasks.proof.failures import Failure
@@ -76,7 +77,7 @@ def verify(target: Target, work: Workspace) -> dict[str, Any]:
     proof = Proof("verify", target)
     source = target.source
     request = VerifyRequest(
-        model=TrainedModel.of(source),
+        model=source.trained_model,
         opset=source.opset,
         attention=source.attention,
         client=target.client.name,

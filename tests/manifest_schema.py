@@ -66,7 +66,7 @@ LIMITS: dict[tuple[str, str], Schema] = {
 
 def schema() -> Schema:
     """The whole schema."""
-    from tasks.records.manifest import Manifest
+    from tasks.proof.manifest import Manifest
 
     definitions: dict[str, Schema] = {}
     of_kind(Manifest, definitions)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.clients.contract import Tensor
-from tasks.records.manifest import (
+from tasks.proof.manifest import (
     SCHEMA_VERSION,
     Checkpoint,
     Fidelity,

@@ -15,10 +15,10 @@ from omegaconf import ListConfig
 from project import ROOT, Project
 
 from tasks.clients.registry import CLIENTS
-from tasks.config.published import PUBLISHED
 from tasks.drawing.scenes import scene
 from tasks.inference import truth
 from tasks.model import architecture, load
+from tasks.model.published import PUBLISHED
 from tasks.system.errors import StageError
 
 NARROW = ROOT / "tests/narrow.yaml"

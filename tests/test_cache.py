@@ -27,9 +27,9 @@ from tasks.config.parse import parse
 from tasks.config.schema import ConfigurationError
 from tasks.console.progress import SILENT
 from tasks.remote import shared_cache, storage
+from tasks.remote.cache_settings import CacheSettings
 from tasks.remote.shared_cache import key_of, parse_entry
 from tasks.remote.storage import Broken
-from tasks.system.cache_settings import CacheSettings
 
 NOTHING_COMPUTED = {"CHEAP_FAIL": "write_graphs simplify_graphs convert"}
 
@@ -661,7 +661,7 @@ USER = """
 import json, os, sys
 from pathlib import Path
 import fsspec
-from tasks.system.cache_settings import CacheSettings
+from tasks.remote.cache_settings import CacheSettings
 from tasks.remote import shared_cache
 from tasks.console.progress import SILENT
 

@@ -126,7 +126,7 @@ def test_an_export_reaches_the_model_and_the_contract_but_no_proof() -> None:
         "tasks/model/encoder_patches.py",
         "tasks/model/decoder_patches.py",
         "tasks/model/patching.py",
-        "tasks/config/published.py",
+        "tasks/model/published.py",
         "tasks/clients/contract.py",
     } <= reached("export")
     assert not {"tasks/verify.py", "tasks/inference/truth.py", "tasks/web/chromium.py"} & reached(

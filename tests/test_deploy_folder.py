@@ -11,9 +11,8 @@ from typing import Any, get_args
 import pytest
 from project import Outcome, Project
 
-from tasks.clients.contract import Format
+from tasks.clients.contract import Format, Precision
 from tasks.config import parse
-from tasks.config.checks import Precision
 from tasks.config.models import OPSETS
 from tasks.proof import runtimes
 from tasks.records import ledger

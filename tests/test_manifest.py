@@ -16,8 +16,8 @@ import pytest
 from jsonschema import Draft202012Validator
 from project import ROOT, Project, install_packages, programs
 
+from tasks.proof.manifest import Manifest, as_json, read_manifest
 from tasks.records.listing import read_listing
-from tasks.records.manifest import Manifest, as_json, read_manifest
 
 SCHEMA = json.loads(manifest_schema.FILE.read_text())
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from tasks import export
 from tasks.clients.contract import dimensions_of, traced_contract
-from tasks.config.published import PUBLISHED
 from tasks.model import (
     decoder_attention,
     decoder_patches,
@@ -23,6 +22,7 @@ from tasks.model import (
     mask_prediction,
     prompt_embedding,
 )
+from tasks.model.published import PUBLISHED
 from tasks.running import child
 
 

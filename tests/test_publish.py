@@ -28,7 +28,7 @@ from tasks.config.checks import Checks
 from tasks.config.models import CheckpointLocation, Source, Target
 from tasks.config.schema import DEFAULT_CLIENT
 from tasks.proof import card
-from tasks.records.manifest import (
+from tasks.proof.manifest import (
     BrowserProof,
     BrowserRules,
     Checkpoint,

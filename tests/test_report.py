@@ -10,8 +10,8 @@ import pytest
 from tasks.commands import report_figures as figures
 from tasks.commands.report_figures import ModelFigures, VariantFigures
 from tasks.proof import charts
+from tasks.proof.manifest import BrowserProof, BrowserRules, ProviderProof
 from tasks.proof.recommendation import Candidate, Choice, recommend, recommend_model
-from tasks.records.manifest import BrowserProof, BrowserRules, ProviderProof
 
 EVERYWHERE = frozenset({"wasm", "webgpu", "native"})
 

@@ -28,7 +28,7 @@ from tasks.config.parse import check_variables, parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.console import address
 from tasks.remote import hub as hub_files
-from tasks.system.cache_settings import CacheSettings
+from tasks.remote.cache_settings import CacheSettings
 from tasks.system.errors import StageError
 
 MARK = "s3cr3t"  # is in every secret

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks import variant
-from tasks.clients.contract import Format
-from tasks.config.checks import FidelityCheck, Precision
+from tasks.clients.contract import Format, Precision
+from tasks.config.checks import FidelityCheck
 from tasks.config.models import Variant
 from tasks.inference import quantization
 from tasks.inference.checks import finite

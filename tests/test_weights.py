@@ -18,8 +18,8 @@ from huggingface import renamed
 from project import ROOT, Project
 from safetensors.torch import save_file
 
-from tasks.config.published import PUBLISHED
 from tasks.model import load, recognition, weights
+from tasks.model.published import PUBLISHED
 from tasks.system.errors import StageError
 
 FRAMES = "maskmem_tpos_enc"  # an embedding for each frame that a model remembers

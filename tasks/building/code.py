@@ -25,10 +25,7 @@ LEFT_OUT = (
     "tasks.running",
     "tasks.building",
     "tasks.records",
-    "tasks.config.checks",
-    "tasks.config.models",
-    "tasks.config.schema",
-    "tasks.config.parse",
+    "tasks.config",
     "tasks.clients.registry",
 )
 

@@ -24,6 +24,8 @@ PromptChoice = Literal["one", "many"]
 Interface = Literal["points", "points and boxes", "image size"]
 # The kind of file that stores a graph.
 Format = Literal["onnx", "ort"]
+# How weights are stored.
+Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
 # How an image gets the encoder's size: each side scaled alone, or both by one factor, placed at the
 # top left.
 Resize = Literal["stretch", "longest side"]

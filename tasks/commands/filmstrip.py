@@ -67,7 +67,7 @@ def deployed(target: Target) -> tuple[dict[str, str], TrackingConstants]:
 
     :raises StageError: when there is no such manifest.
     """
-    from tasks.records.manifest import read_manifest
+    from tasks.proof.manifest import read_manifest
 
     manifest = read_manifest(target.manifest)
     if manifest is None or manifest.video is None:

@@ -67,7 +67,7 @@ def draw_picture(target: Target, work: Workspace) -> dict[str, Any]:
         graphs=deployed_files(target),
         client=target.client.name,
         masks=target.masks,
-        model=TrainedModel.of(target.source),
+        model=target.source.trained_model,
         truth=target.source.images,
         destination=str(work.unfinished(target.demo_picture)),
     )
@@ -89,7 +89,7 @@ def deployed_files(target: Target) -> dict[str, str]:
 
     :raises StageError: when there is no such manifest.
     """
-    from tasks.records.manifest import read_manifest
+    from tasks.proof.manifest import read_manifest
 
     manifest = read_manifest(target.manifest)
     if manifest is None:

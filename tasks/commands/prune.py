@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.building.stage import Stage, Workspace
-from tasks.config import parse
+from tasks.config import checkpoint_record, parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.console.invocation import command
 from tasks.console.sizes import amount
-from tasks.records import checkpoint_record, ledger
+from tasks.records import ledger
 from tasks.system.files import removal_problem
 
 

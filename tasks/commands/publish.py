@@ -30,7 +30,7 @@ from tasks.system.errors import StageError
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of
 
 if TYPE_CHECKING:
-    from tasks.records.manifest import Manifest
+    from tasks.proof.manifest import Manifest
 
 SMALL = 16 << 20  # bytes; the hub stores anything above 10 MiB as a large file
 CARD, PICTURE = "README.md", "demo.png"
@@ -141,7 +141,7 @@ def proven_manifest(target: Target, work: Workspace) -> Manifest:
 
     :raises StageError: with each thing that changed, or what is not proven.
     """
-    from tasks.records.manifest import read_manifest
+    from tasks.proof.manifest import read_manifest
 
     path = target.manifest
     config, tasks = work.config, work.services.tasks

@@ -21,9 +21,9 @@ from tasks.inference.checks import Figure
 from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.failures import PROVIDERS
 from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
+from tasks.proof.manifest import VariantEntry, read_manifest
 from tasks.proof.recommendation import Candidate, Choice
 from tasks.proof.reports import Report
-from tasks.records.manifest import VariantEntry, read_manifest
 from tasks.system.fingerprint import FINGERPRINTS, read_cache
 
 

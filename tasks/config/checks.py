@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-# How weights are stored.
-Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
+from tasks.clients.contract import Precision
 
 
 @dataclass(frozen=True)

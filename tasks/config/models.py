@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tasks.clients.client import Client
-from tasks.clients.contract import Format, Interface, MaskChoice, PromptChoice
-from tasks.config.checks import Checks, Precision
-from tasks.config.published import AUTO
+from tasks.clients.contract import Format, Interface, MaskChoice, Precision, PromptChoice
+from tasks.config.checks import Checks
 from tasks.console import address
+from tasks.model import AttentionKind
+from tasks.model.published import AUTO
+from tasks.model.trained import TrainedModel
 
 # The graphs of a model that segments images.
 GRAPHS = ("encoder", "decoder")
@@ -25,9 +27,6 @@ OPSET_RULE = "17 (LayerNormalization needs it) to 20 (torch's TorchScript export
 # Gelu is one operator from 20 on (five before), and onnxruntime 1.24 and onnxruntime-web 1.27
 # run it: 48 nodes less in tiny's encoder, the same speed.
 DEFAULT_OPSET = 20
-
-# How the encoder's attention is written.
-AttentionKind = Literal["plain", "fused"]
 
 # Whether a browser must have run a model before it is deployed; "auto": where there is one.
 Switch = Literal["auto"] | bool
@@ -249,6 +248,12 @@ class Source:
     def checkpoint(self) -> Path:
         """The checkpoint."""
         return self.build / "checkpoints" / f"{self.name}.pt"
+
+    @property
+    def trained_model(self) -> TrainedModel:
+        """The checkpoint with its architecture, as child processes load it."""
+        file = str(self.config) if self.config else None
+        return TrainedModel(self.architecture, str(self.checkpoint), file, self.image_size)
 
     @property
     def checkpoint_record(self) -> Path:

@@ -22,7 +22,7 @@ from tasks.config.tables import (
     VerifyTable,
 )
 from tasks.console import address
-from tasks.system.cache_settings import CacheSettings, local_folder
+from tasks.remote.cache_settings import CacheSettings, local_folder
 
 # Every key that shapes a stage.
 KEYS = {

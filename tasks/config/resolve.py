@@ -18,7 +18,6 @@ from tasks.config.checks import (
     TrackingCheck,
 )
 from tasks.config.models import CheckpointLocation, Source, Switch, Target, Variant
-from tasks.config.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
 from tasks.config.reading import KeyPath, Mistakes
 from tasks.config.schema import (
     DEFAULT_CLIENT,
@@ -39,7 +38,8 @@ from tasks.config.tables import (
     is_repository,
 )
 from tasks.console import address
-from tasks.system.cache_settings import NO_CACHE, CacheSettings
+from tasks.model.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
+from tasks.remote.cache_settings import NO_CACHE, CacheSettings
 
 
 def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) -> Configuration:

@@ -10,7 +10,7 @@ from doit.exceptions import InvalidDodoFile
 
 from tasks.config.checks import Checks
 from tasks.config.models import Source, Target
-from tasks.system.cache_settings import CacheSettings
+from tasks.remote.cache_settings import CacheSettings
 
 DEFAULT_CLIENT = "samexporter"
 

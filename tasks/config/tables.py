@@ -10,29 +10,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from tasks.clients.contract import Format, MaskChoice, PromptChoice
+from tasks.clients.contract import Format, MaskChoice, Precision, PromptChoice
 from tasks.clients.registry import CLIENTS
-from tasks.config.checks import (
-    LEAST_IOU,
-    BrowserCheck,
-    FidelityCheck,
-    Precision,
-    Tolerances,
-    TrackingCheck,
-)
+from tasks.config.checks import LEAST_IOU, BrowserCheck, FidelityCheck, Tolerances, TrackingCheck
 from tasks.config.location import ESCAPES
 from tasks.config.models import (
     DEFAULT_OPSET,
     OPSET_RULE,
     OPSETS,
-    AttentionKind,
     CheckpointLocation,
     Source,
     Switch,
 )
-from tasks.config.published import AUTO, MODEL_TYPES
 from tasks.config.schema import DEFAULT_CLIENT, HUB_NAME, PLAIN_NAME, Publishing
 from tasks.console import address
+from tasks.model import AttentionKind
+from tasks.model.published import AUTO, MODEL_TYPES
 
 
 class Rule(NamedTuple):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-    from tasks.config.checks import Precision
+    from tasks.clients.contract import Precision
 
 # Smaller tensors stay as they are: a Cast would cost as much as it saves.
 LEAST_VALUES = 256

@@ -1,4 +1,9 @@
 """sam2's model, its checkpoints, and the patches that make it exportable."""
 
+from typing import Literal
+
 # The packages that read and compute a model.
 PACKAGES = ("torch", "torchvision", "timm", "sam2", "safetensors", "omegaconf", "PyYAML")
+
+# How the encoder's attention is written.
+AttentionKind = Literal["plain", "fused"]

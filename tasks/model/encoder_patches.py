@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sam2.modeling.backbones.image_encoder import FpnNeck
     from samexporter.export_sam2 import SAM2ImageEncoder
 
-    from tasks.config.models import AttentionKind
+    from tasks.model import AttentionKind
     from tasks.model.edgetam import RepVit
 
 

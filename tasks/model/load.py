@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
 
-from tasks.config.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.model import recognition, weights
+from tasks.model.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.model.recognition import Shapes, shapes_of, without_memory, without_misshapen_memory
 from tasks.model.weights import some
 from tasks.system.errors import StageError

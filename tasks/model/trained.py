@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-    from tasks.config.models import Source
-
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -24,12 +22,6 @@ class TrainedModel:
     checkpoint: str
     architecture_file: str | None = None
     image_size: int | None = None
-
-    @classmethod
-    def of(cls, source: Source) -> TrainedModel:
-        """The checkpoint of a source."""
-        file = str(source.config) if source.config else None
-        return cls(source.architecture, str(source.checkpoint), file, source.image_size)
 
     def files(self) -> dict[str, str]:
         """The files that the model is made of, for `binding.unchanged`."""

@@ -14,7 +14,7 @@ from tasks.proof.judgement import largest_differences
 from tasks.proof.runtimes import newest
 
 if TYPE_CHECKING:
-    from tasks.records.manifest import Manifest, VariantEntry, Verification
+    from tasks.proof.manifest import Manifest, VariantEntry, Verification
 
 TEMPLATES = Path("tasks/templates")
 

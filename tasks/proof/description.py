@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.clients.client import description
+from tasks.config.checkpoint_record import Record
 from tasks.config.models import GRAPHS, Target
 from tasks.inference.metrics import rounded, significant
 from tasks.proof.failures import sentences
+from tasks.proof.judged_variant import Judged
 from tasks.proof.judgement import products_on_cpu
-from tasks.proof.manifests import Judged
-from tasks.proof.recommendation import Candidate, recommend
-from tasks.proof.reports import Report
-from tasks.records.checkpoint_record import Record
-from tasks.records.manifest import (
+from tasks.proof.manifest import (
     SCHEMA_VERSION,
     BrowserProof,
     BrowserRules,
@@ -40,6 +38,8 @@ from tasks.records.manifest import (
     as_json,
     structured,
 )
+from tasks.proof.recommendation import Candidate, recommend
+from tasks.proof.reports import Report
 
 PYTORCH = "(PyTorch), onnxruntime on CPU"
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 
-from tasks.clients.contract import Format
-from tasks.config.checks import Precision
+from tasks.clients.contract import Format, Precision
 
 OLDEST_TRIED = "1.15"  # earlier ones have no wheel for a Python that this project runs on
 

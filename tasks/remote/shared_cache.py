@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from tasks.console import address
 from tasks.console.progress import SILENT, Progress
+from tasks.remote.cache_settings import CacheSettings, local_folder
 from tasks.remote.storage import (
     Broken,
     Output,
@@ -40,7 +41,6 @@ from tasks.remote.storage import (
     read_small,
     words,
 )
-from tasks.system.cache_settings import CacheSettings, local_folder
 from tasks.system.errors import StageError
 from tasks.system.fingerprint import FINGERPRINTS
 

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 from tasks.console import address
 from tasks.console.progress import SILENT, Progress
-from tasks.system.cache_settings import NO_CACHE, CacheSettings
+from tasks.remote.cache_settings import NO_CACHE, CacheSettings
 from tasks.system.errors import StageError
 from tasks.system.files import write_and_hash
 

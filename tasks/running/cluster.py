@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.console.invocation import command
+from tasks.remote.cache_settings import local_folder
 from tasks.remote.shared_cache import SharedCache
 from tasks.remote.storage import Output
 from tasks.running import job
 from tasks.running.child import PROJECT
 from tasks.running.resources import resources_for
-from tasks.system.cache_settings import local_folder
 from tasks.system.errors import StageError
 from tasks.system.files import write_record
 from tasks.system.fingerprint import FINGERPRINTS, dependency_hashes

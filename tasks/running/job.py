@@ -18,11 +18,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from tasks.remote.cache_settings import CacheSettings
 from tasks.remote.shared_cache import SharedCache
 from tasks.remote.storage import Output
 from tasks.running import child
 from tasks.running.child import PROJECT
-from tasks.system.cache_settings import CacheSettings
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.fingerprint import FINGERPRINTS
 

@@ -19,12 +19,12 @@ from tasks.clients.contract import (
     Format,
     GraphTensors,
     MaskChoice,
+    Precision,
     PromptChoice,
     Resize,
     Tensor,
     TrackingConstants,
 )
-from tasks.config.checks import Precision
 
 if TYPE_CHECKING:
     from cattrs import Converter
