@@ -11,13 +11,15 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tasks.building import code
 from tasks.building.stage import Stage, Workspace, describe_peak
-from tasks.config.models import Target
+from tasks.clients.contract import MaskChoice, Precision, PromptChoice
+from tasks.config.models import GRAPHS, Target
 from tasks.system.errors import StageError
 from tasks.system.files import write_atomically
 from tasks.system.versions import versions
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from doit.task import Task
 
     from tasks.clients.client import Client
-    from tasks.clients.contract import MaskChoice, PromptChoice
     from tasks.web.chromium import ServedModel
 
 PACKAGES = ("onnxruntime", "numpy", "pillow")
@@ -80,13 +81,15 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
     if rounds < 1:
         raise StageError(f"--rounds is {rounds}; allowed: a whole number above 0")
     in_browser = target.browser is not False and not browser.missing and packages.are_installed()
-    result = work.run(
-        "tasks.commands.speed:measure",
+    request = SpeedRequest(
         variants={
-            each.name: {graph: str(path) for graph, path in target.image_graphs(each).items()}
+            each.name: SpeedVariant(
+                each.precision,
+                {graph: str(path) for graph, path in target.image_graphs(each).items()},
+                {graph: target.file_name(graph, each) for graph in GRAPHS},
+            )
             for each in target.built_variants
         },
-        names={each.name: target.file_names(each) for each in target.built_variants},
         client=target.client.name,
         masks=target.masks,
         prompts=target.prompts,
@@ -96,6 +99,7 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
         in_browser=in_browser,
         webgpu=in_browser and target.webgpu,
     )
+    result = work.run("tasks.commands.speed:measure", request)
     memory = {"peak_memory": result.pop("peak_memory")}
     write_atomically(target.speeds, json.dumps(result, indent=2) + "\n")
     texts = []
@@ -113,23 +117,36 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
 Times = dict[str, dict[str, list[float]]]
 
 
-def measure(
-    variants: dict[str, dict[str, str]],
-    names: dict[str, dict[str, str]],
-    client: str,
-    masks: MaskChoice,
-    prompts: PromptChoice,
-    rounds: int,
-    scratch: str,
-    executable: str | None,
-    in_browser: bool,
-    webgpu: bool,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class SpeedVariant:
+    """A variant: the file of each graph, and the client's name for it, by the graph's name."""
+
+    precision: Precision
+    graphs: Mapping[str, str]
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SpeedRequest:
+    """The variants that take turns, by name, and where: natively, and ``in_browser``.
+
+    ``executable`` is the browser, None Playwright's own; ``scratch`` a folder for served files.
+    """
+
+    variants: Mapping[str, SpeedVariant]
+    client: str
+    masks: MaskChoice
+    prompts: PromptChoice
+    rounds: int
+    scratch: str
+    executable: str | None
+    in_browser: bool
+    webgpu: bool
+
+
+def measure(request: SpeedRequest) -> dict[str, Any]:
     """Let variants take turns (runs in a child process).
 
-    :param variants: the file of each graph, by the variant's name and its own; ``names``: what the
-        client calls each.
-    :param client: which loads them, by its name.
     :returns: ``files`` with their hashes; ``machine``; ``date``, the day in UTC; ``rounds``; and
         for each of ``variants`` by provider (``native``, ``wasm``, ``webgpu`` on hardware) the
         milliseconds of each round: to create a session and to run, of encoder and decoder. A
@@ -144,29 +161,33 @@ def measure(
     from tasks.proof.binding import unchanged
     from tasks.web.chromium import ServedModel, launched
 
-    paths = {Path(p).name: p for graphs in variants.values() for p in graphs.values()}
-    loads = client_by_name(client)
+    client = client_by_name(request.client)
     models = {
-        name: ServedModel(loads, masks, prompts, name.partition(".")[0], graphs, names[name])
-        for name, graphs in variants.items()
+        name: ServedModel(
+            client, request.masks, request.prompts, each.precision, each.graphs, each.names
+        )
+        for name, each in request.variants.items()
     }
     image = natural_image(next(iter(models.values())).size)
-    times: dict[str, Times] = {name: {} for name in variants}
+    times: dict[str, Times] = {name: {} for name in models}
     adapter = None
+    paths = {
+        Path(path).name: path for each in request.variants.values() for path in each.graphs.values()
+    }
     with unchanged(paths) as files:
-        for number in range(rounds):
-            print(f"round {number + 1} of {rounds}", flush=True)
-            for name, graphs in variants.items():
-                _add(times[name], "native", run_natively(graphs, image, loads))
-        if in_browser:
-            with launched(executable, webgpu) as browser:
-                for number in range(rounds):
-                    print(f"round {number + 1} of {rounds}, browser", flush=True)
+        for number in range(request.rounds):
+            print(f"round {number + 1} of {request.rounds}", flush=True)
+            for name, each in request.variants.items():
+                _add(times[name], "native", run_natively(each.graphs, image, client))
+        if request.in_browser:
+            with launched(request.executable, request.webgpu) as browser:
+                for number in range(request.rounds):
+                    print(f"round {number + 1} of {request.rounds}, browser", flush=True)
                     for name, model in models.items():
-                        figures = run_in_page(browser, model, image, scratch, webgpu)
+                        figures = run_in_page(browser, model, image, request)
                         adapter = figures.pop("adapter", adapter)
-                        for provider, each in figures.items():
-                            _add(times[name], provider, each)
+                        for provider, measured in figures.items():
+                            _add(times[name], provider, measured)
     return {
         "files": files,
         "machine": {
@@ -176,7 +197,7 @@ def measure(
             "adapter": adapter,
         },
         "date": datetime.now(UTC).date().isoformat(),
-        "rounds": rounds,
+        "rounds": request.rounds,
         "variants": times,
     }
 
@@ -228,7 +249,7 @@ def _timed(times: dict[str, float], name: str) -> Iterator[None]:
 
 
 def run_in_page(
-    browser: Any, model: ServedModel, image: Any, scratch: str, webgpu: bool
+    browser: Any, model: ServedModel, image: Any, request: SpeedRequest
 ) -> dict[str, Any]:
     """One turn in a page of its own: on WASM, and on WebGPU where that is hardware."""
     from tasks.inference.prompts import PROMPTS
@@ -239,13 +260,13 @@ def run_in_page(
     prompted = PromptedImage(image, PROMPTS[:1], {})
     figures: dict[str, Any] = {}
     run: ImageRun | None = None
-    with chromium.served(model, image, scratch) as address:
+    with chromium.served(model, image, request.scratch) as address:
         try:
             with chromium.blank_page(browser) as page:
                 run = ImageRun(page, address, model, prompted, chromium.threads_here())
                 run.open()
                 run.wasm(2, 5)
-                if webgpu and run.adapter is not None and not run.adapter["software"]:
+                if request.webgpu and run.adapter is not None and not run.adapter["software"]:
                     run.webgpu(True, 0, 2)
         except chromium.Refused as refusal:
             if run is None:
