@@ -300,7 +300,7 @@ def test_a_new_url_without_the_file_is_warned_about_and_the_checkpoint_stays(
     models.write(url=str(models.fetched["url"]).replace("fetched.pt", "gone.pt"))
     told = models.says("run", "checkpoint:fetched")
     assert "warning: [models.fetched] url:" in told
-    assert "gone.pt is no address of it: the server answers 404" in told
+    assert "gone.pt does not have it: the server answers 404" in told
     assert (models.root / "build/checkpoints/fetched.pt").read_bytes() == CONTENT
 
 

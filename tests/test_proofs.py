@@ -263,7 +263,7 @@ def test_what_was_proven_under_another_configuration_is_not_deployed_alone(
 @pytest.mark.parametrize("text", ["[]", "{}", "null", '{"files": [], "passed": true}'])
 def test_a_report_that_is_none_proves_nothing(project: Project, text: str) -> None:
     (project.root / "build/models/m/verify.json").write_text(text)
-    refused(project.doit("run", "-s", "deploy:m"), "is no report of this build")
+    refused(project.doit("run", "-s", "deploy:m"), "not a report of this build")
 
 
 def test_a_report_that_was_marked_as_passed_is_judged_by_its_figures(project: Project) -> None:

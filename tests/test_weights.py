@@ -260,7 +260,7 @@ def test_a_damaged_safetensors_file_is_refused(
 def test_a_file_that_is_something_else_is_named(content: bytes, found: str, tmp_path: Path) -> None:
     (tmp_path / "model.pt").write_bytes(content)
     message = refusal(tmp_path / "model.pt")
-    assert "model.pt is no checkpoint: found " in message
+    assert "model.pt is not a checkpoint: it is " in message
     assert found in message
     assert "expected SAM 2's weights" in message
 

@@ -72,7 +72,7 @@ def deployed(target: Target) -> tuple[dict[str, str], TrackingConstants]:
     manifest = read_manifest(target.manifest)
     if manifest is None or manifest.video is None:
         raise StageError(
-            f"{target.manifest} is no manifest of this build with graphs that track; "
+            f"{target.manifest} is not a manifest of this build with graphs that track; "
             f"{command(f'deploy:{target.name}')} writes it"
         )
     files = {"encoder": manifest.encoder.file, **manifest.video.files}

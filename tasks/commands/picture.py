@@ -94,7 +94,7 @@ def deployed_files(target: Target) -> dict[str, str]:
     manifest = read_manifest(target.manifest)
     if manifest is None:
         raise StageError(
-            f"{target.manifest} is no manifest of this build; "
+            f"{target.manifest} is not a manifest of this build; "
             f"{command(f'deploy:{target.name}')} writes it"
         )
     files = {"encoder": manifest.encoder.file, "decoder": manifest.decoder.file}

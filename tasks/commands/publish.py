@@ -160,7 +160,7 @@ def proven_manifest(target: Target, work: Workspace) -> Manifest:
             + f"{command(f'publish:{target.name}')} (without -s) proves and deploys it first."
         )
     manifest = read_manifest(path)
-    lacking = unproven(target, manifest) if manifest else "is no manifest of this build"
+    lacking = unproven(target, manifest) if manifest else "is not a manifest of this build"
     if manifest is None or lacking:
         raise StageError(f"{path}: {lacking}, and is not published.")
     return manifest

@@ -121,7 +121,7 @@ def choose(checkpoint: str | Path) -> Choice:
     else:
         other = next((what for magic, what in _OTHERS if start.lstrip().startswith(magic)), None)
         raise StageError(
-            f"{path} is no checkpoint: found {other or f'a file that begins with {start[:8]!r}'}; "
+            f"{path} is not a checkpoint: it is {other or f'a file that begins with {start[:8]!r}'}; "
             f"{EXPECTED}"
         )
     choice = model_in(path, content)

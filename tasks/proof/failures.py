@@ -127,7 +127,7 @@ def as_json(failures: Iterable[Failure]) -> list[dict[str, Any]]:
 def from_json(entries: Iterable[Mapping[str, Any]]) -> list[Failure]:
     """Failures of a report.
 
-    :raises TypeError: when an entry is no failure.
+    :raises TypeError: when an entry is not a failure.
     """
     return [
         Failure(**{"found": None, **{k: v for k, v in each.items() if k != "sentence"}})

@@ -48,7 +48,7 @@ PREFERRED: Mapping[str, Mapping[str, str]] = {
 class Candidate(NamedTuple):
     """A deployed variant: its download in bytes, and the providers on which it is proven.
 
-    ``times`` are milliseconds for an image, of those providers where it was timed. Of its model
+    ``times`` are milliseconds for an image, of those providers where it was timed. For its model,
     ``truth`` is the IoU of a click's mask with the true one, ``native_iou`` the mean IoU with
     PyTorch's masks at the size of image that the weights are for.
     """

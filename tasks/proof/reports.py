@@ -143,7 +143,7 @@ class Proof:
         """
         again = command(self.task)
         if report is None:
-            return [f"{self.path} is missing, or is no report of this build; {again} makes it"]
+            return [f"{self.path} is missing, or not a report of this build; {again} makes it"]
         problems = [
             f"{file} is not what {self.kind} measured: its sha256 is {sha256}, "
             f"{self.path} has {report['files'].get(file.name, 'none')}; {again} proves it"

@@ -19,7 +19,7 @@ class Listing(NamedTuple):
 
 
 def read_listing(path: Path) -> Listing | None:
-    """The files that a manifest names; None when it is no manifest of a model.
+    """The files that a manifest names; None when it is not a manifest of a model.
 
     One that names a file outside its folder is none.
     """

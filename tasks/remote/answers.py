@@ -13,7 +13,7 @@ from tasks.console import address
 from tasks.system.errors import StageError
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-_LONGEST_NUMBER = 18  # digits; what has more is no size
+_LONGEST_NUMBER = 18  # digits; more are not a size
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def check(request: Request, policy: RetryPolicy | None = None) -> str | None:
     if answer.status_code in (405, 501):
         return f"was not checked: the server answers {answer.status_code} to HEAD"
     if answer.status_code != 200:
-        return f"is no address of it: the server answers {answer.status_code}"
+        return f"does not have it: the server answers {answer.status_code}"
     length = number(answer.headers.get("Content-Length"))
     if length is None:
         return "was not checked: the server does not tell the size"

@@ -218,12 +218,14 @@ def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
 def parse_config(text: str, what: str) -> dict[str, Any]:
     """A ``config.json``, read.
 
-    :raises StageError: when it is no table in JSON.
+    :raises StageError: when it is not a table in JSON.
     """
     try:
         content = json.loads(text)
     except ValueError as error:
         raise StageError(f"{what} is no JSON: {error}") from error
     if not isinstance(content, dict):
-        raise StageError(f"{what} is no configuration of a model: found {type(content).__name__}")
+        raise StageError(
+            f"{what} is not a configuration of a model: it is {type(content).__name__}"
+        )
     return content

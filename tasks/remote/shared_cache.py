@@ -249,7 +249,7 @@ class SharedCache:
         }
 
     def remove(self, paths: Sequence[str]) -> None:
-        """Remove entries and files; one that is gone already is no error."""
+        """Remove entries and files; missing ones are not an error."""
         system, _ = self.open()
         for path in paths:
             with suppress(FileNotFoundError):
