@@ -136,7 +136,7 @@ def _allowed(kind: Any) -> str:
 
 @cache
 def _converter() -> Converter:
-    """A converter that never converts in silence: true is not a number, 3 not a text, "ab" not a list."""
+    """A converter that never converts in silence: true is not a number, 3 not a text."""
     converter = Converter(forbid_extra_keys=True)
     for kind, accepted in {bool: bool, int: int, float: int | float, str: str}.items():
         converter.register_structure_hook(kind, _strict(kind, accepted))

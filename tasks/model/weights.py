@@ -121,8 +121,8 @@ def choose(checkpoint: str | Path) -> Choice:
     else:
         other = next((what for magic, what in _OTHERS if start.lstrip().startswith(magic)), None)
         raise StageError(
-            f"{path} is not a checkpoint: it is {other or f'a file that begins with {start[:8]!r}'}; "
-            f"{EXPECTED}"
+            f"{path} is not a checkpoint: it is "
+            f"{other or f'a file that begins with {start[:8]!r}'}; {EXPECTED}"
         )
     choice = model_in(path, content)
     return replace(choice, weights=with_names_of_sam2(path, choice.weights))
