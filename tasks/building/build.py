@@ -184,7 +184,7 @@ def _all_inputs(stage: Stage) -> Inputs | Callable[[], Inputs]:
 
 
 def _measurer(stage: Stage) -> Callable[[], Measurer] | None:
-    """What says which processor, and browser, measures here; None for a stage that measures not."""
+    """What says which processor, and browser, measures here; None for other stages than proofs."""
     if stage.shared != "proof":
         return None
     return lambda: {
