@@ -227,6 +227,9 @@ class BrowserRequest:
     ``webgpu``: run the decoder there too, and the encoder when the adapter is hardware or with
     ``webgpu_encoder``; track there too on hardware, and otherwise look where the nodes are.
 
+    ``tensors_from`` are other files with the same inputs and outputs, for graphs that onnxruntime
+    cannot read.
+
     A smaller variant has a ``reference``, PyTorch's answers about the images that ``draw`` draws.
     ``tracking`` has PyTorch's answers about scripts, for the constants that a tracker needs.
     """
@@ -244,6 +247,7 @@ class BrowserRequest:
     reference: str | None = None
     draw: str | None = None
     tracking: str | None = None
+    tensors_from: Mapping[str, str] | None = None
     decoder_runs: int = 5
 
 
@@ -294,6 +298,7 @@ def served_model(request: BrowserRequest) -> ServedModel:
         request.graphs,
         request.names,
         video=tracking_file.read(request.tracking)[0].constants if request.tracking else None,
+        tensors_from=request.tensors_from,
     )
 
 

@@ -668,7 +668,7 @@ _write_traced = write_traced
 
 def write_traced(path, *arguments, **options):
     from pathlib import Path
-    if path.endswith("encoder.onnx") and not Path({once!r}).exists():
+    if str(path).endswith("encoder.onnx") and not Path({once!r}).exists():
         import os
         Path({once!r}).write_text(str(os.getppid()))
         with Path({fifo!r}).open("w"):

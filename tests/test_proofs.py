@@ -201,7 +201,7 @@ def test_graphs_that_nothing_has_proven_are_not_deployed(
 ) -> None:
     project = simplified.copy_to(tmp_path / "project")
     outcome = project.doit("run", "-s", "deploy:m")
-    refused(outcome, "build/models/m/verify.json is not there", "`doit verify:m` makes it")
+    refused(outcome, "build/models/m/verify.json is missing", "`doit verify:m` makes it")
     assert not app(project).exists()
 
 
@@ -243,10 +243,10 @@ def test_the_report_of_another_build_proves_nothing(project: Project, weights: l
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('masks = "best"', "asked for masks 'multi', the configuration now says 'best'"),
-        ("opset = 17", "asked for opset 20, the configuration now says 17"),
-        ('sha256 = "' + "0" * 64 + '"', "asks for the checkpoint of sha256 0000"),
-        ('truth = "tasks.drawing.scenes:scene"', "asked for truth None"),
+        ('masks = "best"', "measured with masks 'multi', the configuration now has 'best'"),
+        ("opset = 17", "measured with opset 20, the configuration now has 17"),
+        ('sha256 = "' + "0" * 64 + '"', "names the checkpoint with sha256 0000"),
+        ('truth = "tasks.drawing.scenes:scene"', "measured with truth None"),
         ('variants = ["fp32", "q8"]', "encoder_quantized.onnx"),
         ("[verify]\nmask_tolerance = 1e-12", "[verify] mask_tolerance allows 1e-12"),
     ],
@@ -403,7 +403,7 @@ def test_a_checkpoint_that_changed_under_an_export_is_exported_again(
     hold(
         project,
         "tasks/export.py",
-        "    model = load.load_model(architecture, checkpoint, image_size, video)\n",
+        "    model = load.load_model(\n",
     )
     checkpoint = project.root / "build/checkpoints/m.pt"
     change_during(project, checkpoint, weights[1], "export:m")
@@ -416,7 +416,7 @@ def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) ->
     hold(
         project,
         "tasks/export.py",
-        "    model = load.load_model(architecture, checkpoint, image_size, video)\n",
+        "    model = load.load_model(\n",
     )
     source = project.root / "tasks/model/encoder_patches.py"
     change_during(project, source, source.read_bytes() + b"\nANOTHER = True\n", "export:m")
@@ -426,7 +426,7 @@ def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) ->
 
 
 def test_a_graph_written_to_while_it_is_measured_is_not_proven(project: Project) -> None:
-    before = "        cases = answers_of_pytorch("
+    before = "            cases = cases_for("
     hold(project, "tasks/verify.py", before)
     decoder = project.root / "build/models/m/decoder.onnx"
     process = project.start("verify:m")
