@@ -80,7 +80,7 @@ def npm_packages(tmp_path_factory: pytest.TempPathFactory) -> None:
     with (tmp_path_factory.getbasetemp().parent / "npm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not packages.are_installed():
-            stage.install(required=False, task=None)  # type: ignore[arg-type]
+            stage.install(required=False, work=None)  # type: ignore[arg-type]
     if not packages.are_installed():
         give_up("needs the packages of npm in web/")
 
