@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from tasks.proof.manifest import File
 
 
+PACKAGES = ("cattrs",)  # which writes the manifest
+
+
 def declare(target: Target, browser: Browser) -> Stage:
     """The deployment of one model.
 
@@ -56,7 +59,7 @@ def declare(target: Target, browser: Browser) -> Stage:
             target.source.checkpoint_record,
         ],
         writes=[target.manifest],
-        inputs=judged_variant.inputs(target, proofs),
+        inputs={**judged_variant.inputs(target, proofs), **versions(*PACKAGES)},
         # The reports are no `reads`: the error about a missing one names the proof that makes it.
         also_reads=[each.path for needed in proofs.values() for each in needed],
         up_to_date=[(ledger.holds_what_its_manifest_says, [target.deploy])],

@@ -13,6 +13,7 @@ from project import ROOT, Project, install_packages
 
 from tasks import (
     browser,
+    deploy,
     export,
     fidelity,
     reference,
@@ -185,7 +186,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "tasks.tracking_reference:compute_reference": tracking_reference.PACKAGES,
     "tasks.tracking:measure_tracking": tracking.PACKAGES,
     "tasks.browser:prove_in_browser": browser.PACKAGES,
-    "tasks.deploy:deploy": (),
+    "tasks.deploy:deploy": deploy.PACKAGES,
 }
 
 

@@ -84,5 +84,5 @@ def test_a_manifest_without_graphs_that_track_is_refused_with_what_writes_anothe
     model: Any = SimpleNamespace(
         name="demo-video", deploy=tmp_path, manifest=tmp_path / "manifest.json"
     )
-    with pytest.raises(StageError, match="no manifest of this build with graphs that track"):
+    with pytest.raises(StageError, match="not a manifest of this build with graphs that track"):
         filmstrip.deployed(model)

@@ -251,7 +251,7 @@ def test_a_damaged_safetensors_file_is_refused(
     [
         (b"version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer; `git lfs pull`"),
         (b"<!doctype html><html>", "a page of HTML"),
-        (b'{"model_type": "sam2"}', "found JSON"),
+        (b'{"model_type": "sam2"}', "it is JSON"),
         (b"\x1f\x8b\x08\x00", "compressed with gzip"),
         (b"ONNX", "a file that begins with b'ONNX'"),
         (b"", "a file that begins with b''"),
