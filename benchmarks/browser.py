@@ -48,13 +48,13 @@ def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> 
     with (
         tempfile.TemporaryDirectory() as scratch,
         redirect_stdout(sys.stderr),  # the page's steps
-        chromium.served(model, image, scratch) as address,
+        chromium.served(model, image, scratch) as site,
         chromium.launched(executable, webgpu=False) as browser,
     ):
         try:
             with chromium.blank_page(browser) as page:
                 asked = PromptedImage(image, PROMPTS, {})
-                run = ImageRun(page, address, model, asked, THREADS)
+                run = ImageRun(page, site, model, asked, THREADS)
                 run.open()
                 run.wasm(runs, 5)
         except chromium.Refused as refusal:

@@ -330,13 +330,13 @@ def run_in_browser(
     prompted = prompted_image(request, model)
     frames = list(script.frames) if script else []
     with (
-        chromium.served(model, prompted.image, request.scratch, frames) as address,
+        chromium.served(model, prompted.image, request.scratch, frames) as site,
         chromium.launched(request.executable, request.webgpu) as browser,
     ):
         run: ImageRun | None = None
         try:
             with chromium.blank_page(browser) as page:
-                run = ImageRun(page, address, model, prompted, chromium.threads_here())
+                run = ImageRun(page, site, model, prompted, chromium.threads_here())
                 run.open()
                 run.wasm(1, request.decoder_runs)
                 if request.webgpu:
@@ -367,7 +367,7 @@ def track_in_page(browser: PlaywrightBrowser, run: ImageRun, script: Script) -> 
         return answers
     try:
         with chromium.blank_page(browser) as page:
-            tracking = TrackingRun(page, run.address, run.model, run.threads, run.report)
+            tracking = TrackingRun(page, run.site, run.model, run.threads, run.report)
             tracking.open()
             answers["wasm"] = tracking.run_script("wasm", script)
             if works("webgpu"):

@@ -6,7 +6,6 @@ others answered before it stays.
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.clients.client import Client, description
 from tasks.inference.graph_file import tensors_of
@@ -87,14 +86,28 @@ class ServedModel:
         }
 
 
+class Site(NamedTuple):
+    """A server's address, and the bytes of the arrays that its page posted, by their names."""
+
+    address: str
+    arrays: dict[str, bytes]
+
+    def array(self, posted: Mapping[str, Any]) -> NDArray[np.float32]:
+        """The array that ``posted`` of steps.js sent."""
+        import numpy as np
+
+        values = np.frombuffer(self.arrays.pop(posted["name"]), np.float32)
+        return values.reshape(posted["dims"])
+
+
 @contextmanager
 def served(
     model: ServedModel,
     image: NDArray[np.uint8],
     scratch: str,
     frames: Sequence[NDArray[np.uint8]] = (),
-) -> Iterator[str]:
-    """The address of a server that has a model's files, the page, an image, and a clip's frames.
+) -> Iterator[Site]:
+    """A server that has a model's files, the page, an image, and a clip's frames.
 
     :param scratch: a folder for what is served.
     """
@@ -103,7 +116,7 @@ def served(
     place = Path(scratch) / "served"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
-    manifest = model.manifest()
+    manifest, arrays = model.manifest(), dict[str, bytes]()
     for name, text in model.client.documents(manifest).items():
         (place / name).write_text(text, encoding="utf-8")
     Image.fromarray(image).save(place / "image.png")
@@ -119,9 +132,10 @@ def served(
         },
         {"/model/manifest.json": lambda: manifest},
         {f"/model/{name}": Path(model.graphs[graph]) for graph, name in model.names.items()},
+        arrays,
     )
     with serving(app) as address:
-        yield address
+        yield Site(address, arrays)
 
 
 @contextmanager
@@ -184,17 +198,17 @@ class Steps:
     def __init__(
         self,
         page: Page,
-        address: str,
+        site: Site,
         model: ServedModel,
         threads: int,
         report: dict[str, Any] | None = None,
     ) -> None:
         """
-        :param address: of the server, which has the model.
+        :param site: has the model.
         :param report: of another page with the same model, which this one adds to.
         """
         self.page = page
-        self.address = address
+        self.site = site
         self.model = model
         self.threads = threads
         empty: dict[str, Any] = {"threads": threads, "providers": {}, "memory": {}, "load_ms": {}}
@@ -215,7 +229,7 @@ class Steps:
         browser = self.page.context.browser
         assert browser is not None
         self.report["browser"] = f"Chromium {browser.version}"
-        self.page.goto(f"{self.address}/{self.name}")
+        self.page.goto(f"{self.site.address}/{self.name}")
         environment = self._step("open the page", "environment")
         self.report["isolated"] = environment["isolated"]
         self.adapter = environment["adapter"]
@@ -302,11 +316,3 @@ def _nothing() -> bytes:
     opset = helper.make_opsetid("", 17)
     model = helper.make_model(graph, opset_imports=[opset], ir_version=8)
     return model.SerializeToString()  # type: ignore[no-any-return]
-
-
-def unpacked(packed: Mapping[str, Any]) -> NDArray[np.float32]:
-    """An array as ``packed`` of steps.js writes it."""
-    import numpy as np
-
-    values = np.frombuffer(base64.b64decode(packed["base64"]), np.float32)
-    return values.reshape(packed["dims"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.inference.sessions import Predictions, PromptedImage
-from tasks.web.chromium import Refused, ServedModel, Steps, unpacked
+from tasks.web.chromium import Refused, ServedModel, Site, Steps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +24,12 @@ class ImageRun(Steps):
     """The image part: an image is encoded, and prompts are decoded."""
 
     def __init__(
-        self, page: Page, address: str, model: ServedModel, prompted: PromptedImage, threads: int
+        self, page: Page, site: Site, model: ServedModel, prompted: PromptedImage, threads: int
     ) -> None:
         """
         :param prompted: the server's image, and the prompts about it.
         """
-        super().__init__(page, address, model, threads)
+        super().__init__(page, site, model, threads)
         self.prompted = prompted
         self.height, self.width = prompted.image.shape[:2]
         self.predictions: dict[str, Predictions] = {}
@@ -96,7 +96,7 @@ class ImageRun(Steps):
         for _ in range(runs):
             encoded = self._step(what, "encode", provider=provider, image="/image/image.png")
             times.append(encoded["milliseconds"])
-        features = {role: unpacked(packed) for role, packed in encoded["values"].items()}
+        features = {role: self.site.array(posted) for role, posted in encoded["values"].items()}
         self.image = features.pop("image")
         self.predictions[provider].features.update(features)
         self.report["providers"][provider]["encoder"]["run_ms"] = times
@@ -129,11 +129,13 @@ class ImageRun(Steps):
             previous=previous,
             runs=runs,
         )
-        masks, scores = (unpacked(decoded["values"][role]) for role in ("masks", "iou_predictions"))
+        masks, scores = (
+            self.site.array(decoded["values"][role]) for role in ("masks", "iou_predictions")
+        )
         for number, prompt in enumerate(prompts):
             predictions.add(prompt.name, masks[number], scores[number])
         if decoded["mask_input"]:
-            predictions.mask_inputs[prompts[0].name] = unpacked(decoded["mask_input"])[0]
+            predictions.mask_inputs[prompts[0].name] = self.site.array(decoded["mask_input"])[0]
         if previous is not None:
             self._check_refined(prompts[0].name, previous)
         return list(decoded["times"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mimetypes
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.responses import Response
 
 HOST = "127.0.0.1"
 
@@ -38,6 +37,7 @@ def application(
     folders: Mapping[str, Path],
     documents: Mapping[str, Callable[[], Any]] | None = None,
     files: Mapping[str, Path] | None = None,
+    arrays: MutableMapping[str, bytes] | None = None,
 ) -> Starlette:
     """The web application.
 
@@ -45,11 +45,12 @@ def application(
         may appear later.
     :param documents: JSON made at each request, by path.
     :param files: single files from anywhere, by path.
+    :param arrays: gets what a page posts to ``/arrays/<name>``; without it none can post.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.responses import FileResponse, JSONResponse
+    from starlette.responses import FileResponse, JSONResponse, Response
     from starlette.routing import BaseRoute, Mount, Route
     from starlette.staticfiles import StaticFiles
 
@@ -75,10 +76,17 @@ def application(
     def document(make: Callable[[], Any]) -> Callable[[Request], Response]:
         return lambda request: JSONResponse(make(), headers=HEADERS)
 
+    async def keep(request: Request) -> Response:
+        assert arrays is not None
+        arrays[request.path_params["name"]] = await request.body()
+        return Response(status_code=204)
+
     routes: list[BaseRoute] = [
         Route(path, document(make)) for path, make in (documents or {}).items()
     ]
     routes += [Route(path, file(each)) for path, each in (files or {}).items()]
+    if arrays is not None:
+        routes.append(Route("/arrays/{name}", keep, methods=["POST"]))
     routes += [
         Mount(path, Folder(directory=folder, html=path == "/", check_dir=False))
         for path, folder in folders.items()

@@ -10,7 +10,7 @@ from tasks.config.models import TRACKING_GRAPHS
 from tasks.inference.prompts import Prompt
 from tasks.inference.scripts import Answers, Script, run_script
 from tasks.inference.tracker import Result
-from tasks.web.chromium import Steps, unpacked
+from tasks.web.chromium import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class TrackingRun(Steps):
             prompt={"points": scaled.points, "labels": scaled.labels, "box": scaled.box},
             mask=mask,
         )
-        return _result(answer)
+        return self._result(answer)
 
     def track(
         self, start: int | None = None, reverse: bool = False
@@ -83,7 +83,7 @@ class TrackingRun(Steps):
             step = self._step(f"{what}next frame", "next")
             if step["frame"] is None:
                 return
-            objects = {each["object"]: _result(each) for each in step["objects"]}
+            objects = {each["object"]: self._result(each) for each in step["objects"]}
             times = {name: step[name] for name in ("frame", "milliseconds")}
             self._figures()["frames"].append({**times, "objects": len(objects)})
             yield step["frame"], objects
@@ -92,7 +92,6 @@ class TrackingRun(Steps):
         figures: dict[str, Any] = self._of_provider().setdefault("tracking", {})
         return figures
 
-
-def _result(answer: Mapping[str, Any]) -> Result:
-    values = {name: unpacked(each) for name, each in answer["values"].items()}
-    return Result(values["low_res_masks"], answer["score"], values["pointer"], answer["iou"])
+    def _result(self, answer: Mapping[str, Any]) -> Result:
+        values = {name: self.site.array(each) for name, each in answer["values"].items()}
+        return Result(values["low_res_masks"], answer["score"], values["pointer"], answer["iou"])

@@ -7,7 +7,7 @@ import { loadImage, scaledPixels } from '../shared/image.js'
 import { encode, timed } from '../shared/model.js'
 import { placement } from '../shared/preprocessing.js'
 import { Loaded } from './session-steps.js'
-import { allPacked, offer } from './steps.js'
+import { allPosted, offer } from './steps.js'
 import { Tracker } from '../shared/tracker.js'
 import { graphRunner } from '../shared/tracking-graphs.js'
 
@@ -92,5 +92,5 @@ async function answer({ lowResMasks, pointer, iou }, score) {
     low_res_masks: { data: lowResMasks, dims: [1, 1, side, side] },
     pointer: { data: pointer, dims: [1, pointer.length] },
   }
-  return { score, iou, values: await allPacked(values) }
+  return { score, iou, values: await allPosted(values) }
 }

@@ -5,7 +5,7 @@ import { answers } from '../shared/feeds.js'
 import { timed } from '../shared/model.js'
 import { nodePlacement } from './node-placement.js'
 import { BASE, Loaded } from './session-steps.js'
-import { allPacked, decodeRuns, logged, offer } from './steps.js'
+import { allPosted, decodeRuns, logged, offer } from './steps.js'
 
 /** @typedef {import('../shared/model.js').Provider} Provider */
 /** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
@@ -147,7 +147,7 @@ offer({
     )
     embeddings ??= found
     const outputs = loaded.manifest.encoder.outputs.map(({ name, role }) => [role, found[name]])
-    const values = await allPacked({ ...Object.fromEntries(outputs), image: input })
+    const values = await allPosted({ ...Object.fromEntries(outputs), image: input })
     return { milliseconds, values }
   },
 

@@ -8,7 +8,7 @@ import { loadImage, scaledPixels } from '../shared/image.js'
 import { decode, encode, timed } from '../shared/model.js'
 import { imageTensor, placement } from '../shared/preprocessing.js'
 import { Loaded } from './session-steps.js'
-import { allPacked, decodeRuns, offer, packed } from './steps.js'
+import { allPosted, decodeRuns, offer, posted } from './steps.js'
 
 /** @typedef {import('../shared/feeds.js').Answers} Answers */
 /** @typedef {import('../shared/model.js').Provider} Provider */
@@ -39,7 +39,7 @@ offer({
     features ??= found
     const tensor = imageTensor(pixels, place, manifest.preprocessing)
     const input = { data: tensor, dims: [1, 3, size, size] }
-    return { milliseconds, values: await allPacked({ ...found, image: input }) }
+    return { milliseconds, values: await allPosted({ ...found, image: input }) }
   },
 
   /**
@@ -59,7 +59,7 @@ offer({
     )
     answers[name] ??= answer
     const sizes = [refined?.length ?? 0, 1, ...answer.masks.dims.slice(2)]
-    return { ...report, mask_input: refined && (await packed({ data: refined, dims: sizes })) }
+    return { ...report, mask_input: refined && (await posted({ data: refined, dims: sizes })) }
   },
 })
 

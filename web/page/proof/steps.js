@@ -29,24 +29,24 @@ export async function logged(work) {
 }
 
 /**
- * Values as JSON has them.
+ * Send values to the server, which keeps them for who drives the page: as the result of a step,
+ * an image's features would take seconds.
  *
  * @param {{ data: Float32Array | Float32Array[], dims: readonly number[] }} values arrays after one
  *   another
- * @returns {Promise<{ base64: string, dims: readonly number[] }>}
+ * @returns {Promise<{ name: string, dims: readonly number[] }>}
  */
-export async function packed({ data, dims }) {
-  const url = await new Promise((resolve) => {
-    const reader = new FileReader()
-    reader.onload = () => resolve(reader.result)
-    reader.readAsDataURL(new Blob(/** @type {BlobPart[]} */ ([data].flat())))
-  })
-  return { base64: /** @type {string} */ (url).split(',')[1], dims }
+export async function posted({ data, dims }) {
+  const name = crypto.randomUUID()
+  const body = new Blob(/** @type {BlobPart[]} */ ([data].flat()))
+  const response = await fetch(`/arrays/${name}`, { method: 'POST', body })
+  if (!response.ok) throw new Error(`the server answers ${response.status} to an array`)
+  return { name, dims }
 }
 
 /** @param {Record<string, Values>} values */
-export async function allPacked(values) {
-  const entries = Object.entries(values).map(async ([name, each]) => [name, await packed(each)])
+export async function allPosted(values) {
+  const entries = Object.entries(values).map(async ([name, each]) => [name, await posted(each)])
   return Object.fromEntries(await Promise.all(entries))
 }
 
@@ -67,7 +67,7 @@ export async function decodeRuns(runs, decode) {
     times.push(milliseconds)
   }
   const { masks, scores, objects } = answers
-  const values = await allPacked({
+  const values = await allPosted({
     masks,
     iou_predictions: scores,
     ...(objects && { object_score_logits: objects }),
