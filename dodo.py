@@ -138,19 +138,18 @@ def task_deploy() -> Tasks:
         yield BUILD.task(deploy.declare(target, BROWSER))
 
 
-if "demo" in TARGETS:
+if "demo" in TARGETS and TARGETS["demo"].source.truth:
 
     def task_demo() -> dict[str, Any]:
-        """build the demo model, which needs no network, and pictures of its masks"""
-        also = ["filmstrip"] if "demo-video" in TARGETS else []
-        return BUILD.task(picture.declare(TARGETS["demo"], also))
+        """build the demo model, which needs no network, and a picture of its masks"""
+        return BUILD.task(picture.declare(TARGETS["demo"]))
 
 
 if "demo-video" in TARGETS:
 
-    def task_filmstrip() -> dict[str, Any]:
+    def task_demo_video() -> dict[str, Any]:
         """build the demo model that tracks, and a picture of the objects that it follows"""
-        return BUILD.task(filmstrip.declare(TARGETS["demo-video"]))
+        return {"basename": "demo-video", **BUILD.task(filmstrip.declare(TARGETS["demo-video"]))}
 
 
 def task_speed() -> Tasks:

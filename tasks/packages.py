@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,33 +33,17 @@ def install(required: bool, work: Workspace) -> dict[str, Any]:
     """
     if packages.are_installed():
         return {"summary": "already installed"}
-    program = packages.npm()
-    if program is None:
-        return _failed(required, "there is no npm; install Node.js 20 or newer")
-    done = subprocess.run(
-        [program, *packages.COMMAND[1:]],
-        cwd=packages.FOLDER,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        words = [line for line in done.stderr.splitlines() if line.strip()]
-        return _failed(required, f"`{' '.join(packages.COMMAND)}` ended with: {words[0]}"
-                       if words else f"`{' '.join(packages.COMMAND)}` failed")  # fmt: skip
+    problem = packages.install()
+    if problem is not None and required:
+        raise StageError(
+            f"The packages of npm could not be installed: {problem}. Connect to a network, or set "
+            '[browser] enabled to "auto" or false.'
+        )
+    if problem is not None:
+        return {"summary": f"NOT INSTALLED: {problem}"}
     versions = ", ".join(
         f"{name} {version}"
         for name, version in packages.versions().items()
         if "/node_modules/" not in name
     )
     return {"summary": versions}
-
-
-def _failed(required: bool, reason: str) -> dict[str, Any]:
-    if required:
-        raise StageError(
-            f"The packages of npm could not be installed: {reason}. Connect to a network, or set "
-            '[browser] enabled to "auto" or false.'
-        )
-    return {"summary": f"NOT INSTALLED: {reason}"}

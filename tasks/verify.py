@@ -54,7 +54,7 @@ def declare(target: Target) -> Stage:
             *source.architecture_files,
             *source.image_data,
         ],
-        writes=[proof.path],
+        writes=[proof.path, *([target.clicks] if source.truth else [])],
         shared="proof",
         inputs={**proof.inputs, **versions(*PACKAGES)},
         also_runs=[
@@ -89,12 +89,15 @@ def verify(target: Target, work: Workspace) -> dict[str, Any]:
         ),
         truth=source.truth,
         images=source.images if source.image_size else None,
+        clicks=str(work.unfinished(target.clicks)) if source.truth else None,
     )
     figures = work.run("tasks.verify:measure", request)
     memory = {"peak_memory": figures.pop("peak_memory")}
     failures = proof.conclude(figures)
     if failures:
         raise proof.error("outputs differ from PyTorch", failures, work.log)
+    if source.truth:
+        work.deliver(target.clicks)
     return {"summary": summary_of(figures) + describe_peak(memory), **memory}
 
 
@@ -128,7 +131,8 @@ class VerifyRequest:
 
     ``graphs`` are those of single precision: ONNX first, then those of other formats. ``truth``
     draws images whose masks are known; ``images`` those on which a model of another image size than
-    its weights' is compared with them.
+    its weights' is compared with them. ``clicks`` is where to write PyTorch's masks of the images
+    that ``truth`` draws, for a picture.
     """
 
     model: TrainedModel
@@ -140,6 +144,7 @@ class VerifyRequest:
     graphs: tuple[Mapping[str, str], ...]
     truth: str | None = None
     images: str | None = None
+    clicks: str | None = None
 
 
 def measure(request: VerifyRequest) -> dict[str, Any]:
@@ -151,6 +156,7 @@ def measure(request: VerifyRequest) -> dict[str, Any]:
     """
     from tasks.clients.contract import as_json, dimensions_of
     from tasks.clients.registry import client_by_name
+    from tasks.inference import clicks
     from tasks.inference.cases import cases_for
     from tasks.model import load
     from tasks.proof.binding import unchanged
@@ -171,6 +177,9 @@ def measure(request: VerifyRequest) -> dict[str, Any]:
         if not broken:  # others cannot be fed
             many = request.prompts == "many"
             cases = cases_for(model, client, request.masks, many, request.truth)
+            if request.truth is not None and request.clicks is not None:
+                clicked = clicks.click_on_images(model, client, request.masks, request.truth)
+                clicks.write(request.clicks, clicked)
             del model  # before onnxruntime needs the memory
             compared = compare_answers(request, client, cases)
     return {

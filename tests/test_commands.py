@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -324,14 +326,38 @@ def test_a_new_url_with_a_file_of_another_size_is_warned_about(
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime-web", "geotiff"])
-def test_the_page_is_not_served_without_a_package_that_it_loads(
-    built_once: Models, missing: str
+def test_serving_the_page_installs_the_packages_that_it_loads(
+    built_once: Models, tmp_path: Path, missing: str
 ) -> None:
-    modules = built_once.root / "web/node_modules"
+    modules = without_package(built_once, missing)
+    npm = tmp_path / "npm"
+    npm.write_text(f'#!/bin/sh\nmkdir -p "{modules}/onnxruntime-web" "{modules}/geotiff"\n')
+    npm.chmod(0o755)
+    serving = built_once.start("serve", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert serving.stdout is not None
+    lines = [serving.stdout.readline() for _ in range(3)]
+    serving.send_signal(signal.SIGINT)
+    assert serving.wait() == 0
+    assert lines[0] == "Installing the packages of npm that the page needs …\n"
+    assert lines[1].startswith("http://127.0.0.1:")
+    assert lines[2] == "Ctrl-C stops it.\n"
+
+
+def test_without_npm_the_page_is_not_served(built_once: Models, tmp_path: Path) -> None:
+    without_package(built_once, "geotiff")
+    outcome = built_once.doit("serve", PATH=str(tmp_path))
+    assert outcome.status == 3
+    problem = "packages of npm could not be installed: there is no npm; install Node.js 20 or newer"
+    assert problem in outcome.output
+
+
+def without_package(project: Project, missing: str) -> Path:
+    """The folder of npm's packages, with one of those that the page loads."""
+    modules = project.root / "web/node_modules"
     shutil.rmtree(modules, ignore_errors=True)
     for package in {"onnxruntime-web", "geotiff"} - {missing}:
         (modules / package).mkdir(parents=True)
-    assert f"{missing} is not installed; run `doit packages` first" in built_once.refuses("serve")
+    return modules
 
 
 def test_a_port_in_use_is_called_that(built_once: Models, server: FileServer) -> None:
@@ -435,3 +461,33 @@ def test_clean_makes_room_on_a_disk_that_is_full(mine: Project) -> None:
     status, output = run_under(["prlimit", "--fsize=0"], mine, "clean", "--downloads")
     assert status == 0, output
     assert not (mine.root / "build/checkpoints/mine.pt").exists()
+
+
+# --- how long it takes ---
+
+
+def test_status_ends_with_what_the_last_build_took(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", cheap=True)
+    project.configure('[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n')
+    assert "Last build" not in project.doit("status").output
+    stages = len(re.findall(r"\(\d+\.\d s\)", project.doit("run").output))
+    last = project.doit("status").output.splitlines()[-1]
+    took = re.fullmatch(r"Last build: (\d+) stages in \d+\.\d s, ended \d{4}-\d\d-\d\d .*\.", last)
+    assert took
+    assert int(took[1]) == stages
+    project.doit("run")  # has nothing to do
+    assert project.doit("status").output.splitlines()[-1] == last
+
+
+def test_the_demo_says_first_what_it_will_do_and_how_long_that_takes(tmp_path: Path) -> None:
+    project = Project(tmp_path / "project", cheap=True)
+    project.configure(
+        '[models.demo]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
+        'truth = "tasks.drawing.scenes:scene"\n'
+    )
+    first, second, *_ = project.doit("run", "demo").output.splitlines()
+    assert first.startswith("Builds a small model")
+    assert "about a minute" in first
+    assert second.startswith("checkpoint:demo ")
+    project.doit("run", "deploy:demo")
+    assert "Builds" not in project.doit("run", "deploy:demo").output

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tasks.commands import picture
-from tasks.inference import painting
+from tasks.inference import clicks, painting
 from tasks.inference.prompts import Prompt
 
 
@@ -20,7 +20,7 @@ def square(left: int, top: int, side: int) -> np.ndarray:
 
 
 def test_no_two_objects_of_an_image_have_the_same_colour() -> None:
-    assert len(set(painting.COLORS)) >= picture.CLICKS
+    assert len(set(painting.COLORS)) >= clicks.CLICKS
 
 
 def test_the_rim_of_a_mask_is_inside_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from doit.exceptions import TaskError, TaskFailed
 from doit.task import Task
 
+from tasks.building import last_build
 from tasks.building.code import closure
 from tasks.building.stage import Paths, Services, Stage, Workspace, workspace
 from tasks.building.staleness import MEASURED_BY, Inputs, Measurer, Trace
@@ -47,12 +49,19 @@ class Build:
         )
         self._cluster: Cluster | None = None
         self._lock = threading.Lock()
+        self._began = time.monotonic()
+        self._ran = 0
 
     def start(self, tasks: Sequence[Task], *, always: bool) -> None:
         """Note the tasks of a command that runs; with ``always`` take nothing from the cache."""
         self.services.tasks.update((task.name, task) for task in tasks)
         if always and self.services.cache is not None:
             self.services.cache.replace_only()
+
+    def end(self) -> None:
+        """Record how long the command took, if a stage ran."""
+        if self._ran:
+            last_build.write(self.config.build, self._ran, time.monotonic() - self._began)
 
     def records(self) -> dict[str, dict[str, Any]]:
         """The values that the last run of each task returned."""
@@ -100,6 +109,8 @@ class Build:
                 f"{task.name}: missing input {', '.join(missing)}. "
                 f"{command(task.name)} (without -s) makes it first."
             )
+        with self._lock:
+            self._ran += 1
         try:
             with workspace(self.config, task, self.services) as work:
                 if stage.shared is not None and self.services.cache is not None:

@@ -59,6 +59,7 @@ class Stage:
     :param fetches: the files come from elsewhere, so cleaning keeps them.
     :param runs_last: it reads what others write, without having it made.
     :param verbosity: of doit, unless the command line says otherwise.
+    :param announcement: printed before anything runs, where a person names the task.
     """
 
     name: str | None
@@ -81,6 +82,7 @@ class Stage:
     fetches: bool = False
     runs_last: bool = False
     verbosity: int | None = None
+    announcement: str = ""
 
 
 NO_STAGE = Stage(None, lambda: None)

@@ -112,7 +112,10 @@ class Run(Exclusive, DoitRun):  # type: ignore[misc]
                 others = [name for name in selected if name != task.name]
                 task.task_dep += [name for name in others if "*" not in name]
                 task.wild_dep += [name for name in others if "*" in name]
-        return super()._execute(*args, **options)  # type: ignore[no-any-return]
+        try:
+            return super()._execute(*args, **options)  # type: ignore[no-any-return]
+        finally:
+            self.loader.namespace["BUILD"].end()
 
 
 class Forget(Exclusive, DoitForget):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""`doit demo` draws a filmstrip too: what clicks on a clip's first frame become on later ones."""
+"""`doit demo-video` ends with a filmstrip: what clicks on a clip's first frame become later."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
+BEGINS = (
+    "Builds a small model that tracks, proves its files on 24 frames and in a browser, and draws "
+    "the objects that it follows. This takes about three minutes on two cores."
+)
+
 CLIP = "tasks.drawing.time_lapse:time_lapse"  # module:function
 SEED = 0  # nothing is trained on it
 LENGTH = 24
@@ -49,6 +54,7 @@ def declare(target: Target) -> Stage:
         also_runs=[CLIP],
         after=[f"deploy:{target.name}"],
         runs_here=True,  # a cluster's workers may not see the deploy folder
+        announcement=BEGINS,
     )
 
 

@@ -13,6 +13,7 @@ from doit.exceptions import InvalidCommand
 from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
+from tasks.web import packages
 from tasks.web.packages import PAGE, RUNTIME, TIFF
 
 if TYPE_CHECKING:
@@ -78,14 +79,16 @@ def serve(config: Configuration, port: int, open_page: bool) -> None:
     """Serve until Ctrl-C.
 
     :param port: 0 is `DEFAULT_PORT`, or a free one if that is taken.
-    :raises InvalidCommand: when the port is taken or the packages of npm are not installed.
+    :raises InvalidCommand: when the port is taken or npm cannot install the page's packages.
     """
     from tasks.web.server import serving
 
-    for package in (RUNTIME, TIFF):
-        if not package.is_dir():
-            missing = f"{package.name} is not installed"
-            raise InvalidCommand(f"{missing}; run {command('packages')} first")
+    if not all(package.is_dir() for package in (RUNTIME, TIFF)):
+        sys.stdout.write("Installing the packages of npm that the page needs …\n")
+        sys.stdout.flush()
+        problem = packages.install()
+        if problem is not None:
+            raise InvalidCommand(f"the packages of npm could not be installed: {problem}")
     app = application(config)
     for attempt in (port,) if port else (DEFAULT_PORT, 0):
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
+from tasks.building import last_build
 from tasks.building.build import FROM_CACHE
 from tasks.building.stage import stage_of
 from tasks.building.staleness import NEVER_BUILT, Trace
@@ -59,6 +60,8 @@ class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
                 )
         for line in lines_about(config, stages, pos_args or models):
             self.outstream.write(line + "\n")
+        if duration := last_build.describe(config.build):
+            self.outstream.write(duration + "\n")
         return 0
 
     def execute(self, params: Any, args: list[str]) -> int | None:

@@ -416,6 +416,11 @@ class Target:
         by_variant = proof == "fidelity" or (proof != "verify" and variant != FP32)
         return self.folder / f"{proof}{f'.{variant.name}' if by_variant else ''}.json"
 
+    @property
+    def clicks(self) -> Path:
+        """Clicks on drawn images with PyTorch's masks, for a model with `truth`."""
+        return self.folder / "clicks.npz"
+
     def picture(self, variant: Variant) -> Path:
         """The masks of a variant beside PyTorch's, where they differ most."""
         return self.report("fidelity", variant).with_suffix(".png")
@@ -437,7 +442,7 @@ class Target:
 
     @property
     def filmstrip(self) -> Path:
-        """The picture that `doit filmstrip` draws, beside the deploy folder."""
+        """The picture that `doit demo-video` draws, beside the deploy folder."""
         return self.deploy.parent / "track.png"
 
 

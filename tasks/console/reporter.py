@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from doit.reporter import ConsoleReporter
@@ -31,11 +32,23 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
         self._ran = 0
         self._fresh = 0
         self._notes: dict[str, None] = {}
+        self._announcements: dict[str, None] = {}
         self._terminal = bool(getattr(outstream, "isatty", lambda: False)())
+
+    def initialize(self, tasks: Mapping[str, Task], selected_tasks: Sequence[str]) -> None:
+        """Collect what the named tasks announce; it is printed when a stage begins."""
+        super().initialize(tasks, selected_tasks)
+        for name in selected_tasks:
+            stage = (tasks[name].meta or {}).get("stage") if name in tasks else None
+            if stage is not None and stage.announcement:
+                self._announcements[stage.announcement] = None
 
     def execute_task(self, task: Task) -> None:
         """Show the stage as being at work."""
         if task.actions:
+            for announcement in self._announcements:
+                self._print(announcement)
+            self._announcements.clear()
             self._started[task.name] = time.monotonic()
             self._show_running()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,25 @@ def are_installed() -> bool:
         for name, package in wanted.items()
         if name and not package.get("optional")
     )
+
+
+def install() -> str | None:
+    """Run ``npm ci``; why it did not work, if so, in npm's own words."""
+    program = npm()
+    if program is None:
+        return "there is no npm; install Node.js 20 or newer"
+    done = subprocess.run(
+        [program, *COMMAND[1:]],
+        cwd=FOLDER,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return f"`{' '.join(COMMAND)}` ended with: {lines[0] if lines else done.returncode}"
 
 
 def npm() -> str | None:

@@ -1,0 +1,100 @@
+"""Clicks on objects of drawn images, with PyTorch's masks: what the demo's picture is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tasks.inference import truth
+from tasks.inference.preprocessing import Placement
+from tasks.inference.prompts import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from sam2.modeling.sam2_base import SAM2Base
+
+    from tasks.clients.client import Client
+    from tasks.clients.contract import MaskChoice
+
+# Nuclei and cells that the demo segments well, and nuclei on top of one another that it does not.
+SEEDS = (16, 35, 9)
+CLICKS = 5  # on each image, and fewer than there are colours: no two masks have the same
+
+
+@dataclass(frozen=True)
+class ClickedImage:
+    """An image (S, S, 3), a click on each of N objects, and their masks (N, S, S).
+
+    ``clicks`` are (N, 2), x and y in 0..1. ``true`` masks are drawn, ``pytorch`` has the
+    best-scored ones.
+    """
+
+    image: NDArray[np.uint8]
+    clicks: NDArray[np.float64]
+    true: NDArray[np.bool_]
+    pytorch: NDArray[np.bool_]
+
+    @property
+    def prompts(self) -> list[Prompt]:
+        """A prompt for each click."""
+        return [Prompt("click", ((x, y),), (1,)) for x, y in self.clicks.tolist()]
+
+
+def click_on_images(
+    model: SAM2Base, client: Client, masks: MaskChoice, draw: str
+) -> list[ClickedImage]:
+    """PyTorch's masks of the largest objects of drawn images. Needs torch.
+
+    :param draw: the function that draws the images.
+    """
+    import numpy as np
+
+    from tasks.inference import reference
+    from tasks.inference.masks import click_on
+
+    predictor = reference.predictor_of(model, client.resize)
+    size = model.image_size
+    place = Placement(size, size, size, client.resize)
+    clicked = []
+    for seed in SEEDS:
+        drawn = truth.load(draw)(seed, size)
+        true = [drawn.labels == number for number in truth.objects_of(drawn)[:CLICKS]]
+        prompts = [Prompt(f"{number}", (click_on(mask),), (1,)) for number, mask in enumerate(true)]
+        answers = reference.predict(predictor, drawn.image, prompts, masks)
+        best = [answers.best_mask_over(each.name, place) for each in prompts]
+        clicked.append(
+            ClickedImage(
+                drawn.image,
+                np.array([each.points[0] for each in prompts]).reshape(-1, 2),
+                np.array(true, bool).reshape(-1, size, size),
+                np.array(best, bool).reshape(-1, size, size),
+            )
+        )
+    return clicked
+
+
+def write(path: str, images: Sequence[ClickedImage]) -> None:
+    """Write clicked images into a ``.npz``."""
+    import numpy as np
+
+    arrays = {
+        f"{number}/{name}": values
+        for number, each in enumerate(images)
+        for name, values in vars(each).items()
+    }
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read(path: str) -> list[ClickedImage]:
+    """Read what `write` wrote."""
+    import numpy as np
+
+    with np.load(path) as file:
+        names = list(ClickedImage.__dataclass_fields__)
+        count = len(file.files) // len(names)
+        return [
+            ClickedImage(*(file[f"{number}/{name}"] for name in names)) for number in range(count)
+        ]
