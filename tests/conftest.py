@@ -27,9 +27,15 @@ LONGEST = (
 )
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--everything", action="store_true", help="run the slow tests too")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast ones first, for what is wrong is mostly seen there; then those that take longest.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without ``--everything`` leave out slow tests, but for those that are named or chosen by -m.
+
+    The fast ones first, for what is wrong is mostly seen there; then those that take longest.
 
     Of several workers (`pytest -n 2 --dist loadgroup`) one gets all that is fast in a file, one all
     that is slow, so that what they share is built once. A file may name a group of its own.
@@ -42,6 +48,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         long = is_slow(item) and item.path.stem in LONGEST
         return is_slow(item), LONGEST.index(item.path.stem) if long else len(LONGEST)
 
+    named = any("::" in argument for argument in config.invocation_params.args)
+    if not (config.getoption("--everything") or config.getoption("-m") or named):
+        config.hook.pytest_deselected(items=list(filter(is_slow, items)))
+        items[:] = [item for item in items if not is_slow(item)]
     items.sort(key=place)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
