@@ -29,11 +29,12 @@ LONGEST = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--everything", action="store_true", help="run the slow tests too")
+    parser.addoption("--nightly", action="store_true", help="run all tests, without a shared cache")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without ``--everything`` leave out slow tests, but for those that are named or chosen by -m.
+    """Leave out what was not asked for, but for tests that are named or chosen by -m.
 
     The fast ones first, for what is wrong is mostly seen there; then those that take longest.
 
@@ -44,14 +45,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def is_slow(item: pytest.Item) -> bool:
         return item.get_closest_marker("slow") is not None
 
+    def is_left_out(item: pytest.Item) -> bool:
+        if item.get_closest_marker("nightly"):
+            return not config.getoption("--nightly")
+        return is_slow(item) and not config.getoption("--everything")
+
     def place(item: pytest.Item) -> tuple[bool, int]:
         long = is_slow(item) and item.path.stem in LONGEST
         return is_slow(item), LONGEST.index(item.path.stem) if long else len(LONGEST)
 
     named = any("::" in argument for argument in config.invocation_params.args)
-    if not (config.getoption("--everything") or config.getoption("-m") or named):
-        config.hook.pytest_deselected(items=list(filter(is_slow, items)))
-        items[:] = [item for item in items if not is_slow(item)]
+    if not (config.getoption("--nightly") or config.getoption("-m") or named):
+        config.hook.pytest_deselected(items=list(filter(is_left_out, items)))
+        items[:] = [item for item in items if not is_left_out(item)]
     items.sort(key=place)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
@@ -135,16 +141,20 @@ def video_model(executable: str | None, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def demo(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Synthetic weights of the demo's architecture, built, proven in the browser and deployed.
-
-    Its graphs have the tensors of the published models, and take a fifth of the time of tiny's.
+    """Synthetic weights of the demo's architecture for small images, built, proven in the browser
+    and deployed.
     """
     project = Project(tmp_path_factory.mktemp("browser") / "project", cheap=False)
     (project.root / "web").symlink_to(ROOT / "web")
+    architecture = (ROOT / "demo/sam2_demo.yaml").read_text()
+    assert "image_size: 1024" in architecture
+    (project.root / "small.yaml").write_text(
+        architecture.replace("image_size: 1024", "image_size: 256")
+    )
     project.configure(
         f'[build]\ndeploy = "{project.root / "public"}"\n[browser]\nenabled = true\n'
         "webgpu = false\n"
-        '[models.demo]\nconfig = "demo/sam2_demo.yaml"\nurl = "synthetic:"\n'
+        f'[models.demo]\nconfig = "{project.root}/small.yaml"\nurl = "synthetic:"\n'
     )
     outcome = project.build("deploy:demo")
     assert outcome.status == 0, outcome.output

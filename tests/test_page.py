@@ -27,7 +27,7 @@ from tasks.web import packages, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
 
-SIZE = 1024
+SIZE = 256
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def answer(demo: Project) -> Any:
     def run(
         points: list[list[float]], labels: list[int], mask: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
-        empty = np.zeros((1, 1, 256, 256), np.float32)
+        empty = np.zeros((1, 1, SIZE // 4, SIZE // 4), np.float32)
         inputs = {
             **features,
             "point_coords": np.array([points], np.float32),

@@ -41,7 +41,10 @@ SMALL = ("sam2_hiera_tiny", "sam2.1_hiera_tiny")
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
     group = pytest.mark.xdist_group(f"patches-{name}")  # nothing is shared with the next
-    return [group] if name in SMALL else [group, pytest.mark.slow]
+    if name in SMALL:
+        return [group]
+    # SAM 2.1's encoders are those of SAM 2: tasks/model/recognition.py tells them apart elsewhere.
+    return [group, pytest.mark.nightly if name.startswith("sam2.1_") else pytest.mark.slow]
 
 
 def with_noise(name: str) -> SAM2Base:

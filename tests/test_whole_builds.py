@@ -1,6 +1,6 @@
-"""The real thing at real size: four architectures with synthetic weights, fetched over HTTP.
+"""The real thing at real size: the smallest and the largest architecture, the others nightly.
 
-Slow (minutes); the rest of the tests take seconds.
+Their weights are synthetic, and fetched over HTTP.
 """
 
 from __future__ import annotations
@@ -29,23 +29,30 @@ from tasks.system.errors import StageError
 
 pytestmark = pytest.mark.slow
 
-SIZES = ("tiny", "small", "base_plus", "large")
+SIZES = ("tiny", "large")
+NIGHTLY = ("small", "base_plus")
+EACH = [*SIZES, *(pytest.param(size, marks=pytest.mark.nightly) for size in NIGHTLY)]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """All four sizes: made up once, served over loopback, and built from there by one `doit`."""
+def sizes(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return (*SIZES, *NIGHTLY) if request.config.getoption("--nightly") else SIZES
+
+
+@pytest.fixture(scope="module")
+def built(sizes: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Several sizes: made up once, served over loopback, and built from there by one `doit`."""
     project = Project(tmp_path_factory.mktemp("real") / "project", cheap=False)
     made_up = "".join(
         f'[models.{size}]\nmodel_type = "sam2_hiera_{size}"\nurl = "synthetic:?seed=1"\n'
-        for size in SIZES
+        for size in sizes
     )
     (project.root / "made_up.toml").write_text('[build]\ndir = "made_up"\n' + made_up)
     outcome = project.build("config=made_up.toml", "checkpoint")
     assert outcome.status == 0, outcome.output
     server = FileServer()
     served = ""
-    for size in SIZES:
+    for size in sizes:
         file = project.root / f"made_up/checkpoints/{size}.pt"
         server.files[f"/{size}.pt"] = file
         digest = json.loads(file.with_suffix(".json").read_text())["sha256"]
@@ -56,7 +63,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.configure(served)
     outcome = project.build("-n", "2")
     assert outcome.status == 0, outcome.output
-    assert len(outcome.ran) == 20
+    assert len(outcome.ran) == 5 * len(sizes)
     yield project
     server.close()
 
@@ -65,7 +72,7 @@ def folder(project: Project, size: str) -> Path:
     return project.root / f"public/onnx-models/sam/sam2_hiera_{size}"
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH)
 def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
     built: Project, size: str
 ) -> None:
@@ -93,7 +100,7 @@ def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
     assert set(manifest["verification"]["prompts"]) == square | others
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", EACH)
 def test_no_encoder_holds_operators_that_compute_shapes(built: Project, size: str) -> None:
     graph = onnx.load(folder(built, size) / "encoder.onnx", load_external_data=False).graph
     operators = {node.op_type for node in graph.node}
@@ -101,14 +108,16 @@ def test_no_encoder_holds_operators_that_compute_shapes(built: Project, size: st
     assert {node.domain for node in graph.node} == {""}
 
 
-def test_every_stage_of_every_size_stays_within_6_gib(built: Project) -> None:
+def test_every_stage_of_every_size_stays_within_6_gib(
+    built: Project, sizes: tuple[str, ...]
+) -> None:
     records = json.loads((built.root / "build/state/doit.json").read_text())
     peaks = {
         task: record["_values_:"]["peak_memory"]
         for task, record in records.items()
         if "peak_memory" in record["_values_:"]
     }
-    assert len(peaks) == 3 * len(SIZES)
+    assert len(peaks) == 3 * len(sizes)
     assert max(peaks.values()) < 6 << 30, peaks
 
 
