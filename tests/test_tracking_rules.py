@@ -12,7 +12,7 @@ import pytest
 from tasks import tracking
 from tasks.config.checks import BrowserCheck
 from tasks.inference.scripts import Answer, Answers
-from tasks.proof.description import tracking_proof
+from tasks.proof.description import tracked
 from tasks.proof.drift import compare_answers
 from tasks.proof.judgement import TrackingRules, browser_failures, tracking_failures
 from tasks.proof.manifest import Ious
@@ -208,6 +208,7 @@ def test_figures_that_are_no_numbers_are_told_as_such_and_written_as_none() -> N
     nothing = figures_of(({}, answers()))
     summary = tracking.summary_of(nothing)
     assert summary.startswith("IoU with SAM2VideoPredictor's masks not a number, worst not a num")
-    told = tracking_proof(nothing)
-    assert told.mask_iou == Ious(None, None)
-    assert told.score_error is told.pointer_error is told.occlusion_flips is None
+    proof = tracked(nothing, "PyTorch")
+    assert proof is not None
+    assert proof.mask_iou == Ious(None, None)
+    assert proof.score_error is proof.pointer_error is proof.occlusion_flips is None

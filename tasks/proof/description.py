@@ -1,16 +1,19 @@
-"""What a manifest says of proven files: reports and configuration as a `Manifest`. Pure."""
+"""What a manifest says of proven files, and the other texts that a client reads beside them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tasks.clients.client import description
-from tasks.config.checkpoint_record import Record
-from tasks.config.models import GRAPHS, Target
+from tasks.config.models import GRAPHS
 from tasks.inference.metrics import rounded, significant
+from tasks.proof import runtimes
 from tasks.proof.failures import sentences
-from tasks.proof.judged_variant import Judged
+from tasks.proof.judged_model import PACKAGES, JudgedModel, JudgedVariant
 from tasks.proof.judgement import products_on_cpu
 from tasks.proof.manifest import (
     SCHEMA_VERSION,
@@ -40,36 +43,52 @@ from tasks.proof.manifest import (
 )
 from tasks.proof.recommendation import Candidate, recommend
 from tasks.proof.reports import Report
+from tasks.system.versions import versions
 
 PYTORCH = "(PyTorch), onnxruntime on CPU"
 
 
-def manifest_of(
-    target: Target,
-    checkpoint: Record,
-    files: Mapping[str, File],
-    variants: Sequence[Judged],
-    packages: Mapping[str, str],
-) -> Manifest:
+def documents(model: JudgedModel) -> dict[str, str]:
+    """The text of each file that is deployed beside the graphs, the manifest last."""
+    needs = {
+        name: runtimes.needs(model.target.source.opset, each.variant.precision, name)
+        for each in model.deployed
+        for name in each.names.values()
+    }
+    graphs = {
+        name: File(path.stat().st_size, sha256, needs[name])
+        for name, (path, sha256) in model.files.items()
+    }
+    manifest = manifest_of(model, graphs)
+    texts = dict(model.target.client.documents(as_json(manifest)))
+    files = {**graphs, **{name: _file_of(text.encode()) for name, text in texts.items()}}
+    content = as_json(replace(manifest, files=files))
+    return {
+        **texts,
+        model.target.manifest.name: json.dumps(content, indent=2, allow_nan=False) + "\n",
+    }
+
+
+def _file_of(content: bytes) -> File:
+    return File(len(content), hashlib.sha256(content).hexdigest())
+
+
+def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> Manifest:
     """The manifest of a model.
 
     :param files: the graphs that are deployed, by name.
-    :param variants: fp32, whether it is wanted or not, then the others.
     """
-    source = target.source
-    wanted = [each for each in variants if each.wanted]
+    target, checkpoint = model.target, model.checkpoint
+    source, client = target.source, target.client
+    wanted = [each for each in model.variants if each.wanted]
     wanted.sort(key=lambda each: target.variants.index(each.variant))
     first = next(each for each in wanted if each.deployed)
-    single = variants[0]
+    single = model.variants[0]
     verified = single.reports["verify"]
-    names = {graph: target.file_name(graph, first.variant) for graph in GRAPHS}
-    usage = structured(
-        description(
-            target.client, target.masks, target.prompts, as_json(files), verified["tensors"], names
-        ),
-        Usage,
-    )
-    entries = [variant_entry(target, each) for each in wanted]
+    names = {graph: first.names[graph] for graph in GRAPHS}
+    tensors = verified["tensors"]
+    usage = description(client, target.masks, target.prompts, as_json(files), tensors, names)
+    entries = [variant_entry(each) for each in wanted]
     return Manifest(
         schema_version=SCHEMA_VERSION,
         model=target.name,
@@ -84,16 +103,16 @@ def manifest_of(
         ),
         license=source.license,
         origin="random numbers, not a trained model" if checkpoint.synthetic else source.origin,
-        **vars(usage),
-        client_version=target.client.version,
+        **vars(structured(usage, Usage)),
+        client_version=client.version,
         variants=tuple(entries),
         recommended=recommended(entries, files),
         options=target.graph_options,
-        packages=packages,
+        packages=versions(*PACKAGES),
         # Figures of single precision say nothing of other files.
         verification=verification(verified) if single.deployed else None,
-        browser=browser_proof(first) if "browser" in first.reports else None,
-        video=video(target, first) if source.video else None,
+        browser=browser_proof(first),
+        video=video(first) if source.video else None,
     )
 
 
@@ -117,10 +136,10 @@ def recommended(
     }
 
 
-def video(target: Target, first: Judged) -> Video:
+def video(first: JudgedVariant) -> Video:
     """What a program that tracks needs beside the encoder."""
     report = first.reports["tracking"]
-    files = {name: target.file_name(name, first.variant) for name in target.source.tracking_graphs}
+    files = {graph: first.names[graph] for graph in first.target.source.tracking_graphs}
     return structured({**report["constants"], "files": files, "tensors": report["tensors"]}, Video)
 
 
@@ -140,19 +159,19 @@ def verification(report: Report) -> Verification:
     )
 
 
-def variant_entry(target: Target, each: Judged) -> VariantEntry:
+def variant_entry(each: JudgedVariant) -> VariantEntry:
     """A variant, deployed or not."""
-    tracking = each.reports.get("tracking", {})
+    variant = each.variant
     return VariantEntry(
-        name=each.variant.name,
-        precision=each.variant.precision,
-        format=each.variant.format,
-        files=target.file_names(each.variant),
+        name=variant.name,
+        precision=variant.precision,
+        format=variant.format,
+        files=each.names,
         deployed=each.deployed,
         reason=None if each.deployed else each.reason,
         fidelity=fidelity(each.reports["fidelity"]) if "fidelity" in each.reports else None,
-        tracking=tracking_proof(tracking) if "mask_iou" in tracking else None,  # it could be run
-        browser=browser_proof(each) if "browser" in each.reports else None,
+        tracking=tracked(each.reports.get("tracking", {}), f"SAM2VideoPredictor {PYTORCH}"),
+        browser=browser_proof(each),
     )
 
 
@@ -169,12 +188,10 @@ def fidelity(report: Report) -> Fidelity:
     )
 
 
-def tracking_proof(report: Report) -> Tracked:
-    """Tracking against PyTorch's."""
-    return _tracked(report, f"SAM2VideoPredictor {PYTORCH}")
-
-
-def _tracked(report: Report, against: str) -> Tracked:
+def tracked(report: Report, against: str) -> Tracked | None:
+    """Tracking against another tracker's; None where it could not be run."""
+    if "mask_iou" not in report:
+        return None
     return Tracked(
         against=against,
         masks=report["answers"],
@@ -187,9 +204,11 @@ def _tracked(report: Report, against: str) -> Tracked:
     )
 
 
-def browser_proof(each: Judged) -> BrowserProof:
-    """A browser's report: the agreement, but no time."""
-    report = each.reports["browser"]
+def browser_proof(each: JudgedVariant) -> BrowserProof | None:
+    """A browser's report: the agreement, but no time; None where no browser ran the variant."""
+    report = each.reports.get("browser")
+    if report is None:
+        return None
     return BrowserProof(
         browser=report["browser"],
         runtime=report["runtime"],
@@ -201,7 +220,7 @@ def browser_proof(each: Judged) -> BrowserProof:
     )
 
 
-def _provider_proof(each: Judged, provider: str, figures: Report) -> ProviderProof:
+def _provider_proof(each: JudgedVariant, provider: str, figures: Report) -> ProviderProof:
     if "unavailable" in figures:
         return ProviderProof(proven=False, reason=figures["unavailable"])
     placement = figures.get("placement", {})
@@ -209,7 +228,6 @@ def _provider_proof(each: Judged, provider: str, figures: Report) -> ProviderPro
     if not reason and provider == "webgpu":
         reason = _not_on_webgpu(placement)
     adapter, differences = figures.get("adapter"), figures.get("differences")
-    tracking = figures.get("tracking", {})
     compared: dict[str, Any] = {}
     if differences is not None:
         compared = {
@@ -225,9 +243,7 @@ def _provider_proof(each: Judged, provider: str, figures: Report) -> ProviderPro
         reason=reason or None,
         software=None if adapter is None else bool(adapter["software"]),
         nodes=None if adapter is None else {g: _nodes(each) for g, each in placement.items()},
-        tracking=_tracked(tracking, "tracker.py, onnxruntime on CPU")
-        if "mask_iou" in tracking
-        else None,
+        tracking=tracked(figures.get("tracking", {}), "tracker.py, onnxruntime on CPU"),
         **compared,
     )
 
