@@ -96,7 +96,7 @@ def rendered(template: str, config: Configuration, models: Sequence[ModelFigures
         "milliseconds": figures.milliseconds,
         "spread": figures.spread,
         "median": median,
-        "ends": figures.ends_in_words,
+        "ends": figures.ends,
         "written": written,
     }
     return environment.get_template(template).render(

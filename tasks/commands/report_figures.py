@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import NamedTuple
 
 from tasks.building import state
 from tasks.building.build import FROM_CACHE
@@ -20,7 +20,7 @@ from tasks.console.sizes import mebibytes
 from tasks.inference.checks import Figure
 from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.failures import PROVIDERS
-from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
+from tasks.proof.judgement import ONE_CLICK, largest_differences
 from tasks.proof.manifest import VariantEntry, read_manifest
 from tasks.proof.recommendation import Candidate, Choice
 from tasks.proof.reports import Report
@@ -28,38 +28,22 @@ from tasks.system.fingerprint import FINGERPRINTS, read_cache
 
 
 @dataclass(frozen=True)
-class ProviderFigures:
-    """What a provider of the browser did; ``nodes`` of all graphs, by where they run."""
-
-    error: str | None
-    mask_iou: float | None
-    least: float | None
-    software: bool
-    nodes: Mapping[str, int] | None
-    not_proven: str | None
-
-
-@dataclass(frozen=True)
 class VariantFigures:
     """A variant that was built; ``entry`` is that of the manifest, if there is one.
 
     ``files`` have their SHA-256; ``sizes`` are in bytes, as is ``tracking_size`` of the graphs that
-    track; ``gates`` are the limits of its ``fidelity``; ``times`` are by provider; ``picture`` is a
-    PNG in base64.
+    track; ``times`` are by provider; ``picture`` is a PNG in base64.
     """
 
     name: str
     files: Mapping[str, str]
     sizes: Sequence[int]
     needs: str = ""
-    share: float = 1.0
     entry: VariantEntry | None = None
     fidelity: Report | None = None
-    gates: Mapping[str, Any] | None = None
-    times: Mapping[str, Report] = field(default_factory=dict)
-    browser: Mapping[str, ProviderFigures] = field(default_factory=dict)
-    page_memory: int | None = None
+    browser: Report = field(default_factory=dict)
     tracking: Report | None = None
+    times: Mapping[str, Report] = field(default_factory=dict)
     tracking_size: int = 0
     picture: str | None = None
 
@@ -89,6 +73,39 @@ class VariantFigures:
         return [PROVIDERS[name] for name, proof in tried.items() if not proof.proven]
 
     @property
+    def unproven_because(self) -> dict[str, str]:
+        """Why it is not proven on a provider of the browser, or what that refused."""
+        proofs = self.entry.browser.providers if self.entry and self.entry.browser else {}
+        reasons = {PROVIDERS[name]: each.reason for name, each in proofs.items() if each.reason}
+        for name, figures in self.browser.get("providers", {}).items():
+            words = figures.get("refused", {}).get("words") or figures.get("unavailable")
+            if words:
+                reasons[PROVIDERS[name]] = words
+        return reasons
+
+    @property
+    def wasm_iou(self) -> Figure:
+        """The least IoU of a mask on WASM with onnxruntime's."""
+        iou: Figure = self.browser.get("providers", {}).get("wasm", {}).get("mask_iou")
+        return iou
+
+    @property
+    def webgpu_nodes(self) -> str | None:
+        """How many nodes of all graphs are on WebGPU, and on the CPU; None where unknown."""
+        figures = self.browser.get("providers", {}).get("webgpu", {})
+        graphs = list(figures.get("placement", {}).values())
+        if not graphs or None in graphs:
+            return None
+        on_webgpu, on_cpu = (sum(each[key] for each in graphs) for key in ("webgpu", "cpu"))
+        return f"{on_webgpu}, {on_cpu}" + ", in software" * bool(figures["adapter"]["software"])
+
+    @property
+    def page_memory(self) -> int | None:
+        """The bytes that the page took in the browser."""
+        memory: int | None = self.browser.get("memory", {}).get("renderer")
+        return memory
+
+    @property
     def mean_iou(self) -> float | None:
         """The mean IoU of its masks with PyTorch's."""
         return self.fidelity["mask_iou"]["mean"] if self.fidelity else None
@@ -106,32 +123,29 @@ class VariantFigures:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """A model that was verified; ``truth_source`` is the function that draws its true masks."""
+    """A model that was verified; ``verified`` is the report on that."""
 
     name: str
     variants: Sequence[VariantFigures]
-    architecture: str = ""
+    verified: Report
     deploy: str = ""
-    checkpoint: str | None = None
-    client: str = ""
-    parity: Mapping[str, Figure] = field(default_factory=dict)
-    tolerances: Mapping[str, float] = field(default_factory=dict)
-    truth: Report | None = None
-    truth_source: str | None = None
-    truth_iou: float = 0.0
-    placement: Report | None = None
-    native: Report | None = None
     packages: Mapping[str, str] = field(default_factory=dict)
     from_cache: Sequence[str] = ()
-    speed: Report | None = None
+    speed: Report = field(default_factory=dict)
+
+    @property
+    def parity(self) -> dict[str, Figure]:
+        """The largest differences from PyTorch."""
+        return largest_differences(self.verified["differences"])
 
     @property
     def candidates(self) -> list[Candidate]:
         """The variants that are deployed, with the figures of the model."""
-        truth = self.truth["iou"].get(ONE_CLICK) if self.truth else None
-        native_iou = self.native["mask_iou"]["mean"] if self.native else 1.0
+        truth, native = self.verified.get("truth"), self.verified.get("native")
+        one_click = truth["iou"].get(ONE_CLICK) if truth else None
+        native_iou = native["mask_iou"]["mean"] if native else 1.0
         return [
-            each.candidate()._replace(truth=truth, native_iou=native_iou)
+            each.candidate()._replace(truth=one_click, native_iou=native_iou)
             for each in self.variants
             if each.deployed
         ]
@@ -144,19 +158,20 @@ class ModelFigures:
     @property
     def columns(self) -> set[str]:
         """What at least one variant has a figure of, and so has a column."""
-        shown = {
-            **{name: any(each.encoder_times(name) for each in self.variants) for name in PROVIDERS},
-            "fidelity": any(each.fidelity for each in self.variants),
-            "webgpu_nodes": any(
-                each.browser["webgpu"].nodes for each in self.variants if "webgpu" in each.browser
-            ),
-            "page_memory": any(each.page_memory for each in self.variants),
+        timed = {
+            provider
+            for provider in PROVIDERS
+            if any(each.encoder_times(provider) for each in self.variants)
         }
-        return {name for name, has_figure in shown.items() if has_figure}
+        figures = {
+            name
+            for name in ("fidelity", "wasm_iou", "webgpu_nodes", "page_memory")
+            if any(getattr(each, name) is not None for each in self.variants)
+        }
+        return timed | figures
 
 
-@dataclass(frozen=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A deployed variant among those of all models.
 
     ``wasm`` is the time for an image in milliseconds; ``like_pytorch`` the mean IoU with PyTorch's
@@ -187,19 +202,10 @@ def gather(config: Configuration, target: Target) -> ModelFigures | None:
         if all(path.is_file() for path in target.image_graphs(each).values())
     ]
     return ModelFigures(
-        name=target.name,
-        variants=variants,
-        architecture=verified.get("architecture", target.source.architecture),
+        target.name,
+        variants,
+        verified,
         deploy=str(target.deploy),
-        checkpoint=verified["against"].get("checkpoint"),
-        client=target.client.name,
-        parity=largest_differences(verified["differences"]),
-        tolerances=asdict(config.checks.verify),
-        truth=verified["truth"],
-        truth_source=target.source.truth,
-        truth_iou=target.source.truth_iou,
-        placement=verified.get("placement"),
-        native=verified.get("native"),
         packages=manifest.packages if manifest else {},
         from_cache=sorted(
             name
@@ -207,7 +213,7 @@ def gather(config: Configuration, target: Target) -> ModelFigures | None:
             if name.split(":")[1:2] in ([target.name], [target.source.name])
             and values.get(FROM_CACHE)
         ),
-        speed=speed or None,
+        speed=speed,
     )
 
 
@@ -234,30 +240,22 @@ def variant_figures(
     speed: Report,
 ) -> VariantFigures:
     """The figures of one variant."""
-    graphs = target.image_graphs(variant)
-    sizes = [path.stat().st_size for path in graphs.values()]
-    base = [path.stat().st_size for path in target.image_graphs().values()]
+    graphs = target.image_graphs(variant).values()
+    needs = [runtimes.needs(target.source.opset, variant.precision, each.name) for each in graphs]
     fidelity = reports.read(target.report("fidelity", variant))
-    browser = reports.read(target.report("browser", variant)) or {}
-    picture = target.picture(variant)
     tracking = reports.read(target.report("tracking", variant))
     trackers = target.source.tracking_files(variant).values()
+    picture = target.picture(variant)
     return VariantFigures(
-        name=variant.name,
-        files={path.name: FINGERPRINTS.sha256(path) for path in graphs.values()},
-        sizes=sizes,
-        needs=runtimes.newest(
-            runtimes.needs(target.source.opset, variant.precision, path.name)["onnxruntime"]
-            for path in graphs.values()
-        ),
-        share=round(sum(sizes) / sum(base), 4),
+        variant.name,
+        files={path.name: FINGERPRINTS.sha256(path) for path in graphs},
+        sizes=[path.stat().st_size for path in graphs],
+        needs=runtimes.newest(each["onnxruntime"] for each in needs),
         entry=entry,
         fidelity=fidelity,
-        gates=rules_of(target, variant, "fidelity") if fidelity else None,
-        times=speed.get("variants", {}).get(variant.name, {}),
-        browser=_provider_figures(browser, entry),
-        page_memory=browser.get("memory", {}).get("renderer"),
+        browser=reports.read(target.report("browser", variant)) or {},
         tracking=tracking if tracking and tracking.get("answers") else None,
+        times=speed.get("variants", {}).get(variant.name, {}),
         tracking_size=sum(path.stat().st_size for path in trackers if path.is_file()),
         picture=base64.b64encode(picture.read_bytes()).decode()
         if differs(fidelity) and picture.is_file()
@@ -281,63 +279,40 @@ def tracked_ious(by_frame: Sequence[Report]) -> list[float]:
     return [iou for step in frames.values() if len(step) > 1 for iou in step]
 
 
-def _provider_figures(report: Report, entry: VariantEntry | None) -> dict[str, ProviderFigures]:
-    """What the browser's proof and the manifest say of each provider."""
-    proofs = entry.browser.providers if entry and entry.browser else {}
-    by_name = {str(name): proof for name, proof in proofs.items()}
-    return {
-        name: ProviderFigures(
-            error=figures.get("refused", {}).get("words") or figures.get("unavailable"),
-            mask_iou=figures.get("mask_iou"),
-            least=report.get("rules", {}).get("mask_iou"),
-            software=bool((figures.get("adapter") or {}).get("software")),
-            nodes=_nodes(figures.get("placement") or {}),
-            not_proven=by_name[name].reason if name in by_name else None,
-        )
-        for name, figures in report.get("providers", {}).items()
-    }
-
-
-def _nodes(placement: Mapping[str, Report | None]) -> dict[str, int] | None:
-    """How many nodes of all graphs are on WebGPU and on the CPU; None where one has no record."""
-    graphs = [each for each in placement.values() if each is not None]
-    if not placement or len(graphs) < len(placement):
-        return None
-    return {key: sum(each[key] for each in graphs) for key in ("webgpu", "cpu")}
-
-
 def best(models: Sequence[ModelFigures]) -> dict[str, Choice]:
     """Which of several models to load on each provider, and why; pure.
 
     True masks compare models only where all of them have drawn the same.
     """
-    same_truth = len({model.truth_source for model in models}) == 1
-    by_model = {
-        model.name: [each if same_truth else each._replace(truth=None) for each in model.candidates]
-        for model in models
-    }
-    return recommendation.recommend_model(by_model) if len(models) > 1 else {}
+    if len(models) < 2:
+        return {}
+    drawn = {model.verified.get("options", {}).get("truth") for model in models}
+    by_model = {model.name: model.candidates for model in models}
+    if len(drawn) > 1:
+        by_model = {
+            name: [each._replace(truth=None) for each in candidates]
+            for name, candidates in by_model.items()
+        }
+    return recommendation.recommend_model(by_model)
 
 
 def ranking(models: Sequence[ModelFigures]) -> list[Ranked]:
     """Every deployed variant of every model, the fastest on WASM first; pure."""
-    chosen = best(models)
+    chosen = {provider: choice.candidate.name for provider, choice in best(models).items()}
     rows = []
     for model in models:
+        means = {row.name: row.mean_iou for row in model.variants}
         for each in model.candidates:
-            mean = next(row.mean_iou for row in model.variants if row.name == each.name)
-            name = f"{model.name}, {each.name}"
+            mean = means[each.name]
             rows.append(
                 Ranked(
-                    model=model.name,
-                    variant=each.name,
-                    wasm=each.times.get("wasm"),
-                    size=each.size,
-                    like_pytorch=min(each.native_iou, 1.0 if mean is None else mean),
-                    truth=each.truth,
-                    recommended=[
-                        p for p, choice in chosen.items() if choice.candidate.name == name
-                    ],
+                    model.name,
+                    each.name,
+                    each.times.get("wasm"),
+                    each.size,
+                    min(each.native_iou, 1.0 if mean is None else mean),
+                    each.truth,
+                    [key for key, name in chosen.items() if name == f"{model.name}, {each.name}"],
                 )
             )
     return sorted(rows, key=lambda row: (row.wasm is None, row.wasm or 0.0, row.size))
@@ -345,19 +320,13 @@ def ranking(models: Sequence[ModelFigures]) -> list[Ranked]:
 
 def charts_of(rows: Sequence[VariantFigures]) -> list[charts.Chart]:
     """Bars of what a person chooses by, each where at least one variant has a figure; pure."""
-    shown = {"Download": [charts.Value(row.name, row.size, mebibytes(row.size)) for row in rows]}
+    bars = [charts.chart("Download", {row.name: [row.size] for row in rows}, mebibytes)]
     for provider, name in PROVIDERS.items():
-        shown[f"Time for an image, {name}"] = [
-            charts.Value(row.name, median(times), milliseconds(median(times)), *ends(times))
-            for row in rows
-            if (times := row.encoder_times(provider))
-        ]
-    shown["Mean IoU short of 1"] = [
-        charts.Value(row.name, 1 - row.mean_iou, f"{1 - row.mean_iou:.4f}")
-        for row in rows
-        if row.mean_iou is not None
-    ]
-    return [charts.chart(title, values) for title, values in shown.items() if values]
+        times = {row.name: row.encoder_times(provider) for row in rows}
+        bars.append(charts.chart(f"Time for an image, {name}", times, milliseconds))
+    short = {row.name: [1 - row.mean_iou] for row in rows if row.mean_iou is not None}
+    bars.append(charts.chart("Mean IoU short of 1", short, "{:.4f}".format))
+    return [each for each in bars if each.bars]
 
 
 def drift_of(rows: Sequence[VariantFigures]) -> list[charts.LineChart]:
@@ -369,10 +338,8 @@ def drift_of(rows: Sequence[VariantFigures]) -> list[charts.LineChart]:
     return [charts.line_chart(clip, lines) for clip, lines in series.items()]
 
 
-def milliseconds(value: float | None) -> str:
+def milliseconds(value: float) -> str:
     """A time for people."""
-    if value is None:
-        return "–"
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.2f} s"
 
 
@@ -382,16 +349,11 @@ def spread(times: Sequence[float]) -> str:
         return "–"
     if len(times) == 1:
         return milliseconds(times[0])
-    return f"{milliseconds(median(times))} ({ends_in_words(times)})"
+    return f"{milliseconds(median(times))} ({ends(times)})"
 
 
-def ends_in_words(times: Sequence[float]) -> str:
+def ends(times: Sequence[float]) -> str:
     """The least and the most of several times, for people: both in the unit of the longer."""
-    least, most = ends(times)
+    least, most = min(times), max(times)
     shortest = f"{least:.0f}" if most < 1000 else f"{least / 1000:.2f}"
     return f"{shortest} to {milliseconds(most)}"
-
-
-def ends(times: Sequence[float]) -> tuple[float, float]:
-    """The least and the most."""
-    return min(times), max(times)

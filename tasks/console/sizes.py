@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def mebibytes(size: int) -> str:
+def mebibytes(size: float) -> str:
     """A size for people: ``104.2 MiB``."""
     return f"{size / 2**20:,.1f} MiB"
 

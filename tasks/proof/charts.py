@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
+from statistics import median
 from typing import NamedTuple
 
 # In units of the drawing, which are pixels where it is shown at its own size. Names stand left of
 # the bars and figures right of the longest, so that no text meets another.
-WIDTH, ROW, THICK = 380, 30, 16
+WIDTH, ROW = 380, 30
 NAMES, FIGURES = 96, 104
-
-
-class Value(NamedTuple):
-    """A named figure, how it is written, and the least and the most where it was measured often."""
-
-    name: str
-    value: float
-    text: str
-    least: float | None = None
-    most: float | None = None
 
 
 class Bar(NamedTuple):
@@ -29,8 +20,8 @@ class Bar(NamedTuple):
     text: str
     y: int
     width: float
-    low: float | None
-    high: float | None
+    low: float
+    high: float
 
 
 class Chart(NamedTuple):
@@ -44,25 +35,24 @@ class Chart(NamedTuple):
     figures: int
 
 
-def chart(title: str, values: Sequence[Value]) -> Chart:
-    """Bars in the order of the values, the longest as wide as there is room."""
+def chart(
+    title: str, measured: Mapping[str, Sequence[float]], written: Callable[[float], str]
+) -> Chart:
+    """A bar as long as the median of each figure that was measured, the longest as there is room.
+
+    :param measured: what was measured once or often, by name; nothing is drawn of an empty one.
+    """
     room = WIDTH - NAMES - FIGURES
-    largest = max((max(each.value, each.most or 0.0) for each in values), default=0.0) or 1.0
+    largest = max((max(each) for each in measured.values() if each), default=0.0) or 1.0
 
-    def length(value: float | None) -> float | None:
-        return None if value is None else round(room * value / largest, 1)
+    def length(value: float) -> float:
+        return round(room * value / largest, 1)
 
-    bars = [
-        Bar(
-            each.name,
-            each.text,
-            ROW * index,
-            length(each.value) or 0.0,
-            length(each.least),
-            length(each.most),
-        )
-        for index, each in enumerate(values)
-    ]
+    bars: list[Bar] = []
+    for name, each in measured.items():
+        if each:
+            ends = length(median(each)), length(min(each)), length(max(each))
+            bars.append(Bar(name, written(median(each)), ROW * len(bars), *ends))
     return Chart(title, bars, WIDTH, ROW * len(bars), NAMES, WIDTH - FIGURES + 8)
 
 
