@@ -96,7 +96,7 @@ _SENTENCES: Mapping[Kind, str] = {
     "{rule} allows {limit}",
     "mask logits": "mask logits, relative to {reference}'s: " + _DIFFERS,
     "mask scores": "scores of masks: " + _DIFFERS,
-    "answers": "{prompt}: expected {allowed} of them, as {reference} has, and there are {found}",
+    "answers": "{prompt}: expected {limit} of them, as {reference} has, and there are {value}",
     "object scores": "object scores of tracked frames: " + _DIFFERS,
     "pointers": "object pointers of tracked frames: " + _DIFFERS,
     "predicted ious": "predicted IoUs of tracked frames: " + _DIFFERS,

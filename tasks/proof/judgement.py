@@ -42,6 +42,19 @@ def judge(target: Target, variant: Variant, proof: ProofKind, report: Figures) -
     return browser_failures(report, browser_rules(checks, variant), least, tracking)
 
 
+def exceeding(
+    check: Check, kind: Kind, figure: Figure, rule: str, **subject: str | None
+) -> list[Failure]:
+    """The failure of a figure that does not pass a check; nothing where it does.
+
+    :param subject: further fields of the failure.
+    """
+    if check.passes(figure):
+        return []
+    limit = "any number" if check == FINITE else check.limit
+    return [Failure(kind, finite(figure), limit, rule, **subject)]
+
+
 def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -> list[Failure]:
     """How the graphs differ from PyTorch: in their tensors, their answers, and from the truth."""
     broken = from_json(report["violations"])
@@ -53,24 +66,18 @@ def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -
     truth = report["truth"]
     if truth is not None:
         iou = truth["iou"].get(ONE_CLICK)  # missing where no image had an object
-        if not at_least(truth_iou).passes(iou):
-            failures.append(
-                Failure("truth iou", finite(iou), truth_iou, "truth_iou", prompt="one click")
-            )
+        check = at_least(truth_iou)
+        failures += exceeding(check, "truth iou", iou, "truth_iou", prompt="one click")
     return failures
 
 
 def violations(expected: Contract, actual: Contract) -> list[Failure]:
-    """What graphs' tensors break of a contract."""
-    return [
-        failure
-        for graph, tensors in expected.items()
-        for wanted, present in (
-            (tensors.inputs, actual[graph].inputs),
-            (tensors.outputs, actual[graph].outputs),
-        )
-        for failure in _violations(graph, wanted, present)
-    ]
+    """What graphs' tensors break of a contract; some clients take them by position."""
+    broken = []
+    for graph, tensors in expected.items():
+        broken += _violations(graph, tensors.inputs, actual[graph].inputs)
+        broken += _violations(graph, tensors.outputs, actual[graph].outputs)
+    return broken
 
 
 def _violations(graph: str, expected: Sequence[Tensor], actual: Sequence[Tensor]) -> list[Failure]:
@@ -83,79 +90,64 @@ def _violations(graph: str, expected: Sequence[Tensor], actual: Sequence[Tensor]
         elif (present.dtype, present.shape) != (tensor.dtype, tensor.shape):
             broken.append(Failure("other tensor", str(present), str(tensor), graph=graph))
     broken += [Failure("unknown tensor", str(tensor), graph=graph) for tensor in by_name.values()]
-    return broken or order_violations(
-        graph, [each.name for each in expected], [each.name for each in actual]
-    )
+    names, wanted = (", ".join(each.name for each in some) for some in (actual, expected))
+    if not broken and names != wanted:
+        broken.append(Failure("tensor order", names, wanted, graph=graph))
+    return broken
 
 
-def order_violations(graph: str, expected: Sequence[str], names: Sequence[str]) -> list[Failure]:
-    """Where tensors come in another order than the contract's: some clients take them by position.
-
-    :param expected: the names of a graph's inputs, or of its outputs; ``names``: the file's.
-    """
-    if list(expected) == list(names):
-        return []
-    return [Failure("tensor order", ", ".join(names), ", ".join(expected), graph=graph)]
-
-
-def exceeded(
-    differences: Figures, tolerances: Tolerances, table: str, provider: str | None = None
-) -> list[Failure]:
+def exceeded(differences: Figures, tolerances: Tolerances, table: str) -> list[Failure]:
     """Each difference above its tolerance, or not a number.
 
     :param table: of the configuration, which holds the tolerances.
     """
     failures = []
-
-    def check(kind: Kind, value: Figure, limit: float, key: str, **subject: str) -> None:
-        if not at_most(limit).passes(value):
-            rule = f"{table} {key}"
-            failures.append(Failure(kind, finite(value), limit, rule, provider, **subject))
-
+    check, rule = at_most(tolerances.encoder), f"{table} encoder_tolerance"
     for name, value in differences["features"].items():
-        check(
-            "features", value, tolerances.encoder, "encoder_tolerance", graph="encoder", tensor=name
-        )
+        failures += exceeding(check, "features", value, rule, graph="encoder", tensor=name)
+    masks, scores = at_most(tolerances.masks), at_most(tolerances.scores)
     for prompt, figures in differences["prompts"].items():
-        check("masks", figures["masks"], tolerances.masks, "mask_tolerance", prompt=prompt)
-        check("scores", figures["scores"], tolerances.scores, "score_tolerance", prompt=prompt)
+        rule = f"{table} mask_tolerance"
+        failures += exceeding(masks, "masks", figures["masks"], rule, prompt=prompt)
+        rule = f"{table} score_tolerance"
+        failures += exceeding(scores, "scores", figures["scores"], rule, prompt=prompt)
     return failures
 
 
 def largest_differences(differences: Figures) -> dict[str, Figure]:
     """The largest of each kind: ``encoder``, ``masks`` and ``scores``; None: not a number."""
-    prompts = list(differences["prompts"].values())
-    kinds: dict[str, list[Figure]] = {
-        "encoder": list(differences["features"].values()),
-        "masks": [each["masks"] for each in prompts],
-        "scores": [each["scores"] for each in prompts],
+    prompts = differences["prompts"].values()
+    return {
+        "encoder": largest(differences["features"].values()),
+        "masks": largest(each["masks"] for each in prompts),
+        "scores": largest(each["scores"] for each in prompts),
     }
-    return {kind: largest(values) for kind, values in kinds.items()}
 
 
-def fidelity_failures(
-    report: Figures, variant: Variant, check: FidelityCheck, provider: str | None = None
-) -> list[Failure]:
+def fidelity_failures(report: Figures, variant: Variant, check: FidelityCheck) -> list[Failure]:
     """How the masks that a variant scores best differ from those that PyTorch scores best."""
     mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
     least = check.mask_iou[variant.precision]
-    failures: list[Failure] = []
-
-    def judge(kind: Kind, check: Check, value: Figure, key: str) -> None:
-        if not check.passes(value):
-            limit = None if check.kind == "finite" else check.limit
-            rule = f"[fidelity] {key}"
-            failures.append(Failure(kind, finite(value), limit, rule, provider, reference=PYTORCH))
-
-    judge("mean iou", at_least(least), mean, variant.precision)
-    worst_allowed = least - check.worst if finite(mean) is None else mean - check.worst
-    judge("worst iou", at_least(worst_allowed), worst, "worst")
-    judge("ranking flips", at_most(check.ranking_flips), report["ranking_flips"], "ranking_flips")
-    for name in ("logit_error", "input_error"):
-        limit = at_most(check.logit_tolerance(variant.precision))
-        judge("mask logits", limit, report[name], "logit_tolerance")
-    judge("mask scores", at_most(check.scores), report["score_error"], "score_tolerance")
-    return failures
+    least_worst = (least if finite(mean) is None else mean) - check.worst
+    logits = at_most(check.logit_tolerance(variant.precision))
+    expected: list[tuple[Check, Kind, Figure, str]] = [
+        (at_least(least), "mean iou", mean, variant.precision),
+        (at_least(least_worst), "worst iou", worst, "worst"),
+        (
+            at_most(check.ranking_flips),
+            "ranking flips",
+            report["ranking_flips"],
+            "ranking_flips",
+        ),
+        (logits, "mask logits", report["logit_error"], "logit_tolerance"),
+        (logits, "mask logits", report["input_error"], "logit_tolerance"),
+        (at_most(check.scores), "mask scores", report["score_error"], "score_tolerance"),
+    ]
+    return [
+        failure
+        for check, kind, figure, key in expected
+        for failure in exceeding(check, kind, figure, f"[fidelity] {key}", reference=PYTORCH)
+    ]
 
 
 @dataclass(frozen=True)
@@ -195,30 +187,25 @@ def tracking_failures(report: Figures, rules: TrackingRules) -> list[Failure]:
     return drift_failures(report, rules, PYTORCH)
 
 
-def drift_failures(
-    figures: Figures, rules: TrackingRules, reference: str, provider: str | None = None
-) -> list[Failure]:
+def drift_failures(figures: Figures, rules: TrackingRules, reference: str) -> list[Failure]:
     """How the answers of a tracker differ, over every frame.
 
     :param reference: whose answers it was compared with.
     """
     if not figures["answers"]:
         raise KeyError("answers")  # nothing was measured, so nothing is proven
-    failures = []
 
-    def expect(check: Check, kind: Kind, figure: Figure, key: str = "") -> None:
-        if not check.passes(figure):
-            rule = f"{rules.table} {key}".strip()
-            limit = "any number" if check == FINITE else check.limit
-            failures.append(
-                Failure(kind, figure, limit, rule, provider, prompt=TRACKED, reference=reference)
-            )
+    def expect(check: Check, kind: Kind, figure: Figure, key: str = "") -> list[Failure]:
+        rule = f"{rules.table} {key}".strip()
+        return exceeding(check, kind, figure, rule, prompt=TRACKED, reference=reference)
 
-    expect(equal(figures["expected"]), "answers", figures["answers"])
+    failures = expect(equal(figures["expected"]), "answers", figures["answers"])
     if failures:
         return failures
-    expect(at_least(rules.mask_iou), "mean iou", figures["mask_iou"]["mean"], rules.key)
-    expect(at_least(rules.worst), "worst iou", figures["mask_iou"]["worst"], "worst")
+    iou, exact = figures["mask_iou"], rules.scores is not None
+    failures += expect(at_least(rules.mask_iou), "mean iou", iou["mean"], rules.key)
+    failures += expect(at_least(rules.worst), "worst iou", iou["worst"], "worst")
+    check = FINITE if rules.scores is None else at_most(rules.scores)
     errors: list[tuple[Kind, str]] = [
         ("object scores", "score_error"),
         ("pointers", "pointer_error"),
@@ -226,13 +213,10 @@ def drift_failures(
         ("logits", "logit_error"),
     ]
     for kind, name in errors:
-        if rules.scores is None:
-            expect(FINITE, kind, figures[name])
-        else:
-            expect(at_most(rules.scores), kind, figures[name], "score_tolerance")
-    key = "ranking_flips" if rules.scores is None else ""
-    expect(at_most(rules.flips), "occlusion", figures["occlusion_flips"], key)
-    return failures
+        failures += expect(check, kind, figures[name], "score_tolerance" * exact)
+    flips = figures["occlusion_flips"]
+    key = "" if exact else "ranking_flips"
+    return failures + expect(at_most(rules.flips), "occlusion", flips, key)
 
 
 def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
@@ -257,39 +241,40 @@ def browser_failures(
     :param least: the least IoU of each mask with PyTorch's, where that was measured.
     :param tracking: of a model that tracks, which WASM must have done.
     """
-    failures = []
     if "wasm" not in report["providers"]:
         raise KeyError("wasm")
+    failures = []
     for provider, figures in report["providers"].items():
         if "refused" not in figures and "unavailable" not in figures and not figures["ious"]:
             raise KeyError("ious")  # nothing was compared, so nothing is proven
+        own = []
         if "refused" in figures:
-            words, graph = figures["refused"]["words"], figures["refused"]["graph"]
-            failures.append(Failure("refused", words, provider=provider, graph=graph))
-        if "differences" not in figures:
-            continue
-        must = provider == "wasm" and "refused" not in figures
-        if tracking is not None and (must or "mask_iou" in figures.get("tracking", {})):
-            failures += drift_failures(figures["tracking"], tracking, ONNXRUNTIME, provider)
-        failures += exceeded(figures["differences"], check.tolerances, "[browser]", provider)
-        compared = {ONNXRUNTIME: (figures["ious"], check.mask_iou, "[browser] mask_iou")}
-        if "reference_ious" in figures:
-            compared[PYTORCH] = (figures["reference_ious"], least, "[fidelity]")
-        for reference, (ious, limit, rule) in compared.items():
-            failures += [
-                Failure(
-                    "mask iou",
-                    finite(iou),
-                    limit,
-                    rule,
-                    provider,
-                    prompt=prompt,
-                    reference=reference,
-                )
-                for prompt, iou in ious.items()
-                if not at_least(limit).passes(iou)
-            ]
+            own.append(
+                Failure("refused", figures["refused"]["words"], graph=figures["refused"]["graph"])
+            )
+        if "differences" in figures:
+            must = provider == "wasm" and "refused" not in figures
+            if tracking is not None and (must or "mask_iou" in figures.get("tracking", {})):
+                own += drift_failures(figures["tracking"], tracking, ONNXRUNTIME)
+            own += exceeded(figures["differences"], check.tolerances, "[browser]")
+            own += _disagreeing(figures["ious"], check.mask_iou, "[browser] mask_iou", ONNXRUNTIME)
+            ious = figures.get("reference_ious", {})
+            own += _disagreeing(ious, least, "[fidelity]", PYTORCH)
+        failures += [replace(each, provider=provider) for each in own]
     return failures
+
+
+def _disagreeing(
+    ious: Mapping[str, Figure], least: float, rule: str, reference: str
+) -> list[Failure]:
+    """The masks that agree too little, by the names of their prompts."""
+    return [
+        failure
+        for prompt, iou in ious.items()
+        for failure in exceeding(
+            at_least(least), "mask iou", iou, rule, prompt=prompt, reference=reference
+        )
+    ]
 
 
 def blocks_deployment(variant: Variant, failure: Failure) -> bool:
