@@ -85,6 +85,20 @@ class Stage:
     announcement: str = ""
 
 
+def option(
+    name: str, help: str, default: bool | int | str = False, short: str = ""
+) -> dict[str, Any]:
+    """An option of the command line, as doit takes it: ``--name``, of the type of its default."""
+    return {
+        "name": name.replace("-", "_"),
+        "short": short,
+        "long": name,
+        "type": type(default),
+        "default": default,
+        "help": help,
+    }
+
+
 NO_STAGE = Stage(None, lambda: None)
 
 

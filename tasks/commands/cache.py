@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
 from tasks.building.build import Build
+from tasks.building.stage import option
 from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.console.sizes import amount
 from tasks.remote import shared_cache
@@ -30,20 +30,12 @@ class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
         "put them there; files go with the last entry that names them."
     )
     cmd_options = (
-        {
-            "name": "prune",
-            "long": "prune",
-            "type": bool,
-            "default": False,
-            "help": "remove entries, and files that no entry names any more",
-        },
-        {
-            "name": "older_than",
-            "long": "older-than",
-            "type": str,
-            "default": "",
-            "help": "which to remove: older than so many hours, days or weeks (12h, 30d, 8w)",
-        },
+        option("prune", "remove entries, and files that no entry names any more"),
+        option(
+            "older-than",
+            "which to remove: older than so many hours, days or weeks (12h, 30d, 8w)",
+            default="",
+        ),
     )
 
     def _execute(self, prune: bool, older_than: str) -> int:
@@ -100,7 +92,7 @@ def pruned(cache: shared_cache.SharedCache, oldest: datetime) -> list[str]:
     """Remove what was stored before a time; say what went and what is left."""
     entries, broken = cache.entries()
     files = cache.files()
-    old = old_entries(entries, oldest)
+    old = [path for path, (_, entry) in entries.items() if _time(entry.stored) < oldest]
     kept = [entry for path, (_, entry) in entries.items() if path not in old]
     named = {output.sha256 for entry in kept for output in entry.outputs}
     unnamed = [
@@ -116,13 +108,6 @@ def pruned(cache: shared_cache.SharedCache, oldest: datetime) -> list[str]:
         f"{cache.name}: {len(old) + len(broken)} entries and {amount(gone)} removed; "
         f"{len(kept)} entries and {amount(left)} are left"
     ]
-
-
-def old_entries(
-    entries: Mapping[str, tuple[str, shared_cache.Entry]], oldest: datetime
-) -> list[str]:
-    """The paths of entries that were stored before a time; pure."""
-    return [path for path, (_, entry) in entries.items() if _time(entry.stored) < oldest]
 
 
 def _time(text: str) -> datetime:

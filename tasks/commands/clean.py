@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from doit.cmd_base import DoitCmdBase
 from doit.exceptions import InvalidCommand
 
-from tasks.building.stage import stage_of
+from tasks.building.stage import option, stage_of
 from tasks.commands.doit_commands import Exclusive, Plain
+from tasks.config.models import Target
 from tasks.config.schema import Configuration
 from tasks.console.invocation import unknown_name
 from tasks.console.sizes import amount
@@ -20,17 +21,6 @@ from tasks.system.files import removal_problem, remove_empty_folders
 
 if TYPE_CHECKING:
     from doit.task import Task
-
-
-def _option(name: str, help: str, short: str = "", long: str = "") -> dict[str, Any]:
-    return {
-        "name": name,
-        "short": short,
-        "long": long or name,
-        "type": bool,
-        "default": False,
-        "help": help,
-    }
 
 
 class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
@@ -45,14 +35,14 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
         "them."
     )
     cmd_options = (
-        _option("dryrun", "say what would be removed, and remove nothing", "n", "dry-run"),
-        _option(
+        option("dry-run", "say what would be removed, and remove nothing", short="n"),
+        option(
             "deployed", "remove the deployed copies too, as far as they are what this build wrote"
         ),
-        _option("downloads", "remove fetched checkpoints too, and parts of downloads"),
+        option("downloads", "remove fetched checkpoints too, and parts of downloads"),
     )
 
-    def _execute(self, dryrun: bool, deployed: bool, downloads: bool, pos_args: list[str]) -> int:
+    def _execute(self, dry_run: bool, deployed: bool, downloads: bool, pos_args: list[str]) -> int:
         config: Configuration = self.loader.namespace["CONFIG"]
         names = [task.name for task in self.task_list]
         for name in pos_args:
@@ -66,75 +56,59 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
             if task.name not in chosen:
                 continue
             fetched = stage_of(task).fetches
-            files = files_of(task, with_parts=fetched)
+            paths = files_of(task, with_parts=fetched)
             if fetched and not (downloads or task.name in pos_args):
-                kept += [path.stat().st_size for path in files]
+                kept += [path.stat().st_size for path in paths]
                 continue
             group = task.name.partition(":")[2].partition(":")[0] or task.name
-            for path in files:
+            for path in paths:
                 size = path.stat().st_size
-                problem = None if dryrun else removal_problem(path)
+                problem = None if dry_run else removal_problem(path)
                 if problem:
                     self._say(problem)
                     continue
                 removed.setdefault(group, []).append(size)
-                if not dryrun and path.is_relative_to(config.build):
+                if not dry_run and path.is_relative_to(config.build):
                     remove_empty_folders(config.build, [str(path.relative_to(config.build))])
         for name, sizes in removed.items():
-            if sizes:
-                self._say(f"{'would remove' if dryrun else 'removed'} {amount(sizes)}, of {name}")
-        copies = self._deployed(config, chosen, pos_args, deployed, dryrun)
-        if not copies and not any(removed.values()):
+            self._say(f"{'would remove' if dry_run else 'removed'} {amount(sizes)}, of {name}")
+        spoke = bool(removed)
+        for target, deployment in own_deployments(config, chosen):
+            if deployed or {f"deploy:{target.name}", "deploy"} & set(pos_args):
+                spoke = True
+                self._say(*ledger.remove(config, deployment, dry_run))
+            else:
+                self._say(f"Kept the deployed copies: {target.deploy} (--deployed removes them).")
+        if not spoke:
             self._say("Nothing to remove.")
         if kept:
             self._say(f"Kept what was fetched: {amount(kept)} (--downloads removes it).")
         return 0
 
-    def _deployed(
-        self,
-        config: Configuration,
-        chosen: Collection[str],
-        named: Collection[str],
-        wanted: bool,
-        dryrun: bool,
-    ) -> bool:
-        """Remove, or name, the deployed copies of models; False when there are none."""
-        spoke = False
-        for target in config.targets:
-            task = f"deploy:{target.name}"
-            if task not in chosen:
-                continue
-            for deployment in ledger.read(config):
-                mine = deployment.config == ledger.name_of(config)
-                if not (mine and target.deploy.is_dir() and deployment.is_in(target.deploy)):
-                    continue
-                if not wanted and not {task, "deploy"} & set(named):
-                    self._say(
-                        f"Kept the deployed copies: {target.deploy} (--deployed removes them)."
-                    )
-                    continue
-                spoke = True
-                for line in ledger.remove(config, deployment, dry_run=dryrun):
-                    self._say(line)
-        return spoke
+    def _say(self, *lines: str) -> None:
+        for line in lines:
+            self.outstream.write(line + "\n")
 
-    def _say(self, line: str) -> None:
-        self.outstream.write(line + "\n")
+
+def own_deployments(
+    config: Configuration, chosen: Collection[str]
+) -> Iterator[tuple[Target, ledger.Deployment]]:
+    """What this configuration deployed of models whose deploy is among some tasks."""
+    for target in config.targets:
+        for each in ledger.read(config) if f"deploy:{target.name}" in chosen else ():
+            mine = each.config == ledger.name_of(config)
+            if mine and target.deploy.is_dir() and each.is_in(target.deploy):
+                yield target, each
 
 
 def selected(wanted: Iterable[str], tasks: Sequence[str]) -> list[str]:
     """The tasks that names of models, stages and tasks stand for, or patterns of tasks; pure."""
-    names = []
-    for name in wanted:
-        names += [
-            task
-            for task in tasks
-            if task == name
-            or task.split(":")[0] == name
-            or task.split(":")[1:2] == [name]
-            or ("*" in name and fnmatch(task, name))
-        ]
-    return names
+    return [
+        task
+        for name in wanted
+        for task in tasks
+        if name in (task, *task.split(":")[:2]) or ("*" in name and fnmatch(task, name))
+    ]
 
 
 def files_of(task: Task, with_parts: bool) -> list[Path]:
@@ -142,11 +116,7 @@ def files_of(task: Task, with_parts: bool) -> list[Path]:
 
     :param with_parts: those of a download that is not finished too.
     """
-    if task.name.startswith("deploy:"):
-        return []
-    paths = [Path(target) for target in task.targets]
-    if with_parts:
-        paths += [
-            Path(f"{target}{end}") for target in task.targets for end in (".part", ".part.json")
-        ]
+    targets = [] if task.name.startswith("deploy:") else task.targets
+    endings = ("", ".part", ".part.json") if with_parts else ("",)
+    paths = [Path(f"{target}{ending}") for ending in endings for target in targets]
     return [path for path in paths if path.is_file()]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.building.stage import Stage, Workspace
+from tasks.building.stage import Stage, Workspace, option
 from tasks.config import checkpoint_record, parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.console.invocation import command
@@ -18,16 +18,11 @@ from tasks.system.files import removal_problem
 
 def declare() -> Stage:
     """The removal of what no model owns; it removes only with ``--yes``."""
-    options = {"yes": "remove what is listed", "downloads": "fetched checkpoints too"}
-    return Stage(
-        None,
-        prune,
-        options=[
-            {"name": name, "long": name, "type": bool, "default": False, "help": text}
-            for name, text in options.items()
-        ],
-        verbosity=2,
-    )
+    options = [
+        option("yes", "remove what is listed"),
+        option("downloads", "fetched checkpoints too"),
+    ]
+    return Stage(None, prune, options=options, verbosity=2)
 
 
 def prune(work: Workspace, yes: bool, downloads: bool) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.building import staleness, state
-from tasks.building.stage import Stage, Workspace
+from tasks.building.stage import Stage, Workspace, option
 from tasks.config.models import Target
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
@@ -47,15 +47,7 @@ def declare(config: Configuration, target: Target) -> Stage:
         reads=[] if refused else [target.manifest],
         after=[] if refused else [f"deploy:{target.name}"],
         on_demand=True,
-        options=[
-            {
-                "name": "dry_run",
-                "long": "dry-run",
-                "type": bool,
-                "default": False,
-                "help": "list what would go, and send nothing",
-            }
-        ],
+        options=[option("dry-run", "list what would go, and send nothing")],
     )
 
 

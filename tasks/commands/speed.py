@@ -17,7 +17,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tasks.building import code
-from tasks.building.stage import Stage, Workspace, describe_peak
+from tasks.building.stage import Stage, Workspace, describe_peak, option
 from tasks.clients.contract import MaskChoice, Precision, PromptChoice
 from tasks.config.models import GRAPHS, Target
 from tasks.system.errors import StageError
@@ -56,15 +56,7 @@ def declare(target: Target, browser: Browser) -> Stage:
         after=["packages", f"verify:{target.name}"],
         on_demand=True,
         runs_here=True,  # times are of this machine
-        options=[
-            {
-                "name": "rounds",
-                "long": "rounds",
-                "type": int,
-                "default": ROUNDS,
-                "help": "how often each variant has its turn",
-            }
-        ],
+        options=[option("rounds", "how often each variant has its turn", ROUNDS)],
     )
 
 
