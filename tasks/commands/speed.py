@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.building import code
 from tasks.building.stage import Stage, Workspace, describe_peak, option
@@ -106,9 +105,6 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
     return {"summary": summary, "rounds": rounds, **memory}
 
 
-Times = dict[str, dict[str, list[float]]]
-
-
 @dataclass(frozen=True)
 class SpeedVariant:
     """A variant: the file of each graph, and the client's name for it, by the graph's name."""
@@ -161,7 +157,7 @@ def measure(request: SpeedRequest) -> dict[str, Any]:
         for name, each in request.variants.items()
     }
     image = natural_image(next(iter(models.values())).size)
-    times: dict[str, Times] = {name: {} for name in models}
+    times: dict[str, dict[str, Times]] = {name: {} for name in models}
     adapter = None
     paths = {
         Path(path).name: path for each in request.variants.values() for path in each.graphs.values()
@@ -194,9 +190,13 @@ def measure(request: SpeedRequest) -> dict[str, Any]:
     }
 
 
-def _add(all_rounds: Times, provider: str, times: Mapping[str, Any]) -> None:
+# The milliseconds of each round, or the words of whoever refused, by name.
+Times = dict[str, Any]
+
+
+def _add(all_rounds: dict[str, Times], provider: str, times: Mapping[str, Any]) -> None:
     """Add the times of a round."""
-    into: dict[str, Any] = all_rounds.setdefault(provider, {})
+    into = all_rounds.setdefault(provider, {})
     for name, value in times.items():
         if name == "error":
             into[name] = value
@@ -212,32 +212,30 @@ def run_natively(graphs: Mapping[str, str], image: Any, client: Client) -> dict[
     from tasks.inference.prompts import PROMPTS
     from tasks.inference.sessions import Decoder, Encoder
 
-    times: dict[str, float] = {}
-    with _timed(times, "encoder_create_ms"):
-        encoder = Encoder(graphs["encoder"], client, spinning=True)
+    encoder, encoder_created = timed(Encoder, graphs["encoder"], client, spinning=True)
     encoder.run(image)
-    with _timed(times, "encoder_run_ms"):
-        features = encoder.run(image)
+    features, encoded = timed(encoder.run, image)
     place = encoder.place(image)
     del encoder
-    with _timed(times, "decoder_create_ms"):
-        decoder = Decoder(graphs["decoder"], client, spinning=True)
+    decoder, decoder_created = timed(Decoder, graphs["decoder"], client, spinning=True)
     decoder.run(features, PROMPTS[:1], place)
-    each: list[float] = []
-    for _ in range(5):
-        one: dict[str, float] = {}
-        with _timed(one, "run"):
-            decoder.run(features, PROMPTS[:1], place)
-        each.append(one["run"])
-    times["decoder_run_ms"] = median(each)
-    return times
+    runs = [timed(decoder.run, features, PROMPTS[:1], place) for _ in range(5)]
+    return {
+        "encoder_create_ms": encoder_created,
+        "encoder_run_ms": encoded,
+        "decoder_create_ms": decoder_created,
+        "decoder_run_ms": median(milliseconds for _, milliseconds in runs),
+    }
 
 
-@contextmanager
-def _timed(times: dict[str, float], name: str) -> Iterator[None]:
+T = TypeVar("T")
+
+
+def timed(call: Callable[..., T], *arguments: Any, **options: Any) -> tuple[T, float]:
+    """What a call returns, and the milliseconds that it takes."""
     start = time.perf_counter()
-    yield
-    times[name] = 1000 * (time.perf_counter() - start)
+    result = call(*arguments, **options)
+    return result, 1000 * (time.perf_counter() - start)
 
 
 def run_in_page(
@@ -250,7 +248,6 @@ def run_in_page(
     from tasks.web.image_page import ImageRun
 
     prompted = PromptedImage(image, PROMPTS[:1], {})
-    figures: dict[str, Any] = {}
     run: ImageRun | None = None
     with chromium.served(model, image, request.scratch) as address:
         try:
@@ -264,10 +261,10 @@ def run_in_page(
             if run is None:
                 raise StageError(str(refusal)) from refusal
             run.refuse(str(refusal))
-    for provider, each in run.report["providers"].items():
-        figures[provider] = _page_times(each)
-        if "adapter" in each:
-            figures["adapter"] = each["adapter"]["name"]
+    providers = run.report["providers"]
+    figures: dict[str, Any] = {provider: _page_times(each) for provider, each in providers.items()}
+    if "adapter" in providers.get("webgpu", {}):
+        figures["adapter"] = providers["webgpu"]["adapter"]["name"]
     return figures
 
 
