@@ -99,29 +99,30 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
         for name in (MANIFEST, CARD)
         if remote.commit and name in remote.files
     }
+    earlier_card = before.get(CARD, "")
     picture = current_picture(config, target)
-    files = contents(target, manifest, repository, picture, before.get(CARD))
-    own = published_names(before.get(MANIFEST, ""), before.get(CARD, ""))
+    files = contents(target, manifest, repository, picture, earlier_card)
+    own = published_names(before.get(MANIFEST, ""), earlier_card)
     ids = {name: identity(content, remote.files.get(name)) for name, content in files.items()}
     plan = compare(ids, remote.files, own)
-    note = "\n".join(notes(target, repository, plan, picture, before.get(CARD)))
-    noted = {"note": note} if note else {}
-    if not plan.sent and not plan.removed:
-        return {"summary": f"nothing to publish: {repository.address} has these files", **noted}
     sizes = {name: size_of(files[name]) for name in plan.sent}
     sent = f"{len(sizes)} file{'s' * (len(sizes) != 1)}, {in_words(sum(sizes.values()))}"
-    if dry_run:
+    if not plan.sent and not plan.removed:
+        summary = f"nothing to publish: {repository.address} has these files"
+    elif dry_run:
         made = " would be made" * (remote.commit is None)
         if not repository.has_token and not remote.exists:
             made = " would be made, if it is not private, which cannot be seen without a token"
         private = ", for its members alone" * (not remote.exists and settings.private)
         print("\n  ".join([f"{repository.address}{made}{private}:", *lines_of(plan, sizes)]))
-        return {"summary": f"nothing was sent; {sent} would go to {repository.name}", **noted}
-    commit = send(repository, manifest, files, plan, remote.commit)
-    counts = [(len(plan.same), "as before"), (len(plan.removed), "removed")]
-    others = "".join(f", {count} {what}" for count, what in counts if count)
-    summary = f"sent {sent}{others}: {repository.address}, commit {commit[:12]}"
-    return {"summary": summary, **noted}
+        summary = f"nothing was sent; {sent} would go to {repository.name}"
+    else:
+        commit = send(repository, manifest, files, plan, remote.commit)
+        counts = [(len(plan.same), "as before"), (len(plan.removed), "removed")]
+        others = "".join(f", {count} {what}" for count, what in counts if count)
+        summary = f"sent {sent}{others}: {repository.address}, commit {commit[:12]}"
+    note = "\n".join(notes(target, repository, plan, picture, earlier_card))
+    return {"summary": summary, **({"note": note} if note else {})}
 
 
 def proven_manifest(target: Target, work: Workspace) -> Manifest:
@@ -193,9 +194,9 @@ def contents(
     manifest: Manifest,
     repository: Repository,
     picture: Path | None,
-    earlier_card: str | None,
+    earlier_card: str,
 ) -> dict[str, Path | bytes]:
-    """What the repository is to hold of this model, by the paths in it."""
+    """What the repository is to hold of this model, by the paths in it; see `read`."""
     text = card.card(
         manifest,
         repository.name,
@@ -205,9 +206,9 @@ def contents(
         PICTURE if picture else None,
     )
     return {
-        **{name: target.deploy / name for name in (*manifest.files, MANIFEST)},
-        CARD: card.with_own_text(text, earlier_card).encode(),
-        **({PICTURE: picture} if picture else {}),
+        **{name: read(target.deploy / name) for name in (*manifest.files, MANIFEST)},
+        CARD: (text + card.kept_text(earlier_card)).encode(),
+        **({PICTURE: read(picture)} if picture else {}),
     }
 
 
@@ -216,11 +217,11 @@ def notes(
     repository: Repository,
     plan: Plan,
     picture: Path | None,
-    earlier_card: str | None,
+    earlier_card: str,
 ) -> list[str]:
     """What a person should know of what goes, or does not."""
     lines = []
-    if CARD in plan.changed and card.MARK not in (earlier_card or ""):
+    if CARD in plan.changed and card.MARK not in earlier_card:
         lines.append(
             f"{CARD} of {repository.name} was not written by {command('publish')}, and is "
             "replaced: what it said is in the repository's history."
@@ -239,6 +240,11 @@ def published_names(manifest: str, text: str) -> set[str]:
     except (ValueError, KeyError, TypeError):
         return shown
     return shown | set(filter(is_within_folder, names))
+
+
+def read(path: Path) -> Path | bytes:
+    """A content that the hub might take as a small file, read; others are left on disk."""
+    return path.read_bytes() if path.stat().st_size <= SMALL else path
 
 
 class Plan(NamedTuple):
@@ -315,13 +321,12 @@ def send(
 ) -> str:
     """Upload and commit; the commit.
 
-    Small files are sent from memory, and a large one, whose content the hub knows by its hash, must
-    be as it was when it has been sent.
+    A large file, whose content the hub knows by its hash, must be as it was when it has been sent.
 
     :raises StageError: when a file is not the one that was proven.
     """
     proven = {name: each.sha256 for name, each in manifest.files.items()}
-    contents = {name: in_memory(files[name]) for name in plan.sent}
+    contents = {name: files[name] for name in plan.sent}
     large = {name: str(each) for name, each in contents.items() if isinstance(each, Path)}
     with unchanged(large) as hashes:
         for name, content in contents.items():
@@ -335,10 +340,3 @@ def send(
         uploaded = repository.upload(contents)
     message = f"Publish {manifest.model}: {', '.join([*plan.sent, *plan.removed])}"
     return repository.commit(uploaded, plan.removed, message, parent)
-
-
-def in_memory(content: Path | bytes) -> Path | bytes:
-    """A content that the hub might take as a small file, read; others are left on disk."""
-    if isinstance(content, Path) and size_of(content) <= SMALL:
-        return content.read_bytes()
-    return content

@@ -87,11 +87,6 @@ def card(
     return f"{text.rstrip()}\n\n{MARK}\n"
 
 
-def with_own_text(generated: str, earlier: str | None) -> str:
-    """A new card, with what a person wrote below the line of the one before."""
-    return generated + kept_text(earlier or "")
-
-
 def generated_text(text: str) -> str:
     """The text above the line; empty where there is no line."""
     made, line, _ = text.partition(MARK)
