@@ -24,17 +24,20 @@ from tasks.proof.manifest import (
     Fidelity,
     Figure,
     File,
+    Graph,
     Ious,
     Limits,
     Manifest,
+    Masks,
     Native,
     Nodes,
     NotSquare,
+    Preprocessing,
+    Prompting,
     ProviderProof,
     Recommendation,
     Tracked,
     Truth,
-    Usage,
     VariantEntry,
     Verification,
     Video,
@@ -87,7 +90,7 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> Manifest:
     verified = single.reports["verify"]
     names = {graph: first.names[graph] for graph in GRAPHS}
     tensors = verified["tensors"]
-    usage = description(client, target.masks, target.prompts, as_json(files), tensors, names)
+    usage = description(client, target.masks, target.prompts, {}, tensors, names)
     entries = [variant_entry(each) for each in wanted]
     return Manifest(
         schema_version=SCHEMA_VERSION,
@@ -103,7 +106,13 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> Manifest:
         ),
         license=source.license,
         origin="random numbers, not a trained model" if checkpoint.synthetic else source.origin,
-        **vars(structured(usage, Usage)),
+        client=client.name,
+        files=files,
+        encoder=structured(usage["encoder"], Graph),
+        decoder=structured(usage["decoder"], Graph),
+        preprocessing=structured(usage["preprocessing"], Preprocessing),
+        prompts=structured(usage["prompts"], Prompting),
+        masks=structured(usage["masks"], Masks),
         client_version=client.version,
         variants=tuple(entries),
         recommended=recommended(entries, files),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from tasks.inference import checks
 from tasks.inference.checks import Figure
 from tasks.inference.metrics import mask_iou, rounded
 from tasks.inference.scripts import Answer, Answers
-from tasks.proof.figures import FrameIou, MaskIou, ScriptFigures, TrackingFigures
+from tasks.proof.figures import FrameIou, MaskIou, ScriptIou, TrackingFigures
 
 
 class Drift(NamedTuple):
@@ -60,31 +60,16 @@ def compare_answers(scripts: Mapping[str, tuple[Answers, Answers]]) -> TrackingF
         for (step, frame, _), each in own.items():
             frames.setdefault((step, frame), []).append(each.iou)
         by_frame = [FrameIou(*key, rounded(checks.mean(ious), 6)) for key, ious in frames.items()]
-        errors = _errors(list(own.values()))
-        clips.append(
-            ScriptFigures(
-                name=name,
-                by_frame=by_frame,
-                answers=len(answers),
-                expected=len(expected),
-                **errors,
-            )
-        )
+        clips.append(ScriptIou(name, by_frame))
     ious = [each.iou for each in drifts]
     return TrackingFigures(
-        answers=sum(each.answers for each in clips),
-        expected=sum(each.expected for each in clips),
+        answers=sum(len(answers) for answers, _ in scripts.values()),
+        expected=sum(len(expected) for _, expected in scripts.values()),
         mask_iou=MaskIou(checks.mean(ious), checks.smallest(ious)),
+        score_error=checks.largest(each.score for each in drifts),
+        pointer_error=checks.largest(each.pointer for each in drifts),
+        iou_error=checks.largest(each.predicted_iou for each in drifts),
+        logit_error=checks.largest(each.logits for each in drifts),
+        occlusion_flips=checks.mean(each.flip for each in drifts),
         clips=clips,
-        **_errors(drifts),
     )
-
-
-def _errors(drifts: Sequence[Drift]) -> dict[str, Figure]:
-    return {
-        "score_error": checks.largest(each.score for each in drifts),
-        "pointer_error": checks.largest(each.pointer for each in drifts),
-        "iou_error": checks.largest(each.predicted_iou for each in drifts),
-        "logit_error": checks.largest(each.logits for each in drifts),
-        "occlusion_flips": checks.mean(each.flip for each in drifts),
-    }

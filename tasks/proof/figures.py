@@ -48,24 +48,6 @@ class FidelityFigures:
     lowest: LowestIou
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrackingErrors:
-    """How two trackers' answers differ; ``expected`` is how many ``answers`` there must be.
-
-    All are the largest: of the object's score, of pointers, relative to the largest magnitude, of
-    predicted IoUs, and of the mean magnitude of a mask's logits, relative to it. Only
-    ``occlusion_flips`` is a share: of the answers of which one tracker alone sees the object.
-    """
-
-    answers: int
-    expected: int
-    score_error: Figure
-    pointer_error: Figure
-    iou_error: Figure
-    logit_error: Figure
-    occlusion_flips: Figure
-
-
 @dataclass(frozen=True)
 class FrameIou:
     """The mean IoU of all objects on a frame."""
@@ -75,17 +57,29 @@ class FrameIou:
     iou: Figure
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScriptFigures(TrackingErrors):
-    """The figures of one script, with those of each frame as they were tracked."""
+@dataclass(frozen=True)
+class ScriptIou:
+    """The IoUs of one script, of each frame as it was tracked."""
 
     name: str
     by_frame: Sequence[FrameIou]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrackingFigures(TrackingErrors):
-    """The figures of all scripts together; ``clips`` are those of each."""
+@dataclass(frozen=True)
+class TrackingFigures:
+    """How two trackers' answers differ; ``expected`` is how many ``answers`` there must be.
 
+    Errors are the largest: of the object's score, of pointers, relative to the largest magnitude,
+    of predicted IoUs, and of the mean magnitude of a mask's logits, relative to it.
+    ``occlusion_flips`` is the share of answers of which one tracker alone sees the object.
+    """
+
+    answers: int
+    expected: int
     mask_iou: MaskIou
-    clips: Sequence[ScriptFigures]
+    score_error: Figure
+    pointer_error: Figure
+    iou_error: Figure
+    logit_error: Figure
+    occlusion_flips: Figure
+    clips: Sequence[ScriptIou]

@@ -101,19 +101,6 @@ class Masks:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What a consumer runs the files by; see `tasks.clients.client.description`."""
-
-    client: str
-    files: Mapping[str, File]
-    encoder: Graph
-    decoder: Graph
-    preprocessing: Preprocessing
-    prompts: Prompting
-    masks: Masks
-
-
-@dataclass(frozen=True)
 class Ious:
     """Intersection over union of masks."""
 
@@ -307,6 +294,7 @@ class Video(TrackingConstants):
 class Manifest:
     """What a consumer needs to know of deployed files.
 
+    From ``client`` to ``masks`` it is what they are run by; see `tasks.clients.client.description`.
     ``model_type`` is None for an architecture that is described by the file ``config``;
     ``verification`` where single precision is not deployed, ``browser`` (of the first variant)
     where no browser has run it. ``recommended`` lacks a provider on which nothing is proven.
@@ -384,13 +372,13 @@ def _converter() -> Converter:
 
     converter = Converter(forbid_extra_keys=True)
 
-    def exactly(*kinds: type) -> Callable[[Any, Any], Any]:
-        def check(value: Any, kind: Any) -> Any:
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    def register(kind: Any, *accepted: type) -> None:
+        def exactly(value: Any, _: Any) -> Any:
+            if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
                 raise TypeError(f"expected {kind}, got {value!r}")
             return value
 
-        return check
+        converter.register_structure_hook(kind, exactly)
 
     def without_absent_keys(kind: type) -> Callable[[Any], dict[str, Any]]:
         optional = {
@@ -400,10 +388,9 @@ def _converter() -> Converter:
         }
         return make_dict_unstructure_fn(kind, converter, **optional)  # type: ignore[arg-type]
 
-    converter.register_structure_hook(bool, exactly(bool))
-    converter.register_structure_hook(int, exactly(int))
-    converter.register_structure_hook(float, exactly(int, float))
-    converter.register_structure_hook(str, exactly(str))
-    converter.register_structure_hook(int | str, exactly(int, str))
+    for plain in (bool, int, str):
+        register(plain, plain)
+    register(float, int, float)
+    register(int | str, int, str)
     converter.register_unstructure_hook_factory(is_dataclass, without_absent_keys)
     return converter
