@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.building.build import fetch_from_cache
 from tasks.building.stage import Stage, Workspace
 from tasks.config import checkpoint_record
-from tasks.config.checkpoint_record import Record
+from tasks.config.checkpoint_record import Checkpoint
 from tasks.config.models import WEIGHTS, Source
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
@@ -58,7 +58,9 @@ def identity(source: Source) -> dict[str, Any]:
     return about
 
 
-def is_wanted(source: Source, url: str, known: Record | None, sha256_on_disk: str | None) -> bool:
+def is_wanted(
+    source: Source, url: str, known: Checkpoint | None, sha256_on_disk: str | None
+) -> bool:
     """Whether the file on disk is the wanted checkpoint already; pure.
 
     :param url: the address, as a record has it.
@@ -114,7 +116,7 @@ def obtain_checkpoint(source: Source, work: Workspace) -> dict[str, Any]:
             f"{sha256}, has {size}. Correct the size, or leave it out."
         )
     synthetic = source.location.kind == "synthetic"
-    Record(url, sha256, size, synthetic, commit).write(record_path)
+    Checkpoint(url, sha256, size, synthetic, commit).write(record_path)
     if source.sha256 is None and not synthetic:
         sys.stderr.write(
             f"warning: [models.{source.name}] has no sha256, so nothing tells whether "

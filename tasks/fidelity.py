@@ -17,7 +17,7 @@ from tasks.clients.contract import Contract, MaskChoice, PromptChoice
 from tasks.config.models import Target, Variant
 from tasks.console.invocation import command
 from tasks.proof.failures import sentences
-from tasks.proof.figures import FidelityFigures, LowestIou, MaskIou
+from tasks.proof.figures import FidelityFigures, Ious, LowestIou
 from tasks.proof.reports import Proof
 from tasks.system.errors import StageError
 from tasks.system.versions import versions
@@ -195,7 +195,7 @@ def figures_of(
     figures = FidelityFigures(
         images=len(images),
         prompts=len(pairs),
-        mask_iou=MaskIou(checks.mean(ious), checks.smallest(ious)),
+        mask_iou=Ious(checks.mean(ious), checks.smallest(ious)),
         ranking_flips=checks.mean(flips),
         logit_error=checks.mean(logits),
         input_error=input_error,

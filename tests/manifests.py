@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.clients.contract import Tensor
+from tasks.config.checkpoint_record import Checkpoint
+from tasks.proof.figures import Ious
 from tasks.proof.manifest import (
     SCHEMA_VERSION,
-    Checkpoint,
     Fidelity,
     File,
     Graph,
-    Ious,
     Limits,
     Manifest,
     Masks,

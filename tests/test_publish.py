@@ -24,6 +24,7 @@ from writable_hub import ATTRIBUTES, READS_ONLY, TOKEN, WritableHub, said
 
 from tasks.clients.registry import CLIENTS
 from tasks.commands.publish import Plan, compare, published_names, unproven
+from tasks.config.checkpoint_record import Checkpoint
 from tasks.config.checks import Checks
 from tasks.config.models import CheckpointLocation, Source, Target
 from tasks.config.schema import DEFAULT_CLIENT
@@ -31,7 +32,6 @@ from tasks.proof import card
 from tasks.proof.manifest import (
     BrowserProof,
     BrowserRules,
-    Checkpoint,
     ProviderProof,
     read_manifest,
 )

@@ -14,8 +14,8 @@ from tasks.config.checks import BrowserCheck
 from tasks.inference.scripts import Answer, Answers
 from tasks.proof.description import tracked
 from tasks.proof.drift import compare_answers
+from tasks.proof.figures import Ious
 from tasks.proof.judgement import TrackingRules, browser_failures, tracking_failures
-from tasks.proof.manifest import Ious
 
 RULES = TrackingRules("[tracking]", "mask_iou", mask_iou=0.999, worst=0.99, scores=1e-3, flips=0.0)
 LOOSE = TrackingRules("[fidelity]", "q8", mask_iou=0.97, worst=0.87, scores=None, flips=0.1)

@@ -112,27 +112,21 @@ class Leftover(NamedTuple):
 
 def leftovers(build: Path, owners: Collection[str]) -> list[Leftover]:
     """What lies in the build folder of models that are none of the owners."""
-    folders: dict[str, list[Path]] = {}
-    checkpoints: dict[str, list[Path]] = {}
-    logs: dict[str, list[Path]] = {}
+    groups: dict[tuple[str, str], list[Path]] = {}
     for path in (build / "models").glob("*"):
-        folders.setdefault(path.name, []).append(path)
+        groups[path.name, str(path)] = [path]
     for path in (build / "checkpoints").glob("*"):
-        checkpoints.setdefault(_checkpoint_name(path), []).append(path)
+        name = _checkpoint_name(path)
+        groups.setdefault((name, f"the checkpoint of {name}"), []).append(path)
     for path in (build / "logs").glob("*~*.log"):
-        logs.setdefault(path.stem.split("~")[1], []).append(path)
+        name = path.stem.split("~")[1]
+        groups.setdefault((name, f"the logs of {name}"), []).append(path)
     left = []
-    for name in sorted({*folders, *checkpoints, *logs}.difference(owners)):
-        for what, paths in (
-            (str(build / "models" / name), folders.get(name)),
-            (f"the checkpoint of {name}", checkpoints.get(name)),
-            (f"the logs of {name}", logs.get(name)),
-        ):
-            if paths:
-                files = [file for path in paths for file in _files_under(path)]
-                sizes = [file.stat().st_size for file in files]
-                fetched = paths is checkpoints.get(name) and not _is_made_up(build, name)
-                left.append(Leftover(name, what, paths, sizes, fetched))
+    for (name, what), paths in sorted(groups.items(), key=lambda item: item[0][0]):
+        if name not in owners:
+            sizes = [file.stat().st_size for path in paths for file in _files_under(path)]
+            fetched = paths[0].parent.name == "checkpoints" and not _is_made_up(build, name)
+            left.append(Leftover(name, what, paths, sizes, fetched))
     return left
 
 

@@ -14,8 +14,8 @@ from tasks.system.files import write_record
 
 
 @dataclass(frozen=True)
-class Record:
-    """Where a checkpoint came from, its SHA-256 and size in bytes.
+class Checkpoint:
+    """Where a checkpoint came from, its SHA-256 and size in bytes; a manifest has it too.
 
     ``url`` is as `identity` has it; ``commit`` is that of the hub's repository.
     """
@@ -31,11 +31,13 @@ class Record:
         write_record(path, json.dumps(asdict(self), indent=2) + "\n")
 
 
-def read(path: Path) -> Record | None:
+def read(path: Path) -> Checkpoint | None:
     """A record, or None when there is none to be read."""
     try:
         content = json.loads(path.read_text())
-        return Record(**{**content, "url": address.shown(content["url"])})  # an older one had all
+        return Checkpoint(
+            **{**content, "url": address.shown(content["url"])}
+        )  # an older one had all
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 

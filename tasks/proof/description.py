@@ -10,22 +10,21 @@ from typing import Any
 
 from tasks.clients.client import description
 from tasks.config.models import GRAPHS
+from tasks.inference.checks import Figure
 from tasks.inference.metrics import rounded, significant
 from tasks.proof import runtimes
 from tasks.proof.failures import sentences
+from tasks.proof.figures import Ious
 from tasks.proof.judged_model import PACKAGES, JudgedModel, JudgedVariant
 from tasks.proof.judgement import products_on_cpu
 from tasks.proof.manifest import (
     SCHEMA_VERSION,
     BrowserProof,
     BrowserRules,
-    Checkpoint,
     Differences,
     Fidelity,
-    Figure,
     File,
     Graph,
-    Ious,
     Limits,
     Manifest,
     Masks,
@@ -97,13 +96,7 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> Manifest:
         model=target.name,
         model_type=None if source.config else verified["architecture"],
         config=str(source.config) if source.config else None,
-        checkpoint=Checkpoint(
-            url=source.location.shown,
-            sha256=checkpoint.sha256,
-            size=checkpoint.size,
-            synthetic=checkpoint.synthetic,
-            commit=checkpoint.commit or None,
-        ),
+        checkpoint=replace(checkpoint, url=source.location.shown, commit=checkpoint.commit or None),
         license=source.license,
         origin="random numbers, not a trained model" if checkpoint.synthetic else source.origin,
         client=client.name,

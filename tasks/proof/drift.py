@@ -9,7 +9,7 @@ from tasks.inference import checks
 from tasks.inference.checks import Figure
 from tasks.inference.metrics import mask_iou, rounded
 from tasks.inference.scripts import Answer, Answers
-from tasks.proof.figures import FrameIou, MaskIou, ScriptIou, TrackingFigures
+from tasks.proof.figures import FrameIou, Ious, ScriptIou, TrackingFigures
 
 
 class Drift(NamedTuple):
@@ -65,7 +65,7 @@ def compare_answers(scripts: Mapping[str, tuple[Answers, Answers]]) -> TrackingF
     return TrackingFigures(
         answers=sum(len(answers) for answers, _ in scripts.values()),
         expected=sum(len(expected) for _, expected in scripts.values()),
-        mask_iou=MaskIou(checks.mean(ious), checks.smallest(ious)),
+        mask_iou=Ious(checks.mean(ious), checks.smallest(ious)),
         score_error=checks.largest(each.score for each in drifts),
         pointer_error=checks.largest(each.pointer for each in drifts),
         iou_error=checks.largest(each.predicted_iou for each in drifts),

@@ -12,7 +12,7 @@ from tasks.inference.checks import Figure
 
 
 @dataclass(frozen=True)
-class MaskIou:
+class Ious:
     """The IoU of some masks with the expected ones."""
 
     mean: Figure
@@ -39,7 +39,7 @@ class FidelityFigures:
 
     images: int
     prompts: int
-    mask_iou: MaskIou
+    mask_iou: Ious
     ranking_flips: Figure
     logit_error: Figure
     input_error: Figure
@@ -76,7 +76,7 @@ class TrackingFigures:
 
     answers: int
     expected: int
-    mask_iou: MaskIou
+    mask_iou: Ious
     score_error: Figure
     pointer_error: Figure
     iou_error: Figure

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.config import checkpoint_record
-from tasks.config.checkpoint_record import Record
+from tasks.config.checkpoint_record import Checkpoint
 from tasks.config.models import GraphFiles, ProofKind, Target, Variant
 from tasks.console.invocation import command
 from tasks.proof import reports
@@ -88,7 +88,6 @@ class JudgedModel:
         :raises StageError: when a file is not what its reports measured, a report lacks figures, no
             variant may be deployed, or the configuration names another checkpoint.
         """
-        self._check_checkpoint()
         name = self.target.name
         problems = dict.fromkeys(problem for each in self.variants for problem in each.unproven)
         if problems:
@@ -103,31 +102,28 @@ class JudgedModel:
             reasons = "; ".join(f"{each.variant.name}: {each.reason}" for each in self.variants)
             raise StageError(f"No variant of {name} may be deployed: {reasons}")
 
-    def _check_checkpoint(self) -> None:
-        source, record = self.target.source, self.checkpoint
-        url = checkpoint_record.identity(source.build, source.location)
-        if source.sha256 is not None and source.sha256 != record.sha256:
-            wanted, built = f"sha256 {source.sha256}", record.sha256
-        elif source.sha256 is None and url != record.url:
-            wanted, built = f"url {url}", record.url
-        else:
-            return
-        raise StageError(
-            f"[models.{source.name}] names the checkpoint with {wanted}, but the graphs were built "
-            f"from {built}; {command(f'deploy:{self.target.name}')} (without -s) builds them again."
-        )
-
     @cached_property
-    def checkpoint(self) -> Record:
+    def checkpoint(self) -> Checkpoint:
         """What the graphs were built from.
 
-        :raises StageError: when nothing says so.
+        :raises StageError: when the configuration names another.
         """
-        record = checkpoint_record.read(self.target.source.checkpoint_record)
-        if record is None:
-            path = self.target.source.checkpoint_record
-            raise StageError(f"{path} cannot be read; remove it")
-        return record
+        source = self.target.source
+        built = checkpoint_record.read(source.checkpoint_record)
+        if built is None:
+            raise StageError(f"{source.checkpoint_record} cannot be read; remove it")
+        url = checkpoint_record.identity(source.build, source.location)
+        if source.sha256 is not None:
+            key, wanted, there = "sha256", source.sha256, built.sha256
+        else:
+            key, wanted, there = "url", url, built.url
+        if wanted != there:
+            again = command(f"deploy:{self.target.name}")
+            raise StageError(
+                f"[models.{source.name}] names the checkpoint with {key} {wanted}, but the graphs "
+                f"were built from {there}; {again} (without -s) builds them again."
+            )
+        return built
 
     @cached_property
     def variants(self) -> list[JudgedVariant]:

@@ -25,6 +25,9 @@ from tasks.clients.contract import (
     Tensor,
     TrackingConstants,
 )
+from tasks.config.checkpoint_record import Checkpoint
+from tasks.inference.checks import Figure
+from tasks.proof.figures import Ious
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -32,18 +35,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Literal[4] = 4
 
 Provider = Literal["wasm", "webgpu", "native"]
-Figure = float | None
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where the weights came from; ``commit`` is that of a repository of the Hugging Face hub."""
-
-    url: str
-    sha256: str
-    size: int
-    synthetic: bool
-    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,14 +89,6 @@ class Masks:
     choice: MaskChoice
     values: str
     pixels_per_cell: int | None
-
-
-@dataclass(frozen=True)
-class Ious:
-    """Intersection over union of masks."""
-
-    mean: Figure
-    worst: Figure
 
 
 @dataclass(frozen=True)
