@@ -10,7 +10,6 @@ from typing import Any
 
 from tasks.clients.client import description
 from tasks.config.models import GRAPHS
-from tasks.inference.checks import Figure
 from tasks.inference.metrics import rounded, significant
 from tasks.proof import runtimes
 from tasks.proof.failures import sentences
@@ -147,13 +146,12 @@ def video(first: JudgedVariant) -> Video:
 
 def verification(report: Report) -> Verification:
     """Single precision against PyTorch."""
-    differences, rules = report["differences"], report["rules"]
+    rules = report["rules"]
     native, placement = report.get("native"), report["placement"]
     return Verification(
         against=f"SAM2ImagePredictor {PYTORCH}",
         tolerances=Limits(rules["encoder"], rules["masks"], rules["scores"]),
-        encoder=_significant(differences["features"]),
-        prompts=_by_prompt(differences["prompts"]),
+        **_differences(report["differences"]),
         truth=structured(report["truth"], Truth) if report["truth"] else None,
         native=native and Native(native["image_size"], _ious(native, 4), _iou_with_truth(native)),
         not_square=placement
@@ -229,16 +227,15 @@ def _provider_proof(each: JudgedVariant, provider: str, figures: Report) -> Prov
     reason = sentences(each.failing_on(provider))
     if not reason and provider == "webgpu":
         reason = _not_on_webgpu(placement)
-    adapter, differences = figures.get("adapter"), figures.get("differences")
+    adapter = figures.get("adapter")
     compared: dict[str, Any] = {}
-    if differences is not None:
+    if "differences" in figures:
         compared = {
             "parts": tuple(
                 part for part in ("encoder", "decoder") if "run_ms" in figures.get(part, {})
             ),
             "mask_iou": rounded(figures["mask_iou"], 6),
-            "encoder": _significant(differences["features"]),
-            "prompts": _by_prompt(differences["prompts"]),
+            **_differences(figures["differences"]),
         }
     return ProviderProof(
         proven=not reason,
@@ -271,12 +268,13 @@ def _iou_with_truth(report: Report) -> dict[str, float] | None:
     return {k: round(v, 4) for k, v in report["truth"].items()} if report["truth"] else None
 
 
-def _significant(figures: Mapping[str, Figure]) -> dict[str, Figure]:
-    return {name: significant(value) for name, value in figures.items()}
-
-
-def _by_prompt(prompts: Mapping[str, Mapping[str, Figure]]) -> dict[str, Differences]:
+def _differences(differences: Report) -> dict[str, Any]:
+    """The largest differences: of the encoder's outputs, and of each prompt's masks and scores."""
+    features, prompts = differences["features"], differences["prompts"]
     return {
-        name: Differences(significant(figures["masks"]), significant(figures["scores"]))
-        for name, figures in prompts.items()
+        "encoder": {name: significant(value) for name, value in features.items()},
+        "prompts": {
+            name: Differences(significant(each["masks"]), significant(each["scores"]))
+            for name, each in prompts.items()
+        },
     }
