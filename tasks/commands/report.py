@@ -7,23 +7,18 @@ changed; its dates are those of the measurements. Targets: ``report.html`` (self
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.building.stage import Stage, Workspace
 from tasks.config.schema import Configuration
-from tasks.console.sizes import mebibytes
 from tasks.inference.metrics import written
+from tasks.proof.card import TEMPLATES, environment
 from tasks.proof.failures import PROVIDERS
 from tasks.system.files import write_atomically
 from tasks.system.fingerprint import hashes_of
 
-if TYPE_CHECKING:
-    from tasks.commands.report_figures import ModelFigures
-
-TEMPLATES = Path("tasks/templates")
 KINDS = ("html", "md")
 
 
@@ -63,48 +58,30 @@ def sources_of(config: Configuration) -> list[Path]:
 
 def write(config: Configuration, work: Workspace) -> dict[str, Any]:
     """Gather the figures of every model that was built, and write both files."""
-    from tasks.commands import report_figures
+    from tasks.commands import report_figures as figures
 
-    gathered = [report_figures.gather(config, target) for target in config.targets]
+    gathered = [figures.gather(config, target) for target in config.targets]
     models = [each for each in gathered if each is not None]
+    templates = environment(
+        milliseconds=figures.milliseconds,
+        spread=figures.spread,
+        median=median,
+        ends=figures.ends,
+        written=written,
+    )
     for kind in KINDS:
-        write_atomically(
-            folder(config) / f"report.{kind}", rendered(f"report.{kind}", config, models)
+        text = templates.get_template(f"report.{kind}").render(
+            models=models,
+            ranking=figures.ranking(models),
+            best=figures.best(models),
+            charts={model.name: figures.charts_of(model.variants) for model in models},
+            drift={model.name: figures.drift_of(model.variants) for model in models},
+            providers=PROVIDERS,
+            config=config.path,
         )
+        write_atomically(folder(config) / f"report.{kind}", text)
     page = folder(config) / "report.html"
     if not models:
         return {"summary": f"no model is built yet; {page} says so"}
     rows = sum(len(model.variants) for model in models)
     return {"summary": f"{rows} variants of {len(models)} models in {page}"}
-
-
-def rendered(template: str, config: Configuration, models: Sequence[ModelFigures]) -> str:
-    """The text of a report."""
-    import jinja2
-
-    from tasks.commands import report_figures as figures
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=lambda name: bool(name and name.endswith(".html")),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "mebibytes": mebibytes,
-        "milliseconds": figures.milliseconds,
-        "spread": figures.spread,
-        "median": median,
-        "ends": figures.ends,
-        "written": written,
-    }
-    return environment.get_template(template).render(
-        models=models,
-        ranking=figures.ranking(models),
-        best=figures.best(models),
-        charts={model.name: figures.charts_of(model.variants) for model in models},
-        drift={model.name: figures.drift_of(model.variants) for model in models},
-        providers=PROVIDERS,
-        config=config.path,
-    )

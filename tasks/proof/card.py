@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,8 @@ from tasks.proof.judgement import largest_differences
 from tasks.proof.runtimes import newest
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from tasks.proof.manifest import Manifest, VariantEntry, Verification
 
 TEMPLATES = Path("tasks/templates")
@@ -37,6 +40,21 @@ CHOICES = {
 }
 
 
+def environment(**filters: Callable[..., object]) -> Environment:
+    """The project's templates; HTML is escaped, and a name that is not there is an error."""
+    import jinja2
+
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=lambda name: bool(name and name.endswith(".html")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    templates.filters |= {"mebibytes": mebibytes, **filters}
+    return templates
+
+
 def card(
     manifest: Manifest,
     repo: str,
@@ -52,16 +70,7 @@ def card(
     :param endpoint: the hub's address.
     :param picture: the file of a picture in the repository.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # Markdown
-    )
-    environment.filters |= {"mebibytes": mebibytes, "cell": cell, "in_browser": in_browser}
+    templates = environment(cell=cell, in_browser=in_browser)
     other_branch = revision != "main"
     context = {
         **vars(manifest),
@@ -80,8 +89,8 @@ def card(
         "options": f', {{ revision: "{revision}" }}' * other_branch,
         "address": f"{endpoint}/{repo}/resolve/{revision}",
     }
-    usage = environment.get_template(f"clients/{manifest.client}.md").render(context)
-    text = environment.get_template("card.md").render(
+    usage = templates.get_template(f"clients/{manifest.client}.md").render(context)
+    text = templates.get_template("card.md").render(
         context, metadata=metadata(manifest), usage=usage
     )
     return f"{text.rstrip()}\n\n{MARK}\n"
