@@ -11,37 +11,12 @@ from typing import Any
 from tasks.clients.client import description
 from tasks.config.models import GRAPHS
 from tasks.inference.metrics import rounded, significant
-from tasks.proof import runtimes
+from tasks.proof import manifest, runtimes
 from tasks.proof.failures import sentences
 from tasks.proof.figures import Ious
 from tasks.proof.judged_model import PACKAGES, JudgedModel, JudgedVariant
 from tasks.proof.judgement import products_on_cpu
-from tasks.proof.manifest import (
-    SCHEMA_VERSION,
-    BrowserProof,
-    BrowserRules,
-    Differences,
-    Fidelity,
-    File,
-    Graph,
-    Limits,
-    Manifest,
-    Masks,
-    Native,
-    Nodes,
-    NotSquare,
-    Preprocessing,
-    Prompting,
-    ProviderProof,
-    Recommendation,
-    Tracked,
-    Truth,
-    VariantEntry,
-    Verification,
-    Video,
-    as_json,
-    structured,
-)
+from tasks.proof.manifest import File, as_json, structured
 from tasks.proof.recommendation import Candidate, recommend
 from tasks.proof.reports import Report
 from tasks.system.versions import versions
@@ -60,21 +35,18 @@ def documents(model: JudgedModel) -> dict[str, str]:
         name: File(path.stat().st_size, sha256, needs[name])
         for name, (path, sha256) in model.files.items()
     }
-    manifest = manifest_of(model, graphs)
-    texts = dict(model.target.client.documents(as_json(manifest)))
+    described = manifest_of(model, graphs)
+    texts = dict(model.target.client.documents(as_json(described)))
     files = {**graphs, **{name: _file_of(text.encode()) for name, text in texts.items()}}
-    content = as_json(replace(manifest, files=files))
-    return {
-        **texts,
-        model.target.manifest.name: json.dumps(content, indent=2, allow_nan=False) + "\n",
-    }
+    content = json.dumps(as_json(replace(described, files=files)), indent=2, allow_nan=False)
+    return {**texts, model.target.manifest.name: content + "\n"}
 
 
-def _file_of(content: bytes) -> File:
-    return File(len(content), hashlib.sha256(content).hexdigest())
+def _file_of(data: bytes) -> File:
+    return File(len(data), hashlib.sha256(data).hexdigest())
 
 
-def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> Manifest:
+def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> manifest.Manifest:
     """The manifest of a model.
 
     :param files: the graphs that are deployed, by name.
@@ -90,8 +62,8 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> Manifest:
     tensors = verified["tensors"]
     usage = description(client, target.masks, target.prompts, {}, tensors, names)
     entries = [variant_entry(each) for each in wanted]
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
+    return manifest.Manifest(
+        schema_version=manifest.SCHEMA_VERSION,
         model=target.name,
         model_type=None if source.config else verified["architecture"],
         config=str(source.config) if source.config else None,
@@ -100,11 +72,11 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> Manifest:
         origin="random numbers, not a trained model" if checkpoint.synthetic else source.origin,
         client=client.name,
         files=files,
-        encoder=structured(usage["encoder"], Graph),
-        decoder=structured(usage["decoder"], Graph),
-        preprocessing=structured(usage["preprocessing"], Preprocessing),
-        prompts=structured(usage["prompts"], Prompting),
-        masks=structured(usage["masks"], Masks),
+        encoder=structured(usage["encoder"], manifest.Graph),
+        decoder=structured(usage["decoder"], manifest.Graph),
+        preprocessing=structured(usage["preprocessing"], manifest.Preprocessing),
+        prompts=structured(usage["prompts"], manifest.Prompting),
+        masks=structured(usage["masks"], manifest.Masks),
         client_version=client.version,
         variants=tuple(entries),
         recommended=recommended(entries, files),
@@ -118,8 +90,8 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> Manifest:
 
 
 def recommended(
-    variants: Sequence[VariantEntry], files: Mapping[str, File]
-) -> dict[Any, Recommendation]:
+    variants: Sequence[manifest.VariantEntry], files: Mapping[str, File]
+) -> dict[Any, manifest.Recommendation]:
     """The variant to load on each provider; no time counts, as times differ between machines."""
     candidates = [
         Candidate(
@@ -132,37 +104,42 @@ def recommended(
         if each.deployed
     ]
     return {
-        provider: Recommendation(choice.candidate.name, choice.why)
+        provider: manifest.Recommendation(choice.candidate.name, choice.why)
         for provider, choice in recommend(candidates).items()
     }
 
 
-def video(first: JudgedVariant) -> Video:
+def video(first: JudgedVariant) -> manifest.Video:
     """What a program that tracks needs beside the encoder."""
     report = first.reports["tracking"]
     files = {graph: first.names[graph] for graph in first.target.source.tracking_graphs}
-    return structured({**report["constants"], "files": files, "tensors": report["tensors"]}, Video)
-
-
-def verification(report: Report) -> Verification:
-    """Single precision against PyTorch."""
-    rules = report["rules"]
-    native, placement = report.get("native"), report["placement"]
-    return Verification(
-        against=f"SAM2ImagePredictor {PYTORCH}",
-        tolerances=Limits(rules["encoder"], rules["masks"], rules["scores"]),
-        **_differences(report["differences"]),
-        truth=structured(report["truth"], Truth) if report["truth"] else None,
-        native=native and Native(native["image_size"], _ious(native, 4), _iou_with_truth(native)),
-        not_square=placement
-        and NotSquare(placement["resize"], _ious(placement, 4), _iou_with_truth(placement)),
+    return structured(
+        {**report["constants"], "files": files, "tensors": report["tensors"]}, manifest.Video
     )
 
 
-def variant_entry(each: JudgedVariant) -> VariantEntry:
+def verification(report: Report) -> manifest.Verification:
+    """Single precision against PyTorch."""
+    rules = report["rules"]
+    native, placement = report.get("native"), report["placement"]
+    return manifest.Verification(
+        against=f"SAM2ImagePredictor {PYTORCH}",
+        tolerances=manifest.Limits(rules["encoder"], rules["masks"], rules["scores"]),
+        **_differences(report["differences"]),
+        truth=structured(report["truth"], manifest.Truth) if report["truth"] else None,
+        native=native
+        and manifest.Native(native["image_size"], _ious(native, 4), _iou_with_truth(native)),
+        not_square=placement
+        and manifest.NotSquare(
+            placement["resize"], _ious(placement, 4), _iou_with_truth(placement)
+        ),
+    )
+
+
+def variant_entry(each: JudgedVariant) -> manifest.VariantEntry:
     """A variant, deployed or not."""
     variant = each.variant
-    return VariantEntry(
+    return manifest.VariantEntry(
         name=variant.name,
         precision=variant.precision,
         format=variant.format,
@@ -175,9 +152,9 @@ def variant_entry(each: JudgedVariant) -> VariantEntry:
     )
 
 
-def fidelity(report: Report) -> Fidelity:
+def fidelity(report: Report) -> manifest.Fidelity:
     """A variant's masks against PyTorch's."""
-    return Fidelity(
+    return manifest.Fidelity(
         images=report["images"],
         prompts=report["prompts"],
         mask_iou=_ious(report, 6),
@@ -188,11 +165,11 @@ def fidelity(report: Report) -> Fidelity:
     )
 
 
-def tracked(report: Report, against: str) -> Tracked | None:
+def tracked(report: Report, against: str) -> manifest.Tracked | None:
     """Tracking against another tracker's; None where it could not be run."""
     if "mask_iou" not in report:
         return None
-    return Tracked(
+    return manifest.Tracked(
         against=against,
         masks=report["answers"],
         mask_iou=_ious(report, 6),
@@ -204,15 +181,15 @@ def tracked(report: Report, against: str) -> Tracked | None:
     )
 
 
-def browser_proof(each: JudgedVariant) -> BrowserProof | None:
+def browser_proof(each: JudgedVariant) -> manifest.BrowserProof | None:
     """A browser's report: the agreement, but no time; None where no browser ran the variant."""
     report = each.reports.get("browser")
     if report is None:
         return None
-    return BrowserProof(
+    return manifest.BrowserProof(
         browser=report["browser"],
         runtime=report["runtime"],
-        rules=structured(report["rules"], BrowserRules),
+        rules=structured(report["rules"], manifest.BrowserRules),
         providers={
             provider: _provider_proof(each, provider, figures)
             for provider, figures in report["providers"].items()
@@ -220,9 +197,9 @@ def browser_proof(each: JudgedVariant) -> BrowserProof | None:
     )
 
 
-def _provider_proof(each: JudgedVariant, provider: str, figures: Report) -> ProviderProof:
+def _provider_proof(each: JudgedVariant, provider: str, figures: Report) -> manifest.ProviderProof:
     if "unavailable" in figures:
-        return ProviderProof(proven=False, reason=figures["unavailable"])
+        return manifest.ProviderProof(proven=False, reason=figures["unavailable"])
     placement = figures.get("placement", {})
     reason = sentences(each.failing_on(provider))
     if not reason and provider == "webgpu":
@@ -237,7 +214,7 @@ def _provider_proof(each: JudgedVariant, provider: str, figures: Report) -> Prov
             "mask_iou": rounded(figures["mask_iou"], 6),
             **_differences(figures["differences"]),
         }
-    return ProviderProof(
+    return manifest.ProviderProof(
         proven=not reason,
         reason=reason or None,
         software=None if adapter is None else bool(adapter["software"]),
@@ -247,8 +224,8 @@ def _provider_proof(each: JudgedVariant, provider: str, figures: Report) -> Prov
     )
 
 
-def _nodes(placed: Report | None) -> Nodes | None:
-    return None if placed is None else Nodes(placed["webgpu"], placed["cpu"])
+def _nodes(placed: Report | None) -> manifest.Nodes | None:
+    return None if placed is None else manifest.Nodes(placed["webgpu"], placed["cpu"])
 
 
 def _not_on_webgpu(placement: Report) -> str:
@@ -274,7 +251,7 @@ def _differences(differences: Report) -> dict[str, Any]:
     return {
         "encoder": {name: significant(value) for name, value in features.items()},
         "prompts": {
-            name: Differences(significant(each["masks"]), significant(each["scores"]))
+            name: manifest.Differences(significant(each["masks"]), significant(each["scores"]))
             for name, each in prompts.items()
         },
     }
