@@ -50,7 +50,7 @@ class DeployFolder:
         return self.staging / "before"
 
     def undo_killed_run(self) -> None:
-        """Remove what a killed run left; put back what it had replaced, amid its renames."""
+        """Remove what a killed run left; put back what it had replaced, if it was amid renames."""
         if self.staging.is_dir() and not ledger.holds_what_its_manifest_says(self.path):
             for name in _files_in(self.replaced):
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
