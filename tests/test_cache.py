@@ -176,6 +176,7 @@ def test_status_info_and_the_line_of_a_stage_say_where_it_came_from(
     assert f"Fresh: nothing changed since it came from the cache {cache}." in info
 
 
+@pytest.mark.slow
 def test_two_builds_that_fill_a_cache_at_once_both_leave_it_whole(
     tmp_path: Path, cache: Path
 ) -> None:
@@ -537,6 +538,7 @@ def bucket() -> Iterator[str]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_two_clones_share_a_bucket(tmp_path: Path, bucket: str) -> None:
     environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": bucket}
     first, second = (Clone(tmp_path / name / "project", "s3://lab/sam2") for name in ("1", "2"))

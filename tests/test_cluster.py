@@ -140,6 +140,7 @@ def test_verbose_shows_what_the_child_printed(lasting: Cluster, stages: Quick) -
     assert "making it" in succeeded(stages.doit("-v", "2", f"cluster={lasting.address}"))
 
 
+@pytest.mark.slow
 def test_a_child_has_the_threads_of_its_machine_not_the_one_that_dask_grants(
     quick: Quick, cluster: Cluster
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_child_has_the_threads_of_its_machine_not_the_one_that_dask_grants(
     assert "MALLOC_TRIM_THRESHOLD_" not in environment
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_on_a_cluster_makes_the_same_files(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", cheap=True)
     shutil.copy(ROOT / "tests/fakes/cheap_worker.py", project.root)
@@ -174,6 +176,7 @@ def test_the_whole_pipeline_on_a_cluster_makes_the_same_files(tmp_path: Path) ->
         assert [path.read_bytes() for path in files] == made_here
 
 
+@pytest.mark.slow
 def test_a_proof_is_of_the_processor_of_the_worker_that_measured(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", cheap=True)
     shutil.copy(ROOT / "tests/fakes/cheap_worker.py", project.root)
@@ -239,6 +242,7 @@ def test_without_the_package_the_command_that_installs_it_is_told(quick: Quick) 
     assert "`uv sync --extra cluster` installs it" in output
 
 
+@pytest.mark.slow
 def test_without_a_worker_the_build_says_so_and_waits_for_one(
     quick: Quick, cluster: Cluster
 ) -> None:
@@ -314,6 +318,7 @@ def test_a_browser_that_no_worker_declares_is_the_one_here(lasting: Cluster, sta
     assert stages.values("a")["started_by"] not in lasting.pids
 
 
+@pytest.mark.slow
 def test_a_browser_runs_on_a_worker_that_declares_one(quick: Quick, cluster: Cluster) -> None:
     cluster.start_worker()
     able = cluster.start_worker("--resources", "browser=1")
@@ -336,6 +341,7 @@ def holding(quick: Quick, cluster: Cluster, tmp_path: Path, *arguments: str) -> 
     return quick.start(*arguments, f"cluster={cluster.address}"), fifo
 
 
+@pytest.mark.slow
 def test_what_a_killed_worker_was_at_runs_again_elsewhere_and_nothing_half_written_counts(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -353,6 +359,7 @@ def test_what_a_killed_worker_was_at_runs_again_elsewhere_and_nothing_half_writt
     assert quick.left() == []
 
 
+@pytest.mark.slow
 def test_a_stage_that_every_worker_died_of_is_told_as_lack_of_memory(
     quick: Quick, tmp_path: Path
 ) -> None:
@@ -368,6 +375,7 @@ def test_a_stage_that_every_worker_died_of_is_told_as_lack_of_memory(
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_scheduler_that_ends_is_told_and_finished_stages_are_kept(
     quick: Quick, cluster: Cluster, tmp_path: Path, how: signal.Signals
 ) -> None:
@@ -385,6 +393,7 @@ def test_a_scheduler_that_ends_is_told_and_finished_stages_are_kept(
     assert "stage:held" in rest.output
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_what_runs_on_the_cluster(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -401,6 +410,7 @@ def test_ctrl_c_cancels_what_runs_on_the_cluster(
     assert quick.values("held")["started_by"] in cluster.pids
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_running_on_the_cluster(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -414,6 +424,7 @@ def test_a_killed_build_leaves_nothing_running_on_the_cluster(
     assert quick.left() == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_cut_off_and_lives_does_not_write_what_the_next_one_delivers(
     quick: Quick, tmp_path: Path
 ) -> None:
@@ -463,6 +474,7 @@ def checkout(quick: Quick, folder: Path) -> Path:
     return Path(shutil.copytree(quick.root, folder, ignore=ignored))
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_version_of_a_package_is_refused(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -475,6 +487,7 @@ def test_a_worker_with_another_version_of_a_package_is_refused(
     assert "`uv sync`" in output
 
 
+@pytest.mark.slow
 def test_one_worker_that_would_not_do_is_left_out_with_a_warning(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -488,6 +501,7 @@ def test_one_worker_that_would_not_do_is_left_out_with_a_warning(
     assert {quick.values(str(number))["started_by"] for number in range(4)} == {fit.pid}
 
 
+@pytest.mark.slow
 def test_a_worker_that_joins_later_is_looked_at_too(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -503,6 +517,7 @@ def test_a_worker_that_joins_later_is_looked_at_too(
     assert "has torch 1.0, this build " in output
 
 
+@pytest.mark.slow
 def test_a_worker_of_another_checkout_does_when_it_shares_the_build_folder(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -539,6 +554,7 @@ def test_a_worker_that_does_not_see_the_build_folder_works_through_the_cache(
     assert "nothing to do" in succeeded(quick.doit())
 
 
+@pytest.mark.slow
 def test_where_one_worker_sees_the_build_folder_and_one_does_not_both_work(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -552,6 +568,7 @@ def test_where_one_worker_sees_the_build_folder_and_one_does_not_both_work(
     assert {quick.values(name)["started_by"] for name in stages} == cluster.pids
 
 
+@pytest.mark.slow
 def test_a_cache_that_a_worker_cannot_use_is_told(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -562,6 +579,7 @@ def test_a_cache_that_a_worker_cannot_use_is_told(
     assert "is how files come to workers that do not see the build folder" in output
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_through_a_cache_makes_the_same_files(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", cheap=True)
     shutil.copy(ROOT / "tests/fakes/cheap_worker.py", project.root)
@@ -585,6 +603,7 @@ def test_the_whole_pipeline_through_a_cache_makes_the_same_files(tmp_path: Path)
         assert not (other / "build/models").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_see_the_build_folder_is_refused(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -614,6 +633,7 @@ def test_a_worker_with_another_source_is_refused(
     assert "tasks/simplify.py" not in output
 
 
+@pytest.mark.slow
 def test_a_worker_without_this_project_is_refused(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -624,6 +644,7 @@ def test_a_worker_without_this_project_is_refused(
     assert "No module named 'tasks.running'" in output
 
 
+@pytest.mark.slow
 def test_a_worker_without_this_project_that_joins_later_is_refused(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -640,6 +661,7 @@ def test_a_worker_without_this_project_that_joins_later_is_refused(
     assert foreign.poll() is None  # it may be somebody else's
 
 
+@pytest.mark.slow
 def test_a_scheduler_of_another_version_is_refused(quick: Quick, tmp_path: Path) -> None:
     place = pretend(tmp_path / "other", "distributed", "2020.1.0")
     path = os.pathsep.join([place, str(quick.root)])
@@ -651,6 +673,7 @@ def test_a_scheduler_of_another_version_is_refused(quick: Quick, tmp_path: Path)
     assert "`uv run dask scheduler`" in output
 
 
+@pytest.mark.slow
 def test_a_scheduler_needs_nothing_of_this_project(quick: Quick, tmp_path: Path) -> None:
     place = pretend_foreign(tmp_path / "foreign")
     with Cluster(quick, tmp_path, PYTHONPATH=place) as cluster:

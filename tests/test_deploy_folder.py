@@ -466,6 +466,7 @@ def test_prune_with_an_absolute_build_folder_lists_no_model_that_is_configured(
     assert set(contents(app(deployed))) == FILES
 
 
+@pytest.mark.slow
 def test_two_projects_that_share_a_build_folder_prune_what_is_their_own(
     project: Project, tmp_path: Path
 ) -> None:

@@ -165,6 +165,7 @@ def test_features_are_conditioned_as_transformers_does(
     assert difference(found, wanted) < 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (1, 1), (7, 16)])
 def test_the_graph_of_the_attention_takes_any_number_of_memories_and_pointers(
     reference: EdgeTamVideoModel,
@@ -285,6 +286,7 @@ def assert_equal(found: Answers, expected: Answers) -> None:
         assert np.abs(found[key].pointer - wanted.pointer).max() < 1e-5, key
 
 
+@pytest.mark.slow
 def test_sam2s_predictor_follows_as_transformers_does(
     predictor: EdgeTamVideoPredictor, script: Script, expected: Answers
 ) -> None:

@@ -29,7 +29,10 @@ def without_gradients() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["sam2_hiera_tiny", "sam2.1_hiera_tiny"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("sam2_hiera_tiny", marks=pytest.mark.slow), "sam2.1_hiera_tiny"],
+)
 def model(request: pytest.FixtureRequest) -> SAM2Base:
     """A model for images of 256 pixels with noise on every parameter."""
     return noisy(request.param, 256)

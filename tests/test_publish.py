@@ -184,6 +184,7 @@ def test_another_checkpoint_sends_what_it_changed(published: Published) -> None:
     assert len(published.hub.uploads) == uploaded + 4
 
 
+@pytest.mark.slow
 def test_another_origin_sends_the_manifest_and_the_card_alone(published: Published) -> None:
     uploaded = len(published.hub.uploads)
     published.configure(TINY.replace('"us"', '"them"'))
@@ -194,6 +195,7 @@ def test_another_origin_sends_the_manifest_and_the_card_alone(published: Publish
     assert len(published.hub.uploads) == uploaded
 
 
+@pytest.mark.slow
 def test_another_template_sends_the_card_alone(published: Published) -> None:
     template = published.project.root / "tasks/templates/card.md"
     template.write_text(template.read_text().replace("## Origin", "## Our origin"))
@@ -201,6 +203,7 @@ def test_another_template_sends_the_card_alone(published: Published) -> None:
     assert published.last == {"README.md": "file"}
 
 
+@pytest.mark.slow
 def test_what_is_deployed_no_longer_is_removed_and_what_others_put_there_stays(
     published: Published,
 ) -> None:
@@ -215,12 +218,14 @@ def test_what_is_deployed_no_longer_is_removed_and_what_others_put_there_stays(
     assert "encoder_fp16.onnx" not in published.there
 
 
+@pytest.mark.slow
 def test_a_file_that_was_lost_on_the_hub_is_sent_again(published: Published) -> None:
     published.hub.add(REPO, {"decoder.onnx": None, "encoder.onnx": b"exchanged"})
     published.says()
     assert published.last == {"decoder.onnx": "lfsFile", "encoder.onnx": "lfsFile"}
 
 
+@pytest.mark.slow
 def test_a_repository_is_made_private_and_a_branch_made_where_it_is_asked_for(
     tiny: Published,
 ) -> None:
@@ -234,6 +239,7 @@ def test_a_repository_is_made_private_and_a_branch_made_where_it_is_asked_for(
     assert "nothing to publish" in tiny.says()
 
 
+@pytest.mark.slow
 def test_several_models_go_to_repositories_of_their_own(tiny: Published) -> None:
     tiny.configure(TINY + TINY.replace("tiny", "other").replace("other.pt", "tiny.pt"))
     tiny.says("-n", "2", "publish:tiny", "publish:other")
@@ -256,6 +262,7 @@ def test_the_login_of_the_hub_is_used_and_the_token_goes_to_no_other_host(
 # --- the card on the hub ---
 
 
+@pytest.mark.slow
 def test_what_a_person_wrote_below_the_line_of_the_card_is_kept(published: Published) -> None:
     own = "\n## How we use it\n\nOn Mondays.\n"
     published.hub.add(REPO, {"README.md": published.there["README.md"] + own.encode()})
@@ -267,6 +274,7 @@ def test_what_a_person_wrote_below_the_line_of_the_card_is_kept(published: Publi
     assert text.endswith(f"{card.MARK}\n{own}")
 
 
+@pytest.mark.slow
 def test_a_card_that_another_wrote_is_replaced_and_the_dry_run_says_so(tiny: Published) -> None:
     tiny.hub.make(REPO, {"README.md": b"# Ours\n"})
     told = " ".join(tiny.says("publish:tiny", "--dry-run").split())
@@ -502,6 +510,7 @@ def test_without_a_token_that_may_write_it_is_said_how_to_get_one(
 # --- what goes wrong on the way ---
 
 
+@pytest.mark.slow
 def test_another_commit_meanwhile_is_not_overwritten(published: Published) -> None:
     def commit() -> None:
         published.hub.meanwhile = lambda: None
@@ -517,6 +526,7 @@ def test_another_commit_meanwhile_is_not_overwritten(published: Published) -> No
     assert published.last.keys() == {"encoder.onnx", "manifest.json", "README.md"}
 
 
+@pytest.mark.slow
 def test_a_hub_that_breaks_off_amid_an_upload_has_no_commit_and_gets_the_rest_next_time(
     tiny: Published,
 ) -> None:

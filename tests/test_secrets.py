@@ -254,6 +254,7 @@ def test_an_upload_that_is_tried_again_shows_no_signature(
     nothing_secret(tmp_path, failed)
 
 
+@pytest.mark.slow
 def test_a_cluster_is_sent_nothing_secret_and_its_workers_open_the_cache_by_themselves(
     tmp_path: Path,
 ) -> None:

@@ -58,7 +58,10 @@ class Built:
         return Tracker(self.run, self.constants, frames)
 
 
-@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("sam2_hiera_tiny", marks=pytest.mark.slow), "sam2.1_hiera_tiny"],
+)
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(request.param, tmp_path_factory.mktemp("tracking"))
 
@@ -80,7 +83,13 @@ def assert_equal(found: Answers, expected: Answers) -> None:
         assert answer.magnitude == pytest.approx(wanted.magnitude, rel=1e-4), key
 
 
-@pytest.mark.parametrize("drawn", [scripts.time_lapse, scripts.stack], ids=["time-lapse", "stack"])
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        pytest.param(scripts.time_lapse, id="time-lapse", marks=pytest.mark.slow),
+        pytest.param(scripts.stack, id="stack"),
+    ],
+)
 def test_every_answer_is_that_of_sam2s_predictor(
     built: Built, drawn: Callable[[int], Script]
 ) -> None:

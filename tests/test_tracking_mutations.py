@@ -142,6 +142,7 @@ def test_a_wrong_constant_is_caught(proof: Proof, other: OtherConstants) -> None
     assert proof.first_failures({}, replace(proof.constants, **other.told))
 
 
+@pytest.mark.slow
 def test_the_whole_proof_catches_a_score_that_is_no_number_where_the_object_is_absent(
     proof: Proof, tmp_path: Path
 ) -> None:
