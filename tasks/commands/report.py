@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace
@@ -80,6 +79,8 @@ def write(config: Configuration, work: Workspace) -> dict[str, Any]:
 
 def rendered(template: str, config: Configuration, models: Sequence[ModelFigures]) -> str:
     """The text of a report."""
+    from statistics import median
+
     import jinja2
 
     from tasks.commands import report_figures as figures
