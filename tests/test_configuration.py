@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from project import ROOT
 
-from tasks.config.models import WEIGHTS, CheckpointLocation
+from tasks.config.location import WEIGHTS, CheckpointLocation
 from tasks.config.parse import cache_of, load, parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.config.tables import ModelTable, PublishTable, Tables

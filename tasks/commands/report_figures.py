@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -20,7 +20,7 @@ from tasks.console.sizes import mebibytes
 from tasks.inference.checks import Figure
 from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.failures import PROVIDERS
-from tasks.proof.judgement import ONE_CLICK, largest_differences, rules_of
+from tasks.proof.judgement import ONE_CLICK, largest_differences, limits_of, rules_of
 from tasks.proof.manifest import VariantEntry, read_manifest
 from tasks.proof.recommendation import Candidate, Choice
 from tasks.proof.reports import Report
@@ -115,7 +115,7 @@ class ModelFigures:
     checkpoint: str | None = None
     client: str = ""
     parity: Mapping[str, Figure] = field(default_factory=dict)
-    tolerances: Mapping[str, float] = field(default_factory=dict)
+    tolerances: Mapping[str, float | None] = field(default_factory=dict)
     truth: Report | None = None
     truth_source: str | None = None
     truth_iou: float = 0.0
@@ -194,7 +194,7 @@ def gather(config: Configuration, target: Target) -> ModelFigures | None:
         checkpoint=verified["against"].get("checkpoint"),
         client=target.client.name,
         parity=largest_differences(verified["differences"]),
-        tolerances=asdict(config.checks.verify),
+        tolerances=limits_of(config.checks.verify),
         truth=verified["truth"],
         truth_source=target.source.truth,
         truth_iou=target.source.truth_iou,

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, Interface, MaskChoice, Precision, PromptChoice
 from tasks.config.checks import Checks
-from tasks.console import address
+from tasks.config.location import CheckpointLocation
+from tasks.config.rules import Switch
 from tasks.model import AttentionKind
 from tasks.model.published import AUTO
 from tasks.model.trained import TrainedModel
@@ -21,59 +22,18 @@ GRAPHS = ("encoder", "decoder")
 # What follows objects through frames, beside the encoder.
 TRACKING_GRAPHS = ("tracking_decoder", "memory_attention", "memory_encoder", "mask_prompt")
 
-# LayerNormalization entered ONNX with opset 17; torch's TorchScript exporter stops at 20.
-OPSETS = range(17, 21)
-OPSET_RULE = "17 (LayerNormalization needs it) to 20 (torch's TorchScript exporter ends there)"
 # Gelu is one operator from 20 on (five before), and onnxruntime 1.24 and onnxruntime-web 1.27
 # run it: 48 nodes less in tiny's encoder, the same speed.
 DEFAULT_OPSET = 20
 
-# Whether a browser must have run a model before it is deployed; "auto": where there is one.
-Switch = Literal["auto"] | bool
-
 # What is measured, and reported on in a file of its own.
 ProofKind = Literal["verify", "fidelity", "tracking", "browser"]
-
-# What transformers' `save_pretrained` calls weights.
-WEIGHTS = "model.safetensors"
 
 # The function that draws images where the configuration names none of a model's own.
 DRAWN = "tasks.drawing.scenes:scene"
 
 # The files of graphs, by the graph's name.
 GraphFiles = Mapping[str, Path]
-
-
-@dataclass(frozen=True)
-class CheckpointLocation:
-    """Where a checkpoint comes from.
-
-    ``path`` is set for ``kind="file"`` (relative to the project unless absolute; a folder too, as
-    transformers' ``save_pretrained`` writes it), ``seed`` for ``kind="synthetic"``, and for
-    ``kind="hub"`` the ``file`` of a ``repo`` at a ``revision``. ``url`` is for requests alone, as
-    it may hold a password; ``shown`` is for everything else.
-    """
-
-    kind: Literal["http", "file", "synthetic", "hub"]
-    url: str = field(repr=False)
-    path: Path | None = None
-    seed: int = 0
-    repo: str = ""
-    revision: str = "main"
-    file: str = WEIGHTS
-
-    @property
-    def shown(self) -> str:
-        """The address as it may be shown; see `tasks.console.address`."""
-        return address.shown(self.url)
-
-    @property
-    def local_files(self) -> list[Path]:
-        """The files of this machine that the checkpoint is made from, as they are there now."""
-        if self.path is None:
-            return []
-        inside = [self.path / name for name in (WEIGHTS, "config.json")]
-        return [each for each in (self.path, *inside) if each.is_file()]
 
 
 # transformers.js's names, so that its users find the file they expect.

@@ -9,25 +9,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tasks.config.checks import FidelityCheck, Tolerances, TrackingCheck
 from tasks.config.models import Target
 from tasks.config.reading import Mistakes, read_tables
 from tasks.config.resolve import cache_settings, resolve
 from tasks.config.schema import Configuration, ConfigurationError
-from tasks.config.tables import (
-    FidelityTable,
-    ModelTable,
-    Tables,
-    TrackingTable,
-    Variables,
-    VerifyTable,
-)
+from tasks.config.tables import ModelTable, Tables, Variables
 from tasks.console import address
 from tasks.remote.cache_settings import CacheSettings, local_folder
 
 # Every key that shapes a stage.
 KEYS = {
     each.name
-    for table in (ModelTable, VerifyTable, FidelityTable, TrackingTable)
+    for table in (ModelTable, Tolerances, FidelityCheck, TrackingCheck)
     for each in fields(table)
 }
 

@@ -19,9 +19,8 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, make_mapping_structure_fn
 
-from tasks.config.location import NotAllowed, read_location
-from tasks.config.models import CheckpointLocation, Switch
-from tasks.config.tables import Rule
+from tasks.config.location import CheckpointLocation, NotAllowed, read_location
+from tasks.config.rules import Rule, Switch
 from tasks.console import address
 
 T = TypeVar("T")

@@ -9,33 +9,19 @@ from pathlib import Path
 
 from tasks.clients.client import Client
 from tasks.clients.registry import CLIENTS
-from tasks.config.checks import (
-    LEAST_IOU,
-    BrowserCheck,
-    Checks,
-    FidelityCheck,
-    Tolerances,
-    TrackingCheck,
-)
-from tasks.config.models import CheckpointLocation, Source, Switch, Target, Variant
+from tasks.config.checks import Checks
+from tasks.config.location import CheckpointLocation
+from tasks.config.models import Source, Target, Variant
 from tasks.config.reading import KeyPath, Mistakes
-from tasks.config.schema import (
-    DEFAULT_CLIENT,
-    PLAIN_NAME,
-    Configuration,
-    Publishing,
-)
+from tasks.config.rules import PLAIN_NAME, PLAIN_NAME_RULE, Switch, is_repository
+from tasks.config.schema import DEFAULT_CLIENT, Configuration, Publishing
 from tasks.config.tables import (
-    PLAIN_NAME_RULE,
-    BrowserTable,
     CacheTable,
     DefaultsTable,
     ModelTable,
     PublishTable,
     Tables,
     Variables,
-    VerifyTable,
-    is_repository,
 )
 from tasks.console import address
 from tasks.model.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
@@ -50,7 +36,13 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
     _refuse_both("client", "clients", ("defaults",), mistakes)
     if not tables.models and not mistakes.within(("models",)):
         mistakes.add((), "models", "at least one [models.<name>] table")
-    build, checks = Path(tables.build.dir), _checks(tables)
+    build = Path(tables.build.dir)
+    checks = Checks(
+        verify=tables.verify,
+        browser=tables.browser,
+        fidelity=tables.fidelity,
+        tracking=tables.tracking,
+    )
     sources = []
     for name, table in tables.models.items():
         root = table.deploy or command.deploy or tables.build.deploy
@@ -89,27 +81,6 @@ def cache_settings(
     if url is None or replaced_by == NO_CACHE:
         return None
     return CacheSettings(url, table.write, table.proofs, table.options or {})
-
-
-def _checks(tables: Tables) -> Checks:
-    browser, fidelity, tracking = tables.browser, tables.fidelity, tables.tracking
-    return Checks(
-        verify=_tolerances(tables.verify),
-        browser=BrowserCheck(browser.executable, _tolerances(browser), browser.mask_iou),
-        fidelity=FidelityCheck(
-            images=fidelity.images,
-            mask_iou={name: getattr(fidelity, name) for name in LEAST_IOU},
-            worst=fidelity.worst,
-            ranking_flips=fidelity.ranking_flips,
-            scores=fidelity.score_tolerance,
-            logits=fidelity.logit_tolerance,
-        ),
-        tracking=TrackingCheck(tracking.mask_iou, tracking.worst, tracking.score_tolerance),
-    )
-
-
-def _tolerances(table: VerifyTable | BrowserTable) -> Tolerances:
-    return Tolerances(table.encoder_tolerance, table.mask_tolerance, table.score_tolerance)
 
 
 def _source(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,16 +13,9 @@ from tasks.remote.cache_settings import CacheSettings
 
 DEFAULT_CLIENT = "samexporter"
 
-# One folder or file name: no separator, nothing hidden, and none of doit's `:` and `*`.
-PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-
 
 class ConfigurationError(InvalidDodoFile):  # type: ignore[misc]
     """Every mistake in a configuration; doit prints it and exits with 3."""
-
-
-# The owner or the name of a repository, as the Hugging Face hub takes them.
-HUB_NAME = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
 
 
 @dataclass(frozen=True)
@@ -36,8 +28,8 @@ class Publishing:
     """
 
     repo: str
-    revision: str = "main"
-    private: bool = False
+    revision: str
+    private: bool
 
     def repository(self, target: Target) -> str:
         """The OWNER/NAME that a model goes to."""

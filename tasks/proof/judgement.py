@@ -99,7 +99,10 @@ def order_violations(graph: str, expected: Sequence[str], names: Sequence[str]) 
 
 
 def exceeded(
-    differences: Figures, tolerances: Tolerances, table: str, provider: str | None = None
+    differences: Figures,
+    tolerances: Tolerances | BrowserCheck,
+    table: str,
+    provider: str | None = None,
 ) -> list[Failure]:
     """Each difference above its tolerance, or not a number.
 
@@ -107,18 +110,17 @@ def exceeded(
     """
     failures = []
 
-    def check(kind: Kind, value: Figure, limit: float, key: str, **subject: str) -> None:
+    def check(kind: Kind, value: Figure, key: str, **subject: str) -> None:
+        limit = getattr(tolerances, key)
         if not at_most(limit).passes(value):
             rule = f"{table} {key}"
             failures.append(Failure(kind, finite(value), limit, rule, provider, **subject))
 
     for name, value in differences["features"].items():
-        check(
-            "features", value, tolerances.encoder, "encoder_tolerance", graph="encoder", tensor=name
-        )
+        check("features", value, "encoder_tolerance", graph="encoder", tensor=name)
     for prompt, figures in differences["prompts"].items():
-        check("masks", figures["masks"], tolerances.masks, "mask_tolerance", prompt=prompt)
-        check("scores", figures["scores"], tolerances.scores, "score_tolerance", prompt=prompt)
+        check("masks", figures["masks"], "mask_tolerance", prompt=prompt)
+        check("scores", figures["scores"], "score_tolerance", prompt=prompt)
     return failures
 
 
@@ -138,7 +140,7 @@ def fidelity_failures(
 ) -> list[Failure]:
     """How the masks that a variant scores best differ from those that PyTorch scores best."""
     mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
-    least = check.mask_iou[variant.precision]
+    least = check.mean_iou(variant.precision)
     failures: list[Failure] = []
 
     def judge(kind: Kind, check: Check, value: Figure, key: str) -> None:
@@ -152,9 +154,9 @@ def fidelity_failures(
     judge("worst iou", at_least(worst_allowed), worst, "worst")
     judge("ranking flips", at_most(check.ranking_flips), report["ranking_flips"], "ranking_flips")
     for name in ("logit_error", "input_error"):
-        limit = at_most(check.logit_tolerance(variant.precision))
+        limit = at_most(check.largest_logit_error(variant.precision))
         judge("mask logits", limit, report[name], "logit_tolerance")
-    judge("mask scores", at_most(check.scores), report["score_error"], "score_tolerance")
+    judge("mask scores", at_most(check.score_tolerance), report["score_error"], "score_tolerance")
     return failures
 
 
@@ -179,11 +181,12 @@ def tracking_rules(checks: Checks, variant: Variant) -> TrackingRules:
     """Single precision must do what PyTorch does; others come as near as ``[fidelity]`` asks."""
     if not variant.is_smaller:
         tracking = checks.tracking
+        scores = tracking.score_tolerance
         return TrackingRules(
-            "[tracking]", "mask_iou", tracking.mask_iou, tracking.worst, tracking.scores, 0.0
+            "[tracking]", "mask_iou", tracking.mask_iou, tracking.worst, scores, 0.0
         )
     fidelity, precision = checks.fidelity, variant.precision
-    least, worst = fidelity.mask_iou[precision], fidelity.worst_iou(precision)
+    least, worst = fidelity.mean_iou(precision), fidelity.worst_iou(precision)
     return TrackingRules("[fidelity]", precision, least, worst, None, fidelity.ranking_flips)
 
 
@@ -243,8 +246,13 @@ def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
     """
     if variant.precision != "q8":
         return checks.browser
-    loose = Tolerances(encoder=math.inf, masks=math.inf, scores=math.inf)
-    return replace(checks.browser, tolerances=loose, mask_iou=checks.fidelity.worst_iou("q8"))
+    return replace(
+        checks.browser,
+        encoder_tolerance=math.inf,
+        mask_tolerance=math.inf,
+        score_tolerance=math.inf,
+        mask_iou=checks.fidelity.worst_iou("q8"),
+    )
 
 
 def browser_failures(
@@ -271,7 +279,7 @@ def browser_failures(
         must = provider == "wasm" and "refused" not in figures
         if tracking is not None and (must or "mask_iou" in figures.get("tracking", {})):
             failures += drift_failures(figures["tracking"], tracking, ONNXRUNTIME, provider)
-        failures += exceeded(figures["differences"], check.tolerances, "[browser]", provider)
+        failures += exceeded(figures["differences"], check, "[browser]", provider)
         compared = {ONNXRUNTIME: (figures["ious"], check.mask_iou, "[browser] mask_iou")}
         if "reference_ious" in figures:
             compared[PYTORCH] = (figures["reference_ious"], least, "[fidelity]")
@@ -323,22 +331,23 @@ def rules_of(target: Target, variant: Variant, proof: ProofKind) -> dict[str, An
     checks = target.source.checks
     if proof == "verify":
         truth = {"truth_iou": target.source.truth_iou} if target.source.truth else {}
-        return {**asdict(checks.verify), **truth}
+        return {**limits_of(checks.verify), **truth}
     if proof == "fidelity":
         fidelity = checks.fidelity
         return {
-            "mask_iou": fidelity.mask_iou[variant.precision],
+            "mask_iou": fidelity.mean_iou(variant.precision),
             "worst": fidelity.worst,
             "ranking_flips": fidelity.ranking_flips,
-            "scores": fidelity.scores,
-            "logits": fidelity.logit_tolerance(variant.precision),
+            "scores": fidelity.score_tolerance,
+            "logits": fidelity.largest_logit_error(variant.precision),
         }
     if proof == "tracking":
         return _limits(checks, variant)
     least = checks.fidelity.worst_iou(variant.precision)
     reference = {} if variant == FP32 else {"reference_iou": least}
     tracking = {"tracking": _limits(checks, variant)} if target.source.video else {}
-    return {**_as_json(browser_rules(checks, variant)), **reference, **tracking}
+    browser = browser_rules(checks, variant)
+    return {"mask_iou": browser.mask_iou, **limits_of(browser), **reference, **tracking}
 
 
 def _limits(checks: Checks, variant: Variant) -> dict[str, float | None]:
@@ -347,9 +356,11 @@ def _limits(checks: Checks, variant: Variant) -> dict[str, float | None]:
     return {key: value for key, value in limits.items() if key not in ("table", "key")}
 
 
-def _as_json(check: BrowserCheck) -> dict[str, float | None]:
-    tolerances = asdict(check.tolerances).items()
-    return {
-        "mask_iou": check.mask_iou,
-        **{key: None if math.isinf(value) else value for key, value in tolerances},
+def limits_of(check: Tolerances | BrowserCheck) -> dict[str, float | None]:
+    """The largest differences, by kind as in `largest_differences`; None: any number will do."""
+    limits = {
+        "encoder": check.encoder_tolerance,
+        "masks": check.mask_tolerance,
+        "scores": check.score_tolerance,
     }
+    return {kind: finite(limit) for kind, limit in limits.items()}
