@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Any, Literal
 
 from tasks.clients.contract import (
     FEATURES,
@@ -115,10 +116,17 @@ class Client:
             for name, tensors in traced_contract(dimensions, self.interface, masks, prompts).items()
         }
 
-    def renames(self, graph: str) -> bool:
-        """Whether the client has other names or another order than a graph as it is traced."""
-        traced = _TRACED_NAMES[self.interface]
-        return graph in traced and traced[graph] != self.names(graph)
+    @cached_property
+    def renamed_graphs(self) -> frozenset[str]:
+        """The graphs for which it has other names or another order than they are traced with."""
+        any_size = Dimensions(image_size=16, embed_dim=1, feature_channels=(1, 1), stride=16)
+        traced = traced_contract(any_size, self.interface, "multi", "many")
+        return frozenset(
+            graph
+            for graph, tensors in traced.items()
+            for own, roles in zip(self.names(graph).values(), tensors.names(), strict=True)
+            if own != [[role, role] for role in roles]
+        )
 
     def with_roles(self, graph: str, tensors: GraphTensors) -> dict[str, Any]:
         """Inputs and outputs that were read from a graph's file, each with its role."""
@@ -153,20 +161,6 @@ class Client:
             "page": self.page,
         }
 
-
-def _traced_names(interface: Interface) -> dict[str, TensorNames]:
-    """The names of each graph as it is traced."""
-    any_size = Dimensions(image_size=16, embed_dim=1, feature_channels=(1, 1), stride=16)
-    return {
-        name: {
-            "inputs": [[tensor.role, tensor.name] for tensor in tensors.inputs],
-            "outputs": [[tensor.role, tensor.name] for tensor in tensors.outputs],
-        }
-        for name, tensors in traced_contract(any_size, interface, "multi", "many").items()
-    }
-
-
-_TRACED_NAMES = {interface: _traced_names(interface) for interface in get_args(Interface)}
 
 SAMEXPORTER_ENCODER = GraphFile("encoder", same("image"), same(*FEATURES))
 SAMEXPORTER_DECODER = GraphFile(

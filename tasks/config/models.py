@@ -348,7 +348,8 @@ class Target:
         return {
             graph: place / Path(variant.file_name(self.client.graph(graph).file)).name
             for graph in GRAPHS
-            if variant.format in self.client.graph(graph).formats and self.client.renames(graph)
+            if variant.format in self.client.graph(graph).formats
+            and graph in self.client.renamed_graphs
         }
 
     def image_graphs(self, variant: Variant = FP32) -> GraphFiles:

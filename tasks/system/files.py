@@ -7,8 +7,8 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -176,22 +176,8 @@ def _set_aside(target: Path, backup: Path, keep: bool) -> Path | None:
     if not os.path.lexists(target):
         return None
     if keep:
-        try:
+        with suppress(OSError):
             os.link(target, backup, follow_symlinks=False)
-        except OSError:
-            pass
-        else:
             return backup
     os.replace(target, backup)
     return backup
-
-
-@contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder for work in progress, removed at the end and after a killed run."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
