@@ -117,7 +117,7 @@ class Source:
     location: CheckpointLocation
     checks: Checks
     model_type: str | None = None
-    config: Path | None = None
+    config: str | None = None
     sha256: str | None = None
     size: int | None = None
     opset: int = DEFAULT_OPSET
@@ -134,7 +134,7 @@ class Source:
     @property
     def architecture(self) -> str:
         """The name of sam2's own, the path of the YAML file, or `AUTO`."""
-        return str(self.config or self.model_type or AUTO)
+        return self.config or self.model_type or AUTO
 
     @property
     def architecture_options(self) -> dict[str, str | int]:
@@ -145,16 +145,12 @@ class Source:
     @property
     def architecture_files(self) -> list[str]:
         """The files that describe the architecture."""
-        return [str(self.config)] if self.config else []
+        return [self.config] if self.config else []
 
     @property
     def encoder_options(self) -> dict[str, str | int]:
         """The options that shape every graph."""
-        return {
-            **self.architecture_options,
-            "opset": self.opset,
-            "attention": self.attention,
-        }
+        return {**self.architecture_options, "opset": self.opset, "attention": self.attention}
 
     @property
     def images(self) -> str:
@@ -164,13 +160,8 @@ class Source:
     @property
     def image_data(self) -> list[str]:
         """The files that drawing those images reads, as they are there now."""
-        paths = {
-            path.as_posix()
-            for pattern in self.truth_data
-            for path in Path().glob(pattern)
-            if path.is_file()
-        }
-        return sorted(paths)
+        paths = {path for pattern in self.truth_data for path in Path().glob(pattern)}
+        return sorted(path.as_posix() for path in paths if path.is_file())
 
     @cached_property
     def derived_variants(self) -> tuple[Variant, ...]:
@@ -192,12 +183,9 @@ class Source:
         """The decoders to trace, each with the name of its graph."""
         names: dict[Decoder, str] = {}
         for target in self.targets:
-            names.setdefault(
-                target.decoder, f"decoder-{target.client.name}" if names else "decoder"
-            )
+            name = f"decoder-{target.client.name}" if names else "decoder"
+            names.setdefault(target.decoder, name)
         return names
-
-    # Files.
 
     @cached_property
     def folder(self) -> Path:
@@ -212,8 +200,7 @@ class Source:
     @property
     def trained_model(self) -> TrainedModel:
         """The checkpoint with its architecture, as child processes load it."""
-        file = str(self.config) if self.config else None
-        return TrainedModel(self.architecture, str(self.checkpoint), file, self.image_size)
+        return TrainedModel(self.architecture, str(self.checkpoint), self.config, self.image_size)
 
     @property
     def checkpoint_record(self) -> Path:
@@ -320,9 +307,11 @@ class Target:
 
     def file_name(self, graph: str, variant: Variant) -> str:
         """Where a graph lies in the deployed folder, as the client looks for it."""
-        file = self.client.graph(graph)
-        loaded = variant if variant.format in file.formats else variant.as_onnx
-        return loaded.file_name(file.file)
+        return self._loaded(graph, variant).file_name(self.client.graph(graph).file)
+
+    def _loaded(self, graph: str, variant: Variant) -> Variant:
+        """The variant whose file the client loads: as ONNX where it has no such format."""
+        return variant if variant.format in self.client.graph(graph).formats else variant.as_onnx
 
     def file_names(self, variant: Variant) -> dict[str, str]:
         """The names of all files of a variant in the deployed folder, by graph."""
@@ -331,8 +320,6 @@ class Target:
     def shared_name(self, graph: str) -> str:
         """The name of the shared graph that a client's is made from."""
         return "encoder" if graph == "encoder" else self.source.decoders[self.decoder]
-
-    # Files.
 
     @cached_property
     def folder(self) -> Path:
@@ -356,9 +343,7 @@ class Target:
         """The encoder and decoder of a variant, as the client loads them."""
         graphs = {}
         for graph in GRAPHS:
-            loaded = variant
-            if variant.format not in self.client.graph(graph).formats:
-                loaded = variant.as_onnx
+            loaded = self._loaded(graph, variant)
             shared = self.source.folder / loaded.file_name(self.shared_name(graph))
             graphs[graph] = self.own_graphs(loaded).get(graph, shared)
         return graphs

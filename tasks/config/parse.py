@@ -151,7 +151,7 @@ def _other_image_size(target: Target) -> list[str]:
     taken, file = target.client.image_sizes, target.source.config
     if not taken or file is None:
         return []
-    size = re.search(r"^\s*image_size:\s*(\d+)", file.read_text(encoding="utf-8"), re.M)
+    size = re.search(r"^\s*image_size:\s*(\d+)", Path(file).read_text(encoding="utf-8"), re.M)
     if size is None or int(size[1]) in taken:
         return []
     sizes = ", ".join(map(str, taken))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from tasks.clients.client import Client
@@ -92,7 +93,7 @@ def _source(
         location=location,
         checks=checks,
         model_type=_model_type(table),
-        config=Path(table.config) if table.config else None,
+        config=str(Path(table.config)) if table.config else None,
         sha256=table.sha256 and table.sha256.lower(),
         size=table.size,
         opset=table.opset,
@@ -157,13 +158,11 @@ def _places(
             place = root / (table.folder or _model_type(table) or name)
             places[each] = _place(place, client, bool(places), table.folder is not None)
             if not places[each].name.startswith(client.folder_prefix):
-                mistakes.add(
-                    path,
-                    "folder",
+                allowed = (
                     f"a name that begins with {client.folder_prefix}: {each} would take another "
-                    "for a model of another kind",
-                    f"found {places[each].name!r}",
+                    "for a model of another kind"
                 )
+                mistakes.add(path, "folder", allowed, f"found {places[each].name!r}")
     return places
 
 
@@ -177,37 +176,28 @@ def _refuse_both(
 
 def _check_model(path: KeyPath, table: ModelTable, browser: Switch, mistakes: Mistakes) -> None:
     """Note the mistakes of a model that several keys make."""
+    add = partial(mistakes.add, path)
     types = ", ".join(MODEL_TYPES)
     if not PLAIN_NAME.fullmatch(path[-1]):
-        mistakes.add(path, "name", PLAIN_NAME_RULE, f"found {address.shown(path[-1])!r}")
+        add("name", PLAIN_NAME_RULE, f"found {address.shown(path[-1])!r}")
     _refuse_both("client", "clients", path, mistakes)
-    _refuse_both(
-        "model_type",
-        "config",
-        path,
-        mistakes,
-        f": an architecture by name ({types}), or the path of a YAML file",
-    )
+    meaning = f": an architecture by name ({types}), or the path of a YAML file"
+    _refuse_both("model_type", "config", path, mistakes, meaning)
     made_up = table.url is not None and table.url.kind == "synthetic"
     if made_up and table.model_type == AUTO and not table.config:
-        mistakes.add(path, "model_type", f"an architecture to make random weights of: {types}")
+        add("model_type", f"an architecture to make random weights of: {types}")
     if table.image_size is not None and table.config is not None:
-        mistakes.add(
-            path,
-            "image_size",
-            f"no image_size beside config: {address.shown(table.config)} has it",
-        )
+        add("image_size", f"no image_size beside config: {address.shown(table.config)} has it")
     if table.attention == "fused" and browser is not False:
-        mistakes.add(
-            path,
+        add(
             "attention",
             "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
             "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
         )
     if table.attention == "fused" and table.model_type == EDGETAM:
-        mistakes.add(path, "attention", f"plain: {EDGETAM}'s encoder has no attention")
+        add("attention", f"plain: {EDGETAM}'s encoder has no attention")
     if table.truth_data and table.truth is None:
-        mistakes.add(path, "truth_data", "no truth_data without `truth`, which reads it")
+        add("truth_data", "no truth_data without `truth`, which reads it")
 
 
 def _check_client(
@@ -218,27 +208,18 @@ def _check_client(
     mistakes: Mistakes,
 ) -> None:
     """Note each option that a client does not support."""
-    for key, value, allowed in (
-        ("masks", table.masks, client.masks),
-        ("prompts", table.prompts, client.prompts),
-    ):
-        if value is not None and value not in allowed:
-            mistakes.add(path, key, f"{', '.join(allowed)} for client {client.name}")
+    add = partial(mistakes.add, path)
+    of_client = f"for client {client.name}"
+    if table.masks is not None and table.masks not in client.masks:
+        add("masks", f"{', '.join(client.masks)} {of_client}")
+    if table.prompts is not None and table.prompts not in client.prompts:
+        add("prompts", f"{', '.join(client.prompts)} {of_client}")
     if formats and not set(formats) & set(client.loads):
-        mistakes.add(
-            path,
-            "formats",
-            f"{', '.join(client.loads)} for client {client.name}",
-            f"found {list(formats)}",
-        )
+        add("formats", f"{', '.join(client.loads)} {of_client}", f"found {list(formats)}")
     sizes = client.image_sizes
     if table.image_size is not None and sizes and table.image_size not in sizes:
-        mistakes.add(
-            path,
-            "image_size",
-            f"{', '.join(map(str, sizes))} for client {client.name}, which feeds no other, or "
-            "another client",
-        )
+        taken = ", ".join(map(str, sizes))
+        add("image_size", f"{taken} {of_client}, which feeds no other, or another client")
 
 
 def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:
@@ -268,27 +249,21 @@ def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
     names: dict[str, Target] = {}
     folders: dict[str, Target] = {}
     for target in targets:
-        path = ("models", target.source.name)
+        add = partial(mistakes.add, ("models", target.source.name))
         namesake = names.setdefault(target.name.casefold(), target)
         neighbour = folders.setdefault(os.path.normpath(target.deploy).casefold(), target)
         if namesake is not target and namesake.name == target.name:
-            mistakes.add(
-                path,
+            add(
                 "clients",
                 "another name",
                 f"files for {target.client.name} are built under the name {target.name}, as "
                 f"those of [models.{namesake.source.name}] are",
             )
         elif namesake is not target:
-            mistakes.add(
-                path,
-                "name",
-                "a name of its own",
-                f"differs from [models.{namesake.name}] in case only",
-            )
+            problem = f"differs from [models.{namesake.name}] in case only"
+            add("name", "a name of its own", problem)
         if neighbour is not target:
-            mistakes.add(
-                path,
+            add(
                 "folder",
                 "a `folder` (or `deploy`) of its own",
                 f"found {target.deploy} for {target.client.name}, where "
@@ -303,21 +278,16 @@ def _publishing(
     if table is None or table.repo is None:
         return None
     publishing = Publishing(table.repo, table.revision, table.private)
+    add = partial(mistakes.add, ("publish",), "repo")
     owners: dict[str, Target] = {}
     for target in targets:
         name = publishing.repository(target)
         neighbour = owners.setdefault(name.casefold(), target)
         if not is_repository(name):
-            mistakes.add(
-                ("publish",),
-                "repo",
-                "a pattern whose names the hub takes; for "
-                f"[models.{target.source.name}] it gives {name}",
-            )
+            model = f"[models.{target.source.name}]"
+            add(f"a pattern whose names the hub takes; for {model} it gives {name}")
         elif neighbour is not target:
-            mistakes.add(
-                ("publish",),
-                "repo",
+            add(
                 "a repository for each model, with {folder} or {model} in its name; "
                 f"{neighbour.name} and {target.name} would both go to {name}",
             )
