@@ -6,6 +6,7 @@ Entry points in ``pyproject.toml`` name them.
 from __future__ import annotations
 
 import functools
+import gc
 import re
 import sys
 import textwrap
@@ -28,6 +29,9 @@ from tasks.console import printing
 from tasks.console.invocation import unknown_name, wrong_option
 from tasks.records import ledger
 from tasks.system.errors import disk_problem
+
+# Loading the graph makes hardly any garbage; it would be looked for a hundred times.
+gc.set_threshold(100_000)
 
 # doit would read the metadata of every installed package for each kind of plugin.
 plugin.entry_points_impl = lambda: metadata.distribution("sam2-onnx-build").entry_points.select
