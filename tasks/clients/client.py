@@ -212,15 +212,12 @@ def description(
 def _prompting(interface: Interface) -> dict[str, str]:
     """How a program feeds a prompt, in sentences."""
     coordinates = "x, y in pixels of the encoder's input"
-    corners = "top left before bottom right"
     if interface == "points and boxes":
-        return {
-            "coordinates": coordinates,
-            "box": f"x0, y0, x1, y1 in the input of boxes: {corners}",
-        }
+        box = "x0, y0, x1, y1 in the input of boxes: top left before bottom right"
+        return {"coordinates": coordinates, "box": box}
     return {
         "coordinates": coordinates,
-        "box": f"two points before all others, {corners}",
+        "box": "two points before all others, top left before bottom right",
         "without_mask": "zeros for mask_input, 0 for has_mask_input",
         "with_mask": "the logits of a mask as the decoder gave them, 1 for has_mask_input",
     }
