@@ -41,10 +41,9 @@ def no_documents(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A graph in a client's folder: its file without an ending, and the names of its tensors.
+    """A graph in a client's folder: its file without an ending, and names by role, in order.
 
-    ``inputs`` and ``outputs`` are names by role, in the client's order. ``formats`` are the
-    endings that it can load; where a variant has another, it loads ``.onnx``.
+    ``formats`` are the endings that the client can load; a variant in another is loaded as ONNX.
     """
 
     file: str

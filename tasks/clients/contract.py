@@ -262,12 +262,7 @@ def traced_contract(
 def _prompts_and_masks(
     interface: Interface, count: int, side: int, batch: int | str
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """A decoder's inputs beside the features, and its outputs.
-
-    :param count: how many masks a prompt gets.
-    :param side: the height and width of a mask.
-    :param batch: the number of prompts.
-    """
+    """A decoder's inputs beside the features, and its outputs: ``count`` masks a prompt."""
     if interface == "points and boxes":
         return (
             tensor("point_coords", 1, "points_batch", POINTS, 2),
@@ -306,9 +301,6 @@ def as_json(graphs: Contract) -> dict[str, Any]:
 
 
 def renamed(tensors: Sequence[Tensor], names: Mapping[str, str]) -> tuple[Tensor, ...]:
-    """Tensors under the names of their roles, in the order of the names.
-
-    :param names: by role.
-    """
+    """Tensors under their names by role, in the order of the names."""
     by_role = {each.role: each for each in tensors}
     return tuple(replace(by_role[role], name=name) for role, name in names.items())

@@ -1,7 +1,4 @@
-"""The tables that say how near a model must come to PyTorch to be deployed.
-
-Each key has its type, default, range and meaning; see `tasks.config.tables`.
-"""
+"""The tables that say how near a model must come to PyTorch; see `tasks.config.tables`."""
 
 # Without `from __future__ import annotations`: cattrs ignores the rules of annotations in strings.
 from collections.abc import Mapping
@@ -86,10 +83,7 @@ class FidelityCheck:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TrackingCheck:
-    """How near tracked masks must come to PyTorch's in single precision (``[tracking]``).
-
-    Smaller variants are held to ``[fidelity]``.
-    """
+    """How near tracked masks of fp32 must come to PyTorch's (``[tracking]``)."""
 
     mask_iou: Annotated[Share, "the least mean IoU over all frames of the clips"] = 0.999
     worst: Annotated[Share, "the least IoU of a single mask"] = 0.99

@@ -65,10 +65,7 @@ class NotAllowed(ValueError):
 
 
 def read_location(url: Any) -> CheckpointLocation:
-    """Where an address leads to.
-
-    :raises NotAllowed: with what is allowed.
-    """
+    """Where an address leads to; raises `NotAllowed` with what is allowed."""
     if not isinstance(url, str) or not url.strip():
         raise NotAllowed(_RULE)
     try:

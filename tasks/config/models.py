@@ -327,10 +327,7 @@ class Target:
         return self.source.build / "models" / self.name
 
     def own_graphs(self, variant: Variant = FP32) -> GraphFiles:
-        """The graphs that a client wants under other names, or in another order, than the shared.
-
-        They are made beside the shared ones.
-        """
+        """The graphs that a client wants under other names, or in another order, than shared."""
         place = self.folder / self.client.name
         return {
             graph: place / Path(variant.file_name(self.client.graph(graph).file)).name

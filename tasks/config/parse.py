@@ -57,10 +57,7 @@ def read(path: Path, **variables: str | None) -> Configuration:
 
 
 def parse(values: Mapping[str, Any], path: Path, **variables: str | None) -> Configuration:
-    """Turn a parsed TOML document into a `Configuration`; pure, no file is touched.
-
-    :raises ConfigurationError: naming every mistake at once.
-    """
+    """Turn a parsed TOML document into a `Configuration`; pure, see `load`."""
     replaced = {
         name: value
         for name, value in variables.items()
@@ -87,10 +84,7 @@ def cache_of(path: Path) -> CacheSettings | None:
 
 
 def check_variables(names: Iterable[str], allowed: Sequence[str]) -> None:
-    """Refuse a ``name=value`` of the command line that nothing reads; doit would ignore it.
-
-    :raises ConfigurationError: with the names that are unknown, and those that are allowed.
-    """
+    """Refuse a ``name=value`` of the command line that nothing reads; doit would ignore it."""
     unknown = [name for name in names if name not in allowed]
     if unknown:
         raise ConfigurationError(

@@ -31,10 +31,7 @@ _TABLE = "a table"
 
 
 class Mistakes:
-    """The mistakes in a document.
-
-    :param top: what a message calls the document.
-    """
+    """The mistakes in a document, which a message calls ``top``."""
 
     def __init__(self, document: Mapping[str, Any], top: str = "top level") -> None:
         self.lines: list[str] = []

@@ -71,10 +71,7 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
 def cache_settings(
     table: CacheTable, replaced_by: str | None, mistakes: Mistakes
 ) -> CacheSettings | None:
-    """The shared cache; None without one.
-
-    :param replaced_by: an address in place of the table's; `NO_CACHE` does without.
-    """
+    """The shared cache, or None; an address may replace the table's, as `NO_CACHE` may."""
     url = replaced_by or table.url
     is_set = any(mistakes.has(("cache",), key.name) for key in fields(table))
     if url is None and is_set and not mistakes.within(("cache", "url")):
@@ -223,12 +220,10 @@ def _check_client(
 
 
 def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:
-    """The folder that a client's files are deployed to.
+    """The folder that a client's files are deployed to: ``path`` with the name for ``{client}``.
 
-    :param path: the folder, in which ``{client}`` is replaced by the client's name.
-    :param further: whether the client is not the first, so that a name without ``{client}`` needs
-        the client's.
-    :param chosen: whether the name is configured; another one gets the client's prefix.
+    :param further: the client is not the first, so a name without ``{client}`` needs its own.
+    :param chosen: the name is configured; another one gets the client's prefix.
     """
     named = str(path).replace("{client}", client.name)
     if further and named == str(path):
@@ -242,10 +237,7 @@ def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:
 
 
 def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
-    """Note the models that would overwrite another's deployed or intermediate files.
-
-    Compared without case, as macOS and Windows do with file names.
-    """
+    """Note the models whose files would overwrite another's; case does not tell names apart."""
     names: dict[str, Target] = {}
     folders: dict[str, Target] = {}
     for target in targets:
