@@ -27,7 +27,7 @@ from tasks.commands.publish import Plan, compare, published_names, unproven
 from tasks.config.checks import Checks
 from tasks.config.location import CheckpointLocation
 from tasks.config.models import Source, Target
-from tasks.config.schema import DEFAULT_CLIENT
+from tasks.config.rules import DEFAULT_CLIENT
 from tasks.proof import card
 from tasks.proof.manifest import (
     BrowserProof,

@@ -14,13 +14,13 @@ from tasks.config.checks import Checks
 from tasks.config.location import CheckpointLocation
 from tasks.config.models import Source, Target, Variant
 from tasks.config.reading import KeyPath, Mistakes
-from tasks.config.rules import PLAIN_NAME, PLAIN_NAME_RULE, Switch, is_repository
-from tasks.config.schema import DEFAULT_CLIENT, Configuration, Publishing
+from tasks.config.rules import DEFAULT_CLIENT, PLAIN_NAME, PLAIN_NAME_RULE, Switch, is_repository
+from tasks.config.schema import Configuration
 from tasks.config.tables import (
     CacheTable,
     DefaultsTable,
     ModelTable,
-    PublishTable,
+    Publishing,
     Tables,
     Variables,
 )
@@ -55,6 +55,8 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
             sources.append(source)
     targets = [target for source in sources for target in source.targets]
     _check_places(targets, mistakes)
+    if tables.publish is not None and tables.publish.repo is not None:
+        _check_repositories(tables.publish, targets, mistakes)
     cluster = command.cluster or tables.build.cluster
     return Configuration(
         path=path,
@@ -62,7 +64,7 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
         sources=tuple(sources),
         checks=checks,
         cache=cache_settings(tables.cache, command.cache, mistakes),
-        publishing=_publishing(tables.publish, targets, mistakes),
+        publishing=tables.publish,
         cluster=None if cluster == "off" else cluster,
         overwrite=command.overwrite == "yes",
     )
@@ -263,13 +265,10 @@ def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
             )
 
 
-def _publishing(
-    table: PublishTable | None, targets: Sequence[Target], mistakes: Mistakes
-) -> Publishing | None:
-    """Where models are published; each must have a repository of its own."""
-    if table is None or table.repo is None:
-        return None
-    publishing = Publishing(table.repo, table.revision, table.private)
+def _check_repositories(
+    publishing: Publishing, targets: Sequence[Target], mistakes: Mistakes
+) -> None:
+    """Note the models that have no repository of their own."""
     add = partial(mistakes.add, ("publish",), "repo")
     owners: dict[str, Target] = {}
     for target in targets:
@@ -283,4 +282,3 @@ def _publishing(
                 "a repository for each model, with {folder} or {model} in its name; "
                 f"{neighbour.name} and {target.name} would both go to {name}",
             )
-    return publishing

@@ -16,6 +16,8 @@ from tasks.model.published import AUTO, MODEL_TYPES
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
 
+DEFAULT_CLIENT = "samexporter"
+
 # The owner or the name of a repository, as the Hugging Face hub takes them.
 _HUB_NAME = r"(?!.*(--|\.\.))(?!.*\.git$)[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
 

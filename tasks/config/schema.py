@@ -9,31 +9,12 @@ from doit.exceptions import InvalidDodoFile
 
 from tasks.config.checks import Checks
 from tasks.config.models import Source, Target
+from tasks.config.tables import Publishing
 from tasks.remote.cache_settings import CacheSettings
-
-DEFAULT_CLIENT = "samexporter"
 
 
 class ConfigurationError(InvalidDodoFile):  # type: ignore[misc]
     """Every mistake in a configuration; doit prints it and exits with 3."""
-
-
-@dataclass(frozen=True)
-class Publishing:
-    """Where deployed models are published (``[publish]``).
-
-    ``repo`` is a repository of the Hugging Face hub, with ``{folder}`` and ``{model}`` in it for
-    what differs from model to model, ``revision`` a branch of it. A repository that does not exist
-    is made, ``private`` or not.
-    """
-
-    repo: str
-    revision: str
-    private: bool
-
-    def repository(self, target: Target) -> str:
-        """The OWNER/NAME that a model goes to."""
-        return self.repo.replace("{folder}", target.deploy.name).replace("{model}", target.name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 from tasks.clients.contract import MaskChoice, PromptChoice
 from tasks.config.checks import Checks
 from tasks.config.location import CheckpointLocation
-from tasks.config.models import DEFAULT_OPSET, Source
+from tasks.config.models import DEFAULT_OPSET, Source, Target
 from tasks.config.rules import (
+    DEFAULT_CLIENT,
     Branch,
     CacheAddress,
     ClientName,
@@ -33,7 +34,6 @@ from tasks.config.rules import (
     Size,
     Text,
 )
-from tasks.config.schema import DEFAULT_CLIENT
 from tasks.model import AttentionKind
 from tasks.model.published import AUTO
 
@@ -74,12 +74,22 @@ class DefaultsTable:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PublishTable:
+class Publishing:
+    """Where deployed models are published (``[publish]``).
+
+    A repository that does not exist is made.
+    """
+
     repo: Annotated[
         Repository | None, "OWNER/NAME on the Hugging Face hub, with `{folder}` or `{model}` in it"
     ]
     revision: Annotated[Branch, "a branch of it"] = "main"
     private: Annotated[bool, "a repository that is made for it is private"] = False
+
+    def repository(self, target: Target) -> str:
+        """The OWNER/NAME that a model goes to."""
+        repo = self.repo or ""  # None is a mistake, and refused
+        return repo.replace("{folder}", target.deploy.name).replace("{model}", target.name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -135,7 +145,7 @@ class Tables(Checks):
     cache: CacheTable = CacheTable()
     defaults: DefaultsTable = DefaultsTable()
     models: Mapping[str, ModelTable] = field(default_factory=dict)
-    publish: PublishTable | None = None
+    publish: Publishing | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
