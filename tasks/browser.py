@@ -14,7 +14,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tasks.building import code
@@ -28,7 +27,7 @@ from tasks.proof.reports import Proof
 from tasks.running.child import PROJECT
 from tasks.system.errors import StageError
 from tasks.system.versions import versions
-from tasks.web import browsers, chromium, packages
+from tasks.web import browsers, packages
 from tasks.web.browsers import Browser
 
 if TYPE_CHECKING:
@@ -178,6 +177,8 @@ def summary(report: Mapping[str, Any], times: bool) -> str:
 
     :param times: tell them too; those of variants, taken in different runs, do not compare.
     """
+    from statistics import median
+
     texts = [report["browser"]]
     for provider, figures in report["providers"].items():
         if "unavailable" in figures:
@@ -325,6 +326,7 @@ def run_in_browser(
 
     :returns: the run, and the tracker's answers by provider.
     """
+    from tasks.web import chromium
     from tasks.web.image_page import ImageRun
 
     prompted = prompted_image(request, model)
@@ -354,6 +356,7 @@ def track_in_page(browser: PlaywrightBrowser, run: ImageRun, script: Script) -> 
     A provider that refused something is left out. Where WebGPU is emulated nothing is tracked on
     it: only where the nodes are is noted.
     """
+    from tasks.web import chromium
     from tasks.web.tracking_page import TrackingRun
 
     answers: dict[str, Answers] = {}

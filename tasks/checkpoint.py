@@ -15,7 +15,8 @@ from tasks.building.build import fetch_from_cache
 from tasks.building.stage import Stage, Workspace
 from tasks.config import checkpoint_record
 from tasks.config.checkpoint_record import Checkpoint
-from tasks.config.models import WEIGHTS, Source
+from tasks.config.location import WEIGHTS
+from tasks.config.models import Source
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.console.progress import show_progress

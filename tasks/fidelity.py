@@ -17,7 +17,6 @@ from tasks.clients.contract import Contract, MaskChoice, PromptChoice
 from tasks.config.models import Target, Variant
 from tasks.console.invocation import command
 from tasks.proof.failures import sentences
-from tasks.proof.figures import FidelityFigures, Ious, LowestIou
 from tasks.proof.reports import Proof
 from tasks.system.errors import StageError
 from tasks.system.versions import versions
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from tasks.inference.painting import MaskPair
     from tasks.inference.reference_file import Reference
     from tasks.inference.sessions import Predictions, PromptedImage
+    from tasks.proof.figures import FidelityFigures
 
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 
@@ -175,6 +175,7 @@ def figures_of(
     from tasks.inference import checks
     from tasks.inference.metrics import mask_iou
     from tasks.inference.painting import MaskPair
+    from tasks.proof.figures import FidelityFigures, Ious, LowestIou
 
     pairs: list[MaskPair] = []
     flips, logits, scores = [], [], []

@@ -13,7 +13,7 @@ from project import Outcome, Project
 
 from tasks.clients.contract import Format, Precision
 from tasks.config import parse
-from tasks.config.models import OPSETS
+from tasks.config.rules import OPSETS
 from tasks.proof import runtimes
 from tasks.records import ledger
 from tasks.records.ownership import Plan, Present, plan

@@ -14,7 +14,7 @@ from project import Outcome, Project
 from proxy import Proxy
 from server import Fault, FileServer
 
-from tasks.config.models import WEIGHTS
+from tasks.config.location import WEIGHTS
 
 FIRST, SECOND = bytes(range(256)) * 8192, bytes(range(255, -1, -1)) * 8192
 CONFIG = json.dumps({"model_type": "sam2_video"}).encode()

@@ -133,7 +133,7 @@ def test_verify_catches(built: Built, client: str, mutation: Mutation, tmp_path:
 # --- a variant against PyTorch ------------------------------------------------------------------
 
 DRAW, IMAGES = "tasks.drawing.scenes:scene", 2
-LOOSE = FidelityCheck(images=IMAGES, mask_iou={"q8": 0.9}, worst=0.3)
+LOOSE = FidelityCheck(images=IMAGES, q8=0.9, worst=0.3)
 Q8 = Variant("q8", "onnx")
 
 

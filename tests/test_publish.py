@@ -26,8 +26,9 @@ from tasks.clients.registry import CLIENTS
 from tasks.commands.publish import Plan, compare, published_names, unproven
 from tasks.config.checkpoint_record import Checkpoint
 from tasks.config.checks import Checks
-from tasks.config.models import CheckpointLocation, Source, Target
-from tasks.config.schema import DEFAULT_CLIENT
+from tasks.config.location import CheckpointLocation
+from tasks.config.models import Source, Target
+from tasks.config.rules import DEFAULT_CLIENT
 from tasks.proof import card
 from tasks.proof.manifest import (
     BrowserProof,

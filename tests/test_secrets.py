@@ -23,7 +23,7 @@ from writable_hub import TOKEN, WritableHub
 
 from tasks.building.build import Build
 from tasks.building.stage import Stage, Workspace
-from tasks.config.models import CheckpointLocation
+from tasks.config.location import CheckpointLocation
 from tasks.config.parse import check_variables, parse
 from tasks.config.schema import Configuration, ConfigurationError
 from tasks.console import address

@@ -36,7 +36,7 @@ def test_figures_within_their_tolerances_pass() -> None:
 
 
 def test_a_figure_beyond_its_tolerance_is_named_with_both() -> None:
-    found = beyond_tolerance(figures(masks=0.5), Tolerances(masks=0.1))
+    found = beyond_tolerance(figures(masks=0.5), Tolerances(mask_tolerance=0.1))
     assert found == [Failure("masks", 0.5, 0.1, "[verify] mask_tolerance", prompt="box")]
     assert [str(each) for each in found] == [
         "masks of prompt 'box': differs by 0.5, [verify] mask_tolerance allows 0.1"
@@ -44,7 +44,7 @@ def test_a_figure_beyond_its_tolerance_is_named_with_both() -> None:
 
 
 def test_not_a_number_is_never_within_a_tolerance() -> None:
-    (failure,) = beyond_tolerance(figures(encoder=None), Tolerances(encoder=1e9))
+    (failure,) = beyond_tolerance(figures(encoder=None), Tolerances(encoder_tolerance=1e9))
     assert (failure.kind, failure.tensor, failure.found) == ("features", "image_embed", None)
     assert "differs by not a number" in str(failure)
 

@@ -64,10 +64,18 @@ def closure(functions: tuple[str, ...]) -> Closure:
 @cache
 def file_of(module: str) -> str | None:
     """The file of one of the project's modules; None for any other."""
+    package, _, inside = module.partition(".")
+    if inside and not _is_here(package):
+        return None
     base = module.replace(".", "/")
     return next(
-        (each for each in (f"{base}.py", f"{base}/__init__.py") if Path(each).is_file()), None
+        (each for each in (f"{base}.py", f"{base}/__init__.py") if os.path.isfile(each)), None
     )
+
+
+@cache
+def _is_here(package: str) -> bool:
+    return os.path.isdir(package)
 
 
 @cache

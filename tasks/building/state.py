@@ -37,11 +37,13 @@ class DurableDB(JsonDB):  # type: ignore[misc]
         if _writer is not None:
             _lock(Path(name).parent, _writer)
         self._writable = _writer is not None
+        self._changed = False
         super().__init__(name, codec, module_name=module_name)
 
     def set(self, task_id: str, dependency: str, value: Any) -> None:
         """Record one value of a task."""
         super().set(task_id, dependency, value)
+        self._changed = True
         # doit records a success in several calls, `deps:` the last. A prefix of them is
         # harmless (the task runs again), so one write at the end is enough.
         if dependency in ("deps:", "ignore:"):
@@ -51,17 +53,20 @@ class DurableDB(JsonDB):  # type: ignore[misc]
         """Forget a task."""
         if self.in_(task_id):
             super().remove(task_id)
+            self._changed = True
             self.dump()
 
     def remove_all(self) -> None:
         """Forget every task."""
         super().remove_all()
+        self._changed = True
         self.dump()
 
     def dump(self) -> None:
-        """Write all records; the earlier file stays whole until the new one is."""
-        if self._writable:
+        """Write all records, if one changed; the earlier file stays whole until the new one is."""
+        if self._writable and self._changed:
             write_record(Path(self.name), self.codec.encode(self._db))
+            self._changed = False
 
 
 def recorded_values(path: Path) -> dict[str, dict[str, Any]]:

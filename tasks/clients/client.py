@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Any, Literal
 
 from tasks.clients.contract import (
     FEATURES,
@@ -40,10 +41,9 @@ def no_documents(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A graph in a client's folder: its file without an ending, and the names of its tensors.
+    """A graph in a client's folder: its file without an ending, and names by role, in order.
 
-    ``inputs`` and ``outputs`` are names by role, in the client's order. ``formats`` are the
-    endings that it can load; where a variant has another, it loads ``.onnx``.
+    ``formats`` are the endings that the client can load; a variant in another is loaded as ONNX.
     """
 
     file: str
@@ -115,10 +115,17 @@ class Client:
             for name, tensors in traced_contract(dimensions, self.interface, masks, prompts).items()
         }
 
-    def renames(self, graph: str) -> bool:
-        """Whether the client has other names or another order than a graph as it is traced."""
-        traced = _TRACED_NAMES[self.interface]
-        return graph in traced and traced[graph] != self.names(graph)
+    @cached_property
+    def renamed_graphs(self) -> frozenset[str]:
+        """The graphs for which it has other names or another order than they are traced with."""
+        any_size = Dimensions(image_size=16, embed_dim=1, feature_channels=(1, 1), stride=16)
+        traced = traced_contract(any_size, self.interface, "multi", "many")
+        return frozenset(
+            graph
+            for graph, tensors in traced.items()
+            for own, roles in zip(self.names(graph).values(), tensors.names(), strict=True)
+            if own != [[role, role] for role in roles]
+        )
 
     def with_roles(self, graph: str, tensors: GraphTensors) -> dict[str, Any]:
         """Inputs and outputs that were read from a graph's file, each with its role."""
@@ -153,20 +160,6 @@ class Client:
             "page": self.page,
         }
 
-
-def _traced_names(interface: Interface) -> dict[str, TensorNames]:
-    """The names of each graph as it is traced."""
-    any_size = Dimensions(image_size=16, embed_dim=1, feature_channels=(1, 1), stride=16)
-    return {
-        name: {
-            "inputs": [[tensor.role, tensor.name] for tensor in tensors.inputs],
-            "outputs": [[tensor.role, tensor.name] for tensor in tensors.outputs],
-        }
-        for name, tensors in traced_contract(any_size, interface, "multi", "many").items()
-    }
-
-
-_TRACED_NAMES = {interface: _traced_names(interface) for interface in get_args(Interface)}
 
 SAMEXPORTER_ENCODER = GraphFile("encoder", same("image"), same(*FEATURES))
 SAMEXPORTER_DECODER = GraphFile(
@@ -218,15 +211,12 @@ def description(
 def _prompting(interface: Interface) -> dict[str, str]:
     """How a program feeds a prompt, in sentences."""
     coordinates = "x, y in pixels of the encoder's input"
-    corners = "top left before bottom right"
     if interface == "points and boxes":
-        return {
-            "coordinates": coordinates,
-            "box": f"x0, y0, x1, y1 in the input of boxes: {corners}",
-        }
+        box = "x0, y0, x1, y1 in the input of boxes: top left before bottom right"
+        return {"coordinates": coordinates, "box": box}
     return {
         "coordinates": coordinates,
-        "box": f"two points before all others, {corners}",
+        "box": "two points before all others, top left before bottom right",
         "without_mask": "zeros for mask_input, 0 for has_mask_input",
         "with_mask": "the logits of a mask as the decoder gave them, 1 for has_mask_input",
     }

@@ -198,6 +198,7 @@ def tracking_contract(dimensions: Dimensions, memory: Memory) -> Contract:
     features = traced_contract(dimensions, "points", "multi", "one")["decoder"].inputs[:3]
     embedding, score = features[0], tensor("object_score_logits", 1, 1)
     masks = tensor("low_res_masks", 1, 1, mask, mask)
+    absence = (score,) if memory.has_absence else ()
     pointer_times = (tensor("pointer_times", POINTERS),) if memory.has_times else ()
     return {
         "tracking_decoder": GraphTensors(
@@ -209,12 +210,7 @@ def tracking_contract(dimensions: Dimensions, memory: Memory) -> Contract:
                 tensor("has_mask_input", 1),
                 tensor("multimask", 1),
             ),
-            (
-                masks,
-                tensor("iou_predictions", 1, 1),
-                score,
-                tensor("object_pointer", 1, width),
-            ),
+            (masks, tensor("iou_predictions", 1, 1), score, tensor("object_pointer", 1, width)),
         ),
         "memory_attention": GraphTensors(
             (
@@ -227,12 +223,7 @@ def tracking_contract(dimensions: Dimensions, memory: Memory) -> Contract:
             (tensor("conditioned_embed", 1, width, side, side),),
         ),
         "memory_encoder": GraphTensors(
-            (
-                embedding,
-                masks,
-                tensor("prompted", 1),
-                *((score,) if memory.has_absence else ()),
-            ),
+            (embedding, masks, tensor("prompted", 1), *absence),
             (tensor("memory", 1, *memory.shape),),
         ),
         "mask_prompt": GraphTensors(
@@ -260,9 +251,8 @@ def traced_contract(
     coarse = tensor("high_res_feats_1", 1, channels[1], 2 * side, 2 * side)
     embedding = tensor("image_embed", 1, dimensions.embed_dim, side, side)
     count = {"best": 1, "single": 1, "all": dimensions.masks + 1}.get(masks, dimensions.masks)
-    inputs, outputs = _prompts_and_masks(
-        interface, count, 4 * side, 1 if prompts == "one" else PROMPTS
-    )
+    batch = 1 if prompts == "one" else PROMPTS
+    inputs, outputs = _prompts_and_masks(interface, count, 4 * side, batch)
     return {
         "encoder": GraphTensors((tensor("image", 1, 3, size, size),), (fine, coarse, embedding)),
         "decoder": GraphTensors((embedding, fine, coarse, *inputs), outputs),
@@ -272,12 +262,7 @@ def traced_contract(
 def _prompts_and_masks(
     interface: Interface, count: int, side: int, batch: int | str
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """A decoder's inputs beside the features, and its outputs.
-
-    :param count: how many masks a prompt gets.
-    :param side: the height and width of a mask.
-    :param batch: the number of prompts.
-    """
+    """A decoder's inputs beside the features, and its outputs: ``count`` masks a prompt."""
     if interface == "points and boxes":
         return (
             tensor("point_coords", 1, "points_batch", POINTS, 2),
@@ -312,19 +297,10 @@ def tensor(role: str, *shape: int | str, dtype: str = "float32") -> Tensor:
 
 def as_json(graphs: Contract) -> dict[str, Any]:
     """Tensors as in reports and manifests."""
-    return {
-        name: {
-            "inputs": [asdict(each) for each in tensors.inputs],
-            "outputs": [asdict(each) for each in tensors.outputs],
-        }
-        for name, tensors in graphs.items()
-    }
+    return {name: asdict(tensors) for name, tensors in graphs.items()}
 
 
 def renamed(tensors: Sequence[Tensor], names: Mapping[str, str]) -> tuple[Tensor, ...]:
-    """Tensors under the names of their roles, in the order of the names.
-
-    :param names: by role.
-    """
+    """Tensors under their names by role, in the order of the names."""
     by_role = {each.role: each for each in tensors}
     return tuple(replace(by_role[role], name=name) for role, name in names.items())

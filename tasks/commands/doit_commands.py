@@ -6,11 +6,14 @@ Entry points in ``pyproject.toml`` name them.
 from __future__ import annotations
 
 import functools
+import gc
 import re
 import sys
 import textwrap
+from importlib import metadata
 from typing import Any
 
+from doit import plugin
 from doit.cmd_forget import Forget as DoitForget
 from doit.cmd_help import Help as DoitHelp
 from doit.cmd_ignore import Ignore as DoitIgnore
@@ -26,6 +29,12 @@ from tasks.console import printing
 from tasks.console.invocation import unknown_name, wrong_option
 from tasks.records import ledger
 from tasks.system.errors import disk_problem
+
+# Loading the graph makes hardly any garbage; it would be looked for a hundred times.
+gc.set_threshold(100_000)
+
+# doit would read the metadata of every installed package for each kind of plugin.
+plugin.entry_points_impl = lambda: metadata.distribution("sam2-onnx-build").entry_points.select
 
 
 class Suggesting:

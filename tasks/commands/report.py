@@ -8,7 +8,6 @@ changed; its dates are those of the measurements. Targets: ``report.html`` (self
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from tasks.building.stage import Stage, Workspace
@@ -58,6 +57,8 @@ def sources_of(config: Configuration) -> list[Path]:
 
 def write(config: Configuration, work: Workspace) -> dict[str, Any]:
     """Gather the figures of every model that was built, and write both files."""
+    from statistics import median
+
     from tasks.commands import report_figures as figures
 
     gathered = [figures.gather(config, target) for target in config.targets]

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.building import code
@@ -69,6 +68,8 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
 
     :raises StageError: when a variant does not run natively.
     """
+    from statistics import median
+
     if rounds < 1:
         raise StageError(f"--rounds is {rounds}; allowed: a whole number above 0")
     in_browser = target.browser is not False and not browser.missing and packages.are_installed()
@@ -209,6 +210,8 @@ def run_natively(graphs: Mapping[str, str], image: Any, client: Client) -> dict[
 
     Each second run counts, the first fills caches.
     """
+    from statistics import median
+
     from tasks.inference.prompts import PROMPTS
     from tasks.inference.sessions import Decoder, Encoder
 
@@ -270,6 +273,8 @@ def run_in_page(
 
 def _page_times(each: Mapping[str, Any]) -> dict[str, Any]:
     """A provider's times as `run_natively` names them."""
+    from statistics import median
+
     if "refused" in each:
         return {"error": each["refused"]["words"]}
     if "unavailable" in each:

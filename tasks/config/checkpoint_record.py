@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tasks.config.models import CheckpointLocation
+from tasks.config.location import CheckpointLocation
 from tasks.console import address
 from tasks.system.files import write_record
 

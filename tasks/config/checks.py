@@ -1,49 +1,44 @@
-"""How near a model must come to PyTorch to be deployed."""
+"""The tables that say how near a model must come to PyTorch; see `tasks.config.tables`."""
 
-from __future__ import annotations
-
+# Without `from __future__ import annotations`: cattrs ignores the rules of annotations in strings.
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 from tasks.clients.contract import Precision
+from tasks.config.rules import Count, OnOffAuto, Part, Positive, Share, Text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tolerances:
-    """The largest differences from PyTorch that ``verify`` accepts (``[verify]``).
+    """The largest differences from PyTorch that ``verify`` accepts (``[verify]``)."""
 
-    ``encoder`` is relative to the largest magnitude of each encoder output, ``masks`` is
-    in logits, ``scores`` in predicted IoU.
-    """
-
-    encoder: float = 1e-4
-    masks: float = 1e-3
-    scores: float = 1e-4
+    encoder_tolerance: Annotated[
+        Positive, "each encoder output, relative to its largest magnitude"
+    ] = 1e-4
+    mask_tolerance: Annotated[Positive, "mask logits (256 × 256, three masks)"] = 1e-3
+    score_tolerance: Annotated[Positive, "predicted IoU"] = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BrowserCheck:
-    """How a browser proves a model, and the least agreement with onnxruntime (``[browser]``).
+    """How a browser proves a model, and the least agreement with onnxruntime (``[browser]``)."""
 
-    ``executable`` is a Chromium-like browser; None stands for the first one on this machine.
-    ``mask_iou`` is that of each pair of masks.
-    """
+    enabled: Annotated[
+        OnOffAuto, '`true`: a missing browser is an error; `"auto"`: it is not; `false`: no proof'
+    ] = "auto"
+    executable: Annotated[
+        Text | None, "a Chromium, Chrome or Edge, a path or name; else the first that is installed"
+    ] = None
+    webgpu: Annotated[bool, "the decoder must run on WebGPU too, where there is an adapter"] = True
+    mask_iou: Annotated[Share, "the least IoU of the browser's masks with onnxruntime's"] = 0.999
+    encoder_tolerance: Annotated[Positive, "as in `[verify]`, but against onnxruntime"] = 1e-3
+    mask_tolerance: Annotated[Positive, "likewise"] = 1e-2
+    score_tolerance: Annotated[Positive, "likewise"] = 1e-3
 
-    executable: str | None = None
-    tolerances: Tolerances = Tolerances(encoder=1e-3, masks=1e-2, scores=1e-3)
-    mask_iou: float = 0.999
 
-
-LEAST_IOU: Mapping[str, float] = {
-    "fp32": 0.999,
-    "fp16": 0.995,
-    "q8": 0.97,
-    "q4": 0.93,
-    "q4f16": 0.93,
-}
-
-# How far the logits of a prompt may differ, relative to their mean magnitude, unless configured.
-LOGIT_TOLERANCE: Mapping[Precision, float] = {
+# What `logit_tolerance` is unless configured: about four times what a precision loses.
+_LOGIT_TOLERANCE: Mapping[Precision, float] = {
     "fp32": 0.001,
     "fp16": 0.01,
     "q8": 0.1,
@@ -52,52 +47,56 @@ LOGIT_TOLERANCE: Mapping[Precision, float] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FidelityCheck:
-    """How near a variant's masks must come to PyTorch's to be deployed (``[fidelity]``).
+    """How near a variant's masks must come to PyTorch's (``[fidelity]``)."""
 
-    ``mask_iou`` is the least mean IoU of each precision, ``worst`` how far below the mean a
-    single mask may be, ``ranking_flips`` for what share of the prompts it may rank the masks
-    otherwise than PyTorch does, ``scores`` how far off a score may be; over four prompts on each of
-    so many ``images``. ``logits`` is how far the logits of any prompt may be from PyTorch's,
-    relative to their mean magnitude, over prompts with every value of every input.
-    """
+    images: Annotated[Count, "drawn images, with four prompts on each"] = 8
+    fp32: Annotated[Share, "the least mean IoU with PyTorch's masks in single precision"] = 0.999
+    fp16: Annotated[Share, "the same for this precision"] = 0.995
+    q8: Annotated[Share, "likewise"] = 0.97
+    q4: Annotated[Share, "likewise"] = 0.93
+    q4f16: Annotated[Share, "likewise"] = 0.93
+    worst: Annotated[Share, "how far below the mean the worst mask may be"] = 0.1
+    ranking_flips: Annotated[
+        Part, "the share of prompts whose masks PyTorch may rank otherwise"
+    ] = 0.1
+    score_tolerance: Annotated[
+        Positive, "by how much the score of a mask may differ from PyTorch's"
+    ] = 0.1
+    logit_tolerance: Annotated[
+        Positive | None, "by how much a prompt's logits may differ from PyTorch's, see below"
+    ] = None
 
-    images: int = 8
-    mask_iou: Mapping[str, float] = field(default_factory=lambda: dict(LEAST_IOU))
-    worst: float = 0.1
-    ranking_flips: float = 0.1
-    scores: float = 0.1
-    logits: float | None = None
-
-    def logit_tolerance(self, precision: Precision) -> float:
-        """``logits``, or by default about four times what a precision loses."""
-        return LOGIT_TOLERANCE[precision] if self.logits is None else self.logits
+    def mean_iou(self, precision: Precision) -> float:
+        """The least mean IoU of a precision."""
+        return float(getattr(self, precision))
 
     def worst_iou(self, precision: Precision) -> float:
         """The least IoU of a single mask, where the mean is as low as it may be."""
-        return self.mask_iou[precision] - self.worst
+        return self.mean_iou(precision) - self.worst
+
+    def largest_logit_error(self, precision: Precision) -> float:
+        """How far the logits of any prompt may be off, relative to their mean magnitude."""
+        return self.logit_tolerance or _LOGIT_TOLERANCE[precision]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TrackingCheck:
-    """How near tracked masks must come to PyTorch's in single precision (``[tracking]``).
+    """How near tracked masks of fp32 must come to PyTorch's (``[tracking]``)."""
 
-    ``mask_iou`` is the least mean IoU over all frames of the clips, ``worst`` that of one mask;
-    ``scores`` is in logits of whether the object is there, which must be decided alike. Smaller
-    variants are held to ``[fidelity]``.
-    """
-
-    mask_iou: float = 0.999
-    worst: float = 0.99
-    scores: float = 1e-3
+    mask_iou: Annotated[Share, "the least mean IoU over all frames of the clips"] = 0.999
+    worst: Annotated[Share, "the least IoU of a single mask"] = 0.99
+    score_tolerance: Annotated[
+        Positive, "the largest difference of an object's score in logits; see below"
+    ] = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Checks:
     """All limits that the proofs of a model are judged by."""
 
     verify: Tolerances = Tolerances()
     browser: BrowserCheck = BrowserCheck()
-    fidelity: FidelityCheck = field(default_factory=FidelityCheck)
+    fidelity: FidelityCheck = FidelityCheck()
     tracking: TrackingCheck = TrackingCheck()

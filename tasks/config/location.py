@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from tasks.config.models import WEIGHTS, CheckpointLocation
 from tasks.console import address
+
+# What transformers' `save_pretrained` calls weights.
+WEIGHTS = "model.safetensors"
 
 ESCAPES = (
     "in a user or a password, / is written %2F, ? %3F, # %23 and @ %40, and behind the host "
@@ -25,15 +28,44 @@ _HUB = (
 )
 
 
+@dataclass(frozen=True)
+class CheckpointLocation:
+    """Where a checkpoint comes from.
+
+    ``path`` is set for ``kind="file"`` (relative to the project unless absolute; a folder too, as
+    transformers' ``save_pretrained`` writes it), ``seed`` for ``kind="synthetic"``, and for
+    ``kind="hub"`` the ``file`` of a ``repo`` at a ``revision``. ``url`` is for requests alone, as
+    it may hold a password; ``shown`` is for everything else.
+    """
+
+    kind: Literal["http", "file", "synthetic", "hub"]
+    url: str = field(repr=False)
+    path: Path | None = None
+    seed: int = 0
+    repo: str = ""
+    revision: str = "main"
+    file: str = WEIGHTS
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown; see `tasks.console.address`."""
+        return address.shown(self.url)
+
+    @property
+    def local_files(self) -> list[Path]:
+        """The files of this machine that the checkpoint is made from, as they are there now."""
+        if self.path is None:
+            return []
+        inside = [self.path / name for name in (WEIGHTS, "config.json")]
+        return [each for each in (self.path, *inside) if each.is_file()]
+
+
 class NotAllowed(ValueError):
     """Refuses a value; says what is allowed."""
 
 
 def read_location(url: Any) -> CheckpointLocation:
-    """Where an address leads to.
-
-    :raises NotAllowed: with what is allowed.
-    """
+    """Where an address leads to; raises `NotAllowed` with what is allowed."""
     if not isinstance(url, str) or not url.strip():
         raise NotAllowed(_RULE)
     try:

@@ -11,7 +11,8 @@ from typing import Literal, NamedTuple
 from tasks.clients.client import Client
 from tasks.clients.contract import Format, Interface, MaskChoice, Precision, PromptChoice
 from tasks.config.checks import Checks
-from tasks.console import address
+from tasks.config.location import CheckpointLocation
+from tasks.config.rules import Switch
 from tasks.model import AttentionKind
 from tasks.model.published import AUTO
 from tasks.model.trained import TrainedModel
@@ -21,59 +22,18 @@ GRAPHS = ("encoder", "decoder")
 # What follows objects through frames, beside the encoder.
 TRACKING_GRAPHS = ("tracking_decoder", "memory_attention", "memory_encoder", "mask_prompt")
 
-# LayerNormalization entered ONNX with opset 17; torch's TorchScript exporter stops at 20.
-OPSETS = range(17, 21)
-OPSET_RULE = "17 (LayerNormalization needs it) to 20 (torch's TorchScript exporter ends there)"
 # Gelu is one operator from 20 on (five before), and onnxruntime 1.24 and onnxruntime-web 1.27
 # run it: 48 nodes less in tiny's encoder, the same speed.
 DEFAULT_OPSET = 20
 
-# Whether a browser must have run a model before it is deployed; "auto": where there is one.
-Switch = Literal["auto"] | bool
-
 # What is measured, and reported on in a file of its own.
 ProofKind = Literal["verify", "fidelity", "tracking", "browser"]
-
-# What transformers' `save_pretrained` calls weights.
-WEIGHTS = "model.safetensors"
 
 # The function that draws images where the configuration names none of a model's own.
 DRAWN = "tasks.drawing.scenes:scene"
 
 # The files of graphs, by the graph's name.
 GraphFiles = Mapping[str, Path]
-
-
-@dataclass(frozen=True)
-class CheckpointLocation:
-    """Where a checkpoint comes from.
-
-    ``path`` is set for ``kind="file"`` (relative to the project unless absolute; a folder too, as
-    transformers' ``save_pretrained`` writes it), ``seed`` for ``kind="synthetic"``, and for
-    ``kind="hub"`` the ``file`` of a ``repo`` at a ``revision``. ``url`` is for requests alone, as
-    it may hold a password; ``shown`` is for everything else.
-    """
-
-    kind: Literal["http", "file", "synthetic", "hub"]
-    url: str = field(repr=False)
-    path: Path | None = None
-    seed: int = 0
-    repo: str = ""
-    revision: str = "main"
-    file: str = WEIGHTS
-
-    @property
-    def shown(self) -> str:
-        """The address as it may be shown; see `tasks.console.address`."""
-        return address.shown(self.url)
-
-    @property
-    def local_files(self) -> list[Path]:
-        """The files of this machine that the checkpoint is made from, as they are there now."""
-        if self.path is None:
-            return []
-        inside = [self.path / name for name in (WEIGHTS, "config.json")]
-        return [each for each in (self.path, *inside) if each.is_file()]
 
 
 # transformers.js's names, so that its users find the file they expect.
@@ -157,7 +117,7 @@ class Source:
     location: CheckpointLocation
     checks: Checks
     model_type: str | None = None
-    config: Path | None = None
+    config: str | None = None
     sha256: str | None = None
     size: int | None = None
     opset: int = DEFAULT_OPSET
@@ -174,7 +134,7 @@ class Source:
     @property
     def architecture(self) -> str:
         """The name of sam2's own, the path of the YAML file, or `AUTO`."""
-        return str(self.config or self.model_type or AUTO)
+        return self.config or self.model_type or AUTO
 
     @property
     def architecture_options(self) -> dict[str, str | int]:
@@ -185,16 +145,12 @@ class Source:
     @property
     def architecture_files(self) -> list[str]:
         """The files that describe the architecture."""
-        return [str(self.config)] if self.config else []
+        return [self.config] if self.config else []
 
     @property
     def encoder_options(self) -> dict[str, str | int]:
         """The options that shape every graph."""
-        return {
-            **self.architecture_options,
-            "opset": self.opset,
-            "attention": self.attention,
-        }
+        return {**self.architecture_options, "opset": self.opset, "attention": self.attention}
 
     @property
     def images(self) -> str:
@@ -204,13 +160,8 @@ class Source:
     @property
     def image_data(self) -> list[str]:
         """The files that drawing those images reads, as they are there now."""
-        paths = {
-            path.as_posix()
-            for pattern in self.truth_data
-            for path in Path().glob(pattern)
-            if path.is_file()
-        }
-        return sorted(paths)
+        paths = {path for pattern in self.truth_data for path in Path().glob(pattern)}
+        return sorted(path.as_posix() for path in paths if path.is_file())
 
     @cached_property
     def derived_variants(self) -> tuple[Variant, ...]:
@@ -232,12 +183,9 @@ class Source:
         """The decoders to trace, each with the name of its graph."""
         names: dict[Decoder, str] = {}
         for target in self.targets:
-            names.setdefault(
-                target.decoder, f"decoder-{target.client.name}" if names else "decoder"
-            )
+            name = f"decoder-{target.client.name}" if names else "decoder"
+            names.setdefault(target.decoder, name)
         return names
-
-    # Files.
 
     @cached_property
     def folder(self) -> Path:
@@ -252,8 +200,7 @@ class Source:
     @property
     def trained_model(self) -> TrainedModel:
         """The checkpoint with its architecture, as child processes load it."""
-        file = str(self.config) if self.config else None
-        return TrainedModel(self.architecture, str(self.checkpoint), file, self.image_size)
+        return TrainedModel(self.architecture, str(self.checkpoint), self.config, self.image_size)
 
     @property
     def checkpoint_record(self) -> Path:
@@ -360,9 +307,11 @@ class Target:
 
     def file_name(self, graph: str, variant: Variant) -> str:
         """Where a graph lies in the deployed folder, as the client looks for it."""
-        file = self.client.graph(graph)
-        loaded = variant if variant.format in file.formats else variant.as_onnx
-        return loaded.file_name(file.file)
+        return self._loaded(graph, variant).file_name(self.client.graph(graph).file)
+
+    def _loaded(self, graph: str, variant: Variant) -> Variant:
+        """The variant whose file the client loads: as ONNX where it has no such format."""
+        return variant if variant.format in self.client.graph(graph).formats else variant.as_onnx
 
     def file_names(self, variant: Variant) -> dict[str, str]:
         """The names of all files of a variant in the deployed folder, by graph."""
@@ -372,32 +321,26 @@ class Target:
         """The name of the shared graph that a client's is made from."""
         return "encoder" if graph == "encoder" else self.source.decoders[self.decoder]
 
-    # Files.
-
     @cached_property
     def folder(self) -> Path:
         """Where the files of this client alone are built."""
         return self.source.build / "models" / self.name
 
     def own_graphs(self, variant: Variant = FP32) -> GraphFiles:
-        """The graphs that a client wants under other names, or in another order, than the shared.
-
-        They are made beside the shared ones.
-        """
+        """The graphs that a client wants under other names, or in another order, than shared."""
         place = self.folder / self.client.name
         return {
             graph: place / Path(variant.file_name(self.client.graph(graph).file)).name
             for graph in GRAPHS
-            if variant.format in self.client.graph(graph).formats and self.client.renames(graph)
+            if variant.format in self.client.graph(graph).formats
+            and graph in self.client.renamed_graphs
         }
 
     def image_graphs(self, variant: Variant = FP32) -> GraphFiles:
         """The encoder and decoder of a variant, as the client loads them."""
         graphs = {}
         for graph in GRAPHS:
-            loaded = variant
-            if variant.format not in self.client.graph(graph).formats:
-                loaded = variant.as_onnx
+            loaded = self._loaded(graph, variant)
             shared = self.source.folder / loaded.file_name(self.shared_name(graph))
             graphs[graph] = self.own_graphs(loaded).get(graph, shared)
         return graphs

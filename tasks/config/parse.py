@@ -9,25 +9,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from tasks.config.checks import FidelityCheck, Tolerances, TrackingCheck
 from tasks.config.models import Target
 from tasks.config.reading import Mistakes, read_tables
 from tasks.config.resolve import cache_settings, resolve
 from tasks.config.schema import Configuration, ConfigurationError
-from tasks.config.tables import (
-    FidelityTable,
-    ModelTable,
-    Tables,
-    TrackingTable,
-    Variables,
-    VerifyTable,
-)
+from tasks.config.tables import ModelTable, Tables, Variables
 from tasks.console import address
 from tasks.remote.cache_settings import CacheSettings, local_folder
 
 # Every key that shapes a stage.
 KEYS = {
     each.name
-    for table in (ModelTable, VerifyTable, FidelityTable, TrackingTable)
+    for table in (ModelTable, Tolerances, FidelityCheck, TrackingCheck)
     for each in fields(table)
 }
 
@@ -63,10 +57,7 @@ def read(path: Path, **variables: str | None) -> Configuration:
 
 
 def parse(values: Mapping[str, Any], path: Path, **variables: str | None) -> Configuration:
-    """Turn a parsed TOML document into a `Configuration`; pure, no file is touched.
-
-    :raises ConfigurationError: naming every mistake at once.
-    """
+    """Turn a parsed TOML document into a `Configuration`; pure, see `load`."""
     replaced = {
         name: value
         for name, value in variables.items()
@@ -93,10 +84,7 @@ def cache_of(path: Path) -> CacheSettings | None:
 
 
 def check_variables(names: Iterable[str], allowed: Sequence[str]) -> None:
-    """Refuse a ``name=value`` of the command line that nothing reads; doit would ignore it.
-
-    :raises ConfigurationError: with the names that are unknown, and those that are allowed.
-    """
+    """Refuse a ``name=value`` of the command line that nothing reads; doit would ignore it."""
     unknown = [name for name in names if name not in allowed]
     if unknown:
         raise ConfigurationError(
@@ -157,7 +145,7 @@ def _other_image_size(target: Target) -> list[str]:
     taken, file = target.client.image_sizes, target.source.config
     if not taken or file is None:
         return []
-    size = re.search(r"^\s*image_size:\s*(\d+)", file.read_text(encoding="utf-8"), re.M)
+    size = re.search(r"^\s*image_size:\s*(\d+)", Path(file).read_text(encoding="utf-8"), re.M)
     if size is None or int(size[1]) in taken:
         return []
     sizes = ", ".join(map(str, taken))

@@ -19,9 +19,8 @@ from cattrs import (
 )
 from cattrs.gen import make_dict_structure_fn, make_mapping_structure_fn
 
-from tasks.config.location import NotAllowed, read_location
-from tasks.config.models import CheckpointLocation, Switch
-from tasks.config.tables import Rule
+from tasks.config.location import CheckpointLocation, NotAllowed, read_location
+from tasks.config.rules import Rule, Switch
 from tasks.console import address
 
 T = TypeVar("T")
@@ -32,10 +31,7 @@ _TABLE = "a table"
 
 
 class Mistakes:
-    """The mistakes in a document.
-
-    :param top: what a message calls the document.
-    """
+    """The mistakes in a document, which a message calls ``top``."""
 
     def __init__(self, document: Mapping[str, Any], top: str = "top level") -> None:
         self.lines: list[str] = []

@@ -5,37 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from tasks.clients.client import Client
 from tasks.clients.registry import CLIENTS
-from tasks.config.checks import (
-    LEAST_IOU,
-    BrowserCheck,
-    Checks,
-    FidelityCheck,
-    Tolerances,
-    TrackingCheck,
-)
-from tasks.config.models import CheckpointLocation, Source, Switch, Target, Variant
+from tasks.config.checks import Checks
+from tasks.config.location import CheckpointLocation
+from tasks.config.models import Source, Target, Variant
 from tasks.config.reading import KeyPath, Mistakes
-from tasks.config.schema import (
-    DEFAULT_CLIENT,
-    PLAIN_NAME,
-    Configuration,
-    Publishing,
-)
+from tasks.config.rules import DEFAULT_CLIENT, PLAIN_NAME, PLAIN_NAME_RULE, Switch, is_repository
+from tasks.config.schema import Configuration
 from tasks.config.tables import (
-    PLAIN_NAME_RULE,
-    BrowserTable,
     CacheTable,
     DefaultsTable,
     ModelTable,
-    PublishTable,
+    Publishing,
     Tables,
     Variables,
-    VerifyTable,
-    is_repository,
 )
 from tasks.console import address
 from tasks.model.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
@@ -50,7 +37,13 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
     _refuse_both("client", "clients", ("defaults",), mistakes)
     if not tables.models and not mistakes.within(("models",)):
         mistakes.add((), "models", "at least one [models.<name>] table")
-    build, checks = Path(tables.build.dir), _checks(tables)
+    build = Path(tables.build.dir)
+    checks = Checks(
+        verify=tables.verify,
+        browser=tables.browser,
+        fidelity=tables.fidelity,
+        tracking=tables.tracking,
+    )
     sources = []
     for name, table in tables.models.items():
         root = table.deploy or command.deploy or tables.build.deploy
@@ -62,6 +55,8 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
             sources.append(source)
     targets = [target for source in sources for target in source.targets]
     _check_places(targets, mistakes)
+    if tables.publish is not None and tables.publish.repo is not None:
+        _check_repositories(tables.publish, targets, mistakes)
     cluster = command.cluster or tables.build.cluster
     return Configuration(
         path=path,
@@ -69,7 +64,7 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
         sources=tuple(sources),
         checks=checks,
         cache=cache_settings(tables.cache, command.cache, mistakes),
-        publishing=_publishing(tables.publish, targets, mistakes),
+        publishing=tables.publish,
         cluster=None if cluster == "off" else cluster,
         overwrite=command.overwrite == "yes",
     )
@@ -78,10 +73,7 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
 def cache_settings(
     table: CacheTable, replaced_by: str | None, mistakes: Mistakes
 ) -> CacheSettings | None:
-    """The shared cache; None without one.
-
-    :param replaced_by: an address in place of the table's; `NO_CACHE` does without.
-    """
+    """The shared cache, or None; an address may replace the table's, as `NO_CACHE` may."""
     url = replaced_by or table.url
     is_set = any(mistakes.has(("cache",), key.name) for key in fields(table))
     if url is None and is_set and not mistakes.within(("cache", "url")):
@@ -89,27 +81,6 @@ def cache_settings(
     if url is None or replaced_by == NO_CACHE:
         return None
     return CacheSettings(url, table.write, table.proofs, table.options or {})
-
-
-def _checks(tables: Tables) -> Checks:
-    browser, fidelity, tracking = tables.browser, tables.fidelity, tables.tracking
-    return Checks(
-        verify=_tolerances(tables.verify),
-        browser=BrowserCheck(browser.executable, _tolerances(browser), browser.mask_iou),
-        fidelity=FidelityCheck(
-            images=fidelity.images,
-            mask_iou={name: getattr(fidelity, name) for name in LEAST_IOU},
-            worst=fidelity.worst,
-            ranking_flips=fidelity.ranking_flips,
-            scores=fidelity.score_tolerance,
-            logits=fidelity.logit_tolerance,
-        ),
-        tracking=TrackingCheck(tracking.mask_iou, tracking.worst, tracking.score_tolerance),
-    )
-
-
-def _tolerances(table: VerifyTable | BrowserTable) -> Tolerances:
-    return Tolerances(table.encoder_tolerance, table.mask_tolerance, table.score_tolerance)
 
 
 def _source(
@@ -121,7 +92,7 @@ def _source(
         location=location,
         checks=checks,
         model_type=_model_type(table),
-        config=Path(table.config) if table.config else None,
+        config=str(Path(table.config)) if table.config else None,
         sha256=table.sha256 and table.sha256.lower(),
         size=table.size,
         opset=table.opset,
@@ -186,13 +157,11 @@ def _places(
             place = root / (table.folder or _model_type(table) or name)
             places[each] = _place(place, client, bool(places), table.folder is not None)
             if not places[each].name.startswith(client.folder_prefix):
-                mistakes.add(
-                    path,
-                    "folder",
+                allowed = (
                     f"a name that begins with {client.folder_prefix}: {each} would take another "
-                    "for a model of another kind",
-                    f"found {places[each].name!r}",
+                    "for a model of another kind"
                 )
+                mistakes.add(path, "folder", allowed, f"found {places[each].name!r}")
     return places
 
 
@@ -206,37 +175,28 @@ def _refuse_both(
 
 def _check_model(path: KeyPath, table: ModelTable, browser: Switch, mistakes: Mistakes) -> None:
     """Note the mistakes of a model that several keys make."""
+    add = partial(mistakes.add, path)
     types = ", ".join(MODEL_TYPES)
     if not PLAIN_NAME.fullmatch(path[-1]):
-        mistakes.add(path, "name", PLAIN_NAME_RULE, f"found {address.shown(path[-1])!r}")
+        add("name", PLAIN_NAME_RULE, f"found {address.shown(path[-1])!r}")
     _refuse_both("client", "clients", path, mistakes)
-    _refuse_both(
-        "model_type",
-        "config",
-        path,
-        mistakes,
-        f": an architecture by name ({types}), or the path of a YAML file",
-    )
+    meaning = f": an architecture by name ({types}), or the path of a YAML file"
+    _refuse_both("model_type", "config", path, mistakes, meaning)
     made_up = table.url is not None and table.url.kind == "synthetic"
     if made_up and table.model_type == AUTO and not table.config:
-        mistakes.add(path, "model_type", f"an architecture to make random weights of: {types}")
+        add("model_type", f"an architecture to make random weights of: {types}")
     if table.image_size is not None and table.config is not None:
-        mistakes.add(
-            path,
-            "image_size",
-            f"no image_size beside config: {address.shown(table.config)} has it",
-        )
+        add("image_size", f"no image_size beside config: {address.shown(table.config)} has it")
     if table.attention == "fused" and browser is not False:
-        mistakes.add(
-            path,
+        add(
             "attention",
             "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
             "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
         )
     if table.attention == "fused" and table.model_type == EDGETAM:
-        mistakes.add(path, "attention", f"plain: {EDGETAM}'s encoder has no attention")
+        add("attention", f"plain: {EDGETAM}'s encoder has no attention")
     if table.truth_data and table.truth is None:
-        mistakes.add(path, "truth_data", "no truth_data without `truth`, which reads it")
+        add("truth_data", "no truth_data without `truth`, which reads it")
 
 
 def _check_client(
@@ -247,36 +207,25 @@ def _check_client(
     mistakes: Mistakes,
 ) -> None:
     """Note each option that a client does not support."""
-    for key, value, allowed in (
-        ("masks", table.masks, client.masks),
-        ("prompts", table.prompts, client.prompts),
-    ):
-        if value is not None and value not in allowed:
-            mistakes.add(path, key, f"{', '.join(allowed)} for client {client.name}")
+    add = partial(mistakes.add, path)
+    of_client = f"for client {client.name}"
+    if table.masks is not None and table.masks not in client.masks:
+        add("masks", f"{', '.join(client.masks)} {of_client}")
+    if table.prompts is not None and table.prompts not in client.prompts:
+        add("prompts", f"{', '.join(client.prompts)} {of_client}")
     if formats and not set(formats) & set(client.loads):
-        mistakes.add(
-            path,
-            "formats",
-            f"{', '.join(client.loads)} for client {client.name}",
-            f"found {list(formats)}",
-        )
+        add("formats", f"{', '.join(client.loads)} {of_client}", f"found {list(formats)}")
     sizes = client.image_sizes
     if table.image_size is not None and sizes and table.image_size not in sizes:
-        mistakes.add(
-            path,
-            "image_size",
-            f"{', '.join(map(str, sizes))} for client {client.name}, which feeds no other, or "
-            "another client",
-        )
+        taken = ", ".join(map(str, sizes))
+        add("image_size", f"{taken} {of_client}, which feeds no other, or another client")
 
 
 def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:
-    """The folder that a client's files are deployed to.
+    """The folder that a client's files are deployed to: ``path`` with the name for ``{client}``.
 
-    :param path: the folder, in which ``{client}`` is replaced by the client's name.
-    :param further: whether the client is not the first, so that a name without ``{client}`` needs
-        the client's.
-    :param chosen: whether the name is configured; another one gets the client's prefix.
+    :param further: the client is not the first, so a name without ``{client}`` needs its own.
+    :param chosen: the name is configured; another one gets the client's prefix.
     """
     named = str(path).replace("{client}", client.name)
     if further and named == str(path):
@@ -290,34 +239,25 @@ def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:
 
 
 def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
-    """Note the models that would overwrite another's deployed or intermediate files.
-
-    Compared without case, as macOS and Windows do with file names.
-    """
+    """Note the models whose files would overwrite another's; case does not tell names apart."""
     names: dict[str, Target] = {}
     folders: dict[str, Target] = {}
     for target in targets:
-        path = ("models", target.source.name)
+        add = partial(mistakes.add, ("models", target.source.name))
         namesake = names.setdefault(target.name.casefold(), target)
         neighbour = folders.setdefault(os.path.normpath(target.deploy).casefold(), target)
         if namesake is not target and namesake.name == target.name:
-            mistakes.add(
-                path,
+            add(
                 "clients",
                 "another name",
                 f"files for {target.client.name} are built under the name {target.name}, as "
                 f"those of [models.{namesake.source.name}] are",
             )
         elif namesake is not target:
-            mistakes.add(
-                path,
-                "name",
-                "a name of its own",
-                f"differs from [models.{namesake.name}] in case only",
-            )
+            problem = f"differs from [models.{namesake.name}] in case only"
+            add("name", "a name of its own", problem)
         if neighbour is not target:
-            mistakes.add(
-                path,
+            add(
                 "folder",
                 "a `folder` (or `deploy`) of its own",
                 f"found {target.deploy} for {target.client.name}, where "
@@ -325,29 +265,20 @@ def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
             )
 
 
-def _publishing(
-    table: PublishTable | None, targets: Sequence[Target], mistakes: Mistakes
-) -> Publishing | None:
-    """Where models are published; each must have a repository of its own."""
-    if table is None or table.repo is None:
-        return None
-    publishing = Publishing(table.repo, table.revision, table.private)
+def _check_repositories(
+    publishing: Publishing, targets: Sequence[Target], mistakes: Mistakes
+) -> None:
+    """Note the models that have no repository of their own."""
+    add = partial(mistakes.add, ("publish",), "repo")
     owners: dict[str, Target] = {}
     for target in targets:
         name = publishing.repository(target)
         neighbour = owners.setdefault(name.casefold(), target)
         if not is_repository(name):
-            mistakes.add(
-                ("publish",),
-                "repo",
-                "a pattern whose names the hub takes; for "
-                f"[models.{target.source.name}] it gives {name}",
-            )
+            model = f"[models.{target.source.name}]"
+            add(f"a pattern whose names the hub takes; for {model} it gives {name}")
         elif neighbour is not target:
-            mistakes.add(
-                ("publish",),
-                "repo",
+            add(
                 "a repository for each model, with {folder} or {model} in its name; "
                 f"{neighbour.name} and {target.name} would both go to {name}",
             )
-    return publishing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,38 +9,12 @@ from doit.exceptions import InvalidDodoFile
 
 from tasks.config.checks import Checks
 from tasks.config.models import Source, Target
+from tasks.config.tables import Publishing
 from tasks.remote.cache_settings import CacheSettings
-
-DEFAULT_CLIENT = "samexporter"
-
-# One folder or file name: no separator, nothing hidden, and none of doit's `:` and `*`.
-PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 class ConfigurationError(InvalidDodoFile):  # type: ignore[misc]
     """Every mistake in a configuration; doit prints it and exits with 3."""
-
-
-# The owner or the name of a repository, as the Hugging Face hub takes them.
-HUB_NAME = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)[A-Za-z0-9_]([A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")
-
-
-@dataclass(frozen=True)
-class Publishing:
-    """Where deployed models are published (``[publish]``).
-
-    ``repo`` is a repository of the Hugging Face hub, with ``{folder}`` and ``{model}`` in it for
-    what differs from model to model, ``revision`` a branch of it. A repository that does not exist
-    is made, ``private`` or not.
-    """
-
-    repo: str
-    revision: str = "main"
-    private: bool = False
-
-    def repository(self, target: Target) -> str:
-        """The OWNER/NAME that a model goes to."""
-        return self.repo.replace("{folder}", target.deploy.name).replace("{model}", target.name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,123 +4,38 @@ The tables in `docs/configuration.md` repeat the defaults and meanings; a test c
 """
 
 # Without `from __future__ import annotations`: cattrs ignores the rules of annotations in strings.
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal
 
-from tasks.clients.contract import Format, MaskChoice, Precision, PromptChoice
-from tasks.clients.registry import CLIENTS
-from tasks.config.checks import LEAST_IOU, BrowserCheck, FidelityCheck, Tolerances, TrackingCheck
-from tasks.config.location import ESCAPES
-from tasks.config.models import (
-    DEFAULT_OPSET,
-    OPSET_RULE,
-    OPSETS,
-    CheckpointLocation,
-    Source,
-    Switch,
+from tasks.clients.contract import MaskChoice, PromptChoice
+from tasks.config.checks import Checks
+from tasks.config.location import CheckpointLocation
+from tasks.config.models import DEFAULT_OPSET, Source, Target
+from tasks.config.rules import (
+    DEFAULT_CLIENT,
+    Branch,
+    CacheAddress,
+    ClientName,
+    ClientNames,
+    Folder,
+    Formats,
+    Function,
+    ImageSize,
+    ModelType,
+    OnOffAuto,
+    Opset,
+    Patterns,
+    Precisions,
+    Repository,
+    Scheduler,
+    Sha256,
+    Share,
+    Size,
+    Text,
 )
-from tasks.config.schema import DEFAULT_CLIENT, HUB_NAME, PLAIN_NAME, Publishing
-from tasks.console import address
 from tasks.model import AttentionKind
-from tasks.model.published import AUTO, MODEL_TYPES
-
-
-class Rule(NamedTuple):
-    """The values that a key may have: in words, and as a check of a value of the right type."""
-
-    allowed: str
-    holds: Callable[[Any], object]
-
-
-def _one_of(names: Collection[str]) -> Rule:
-    return Rule(", ".join(names), lambda name: name in names)
-
-
-def _some_of(names: Collection[str]) -> Rule:
-    return Rule(
-        f"a list of some of {', '.join(names)}",
-        lambda chosen: chosen and all(each in names for each in chosen),
-    )
-
-
-def _matching(pattern: str, allowed: str) -> Rule:
-    return Rule(allowed, lambda text: re.fullmatch(pattern, text))
-
-
-def is_repository(name: str) -> bool:
-    """Whether the hub takes a name, in which {folder} and {model} stand for other texts."""
-    owner, slash, own = name.replace("{folder}", "f").replace("{model}", "m").partition("/")
-    return bool(slash and HUB_NAME.fullmatch(owner) and HUB_NAME.fullmatch(own))
-
-
-PLAIN_NAME_RULE = "letters, digits and . _ + - (no path: it must stay in the deploy folder)"
-
-Text = Annotated[str, Rule("a text that is not empty", str.strip)]
-Share = Annotated[float, Rule("a number above 0, at most 1", lambda share: 0 < share <= 1)]
-Part = Annotated[float, Rule("a number from 0 to 1", lambda part: 0 <= part <= 1)]
-Positive = Annotated[float, Rule("a number above 0", lambda number: 0 < number < 1e9)]
-OnOffAuto = Annotated[
-    Switch,
-    Rule('true, false or "auto"', lambda value: value == "auto" or isinstance(value, bool)),
-]
-ClientName = Annotated[str, _one_of(CLIENTS)]
-ClientNames = Annotated[tuple[str, ...], _some_of(CLIENTS)]
-Precisions = Annotated[tuple[Precision, ...], _some_of(get_args(Precision))]
-Formats = Annotated[tuple[Format, ...], _some_of(get_args(Format))]
-Patterns = Annotated[
-    tuple[str, ...],
-    Rule(
-        'a list of patterns relative to the project, as ["masks/*.tif"]',
-        lambda patterns: all(patterns) and not any(Path(each).is_absolute() for each in patterns),
-    ),
-]
-Scheduler = Annotated[
-    str,
-    _matching(
-        r"off|(?:tcp|tls)://(?:[\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}",
-        "tcp://HOST:PORT or tls://HOST:PORT, of a Dask scheduler, or off",
-    ),
-]
-CacheAddress = Annotated[
-    str,
-    Rule(
-        f"a folder, or an address that fsspec knows; {ESCAPES}",
-        lambda url: url.strip() and not address.is_ambiguous(url),
-    ),
-]
-Repository = Annotated[
-    str,
-    Rule(
-        "OWNER/NAME of letters, digits and . _ - (as the hub takes them), with {folder} or {model} "
-        'in it, as "my-lab/{folder}"',
-        is_repository,
-    ),
-]
-Branch = Annotated[str, Rule("a branch: letters, digits and . _ + -", PLAIN_NAME.fullmatch)]
-Folder = Annotated[
-    str,
-    Rule(PLAIN_NAME_RULE, lambda name: PLAIN_NAME.fullmatch(name.replace("{client}", "c"))),
-]
-Count = Annotated[int, Rule("a whole number, 1 to 1000", lambda count: 1 <= count <= 1000)]
-Size = Annotated[int, Rule("a whole number of bytes above 0", lambda size: size > 0)]
-ImageSize = Annotated[
-    int,
-    Rule(
-        "a multiple of 32, 64 to 2048: strides and windows must divide it",
-        lambda size: 64 <= size <= 2048 and size % 32 == 0,
-    ),
-]
-Opset = Annotated[int, Rule(OPSET_RULE, lambda opset: opset in OPSETS)]
-ModelType = Annotated[str, _one_of((AUTO, *MODEL_TYPES))]
-Sha256 = Annotated[
-    str, _matching(r"[0-9a-fA-F]{64}", "64 hexadecimal digits, as `sha256sum` prints them")
-]
-Function = Annotated[
-    str, _matching(r"[a-z_][\w.]*:[a-z_]\w*", "module:function, of a module in the project")
-]
+from tasks.model.published import AUTO
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -132,34 +47,6 @@ class BuildTable:
     cluster: Annotated[
         Scheduler, "the Dask scheduler of workers ([scale.md](scale.md)), `tcp://HOST:PORT`"
     ] = "off"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class VerifyTable:
-    encoder_tolerance: Annotated[
-        Positive, "each encoder output, relative to its largest magnitude"
-    ] = Tolerances.encoder
-    mask_tolerance: Annotated[Positive, "mask logits (256 × 256, three masks)"] = Tolerances.masks
-    score_tolerance: Annotated[Positive, "predicted IoU"] = Tolerances.scores
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class BrowserTable:
-    enabled: Annotated[
-        OnOffAuto, '`true`: a missing browser is an error; `"auto"`: it is not; `false`: no proof'
-    ] = "auto"
-    executable: Annotated[
-        Text | None, "a Chromium, Chrome or Edge, a path or name; else the first that is installed"
-    ] = None
-    webgpu: Annotated[bool, "the decoder must run on WebGPU too, where there is an adapter"] = True
-    mask_iou: Annotated[Share, "the least IoU of the browser's masks with onnxruntime's"] = (
-        BrowserCheck.mask_iou
-    )
-    encoder_tolerance: Annotated[Positive, "as in `[verify]`, but against onnxruntime"] = (
-        BrowserCheck.tolerances.encoder
-    )
-    mask_tolerance: Annotated[Positive, "likewise"] = BrowserCheck.tolerances.masks
-    score_tolerance: Annotated[Positive, "likewise"] = BrowserCheck.tolerances.scores
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -187,45 +74,22 @@ class DefaultsTable:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class FidelityTable:
-    images: Annotated[Count, "drawn images, with four prompts on each"] = FidelityCheck.images
-    fp32: Annotated[Share, "the least mean IoU with PyTorch's masks in single precision"] = (
-        LEAST_IOU["fp32"]
-    )
-    fp16: Annotated[Share, "the same for this precision"] = LEAST_IOU["fp16"]
-    q8: Annotated[Share, "likewise"] = LEAST_IOU["q8"]
-    q4: Annotated[Share, "likewise"] = LEAST_IOU["q4"]
-    q4f16: Annotated[Share, "likewise"] = LEAST_IOU["q4f16"]
-    worst: Annotated[Share, "how far below the mean the worst mask may be"] = FidelityCheck.worst
-    ranking_flips: Annotated[
-        Part, "the share of prompts whose masks PyTorch may rank otherwise"
-    ] = FidelityCheck.ranking_flips
-    score_tolerance: Annotated[
-        Positive, "by how much the score of a mask may differ from PyTorch's"
-    ] = FidelityCheck.scores
-    logit_tolerance: Annotated[
-        Positive | None, "by how much a prompt's logits may differ from PyTorch's, see below"
-    ] = None
+class Publishing:
+    """Where deployed models are published (``[publish]``).
 
+    A repository that does not exist is made.
+    """
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TrackingTable:
-    mask_iou: Annotated[Share, "the least mean IoU over all frames of the clips"] = (
-        TrackingCheck.mask_iou
-    )
-    worst: Annotated[Share, "the least IoU of a single mask"] = TrackingCheck.worst
-    score_tolerance: Annotated[
-        Positive, "the largest difference of an object's score in logits; see below"
-    ] = TrackingCheck.scores
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class PublishTable:
     repo: Annotated[
         Repository | None, "OWNER/NAME on the Hugging Face hub, with `{folder}` or `{model}` in it"
     ]
-    revision: Annotated[Branch, "a branch of it"] = Publishing.revision
-    private: Annotated[bool, "a repository that is made for it is private"] = Publishing.private
+    revision: Annotated[Branch, "a branch of it"] = "main"
+    private: Annotated[bool, "a repository that is made for it is private"] = False
+
+    def repository(self, target: Target) -> str:
+        """The OWNER/NAME that a model goes to."""
+        repo = self.repo or ""  # None is a mistake, and refused
+        return repo.replace("{folder}", target.deploy.name).replace("{model}", target.name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -274,18 +138,14 @@ class ModelTable:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Tables:
+class Tables(Checks):
     """A whole configuration file."""
 
     build: BuildTable = BuildTable()
-    verify: VerifyTable = VerifyTable()
-    browser: BrowserTable = BrowserTable()
-    fidelity: FidelityTable = FidelityTable()
-    tracking: TrackingTable = TrackingTable()
     cache: CacheTable = CacheTable()
     defaults: DefaultsTable = DefaultsTable()
     models: Mapping[str, ModelTable] = field(default_factory=dict)
-    publish: PublishTable | None = None
+    publish: Publishing | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

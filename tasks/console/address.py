@@ -68,11 +68,7 @@ def query_of_file(address: str) -> str:
 
 
 def without_secrets(text: str, address: str = "", options: Mapping[str, Any] | None = None) -> str:
-    """A text of a library, without what is in an address that is not to be shown.
-
-    :param address: what the text may be about, in whole or in pieces.
-    :param options: further values that the text must not hold.
-    """
+    """A text of a library, without what is in an address, or options, that is not to be shown."""
     if address:
         text = text.replace(address, shown(address))
     pieces = {*_pieces(address), *_values(options or {})} - {""}

@@ -34,9 +34,8 @@ def command(words: str, **others: str) -> str:
 def unknown_name(
     name: str, tasks: Iterable[str], commands: Iterable[str], given_to: str = ""
 ) -> str:
-    """What to say of a name that is neither a task nor a command; pure but for `command`.
+    """What to say of a name that is neither a task nor a command.
 
-    :param tasks: the names of all tasks, ``export`` and ``export:tiny`` among them.
     :param given_to: the command whose argument it is, which takes no other.
     """
     from difflib import get_close_matches
@@ -66,11 +65,7 @@ def unknown_name(
 
 
 def wrong_option(error: CmdParseError, name: str, options: Iterable[str]) -> str:
-    """doit's words for an option of a command that it does not take, without its insides; pure.
-
-    :param name: of the command.
-    :param options: the long names of its options.
-    """
+    """doit's words for an option that a command does not take, without its insides."""
     from difflib import get_close_matches
 
     helps = f"{command(f'help {name}')} lists its options."

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.clients.contract import Dimensions
-from tasks.inference.sessions import Predictions
 
 if TYPE_CHECKING:
     from tasks.clients.contract import MaskChoice
+    from tasks.inference.sessions import Predictions
 
 
 # The file keeps one place of so many each way of the masks for every value of every input.
@@ -70,6 +70,8 @@ def write_reference(
 def read_reference(path: str, masks: MaskChoice) -> Reference:
     """Read what `write_reference` wrote for a decoder of these masks."""
     import numpy as np
+
+    from tasks.inference.sessions import Predictions
 
     choice = stored_choice(masks)
     with np.load(path) as file:

@@ -153,7 +153,7 @@ class JudgedModel:
         source = self.target.source
         paths = {"reference": source.reference, "tracking_reference": source.tracking_reference}
         if source.config is not None:
-            paths["architecture"] = source.config
+            paths["architecture"] = Path(source.config)
         there = {
             name: FINGERPRINTS.sha256(path) if path.is_file() else "missing"
             for name, path in paths.items()

@@ -96,16 +96,18 @@ def _violations(graph: str, expected: Sequence[Tensor], actual: Sequence[Tensor]
     return broken
 
 
-def exceeded(differences: Figures, tolerances: Tolerances, table: str) -> list[Failure]:
+def exceeded(
+    differences: Figures, tolerances: Tolerances | BrowserCheck, table: str
+) -> list[Failure]:
     """Each difference above its tolerance, or not a number.
 
     :param table: of the configuration, which holds the tolerances.
     """
     failures = []
-    check, rule = at_most(tolerances.encoder), f"{table} encoder_tolerance"
+    check, rule = at_most(tolerances.encoder_tolerance), f"{table} encoder_tolerance"
     for name, value in differences["features"].items():
         failures += exceeding(check, "features", value, rule, graph="encoder", tensor=name)
-    masks, scores = at_most(tolerances.masks), at_most(tolerances.scores)
+    masks, scores = at_most(tolerances.mask_tolerance), at_most(tolerances.score_tolerance)
     for prompt, figures in differences["prompts"].items():
         rule = f"{table} mask_tolerance"
         failures += exceeding(masks, "masks", figures["masks"], rule, prompt=prompt)
@@ -127,9 +129,9 @@ def largest_differences(differences: Figures) -> dict[str, Figure]:
 def fidelity_failures(report: Figures, variant: Variant, check: FidelityCheck) -> list[Failure]:
     """How the masks that a variant scores best differ from those that PyTorch scores best."""
     mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
-    least = check.mask_iou[variant.precision]
+    least = check.mean_iou(variant.precision)
     least_worst = (least if finite(mean) is None else mean) - check.worst
-    logits = at_most(check.logit_tolerance(variant.precision))
+    logits = at_most(check.largest_logit_error(variant.precision))
     expected: list[tuple[Check, Kind, Figure, str]] = [
         (at_least(least), "mean iou", mean, variant.precision),
         (at_least(least_worst), "worst iou", worst, "worst"),
@@ -141,7 +143,7 @@ def fidelity_failures(report: Figures, variant: Variant, check: FidelityCheck) -
         ),
         (logits, "mask logits", report["logit_error"], "logit_tolerance"),
         (logits, "mask logits", report["input_error"], "logit_tolerance"),
-        (at_most(check.scores), "mask scores", report["score_error"], "score_tolerance"),
+        (at_most(check.score_tolerance), "mask scores", report["score_error"], "score_tolerance"),
     ]
     return [
         failure
@@ -171,11 +173,12 @@ def tracking_rules(checks: Checks, variant: Variant) -> TrackingRules:
     """Single precision must do what PyTorch does; others come as near as ``[fidelity]`` asks."""
     if not variant.is_smaller:
         tracking = checks.tracking
+        scores = tracking.score_tolerance
         return TrackingRules(
-            "[tracking]", "mask_iou", tracking.mask_iou, tracking.worst, tracking.scores, 0.0
+            "[tracking]", "mask_iou", tracking.mask_iou, tracking.worst, scores, 0.0
         )
     fidelity, precision = checks.fidelity, variant.precision
-    least, worst = fidelity.mask_iou[precision], fidelity.worst_iou(precision)
+    least, worst = fidelity.mean_iou(precision), fidelity.worst_iou(precision)
     return TrackingRules("[fidelity]", precision, least, worst, None, fidelity.ranking_flips)
 
 
@@ -227,8 +230,13 @@ def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
     """
     if variant.precision != "q8":
         return checks.browser
-    loose = Tolerances(encoder=math.inf, masks=math.inf, scores=math.inf)
-    return replace(checks.browser, tolerances=loose, mask_iou=checks.fidelity.worst_iou("q8"))
+    return replace(
+        checks.browser,
+        encoder_tolerance=math.inf,
+        mask_tolerance=math.inf,
+        score_tolerance=math.inf,
+        mask_iou=checks.fidelity.worst_iou("q8"),
+    )
 
 
 def browser_failures(
@@ -256,7 +264,7 @@ def browser_failures(
             must = provider == "wasm" and "refused" not in figures
             if tracking is not None and (must or "mask_iou" in figures.get("tracking", {})):
                 own += drift_failures(figures["tracking"], tracking, ONNXRUNTIME)
-            own += exceeded(figures["differences"], check.tolerances, "[browser]")
+            own += exceeded(figures["differences"], check, "[browser]")
             own += _disagreeing(figures["ious"], check.mask_iou, "[browser] mask_iou", ONNXRUNTIME)
             ious = figures.get("reference_ious", {})
             own += _disagreeing(ious, least, "[fidelity]", PYTORCH)
@@ -308,22 +316,23 @@ def rules_of(target: Target, variant: Variant, proof: ProofKind) -> dict[str, An
     checks = target.source.checks
     if proof == "verify":
         truth = {"truth_iou": target.source.truth_iou} if target.source.truth else {}
-        return {**asdict(checks.verify), **truth}
+        return {**limits_of(checks.verify), **truth}
     if proof == "fidelity":
         fidelity = checks.fidelity
         return {
-            "mask_iou": fidelity.mask_iou[variant.precision],
+            "mask_iou": fidelity.mean_iou(variant.precision),
             "worst": fidelity.worst,
             "ranking_flips": fidelity.ranking_flips,
-            "scores": fidelity.scores,
-            "logits": fidelity.logit_tolerance(variant.precision),
+            "scores": fidelity.score_tolerance,
+            "logits": fidelity.largest_logit_error(variant.precision),
         }
     if proof == "tracking":
         return _limits(checks, variant)
     least = checks.fidelity.worst_iou(variant.precision)
     reference = {} if variant == FP32 else {"reference_iou": least}
     tracking = {"tracking": _limits(checks, variant)} if target.source.video else {}
-    return {**_as_json(browser_rules(checks, variant)), **reference, **tracking}
+    browser = browser_rules(checks, variant)
+    return {"mask_iou": browser.mask_iou, **limits_of(browser), **reference, **tracking}
 
 
 def _limits(checks: Checks, variant: Variant) -> dict[str, float | None]:
@@ -332,9 +341,11 @@ def _limits(checks: Checks, variant: Variant) -> dict[str, float | None]:
     return {key: value for key, value in limits.items() if key not in ("table", "key")}
 
 
-def _as_json(check: BrowserCheck) -> dict[str, float | None]:
-    tolerances = asdict(check.tolerances).items()
-    return {
-        "mask_iou": check.mask_iou,
-        **{key: None if math.isinf(value) else value for key, value in tolerances},
+def limits_of(check: Tolerances | BrowserCheck) -> dict[str, float | None]:
+    """The largest differences, by kind as in `largest_differences`; None: any number will do."""
+    limits = {
+        "encoder": check.encoder_tolerance,
+        "masks": check.mask_tolerance,
+        "scores": check.score_tolerance,
     }
+    return {kind: finite(limit) for kind, limit in limits.items()}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.config.schema import PLAIN_NAME
+from tasks.config.rules import PLAIN_NAME
 
 MANIFEST = "manifest.json"
 

@@ -11,7 +11,6 @@ import json
 import random
 import re
 import shutil
-import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -356,6 +355,8 @@ def _timeouts(policy: RetryPolicy) -> httpx2.Timeout:
 
 @contextmanager
 def _network_errors_as_retry(request: Request) -> Iterator[None]:
+    import ssl
+
     import httpx2
 
     try:

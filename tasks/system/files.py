@@ -7,8 +7,8 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -17,10 +17,7 @@ _CHUNK = 1 << 20
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
-    """Write a text file beside its final name, then rename it into place.
-
-    :param mode: its permissions, of which the umask leaves some.
-    """
+    """Write a text file beside its final name, then rename it; the umask limits its ``mode``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -58,8 +55,7 @@ def write_and_hash(
 ) -> int:
     """Hash chunks, and write them to a file if there is one; the number of bytes.
 
-    :param limit: in bytes; chunks behind it are left.
-    :param advance: called with the length of each chunk.
+    Chunks behind the ``limit`` are left; ``advance`` is called with the length of each.
     """
     size = 0
     for chunk in chunks:
@@ -142,10 +138,7 @@ def make_folders(folder: Path) -> None:
 
 
 def follow_folder(folder: Path, staged: Mapping[str, Path]) -> None:
-    """Let those read and write staged files who may in the folder that they are to be in.
-
-    :param staged: by the name that each gets, a path within the folder.
-    """
+    """Let those read and write files, staged by the names that they get, who may in the folder."""
     mode = folder.stat().st_mode
     for name, path in staged.items():
         make_folders((folder / name).parent)
@@ -158,10 +151,7 @@ def _allow(path: Path, mode: int) -> None:
 
 
 def remove_empty_folders(folder: Path, names: Iterable[str]) -> None:
-    """Remove the folders of some files, and those above, as far as they are empty.
-
-    :param names: of the files, paths within ``folder``, which stays.
-    """
+    """Remove the folders of files within a folder, and those above, as far as they are empty."""
     for name in names:
         for parent in Path(name).parents[:-1]:
             with suppress(OSError):
@@ -169,29 +159,12 @@ def remove_empty_folders(folder: Path, names: Iterable[str]) -> None:
 
 
 def _set_aside(target: Path, backup: Path, keep: bool) -> Path | None:
-    """Give a file a second name, or move it; None when there is none.
-
-    :param keep: leave it under its own name too, where the file system has hard links.
-    """
+    """Move a file, or with ``keep`` give it a second name if it can have one; None if missing."""
     if not os.path.lexists(target):
         return None
     if keep:
-        try:
+        with suppress(OSError):
             os.link(target, backup, follow_symlinks=False)
-        except OSError:
-            pass
-        else:
             return backup
     os.replace(target, backup)
     return backup
-
-
-@contextmanager
-def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder for work in progress, removed at the end and after a killed run."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

@@ -38,18 +38,12 @@ class Fingerprints:
             self._entries = read_cache(cache)
 
     def sha256(self, path: str | os.PathLike[str]) -> str:
-        """The SHA-256 of a file, as 64 hexadecimal digits.
-
-        :raises FileNotFoundError: when there is no such file.
-        """
+        """The SHA-256 of a file in hexadecimal digits; a `FileNotFoundError` without it."""
         key = os.fspath(path)
         return self.remembered(key, [key], lambda: sha256_of(key))
 
     def code(self, path: str) -> ModuleCode:
-        """What a file of Python does, comments and docstrings aside.
-
-        :raises FileNotFoundError: when there is no such file.
-        """
+        """What a file of Python does; a `FileNotFoundError` without it."""
 
         def read() -> str:
             package = ".".join(Path(path).parent.parts)
@@ -62,10 +56,7 @@ class Fingerprints:
         return self.code(path).sha256 if path.endswith(".py") else self.sha256(path)
 
     def remembered(self, key: str, paths: Sequence[str], read: Callable[[], str]) -> str:
-        """What ``read`` makes of files; it is not called again while they are untouched.
-
-        :param key: what the text is remembered under.
-        """
+        """What ``read`` makes of files, under a key; not called again while they are untouched."""
         before = _signatures(paths)
         with self._lock:
             entry = self._entries.get(key)
@@ -141,10 +132,7 @@ def hashes_of(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
 def dependency_hashes(
     paths: Iterable[str | os.PathLike[str]], recent: bool = False
 ) -> dict[str, str]:
-    """The `Fingerprints.dependency` of each file that exists, by its path as given.
-
-    :param recent: as it was a moment ago.
-    """
+    """The `Fingerprints.dependency` of each file that exists, now or as it was a moment ago."""
     return _each(paths, FINGERPRINTS.recent_dependency if recent else FINGERPRINTS.dependency)
 
 

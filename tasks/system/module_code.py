@@ -26,10 +26,7 @@ class ModuleCode(NamedTuple):
 
 
 def read_module(content: bytes, package: str) -> ModuleCode:
-    """Parse a module; pure. The hash of a text that is not Python is that of its bytes.
-
-    :param package: which relative imports start from.
-    """
+    """Parse a module of a package; a text that is not Python is hashed as it is."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
