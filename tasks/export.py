@@ -145,8 +145,7 @@ def write_tracking_graphs(graphs: Mapping[str, Path], model: SAM2Base, opset: in
     from contextlib import nullcontext
 
     from tasks.clients.contract import dimensions_of, memory_of, tracking_contract
-    from tasks.model.memory import MemoryReader
-    from tasks.model.memory_encoder import MemoryWriter
+    from tasks.model.memory import MemoryReader, MemoryWriter
     from tasks.model.tracking_decoder import (
         MaskPrompt,
         TrackingDecoder,

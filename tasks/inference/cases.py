@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from tasks.inference import images, reference, truth
+import numpy as np
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+
+from tasks.clients.client import Client
+from tasks.clients.contract import MaskChoice, Resize
+from tasks.inference import reference, truth
+from tasks.inference.masks import Bools
 from tasks.inference.metrics import mask_iou
 from tasks.inference.preprocessing import Placement
-from tasks.inference.prompts import PROMPTS, Prompt, answerable, runs_of_every_value
+from tasks.inference.prompts import (
+    PROMPTS,
+    Prompt,
+    answerable,
+    natural_image,
+    runs_of_every_value,
+)
 from tasks.inference.sessions import Predictions, PromptedImage
+from tasks.model.trained import TrainedModel
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from sam2.modeling.sam2_base import SAM2Base
-
-    from tasks.clients.client import Client
-    from tasks.clients.contract import MaskChoice, Resize
-    from tasks.model.trained import TrainedModel
 
 # Width and height of the part that is cut out of a square.
 SHAPES = {"a 2:1 image": (1.0, 1 / 2), "a 1:3 image": (1 / 3, 1.0)}
@@ -37,7 +42,7 @@ class OtherShape(NamedTuple):
     shape: str
     image: NDArray[np.uint8]
     prompts: Sequence[Prompt]
-    truths: Mapping[str, NDArray[np.bool_]]
+    truths: Mapping[str, Bools]
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def cases_for(
     :param draw: the function that draws the other images, or None.
     """
     predictor = reference.predictor_of(model, client.resize)
-    image = images.natural_image(model.image_size)
+    image = natural_image(model.image_size)
     runs = runs_of_every_value(client, many)
     expected = reference.predict(predictor, image, runs.prompts, masks, client)
     prompted = PromptedImage(image, runs.alone, expected.mask_inputs, runs.at_once)
@@ -88,7 +93,7 @@ def images_of_other_shapes(size: int, draw: str | None) -> list[OtherShape]:
     others = []
     for shape, (width, height) in SHAPES.items():
         if draw is None:
-            image = images.natural_image(round(side * height), round(side * width))
+            image = natural_image(round(side * height), round(side * width))
             others.append(OtherShape(shape, image, PROMPTS, {}))
             continue
         drawn = truth.load(draw)
@@ -113,9 +118,7 @@ class Agreement:
         self._ious: list[float] = []
         self._true: dict[str, list[float]] = {one: [], other: []}
 
-    def add(
-        self, masks: Sequence[NDArray[np.bool_]], true: NDArray[np.bool_] | None = None
-    ) -> None:
+    def add(self, masks: Sequence[Bools], true: Bools | None = None) -> None:
         """Note two masks (H, W) of one object."""
         self._ious.append(mask_iou(*masks))
         for ious, mask in zip(self._true.values(), masks, strict=True):
@@ -124,8 +127,6 @@ class Agreement:
 
     def figures(self) -> dict[str, Any]:
         """How many ``prompts``, ``mask_iou`` (``mean``, ``worst``), the means with ``truth``."""
-        import numpy as np
-
         true = {name: float(np.mean(ious)) for name, ious in self._true.items() if ious}
         return {
             "prompts": len(self._ious),

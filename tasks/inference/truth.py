@@ -9,24 +9,19 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.clients.client import Client
 from tasks.inference.checks import finite
-from tasks.inference.masks import box_of, click_on, interior_point
+from tasks.inference.masks import Bools, box_of, click_on, interior_point
 from tasks.inference.metrics import mask_iou, rank_correlation, rounded
-from tasks.inference.preprocessing import Placement, masks_over
+from tasks.inference.preprocessing import Floats, Placement, masks_over
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import Decoder, Encoder, masks_of
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from tasks.clients.client import Client
-
-    Floats = NDArray[np.float32]
-    Bools = NDArray[np.bool_]
 
 CLICKS = 3
 LEAST_PIXELS = 1000  # of an object that is clicked: some nine cells of a mask across
@@ -164,8 +159,6 @@ def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int
         with the truth after one to three clicks (each where the last mask was wrong, and refining
         it) and from a box, and ``score_correlation``, Spearman's between all scores and IoUs.
     """
-    import numpy as np
-
     best: dict[str, list[float]] = {}
     scores: list[float] = []
     ious: list[float] = []
@@ -194,8 +187,6 @@ def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int
 
 def objects_of(drawn: Truth) -> list[int]:
     """The numbers of the objects that are large enough to click, the largest first."""
-    import numpy as np
-
     areas = np.bincount(drawn.labels.ravel())
     areas[0] = 0
     order = np.argsort(-areas, kind="stable")
@@ -204,7 +195,6 @@ def objects_of(drawn: Truth) -> list[int]:
 
 def answers_about(segmenter: Segmenter, true: Bools) -> dict[str, Answer]:
     """Answers about one object, by the name of the prompt."""
-
     height, width = true.shape
     answers: dict[str, Answer] = {}
     points: list[tuple[float, float]] = []

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from tasks.model import recognition, weights
 from tasks.model.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.model.recognition import Shapes, shapes_of, without_memory, without_misshapen_memory
 from tasks.model.weights import some
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
-    from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 
 def build_model(architecture: str, image_size: int | None = None, video: bool = False) -> SAM2Base:
@@ -64,7 +61,8 @@ def load_model(
     """
     content = weights.read(checkpoint)
     shapes = shapes_of(content)
-    architecture = recognized(architecture, checkpoint, shapes)
+    if architecture == AUTO:
+        architecture = recognition.recognize(checkpoint, shapes)
     model = build_model(architecture, image_size, video)
     own = shapes_of(model.state_dict())
     # A model that was made for images has no memory, and graphs for images do not need it.
@@ -131,14 +129,14 @@ def _refuse_infinite(checkpoint: str | Path, state: weights.Weights) -> None:
         )
 
 
-def recognized(architecture: str, checkpoint: str | Path, shapes: Shapes | None = None) -> str:
+def recognized(architecture: str, checkpoint: str | Path) -> str:
     """The architecture, or for `AUTO` the published one that the checkpoint's weights belong to.
 
     :raises StageError: when they belong to another.
     """
     if architecture != AUTO:
         return architecture
-    return recognition.recognize(checkpoint, shapes or shapes_of(weights.read(checkpoint)))
+    return recognition.recognize(checkpoint, shapes_of(weights.read(checkpoint)))
 
 
 def state_dict_mismatch(own: Shapes, shapes: Shapes) -> str:

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import torch
+from sam2.modeling.sam2_base import SAM2Base
 from samexporter.export_sam2 import SAM2ImageDecoder
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.decoder_attention import PaddingBias, replace_attentions
-from tasks.model.mask_prediction import PredictedMasks, candidate_prediction, stable_mask
+from tasks.model.mask_prediction import candidate_prediction, stable_mask
 from tasks.model.prompt_embedding import mask_embedding, padded_point_embedding
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
 
 NO_OBJECT = -1024.0  # a mask's logits where there is no object (sam2's NO_OBJ_SCORE)
 CERTAIN = 10.0  # the logits of a person's mask, and of its object's score
@@ -69,9 +66,7 @@ class TrackingDecoder(nn.Module):
         """
         points = [self.embed_points(point_coords, point_labels)]
         dense = self.embed_mask(mask_input, has_mask_input)
-        predicted: PredictedMasks = self.predict(
-            image_embed, points, dense, high_res_feats_0, high_res_feats_1
-        )
+        predicted = self.predict(image_embed, points, dense, high_res_feats_0, high_res_feats_1)
         single, score = stable_mask(self.decoder.mask_decoder, predicted.masks, predicted.scores)
         masks = single + multimask * (predicted.masks[:, 1:] - single)
         scores = score + multimask * (predicted.scores[:, 1:] - score)
