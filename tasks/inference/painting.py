@@ -51,8 +51,7 @@ def outline(mask: Bools, width: int = 1) -> Bools:
     inner = mask
     for _ in range(width):
         inner = eroded(inner)
-    rim: Bools = mask & ~inner
-    return rim
+    return mask & ~inner
 
 
 def mark(

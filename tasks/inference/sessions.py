@@ -49,8 +49,7 @@ class Predictions:
 
     def best_mask_over(self, prompt: str, place: Placement) -> NDArray[np.bool_]:
         """That mask over the image (H, W)."""
-        mask: NDArray[np.bool_] = masks_over(self.best_mask(prompt), place)[0] > 0
-        return mask
+        return np.asarray(masks_over(self.best_mask(prompt), place)[0] > 0)
 
 
 class PromptedImage(NamedTuple):

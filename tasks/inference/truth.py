@@ -58,7 +58,7 @@ def draw_images(draw: Draw, size: int, count: int) -> list[Truth]:
     :raises StageError: when hardly one has.
     """
     every = (draw(seed, size) for seed in range(100 * count))
-    images = list(itertools.islice((each for each in every if objects_of(each)), count))
+    images = list(itertools.islice(filter(objects_of, every), count))
     if len(images) < count:
         raise StageError(f"hardly an image of {100 * count} has an object; expected {count}")
     return images
@@ -93,10 +93,10 @@ def prompts_about(drawn: Truth) -> tuple[Prompt, ...]:
     numbers = objects_of(drawn)
     middle = numbers[len(numbers) // 2]
     on, other = (click_on(drawn.labels == number) for number in (middle, numbers[0]))
-    beside = [(on, 1), (other, 0)] if other != on else [(on, 1)]
+    two = ((on, other), (1, 0)) if other != on else ((on,), (1,))
     return (
         Prompt("click", (on,), (1,)),
-        Prompt("two clicks", tuple(p for p, _ in beside), tuple(label for _, label in beside)),
+        Prompt("two clicks", *two),
         Prompt("box", box=box_of(drawn.labels == middle)),
         Prompt("refined", (on,), (1,), refines="click"),
     )
@@ -117,8 +117,7 @@ class Answer(NamedTuple):
     @property
     def best_mask(self) -> Bools:
         """That mask (H, W)."""
-        mask: Bools = self.masks[self.best]
-        return mask
+        return np.asarray(self.masks[self.best])
 
 
 class Segmenter:
@@ -147,8 +146,7 @@ class Segmenter:
     def over_image(self, logits: Floats) -> Bools:
         """Masks (K, H, W) over the image, of logits (K, M, M)."""
         assert self._place is not None
-        masks: Bools = masks_over(logits, self._place) > 0
-        return masks
+        return masks_over(logits, self._place) > 0
 
 
 def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int) -> dict[str, Any]:

@@ -60,11 +60,11 @@ def load_model(
     :raises StageError: when the file cannot be read, or fits another architecture.
     """
     content = weights.read(checkpoint)
-    shapes = shapes_of(content)
+    shapes: Shapes = shapes_of(content)
     if architecture == AUTO:
         architecture = recognition.recognize(checkpoint, shapes)
     model = build_model(architecture, image_size, video)
-    own = shapes_of(model.state_dict())
+    own: Shapes = shapes_of(model.state_dict())
     # A model that was made for images has no memory, and graphs for images do not need it.
     image_only = not all(
         any(name.startswith("memory_attention.") for name in names) for names in (own, shapes)
@@ -148,14 +148,14 @@ def state_dict_mismatch(own: Shapes, shapes: Shapes) -> str:
         for name in own
         if name in shapes and own[name] != shapes[name]
     ]
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing keys ({some(sorted(missing))})")
-    if unexpected:
-        parts.append(f"{len(unexpected)} unexpected keys ({some(sorted(unexpected))})")
-    if misshapen:
-        parts.append(f"{len(misshapen)} tensors of another shape ({some(misshapen)})")
-    return "; ".join(parts)
+    differences = {
+        "missing keys": sorted(missing),
+        "unexpected keys": sorted(unexpected),
+        "tensors of another shape": misshapen,
+    }
+    return "; ".join(
+        f"{len(names)} {what} ({some(names)})" for what, names in differences.items() if names
+    )
 
 
 def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, int]:
