@@ -49,7 +49,7 @@ def write_reference(
                 arrays[f"{choice}/{place}/{name}/masks"] = masks[:, ::step, ::step]
                 arrays[f"{choice}/{place}/{name}/scores"] = predictions.scores[name]
             for name, mask in predictions.mask_inputs.items():
-                arrays[f"{choice}/{place}/{name}/mask_input"] = mask
+                arrays[f"{choice}/{place}/{name}/mask_inputs"] = mask
     count = max(len(images) for images in answers.values())
     arrays |= {"count": count, "about": json.dumps([asdict(dimensions), against])}
     np.savez(path, **arrays)
@@ -64,13 +64,8 @@ def read_reference(path: str, masks: MaskChoice) -> Reference:
         dimensions, against = json.loads(str(file["about"]))
     places = {str(number): Predictions() for number in range(count)} | {"inputs": Predictions()}
     for key, values in wanted.items():
-        _, place, name, kind = key.split("/")
-        kinds = {
-            "masks": places[place].masks,
-            "scores": places[place].scores,
-            "mask_input": places[place].mask_inputs,
-        }
-        kinds[kind][name] = values
+        _, place, name, field = key.split("/")
+        getattr(places[place], field)[name] = values
     inputs = places.pop("inputs")
     dimensions["feature_channels"] = tuple(dimensions["feature_channels"])
     return Reference(Dimensions(**dimensions), list(places.values()), inputs, against)

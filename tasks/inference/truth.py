@@ -141,12 +141,7 @@ class Segmenter:
         refined = None if mask is None or not self.refines else mask[None]
         outputs = self._decoder.run(self._features, (prompt,), self._place, refined)
         logits, scores = masks_of(outputs)
-        return Answer(self.over_image(logits), scores, logits)
-
-    def over_image(self, logits: Floats) -> Bools:
-        """Masks (K, H, W) over the image, of logits (K, M, M)."""
-        assert self._place is not None
-        return masks_over(logits, self._place) > 0
+        return Answer(masks_over(logits, self._place) > 0, scores, logits)
 
 
 def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int) -> dict[str, Any]:

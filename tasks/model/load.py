@@ -41,10 +41,7 @@ def build_model(architecture: str, image_size: int | None = None, video: bool = 
 def load_video_model(
     architecture: str, checkpoint: str | Path, image_size: int | None = None
 ) -> SAM2VideoPredictor:
-    """sam2's predictor for videos with the weights of a checkpoint.
-
-    :raises StageError: as `load_model`, or when model or checkpoint lack a memory of frames.
-    """
+    """sam2's predictor for videos with the weights of a checkpoint; raises as `load_model`."""
     predictor: SAM2VideoPredictor = load_model(architecture, checkpoint, image_size, video=True)
     predictor.fill_hole_area = 0  # on the CPU sam2 fills none, and warns of it
     return predictor
@@ -57,7 +54,8 @@ def load_model(
 
     :param architecture: `AUTO` for the published one that the weights belong to.
     :param checkpoint: any file that `weights.read` reads.
-    :raises StageError: when the file cannot be read, or fits another architecture.
+    :raises StageError: when the file cannot be read, fits another architecture, or lacks the memory
+        of frames that a video needs.
     """
     content = weights.read(checkpoint)
     shapes: Shapes = shapes_of(content)

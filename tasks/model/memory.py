@@ -33,10 +33,7 @@ THETA = 10_000.0  # of the sines that encode a pointer's time
 
 
 class MemoryReader(nn.Module):
-    """Conditions an image's features on the memories of an object.
-
-    :param model: with the weights of a checkpoint; its memory attention must not be empty.
-    """
+    """Conditions an image's features on the memories of an object; the model must have one."""
 
     @torch.no_grad()
     def __init__(self, model: SAM2Base) -> None:
@@ -256,10 +253,7 @@ def projected_value(attention: RoPEAttention) -> tuple[Tensor, Tensor]:
 
 
 class MemoryWriter(nn.Module):
-    """Encodes an object's mask on a frame as `SAM2Base._encode_new_memory` does.
-
-    :param model: with the weights of a checkpoint; its memory encoder must not be empty.
-    """
+    """Encodes an object's mask on a frame as `SAM2Base._encode_new_memory` does."""
 
     @torch.no_grad()
     def __init__(self, model: SAM2Base) -> None:

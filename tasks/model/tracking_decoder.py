@@ -23,10 +23,7 @@ CERTAIN = 10.0  # the logits of a person's mask, and of its object's score
 
 
 class TrackingDecoder(nn.Module):
-    """An object's mask on a frame, how sure the model is of it, and the object's pointer.
-
-    :param model: with the weights of a checkpoint.
-    """
+    """An object's mask on a frame, how sure the model is of it, and the object's pointer."""
 
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
@@ -94,9 +91,8 @@ def patched_tracking_decoder(module: TrackingDecoder) -> Iterator[None]:
 
 
 class MaskPrompt(nn.Module):
-    """A person's mask for an object, in the form that the tracker goes on with.
-
-    :param model: with the weights of a checkpoint; it must have object pointers.
+    """A person's mask for an object, in the form that the tracker goes on with; the model must have
+    object pointers.
     """
 
     @torch.no_grad()
