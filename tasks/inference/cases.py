@@ -126,11 +126,11 @@ def agreement(one: str, other: str, pairs: Sequence[Pair]) -> dict[str, Any]:
         for first, second, true in pairs
         if true is not None
     ]
-    means = np.mean(with_truth, axis=0).tolist() if with_truth else None
+    means = [float(np.mean(each)) for each in zip(*with_truth, strict=True)]
     return {
         "prompts": len(ious),
         "mask_iou": {"mean": float(np.mean(ious)), "worst": min(ious)},
-        "truth": means and dict(zip((one, other), means, strict=True)),
+        "truth": dict(zip((one, other), means, strict=True)) if means else None,
     }
 
 
