@@ -27,8 +27,7 @@ from tasks.clients.registry import CLIENTS
 from tasks.commands import serve
 from tasks.config.checks import BrowserCheck
 from tasks.config.parse import load
-from tasks.inference.images import natural_image
-from tasks.inference.prompts import PROMPTS
+from tasks.inference.prompts import PROMPTS, natural_image
 from tasks.inference.sessions import PromptedImage
 from tasks.web import browsers, chromium
 from tasks.web.image_page import ImageRun

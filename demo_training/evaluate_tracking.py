@@ -3,7 +3,7 @@
     uv run python -m demo_training.evaluate_tracking [--clips 20] [--first 0] [--checkpoint …]
 
 PyTorch's `SAM2VideoPredictor` follows them, of the same YAML file and checkpoint. Each clip has 24
-frames of 1024 x 1024 pixels (`tasks.drawing.time_lapse`, seeds from ``--first`` on; those below
+frames of 1024 x 1024 pixels (`demo_training.time_lapse`, seeds from ``--first`` on; those below
 1,000,000 are held out). Followed are the objects with at least 1,000 visible pixels on frame 0, the
 first four of a clip by number, each by one click on frame 0, on its pixel farthest from its border.
 
@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from demo_training.time_lapse import time_lapse
 from tasks.drawing.clip import Clip
-from tasks.drawing.time_lapse import time_lapse
 from tasks.inference.masks import interior_point
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from skimage import data
 
 from tasks.clients.registry import CLIENTS
-from tasks.inference import drawing
+from tasks.inference import painting
 from tasks.inference.prompts import Prompt
 from tasks.inference.truth import Segmenter
 
@@ -42,13 +42,13 @@ def main() -> None:
     large = photograph.resize((round(scale * photograph.width), round(scale * photograph.height)))
     segmenter.set_image(np.asarray(large))
     canvas = np.asarray(large, np.float32).copy()
-    for color, (x, y) in zip(drawing.COLORS * 2, CLICKS, strict=False):
+    for color, (x, y) in zip(painting.COLORS * 2, CLICKS, strict=False):
         point = (x / photograph.width, y / photograph.height)
         answer = segmenter.predict(Prompt("click", (point,), (1,)))
-        drawing.paint(canvas, answer.masks[int(answer.scores.argmax())], color)
+        painting.paint(canvas, answer.masks[int(answer.scores.argmax())], color)
     drawn = Image.fromarray(canvas.astype(np.uint8))
     for x, y in CLICKS:
-        drawing.mark(ImageDraw.Draw(drawn), scale * x, scale * y)
+        painting.mark(ImageDraw.Draw(drawn), scale * x, scale * y)
     width, height = large.size
     both = Image.new("RGB", (2 * width, height))
     both.paste(large, (0, 0))

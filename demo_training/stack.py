@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from demo_training.time_lapse import look, painted, population
 from tasks.drawing.clip import Clip
-from tasks.drawing.time_lapse import look, painted, population
 
 
 def stack(

@@ -7,7 +7,7 @@ memory attention, the memory encoder, the pointers to objects, and whether an ob
 Prints a line and saves every 25 steps. With the same packages and machine the losses are the same.
 
 The recipe is that of SAM 2 (Ravi et al., 2024) in small: an object is prompted on the first frame
-of a drawn clip (`tasks.drawing.time_lapse`, `demo_training.stack`) and followed through the others,
+of a drawn clip (`demo_training.time_lapse`, `demo_training.stack`) and followed through the others,
 some frames at a time, with its own masks as memories; the loss goes back through those frames. It
 begins on crops of 256 pixels, where attention costs little, and with the true masks as memories; it
 ends on crops of 512 and on all frames of a clip, with objects that are long away and look-alikes
@@ -39,9 +39,9 @@ from torch.nn import functional as F
 
 from demo_training import train
 from demo_training.stack import stack
+from demo_training.time_lapse import FIRST_TRAINING_CLIP, time_lapse
 from tasks.drawing.clip import Clip
 from tasks.drawing.scenes import scene
-from tasks.drawing.time_lapse import FIRST_TRAINING_CLIP, time_lapse
 from tasks.inference.tracker import memory_frame
 from tasks.model import load
 

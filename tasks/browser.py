@@ -288,7 +288,7 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
 def served_model(request: BrowserRequest) -> ServedModel:
     """The model as the page loads it."""
     from tasks.clients.registry import client_by_name
-    from tasks.inference import tracking_file
+    from tasks.inference.scripts import read_answers
     from tasks.web.chromium import ServedModel
 
     return ServedModel(
@@ -298,15 +298,15 @@ def served_model(request: BrowserRequest) -> ServedModel:
         request.precision,
         request.graphs,
         request.names,
-        video=tracking_file.read(request.tracking)[0].constants if request.tracking else None,
+        video=read_answers(request.tracking)[0].constants if request.tracking else None,
         tensors_from=request.tensors_from,
     )
 
 
 def prompted_image(request: BrowserRequest, model: ServedModel) -> PromptedImage:
     """An image with the prompts that the client can send."""
-    from tasks.inference import images, truth
-    from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable
+    from tasks.inference import truth
+    from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable, natural_image
     from tasks.inference.sessions import PromptedImage
 
     if request.draw is not None:
@@ -314,7 +314,7 @@ def prompted_image(request: BrowserRequest, model: ServedModel) -> PromptedImage
         prompts = answerable(truth.prompts_about(drawn), model.client)
         return PromptedImage(drawn.image, prompts, {})
     # Not square: code that scales x by the height is wrong.
-    image = images.natural_image(model.size * 3 // 4, model.size)
+    image = natural_image(model.size * 3 // 4, model.size)
     together = AT_ONCE if request.prompts == "many" else ()
     return PromptedImage(image, answerable(PROMPTS, model.client), {}, together)
 

@@ -142,11 +142,8 @@ def write_graphs(request: ExportRequest) -> dict[str, Any]:
 
 def write_tracking_graphs(graphs: Mapping[str, Path], model: SAM2Base, opset: int) -> None:
     """Trace the graphs that track objects through frames."""
-    from contextlib import nullcontext
-
     from tasks.clients.contract import dimensions_of, memory_of, tracking_contract
-    from tasks.model.memory import MemoryReader
-    from tasks.model.memory_encoder import MemoryWriter
+    from tasks.model.memory import MemoryReader, MemoryWriter
     from tasks.model.tracking_decoder import (
         MaskPrompt,
         TrackingDecoder,
@@ -154,14 +151,15 @@ def write_tracking_graphs(graphs: Mapping[str, Path], model: SAM2Base, opset: in
     )
 
     decoder = TrackingDecoder(model)
-    modules: dict[str, tuple[nn.Module, AbstractContextManager[None]]] = {
-        "tracking_decoder": (decoder, patched_tracking_decoder(decoder)),
-        "memory_attention": (MemoryReader(model), nullcontext()),
-        "memory_encoder": (MemoryWriter(model), nullcontext()),
-        "mask_prompt": (MaskPrompt(model), nullcontext()),
+    modules: dict[str, nn.Module] = {
+        "tracking_decoder": decoder,
+        "memory_attention": MemoryReader(model),
+        "memory_encoder": MemoryWriter(model),
+        "mask_prompt": MaskPrompt(model),
     }
     contract = tracking_contract(dimensions_of(model), memory_of(model))
-    for name, (module, patched) in modules.items():
+    for name, module in modules.items():
+        patched = patched_tracking_decoder(decoder)  # which the others do not have
         write_traced(graphs[name], module, patched, contract[name], opset)
         declare_fixed_sizes(graphs[name], contract[name])
 
@@ -181,14 +179,15 @@ def write_traced(
     import torch
 
     inputs, outputs = tensors.names()
+    example = [
+        torch.ones(each.sizes(**EXAMPLE), dtype=getattr(torch, each.dtype))
+        for each in tensors.inputs
+    ]
     # Without no_grad, as in samexporter's command, large takes 24 GiB.
     with torch.no_grad(), patched:
         torch.onnx.export(
             module,
-            tuple(
-                torch.ones(each.sizes(**EXAMPLE), dtype=getattr(torch, each.dtype))
-                for each in tensors.inputs
-            ),
+            tuple(example),
             path,
             dynamo=False,
             opset_version=opset,

@@ -11,7 +11,7 @@ from typing import Any
 from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.clients.contract import MaskChoice
 from tasks.config.models import Source
-from tasks.inference.reference_file import stored_choice
+from tasks.inference.metrics import stored_choice
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.model.trained import TrainedModel
 from tasks.system.versions import versions

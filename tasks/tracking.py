@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.config.models import Target, Variant
 from tasks.inference.metrics import written
-from tasks.inference.progress import show_masks
 from tasks.proof.failures import sentences
 from tasks.proof.reports import Proof
 from tasks.system.versions import versions
@@ -95,8 +94,8 @@ def compare(request: TrackingRequest) -> dict[str, Any]:
         tracker needs; and, where there are no violations, `TrackingFigures`.
     """
     from tasks.clients.contract import as_json, tracking_contract
-    from tasks.inference import tracking_file
     from tasks.inference.graph_file import check_graph, tensors_of
+    from tasks.inference.scripts import read_answers
     from tasks.proof import failures
     from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
@@ -106,7 +105,7 @@ def compare(request: TrackingRequest) -> dict[str, Any]:
         unchanged(judged) as files,
         unchanged({"tracking_reference": request.reference}) as against,
     ):
-        about, expected = tracking_file.read(request.reference)
+        about, expected = read_answers(request.reference)
         contract = tracking_contract(about.dimensions, about.memory)
         tensors = {name: tensors_of(request.graphs[name]) for name in contract}
         for name in contract:
@@ -131,17 +130,16 @@ def follow_scripts(
     :param expected: PyTorch's answers, by the script's name.
     """
     from tasks.clients.registry import client_by_name
-    from tasks.inference.scripts import proof_scripts, run_script
+    from tasks.inference.scripts import collect, proof_scripts, run_script
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker
     from tasks.inference.video_reference import through_jpeg
     from tasks.proof.drift import compare_answers
 
     run = run_by_name(request.graphs, {"encoder": client_by_name(request.client).encoder})
-    answers: dict[str, Answers] = {}
+    answers: dict[str, tuple[Answers, Answers]] = {}
     for script in map(through_jpeg, proof_scripts()):
-        answers[script.name] = own = {}
-        for key, answer in run_script(Tracker(run, constants, list(script.frames)), script):
-            own[key] = answer
-            show_masks(script.name, len(own), len(expected[script.name]))
-    return compare_answers({name: (own, expected[name]) for name, own in answers.items()})
+        right = expected[script.name]
+        steps = run_script(Tracker(run, constants, list(script.frames)), script)
+        answers[script.name] = collect(script.name, steps, len(right)), right
+    return compare_answers(answers)

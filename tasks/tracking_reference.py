@@ -6,17 +6,13 @@ Target: ``tracking_reference.npz``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.building.stage import Stage, Workspace, describe_peak
 from tasks.config.models import Source
-from tasks.inference.progress import show_masks
 from tasks.model import PACKAGES as MODEL_PACKAGES
 from tasks.model.trained import TrainedModel
 from tasks.system.versions import versions
-
-if TYPE_CHECKING:
-    from tasks.inference.scripts import Answers
 
 PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
@@ -55,21 +51,18 @@ class TrackingReferenceRequest:
 def write_reference(request: TrackingReferenceRequest) -> dict[str, Any]:
     """Have sam2's predictor run the scripts (runs in a child process)."""
     from tasks.clients.contract import dimensions_of, memory_of, tracking_constants
-    from tasks.inference import tracking_file
-    from tasks.inference.scripts import proof_scripts
+    from tasks.inference.scripts import About, collect, proof_scripts, write_answers
     from tasks.inference.video_reference import run_with_pytorch
     from tasks.proof.binding import unchanged
 
-    answers: dict[str, Answers] = {}
     with unchanged(request.model.files()) as against:
         predictor = request.model.load_video()
-        for script in proof_scripts():
-            answers[script.name] = own = {}
-            for key, answer in run_with_pytorch(predictor, script):
-                own[key] = answer
-                show_masks(f"PyTorch, {script.name}", len(own))
-    about = tracking_file.About(
+        answers = {
+            script.name: collect(f"PyTorch, {script.name}", run_with_pytorch(predictor, script))
+            for script in proof_scripts()
+        }
+    about = About(
         dimensions_of(predictor), memory_of(predictor), tracking_constants(predictor), against
     )
-    tracking_file.write(request.destination, about, answers)
+    write_answers(request.destination, about, answers)
     return {"clips": len(answers), "answers": sum(map(len, answers.values()))}

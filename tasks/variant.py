@@ -17,7 +17,6 @@ from tasks.clients.contract import Format, Precision
 from tasks.config.models import Source, Variant
 from tasks.inference.graph_file import read_graph
 from tasks.inference.naming import RenamedGraph, write_renamed
-from tasks.inference.quantization import CONVERSIONS
 from tasks.system.versions import versions
 
 PACKAGES = ("onnx", "onnxruntime", "numpy")
@@ -84,6 +83,8 @@ def convert(request: ConversionRequest) -> dict[str, Any]:
     :returns: ``nodes``, the number in each.
     """
     import onnx
+
+    from tasks.inference.quantization import CONVERSIONS
 
     counts = []
     for origin, destination in request.pairs:

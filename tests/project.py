@@ -79,7 +79,7 @@ def template(cheap: bool) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="sam2-onnx-build-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copy2(ROOT / "dodo.py", folder)
-    for name in ("tasks", "demo"):
+    for name in ("tasks", "demo", "demo_training"):
         ignored = shutil.ignore_patterns("__pyc*", *(["*.pt"] if cheap else []))
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     if cheap:

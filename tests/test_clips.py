@@ -9,8 +9,8 @@ import pytest
 
 from demo_training.evaluate_tracking import Followed, return_of, summary
 from demo_training.stack import stack
+from demo_training.time_lapse import Body, moving, population, pushed, time_lapse
 from tasks.drawing.clip import Clip
-from tasks.drawing.time_lapse import Body, moving, population, pushed, time_lapse
 
 
 @pytest.mark.parametrize("draw", [time_lapse, stack])

@@ -21,8 +21,8 @@ from project import Project
 
 from tasks.commands import serve
 from tasks.config import parse
-from tasks.inference.images import natural_image
 from tasks.inference.preprocessing import Placement, preprocess
+from tasks.inference.prompts import natural_image
 from tasks.web import packages, server
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once

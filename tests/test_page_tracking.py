@@ -19,11 +19,11 @@ from playwright.sync_api import Browser, FloatRect, Page, expect
 from project import Project
 from webm import write_webm
 
+from demo_training.time_lapse import time_lapse
 from tasks.clients.contract import TrackingConstants
 from tasks.commands import serve
 from tasks.config import parse
 from tasks.config.models import TRACKING_GRAPHS
-from tasks.drawing.time_lapse import time_lapse
 from tasks.inference.preprocessing import Placement, masks_over
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import run_by_name

@@ -15,7 +15,7 @@ from tracking_mutations import CONSTANTS, DECODER, MUTATIONS, Mutation, OtherCon
 from tasks import export, tracking, tracking_reference
 from tasks.clients.contract import TrackingConstants
 from tasks.config.models import TRACKING_GRAPHS
-from tasks.inference import scripts, tracking_file
+from tasks.inference import scripts
 from tasks.inference.sessions import run_by_name
 from tasks.inference.tracker import Tracker
 from tasks.inference.video_reference import through_jpeg
@@ -56,7 +56,7 @@ class Proof:
                 TrainedModel(str(architecture), checkpoint), self.reference
             )
         )
-        about, self.expected = tracking_file.read(self.reference)
+        about, self.expected = scripts.read_answers(self.reference)
         self.constants = about.constants
         self.scripts = [through_jpeg(script) for script in scripts.proof_scripts()]
         self._run = run_by_name(self.graphs)

@@ -13,9 +13,8 @@ from torchvision.transforms import Resize
 from tasks.clients.contract import PREPROCESSING, Dimensions, GraphTensors, Tensor, tensor
 from tasks.clients.registry import CLIENTS
 from tasks.config.checks import Tolerances
-from tasks.inference.images import natural_image
 from tasks.inference.preprocessing import Placement, preprocess, resized
-from tasks.inference.prompts import PROMPTS, Prompt, prompt_tensors
+from tasks.inference.prompts import PROMPTS, Prompt, natural_image, prompt_tensors
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, violations
 

@@ -34,7 +34,7 @@ BEGINS = (
     "the objects that it follows. This takes about three minutes on two cores."
 )
 
-CLIP = "tasks.drawing.time_lapse:time_lapse"  # module:function
+CLIP = "demo_training.time_lapse:time_lapse"  # module:function
 SEED = 0  # nothing is trained on it
 LENGTH = 24
 SHOWN = (0, 5, 9, 14, 18, 23)  # of the frames

@@ -146,7 +146,7 @@ def measure(request: SpeedRequest) -> dict[str, Any]:
     from datetime import UTC, datetime
 
     from tasks.clients.registry import client_by_name
-    from tasks.inference.images import natural_image
+    from tasks.inference.prompts import natural_image
     from tasks.proof.binding import unchanged
     from tasks.web.chromium import ServedModel, launched
 

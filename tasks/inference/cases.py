@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from tasks.inference import images, reference, truth
+import numpy as np
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+
+from tasks.clients.client import Client
+from tasks.clients.contract import MaskChoice
+from tasks.inference import reference, truth
+from tasks.inference.masks import Bools
 from tasks.inference.metrics import mask_iou
 from tasks.inference.preprocessing import Placement
-from tasks.inference.prompts import PROMPTS, Prompt, answerable, runs_of_every_value
+from tasks.inference.prompts import (
+    PROMPTS,
+    Prompt,
+    answerable,
+    natural_image,
+    runs_of_every_value,
+)
 from tasks.inference.sessions import Predictions, PromptedImage
+from tasks.model.trained import TrainedModel
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from sam2.modeling.sam2_base import SAM2Base
-
-    from tasks.clients.client import Client
-    from tasks.clients.contract import MaskChoice, Resize
-    from tasks.model.trained import TrainedModel
 
 # Width and height of the part that is cut out of a square.
 SHAPES = {"a 2:1 image": (1.0, 1 / 2), "a 1:3 image": (1 / 3, 1.0)}
@@ -37,7 +42,7 @@ class OtherShape(NamedTuple):
     shape: str
     image: NDArray[np.uint8]
     prompts: Sequence[Prompt]
-    truths: Mapping[str, NDArray[np.bool_]]
+    truths: Mapping[str, Bools]
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def cases_for(
     :param draw: the function that draws the other images, or None.
     """
     predictor = reference.predictor_of(model, client.resize)
-    image = images.natural_image(model.image_size)
+    image = natural_image(model.image_size)
     runs = runs_of_every_value(client, many)
     expected = reference.predict(predictor, image, runs.prompts, masks, client)
     prompted = PromptedImage(image, runs.alone, expected.mask_inputs, runs.at_once)
@@ -88,7 +93,7 @@ def images_of_other_shapes(size: int, draw: str | None) -> list[OtherShape]:
     others = []
     for shape, (width, height) in SHAPES.items():
         if draw is None:
-            image = images.natural_image(round(side * height), round(side * width))
+            image = natural_image(round(side * height), round(side * width))
             others.append(OtherShape(shape, image, PROMPTS, {}))
             continue
         drawn = truth.load(draw)
@@ -106,32 +111,27 @@ def images_of_other_shapes(size: int, draw: str | None) -> list[OtherShape]:
     return others
 
 
-class Agreement:
-    """How well pairs of masks agree, and each of them with the truth."""
+# Two masks (H, W) of one object, and its true one.
+Pair = tuple[Bools, Bools, Bools | None]
 
-    def __init__(self, one: str, other: str) -> None:
-        self._ious: list[float] = []
-        self._true: dict[str, list[float]] = {one: [], other: []}
 
-    def add(
-        self, masks: Sequence[NDArray[np.bool_]], true: NDArray[np.bool_] | None = None
-    ) -> None:
-        """Note two masks (H, W) of one object."""
-        self._ious.append(mask_iou(*masks))
-        for ious, mask in zip(self._true.values(), masks, strict=True):
-            if true is not None:
-                ious.append(mask_iou(mask, true))
+def agreement(one: str, other: str, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """How well pairs of masks agree, and each of the two with the truth.
 
-    def figures(self) -> dict[str, Any]:
-        """How many ``prompts``, ``mask_iou`` (``mean``, ``worst``), the means with ``truth``."""
-        import numpy as np
-
-        true = {name: float(np.mean(ious)) for name, ious in self._true.items() if ious}
-        return {
-            "prompts": len(self._ious),
-            "mask_iou": {"mean": float(np.mean(self._ious)), "worst": min(self._ious)},
-            "truth": true or None,
-        }
+    :returns: how many ``prompts``, ``mask_iou`` (``mean``, ``worst``), the means with ``truth``.
+    """
+    ious = [mask_iou(first, second) for first, second, _ in pairs]
+    with_truth = [
+        (mask_iou(first, true), mask_iou(second, true))
+        for first, second, true in pairs
+        if true is not None
+    ]
+    means = [float(np.mean(each)) for each in zip(*with_truth, strict=True)]
+    return {
+        "prompts": len(ious),
+        "mask_iou": {"mean": float(np.mean(ious)), "worst": min(ious)},
+        "truth": dict(zip((one, other), means, strict=True)) if means else None,
+    }
 
 
 def cost_of_placement(
@@ -140,24 +140,22 @@ def cost_of_placement(
     """Compare masks of images as a client places them with those of stretched images.
 
     :param cases: those of images that are not square.
-    :returns: see `Agreement.figures`; None for a client that stretches, as the training did.
+    :returns: see `agreement`; None for a client that stretches, as the training did.
     """
     if client.resize == "stretch":
         return None
-    agreement = Agreement(client.resize, "stretch")
+    pairs: list[Pair] = []
     for case, own in zip(cases, answers, strict=True):
         assert case.shape is not None
         assert case.stretched is not None
         height, width = case.shape.image.shape[:2]
-        answers_by: dict[Resize, Predictions] = {client.resize: own, "stretch": case.stretched}
-        for name in own.masks:
-            size = 4 * own.masks[name].shape[-1]
-            masks = [
-                answer.best_mask_over(name, Placement(size, width, height, resize))
-                for resize, answer in answers_by.items()
-            ]
-            agreement.add(masks, case.shape.truths.get(name))
-    return {"resize": client.resize, **agreement.figures()}
+        for name, masks in own.masks.items():
+            size = 4 * masks.shape[-1]
+            place = Placement(size, width, height, client.resize)
+            stretched = case.stretched.best_mask_over(name, replace(place, resize="stretch"))
+            true = case.shape.truths.get(name)
+            pairs.append((own.best_mask_over(name, place), stretched, true))
+    return {"resize": client.resize, **agreement(client.resize, "stretch", pairs)}
 
 
 def cost_of_size(
@@ -170,14 +168,14 @@ def cost_of_size(
     """Compare masks of graphs of another image size with those of the weights' own size.
 
     :param draw: the function that draws the images.
-    :returns: the weights' own ``image_size``, how many ``images``, and `Agreement.figures`; the
-        names there are ``here`` and ``native``.
+    :returns: the weights' own ``image_size``, how many ``images``, and the `agreement` of ``here``
+        and ``native``.
     """
     model = trained.load()
     size = model.image_size
     predictor = reference.predictor_of(model)
     segmenter = truth.Segmenter(graphs["encoder"], graphs["decoder"], client)
-    agreement = Agreement("here", "native")
+    pairs: list[Pair] = []
     for drawn in truth.draw_images(truth.load(draw), size, NATIVE_IMAGES):
         numbers = truth.objects_of(drawn)
         true = drawn.labels == numbers[len(numbers) // 2]  # the object of the prompts
@@ -187,5 +185,6 @@ def cost_of_size(
         segmenter.set_image(drawn.image)
         for prompt in prompts:
             native = expected.best_mask_over(prompt.name, Placement(size, size, size, "stretch"))
-            agreement.add((segmenter.predict(prompt).best_mask, native), true)
-    return {"image_size": size, "images": NATIVE_IMAGES, **agreement.figures()}
+            pairs.append((segmenter.predict(prompt).best_mask, native, true))
+    figures = agreement("here", "native", pairs)
+    return {"image_size": size, "images": NATIVE_IMAGES, **figures}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
@@ -22,9 +23,8 @@ Figure = float | None
 
 @dataclass(frozen=True)
 class Check:
-    """What figures must be. A missing, infinite or undefined one fails, and so does having none.
-
-    A ``limit`` may be infinite: then the figures must be finite.
+    """What all figures must be. A missing, infinite or undefined one fails, and so does having
+    none. A ``limit`` may be infinite: then the figures must be finite.
     """
 
     kind: Literal["at most", "at least", "equal", "finite"]
@@ -46,21 +46,9 @@ class Check:
         return self.kind == "finite" or figure == self.limit
 
 
-def at_most(limit: float) -> Check:
-    """Figures are finite, and none is above the limit."""
-    return Check("at most", limit)
-
-
-def at_least(limit: float) -> Check:
-    """Figures are finite, and none is below the limit."""
-    return Check("at least", limit)
-
-
-def equal(value: float) -> Check:
-    """Figures are just this one."""
-    return Check("equal", value)
-
-
+at_most = partial(Check, "at most")
+at_least = partial(Check, "at least")
+equal = partial(Check, "equal")
 FINITE = Check("finite")
 
 
@@ -93,25 +81,17 @@ def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> 
     """The largest absolute difference; None where it is not finite, the shapes differ (broadcasting
     would compare other values), or there is nothing to compare.
     """
-    import numpy as np
-
     if one.shape != other.shape or not one.size:
         return None
-    return finite(np.abs(one - other).max())
+    return finite(abs(one - other).max())
 
 
 def mean_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> Figure:
     """The mean absolute difference; None where `largest_difference` is."""
-    import numpy as np
-
-    if largest_difference(one, other) is None:
-        return None
-    return finite(np.abs(one - other).mean())
+    return None if largest_difference(one, other) is None else finite(abs(one - other).mean())
 
 
 def relative_difference(values: NDArray[np.float32], expected: NDArray[np.float32]) -> Figure:
     """The mean absolute difference for the mean magnitude of what is expected."""
-    import numpy as np
-
-    difference, magnitude = mean_difference(values, expected), float(np.abs(expected).mean())
+    difference, magnitude = mean_difference(values, expected), float(abs(expected).mean())
     return None if difference is None else finite(difference / (magnitude or 1.0))

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.clients.client import Client
+from tasks.clients.contract import MaskChoice
 from tasks.inference import truth
+from tasks.inference.masks import Bools, click_on
 from tasks.inference.preprocessing import Placement
 from tasks.inference.prompts import Prompt
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from sam2.modeling.sam2_base import SAM2Base
-
-    from tasks.clients.client import Client
-    from tasks.clients.contract import MaskChoice
 
 # Nuclei and cells that the demo segments well, and nuclei on top of one another that it does not.
 SEEDS = (16, 35, 9)
@@ -33,8 +34,8 @@ class ClickedImage:
 
     image: NDArray[np.uint8]
     clicks: NDArray[np.float64]
-    true: NDArray[np.bool_]
-    pytorch: NDArray[np.bool_]
+    true: Bools
+    pytorch: Bools
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -49,10 +50,7 @@ def click_on_images(
 
     :param draw: the function that draws the images.
     """
-    import numpy as np
-
     from tasks.inference import reference
-    from tasks.inference.masks import click_on
 
     predictor = reference.predictor_of(model, client.resize)
     size = model.image_size
@@ -77,8 +75,6 @@ def click_on_images(
 
 def write(path: str, images: Sequence[ClickedImage]) -> None:
     """Write clicked images into a ``.npz``."""
-    import numpy as np
-
     arrays = {
         f"{number}/{name}": values
         for number, each in enumerate(images)
@@ -90,8 +86,6 @@ def write(path: str, images: Sequence[ClickedImage]) -> None:
 
 def read(path: str) -> list[ClickedImage]:
     """Read what `write` wrote."""
-    import numpy as np
-
     with np.load(path) as file:
         names = list(ClickedImage.__dataclass_fields__)
         count = len(file.files) // len(names)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Bools = NDArray[np.bool_]
+Bools = NDArray[np.bool_]
 
 
 def click_on(mask: Bools) -> tuple[float, float]:
@@ -44,8 +41,6 @@ def interior_point(mask: Bools) -> tuple[int, int]:
 
     The mask is eroded, a layer of pixels at a time, until one more would leave nothing.
     """
-    import numpy as np
-
     rows, columns = np.nonzero(mask)
     top, left = int(rows.min()), int(columns.min())
     layer = mask[top : rows.max() + 1, left : columns.max() + 1]
@@ -58,8 +53,6 @@ def interior_point(mask: Bools) -> tuple[int, int]:
 
 def eroded(mask: Bools) -> Bools:
     """A mask without the pixels that touch its outside."""
-    import numpy as np
-
     around = np.pad(mask, 1)
     left: Bools = mask & around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
     return left

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from tasks.inference.masks import box_of, eroded
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from tasks.inference.masks import Bools, box_of, eroded
+from tasks.inference.preprocessing import Floats
 from tasks.inference.prompts import Box, Prompt
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
-
-    Bools = NDArray[np.bool_]
 
 Color = tuple[int, int, int]
 
@@ -45,8 +42,6 @@ PAIR_SIDE, PAIR_GAP = 400, 8
 
 def paint(canvas: NDArray[np.float32], mask: Bools, color: Color, rim: int = 3) -> None:
     """Tint a mask (S, S) on an image (S, S, 3), and draw its rim of so many pixels."""
-    import numpy as np
-
     canvas[mask] = canvas[mask] * 0.5 + np.array(color) * 0.5
     canvas[outline(mask, rim)] = color
 
@@ -56,11 +51,12 @@ def outline(mask: Bools, width: int = 1) -> Bools:
     inner = mask
     for _ in range(width):
         inner = eroded(inner)
-    rim: Bools = mask & ~inner
-    return rim
+    return mask & ~inner
 
 
-def mark(pen: ImageDraw, x: float, y: float, radius: float = 6, wanted: bool = True) -> None:
+def mark(
+    pen: ImageDraw.ImageDraw, x: float, y: float, radius: float = 6, wanted: bool = True
+) -> None:
     """Draw a click: a disc, or a cross where it says what to leave out."""
     if wanted:
         around = (x - radius, y - radius, x + radius, y + radius)
@@ -72,18 +68,17 @@ def mark(pen: ImageDraw, x: float, y: float, radius: float = 6, wanted: bool = T
             pen.line(ends, fill=color, width=width)
 
 
-def write(pen: ImageDraw, at: tuple[float, float], text: str, size: float, **options: Any) -> None:
+def write(
+    pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: float, **options: Any
+) -> None:
     """Write with the font that pillow brings, as not every machine has another."""
-    from PIL import ImageFont
-
     pen.text(at, text, font=ImageFont.load_default(size), **options)
 
 
-def panel_of(image: NDArray[np.uint8], masks: Iterable[Bools], true: Iterable[Bools]) -> Image:
+def panel_of(
+    image: NDArray[np.uint8], masks: Iterable[Bools], true: Iterable[Bools]
+) -> Image.Image:
     """A panel of a sheet: an image (H, W, 3) with masks (H, W) and the outlines of true ones."""
-    import numpy as np
-    from PIL import Image
-
     canvas = image.astype(np.float32)
     for color, mask in zip(COLORS, masks, strict=False):
         paint(canvas, mask, color, rim=6)
@@ -93,13 +88,13 @@ def panel_of(image: NDArray[np.uint8], masks: Iterable[Bools], true: Iterable[Bo
     return panel.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 
-def sheet(title: str, panels: Sequence[tuple[str, Image]], summary: str, click: str) -> Image:
+def sheet(
+    title: str, panels: Sequence[tuple[str, Image.Image]], summary: str, click: str
+) -> Image.Image:
     """Two rows of labelled panels with what they show, for the demo model.
 
     :param click: what a click means, for the legend.
     """
-    from PIL import Image, ImageDraw
-
     bottom = TOPS[-1] + SIDE
     picture = Image.new("RGB", (WIDTH, bottom + 130), "white")
     pen = ImageDraw.Draw(picture)
@@ -126,15 +121,12 @@ class MaskPair(NamedTuple):
     iou: float
     image: NDArray[np.uint8]
     prompt: Prompt
-    expected: NDArray[np.float32]
-    actual: NDArray[np.float32]
+    expected: Floats
+    actual: Floats
 
 
 def draw_pair(pair: MaskPair, path: str) -> None:
     """Paint the part of an image around two masks: both outlines, then what one alone has."""
-    import numpy as np
-    from PIL import Image, ImageDraw
-
     side = PAIR_SIDE
     view = view_of([pair.expected > 0, pair.actual > 0], pair.prompt)
 
@@ -160,7 +152,7 @@ def draw_pair(pair: MaskPair, path: str) -> None:
     picture.save(path)
 
 
-def mark_prompt(pen: ImageDraw, prompt: Prompt, view: Box, scale: float) -> None:
+def mark_prompt(pen: ImageDraw.ImageDraw, prompt: Prompt, view: Box, scale: float) -> None:
     """Draw a prompt's clicks and its box.
 
     :param view: the part of the image that is shown: left, top, right, bottom, as in a prompt.

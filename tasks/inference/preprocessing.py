@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tasks.clients.contract import PREPROCESSING, Resize
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float32]
+Floats = NDArray[np.float32]
+MEAN: NDArray[np.float64] = np.array(PREPROCESSING["mean"])
+STD: NDArray[np.float64] = np.array(PREPROCESSING["std"])
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,15 @@ class Placement:
 
     @property
     def right(self) -> float:
-        longest = max(self.width, self.height)
-        return self.size / (self.width if self.resize == "stretch" else longest)
+        return self.size / (self.width if self.resize == "stretch" else self.longest)
 
     @property
     def down(self) -> float:
-        longest = max(self.width, self.height)
-        return self.size / (self.height if self.resize == "stretch" else longest)
+        return self.size / (self.height if self.resize == "stretch" else self.longest)
+
+    @property
+    def longest(self) -> int:
+        return max(self.width, self.height)
 
     @property
     def scaled_width(self) -> int:
@@ -48,14 +51,11 @@ class Placement:
 
 def preprocess(image: NDArray[np.uint8], place: Placement) -> Floats:
     """An RGB image (H, W, 3) as the encoder's input (1, 3, S, S), zero where it does not lie."""
-    import numpy as np
-
-    mean, std = np.array(PREPROCESSING["mean"]), np.array(PREPROCESSING["std"])
+    tensor = np.zeros((1, 3, place.size, place.size), np.float32)
     scaled = resized(image, place.scaled_height, place.scaled_width)
-    normalized: Floats = ((scaled - mean) / std).astype(np.float32)
-    missing = (place.size - place.scaled_height, place.size - place.scaled_width)
-    padded = np.pad(normalized, ((0, missing[0]), (0, missing[1]), (0, 0)))
-    return padded.transpose(2, 0, 1)[None]
+    normalized = ((scaled - MEAN) / STD).transpose(2, 0, 1)
+    tensor[0, :, : place.scaled_height, : place.scaled_width] = normalized
+    return tensor
 
 
 def pixels_of(tensor: Floats, place: Placement) -> NDArray[np.uint8]:
@@ -63,11 +63,8 @@ def pixels_of(tensor: Floats, place: Placement) -> NDArray[np.uint8]:
 
     What was not made of pixels, or otherwise, is something else when it is normalized again.
     """
-    import numpy as np
-
-    mean, std = np.array(PREPROCESSING["mean"]), np.array(PREPROCESSING["std"])
     image = tensor[0, :, : place.scaled_height, : place.scaled_width].transpose(1, 2, 0)
-    pixels: NDArray[np.uint8] = np.nan_to_num(np.rint(image * std + mean)).clip(0, 255).astype("u1")
+    pixels: NDArray[np.uint8] = np.nan_to_num(np.rint(image * STD + MEAN)).clip(0, 255).astype("u1")
     return pixels
 
 
@@ -76,8 +73,6 @@ def coarse(image: NDArray[Any], count: int = 8) -> Floats:
 
     However an image is scaled, they are nearly the same.
     """
-    import numpy as np
-
     rows = [part.mean(axis=0) for part in np.array_split(image.astype(np.float64), count)]
     parts = [[each.mean(axis=0) for each in np.array_split(row, count)] for row in rows]
     return np.divide(parts, 255, dtype=np.float32)
@@ -85,8 +80,6 @@ def coarse(image: NDArray[Any], count: int = 8) -> Floats:
 
 def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
     """An image (H, W, C) at another size, linear and antialiased, as torchvision's Resize does."""
-    import numpy as np
-
     if image.shape[:2] == (height, width):
         return image.astype(np.float64)
     rows = _weights(image.shape[0], height) @ image.reshape(image.shape[0], -1).astype(np.float64)
@@ -99,8 +92,6 @@ def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.flo
 
 def _weights(count: int, result: int) -> NDArray[np.float64]:
     """(result, count): a triangle over the pixels that each new one covers."""
-    import numpy as np
-
     scale = count / result
     reach = max(scale, 1.0)
     centers = (np.arange(result) + 0.5) * scale
@@ -116,11 +107,9 @@ def masks_over(logits: Floats, place: Placement) -> Floats:
     Cells where the image does not lie are left out.
     """
     cells = logits.shape[-1] / place.size
-    rows = _between(place.height, place.scaled_height * cells, logits.shape[-2])
-    columns = _between(place.width, place.scaled_width * cells, logits.shape[-1])
-    first, second, part = rows
+    first, second, part = _between(place.height, place.scaled_height * cells, logits.shape[-2])
     tall: Floats = logits[:, first] * (1 - part)[:, None] + logits[:, second] * part[:, None]
-    first, second, part = columns
+    first, second, part = _between(place.width, place.scaled_width * cells, logits.shape[-1])
     large: Floats = tall[:, :, first] * (1 - part) + tall[:, :, second] * part
     return large
 
@@ -129,8 +118,6 @@ def _between(
     count: int, extent: float, limit: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
     """For pixels over ``extent`` of ``limit`` cells: two cells each, how far from the first."""
-    import numpy as np
-
     centers = np.clip((np.arange(count) + 0.5) * extent / count - 0.5, 0, limit - 1)
     first = np.floor(centers).astype(np.intp)
     return first, np.minimum(first + 1, limit - 1), (centers - first).astype(np.float32)

@@ -1,20 +1,17 @@
-"""Prompts: what a person could give, and the tensors that a decoder takes for them."""
+"""Prompts: what a person could give, the image that they are about, and a decoder's tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tasks.clients.client import PromptPart
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.clients.client import Client, PromptPart
 from tasks.clients.contract import POINT_LABELS
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from tasks.clients.client import Client
-    from tasks.inference.preprocessing import Placement
+from tasks.inference.preprocessing import Placement
 
 Points = tuple[tuple[float, float], ...]
 Box = tuple[float, float, float, float]
@@ -50,9 +47,10 @@ class Prompt:
     def in_pixels(self, width: float, height: float) -> Prompt:
         """The prompt with coordinates in pixels of an image."""
         points = tuple((x * width, y * height) for x, y in self.points)
-        box = self.box
-        if box is not None:
-            box = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
+        if self.box is None:
+            return replace(self, points=points)
+        left, top, right, bottom = self.box
+        box = (left * width, top * height, right * width, bottom * height)
         return replace(self, points=points, box=box)
 
     def with_corners(self) -> tuple[list[tuple[float, float]], list[int]]:
@@ -221,6 +219,30 @@ def runs_of_every_value(client: Client, many: bool) -> Runs:
     return Runs(alone, tuple(at_once))
 
 
+def natural_image(height: int, width: int | None = None, seed: int = 0) -> NDArray[np.uint8]:
+    """A seeded RGB image (height, width, 3), square by default, where no truth is needed.
+
+    Shaded bodies on a ground with a natural spectrum: the amplitude of natural images falls off
+    about as 1/frequency (Field, 1987). `PROMPTS` click on the bodies.
+    """
+    width = width or height
+    random = np.random.default_rng(seed)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(width), np.fft.fftfreq(height)))
+    frequency[0, 0] = 1 / max(height, width)
+    image = np.empty((height, width, 3))
+    for channel in range(3):
+        spectrum = np.fft.fft2(random.standard_normal((height, width))) / frequency
+        texture = np.fft.ifft2(spectrum).real
+        image[..., channel] = 110 + 25 * texture / texture.std()
+    y, x = np.mgrid[0:height, 0:width] / np.reshape((height, width), (2, 1, 1))
+    for center_x, center_y, radius in ((0.42, 0.55, 0.17), (0.75, 0.3, 0.1), (0.15, 0.2, 0.07)):
+        distance = np.hypot(x - center_x, (y - center_y) * 1.2) / radius
+        shade = np.clip(1.3 - distance, 0, 1)[..., None]
+        color = random.uniform(60, 230, 3)
+        image = np.where(distance[..., None] < 1, color * (0.6 + 0.4 * shade), image)
+    return np.clip(image + random.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+
+
 def prompt_tensors(
     prompts: Sequence[Prompt], place: Placement, client: Client
 ) -> dict[str, NDArray[Any]]:
@@ -232,8 +254,6 @@ def prompt_tensors(
 
     :raises ValueError: when some prompts have a box and others none.
     """
-    import numpy as np
-
     width, height = place.width * place.right, place.height * place.down
     boxes = [each.box for each in prompts if each.box is not None]
     if boxes and len(boxes) != len(prompts):

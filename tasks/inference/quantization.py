@@ -6,14 +6,16 @@ Inputs and outputs stay float32. docs/variants.md has the measurements.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    import onnx
-    from numpy.typing import NDArray
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
-    from tasks.clients.contract import Precision
+from tasks.clients.contract import Precision
+
+Floats = NDArray[np.float32]
 
 # Smaller tensors stay as they are: a Cast would cost as much as it saves.
 LEAST_VALUES = 256
@@ -30,34 +32,31 @@ class Product(NamedTuple):
     """A node that multiplies by a constant matrix: its weights (K, N), their name, the bias's."""
 
     node: onnx.NodeProto
-    weights: NDArray[np.float32]
+    weights: Floats
     name: str
     bias: str | None
 
 
 def product_of(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> Product | None:
     """A node as a product that can be quantized; None for other nodes."""
-    import onnx
-
     if node.op_type not in ("Gemm", "MatMul") or node.input[0] in constants:
         return None
-    name = node.input[1]
+    _, name, *bias = node.input
     if name not in constants or len(constants[name].dims) != 2:
         return None
-    options = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+    options = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     if options.get("transA") or options.get("alpha", 1) != 1 or options.get("beta", 1) != 1:
         return None
-    weights = onnx.numpy_helper.to_array(constants[name])
+    weights = numpy_helper.to_array(constants[name])
     if options.get("transB"):
         weights = weights.T
     if min(weights.shape) < LEAST_SIDE:
         return None
-    bias = node.input[2] if len(node.input) > 2 else None
-    return Product(node, weights, name, bias)
+    return Product(node, weights, name, bias[0] if bias else None)
 
 
 # The nodes that replace a product, without its bias, and their constants.
-Replacement = tuple[list["onnx.NodeProto"], list["onnx.TensorProto"]]
+Replacement = tuple[list[onnx.NodeProto], list[onnx.TensorProto]]
 
 
 def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
@@ -67,16 +66,18 @@ def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
 
 
 def store_in_eight_bits(
-    graph: onnx.GraphProto, tensor: onnx.TensorProto, scales: NDArray[np.float32]
-) -> None:
-    """Replace a constant by integers and their scales, which end in ``_integers``, ``_scales``."""
-    import numpy as np
-    from onnx import numpy_helper
+    graph: onnx.GraphProto, tensor: onnx.TensorProto, largest: NDArray[Any]
+) -> list[str]:
+    """Replace a constant by integers and their scales; the names of both.
 
+    :param largest: the largest magnitude of values that share a scale.
+    """
     name, values = tensor.name, numpy_helper.to_array(tensor)
+    scales = np.maximum(largest / 127, LEAST_SCALE).astype(np.float32)
     integers = np.rint(values / scales).astype(np.int8)
     tensor.CopyFrom(numpy_helper.from_array(integers, f"{name}_integers"))
     graph.initializer.append(numpy_helper.from_array(scales, f"{name}_scales"))
+    return [f"{name}_integers", f"{name}_scales"]
 
 
 def replace_products(
@@ -86,8 +87,6 @@ def replace_products(
 
     :param replacement: makes the nodes for a product, and the name of their output.
     """
-    import onnx
-
     graph = model.graph
     constants = {each.name: each for each in graph.initializer}
     nodes: list[onnx.NodeProto] = []
@@ -106,7 +105,7 @@ def replace_products(
         nodes += [each for each in computing if each.output[0] not in computed]
         computed.update(each.output[0] for each in computing)
         if product.bias:
-            nodes.append(onnx.helper.make_node("Add", [before_bias, product.bias], [output]))
+            nodes.append(helper.make_node("Add", [before_bias, product.bias], [output]))
     set_nodes(graph, nodes)
     read = {name for node in nodes for name in node.input}
     kept = [each for each in graph.initializer if each.name in read]
@@ -116,9 +115,6 @@ def replace_products(
 
 def quantize_position_maps(model: onnx.ModelProto) -> None:
     """Store constant maps that are added, such as positions, in eight bits, a scale per channel."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
     graph = model.graph
     added = {name for node in graph.node if node.op_type == "Add" for name in node.input}
     nodes = []
@@ -126,10 +122,8 @@ def quantize_position_maps(model: onnx.ModelProto) -> None:
         if tensor.name not in added or np.prod(tensor.dims) < GRID_VALUES:
             continue
         values, name = numpy_helper.to_array(tensor), tensor.name
-        channels = values.reshape(-1, values.shape[-1])
-        scales = np.maximum(np.abs(channels).max(axis=0) / 127, LEAST_SCALE).astype(np.float32)
-        store_in_eight_bits(graph, tensor, scales)
-        inputs = [f"{name}_integers", f"{name}_scales"]
+        largest = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
+        inputs = store_in_eight_bits(graph, tensor, largest)
         nodes.append(helper.make_node("DequantizeLinear", inputs, [name], axis=values.ndim - 1))
     set_nodes(graph, [*nodes, *graph.node])
 
@@ -142,9 +136,6 @@ def quantize_pointwise_convolutions(model: onnx.ModelProto) -> None:
     convolution that every provider is fast at. (DequantizeLinear would be kept, and run each time.)
     Depthwise convolutions have few weights, and each counts.
     """
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
     graph = model.graph
     read = {node.input[1] for node in graph.node if node.op_type == "Conv"}
     nodes = []
@@ -152,13 +143,11 @@ def quantize_pointwise_convolutions(model: onnx.ModelProto) -> None:
         is_matrix = tensor.name in read and list(tensor.dims[2:]) == [1, 1]
         if not is_matrix or min(tensor.dims[:2]) < LEAST_SIDE:
             continue
-        values, name = numpy_helper.to_array(tensor), tensor.name
-        largest = np.abs(values).max(axis=1, keepdims=True)
-        scales = np.maximum(largest / 127, LEAST_SCALE).astype(np.float32)
-        store_in_eight_bits(graph, tensor, scales)
-        cast, product = [f"{name}_float"], [f"{name}_float", f"{name}_scales"]
-        nodes.append(helper.make_node("Cast", [tensor.name], cast, to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Mul", product, [name]))
+        name, cast = tensor.name, f"{tensor.name}_float"
+        largest = np.abs(numpy_helper.to_array(tensor)).max(axis=1, keepdims=True)
+        integers, scales = store_in_eight_bits(graph, tensor, largest)
+        nodes.append(helper.make_node("Cast", [integers], [cast], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [cast, scales], [name]))
     set_nodes(graph, [*nodes, *graph.node])
 
 
@@ -168,54 +157,40 @@ def store_rest_in_half(model: onnx.ModelProto) -> None:
     The computation stays in single precision, which every execution provider has; onnxruntime
     casts once, when it creates the session.
     """
-    import numpy as np
-    import onnx
-
-    graph = model.graph
+    graph, limit = model.graph, np.finfo(np.float16).max
     casts = []
     for tensor in graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or np.prod(tensor.dims) < LEAST_VALUES:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < LEAST_VALUES:
             continue
-        name, limit = tensor.name, np.finfo(np.float16).max
-        values = np.clip(onnx.numpy_helper.to_array(tensor), -limit, limit).astype(np.float16)
-        tensor.CopyFrom(onnx.numpy_helper.from_array(values, f"{name}_half"))
-        casts.append(
-            onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT)
-        )
+        name, half = tensor.name, f"{tensor.name}_half"
+        values = np.clip(numpy_helper.to_array(tensor), -limit, limit).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(values, half))
+        casts.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
     set_nodes(graph, [*casts, *graph.node])
 
 
-def pair_scales(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+def pair_scales(weights: Floats) -> Floats:
     """A scale for each column of (K, N) that keeps every processor from saturating products.
 
     Without VNNI an x86 processor adds the products of rows 2i and 2i + 1 in 16 bits, and
     onnxruntime lets that saturate. Values go to 255, so two integers of one sign may add up to 128
     at most: a scale that makes their sum 127 leaves room for rounding both up.
     """
-    import numpy as np
-
     rows, columns = weights.shape
     pairs = np.pad(weights, ((0, rows % 2), (0, 0))).reshape(-1, 2, columns)
     sums = [np.maximum(each, 0).sum(axis=1).max(axis=0) for each in (pairs, -pairs)]
-    scales: NDArray[np.float32] = np.maximum(np.maximum(*sums) / 127, LEAST_SCALE).astype(
-        np.float32
-    )
+    scales: Floats = np.maximum(np.maximum(*sums) / 127, LEAST_SCALE).astype(np.float32)
     return scales
 
 
 def quantize_dynamic(
-    product: Product,
-    output: str,
-    scales_of: Callable[[NDArray[np.float32]], NDArray[np.float32]] = pair_scales,
+    product: Product, output: str, scales_of: Callable[[Floats], Floats] = pair_scales
 ) -> Replacement:
     """Integer products: a scale for each column of weights, and one for all values of a run.
 
     This is onnxruntime's dynamic quantization with symmetric weights, which need no zero point:
     WASM's kernels refuse one for some shapes.
     """
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
     values, name = product.node.input[0], product.name
     scales = scales_of(product.weights)
     integers = np.rint(product.weights / scales).astype(np.int8)
@@ -241,9 +216,6 @@ def quantize_blockwise(product: Product, output: str) -> Replacement:
 
     Large matrices get four bits and small ones eight: masks depend most on the small ones.
     """
-    import numpy as np
-    from onnx import helper, numpy_helper
-
     name = product.name
     bits = 4 if product.weights.size > MANY_WEIGHTS else 8
     rows, columns = product.weights.shape
@@ -270,16 +242,12 @@ def quantize_blockwise(product: Product, output: str) -> Replacement:
     return [node], tensors
 
 
-def quantize_blocks(
-    blocks: NDArray[np.float32], bits: int
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def quantize_blocks(blocks: Floats, bits: int) -> tuple[Floats, NDArray[np.uint8]]:
     """Scales (N, B) and unsigned integers around a middle that stands for 0, for blocks (N, B, K).
 
     It takes the scale with the least squared error of several: rounding the largest weight a little
     off often brings all others nearer than a scale that fits it.
     """
-    import numpy as np
-
     half = 1 << (bits - 1)
     at = np.abs(blocks).argmax(axis=-1, keepdims=True)
     largest = np.take_along_axis(blocks, at, axis=-1)
@@ -295,11 +263,6 @@ def quantize_blocks(
     return best[1][..., 0].astype(np.float32), best[2].astype(np.uint8)
 
 
-def fp16(model: onnx.ModelProto) -> None:
-    """Every weight in half precision."""
-    store_rest_in_half(model)
-
-
 def q8(model: onnx.ModelProto) -> None:
     """Products in integers, other weights in half precision."""
     replace_products(model, quantize_dynamic)
@@ -310,12 +273,10 @@ def q8(model: onnx.ModelProto) -> None:
 
 def q4(model: onnx.ModelProto) -> None:
     """Products with weights of four or eight bits, other weights in single precision."""
-    import onnx
-
     replace_products(model, quantize_blockwise)
     quantize_pointwise_convolutions(model)
     if all(each.domain != "com.microsoft" for each in model.opset_import):  # fused attention has it
-        model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
 
 
 def q4f16(model: onnx.ModelProto) -> None:
@@ -324,8 +285,8 @@ def q4f16(model: onnx.ModelProto) -> None:
     store_rest_in_half(model)
 
 
-CONVERSIONS: dict[Precision, Callable[[Any], None]] = {
-    "fp16": fp16,
+CONVERSIONS: dict[Precision, Callable[[onnx.ModelProto], None]] = {
+    "fp16": store_rest_in_half,
     "q8": q8,
     "q4": q4,
     "q4f16": q4f16,

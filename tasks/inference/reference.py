@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from unittest.mock import patch
 
-from tasks.inference.preprocessing import Placement, preprocess
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_image_predictor import SAM2ImagePredictor
+
+from tasks.clients.client import Client
+from tasks.clients.contract import MaskChoice, Resize
+from tasks.inference.preprocessing import Floats, Placement, preprocess
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import Predictions
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import numpy as np
-    from numpy.typing import NDArray
-    from sam2.modeling.sam2_base import SAM2Base
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
-    from tasks.clients.client import Client
-    from tasks.clients.contract import MaskChoice, Resize
-
-    Floats = NDArray[np.float32]
 
 
 def predictor_of(model: SAM2Base, resize: Resize = "stretch") -> SAM2ImagePredictor:
@@ -29,8 +24,6 @@ def predictor_of(model: SAM2Base, resize: Resize = "stretch") -> SAM2ImagePredic
 
     It stretches images. One that a client places by its longer side is prepared here in its stead.
     """
-    from sam2.sam2_image_predictor import SAM2ImagePredictor
-
     predictor = SAM2ImagePredictor(model)
     grid = model.image_size // model.backbone_stride
     predictor._bb_feat_sizes = [(grid * scale, grid * scale) for scale in (4, 2, 1)]
@@ -47,8 +40,6 @@ class _LongestSide:
         self.place = Placement(size, size, size, "longest side")
 
     def __call__(self, image: NDArray[np.uint8]) -> Any:
-        import torch
-
         self.place = Placement(self.size, image.shape[1], image.shape[0], "longest side")
         return torch.from_numpy(preprocess(image, self.place)[0])
 
@@ -103,8 +94,6 @@ def _answer(
     choice: MaskChoice,
 ) -> tuple[Floats, Floats, Floats]:
     """Mask logits at the image's size (K, H, W) and small (K, M, M), and scores (K,)."""
-    import numpy as np
-
     height, width = image.shape[:2]
     points, labels = prompt.without_padding()
     arguments = {
@@ -115,7 +104,9 @@ def _answer(
         "return_logits": True,
     }
     if choice == "all":
-        with _own_single_mask(predictor.model.sam_mask_decoder):
+        decoder = predictor.model.sam_mask_decoder
+        # Its single mask, be it stable or not.
+        with patch.object(decoder, "dynamic_multimask_via_stability", False):
             answers = [
                 predictor.predict(multimask_output=each, **arguments) for each in (False, True)
             ]
@@ -125,14 +116,3 @@ def _answer(
     order = np.argsort(-scores, kind="stable")
     kept = {"best": order[:1], "ranked": order}.get(choice, np.arange(len(scores)))
     return large[kept], masks[kept], scores[kept]
-
-
-@contextmanager
-def _own_single_mask(decoder: Any) -> Iterator[None]:
-    """Let the decoder return its single mask, be it stable or not."""
-    before = decoder.dynamic_multimask_via_stability
-    decoder.dynamic_multimask_via_stability = False
-    try:
-        yield
-    finally:
-        decoder.dynamic_multimask_via_stability = before

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from tasks.clients.contract import Dimensions
+import numpy as np
 
-if TYPE_CHECKING:
-    from tasks.clients.contract import MaskChoice
-    from tasks.inference.sessions import Predictions
-
+from tasks.clients.contract import Dimensions, MaskChoice
+from tasks.inference.metrics import stored_choice
+from tasks.inference.sessions import Predictions
 
 # The file keeps one place of so many each way of the masks for every value of every input.
 STRIDE = 4
@@ -31,15 +30,6 @@ class Reference(NamedTuple):
     against: dict[str, str]
 
 
-def stored_choice(masks: MaskChoice) -> MaskChoice:
-    """Which of PyTorch's masks those of a decoder are compared with.
-
-    For ``best`` they are all three in their order: whether a graph returns the right one shows
-    only beside the others.
-    """
-    return "ranked" if masks == "best" else masks
-
-
 def write_reference(
     path: str,
     dimensions: Dimensions,
@@ -51,8 +41,6 @@ def write_reference(
 
     :param answers: by the choice of masks, by image; ``inputs``: see `Reference`.
     """
-    import numpy as np
-
     arrays: dict[str, Any] = {}
     for choice, images in answers.items():
         for place, predictions in (*enumerate(images), ("inputs", inputs[choice])):
@@ -61,7 +49,7 @@ def write_reference(
                 arrays[f"{choice}/{place}/{name}/masks"] = masks[:, ::step, ::step]
                 arrays[f"{choice}/{place}/{name}/scores"] = predictions.scores[name]
             for name, mask in predictions.mask_inputs.items():
-                arrays[f"{choice}/{place}/{name}/mask_input"] = mask
+                arrays[f"{choice}/{place}/{name}/mask_inputs"] = mask
     count = max(len(images) for images in answers.values())
     arrays |= {"count": count, "about": json.dumps([asdict(dimensions), against])}
     np.savez(path, **arrays)
@@ -69,10 +57,6 @@ def write_reference(
 
 def read_reference(path: str, masks: MaskChoice) -> Reference:
     """Read what `write_reference` wrote for a decoder of these masks."""
-    import numpy as np
-
-    from tasks.inference.sessions import Predictions
-
     choice = stored_choice(masks)
     with np.load(path) as file:
         wanted = {name: file[name] for name in file.files if name.startswith(f"{choice}/")}
@@ -80,13 +64,8 @@ def read_reference(path: str, masks: MaskChoice) -> Reference:
         dimensions, against = json.loads(str(file["about"]))
     places = {str(number): Predictions() for number in range(count)} | {"inputs": Predictions()}
     for key, values in wanted.items():
-        _, place, name, kind = key.split("/")
-        kinds = {
-            "masks": places[place].masks,
-            "scores": places[place].scores,
-            "mask_input": places[place].mask_inputs,
-        }
-        kinds[kind][name] = values
+        _, place, name, field = key.split("/")
+        getattr(places[place], field)[name] = values
     inputs = places.pop("inputs")
     dimensions["feature_channels"] = tuple(dimensions["feature_channels"])
     return Reference(Dimensions(**dimensions), list(places.values()), inputs, against)

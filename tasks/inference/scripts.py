@@ -2,27 +2,26 @@
 
 Every way of prompting is in them, and what tracking is hard for: objects that pass one another,
 leave and return, a correction after tracking, and a stack that is followed from its middle.
+PyTorch's answers are kept in a file, ``tracking_reference.npz``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.clients.contract import Dimensions, Memory, TrackingConstants
 from tasks.drawing.clip import draw, passing_ellipses, slices
-from tasks.inference.masks import box_of, center
+from tasks.inference.masks import Bools, box_of, center
 from tasks.inference.preprocessing import Placement, masks_over
 from tasks.inference.prompts import Prompt
 from tasks.inference.tracker import Result
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from tasks.clients.contract import TrackingConstants
-
-    Bools = NDArray[np.bool_]
 
 FRAMES = 24
 SHORT = 8
@@ -68,7 +67,8 @@ class Answer(NamedTuple):
 
 
 # By step, frame and object, in the order in which a tracker answered.
-Answers = dict[tuple[int, int, int], Answer]
+Key = tuple[int, int, int]
+Answers = dict[Key, Answer]
 
 
 def proof_scripts() -> list[Script]:
@@ -118,9 +118,6 @@ def short(size: int) -> Script:
 
     :param size: of the encoder's input; frames are as large, so that nobody has to scale them.
     """
-    import numpy as np
-    from PIL import Image
-
     clip = draw(passing_ellipses, SHORT, seed=1)
     frames = [np.asarray(Image.fromarray(each).resize((size, size))) for each in clip.frames]
 
@@ -158,9 +155,7 @@ class ScriptRunner(Protocol):
     ) -> Iterator[tuple[int, dict[int, Result]]]: ...
 
 
-def run_script(
-    tracker: ScriptRunner, script: Script
-) -> Iterator[tuple[tuple[int, int, int], Answer]]:
+def run_script(tracker: ScriptRunner, script: Script) -> Iterator[tuple[Key, Answer]]:
     """Have a tracker do the steps of a script; its `Answers` as they come."""
     height, width = script.frames.shape[1:3]
     place = Placement(tracker.constants.image_size, width, height, "stretch")
@@ -182,3 +177,57 @@ def _answer(result: Result, place: Placement) -> Answer:
         result.predicted_iou,
         float(abs(result.low_res_masks).mean()),
     )
+
+
+def collect(name: str, answers: Iterable[tuple[Key, Answer]], total: int | None = None) -> Answers:
+    """Answers as they come; a child's log shows how many: PyTorch takes minutes at 1024 pixels."""
+    collected: Answers = {}
+    for key, answer in answers:
+        collected[key] = answer
+        print(f"{name}: {len(collected)}{f' of {total}' if total else ''} masks", flush=True)
+    return collected
+
+
+@dataclass(frozen=True)
+class About:
+    """What answered: its sizes, what a tracker must know of it, and the hashes of its files."""
+
+    dimensions: Dimensions
+    memory: Memory
+    constants: TrackingConstants
+    against: dict[str, str]
+
+
+def write_answers(path: str, about: About, scripts: Mapping[str, Answers]) -> None:
+    """Write answers by the script's name; masks are stored as bits."""
+    arrays: dict[str, Any] = {}
+    for name, answers in scripts.items():
+        masks, scores, pointers, ious, magnitudes = zip(*answers.values(), strict=True)
+        arrays[f"{name}/keys"] = np.array(list(answers), np.int64)
+        arrays[f"{name}/masks"] = np.packbits(masks, axis=-1)
+        arrays[f"{name}/width"] = masks[0].shape[-1]
+        arrays[f"{name}/pointers"] = np.stack(pointers)
+        arrays[f"{name}/numbers"] = np.array([scores, ious, magnitudes], np.float64)
+    np.savez_compressed(path, about=json.dumps(asdict(about)), **arrays)
+
+
+def read_answers(path: str) -> tuple[About, dict[str, Answers]]:
+    """Read what `write_answers` wrote."""
+    scripts: dict[str, Answers] = {}
+    with np.load(path) as file:
+        about = json.loads(str(file["about"]))
+        for name in dict.fromkeys(each.split("/")[0] for each in file.files if "/" in each):
+            width = int(file[f"{name}/width"])
+            masks = np.unpackbits(file[f"{name}/masks"], axis=-1, count=width) > 0
+            numbers = file[f"{name}/numbers"].tolist()
+            answers = zip(masks, numbers[0], file[f"{name}/pointers"], *numbers[1:], strict=True)
+            keys = map(tuple, file[f"{name}/keys"].tolist())
+            scripts[name] = {key: Answer(*each) for key, each in zip(keys, answers, strict=True)}
+    types = {"dimensions": Dimensions, "memory": Memory, "constants": TrackingConstants}
+    values = {name: type_(**_tuples(about[name])) for name, type_ in types.items()}
+    return About(**values, against=about["against"]), scripts
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """Values from JSON, which has lists for tuples."""
+    return {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}

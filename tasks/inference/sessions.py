@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime import InferenceSession
+
+from tasks.clients.client import Client, GraphFile
 from tasks.inference.checks import Figure, largest, largest_difference
 from tasks.inference.graph_file import read_graph
-from tasks.inference.preprocessing import Placement, masks_over, preprocess
+from tasks.inference.preprocessing import Floats, Placement, masks_over, preprocess
 from tasks.inference.prompts import Prompt, prompt_tensors
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from onnxruntime import InferenceSession
-
-    from tasks.clients.client import Client, GraphFile
-
-    Floats = NDArray[np.float32]
 
 
 @dataclass
@@ -52,8 +49,7 @@ class Predictions:
 
     def best_mask_over(self, prompt: str, place: Placement) -> NDArray[np.bool_]:
         """That mask over the image (H, W)."""
-        mask: NDArray[np.bool_] = masks_over(self.best_mask(prompt), place)[0] > 0
-        return mask
+        return np.asarray(masks_over(self.best_mask(prompt), place)[0] > 0)
 
 
 class PromptedImage(NamedTuple):
@@ -75,8 +71,6 @@ def create_session(path: str, spinning: bool = False) -> InferenceSession:
     :param spinning: its threads spin while they wait, as onnxruntime's do by default. That gains
         some 3 % on an idle machine, and takes twice as long on a busy one.
     """
-    import onnxruntime
-
     if path.endswith(".onnx"):
         read_graph(path)
     options = onnxruntime.SessionOptions()
@@ -154,8 +148,6 @@ class Decoder:
             one that they all do.
         :param masks_count: false to feed masks with a ``has_mask_input`` of 0.
         """
-        import numpy as np
-
         side = features["high_res_feats_0"].shape[2]
         values: dict[str, NDArray[Any]] = {
             **features,
@@ -195,8 +187,6 @@ def masks_of(outputs: Mapping[str, NDArray[Any]], prompt: int = 0) -> tuple[Floa
 
 def _mask_inputs(prompts: Sequence[Prompt], masks: Mapping[str, Floats]) -> Floats | None:
     """The masks (P, M, M) that prompts of a run refine, or (1, M, M) where all refine the same."""
-    import numpy as np
-
     if prompts[0].refines is None:
         return None
     if len({each.refines for each in prompts}) == 1:
@@ -208,7 +198,6 @@ def run_graphs(
     encoder: str, decoder: str, images: Sequence[PromptedImage], client: Client
 ) -> list[Predictions]:
     """What both graphs make of images and prompts; one graph in memory at a time."""
-
     encoding = Encoder(encoder, client)
     features = [encoding.run(each.image) for each in images]
     places = [encoding.place(each.image) for each in images]
@@ -239,8 +228,6 @@ def differences(actual: Predictions, expected: Predictions) -> dict[str, Any]:
     :returns: ``features``: relative to each encoder output's largest magnitude; ``prompts``: for
         each prompt that was answered those of ``masks`` (logits) and ``scores``.
     """
-    import numpy as np
-
     features = {}
     for name, values in actual.features.items():
         magnitude = float(np.abs(expected.features[name]).max())

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from tasks.clients.contract import FEATURES, PREPROCESSING, TrackingConstants
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.clients.contract import FEATURES, TrackingConstants
+from tasks.inference.preprocessing import MEAN, STD, Floats
 from tasks.inference.prompts import Prompt
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float32]
-    Images = NDArray[np.uint8]
-    # Runs a graph, by its name, on its inputs; its outputs by name.
-    Run = Callable[[str, Mapping[str, NDArray[Any]]], Mapping[str, Floats]]
+Images = NDArray[np.uint8]
+# Runs a graph, by its name, on its inputs; its outputs by name.
+Run = Callable[[str, Mapping[str, NDArray[Any]]], Mapping[str, Floats]]
 
 LARGEST_REFINED = 32.0  # logits of a mask that is refined are clamped to it
 
@@ -211,8 +211,6 @@ class Tracker:
 
     def _conditioned(self, frame: int, state: Object, reverse: bool) -> Floats:
         """The image embedding as memories and pointers change it."""
-        import numpy as np
-
         chosen = select(
             frame, reverse, len(self.frames), list(state.conditioning), state.others, self.constants
         )
@@ -243,8 +241,6 @@ class Tracker:
         multimask: bool = False,
     ) -> Result:
         """An object on a frame, of prompts or of memories alone."""
-        import numpy as np
-
         features = self.features(frame)
         side = features["high_res_feats_0"].shape[2]
         outputs = self.run(
@@ -266,8 +262,6 @@ class Tracker:
 
     def _from_mask(self, frame: int, mask: NDArray[np.bool_]) -> Result:
         """An object from its whole mask; the decoder only makes its pointer."""
-        import numpy as np
-
         if not mask.any():
             raise ValueError(f"the mask on frame {frame} is empty: expected an object in it")
         scaled = resize_mask(mask, self.constants.image_size)
@@ -285,8 +279,6 @@ class Tracker:
 
     def _encode(self, frame: int, result: Result, prompted: bool) -> Floats:
         """The memory (1, …) of an object on a frame."""
-        import numpy as np
-
         return self.run(
             "memory_encoder",
             {
@@ -325,24 +317,15 @@ class Tracker:
 
 def prepare(frame: Images, constants: TrackingConstants) -> Floats:
     """A frame (H, W, 3) as the encoder's input (1, 3, S, S): stretched, as sam2 loads videos."""
-    import numpy as np
-    from PIL import Image
-
     size = constants.image_size
     image = np.asarray(Image.fromarray(frame).resize((size, size)), np.float32)
-    mean, std = (np.array(PREPROCESSING[name], np.float32) for name in ("mean", "std"))
-    return ((image - mean) / std).transpose(2, 0, 1)[None]
+    normalized = np.divide(image - MEAN.astype(np.float32), STD, dtype=np.float32)
+    return normalized.transpose(2, 0, 1)[None]
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
     """A mask (H, W) as (size, size), linear and antialiased."""
-    import numpy as np
-    from PIL import Image
-
     if mask.shape == (size, size):
         return mask
     image = Image.fromarray(mask.astype(np.float32))
-    resized: NDArray[np.bool_] = (
-        np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) >= 0.5
-    )
-    return resized
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)) >= 0.5

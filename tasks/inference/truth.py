@@ -9,24 +9,19 @@ from __future__ import annotations
 import importlib
 import itertools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.clients.client import Client
 from tasks.inference.checks import finite
-from tasks.inference.masks import box_of, click_on, interior_point
+from tasks.inference.masks import Bools, box_of, click_on, interior_point
 from tasks.inference.metrics import mask_iou, rank_correlation, rounded
-from tasks.inference.preprocessing import Placement, masks_over
+from tasks.inference.preprocessing import Floats, Placement, masks_over
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import Decoder, Encoder, masks_of
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from tasks.clients.client import Client
-
-    Floats = NDArray[np.float32]
-    Bools = NDArray[np.bool_]
 
 CLICKS = 3
 LEAST_PIXELS = 1000  # of an object that is clicked: some nine cells of a mask across
@@ -63,7 +58,7 @@ def draw_images(draw: Draw, size: int, count: int) -> list[Truth]:
     :raises StageError: when hardly one has.
     """
     every = (draw(seed, size) for seed in range(100 * count))
-    images = list(itertools.islice((each for each in every if objects_of(each)), count))
+    images = list(itertools.islice(filter(objects_of, every), count))
     if len(images) < count:
         raise StageError(f"hardly an image of {100 * count} has an object; expected {count}")
     return images
@@ -98,10 +93,10 @@ def prompts_about(drawn: Truth) -> tuple[Prompt, ...]:
     numbers = objects_of(drawn)
     middle = numbers[len(numbers) // 2]
     on, other = (click_on(drawn.labels == number) for number in (middle, numbers[0]))
-    beside = [(on, 1), (other, 0)] if other != on else [(on, 1)]
+    two = ((on, other), (1, 0)) if other != on else ((on,), (1,))
     return (
         Prompt("click", (on,), (1,)),
-        Prompt("two clicks", tuple(p for p, _ in beside), tuple(label for _, label in beside)),
+        Prompt("two clicks", *two),
         Prompt("box", box=box_of(drawn.labels == middle)),
         Prompt("refined", (on,), (1,), refines="click"),
     )
@@ -122,8 +117,7 @@ class Answer(NamedTuple):
     @property
     def best_mask(self) -> Bools:
         """That mask (H, W)."""
-        mask: Bools = self.masks[self.best]
-        return mask
+        return np.asarray(self.masks[self.best])
 
 
 class Segmenter:
@@ -147,13 +141,7 @@ class Segmenter:
         refined = None if mask is None or not self.refines else mask[None]
         outputs = self._decoder.run(self._features, (prompt,), self._place, refined)
         logits, scores = masks_of(outputs)
-        return Answer(self.over_image(logits), scores, logits)
-
-    def over_image(self, logits: Floats) -> Bools:
-        """Masks (K, H, W) over the image, of logits (K, M, M)."""
-        assert self._place is not None
-        masks: Bools = masks_over(logits, self._place) > 0
-        return masks
+        return Answer(masks_over(logits, self._place) > 0, scores, logits)
 
 
 def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int) -> dict[str, Any]:
@@ -164,8 +152,6 @@ def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int
         with the truth after one to three clicks (each where the last mask was wrong, and refining
         it) and from a box, and ``score_correlation``, Spearman's between all scores and IoUs.
     """
-    import numpy as np
-
     best: dict[str, list[float]] = {}
     scores: list[float] = []
     ious: list[float] = []
@@ -194,8 +180,6 @@ def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int
 
 def objects_of(drawn: Truth) -> list[int]:
     """The numbers of the objects that are large enough to click, the largest first."""
-    import numpy as np
-
     areas = np.bincount(drawn.labels.ravel())
     areas[0] = 0
     order = np.argsort(-areas, kind="stable")
@@ -204,7 +188,6 @@ def objects_of(drawn: Truth) -> list[int]:
 
 def answers_about(segmenter: Segmenter, true: Bools) -> dict[str, Answer]:
     """Answers about one object, by the name of the prompt."""
-
     height, width = true.shape
     answers: dict[str, Answer] = {}
     points: list[tuple[float, float]] = []

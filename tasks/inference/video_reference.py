@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
-from tasks.inference.scripts import Answer, PromptStep, Script
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.inference.scripts import Answer, Key, PromptStep, Script
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 
-def run_with_pytorch(
-    predictor: SAM2VideoPredictor, script: Script
-) -> Iterator[tuple[tuple[int, int, int], Answer]]:
+def run_with_pytorch(predictor: SAM2VideoPredictor, script: Script) -> Iterator[tuple[Key, Answer]]:
     """Have sam2's predictor do the steps of a script; its answers as they come.
 
     It reads frames as JPEG files alone, which lose something: see `through_jpeg`. Memories are kept
@@ -29,9 +30,7 @@ def run_with_pytorch(
         yield from _run(predictor, script)
 
 
-def _run(
-    predictor: SAM2VideoPredictor, script: Script
-) -> Iterator[tuple[tuple[int, int, int], Answer]]:
+def _run(predictor: SAM2VideoPredictor, script: Script) -> Iterator[tuple[Key, Answer]]:
     height, width = script.frames.shape[1:3]
     with tempfile.TemporaryDirectory() as folder:
         write_jpegs(script.frames, Path(folder))
@@ -71,8 +70,7 @@ def _run(
                 yield (step, frame, number), answer(masks, number, frame)
 
 
-@contextmanager
-def memories_in_single_precision() -> Iterator[None]:
+def memories_in_single_precision() -> AbstractContextManager[Any]:
     """Have sam2's predictor keep memories as the model makes them.
 
     By itself it rounds them to bfloat16, which saves memory, and turns a difference of a millionth
@@ -81,7 +79,7 @@ def memories_in_single_precision() -> Iterator[None]:
     a millionth, by 0.002 in object scores; without the rounding by 0.00003.
     """
     import torch
-    from sam2 import sam2_video_predictor as module
+    from sam2 import sam2_video_predictor
 
     class WithoutBfloat16:
         """torch as that module sees it, which names the type just where it keeps memories."""
@@ -91,11 +89,7 @@ def memories_in_single_precision() -> Iterator[None]:
         def __getattr__(self, name: str) -> Any:
             return getattr(torch, name)
 
-    module.torch = WithoutBfloat16()
-    try:
-        yield
-    finally:
-        module.torch = torch
+    return patch.object(sam2_video_predictor, "torch", WithoutBfloat16())
 
 
 @contextmanager
@@ -115,26 +109,20 @@ def predicted_ious_kept(predictor: SAM2VideoPredictor) -> Iterator[None]:
         output["predicted_iou"] = newest
         return output, masks
 
-    predictor._forward_sam_heads, predictor._run_single_frame_inference = decoded, inferred
-    try:
+    with patch.multiple(
+        predictor, _forward_sam_heads=decoded, _run_single_frame_inference=inferred
+    ):
         yield
-    finally:
-        del predictor._forward_sam_heads, predictor._run_single_frame_inference
 
 
 def write_jpegs(frames: NDArray[np.uint8], folder: Path) -> None:
     """Write frames (T, H, W, 3) as sam2 looks for them."""
-    from PIL import Image
-
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"{number:05}.jpg", quality=95)
 
 
 def through_jpeg(script: Script) -> Script:
     """A script with frames as sam2's predictor sees them."""
-    import numpy as np
-    from PIL import Image
-
     with tempfile.TemporaryDirectory() as folder:
         write_jpegs(script.frames, Path(folder))
         paths = sorted(Path(folder).glob("*.jpg"))

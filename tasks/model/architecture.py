@@ -15,12 +15,20 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from sam2.modeling.backbones.hieradet import Hiera
+from sam2.modeling.backbones.image_encoder import FpnNeck
+from sam2.modeling.memory_attention import MemoryAttention
+from sam2.modeling.memory_encoder import MemoryEncoder
+from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+from yaml import YAMLError
 
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
 
 # sam2's own builder adds these to a configuration for prediction (sam2.build_sam.build_sam2).
 POSTPROCESSING = {
@@ -41,9 +49,11 @@ _CLASS = re.compile(r"sam2\.modeling(\.[a-z_][a-z0-9_]*)+\.[A-Z]\w*")
 Rule = tuple[str, object, bool, str]
 
 
-def refusal(path: str | Path, key: str, value: object, allowed: str) -> StageError:
-    """The error for a value of the file."""
-    return StageError(f"{path} {key}: found {value!r}; allowed: {allowed}")
+def refusal(
+    path: str | Path, key: str, value: object, allowed: str, condition: str = ""
+) -> StageError:
+    """The error for a value of the file, and the condition under which it is one."""
+    return StageError(f"{path} {key}: found {value!r}; allowed{condition}: {allowed}")
 
 
 def build(path: str | Path, video: bool = False) -> SAM2Base:
@@ -59,7 +69,9 @@ def build(path: str | Path, video: bool = False) -> SAM2Base:
     table["sam_mask_decoder_extra_args"] = {**POSTPROCESSING, **extra}
     table["compile_image_encoder"] = False  # it is traced, not compiled
     # Every target is checked before the first is constructed.
-    for key, part in tables_with_target(table, "model"):
+    for key, part in parts_of(table, "model"):
+        if not isinstance(part, dict) or "_target_" not in part:
+            continue
         _class_of(path, key, part["_target_"])
         if part.get("weights_path") is not None:  # Hiera would open it, or fetch it
             allowed = "nothing (the weights are the checkpoint's)"
@@ -67,8 +79,6 @@ def build(path: str | Path, video: bool = False) -> SAM2Base:
     model = construct(path, "model", table)
     check(path, export_rules(model))
     if video:
-        from sam2.sam2_video_predictor import SAM2VideoPredictor
-
         check(path, tracking_rules(model), " with `video = true`")
         table = {**table, **VIDEO_POSTPROCESSING}
         del table["_target_"]
@@ -83,14 +93,10 @@ def read(path: str | Path) -> dict[str, Any]:
     :raises StageError: when the file is missing, no YAML, has no such table, or holds an
         interpolation that is more than a reference.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
     try:
         loaded = OmegaConf.load(path)
-        for key, text in _texts(OmegaConf.to_container(loaded, resolve=False), ""):
-            if not _only_refers(text):
+        for key, text in parts_of(OmegaConf.to_container(loaded, resolve=False), ""):
+            if isinstance(text, str) and not _only_refers(text):
                 allowed = (
                     "plain values, and references within the file as ${model.image_size} "
                     "(anything else could run what it names)"
@@ -103,8 +109,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise StageError(f"there is no file {path}; `config` is relative to the project") from None
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise StageError(f"{path} is not a readable YAML file: {error}") from error
-    for key, text in _texts(content, ""):
-        if "${" in text:
+    for key, text in parts_of(content, ""):
+        if isinstance(text, str) and "${" in text:
             allowed = "a reference as a value that stands for no other reference"
             raise refusal(path, key, text, allowed)
     model = content.get("model") if isinstance(content, dict) else None
@@ -123,30 +129,17 @@ def _only_refers(text: str) -> bool:
     return "${" not in text and not ("\\" in text and "$" in text)
 
 
-def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Every text in a configuration with its key; keys are texts too."""
+def parts_of(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """A value of the file and every one within it, each with its key; names are texts too."""
+    yield key, value
     if isinstance(value, dict):
         for name, part in value.items():
             inner = f"{key}.{name}" if key else str(name)
             yield inner, str(name)
-            yield from _texts(part, inner)
+            yield from parts_of(part, inner)
     elif isinstance(value, list):
         for number, part in enumerate(value):
-            yield from _texts(part, f"{key}[{number}]")
-    elif isinstance(value, str):
-        yield key, value
-
-
-def tables_with_target(value: Any, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every table that names a ``_target_``, with its key."""
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield key, value
-        for name, part in value.items():
-            yield from tables_with_target(part, f"{key}.{name}")
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from tables_with_target(part, f"{key}[{number}]")
+            yield from parts_of(part, f"{key}[{number}]")
 
 
 def _class_of(path: str | Path, key: str, target: Any) -> type:
@@ -197,27 +190,22 @@ def check(path: str | Path, rules: Iterable[Rule], condition: str = "") -> None:
     """
     for key, value, holds, allowed in rules:
         if not holds:
-            raise StageError(f"{path} model.{key}: found {value!r}; allowed{condition}: {allowed}")
+            raise refusal(path, f"model.{key}", value, allowed, condition)
 
 
 def export_rules(model: Any) -> Iterator[Rule]:
     """What a model must be for the encoder and decoder files; later rules need earlier ones."""
-    from sam2.modeling.backbones.hieradet import Hiera
-    from sam2.modeling.backbones.image_encoder import FpnNeck
-    from sam2.modeling.sam2_base import SAM2Base
-
     base = "sam2.modeling.sam2_base.SAM2Base"
     yield "_target_", _class_name(model), isinstance(model, SAM2Base), base
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
     yield "image_encoder.trunk", _class_name(trunk), isinstance(trunk, Hiera), "sam2's Hiera"
     yield "image_encoder.neck", _class_name(neck), isinstance(neck, FpnNeck), "sam2's FpnNeck"
-    for key, reason in (
-        (
-            "use_high_res_features_in_sam",
-            "high_res_feats_0 and high_res_feats_1 are outputs of the encoder",
-        ),
-        ("directly_add_no_mem_embed", "samexporter's encoder adds it"),
-    ):
+    reasons = {
+        "use_high_res_features_in_sam": "high_res_feats_0 and high_res_feats_1 are outputs of the "
+        "encoder",
+        "directly_add_no_mem_embed": "samexporter's encoder adds it",
+    }
+    for key, reason in reasons.items():
         yield key, getattr(model, key), bool(getattr(model, key)), f"true ({reason})"
     scalp = model.image_encoder.scalp
     yield "image_encoder.scalp", scalp, len(neck.convs) - scalp == 3, "one that leaves 3 levels"
@@ -232,9 +220,6 @@ def export_rules(model: Any) -> Iterator[Rule]:
 
 def tracking_rules(model: SAM2Base) -> Iterator[Rule]:
     """What a model's memory must be for the graphs that track; later rules need earlier ones."""
-    from sam2.modeling.memory_attention import MemoryAttention
-    from sam2.modeling.memory_encoder import MemoryEncoder
-    from sam2.modeling.sam.transformer import RoPEAttention
 
     def must_be(key: str, part: object, type_: type) -> Rule:
         allowed = f"{type_.__module__}.{type_.__qualname__}"
@@ -261,10 +246,8 @@ def tracking_rules(model: SAM2Base) -> Iterator[Rule]:
         yield flag(f"{name}.{queries}", getattr(layer, queries), False)
         activation = layer.activation_str
         yield f"{name}.activation", activation, activation == "relu", "relu"
-        for key, part in (
-            ("self_attention", layer.self_attn),
-            ("cross_attention", layer.cross_attn_image),
-        ):
+        attentions = {"self_attention": layer.self_attn, "cross_attention": layer.cross_attn_image}
+        for key, part in attentions.items():
             yield must_be(f"{name}.{key}", part, RoPEAttention)
             yield f"{name}.{key}.num_heads", part.num_heads, part.num_heads == 1, "1"
     width, memory_width = model.hidden_dim, model.mem_dim

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import torch
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from sam2.modeling.sam.transformer import Attention
 from torch import Tensor
 from torch.nn import functional
 
 from tasks.model.operators import reshape
 from tasks.model.patching import Forward, replace_methods
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam.mask_decoder import MaskDecoder
-    from sam2.modeling.sam.transformer import Attention
 
 
 class PaddingBias:
@@ -48,14 +45,14 @@ class PaddingBias:
 def replace_attentions(stack: ExitStack, decoder: MaskDecoder, bias: PaddingBias) -> None:
     """Patch every attention of sam2's mask decoder, until the stack ends."""
     transformer = decoder.transformer
-    to_image = transformer.final_attn_token_to_image
-    replace_methods(stack, to_image, forward=attention_to_image(to_image))
+    to_image = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:
-        own, to_image = layer.self_attn, layer.cross_attn_token_to_image
-        from_image = layer.cross_attn_image_to_token
+        own, from_image = layer.self_attn, layer.cross_attn_image_to_token
         replace_methods(stack, own, forward=token_attention(own, bias))
-        replace_methods(stack, to_image, forward=attention_to_image(to_image))
         replace_methods(stack, from_image, forward=attention_from_image(from_image, bias))
+        to_image.append(layer.cross_attn_token_to_image)
+    for attention in to_image:
+        replace_methods(stack, attention, forward=attention_to_image(attention))
 
 
 def token_attention(attention: Attention, bias: PaddingBias) -> Forward:
@@ -63,8 +60,7 @@ def token_attention(attention: Attention, bias: PaddingBias) -> Forward:
 
     The query's weights are scaled by 1/sqrt(head size). The key's bias adds the same to all that a
     query is compared with, and softmax ignores it; the value's bias passes through, for the weights
-    of a softmax sum to 1. So no attention of the decoder adds either.
-    Largest difference: 5e-7.
+    of a softmax sum to 1. So no attention of the decoder adds either. Largest difference: 5e-7.
     """
     scale, heads = _scale(attention), attention.num_heads
     weights = [
@@ -99,8 +95,7 @@ def attention_to_image(attention: Attention) -> Forward:
     (q Wq)(k Wk)ᵀ is (q Wq Wkᵀ) kᵀ: projecting the tokens of each head back costs less than
     projecting 4096 places, while there are fewer than 16 tokens. The same holds for the values,
     behind the softmax. An image that is the same for all prompts, (1, P, C), is one matrix product
-    with the tokens of all of them.
-    Largest difference: 6e-7.
+    with the tokens of all of them. Largest difference: 6e-7.
     """
     scale, heads = _scale(attention), attention.num_heads
     query_weight = attention.q_proj.weight.detach() * scale
@@ -124,8 +119,7 @@ def attention_from_image(attention: Attention, bias: PaddingBias) -> Forward:
     """Replaces ``Attention.forward`` where every place of the image looks at a few tokens.
 
     As in `attention_to_image`, the tokens are projected instead of the places; and as the weights
-    of each head sum to 1, the heads share the bias behind them.
-    Largest difference: 8e-7.
+    of each head sum to 1, the heads share the bias behind them. Largest difference: 8e-7.
     """
     scale, heads = _scale(attention), attention.num_heads
     query_weight = (attention.q_proj.weight.detach() * scale).unflatten(0, (heads, -1))

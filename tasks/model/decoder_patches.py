@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import torch
+from samexporter.export_sam2 import SAM2ImageDecoder
 from torch import Tensor
 
+from tasks.clients.contract import Interface, MaskChoice
 from tasks.model.decoder_attention import PaddingBias, replace_attentions
-from tasks.model.mask_prediction import PredictedMasks, constant_tokens, mask_prediction
+from tasks.model.mask_prediction import constant_tokens, mask_prediction
 from tasks.model.operators import resized
 from tasks.model.patching import Forward, replace_methods
 from tasks.model.prompt_embedding import (
@@ -27,11 +28,6 @@ from tasks.model.prompt_embedding import (
     zeros_of_prompts,
 )
 
-if TYPE_CHECKING:
-    from samexporter.export_sam2 import SAM2ImageDecoder
-
-    from tasks.clients.contract import Interface, MaskChoice
-
 
 @contextmanager
 def patched_decoder(
@@ -41,10 +37,8 @@ def patched_decoder(
     bias = PaddingBias()
     if interface == "points and boxes":
         forward = boxes_decoder(decoder, masks)
-    elif interface == "points":
-        forward = points_decoder(decoder, masks, bias)
     else:
-        forward = image_size_decoder(decoder, masks, bias)
+        forward = points_decoder(decoder, masks, bias)
     with ExitStack() as stack:
         replace_attentions(stack, decoder.mask_decoder, bias)
         replace_methods(stack, decoder, forward=forward)
@@ -60,50 +54,27 @@ def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingB
     another mask than alone. A prompt of a mask alone, N being 0 or each label -1, gets the answer
     of ``SAM2ImagePredictor.predict`` without points.
     ``mask_input`` is (B, 1, M, M), or (1, 1, M, M) for all prompts. The graph refuses inputs whose
-    numbers of prompts or points do not agree.
-    Largest difference: 1e-6.
+    numbers of prompts or points do not agree. Largest difference: 1e-6.
+
+    For one prompt ``orig_im_size`` (2,) int64, height and width of the original image in pixels,
+    may come last. Then the outputs are masks (1, K, height, width), interpolated as
+    ``SAM2Transforms.postprocess_masks`` does, scores, and the masks as the model draws them.
     """
-    predict = prediction_from_points(decoder, choice, bias)
-
-    def forward(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-        masks, scores = predict(*inputs)
-        return torch.clamp(masks, -32.0, 32.0), scores
-
-    return forward
-
-
-def image_size_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingBias) -> Forward:
-    """`points_decoder` for one prompt, its masks drawn at the size of the original image.
-
-    Behind the other inputs comes ``orig_im_size`` (2,) int64, height and width in pixels. The
-    outputs are masks (1, K, height, width), interpolated as ``SAM2Transforms.postprocess_masks``
-    does, scores (1, K), and the masks as the model draws them, (1, K, M, M).
-    """
-    predict = prediction_from_points(decoder, choice, bias)
-
-    def forward(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        *others, image_size = inputs
-        masks, scores = predict(*others)
-        return resized(masks, image_size), scores, torch.clamp(masks, -32.0, 32.0)
-
-    return forward
-
-
-def prediction_from_points(
-    decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingBias
-) -> Forward:
-    """Masks (B, K, M, M) and scores (B, K) for prompts that may refine masks."""
     embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
     predict = mask_prediction(decoder, choice)
     tokens = len(constant_tokens(decoder))
 
-    def forward(*inputs: Tensor) -> tuple[Tensor, Tensor]:
-        image_embed, feats_0, feats_1, coords, labels, mask, has_mask = inputs
+    def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+        image_embed, feats_0, feats_1, coords, labels, mask, has_mask, *image_size = inputs
         points = [embed_points(coords, labels)]
         bias.set(labels, tokens)
         dense = embed_masks(mask, has_mask)
-        predicted: PredictedMasks = predict(image_embed, points, dense, feats_0, feats_1)
-        return predicted.masks, predicted.scores
+        predicted = predict(image_embed, points, dense, feats_0, feats_1)
+        masks, scores = predicted.masks, predicted.scores
+        if not image_size:
+            return torch.clamp(masks, -32.0, 32.0), scores
+        large = resized(masks, image_size[0], int(masks.shape[1]))
+        return large, scores, torch.clamp(masks, -32.0, 32.0)
 
     return forward
 
@@ -125,7 +96,7 @@ def boxes_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Forward:
         image_embed, feats_0, feats_1, coords, labels, boxes = inputs
         points = embed_points(coords, labels)
         sparse = [points, embed_boxes(boxes, zeros_of_prompts(points))]
-        predicted: PredictedMasks = predict(image_embed, sparse, no_mask, feats_0, feats_1)
+        predicted = predict(image_embed, sparse, no_mask, feats_0, feats_1)
         masks = torch.clamp(predicted.masks, -32.0, 32.0)
         return masks[None], predicted.scores[None], predicted.object_logits[None]
 

@@ -6,12 +6,16 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import torch
+from sam2.modeling.backbones.hieradet import Hiera, MultiScaleAttention, MultiScaleBlock
+from sam2.modeling.backbones.image_encoder import FpnNeck
+from samexporter.export_sam2 import SAM2ImageEncoder
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.model import AttentionKind
+from tasks.model.edgetam import RepVit
 from tasks.model.operators import linear_rows, scaled_attention
 from tasks.model.patching import (
     Forward,
@@ -22,22 +26,10 @@ from tasks.model.patching import (
     sizes_of,
 )
 
-if TYPE_CHECKING:
-    from sam2.modeling.backbones.hieradet import Hiera, MultiScaleAttention, MultiScaleBlock
-    from sam2.modeling.backbones.image_encoder import FpnNeck
-    from samexporter.export_sam2 import SAM2ImageEncoder
-
-    from tasks.model import AttentionKind
-    from tasks.model.edgetam import RepVit
-
 
 @contextmanager
 def patched_encoder(encoder: SAM2ImageEncoder, attention: AttentionKind) -> Iterator[None]:
     """Apply every encoder patch to samexporter's module; on exit it is as it was."""
-    from sam2.modeling.backbones.hieradet import MultiScaleAttention, MultiScaleBlock
-
-    from tasks.model.edgetam import RepVit
-
     trunk, neck = encoder.image_encoder.trunk, encoder.image_encoder.neck
     decoder = encoder.model.sam_mask_decoder
     with ExitStack() as stack:
@@ -55,13 +47,9 @@ def patched_encoder(encoder: SAM2ImageEncoder, attention: AttentionKind) -> Iter
 
 
 def bicubic_matrix(source: int, target: int) -> Tensor:
-    """The matrix (target, source) that resamples a line as `interpolate(mode="bicubic")` does.
-
-    Interpolating the unit vectors gives its columns, whatever convention torch follows.
-    """
-    unit = torch.eye(source)[None, None]
-    matrix: Tensor = functional.interpolate(unit, size=(target, source), mode="bicubic")[0, 0]
-    return matrix
+    """The matrix (target, source) that resamples a line as `interpolate(mode="bicubic")` does."""
+    unit = torch.eye(source)[None, None]  # whose interpolations are the columns
+    return functional.interpolate(unit, size=(target, source), mode="bicubic")[0, 0]
 
 
 def positional_embedding(trunk: Hiera, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -84,10 +72,7 @@ def positional_embedding(trunk: Hiera, height: int, width: int) -> tuple[Tensor,
 
 
 def hiera_forward(trunk: Hiera) -> Forward:
-    """Replaces ``Hiera.forward``: the sizes of every stage are integers.
-
-    Largest difference: that of the blocks within.
-    """
+    """Replaces ``Hiera.forward``: the sizes of every stage are integers."""
 
     def forward(image: Tensor) -> list[Tensor]:
         x = trunk.patch_embed(image)
@@ -160,7 +145,7 @@ def window_attention(attention: MultiScaleAttention, kind: AttentionKind) -> For
             height, width = sizes_of(pooled)[1:3]
             query = pooled
         query, key, value = (part.reshape(batch, -1, dim) for part in (query, key, value))
-        mixed = scaled_attention(query, key, value, heads, fused=kind == "fused")
+        mixed = scaled_attention(query, key, value, heads, kind == "fused")
         rows = mixed.reshape(batch * height * width, dim)
         rows = linear_rows(rows, attention.proj.weight, attention.proj.bias)
         return rows.reshape(batch, height, width, dim)

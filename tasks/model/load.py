@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from sam2.build_sam import build_sam2, build_sam2_video_predictor
+from sam2.modeling.sam2_base import SAM2Base
+from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from tasks.model import recognition, weights
 from tasks.model.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
 from tasks.model.recognition import Shapes, shapes_of, without_memory, without_misshapen_memory
 from tasks.model.weights import some
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
-    from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 
 def build_model(architecture: str, image_size: int | None = None, video: bool = False) -> SAM2Base:
@@ -44,10 +41,7 @@ def build_model(architecture: str, image_size: int | None = None, video: bool = 
 def load_video_model(
     architecture: str, checkpoint: str | Path, image_size: int | None = None
 ) -> SAM2VideoPredictor:
-    """sam2's predictor for videos with the weights of a checkpoint.
-
-    :raises StageError: as `load_model`, or when model or checkpoint lack a memory of frames.
-    """
+    """sam2's predictor for videos with the weights of a checkpoint; raises as `load_model`."""
     predictor: SAM2VideoPredictor = load_model(architecture, checkpoint, image_size, video=True)
     predictor.fill_hole_area = 0  # on the CPU sam2 fills none, and warns of it
     return predictor
@@ -60,13 +54,15 @@ def load_model(
 
     :param architecture: `AUTO` for the published one that the weights belong to.
     :param checkpoint: any file that `weights.read` reads.
-    :raises StageError: when the file cannot be read, or fits another architecture.
+    :raises StageError: when the file cannot be read, fits another architecture, or lacks the memory
+        of frames that a video needs.
     """
     content = weights.read(checkpoint)
-    shapes = shapes_of(content)
-    architecture = recognized(architecture, checkpoint, shapes)
+    shapes: Shapes = shapes_of(content)
+    if architecture == AUTO:
+        architecture = recognition.recognize(checkpoint, shapes)
     model = build_model(architecture, image_size, video)
-    own = shapes_of(model.state_dict())
+    own: Shapes = shapes_of(model.state_dict())
     # A model that was made for images has no memory, and graphs for images do not need it.
     image_only = not all(
         any(name.startswith("memory_attention.") for name in names) for names in (own, shapes)
@@ -131,14 +127,14 @@ def _refuse_infinite(checkpoint: str | Path, state: weights.Weights) -> None:
         )
 
 
-def recognized(architecture: str, checkpoint: str | Path, shapes: Shapes | None = None) -> str:
+def recognized(architecture: str, checkpoint: str | Path) -> str:
     """The architecture, or for `AUTO` the published one that the checkpoint's weights belong to.
 
     :raises StageError: when they belong to another.
     """
     if architecture != AUTO:
         return architecture
-    return recognition.recognize(checkpoint, shapes or shapes_of(weights.read(checkpoint)))
+    return recognition.recognize(checkpoint, shapes_of(weights.read(checkpoint)))
 
 
 def state_dict_mismatch(own: Shapes, shapes: Shapes) -> str:
@@ -150,14 +146,14 @@ def state_dict_mismatch(own: Shapes, shapes: Shapes) -> str:
         for name in own
         if name in shapes and own[name] != shapes[name]
     ]
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} missing keys ({some(sorted(missing))})")
-    if unexpected:
-        parts.append(f"{len(unexpected)} unexpected keys ({some(sorted(unexpected))})")
-    if misshapen:
-        parts.append(f"{len(misshapen)} tensors of another shape ({some(misshapen)})")
-    return "; ".join(parts)
+    differences = {
+        "missing keys": sorted(missing),
+        "unexpected keys": sorted(unexpected),
+        "tensors of another shape": misshapen,
+    }
+    return "; ".join(
+        f"{len(names)} {what} ({some(names)})" for what, names in differences.items() if names
+    )
 
 
 def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, int]:

@@ -7,22 +7,19 @@ refine, and the products of both in the first layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
+from sam2.modeling.sam.mask_decoder import MaskDecoder
+from samexporter.export_sam2 import SAM2ImageDecoder
 from torch import Tensor
 from torch.nn import functional
 
+from tasks.clients.contract import MaskChoice
 from tasks.model.operators import reshape
 from tasks.model.patching import Forward, bias_of, normalize_rows, rows_of_map, sizes_of
 from tasks.model.prompt_embedding import zeros_of_prompts
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam.mask_decoder import MaskDecoder
-    from samexporter.export_sam2 import SAM2ImageDecoder
-
-    from tasks.clients.contract import MaskChoice
 
 
 class PredictedMasks(NamedTuple):
@@ -37,21 +34,22 @@ class PredictedMasks(NamedTuple):
     object_logits: Tensor
 
 
-def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Forward:
+Prediction = Callable[..., PredictedMasks]
+
+
+def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Prediction:
     """Replaces ``MaskDecoder.predict_masks`` and the choice among its masks."""
     predict = candidate_prediction(decoder, choice)
 
     def forward(*inputs: Tensor | Sequence[Tensor]) -> PredictedMasks:
-        predicted: PredictedMasks = predict(*inputs)
-        if choice != "single":
-            return predicted
+        predicted = predict(*inputs)
         masks, scores = stable_mask(decoder.mask_decoder, predicted.masks, predicted.scores)
         return predicted._replace(masks=masks, scores=scores)
 
-    return forward
+    return forward if choice == "single" else predict
 
 
-def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Forward:
+def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Prediction:
     """The masks that `mask_prediction` chooses from: for ``single``, that mask and the best other.
 
     The image stays rows of tokens. The hypernetworks are one batched product.

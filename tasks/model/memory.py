@@ -1,6 +1,6 @@
-"""SAM 2's memory attention as a graph: rotary embeddings without complex numbers, in blocks.
+"""SAM 2's memory of frames as two graphs: one reads memories, the other writes them.
 
-It computes sam2's `MemoryAttention`, over memories that are put together as
+`MemoryReader` computes sam2's `MemoryAttention`, over memories that are put together as
 `SAM2Base._prepare_memory_conditioned_features` does, for one object. The differences:
 
 * A rotation acts on pairs of channels. With the channels of queries and keys in another order the
@@ -16,32 +16,24 @@ EdgeTAM's attention differs in its memories alone, which are fewer tokens: `Late
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
+from sam2.modeling.memory_attention import MemoryAttentionLayer
+from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.edgetam_memory import GLOBAL, GRID, LATENTS, places_of_latents
 from tasks.model.operators import linear_rows
-from tasks.model.patching import separated
+from tasks.model.patching import Places, separated
 
-if TYPE_CHECKING:
-    from sam2.modeling.memory_attention import MemoryAttentionLayer
-    from sam2.modeling.sam.transformer import RoPEAttention
-    from sam2.modeling.sam2_base import SAM2Base
-
-# Rows of queries in a block: with seven memories a product of 59 MB.
-BLOCK = 512
-
+BLOCK = 512  # rows of queries: with seven memories a product of 59 MB
 THETA = 10_000.0  # of the sines that encode a pointer's time
 
 
 class MemoryReader(nn.Module):
-    """Conditions an image's features on the memories of an object.
-
-    :param model: with the weights of a checkpoint; its memory attention must not be empty.
-    """
+    """Conditions an image's features on the memories of an object; the model must have one."""
 
     @torch.no_grad()
     def __init__(self, model: SAM2Base) -> None:
@@ -114,8 +106,7 @@ class Maps:
 
     def __init__(self, model: SAM2Base) -> None:
         self.side = model.image_size // model.backbone_stride
-        memory = torch.zeros(1, model.mem_dim, self.side, self.side)
-        self.rows, self.columns = separated(model.memory_encoder.position_encoding(memory))
+        self.rows, self.columns = places_of_memory(model)
 
     def tokens(self, memories: Tensor) -> Tensor:
         """Memories as tokens (M, S, S, D)."""
@@ -131,8 +122,18 @@ class Maps:
         return rotation(keys)
 
 
+def places_of_memory(model: SAM2Base) -> Places:
+    """The encoding of the places of a memory's map."""
+    side = model.image_size // model.backbone_stride
+    return separated(
+        model.memory_encoder.position_encoding(torch.zeros(1, model.mem_dim, side, side))
+    )
+
+
 class Latents:
-    """Memories of EdgeTAM, (M, L, D): the last latents form a grid, and have a place each."""
+    """Memories of EdgeTAM, (M, L, D), with the methods of `Maps`; the last latents form a grid,
+    and have a place each.
+    """
 
     side = GRID
 
@@ -140,15 +141,12 @@ class Latents:
         self.places = places_of_latents(model)
 
     def tokens(self, memories: Tensor) -> Tensor:
-        """Memories are tokens (M, L, D) already."""
         return memories
 
     def placed(self, tokens: Tensor, times: Tensor) -> Tensor:
-        """Tokens with their places and the times (M, D) of their memories; the same shape."""
         return tokens + (self.places + times.reshape(-1, 1, times.shape[1]))
 
     def rotated(self, keys: Tensor, rotation: Rotation) -> Tensor:
-        """The keys (M * L, C) of tokens, those with a place rotated by it."""
         width = int(keys.shape[1])
         whole, grid = torch.split(keys.reshape(-1, LATENTS, width), [GLOBAL, GRID * GRID], 1)
         grid = rotation(grid.reshape(-1, width)).reshape(-1, GRID * GRID, width)
@@ -178,13 +176,15 @@ class Rotation:
         across = self.cosine[None], self.sine[None]
         down = self.cosine[:, None], self.sine[:, None]
         a_across, a_down, b_across, b_down = torch.split(x, self.quarter, dim=-1)
-        turned = [
-            (a * cosine - b * sine, b * cosine + a * sine)
-            for a, b, (cosine, sine) in ((a_across, b_across, across), (a_down, b_down, down))
-        ]
-        (a_across, b_across), (a_down, b_down) = turned
+        a_across, b_across = turned(a_across, b_across, *across)
+        a_down, b_down = turned(a_down, b_down, *down)
         parts = torch.cat([a_across, a_down, b_across, b_down], dim=-1)
         return parts.reshape(-1, 4 * self.quarter)
+
+
+def turned(a: Tensor, b: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs (a, b), rotated."""
+    return a * cosine - b * sine, b * cosine + a * sine
 
 
 class Layer(nn.Module):
@@ -250,3 +250,51 @@ def projected_value(attention: RoPEAttention) -> tuple[Tensor, Tensor]:
     """Weight and bias of the values' projection and the output's behind it, as one."""
     value, out = attention.v_proj, attention.out_proj
     return out.weight @ value.weight, out.weight @ value.bias + out.bias
+
+
+class MemoryWriter(nn.Module):
+    """Encodes an object's mask on a frame as `SAM2Base._encode_new_memory` does."""
+
+    @torch.no_grad()
+    def __init__(self, model: SAM2Base) -> None:
+        super().__init__()
+        self.no_memory = model.no_mem_embed.detach().reshape(1, -1, 1, 1)
+        self.encoder = model.memory_encoder
+        self.scale, self.bias = model.sigmoid_scale_for_mem_enc, model.sigmoid_bias_for_mem_enc
+        self.binarized = bool(model.binarize_mask_from_pts_for_mem_enc)
+        embedding = model.no_obj_embed_spatial
+        self.no_object = None if embedding is None else embedding.detach().reshape(1, -1, 1, 1)
+        self.perceiver = getattr(model, "spatial_perceiver", None)  # of EdgeTAM
+        self.places = places_of_memory(model)
+        self.eval()
+
+    def forward(
+        self,
+        image_embed: Tensor,
+        low_res_masks: Tensor,
+        prompted: Tensor,
+        object_score_logits: Tensor | None = None,
+    ) -> Tensor:
+        """The memory (1, D, S, S), or EdgeTAM's latents of it (1, L, D).
+
+        :param image_embed: (1, C, S, S), as the encoder's graph returns it.
+        :param low_res_masks: logits (1, 1, 4 * S, 4 * S).
+        :param prompted: (1,), 1 on a frame that a person prompted, else 0.
+        :param object_score_logits: (1, 1), above 0 where the object is on the frame; only in
+            SAM 2.1.
+        """
+        large = functional.interpolate(
+            low_res_masks, scale_factor=4.0, mode="bilinear", align_corners=False
+        )
+        mask = torch.sigmoid(large)
+        if self.binarized:
+            mask = mask + prompted * ((large > 0).float() - mask)
+        features = image_embed - self.no_memory
+        masks = self.encoder.mask_downsampler(mask * self.scale + self.bias)
+        fused = self.encoder.fuser(self.encoder.pix_feat_proj(features) + masks)
+        memory: Tensor = self.encoder.out_proj(fused)
+        if self.no_object is not None and object_score_logits is not None:
+            memory = memory + (object_score_logits <= 0).float()[:, :, None, None] * self.no_object
+        if self.perceiver is not None:
+            memory = self.perceiver(memory, self.places)
+        return memory

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVarTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+Ts = TypeVarTuple("Ts")
 
-def apply(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
-    """``function.apply``, which torch does not type."""
-    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
-    return result
+
+def exported_as(
+    nodes: Callable[..., Any],
+) -> Callable[[Callable[[*Ts], Tensor]], Callable[[*Ts], Tensor]]:
+    """Decorates a function of tensors for which other nodes stand in a traced graph.
+
+    :param nodes: makes them, of torch's graph and the function's arguments in it.
+    """
+
+    def decorate(compute: Callable[[*Ts], Tensor]) -> Callable[[*Ts], Tensor]:
+        class Operator(torch.autograd.Function):
+            symbolic = staticmethod(nodes)
+
+            @staticmethod
+            def forward(ctx: Any, *arguments: Any) -> Tensor:
+                return compute(*arguments)
+
+        @wraps(compute)
+        def operator(*arguments: *Ts) -> Tensor:
+            result: Tensor = Operator.apply(*arguments)  # type: ignore[no-untyped-call]
+            return result
+
+        return operator
+
+    return decorate
 
 
 def constant(g: Any, values: Any) -> Any:
@@ -20,156 +44,107 @@ def constant(g: Any, values: Any) -> Any:
     return g.op("Constant", value_t=torch.tensor(values))
 
 
-class _Rows(torch.autograd.Function):
+def _gemm(g: Any, rows: Any, weight: Any, bias: Any) -> Any:
+    shape = rows.type().sizes()  # None where the number of rows is free
+    sizes = [shape and shape[0], weight.type().sizes()[0]]
+    return g.op("Gemm", rows, weight, bias, transB_i=1).setType(rows.type().with_sizes(sizes))
+
+
+@exported_as(_gemm)
+def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A linear layer over rows, (N, C) to (N, D), exported as Gemm.
 
     During an export only the shape of its result matters, so nothing is computed: tracing
     large takes seconds instead of half a minute, and memory for its weights alone.
     """
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        if torch.onnx.is_in_onnx_export():
-            return rows.new_empty(rows.shape[0], weight.shape[0])
-        return functional.linear(rows, weight, bias)
-
-    @staticmethod
-    def symbolic(g: Any, rows: Any, weight: Any, bias: Any) -> Any:
-        shape = rows.type().sizes()  # None where the number of rows is free
-        sizes = [shape and shape[0], weight.type().sizes()[0]]
-        return g.op("Gemm", rows, weight, bias, transB_i=1).setType(rows.type().with_sizes(sizes))
+    if torch.onnx.is_in_onnx_export():
+        return rows.new_empty(rows.shape[0], weight.shape[0])
+    return functional.linear(rows, weight, bias)
 
 
-def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See `_Rows`."""
-    return apply(_Rows, rows, weight, bias)
+def _attention(g: Any, query: Any, key: Any, value: Any, heads: int, fused: bool) -> Any:
+    if fused:
+        name, options = "com.microsoft::MultiHeadAttention", {"num_heads_i": heads}
+        return g.op(name, query, key, value, **options, scale_f=1.0).setType(query.type())
+    batch, _, channels = query.type().sizes()
+
+    def heads_first(part: Any, order: list[int]) -> Any:
+        shape = constant(g, [batch, -1, heads, channels // heads])
+        return g.op("Transpose", g.op("Reshape", part, shape), perm_i=order)
+
+    product = g.op("MatMul", heads_first(query, [0, 2, 1, 3]), heads_first(key, [0, 2, 3, 1]))
+    weights = g.op("Softmax", product, axis_i=-1)
+    mixed = g.op("MatMul", weights, heads_first(value, [0, 2, 1, 3]))
+    merged = g.op("Transpose", mixed, perm_i=[0, 2, 1, 3])
+    return g.op("Reshape", merged, constant(g, [batch, -1, channels])).setType(query.type())
 
 
-class _ScaledAttention(torch.autograd.Function):
+@exported_as(_attention)
+def scaled_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, fused: bool) -> Tensor:
     """softmax(query keyᵀ) value for each head; (B, N, C), (B, M, C), (B, M, C) to (B, N, C).
 
     The query is already scaled. Exported as plain operators, or as one
-    ``com.microsoft::MultiHeadAttention``, which never holds the whole product. As with `_Rows`,
-    nothing is computed during an export.
+    ``com.microsoft::MultiHeadAttention``, which never holds the whole product. As with
+    `linear_rows`, nothing is computed during an export.
     """
-
-    @staticmethod
-    def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int, fused: bool
-    ) -> Tensor:
-        if torch.onnx.is_in_onnx_export():
-            return torch.empty_like(query)
-        size = query.shape[2] // heads
-        queries, keys, values = (
-            part.reshape(part.shape[0], -1, heads, size).transpose(1, 2)
-            for part in (query, key, value)
-        )
-        mixed = torch.softmax(queries @ keys.transpose(2, 3), dim=-1) @ values
-        return mixed.transpose(1, 2).flatten(2)
-
-    @staticmethod
-    def symbolic(g: Any, query: Any, key: Any, value: Any, heads: int, fused: bool) -> Any:
-        if fused:
-            name, options = "com.microsoft::MultiHeadAttention", {"num_heads_i": heads}
-            return g.op(name, query, key, value, **options, scale_f=1.0).setType(query.type())
-        batch, _, channels = query.type().sizes()
-
-        def heads_first(part: Any, order: list[int]) -> Any:
-            shape = constant(g, [batch, -1, heads, channels // heads])
-            return g.op("Transpose", g.op("Reshape", part, shape), perm_i=order)
-
-        product = g.op("MatMul", heads_first(query, [0, 2, 1, 3]), heads_first(key, [0, 2, 3, 1]))
-        weights = g.op("Softmax", product, axis_i=-1)
-        mixed = g.op("MatMul", weights, heads_first(value, [0, 2, 1, 3]))
-        merged = g.op("Transpose", mixed, perm_i=[0, 2, 1, 3])
-        return g.op("Reshape", merged, constant(g, [batch, -1, channels])).setType(query.type())
+    if torch.onnx.is_in_onnx_export():
+        return torch.empty_like(query)
+    size = query.shape[2] // heads
+    queries, keys, values = (
+        part.reshape(part.shape[0], -1, heads, size).transpose(1, 2) for part in (query, key, value)
+    )
+    mixed = torch.softmax(queries @ keys.transpose(2, 3), dim=-1) @ values
+    return mixed.transpose(1, 2).flatten(2)
 
 
-def scaled_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, fused: bool) -> Tensor:
-    """See `_ScaledAttention`."""
-    return apply(_ScaledAttention, query, key, value, heads, fused)
-
-
-class _Reshape(torch.autograd.Function):
+@exported_as(lambda g, tensor, shape: g.op("Reshape", tensor, constant(g, shape)))
+def reshape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """``Tensor.reshape`` where a 0 keeps the size of its axis, as in ONNX.
 
     torch's own computes sizes in the graph where two axes are free.
     """
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return tensor.reshape(
-            [tensor.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
-        )
-
-    @staticmethod
-    def symbolic(g: Any, tensor: Any, shape: tuple[int, ...]) -> Any:
-        return g.op("Reshape", tensor, constant(g, shape))
+    return tensor.reshape(
+        [tensor.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
+    )
 
 
-def reshape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """See `_Reshape`."""
-    return apply(_Reshape, tensor, shape)
+def _shape_of_other(g: Any, tensor: Any, other: Any) -> Any:
+    return g.op("Reshape", tensor, g.op("Shape", other)).setType(other.type())
 
 
-class _ReshapeLike(torch.autograd.Function):
-    """A tensor in the shape of another."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, other: Tensor) -> Tensor:
-        return tensor.reshape(other.shape)
-
-    @staticmethod
-    def symbolic(g: Any, tensor: Any, other: Any) -> Any:
-        return g.op("Reshape", tensor, g.op("Shape", other)).setType(other.type())
-
-
+@exported_as(_shape_of_other)
 def reshape_like(tensor: Tensor, other: Tensor) -> Tensor:
     """A tensor in the shape of another; the graph refuses them where they differ in size."""
-    return apply(_ReshapeLike, tensor, other)
+    return tensor.reshape(other.shape)
 
 
-class _BoxOfPrompt(torch.autograd.Function):
-    """Boxes (1, Q, 4) as (B, 1, 4), or as (B, 0, 4) where Q is 0; zeros are (B, 1, 4)."""
-
-    @staticmethod
-    def forward(ctx: Any, boxes: Tensor, zeros: Tensor) -> Tensor:
-        return boxes.transpose(0, 1) if boxes.shape[1] else zeros[:, :0]
-
-    @staticmethod
-    def symbolic(g: Any, boxes: Any, zeros: Any) -> Any:
-        # 4 * Q * B: either 0, or at least B and 1, and a slice ends where its axis does.
-        product = g.op("Mul", boxes, zeros)
-        size = g.op("Shape", g.op("Reshape", product, constant(g, [-1])))
-        end = constant(g, [2**31 - 1])
-        rows = g.op("Reshape", boxes, constant(g, [-1, 1, 4]))
-        missing = g.op("Slice", zeros, size, end, constant(g, [0]))
-        filled = g.op("Concat", rows, missing, axis_i=0)
-        return g.op("Slice", filled, constant(g, [0]), size, constant(g, [1])).setType(zeros.type())
+def _boxes_or_none(g: Any, boxes: Any, zeros: Any) -> Any:
+    # 4 * Q * B: either 0, or at least B and 1, and a slice ends where its axis does.
+    product = g.op("Mul", boxes, zeros)
+    size = g.op("Shape", g.op("Reshape", product, constant(g, [-1])))
+    end = constant(g, [2**31 - 1])
+    rows = g.op("Reshape", boxes, constant(g, [-1, 1, 4]))
+    missing = g.op("Slice", zeros, size, end, constant(g, [0]))
+    filled = g.op("Concat", rows, missing, axis_i=0)
+    return g.op("Slice", filled, constant(g, [0]), size, constant(g, [1])).setType(zeros.type())
 
 
+@exported_as(_boxes_or_none)
 def box_of_prompt(boxes: Tensor, zeros: Tensor) -> Tensor:
-    """See `_BoxOfPrompt`."""
-    return apply(_BoxOfPrompt, boxes, zeros)
+    """Boxes (1, Q, 4) as (B, 1, 4), or as (B, 0, 4) where Q is 0; zeros are (B, 1, 4)."""
+    return boxes.transpose(0, 1) if boxes.shape[1] else zeros[:, :0]
 
 
-class _Resized(torch.autograd.Function):
-    """Masks (1, K, M, M) interpolated to a size (height, width) that is an input of the graph."""
-
-    @staticmethod
-    def forward(ctx: Any, masks: Tensor, size: Tensor, count: int) -> Tensor:
-        height, width = size.tolist()
-        return functional.interpolate(masks, (height, width), mode="bilinear", align_corners=False)
-
-    @staticmethod
-    def symbolic(g: Any, masks: Any, size: Any, count: int) -> Any:
-        kept = constant(g, [1, count])
-        empty = g.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
-        sizes = g.op("Concat", kept, size, axis_i=0)
-        options = {"mode_s": "linear", "coordinate_transformation_mode_s": "half_pixel"}
-        return g.op("Resize", masks, empty, empty, sizes, **options)
+def _resize(g: Any, masks: Any, size: Any, count: int) -> Any:
+    kept = constant(g, [1, count])
+    empty = g.op("Constant", value_t=torch.tensor([], dtype=torch.float32))
+    sizes = g.op("Concat", kept, size, axis_i=0)
+    options = {"mode_s": "linear", "coordinate_transformation_mode_s": "half_pixel"}
+    return g.op("Resize", masks, empty, empty, sizes, **options)
 
 
-def resized(masks: Tensor, size: Tensor) -> Tensor:
-    """See `_Resized`."""
-    return apply(_Resized, masks, size, int(masks.shape[1]))
+@exported_as(_resize)
+def resized(masks: Tensor, size: Tensor, count: int) -> Tensor:
+    """``count`` masks (1, K, M, M) at a size (height, width) that is an input of the graph."""
+    height, width = size.tolist()
+    return functional.interpolate(masks, (height, width), mode="bilinear", align_corners=False)

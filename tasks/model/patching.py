@@ -16,15 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 import torch
+from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_utils import LayerNorm2d
 
 Forward = Callable[..., Any]
 

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
+from sam2.modeling.sam2_utils import LayerNorm2d
+from samexporter.export_sam2 import SAM2ImageDecoder
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.operators import box_of_prompt, reshape, reshape_like
 from tasks.model.patching import Forward, bias_of, normalize_rows
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_utils import LayerNorm2d
-    from samexporter.export_sam2 import SAM2ImageDecoder
 
 
 def position_embedding(decoder: SAM2ImageDecoder, unused: int = 0) -> Callable[[Tensor], Tensor]:
@@ -42,8 +39,7 @@ def position_embedding(decoder: SAM2ImageDecoder, unused: int = 0) -> Callable[[
 
 def label_table(decoder: SAM2ImageDecoder) -> Tensor:
     """The embeddings of the labels from 0 up, (labels, C)."""
-    embeddings = decoder.prompt_encoder.point_embeddings
-    return torch.cat([embedding.weight for embedding in embeddings]).detach()
+    return torch.cat([each.weight for each in decoder.prompt_encoder.point_embeddings]).detach()
 
 
 def point_embedding(decoder: SAM2ImageDecoder) -> Forward:
@@ -104,8 +100,7 @@ def integer_point_embedding(decoder: SAM2ImageDecoder) -> Forward:
         # Joined and split again: prompts of another number of points cannot be joined.
         placed = torch.cat([has_place[labels], coords[:, :1]], dim=1)[:, :-1]
         coords = reshape_like(coords, placed)
-        points = position(coords) * placed[:, :, :, :1] + table[labels]
-        return points.squeeze(0)
+        return (position(coords) * placed[:, :, :, :1] + table[labels]).squeeze(0)
 
     return embed
 

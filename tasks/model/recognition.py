@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from tasks.model.weights import some
 from tasks.system.errors import StageError
-
-if TYPE_CHECKING:
-    import torch
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -42,9 +40,7 @@ def without_memory(shapes: Shapes) -> dict[str, tuple[int, ...]]:
     return {name: shape for name, shape in shapes.items() if not is_of_memory(name)}
 
 
-def without_misshapen_memory(
-    own: Shapes, shapes: Shapes
-) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+def without_misshapen_memory(own: Shapes, shapes: Shapes) -> list[Shapes]:
     """A model's shapes and a checkpoint's, without weights of memory whose shapes differ.
 
     The number of frames that a model remembers does not matter to images. The names of its memory
@@ -53,10 +49,7 @@ def without_misshapen_memory(
     differing = {
         name for name in own if is_of_memory(name) and shapes.get(name, own[name]) != own[name]
     }
-    return (
-        {name: shape for name, shape in own.items() if name not in differing},
-        {name: shape for name, shape in shapes.items() if name not in differing},
-    )
+    return [{name: each[name] for name in each if name not in differing} for each in (own, shapes)]
 
 
 def name_of(shapes: Shapes) -> str | None:

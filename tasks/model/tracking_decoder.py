@@ -7,29 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
 
 import torch
+from sam2.modeling.sam2_base import SAM2Base
 from samexporter.export_sam2 import SAM2ImageDecoder
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.decoder_attention import PaddingBias, replace_attentions
-from tasks.model.mask_prediction import PredictedMasks, candidate_prediction, stable_mask
+from tasks.model.mask_prediction import candidate_prediction, stable_mask
 from tasks.model.prompt_embedding import mask_embedding, padded_point_embedding
-
-if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
 
 NO_OBJECT = -1024.0  # a mask's logits where there is no object (sam2's NO_OBJ_SCORE)
 CERTAIN = 10.0  # the logits of a person's mask, and of its object's score
 
 
 class TrackingDecoder(nn.Module):
-    """An object's mask on a frame, how sure the model is of it, and the object's pointer.
-
-    :param model: with the weights of a checkpoint.
-    """
+    """An object's mask on a frame, how sure the model is of it, and the object's pointer."""
 
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
@@ -69,9 +63,7 @@ class TrackingDecoder(nn.Module):
         """
         points = [self.embed_points(point_coords, point_labels)]
         dense = self.embed_mask(mask_input, has_mask_input)
-        predicted: PredictedMasks = self.predict(
-            image_embed, points, dense, high_res_feats_0, high_res_feats_1
-        )
+        predicted = self.predict(image_embed, points, dense, high_res_feats_0, high_res_feats_1)
         single, score = stable_mask(self.decoder.mask_decoder, predicted.masks, predicted.scores)
         masks = single + multimask * (predicted.masks[:, 1:] - single)
         scores = score + multimask * (predicted.scores[:, 1:] - score)
@@ -99,9 +91,8 @@ def patched_tracking_decoder(module: TrackingDecoder) -> Iterator[None]:
 
 
 class MaskPrompt(nn.Module):
-    """A person's mask for an object, in the form that the tracker goes on with.
-
-    :param model: with the weights of a checkpoint; it must have object pointers.
+    """A person's mask for an object, in the form that the tracker goes on with; the model must have
+    object pointers.
     """
 
     @torch.no_grad()

@@ -94,27 +94,20 @@ def to_sam2(names: Iterable[str]) -> dict[str, list[str]]:
         elif name == _POINTS:
             translated[name] = [f"sam_prompt_encoder.point_embeddings.{i}.weight" for i in range(4)]
         else:
-            translated[name] = [_renamed(_numbered(_downsampler(name), last))]
+            own = _numbered(_downsampler(name), last)
+            for pattern, replacement in _RENAMED:
+                own = re.sub(pattern, replacement, own)
+            translated[name] = [own]
     return translated
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _last_layers(names: Iterable[str]) -> dict[str, int]:
     """The number of each perceptron's last layer: one above the highest number in a name."""
     last: dict[str, int] = {}
-    for name in names:
-        match = _LAYER.fullmatch(name)
-        if match is None:
-            continue
-        if match[2] == "proj_in":
-            last[match[1]] = max(last.get(match[1], 0), 1)
-        elif match[3] is not None:
-            last[match[1]] = max(last.get(match[1], 0), int(match[3]) + 2)
+    for match in filter(None, map(_LAYER.fullmatch, names)):
+        if match[2] != "proj_out":
+            own = 1 if match[2] == "proj_in" else int(match[3]) + 2
+            last[match[1]] = max(last.get(match[1], 0), own)
     return last
 
 

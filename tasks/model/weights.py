@@ -114,7 +114,7 @@ def choose(checkpoint: str | Path) -> Choice:
     path = Path(checkpoint)
     with path.open("rb") as file:
         start = file.read(64)
-    if _is_safetensors(start):
+    if start[5:9] == b"\0\0\0{":  # behind the length of a header in JSON
         content: Any = _read_safetensors(path)
     elif start.startswith((b"PK\x03\x04", b"\x80")):
         content = _read_torch(path)
@@ -126,11 +126,6 @@ def choose(checkpoint: str | Path) -> Choice:
         )
     choice = model_in(path, content)
     return replace(choice, weights=with_names_of_sam2(path, choice.weights))
-
-
-def _is_safetensors(start: bytes) -> bool:
-    """Eight bytes with the length of a header in JSON, and then that."""
-    return start[5:9] == b"\0\0\0{"
 
 
 def _read_safetensors(path: Path) -> Weights:
@@ -150,14 +145,10 @@ def _read_safetensors(path: Path) -> Weights:
 def _read_torch(path: Path) -> Any:
     """The content of a torch file: tensors, numbers, texts, and tables and lists of them."""
     ignored: list[Any] = [(_Ignored, name) for name in _NUMPY_SCALARS]
+    mapped = zipfile.is_zipfile(path)  # weights are read once, when they are copied
     try:
         with torch.serialization.safe_globals(ignored):
-            return torch.load(
-                path,
-                map_location="cpu",
-                weights_only=True,
-                mmap=zipfile.is_zipfile(path),  # weights are read once, when they are copied
-            )
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever torch raises at a damaged file
@@ -204,17 +195,15 @@ def model_in(path: Path, content: Any) -> Choice:
     if not parts:  # another kind of model, which the caller refuses by its shapes
         above, tensors = max(tables, key=lambda table: len(table[1]))
         return Choice(tensors, above)
-    models = {prefix: weights for prefix, weights in parts.items() if _is_whole(weights)}
+    models = [prefix for prefix, weights in parts.items() if _is_whole(weights)]
     if len(models) > 1:
-        models = {
-            prefix: weights for prefix, weights in models.items() if not _AVERAGE.search(prefix)
-        } or models
+        models = [prefix for prefix in models if not _AVERAGE.search(prefix)] or models
     if len(models) > 1:
         raise StageError(
             f"{path} holds {len(models)} models: found weights under {_quoted(models)}; expected "
             f"those of one. Save the wanted one alone: {_SAVE_AGAIN}."
         )
-    chosen = next(iter(models), None) or min(models or parts, key=len)
+    chosen = models[0] if models else min(parts, key=len)
     return Choice(parts[chosen], chosen, tuple(each for each in parts if each != chosen))
 
 
@@ -274,7 +263,15 @@ def with_names_of_sam2(path: Path, weights: Mapping[str, torch.Tensor]) -> Weigh
     weights = {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
     if not transformers_names.are_of_transformers(weights):
         return weights
-    _refuse_two_embeddings(path, weights)
+    names = transformers_names.GAUSSIAN
+    embeddings = [weights[name].double() for name in names if name in weights]
+    if len(embeddings) == 2 and not torch.equal(*embeddings):
+        raise StageError(
+            f"{path} has two positional embeddings that differ: {' and '.join(names)}; expected "
+            "equal ones, as in models that were trained from sam2's weights. sam2's model has one "
+            "for both the image and the prompts, so no graph would answer like this model. Make "
+            "them equal, and train it further."
+        )
     renamed: Weights = {}
     joined: dict[str, list[str]] = {}
     for name, parts in transformers_names.to_sam2(weights).items():
@@ -282,25 +279,10 @@ def with_names_of_sam2(path: Path, weights: Mapping[str, torch.Tensor]) -> Weigh
             joined.setdefault(parts[0], []).append(name)
         else:
             renamed |= dict(zip(parts, torch.split(weights[name], 1), strict=False))
-    for whole, names in joined.items():
-        pieces = [weights[name] for name in sorted(names)]
+    for whole, several in joined.items():
+        pieces = [weights[name] for name in sorted(several)]
         renamed[whole] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     return renamed
-
-
-def _refuse_two_embeddings(path: Path, weights: Weights) -> None:
-    names = [name for name in transformers_names.GAUSSIAN if name in weights]
-    if len(names) == 2 and not _are_equal(*(weights[name] for name in names)):
-        raise StageError(
-            f"{path} has two positional embeddings that differ: {' and '.join(names)}; expected "
-            "equal ones, as in models that were trained from sam2's weights. sam2's model has one "
-            "for both the image and the prompts, so no graph would answer like this model. Make "
-            "them equal, and train it further."
-        )
-
-
-def _are_equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.shape == other.shape and bool((one == other).all())
 
 
 def some(names: Iterable[str], limit: int = 4) -> str:
