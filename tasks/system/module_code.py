@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-PROJECT_PACKAGES = ("tasks", "demo")
+PROJECT_PACKAGES = ("tasks", "demo_training")
 
 _FUNCTION = re.compile(rf"(?:{'|'.join(PROJECT_PACKAGES)})(?:\.\w+)*:[A-Za-z_]\w*")
 _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
