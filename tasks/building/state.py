@@ -97,10 +97,7 @@ def exclusive() -> Iterator[None]:
 
 
 def _lock(folder: Path, stack: ExitStack) -> None:
-    """Hold ``folder/lock`` until the stack closes or the process ends, however it ends.
-
-    :raises InvalidDodoFile: when another process holds it, naming that process.
-    """
+    """Hold ``folder/lock`` until the stack closes or the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = stack.enter_context((folder / "lock").open("w"))
     holder = folder / "lock-holder.json"
