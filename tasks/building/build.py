@@ -43,11 +43,13 @@ class Build:
     """A build of one configuration, with what its stages share."""
 
     def __init__(self, config: Configuration) -> None:
+        cache = None
+        if config.cache is not None:
+            from tasks.remote.shared_cache import SharedCache
+
+            cache = SharedCache(config.cache)
         self.config = config
-        self.services = Services(
-            _open_cache(config),
-            self._connect if config.cluster is not None else None,
-        )
+        self.services = Services(cache, self._connect if config.cluster is not None else None)
         self._cluster: Cluster | None = None
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -173,14 +175,6 @@ class Build:
             f"\nIts inputs came from the cache {next(iter(makers.values()))} "
             f"({', '.join(makers)}): {again} builds them here and replaces those in the cache."
         )
-
-
-def _open_cache(config: Configuration) -> SharedCache | None:
-    if config.cache is None:
-        return None
-    from tasks.remote.shared_cache import SharedCache
-
-    return SharedCache(config.cache)
 
 
 def _act(stage: Stage, work: Workspace) -> Result:

@@ -31,10 +31,6 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 # httpx2 by itself reads the first two alone, requests and curl the others.
 _BUNDLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_CERTIFICATES = (
-    "If a company's proxy or server has a certificate of its own, let SSL_CERT_FILE or "
-    "REQUESTS_CA_BUNDLE name the file of the authority that signed it (PEM)."
-)
 
 
 def client(netrc_login: bool) -> httpx2.Client:
@@ -144,7 +140,11 @@ def in_words(error: Exception) -> str:
 
     for each in causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({each.verify_message}). {_CERTIFICATES}"
+            return (
+                f"its certificate is not trusted ({each.verify_message}). If a company's proxy or "
+                "server has a certificate of its own, let SSL_CERT_FILE or REQUESTS_CA_BUNDLE name "
+                "the file of the authority that signed it (PEM)."
+            )
         if isinstance(each, OSError) and each.strerror:
             return each.strerror
     return str(error) or type(error).__name__

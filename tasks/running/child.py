@@ -83,7 +83,8 @@ def run(
     }
     reading, writing = os.pipe()
     log.unlink(missing_ok=True)  # an attempt that was given up may still write to it
-    with open(log, "wb", opener=_for_owner) as log_file, open(reading, "rb") as outcome_file:
+    log_handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(log_handle, "wb") as log_file, open(reading, "rb") as outcome_file:
         try:
             # A session of its own: Ctrl-C reaches the build, which ends its child.
             process = subprocess.Popen(
@@ -146,10 +147,6 @@ def call(function: Callable[..., dict[str, Any]], arguments: Mapping[str, Any]) 
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return function(_converter().structure(arguments, annotation))
     return function(**arguments)
-
-
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _await(outcome: IO[bytes], wanted: Callable[[], bool]) -> None:
