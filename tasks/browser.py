@@ -1,10 +1,9 @@
 """The graphs proven in a real browser, before anything is deployed.
 
-A headless Chromium loads a model's files from the loopback server as its client does, runs an image
-that is not square and the prompts of ``verify``, and what it answers is compared with onnxruntime's
-own answers. On WASM always; the decoder on WebGPU where the browser gives an adapter. A variant's
-best-scored mask is also compared with the one that PyTorch scores best. With
-`video = true` the page's tracker follows objects through eight frames, and is compared with ours.
+A headless Chromium loads a model's files from the loopback server as its client does, and answers
+about an image that is not square; its answers are compared with onnxruntime's own. On WASM always,
+the decoder on WebGPU where the browser gives an adapter. A variant's best-scored mask is also
+compared with the one that PyTorch scores best, the page's tracker with ours. See docs/browser.md.
 Target: ``browser.json``.
 """
 
@@ -49,10 +48,7 @@ INSTALLED = packages.INSTALLED.relative_to(PROJECT).as_posix()
 
 
 def check_required(config: Configuration, browser: Browser) -> None:
-    """Refuse a configuration that asks for a browser on a machine without one.
-
-    :raises ConfigurationError: saying what is missing and how to install it.
-    """
+    """Refuse a configuration that asks for a browser on a machine without one."""
     required = [target.name for target in config.targets if target.browser is True]
     if required and browser.missing:
         raise ConfigurationError(
@@ -87,8 +83,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
             target.client.documents_source,
         ],
         after=["packages", f"verify:{target.name}"],
-        up_to_date=[_ran, _has_what_is_wanted],
-        needs_browser=True,
+        up_to_date=[_ran_where_wanted],
         carries=[INSTALLED],
         options=[
             {
@@ -102,15 +97,11 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
     )
 
 
-def _ran(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when the last run had no browser to run in."""
-    return "unavailable" not in values
-
-
-def _has_what_is_wanted(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when the encoder is wanted on WebGPU and the last run did without."""
+def _ran_where_wanted(task: Task, values: Mapping[str, Any]) -> bool:
+    """False when the last run had no browser, or left out the encoder that is wanted on WebGPU."""
     wanted = bool((task.options or {}).get("webgpu_encoder"))
-    return not wanted or "encoder" in values.get("providers", {}).get("webgpu", ())
+    on_webgpu = values.get("providers", {}).get("webgpu", ())
+    return "unavailable" not in values and (not wanted or "encoder" in on_webgpu)
 
 
 def prove_in_browser(
@@ -120,8 +111,7 @@ def prove_in_browser(
 
     A smaller variant that is refused on a provider is noted so, and the build goes on.
 
-    :raises StageError: when a file in single precision does not load or run, or answers
-        otherwise, with the browser's own words.
+    :raises StageError: when a file in single precision does not load or run, or answers otherwise.
     """
     proof, source = Proof("browser", target, variant), target.source
     if browser.missing:
@@ -180,7 +170,8 @@ def summary(report: Mapping[str, Any], times: bool) -> str:
     from statistics import median
 
     texts = [report["browser"]]
-    for provider, figures in report["providers"].items():
+    for provider, ran in parts(report).items():
+        figures = report["providers"][provider]
         if "unavailable" in figures:
             texts.append(f"{provider} not available")
             continue
@@ -188,18 +179,19 @@ def summary(report: Mapping[str, Any], times: bool) -> str:
         if provider == "webgpu":
             adapter = figures["adapter"]
             name = f"WebGPU ({'software' if adapter['software'] else adapter['name']})"
-        ran = parts(report)[provider]
-        if not times:
-            texts.append(f"{name} {' and '.join(ran)}{_placed(figures)}")
-            continue
-        runs = ", ".join(f"{part} {_seconds(median(figures[part]['run_ms']))}" for part in ran)
-        sessions = " + ".join(_seconds(figures[part]["create_ms"]) for part in ran)
-        texts.append(f"{name} {runs}, sessions {sessions}{_placed(figures)}")
+        what = " and ".join(ran)
+        if times:
+            what = ", ".join(f"{part} {_seconds(median(figures[part]['run_ms']))}" for part in ran)
+            sessions = " + ".join(_seconds(figures[part]["create_ms"]) for part in ran)
+            what += f", sessions {sessions}"
+        left = products_on_cpu(figures.get("placement", {}))
+        on_cpu = f", {left} matrix products on the CPU" if left else ""
+        texts.append(f"{name} {what}{on_cpu}")
     ious = [each["mask_iou"] for each in report["providers"].values() if "mask_iou" in each]
     texts.append(f"IoU with onnxruntime's masks {min(ious):.5g}")
     for each in report["providers"].values():
-        if "mask_iou" in each.get("tracking", {}):
-            tracked = each["tracking"]
+        tracked = each.get("tracking", {})
+        if "mask_iou" in tracked:
             frames = [frame["milliseconds"] for frame in tracked["frames"]]
             time = f", {_seconds(median(frames))} a frame" if times else ""
             texts.append(f"of tracked masks {tracked['mask_iou']['worst']:.5g}{time}")
@@ -207,12 +199,6 @@ def summary(report: Mapping[str, Any], times: bool) -> str:
     if memory:
         texts.append(f"peak {memory / 2**30:.1f} GiB")
     return "; ".join(texts)
-
-
-def _placed(figures: Mapping[str, Any]) -> str:
-    """How many matrix products WebGPU left to the CPU, for people; empty where none."""
-    left = products_on_cpu(figures.get("placement", {}))
-    return f", {left} matrix products on the CPU" if left else ""
 
 
 def _seconds(milliseconds: float) -> str:
@@ -223,13 +209,10 @@ def _seconds(milliseconds: float) -> str:
 class BrowserRequest:
     """The file of each graph, by its name, and how a browser is to run them.
 
-    ``names`` are the files' names for the client, which loads them through its page from a server
-    that uses the empty folder ``scratch``. ``executable`` None is Playwright's own browser.
-    ``webgpu``: run the decoder there too, and the encoder when the adapter is hardware or with
-    ``webgpu_encoder``; track there too on hardware, and otherwise look where the nodes are.
-
-    ``tensors_from`` are other files with the same inputs and outputs, for graphs that onnxruntime
-    cannot read.
+    ``names`` are the client's names for the files, ``scratch`` an empty folder. ``executable`` None
+    is Playwright's own browser. ``webgpu``: run the decoder there too, and the encoder when the
+    adapter is hardware or with ``webgpu_encoder``; track there too on hardware, and otherwise look
+    where the nodes are. ``tensors_from``: see `ServedModel`.
 
     A smaller variant has a ``reference``, PyTorch's answers about the images that ``draw`` draws.
     ``tracking`` has PyTorch's answers about scripts, for the constants that a tracker needs.
@@ -261,15 +244,26 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
     :returns: the report, times in milliseconds, memory in bytes. The figures of a provider that
         refused something end there, with its words.
     """
+    from tasks.clients.registry import client_by_name
     from tasks.inference import scripts
     from tasks.inference.reference_file import read_reference
     from tasks.proof.binding import unchanged
+    from tasks.web import chromium
 
     references = {"reference": request.reference, "tracking_reference": request.tracking}
-    subject = {name: path for name, path in references.items() if path is not None}
+    subjects = {name: path for name, path in references.items() if path is not None}
     judged = {Path(path).name: path for path in request.graphs.values()}
-    with unchanged(judged) as files, unchanged(subject) as against:
-        model = served_model(request)
+    with unchanged(judged) as files, unchanged(subjects) as against:
+        model = chromium.ServedModel(
+            client_by_name(request.client),
+            request.masks,
+            request.prompts,
+            request.precision,
+            request.graphs,
+            request.names,
+            video=scripts.read_answers(request.tracking)[0].constants if request.tracking else None,
+            tensors_from=request.tensors_from,
+        )
         script = scripts.short(model.video.image_size) if model.video else None
         run, tracked = run_in_browser(request, model, script)
         # onnxruntime runs after the browser, whose memory is free again.
@@ -285,47 +279,25 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
     }
 
 
-def served_model(request: BrowserRequest) -> ServedModel:
-    """The model as the page loads it."""
-    from tasks.clients.registry import client_by_name
-    from tasks.inference.scripts import read_answers
-    from tasks.web.chromium import ServedModel
-
-    return ServedModel(
-        client_by_name(request.client),
-        request.masks,
-        request.prompts,
-        request.precision,
-        request.graphs,
-        request.names,
-        video=read_answers(request.tracking)[0].constants if request.tracking else None,
-        tensors_from=request.tensors_from,
-    )
-
-
 def prompted_image(request: BrowserRequest, model: ServedModel) -> PromptedImage:
     """An image with the prompts that the client can send."""
-    from tasks.inference import truth
-    from tasks.inference.prompts import AT_ONCE, PROMPTS, answerable, natural_image
+    from tasks.inference import prompts, truth
     from tasks.inference.sessions import PromptedImage
 
     if request.draw is not None:
         (drawn,) = truth.draw_images(truth.load(request.draw), model.size, 1)
-        prompts = answerable(truth.prompts_about(drawn), model.client)
-        return PromptedImage(drawn.image, prompts, {})
+        about = prompts.answerable(truth.prompts_about(drawn), model.client)
+        return PromptedImage(drawn.image, about, {})
     # Not square: code that scales x by the height is wrong.
-    image = natural_image(model.size * 3 // 4, model.size)
-    together = AT_ONCE if request.prompts == "many" else ()
-    return PromptedImage(image, answerable(PROMPTS, model.client), {}, together)
+    image = prompts.natural_image(model.size * 3 // 4, model.size)
+    about = prompts.answerable(prompts.PROMPTS, model.client)
+    return PromptedImage(image, about, {}, prompts.AT_ONCE if request.prompts == "many" else ())
 
 
 def run_in_browser(
     request: BrowserRequest, model: ServedModel, script: Script | None
 ) -> tuple[ImageRun, dict[str, Answers]]:
-    """Run the graphs, and the script with the page's tracker.
-
-    :returns: the run, and the tracker's answers by provider.
-    """
+    """Run the graphs, and the script with the page's tracker, whose answers are by provider."""
     from tasks.web import chromium
     from tasks.web.image_page import ImageRun
 
@@ -361,19 +333,19 @@ def track_in_page(browser: PlaywrightBrowser, run: ImageRun, script: Script) -> 
 
     answers: dict[str, Answers] = {}
     tracking: TrackingRun | None = None
-
-    def works(provider: str) -> bool:
-        figures = run.report["providers"].get(provider, {"unavailable": "not run"})
-        return not {"refused", "unavailable"} & figures.keys()
-
-    if not works("wasm"):
+    works = {
+        provider
+        for provider, figures in run.report["providers"].items()
+        if not {"refused", "unavailable"} & figures.keys()
+    }
+    if "wasm" not in works:
         return answers
     try:
         with chromium.blank_page(browser) as page:
             tracking = TrackingRun(page, run.site, run.model, run.threads, run.report)
             tracking.open()
             answers["wasm"] = tracking.run_script("wasm", script)
-            if works("webgpu"):
+            if "webgpu" in works:
                 if not tracking.adapter["software"]:
                     answers["webgpu"] = tracking.run_script("webgpu", script)
                 tracking.place()
@@ -383,19 +355,19 @@ def track_in_page(browser: PlaywrightBrowser, run: ImageRun, script: Script) -> 
 
 
 def compare(run: ImageRun, reference: Predictions | None) -> None:
-    """Add to a run's report how its answers differ from onnxruntime's to the same inputs.
+    """Add to a run's report how its answers differ from onnxruntime's to the same pixels.
 
-    A browser scales images in its own way, so onnxruntime gets the pixels that the browser had.
-    Their difference from the image as it is scaled here is a figure of its own, `preprocessing`.
+    A browser scales images in its own way: how far its pixels are from ours is a figure of its own.
 
-    :param reference: PyTorch's answers. With it only the mask of the best score is compared, which
-        a person gets.
+    :param reference: PyTorch's answers; with it only the masks of the best scores, which a person
+        gets, are compared.
     """
     from tasks.inference import sessions
     from tasks.inference.metrics import least_iou
     from tasks.inference.preprocessing import Placement, pixels_of
 
-    if not run.predictions.get("wasm") or not run.predictions["wasm"].masks:
+    on_wasm = run.predictions.get("wasm")
+    if on_wasm is None or not on_wasm.masks:
         return
     assert run.image is not None
     client, graphs = run.model.client, run.model.graphs
@@ -403,8 +375,7 @@ def compare(run: ImageRun, reference: Predictions | None) -> None:
     pixels = pixels_of(run.image, place)
     preprocessing = preprocessing_difference(pixels, run.prompted.image, place)
     run.report["preprocessing"] = preprocessing
-    masks = run.predictions["wasm"].mask_inputs
-    prompted = run.prompted._replace(image=pixels, mask_inputs=masks)
+    prompted = run.prompted._replace(image=pixels, mask_inputs=on_wasm.mask_inputs)
     (expected,) = sessions.run_graphs(graphs["encoder"], graphs["decoder"], [prompted], client)
     for provider, answers in run.predictions.items():
         figures = run.report["providers"][provider]

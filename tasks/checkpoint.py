@@ -6,8 +6,7 @@ Targets: ``<build>/checkpoints/<model>.pt`` and ``<model>.json``, the record of 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from tasks.config import checkpoint_record
 from tasks.config.checkpoint_record import Checkpoint
 from tasks.config.location import WEIGHTS
 from tasks.config.models import Source
-from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.console.progress import show_progress
 from tasks.console.sizes import mebibytes
@@ -53,61 +51,46 @@ def declare(source: Source) -> Stage:
 def identity(source: Source) -> dict[str, Any]:
     """What makes it this checkpoint and no other: its address, its hash and size if configured."""
     url = checkpoint_record.identity(source.build, source.location)
-    about = {"url": url, "sha256": source.sha256, "size": source.size}
-    if source.location.kind == "synthetic":
-        return {**about, "architecture": source.architecture}
-    return about
+    made_up = source.location.kind == "synthetic"
+    made_by = {"architecture": source.architecture} if made_up else {}
+    return {"url": url, "sha256": source.sha256, "size": source.size, **made_by}
 
 
 def is_wanted(
-    source: Source, url: str, known: Checkpoint | None, sha256_on_disk: str | None
+    source: Source, url: str, record: Checkpoint | None, sha256_on_disk: str | None
 ) -> bool:
-    """Whether the file on disk is the wanted checkpoint already; pure.
-
-    :param url: the address, as a record has it.
-    """
+    """Whether the file on disk is what is wanted, from a ``url`` as records have it; pure."""
     if sha256_on_disk is None:
         return False
     if source.sha256 is not None:
         return sha256_on_disk == source.sha256
     return (
         source.location.kind in ("http", "hub")
-        and known is not None
-        and known.url == url
-        and known.sha256 == sha256_on_disk
-        and source.size in (None, known.size)
+        and record is not None
+        and record.url == url
+        and record.sha256 == sha256_on_disk
+        and source.size in (None, record.size)
     )
 
 
 def obtain_checkpoint(source: Source, work: Workspace) -> dict[str, Any]:
-    """Bring the checkpoint into place, unless it is there; write its record.
-
-    :raises StageError: with what was expected, what was found and what to do.
-    """
-    target = source.checkpoint
-    record_path = source.checkpoint_record
+    """Bring the checkpoint into place, unless it is there; write its record."""
+    target, kind = source.checkpoint, source.location.kind
     target.parent.mkdir(parents=True, exist_ok=True)
     on_disk = FINGERPRINTS.sha256(target) if target.is_file() else None
-    known = checkpoint_record.read(record_path)
+    record = checkpoint_record.read(source.checkpoint_record)
     url = checkpoint_record.identity(source.build, source.location)
     commit = None
-    if is_wanted(source, url, known, on_disk):
+    if is_wanted(source, url, record, on_disk):
         how = "already there"
-        commit = known.commit if known is not None and known.url == url else None
-        if source.location.kind == "http" and known is not None and known.url != url:
+        if record is not None and record.url == url:
+            commit = record.commit
+        elif record is not None and kind == "http":
             how += f"; {_check_address(source, target)}"
-    elif source.location.kind in ("http", "hub"):
-        cached = _take_from_cache(source, target, work)
-        if cached is not None:
-            how = cached
-        elif source.location.kind == "http":
-            how = _download_from_address(source, target, work)
-        else:
-            how, commit = _obtain_from_hub(source, target, work)
-        if cached is None:
-            _put_into_cache(source, target, work)
+    elif kind in ("http", "hub"):
+        how, commit = _fetch(source, url, work)
     else:
-        make = _copy if source.location.kind == "file" else _generate
+        make = _copy if kind == "file" else _generate
         how = make(source, target, work)
 
     sha256, size = FINGERPRINTS.sha256(target), target.stat().st_size
@@ -116,8 +99,8 @@ def obtain_checkpoint(source: Source, work: Workspace) -> dict[str, Any]:
             f"[models.{source.name}] size expects {source.size} bytes, and {target}, of sha256 "
             f"{sha256}, has {size}. Correct the size, or leave it out."
         )
-    synthetic = source.location.kind == "synthetic"
-    Checkpoint(url, sha256, size, synthetic, commit).write(record_path)
+    synthetic = kind == "synthetic"
+    Checkpoint(url, sha256, size, synthetic, commit).write(source.checkpoint_record)
     if source.sha256 is None and not synthetic:
         sys.stderr.write(
             f"warning: [models.{source.name}] has no sha256, so nothing tells whether "
@@ -129,23 +112,37 @@ def obtain_checkpoint(source: Source, work: Workspace) -> dict[str, Any]:
 STAGE = "checkpoint"  # as the cache calls it
 
 
-def _take_from_cache(source: Source, target: Path, work: Workspace) -> str | None:
-    """Take a checkpoint whose hash the configuration has from the cache; None without one."""
-    cache = work.services.cache
-    if cache is None or source.sha256 is None:
-        return None
-    entry = cache.find(STAGE, source.sha256, 1)
-    if entry is None:
-        return None
-    if entry.outputs[0].sha256 != source.sha256:  # which is what it lies under
-        cache.warn(f"{STAGE}: its entry is of another file; it is downloaded")
-        return None
-    return f"from {cache.name}" if fetch_from_cache(cache, entry, [target], work) else None
+def _fetch(source: Source, url: str, work: Workspace) -> tuple[str, str | None]:
+    """Download the checkpoint, unless the cache has it, under the hash that is configured.
 
+    :param url: as a record has it.
+    :returns: how it came, and the hub's commit that it is of.
+    """
+    from tasks.remote import download
+    from tasks.remote.answers import Request
 
-def _put_into_cache(source: Source, target: Path, work: Workspace) -> None:
-    if work.services.cache is not None and source.sha256 is not None:
-        work.services.cache.store(STAGE, source.sha256, [target], {})
+    target, cache, sha256 = source.checkpoint, work.services.cache, source.sha256
+    if cache is not None and sha256 is not None:
+        entry = cache.find(STAGE, sha256, 1)
+        if entry is not None and entry.outputs[0].sha256 != sha256:
+            cache.warn(f"{STAGE}: its entry is of another file; it is downloaded")
+        elif entry is not None and fetch_from_cache(cache, entry, [target], work):
+            return f"from {cache.name}", None
+    commit = None
+    try:
+        if source.location.kind == "hub":
+            how, commit = _obtain_from_hub(source, target, work)
+        else:
+            table = f"[models.{source.name}]"
+            request = Request(source.location.url, sha256, source.size, table, identity=url)
+            how = _download(request, target, work)
+    except download.Unreachable as error:
+        if not error.reported and any(each.name == "demo" for each in work.config.targets):
+            raise StageError(f"{error} {command('demo')} needs no network.") from error
+        raise
+    if cache is not None and sha256 is not None:
+        cache.store(STAGE, sha256, [target], {})
+    return how, commit
 
 
 def _check_address(source: Source, target: Path) -> str:
@@ -165,84 +162,55 @@ def _check_address(source: Source, target: Path) -> str:
     return "the new url could not be confirmed"
 
 
-def _download_from_address(source: Source, target: Path, work: Workspace) -> str:
-    from tasks.remote.answers import Request
-
-    table = f"[models.{source.name}]"
-    request = Request(
-        source.location.url,
-        source.sha256,
-        source.size,
-        table,
-        identity=checkpoint_record.identity(source.build, source.location),
-    )
-    return _download(request, target, work)
-
-
 def _download(request: Request, target: Path, work: Workspace) -> str:
     from tasks.remote import download
 
-    with _offering_the_demo(work.config):
-        fetched = download.fetch(request, target, progress=show_progress(work.task.name))
+    fetched = download.fetch(
+        request,
+        target,
+        progress=show_progress(work.task.name),
+        unreachable=work.services.unreachable,
+    )
     FINGERPRINTS.remember(target, fetched.sha256)
     return f"{mebibytes(fetched.received)} downloaded"
 
 
-@contextmanager
-def _offering_the_demo(config: Configuration) -> Iterator[None]:
-    from tasks.remote import download
-
-    try:
-        yield
-    except download.Unreachable as error:
-        if not error.reported and any(each.name == "demo" for each in config.targets):
-            raise StageError(f"{error} {command('demo')} needs no network.") from error
-        raise
-
-
 def _obtain_from_hub(source: Source, target: Path, work: Workspace) -> tuple[str, str]:
-    """Find the file on the hub, check the ``config.json`` beside transformers', and download it.
+    """Download a file of the hub, or copy it from huggingface_hub's cache, as `_fetch` returns it.
 
-    What huggingface_hub has in its cache is copied instead.
-
-    :returns: how it came, and the commit that it is of.
+    The ``config.json`` beside transformers' weights must be one of SAM 2.
     """
     from tasks.remote import hub
     from tasks.remote.answers import Request
 
     location, table = source.location, f"[models.{source.name}]"
-    with _offering_the_demo(work.config):
-        found = hub.find(location.repo, location.revision, location.file, table)
-        # It describes the weights that transformers saved, and no other file.
-        described = location.file == WEIGHTS
-        content = hub.read_config(location.repo, found.commit, table) if described else None
+    file = hub.find(location.repo, location.revision, location.file, table)
+    # It describes the weights that transformers saved, and no other file.
+    described = location.file == WEIGHTS
+    content = hub.read_config(location.repo, file.commit, table) if described else None
     if content is not None:
         check_config(source, content, f"{table} url: {hub.CONFIG} of hf:{location.repo}")
     for key, expected, on_hub in (
-        ("sha256", source.sha256, found.sha256),
-        ("size", source.size, found.size),
+        ("sha256", source.sha256, file.sha256),
+        ("size", source.size, file.size),
     ):
         if None not in (expected, on_hub) and expected != on_hub:
             raise StageError(
                 f"{location.shown} is not the expected checkpoint: {table} {key} expects "
-                f"{expected}, the hub has {on_hub} at commit {found.commit}. If that is right, put "
+                f"{expected}, the hub has {on_hub} at commit {file.commit}. If that is right, put "
                 f"its {key} there; if not, name the commit behind @."
             )
-    request = Request(
-        found.url, source.sha256 or found.sha256, source.size or found.size, table, found.headers
-    )
-    if found.copy is None or not _copy_of_hub(found.copy, request, target, work):
+    sha256, size = source.sha256 or file.sha256, source.size or file.size
+    request = Request(file.url, sha256, size, table, file.headers)
+    if file.copy is None or not _copy_of_hub(file.copy, request, target, work):
         how = _download(request, target, work)
     else:
         how = "copied from huggingface_hub's cache"
-    return f"{how}, commit {found.commit[:12]}", found.commit
+    return f"{how}, commit {file.commit[:12]}", file.commit
 
 
 def _copy_of_hub(copy: Path, request: Request, target: Path, work: Workspace) -> bool:
-    """Copy a file of huggingface_hub's cache; False, with a warning, when it is another one.
-
-    :raises StageError: when it is, and cannot be downloaded instead.
-    """
+    """Copy a file of huggingface_hub's cache; False, with a warning, when it is another one."""
     unfinished = work.unfinished(target)
     sha256 = copy_and_hash(copy, unfinished)
     size = unfinished.stat().st_size
@@ -268,15 +236,11 @@ FAMILIES = ("sam2", "sam2_video", "edgetam", "edgetam_video")
 
 
 def check_config(source: Source, content: Mapping[str, Any], what: str) -> None:
-    """Refuse the ``config.json`` of a model that is no SAM 2, or of another image size; pure.
-
-    :param what: the file, for people.
-    :raises StageError: with what was found and what is expected.
-    """
-    found = content.get("model_type")
-    if found not in FAMILIES:
+    """Refuse the ``config.json`` of a model that is not SAM 2, or of another image size; pure."""
+    family = content.get("model_type")
+    if family not in FAMILIES:
         raise StageError(
-            f"{what} is of another kind of model: found model_type {found!r}; "
+            f"{what} is of another kind of model: found model_type {family!r}; "
             f"expected one of {', '.join(FAMILIES)}"
         )
     prompts = content.get("prompt_encoder_config")
@@ -290,33 +254,27 @@ def check_config(source: Source, content: Mapping[str, Any], what: str) -> None:
 
 
 def _in_folder(folder: Path, source: Source) -> Path:
-    """The weights in a folder as transformers' ``save_pretrained`` writes it.
-
-    :raises StageError: when there are none, or they are of another kind of model.
-    """
+    """The weights in a folder as transformers' ``save_pretrained`` writes it."""
     from tasks.remote import hub
 
     weights, described = folder / WEIGHTS, folder / hub.CONFIG
     if not weights.is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        shards = (folder / f"{WEIGHTS}.index.json").is_file()
-        raise StageError(
-            f"[models.{source.name}] url: no {WEIGHTS} in {folder.absolute()}; "
-            + (
+        advice = "expected a checkpoint, or a folder that save_pretrained() wrote."
+        if (folder / "adapter_config.json").is_file():
+            advice = (
                 "it holds a LoRA adapter: merge it with PEFT's merge_and_unload(), then save the "
                 "model with save_pretrained()."
-                if adapter
-                else "its weights are in several files: save them with "
-                'save_pretrained(..., max_shard_size="10GB").'
-                if shards
-                else "expected a checkpoint, or a folder that save_pretrained() wrote."
             )
+        elif (folder / f"{WEIGHTS}.index.json").is_file():
+            advice = (
+                "its weights are in several files: save them with "
+                'save_pretrained(..., max_shard_size="10GB").'
+            )
+        raise StageError(
+            f"[models.{source.name}] url: no {WEIGHTS} in {folder.absolute()}; {advice}"
         )
     if described.is_file():
-        content = hub.parse_config(
-            described.read_text(encoding="utf-8", errors="replace"), str(described)
-        )
-        check_config(source, content, str(described))
+        check_config(source, hub.parse_config(described, str(described)), str(described))
     return weights
 
 
@@ -340,14 +298,13 @@ def _copy(source: Source, target: Path, work: Workspace) -> str:
             "saved."
         )
     size = copy.stat().st_size
-    for key, expected, found in (("size", source.size, size), ("sha256", source.sha256, sha256)):
-        if expected is not None and expected != found:
+    for key, expected, actual in (("size", source.size, size), ("sha256", source.sha256, sha256)):
+        if expected not in (None, actual):
             cut_off = source.size is not None and size < source.size
+            again = "The file may be cut off: copy it again. " if cut_off else ""
             raise StageError(
                 f"{path} is not the expected checkpoint: [models.{source.name}] {key} expects "
-                f"{expected}, found {found}. "
-                + ("The file may be cut off: copy it again. " if cut_off else "")
-                + f"If the new file is right, put its {key} there."
+                f"{expected}, found {actual}. {again}If the new file is right, put its {key} there."
             )
     work.deliver(target)
     FINGERPRINTS.remember(target, sha256)
@@ -362,11 +319,11 @@ def _generate(source: Source, target: Path, work: Workspace) -> str:
         seed=source.location.seed,
         destination=str(made),
     )
-    found = FINGERPRINTS.sha256(made)
-    if source.sha256 not in (None, found):
+    sha256 = FINGERPRINTS.sha256(made)
+    if source.sha256 not in (None, sha256):
         raise StageError(
             f"[models.{source.name}] sha256 expects {source.sha256}, but {source.location.shown} "
-            f"made {found}. Leave sha256 out: random weights depend on torch's version."
+            f"made {sha256}. Leave sha256 out: random weights depend on torch's version."
         )
     work.deliver(target)
     return f"synthetic, seed {source.location.seed}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.building.stage import Stage, Workspace
-from tasks.clients.contract import Contract, MaskChoice, PromptChoice
+from tasks.clients.contract import MaskChoice, PromptChoice
 from tasks.config.models import Target, Variant
 from tasks.console.invocation import command
 from tasks.proof.failures import sentences
@@ -37,23 +37,22 @@ PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 # The share of prompts for which a decoder of a single mask must return the same one as PyTorch.
 STABLE = 0.9
 
+RANKED = ("ranked", "best")  # the choices whose decoder ranks its masks itself
+
 
 def declare(target: Target, variant: Variant) -> Stage:
     """The comparison of one variant with PyTorch."""
     proof = Proof("fidelity", target, variant)
+    source, graphs = target.source, target.image_graphs(variant).values()
     return Stage(
         proof.subtask,
         measure_fidelity,
         [target, variant],
-        reads=[
-            *target.image_graphs(variant).values(),
-            target.source.reference,
-            *target.source.image_data,
-        ],
+        reads=[*graphs, source.reference, *source.image_data],
         writes=[proof.path, target.picture(variant)],
         shared="proof",
         inputs={**proof.inputs, **versions(*PACKAGES)},
-        also_runs=[target.source.images],
+        also_runs=[source.images],
     )
 
 
@@ -97,8 +96,8 @@ def measure_fidelity(target: Target, variant: Variant, work: Workspace) -> dict[
 class FidelityRequest:
     """A variant's file of each graph, by its name, and what they are compared with.
 
-    ``reference`` has PyTorch's answers about the images that ``draw`` draws. A picture of the
-    masks that differ most, a PNG, is written to ``picture``.
+    ``reference`` has PyTorch's answers about the images that ``draw`` draws. A PNG of the masks
+    that differ most is written to ``picture``.
     """
 
     graphs: Mapping[str, str]
@@ -113,50 +112,47 @@ class FidelityRequest:
 def compare(request: FidelityRequest) -> dict[str, Any]:
     """Compare a variant with PyTorch's answers (runs in a child process).
 
-    :returns: ``files`` and ``against``, the hashes of what was measured and against what; and
+    :returns: the hashes of ``files``, and of what they were measured ``against``, and
         `FidelityFigures`.
-    :raises StageError: see `check_tensors`.
+    :raises StageError: for files whose tensors are not those of the contract, in its order.
     """
     from tasks.clients.registry import client_by_name
-    from tasks.inference.painting import draw_pair
-    from tasks.inference.reference_file import read_reference
-    from tasks.inference.sessions import run_graphs
+    from tasks.inference import graph_file, painting, reference_file, sessions
     from tasks.proof.binding import unchanged
+    from tasks.proof.judgement import violations
 
-    client = client_by_name(request.client)
-    judged = {Path(path).name: path for path in request.graphs.values()}
+    client, graphs = client_by_name(request.client), request.graphs
+    judged = {Path(path).name: path for path in graphs.values()}
     with unchanged(judged) as files, unchanged({"reference": request.reference}) as against:
-        stored = read_reference(request.reference, request.masks)
+        stored = reference_file.read_reference(request.reference, request.masks)
         contract = client.contract(stored.dimensions, request.masks, request.prompts)
-        check_tensors(request.graphs, contract, client)
+        for name, path in graphs.items():
+            if wrong := violations({name: contract[name]}, {name: graph_file.tensors_of(path)}):
+                raise StageError(f"{path} is not what {client.name} reads: {sentences(wrong)}")
         images = prompted_images(request, stored, client)
-        graphs = request.graphs
-        answers = run_graphs(graphs["encoder"], graphs["decoder"], images, client)
+        answers = sessions.run_graphs(graphs["encoder"], graphs["decoder"], images, client)
     figures, lowest = figures_of(images[:-1], answers, stored, request.masks)
-    draw_pair(lowest, request.picture)
+    painting.draw_pair(lowest, request.picture)
     return {"files": files, "against": {**stored.against, **against}, **asdict(figures)}
 
 
 def prompted_images(
     request: FidelityRequest, stored: Reference, client: Client
 ) -> list[PromptedImage]:
-    """The drawn images with real prompts; last the first of them with every value of every input.
+    """The drawn images with the real prompts that the client can send.
 
-    Prompts that the client cannot send are left out.
+    Last comes the first image with every value of every input.
     """
-    from tasks.inference import truth
-    from tasks.inference.prompts import answerable, runs_of_every_value
+    from tasks.inference import prompts, truth
     from tasks.inference.sessions import PromptedImage
 
     size = stored.dimensions.image_size
     drawn = truth.draw_images(truth.load(request.draw), size, len(stored.images))
-    images = [
-        PromptedImage(
-            each.image, answerable(truth.prompts_about(each), client), expected.mask_inputs
-        )
-        for each, expected in zip(drawn, stored.images, strict=True)
-    ]
-    runs = runs_of_every_value(client, request.prompts == "many")
+    images = []
+    for each, expected in zip(drawn, stored.images, strict=True):
+        about = prompts.answerable(truth.prompts_about(each), client)
+        images.append(PromptedImage(each.image, about, expected.mask_inputs))
+    runs = prompts.runs_of_every_value(client, request.prompts == "many")
     masks = stored.inputs.mask_inputs
     return [*images, PromptedImage(drawn[0].image, runs.alone, masks, runs.at_once)]
 
@@ -184,8 +180,11 @@ def figures_of(
             name = prompt.name
             own, right = answer.best_mask(name)[0], expected.best_mask(name)[0]
             pairs.append(MaskPair(mask_iou(own > 0, right > 0), image.image, prompt, right, own))
-            flips.append(float(is_ranked_otherwise(answer, expected, name, choice)))
             order = order_of(answer.masks[name], expected.masks[name], choice)
+            # Whoever follows the variant's ranking gets other masks than PyTorch's. A decoder that
+            # ranks its masks has decided before any score can be read; for others that counts.
+            same_best = choice in RANKED or answer.best(name) == expected.best(name)
+            flips.append(float(order != list(range(len(order))) or not same_best))
             right_scores, right_masks = expected.scores[name][order], expected.masks[name][order]
             scores.append(checks.largest_difference(answer.scores[name], right_scores))
             logits.append(checks.relative_difference(answer.masks[name], right_masks))
@@ -207,29 +206,13 @@ def figures_of(
     return figures, lowest
 
 
-def check_tensors(graphs: Mapping[str, str], contract: Contract, client: Client) -> None:
-    """Refuse files whose tensors are not those of the contract, in its order.
-
-    :raises StageError: naming the file, or when one refers to another file.
-    """
-    from tasks.inference.graph_file import tensors_of
-    from tasks.proof.judgement import violations
-
-    for name, path in graphs.items():
-        wrong = violations({name: contract[name]}, {name: tensors_of(path)})
-        if wrong:
-            raise StageError(f"{path} is not what {client.name} reads: {sentences(wrong)}")
-
-
 def order_of(
     masks: NDArray[np.float32], expected: NDArray[np.float32], choice: MaskChoice
 ) -> list[int]:
     """Which of PyTorch's masks each mask is to be compared with: its own place, unless ranked."""
     from tasks.inference.metrics import ranking
 
-    if choice in ("ranked", "best"):
-        return ranking(masks, expected)
-    return list(range(len(expected)))
+    return ranking(masks, expected) if choice in RANKED else list(range(len(expected)))
 
 
 def largest_input_error(
@@ -237,36 +220,16 @@ def largest_input_error(
 ) -> tuple[Figure, str]:
     """The largest difference of logits, relative to their mean magnitude, and its prompt.
 
-    A single mask that is hardly stable may give way to another, for a few prompts.
-
-    :param expected: one place of `STRIDE` each way.
+    A single mask that is hardly stable may give way to another, for a few prompts. ``expected``
+    has one place of `STRIDE` each way.
     """
-    from tasks.inference.checks import largest, relative_difference
+    from tasks.inference import checks
     from tasks.inference.reference_file import STRIDE
 
     errors: dict[str, Figure] = {}
     for name, masks in answer.masks.items():
         own, right = masks[:, ::STRIDE, ::STRIDE], expected.masks[name]
-        errors[name] = relative_difference(own, right[order_of(own, right, choice)])
-
-    def error_of(name: str) -> float:
-        error = errors[name]
-        return math.inf if error is None else error
-
-    names = sorted(errors, key=error_of)
+        errors[name] = checks.relative_difference(own, right[order_of(own, right, choice)])
+    names = sorted(errors, key=lambda name: (errors[name] is None, errors[name] or 0.0))
     kept = names[: math.ceil(STABLE * len(names))] if choice == "single" else names
-    return largest(errors[name] for name in kept), kept[-1]
-
-
-def is_ranked_otherwise(
-    answer: Predictions, expected: Predictions, prompt: str, masks: MaskChoice
-) -> bool:
-    """Whether a person who follows a variant's ranking gets other masks than PyTorch's.
-
-    A decoder that ranks its masks has decided before any score can be read, so its masks are
-    recognized by what they look like. For others the best score counts.
-    """
-    if masks not in ("ranked", "best"):
-        return answer.best(prompt) != expected.best(prompt)
-    order = order_of(answer.masks[prompt], expected.masks[prompt], masks)
-    return order != list(range(len(order)))
+    return checks.largest(errors[name] for name in kept), kept[-1]

@@ -27,9 +27,7 @@ def declare(targets: Sequence[Target]) -> Stage:
 def install(required: bool, work: Workspace) -> dict[str, Any]:
     """Run ``npm ci``, unless what is installed is what the lock file asks for.
 
-    Where no browser is required the build goes on without, and says so.
-
-    :raises StageError: with npm's own words, where a model asks for a browser's proof.
+    :raises StageError: with npm's own words, where a model requires a browser's proof.
     """
     if packages.are_installed():
         return {"summary": "already installed"}
@@ -41,9 +39,6 @@ def install(required: bool, work: Workspace) -> dict[str, Any]:
         )
     if problem is not None:
         return {"summary": f"NOT INSTALLED: {problem}"}
-    versions = ", ".join(
-        f"{name} {version}"
-        for name, version in packages.versions().items()
-        if "/node_modules/" not in name
-    )
-    return {"summary": versions}
+    versions = packages.versions().items()
+    own = [f"{name} {version}" for name, version in versions if "/node_modules/" not in name]
+    return {"summary": ", ".join(own)}

@@ -61,9 +61,9 @@ def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ReferenceRequest:
-    """The model whose answers about ``count`` images are written to ``destination``.
+    """The model whose answers about ``count`` images that ``draw`` draws go to ``destination``.
 
-    ``masks`` are the choices of the decoders that are compared with it; ``draw`` draws the images.
+    ``masks`` are the choices of the decoders that are compared with it.
     """
 
     model: TrainedModel
@@ -74,10 +74,7 @@ class ReferenceRequest:
 
 
 def write_reference(request: ReferenceRequest) -> dict[str, Any]:
-    """Ask sam2's predictor about drawn images (runs in a child process).
-
-    The file has its answers, and the hashes of the model's files.
-    """
+    """Write sam2's answers about drawn images, with hashes (runs in a child process)."""
     from tasks.clients.contract import dimensions_of
     from tasks.inference import reference, reference_file, truth
     from tasks.inference.prompts import EVERY_PROMPT

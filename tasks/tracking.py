@@ -1,8 +1,8 @@
 """Compares the graphs that track with sam2's own `SAM2VideoPredictor` over drawn clips.
 
-Follows the same objects with a variant's files, and compares every frame's masks, scores and
-pointers. Targets: ``tracking.json``, ``tracking.<variant>.json``. Single
-precision must do what PyTorch does; the reports of the others say how far they drift.
+It compares every frame's masks, scores and pointers. Targets: ``tracking.json``,
+``tracking.<variant>.json``. Single precision must do what PyTorch does; the reports of the others
+say how far they drift.
 """
 
 from __future__ import annotations
@@ -76,10 +76,7 @@ def summary_of(figures: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class TrackingRequest:
-    """The file of the encoder and of each graph that tracks, by name, and PyTorch's answers.
-
-    ``client`` is the name of the client whose encoder it is.
-    """
+    """The file of the client's encoder and of each graph that tracks, and PyTorch's answers."""
 
     graphs: Mapping[str, str]
     client: str
@@ -89,27 +86,24 @@ class TrackingRequest:
 def compare(request: TrackingRequest) -> dict[str, Any]:
     """Follow the scripts' objects with a variant's files (runs in a child process).
 
-    :returns: ``files`` and ``against``, the hashes of what was measured and against what;
-        ``violations`` of the contract, and the ``tensors`` of the files; the ``constants`` that a
-        tracker needs; and, where there are no violations, `TrackingFigures`.
+    :returns: the hashes of ``files``, and of what they were measured ``against``; ``violations`` of
+        the contract, and the files' ``tensors``; the ``constants`` that a tracker needs; and, where
+        there are no violations, `TrackingFigures`.
     """
     from tasks.clients.contract import as_json, tracking_contract
-    from tasks.inference.graph_file import check_graph, tensors_of
-    from tasks.inference.scripts import read_answers
+    from tasks.inference import graph_file, scripts
     from tasks.proof import failures
     from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
 
     judged = {Path(path).name: path for path in request.graphs.values()}
-    with (
-        unchanged(judged) as files,
-        unchanged({"tracking_reference": request.reference}) as against,
-    ):
-        about, expected = read_answers(request.reference)
+    subject = {"tracking_reference": request.reference}
+    with unchanged(judged) as files, unchanged(subject) as against:
+        about, expected = scripts.read_answers(request.reference)
         contract = tracking_contract(about.dimensions, about.memory)
-        tensors = {name: tensors_of(request.graphs[name]) for name in contract}
+        tensors = {name: graph_file.tensors_of(request.graphs[name]) for name in contract}
         for name in contract:
-            check_graph(request.graphs[name])
+            graph_file.check_graph(request.graphs[name])
         broken = violations(contract, tensors)
         figures = None if broken else follow_scripts(request, about.constants, expected)
     return {
@@ -125,21 +119,17 @@ def compare(request: TrackingRequest) -> dict[str, Any]:
 def follow_scripts(
     request: TrackingRequest, constants: TrackingConstants, expected: Mapping[str, Answers]
 ) -> TrackingFigures:
-    """Run every script with the files, and compare the answers.
-
-    :param expected: PyTorch's answers, by the script's name.
-    """
+    """Run every script with the files, and compare the answers with the ``expected``, by script."""
     from tasks.clients.registry import client_by_name
-    from tasks.inference.scripts import collect, proof_scripts, run_script
-    from tasks.inference.sessions import run_by_name
+    from tasks.inference import scripts, sessions, video_reference
     from tasks.inference.tracker import Tracker
-    from tasks.inference.video_reference import through_jpeg
     from tasks.proof.drift import compare_answers
 
-    run = run_by_name(request.graphs, {"encoder": client_by_name(request.client).encoder})
+    encoder = client_by_name(request.client).encoder
+    run = sessions.run_by_name(request.graphs, {"encoder": encoder})
     answers: dict[str, tuple[Answers, Answers]] = {}
-    for script in map(through_jpeg, proof_scripts()):
+    for script in map(video_reference.through_jpeg, scripts.proof_scripts()):
         right = expected[script.name]
-        steps = run_script(Tracker(run, constants, list(script.frames)), script)
-        answers[script.name] = collect(script.name, steps, len(right)), right
+        steps = scripts.run_script(Tracker(run, constants, list(script.frames)), script)
+        answers[script.name] = scripts.collect(script.name, steps, len(right)), right
     return compare_answers(answers)

@@ -43,17 +43,12 @@ TRUTH_SEEDS = range(6)  # images with true masks
 def declare(target: Target) -> Stage:
     """The proof of a model's graphs in single precision."""
     source, proof = target.source, Proof("verify", target)
-    graphs = [path for each in single_precision(target) for path in each.values()]
+    graphs = dict.fromkeys(path for each in single_precision(target) for path in each.values())
     return Stage(
         target.name,
         verify,
         [target],
-        reads=[
-            source.checkpoint,
-            *dict.fromkeys(graphs),
-            *source.architecture_files,
-            *source.image_data,
-        ],
+        reads=[source.checkpoint, *graphs, *source.architecture_files, *source.image_data],
         writes=[proof.path, *([target.clicks] if source.truth else [])],
         shared="proof",
         inputs={**proof.inputs, **versions(*PACKAGES)},
@@ -70,12 +65,8 @@ def single_precision(target: Target) -> list[GraphFiles]:
 
 
 def verify(target: Target, work: Workspace) -> dict[str, Any]:
-    """Measure in a child process, judge, and write the report whichever way it went.
-
-    :raises StageError: naming each figure beyond its tolerance.
-    """
-    proof = Proof("verify", target)
-    source = target.source
+    """Measure in a child process, judge, and write the report; a `StageError` names what fails."""
+    proof, source = Proof("verify", target), target.source
     request = VerifyRequest(
         model=source.trained_model,
         opset=source.opset,
@@ -129,10 +120,9 @@ def summary_of(figures: Mapping[str, Any]) -> str:
 class VerifyRequest:
     """The files to measure, by the graph's name, and what they must be.
 
-    ``graphs`` are those of single precision: ONNX first, then those of other formats. ``truth``
-    draws images whose masks are known; ``images`` those on which a model of another image size than
-    its weights' is compared with them. ``clicks`` is where to write PyTorch's masks of the images
-    that ``truth`` draws, for a picture.
+    ``graphs`` are those of single precision, ONNX first. ``truth`` draws images whose masks are
+    known, and ``clicks`` is where to write PyTorch's masks of those, for a picture; ``images`` are
+    those for a model of another image size than its weights'.
     """
 
     model: TrainedModel
@@ -150,9 +140,9 @@ class VerifyRequest:
 def measure(request: VerifyRequest) -> dict[str, Any]:
     """Compare a model's graphs with PyTorch (runs in a child process).
 
-    :returns: ``files`` and ``against``, the hashes of what was measured and against what; the
-        ``architecture``, recognized; ``violations`` of the contract and the ``tensors`` of the
-        graphs; and, where there are no violations, `compare_answers`.
+    :returns: the hashes of ``files``, and of what they were measured ``against``; the recognized
+        ``architecture``; ``violations`` of the contract and the ``tensors`` of the graphs; and,
+        where there are no violations, `compare_answers`.
     """
     from tasks.clients.contract import as_json, dimensions_of
     from tasks.clients.registry import client_by_name
@@ -237,10 +227,7 @@ def compare_answers(
 
 
 def read_tensors(graphs: Mapping[str, str]) -> dict[str, GraphTensors]:
-    """The inputs and outputs of a variant's files, by the graph's name.
-
-    :raises StageError: when one is not a valid graph, or refers to another file.
-    """
+    """The inputs and outputs of a variant's files, by the graph's name, after `check_graph`."""
     tensors = {}
     for name, path in graphs.items():
         tensors[name] = tensors_of(path)
@@ -259,24 +246,14 @@ def run_on(graphs: Mapping[str, str], cases: Sequence[Case], client: Client) -> 
 def differences_of(
     answers: Sequence[Predictions], cases: Sequence[Case], by: str = ""
 ) -> list[dict[str, Any]]:
-    """How answers differ from PyTorch's, for each case.
-
-    :param by: appended to the names of the prompts.
-    """
+    """How answers differ from PyTorch's, for each case, whose prompts get ``by`` in their names."""
     from tasks.inference.sessions import differences
 
-    return [
-        label_prompts(differences(answer, case.expected), by + case.where)
-        for answer, case in zip(answers, cases, strict=True)
-    ]
-
-
-def label_prompts(differences: dict[str, Any], where: str) -> dict[str, Any]:
-    """Differences whose prompts say where they were sent."""
-    return {
-        **differences,
-        "prompts": {f"{name}{where}": each for name, each in differences["prompts"].items()},
-    }
+    parts = [differences(each, case.expected) for each, case in zip(answers, cases, strict=True)]
+    for part, case in zip(parts, cases, strict=True):
+        prompts = part["prompts"].items()
+        part["prompts"] = {f"{name}{by}{case.where}": each for name, each in prompts}
+    return parts
 
 
 def merge_differences(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -614,13 +615,13 @@ def test_what_was_deployed_is_removed_with_a_variant_that_is_no_longer_asked_for
 def test_every_task_has_a_log_and_a_scratch_folder_of_its_own(tmp_path: Path) -> None:
     from doit.task import Task
 
-    from tasks.building.stage import workspace
+    from tasks.building.stage import Workspace
     from tasks.config.schema import Configuration
 
     config = Configuration(tmp_path / "models.toml", tmp_path, ())
 
     def places(name: str) -> tuple[Path, Path]:
-        with workspace(config, Task(name, None)) as work:
+        with closing(Workspace(config, Task(name, None))) as work:
             return work.log, work.scratch
 
     names = ["variant:x:q8", "variant:x-q8", "browser:x", "browser:x:q8", "browser:x-q8:q8"]

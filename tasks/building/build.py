@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +17,20 @@ from doit.task import Task
 
 from tasks.building import last_build
 from tasks.building.code import closure
-from tasks.building.stage import Paths, Services, Stage, Workspace, workspace
+from tasks.building.stage import Paths, Services, Stage, Workspace
 from tasks.building.staleness import MEASURED_BY, Inputs, Measurer, Trace
 from tasks.building.state import recorded_values
 from tasks.config.schema import Configuration
 from tasks.console import address
 from tasks.console.invocation import command
 from tasks.console.progress import SILENT, show_progress
-from tasks.remote.shared_cache import Entry, SharedCache, key_of
 from tasks.system import machine
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.fingerprint import FINGERPRINTS, dependency_hashes
 from tasks.system.versions import versions_of_imported
 
 if TYPE_CHECKING:
+    from tasks.remote.shared_cache import Entry, SharedCache
     from tasks.running.cluster import Cluster
 
 FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
@@ -42,11 +43,13 @@ class Build:
     """A build of one configuration, with what its stages share."""
 
     def __init__(self, config: Configuration) -> None:
+        cache = None
+        if config.cache is not None:
+            from tasks.remote.shared_cache import SharedCache
+
+            cache = SharedCache(config.cache)
         self.config = config
-        self.services = Services(
-            SharedCache(config.cache) if config.cache is not None else None,
-            self._connect if config.cluster is not None else None,
-        )
+        self.services = Services(cache, self._connect if config.cluster is not None else None)
         self._cluster: Cluster | None = None
         self._lock = threading.Lock()
         self._began = time.monotonic()
@@ -112,7 +115,7 @@ class Build:
         with self._lock:
             self._ran += 1
         try:
-            with workspace(self.config, task, self.services) as work:
+            with closing(Workspace(self.config, task, self.services)) as work:
                 if stage.shared is not None and self.services.cache is not None:
                     return self._run_or_fetch(stage, work, self.services.cache)
                 return _act(stage, work)
@@ -185,10 +188,8 @@ def _functions(stage: Stage) -> tuple[str, ...]:
 
 def _all_inputs(stage: Stage) -> Inputs | Callable[[], Inputs]:
     """A stage's inputs, with the versions of packages behind functions of the configuration."""
-    inputs, versions = (
-        stage.inputs,
-        versions_of_imported(sorted(closure(tuple(stage.also_runs)).packages)),
-    )
+    inputs = stage.inputs
+    versions = versions_of_imported(sorted(closure(tuple(stage.also_runs)).packages))
     if callable(inputs):
         return lambda: {**inputs(), **versions}
     return {**(inputs or {}), **versions}
@@ -198,10 +199,7 @@ def _measurer(stage: Stage) -> Callable[[], Measurer] | None:
     """What says which processor, and browser, measures here; None for other stages than proofs."""
     if stage.shared != "proof":
         return None
-    return lambda: {
-        "processor": machine.processor(),
-        **(stage.browser() if stage.browser else {}),
-    }
+    return lambda: {"processor": machine.processor(), **(stage.browser() if stage.browser else {})}
 
 
 def _name_in_cache(stage: Stage) -> str:
@@ -209,11 +207,12 @@ def _name_in_cache(stage: Stage) -> str:
 
 
 def _cache_key(stage: Stage, task: Task, measured_by: Measurer | None) -> str:
-    """The key of a stage's outputs in a shared cache.
+    """The key of a stage's outputs in a shared cache: hashes of files and code, options, versions.
 
-    It has the hash of every file that is read and of the code, but neither their folders nor
-    the model's name: builds with other names share what is the same.
+    No folder and no model's name is in it: builds with other names share what is the same.
     """
+    from tasks.remote.shared_cache import key_of
+
     inputs = _all_inputs(stage)
     files: Paths = (*stage.reads, *stage.writes)
     names = {os.fspath(path): f"file {number}" for number, path in enumerate(files)}
@@ -230,10 +229,7 @@ def _cache_key(stage: Stage, task: Task, measured_by: Measurer | None) -> str:
 
 
 def fetch_from_cache(
-    cache: SharedCache,
-    entry: Entry,
-    targets: list[Path],
-    work: Workspace,
+    cache: SharedCache, entry: Entry, targets: Sequence[Path], work: Workspace
 ) -> bool:
     """Put what an entry has in place, as if it had been built; False if that is not possible."""
     slow = cache.is_remote and sum(each.size for each in entry.outputs) >= WORTH_A_PROGRESS

@@ -2,9 +2,7 @@
 
 They are read from the imports, so that no list kept by hand forgets one: the stage's module, the
 modules that it names as ``"module:function"`` for a child process, and what those import in turn.
-
-How the build runs, how it reads its configuration, and which clients there are is `LEFT_OUT`: from
-those a stage takes values, which its trace has, and no code that shapes what it makes.
+From those in `LEFT_OUT` a stage takes values, which its trace has, and no code.
 """
 
 from __future__ import annotations
@@ -33,10 +31,7 @@ _SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["']([\w.][\w./-]*\.js)["'
 
 
 class Closure(NamedTuple):
-    """The project's own files that functions may run, and the packages of others they import.
-
-    What those packages import in turn is not included.
-    """
+    """The project's own files that functions may run, and the packages that these import."""
 
     files: frozenset[str]
     packages: frozenset[str]
@@ -44,10 +39,7 @@ class Closure(NamedTuple):
 
 @cache
 def closure(functions: tuple[str, ...]) -> Closure:
-    """The modules of functions, and all that these import, as far as they are the project's own.
-
-    :param functions: each ``module:function``.
-    """
+    """What functions, each ``module:function``, reach through imports of the project's own."""
     waiting = [each.replace(":", ".") for each in functions]
     files, packages = set[str](), set[str]()
     while waiting:

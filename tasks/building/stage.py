@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -39,20 +38,19 @@ class Stage:
         line by name; returns what the records keep, with a ``summary`` for people.
     :param reads: the files that the action reads, and cannot do without.
     :param writes: the files that come out.
-    :param inputs: what else shapes them (options, versions), or a function that says so when the
-        stages before have run; must survive JSON. None runs the stage whenever it is named.
+    :param inputs: what else shapes them (options, versions), in JSON, or a function that says so
+        when the stages before have run. None runs the stage whenever it is named.
     :param also_runs: functions, ``module:function``, that the configuration names; the versions of
         the packages that they import are among the inputs.
     :param also_reads: files that a change of makes the stage stale, but that it does without.
-    :param shared: whether a shared cache may hold what comes out: ``"files"``, which are proven
-        here, or a ``"proof"``, which is taken from there only where the configuration says so, and
-        if a processor with the same features measured.
-    :param browser: says in which browser the action measures; called only when the stages before
-        have run.
+    :param shared: what a shared cache may hold: ``"files"``, which are proven here, or a
+        ``"proof"``, which is taken only where the configuration trusts the cache, and a processor
+        with the same features measured.
+    :param browser: says in which browser the child measures, so a worker of a cluster must have
+        one; called only when the stages before have run.
     :param up_to_date: what must hold besides, as doit takes it.
     :param after: tasks that run before.
     :param options: of the command line, as doit takes them.
-    :param needs_browser: the child runs one, so a worker of a cluster must have one.
     :param carries: files that the child needs as they are here, though no change of them matters.
     :param runs_here: the child runs on this machine, even when there is a cluster.
     :param on_demand: nothing but a person wants it, so its absence is not missed.
@@ -75,7 +73,6 @@ class Stage:
     up_to_date: Sequence[UpToDate] = ()
     after: Sequence[str] = ()
     options: Sequence[Mapping[str, Any]] = ()
-    needs_browser: bool = False
     carries: Sequence[str] = ()
     runs_here: bool = False
     on_demand: bool = False
@@ -115,33 +112,34 @@ class Services:
     :param cache: a cache that other builds use too.
     :param connect: connects to the workers of a cluster, where children run on one.
     :param tasks: those of the command that runs, by name; the command adds them.
+    :param unreachable: servers that do not answer, see `download.fetch`.
     """
 
     cache: SharedCache | None = None
     connect: Callable[[], Cluster] | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
+    unreachable: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Workspace:
     """A log and a scratch folder that no other stage has, and how a stage runs its child.
 
-    Both are named after the task, with ``~`` for the colon, which no model's name holds: `x:q8`
-    and `x-q8` do not meet.
+    Both have the task's name, with ``~`` for the colon: `x:q8` and `x-q8` do not meet.
     """
 
     config: Configuration
     task: Task
-    services: Services
+    services: Services = field(default_factory=Services)
 
     @cached_property
     def scratch(self) -> Path:
         """An empty folder for work in progress."""
-        self.remove_scratch()  # a killed run may have left it
+        self.close()  # a killed run may have left it
         self._scratch.mkdir(parents=True)
         return self._scratch
 
-    def remove_scratch(self) -> None:
+    def close(self) -> None:
         """Remove what is left of work in progress."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -158,26 +156,11 @@ class Workspace:
     def _name(self) -> str:
         return str(self.task.name).replace(":", "~")
 
-    @property
-    def stage(self) -> Stage:
-        """What the stage declares."""
-        return stage_of(self.task)
-
-    @property
-    def build(self) -> Path:
-        """The build folder."""
-        return self.config.build
-
-    @property
-    def verbose(self) -> bool:
-        """Whether the child's output is shown."""
-        return bool(self.task.verbosity == 2)
-
     def run(self, function: str, request: object = None, **arguments: Any) -> dict[str, Any]:
         """Call ``module:function`` in a child process, here or on a worker; see `child.run`.
 
-        :param request: the frozen dataclass that the function takes, and nothing else; paths in it
-            may be rewritten on the way. Without one the function takes ``arguments``.
+        :param request: the one frozen dataclass that the function takes, whose paths may be
+            rewritten on the way. Without one the function takes ``arguments``.
         """
         sent = child.as_json(arguments if request is None else request)
         result, on_worker = self._run(function, sent)
@@ -191,7 +174,9 @@ class Workspace:
 
     def _run(self, function: str, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """The result of a child, and whether a worker of a cluster ran it."""
-        if self.services.connect is not None and not self.stage.runs_here:
+        verbose = bool(self.task.verbosity == 2)
+        stage = stage_of(self.task)
+        if self.services.connect is not None and not stage.runs_here:
             from tasks.running.cluster import Work
 
             cluster = self.services.connect()
@@ -199,14 +184,14 @@ class Workspace:
                 self.task.name,
                 self.scratch,
                 self.log,
-                self.verbose,
+                verbose,
                 reads=sorted(self.task.file_dep),
-                carries=self.stage.carries,
-                needs=("browser",) if self.stage.needs_browser else (),
+                carries=stage.carries,
+                needs=("browser",) if stage.browser else (),
             )
             if not cluster.must_run_locally(work):
                 return cluster.run(work, function, arguments), True
-        return child.run(function, arguments, self.log, self.verbose), False
+        return child.run(function, arguments, self.log, verbose), False
 
     def unfinished(self, target: Path) -> Path:
         """Where the child writes a target until it is whole; some differ in their folders alone."""
@@ -221,18 +206,6 @@ class Workspace:
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.unfinished(target).replace(target)
-
-
-@contextmanager
-def workspace(
-    config: Configuration, task: Task, services: Services | None = None
-) -> Iterator[Workspace]:
-    """The workspace of a task while it runs."""
-    work = Workspace(config, task, services or Services())
-    try:
-        yield work
-    finally:
-        work.remove_scratch()
 
 
 def describe_sizes(graphs: Mapping[str, Path]) -> str:

@@ -38,8 +38,7 @@ class Trace:
 
     :param inputs: what shapes the output and is in no file dependency; a function where it is
         known only when the stages before have run.
-    :param measurer: says what measures on this machine; None where the output is the same wherever
-        it is made.
+    :param measurer: says what measures on this machine; None where that changes nothing.
     :param on_workers: the build is given to other machines, so what one of them measured holds.
     """
 
@@ -72,10 +71,7 @@ class Trace:
         inputs = self._inputs() if callable(self._inputs) else self._inputs
         if inputs != recorded.get("inputs"):  # perhaps a tuple, which JSON has as a list
             inputs = json.loads(json.dumps(inputs))
-        judged = {
-            "inputs": inputs,
-            "dependencies": dependency_hashes(task.file_dep, recent=True),
-        }
+        judged = {"inputs": inputs, "dependencies": dependency_hashes(task.file_dep, recent=True)}
         if self._measurer is not None:
             elsewhere = self._on_workers and recorded.get(ON_WORKER)
             judged[MEASURED_BY] = recorded[MEASURED_BY] if elsewhere else self._measurer()
@@ -97,10 +93,7 @@ class Trace:
     def changes_since(
         self, task: Task, recorded: Mapping[str, Any], config: str = "the configuration"
     ) -> list[str]:
-        """What differs from a task's last run, looked at now; see `changes`.
-
-        :param recorded: the values of the task in the build's records.
-        """
+        """What differs from a task's ``recorded`` last run, looked at now; see `changes`."""
         current = {**self._judged(task, recorded), "outputs": hashes_of(task.targets)}
         return changes(recorded, current, config)
 
@@ -116,10 +109,7 @@ class Trace:
 def changes(
     recorded: Mapping[str, Any], current: Mapping[str, Any], config: str = "the configuration"
 ) -> list[str]:
-    """What differs between two traces, a phrase each; empty when nothing does.
-
-    :param config: the file in which a person set what is a key of it.
-    """
+    """What differs between two traces, a phrase each; what ``config`` sets is named so."""
     if not all(isinstance(recorded.get(kind), dict) for kind in TRACED):
         return [NEVER_BUILT]
     phrases = [
@@ -136,17 +126,11 @@ def changes(
 
 
 def changes_behind(
-    name: str,
-    tasks: Mapping[str, Task],
-    records: Mapping[str, Mapping[str, Any]],
-    config: str,
+    name: str, tasks: Mapping[str, Task], records: Mapping[str, Mapping[str, Any]], config: str
 ) -> dict[str, list[str]]:
     """What changed since a task, and each that it builds on, last ran; by name, those first.
 
-    Nothing is run: what a task would be made from now is compared with what it was made from.
-
-    :param tasks: those of the build, by name.
-    :param records: the values of each task in the build's records.
+    Nothing is run: what a task would be made from now is compared with its ``records``.
     """
     makers = {target: each.name for each in tasks.values() for target in each.targets}
     by_task: dict[str, list[str]] = {}

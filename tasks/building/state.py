@@ -73,15 +73,9 @@ def recorded_values(path: Path) -> dict[str, dict[str, Any]]:
     """What each task's last run returned, of doit's records; empty when there are none."""
     try:
         records = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return {name: record.get("_values_:", {}) for name, record in records.items()}
+    except (OSError, ValueError, AttributeError):
         return {}
-    if not isinstance(records, dict):
-        return {}
-    return {
-        name: record.get("_values_:", {})
-        for name, record in records.items()
-        if isinstance(record, dict)
-    }
 
 
 @contextmanager
@@ -97,10 +91,7 @@ def exclusive() -> Iterator[None]:
 
 
 def _lock(folder: Path, stack: ExitStack) -> None:
-    """Hold ``folder/lock`` until the stack closes or the process ends, however it ends.
-
-    :raises InvalidDodoFile: when another process holds it, naming that process.
-    """
+    """Hold ``folder/lock`` until the stack closes or the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = stack.enter_context((folder / "lock").open("w"))
     holder = folder / "lock-holder.json"

@@ -241,10 +241,7 @@ def content_of(folder: Path, name: str) -> str | None:
 
 
 def holds_what_its_manifest_says(folder: Path) -> bool:
-    """Whether every file that was deployed to a folder is as its manifest has it.
-
-    Which files there are is known only once their fidelity is: they are no targets of doit's.
-    """
+    """Whether every deployed file, which doit knows no targets of, is as the manifest has it."""
     return changed_files(folder) == []
 
 

@@ -19,10 +19,7 @@ class Listing(NamedTuple):
 
 
 def read_listing(path: Path) -> Listing | None:
-    """The files that a manifest names; None when it is not a manifest of a model.
-
-    One that names a file outside its folder is none.
-    """
+    """The files that a manifest names; None when it is not one, or names a file elsewhere."""
     try:
         content: Any = json.loads(path.read_text())
         model, version = content["model"], content["schema_version"]

@@ -18,11 +18,11 @@ _LONGEST_NUMBER = 18  # digits; more are not a size
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be fetched; ``table`` is where the configuration says so.
+    """What to fetch; ``table`` is where the configuration says so.
 
-    ``url`` is for the request alone: it may hold a password; ``shown`` is for everything else.
-    ``headers`` are sent along to the address itself, and not where another host is answered with.
-    ``identity`` tells the file from others, as it may be recorded; without it, ``shown`` does.
+    ``url`` may hold a password, so it is for the request alone, and ``shown`` for everything else.
+    ``headers`` go to the address itself, not to a host that it redirects to. ``identity`` tells
+    the file from others, as it may be recorded; without it, ``shown`` does.
     """
 
     url: str = field(repr=False)
@@ -36,11 +36,6 @@ class Request:
     def shown(self) -> str:
         """The address as it may be shown; see `tasks.console.address`."""
         return address.shown(self.url)
-
-    @property
-    def recorded(self) -> str:
-        """What tells the file from others, as it may be recorded."""
-        return self.identity or self.shown
 
     @property
     def server(self) -> str:
@@ -63,10 +58,7 @@ class StartOver(Exception):
 def check_answer(
     status: int, headers: Mapping[str, str], offset: int, request: Request
 ) -> int | None:
-    """Decide what an answer's status and headers allow.
-
-    :returns: the size of the whole file as the server tells it, or None.
-    """
+    """The size of the whole file as an answer tells it, or None; raises what it does not allow."""
     if status in _RETRIED:
         raise Retry(f"the server answered {status}", _retry_after(headers.get("Retry-After")))
     start, total = _content_range(headers.get("Content-Range", ""))
@@ -91,26 +83,23 @@ def check_answer(
     if status == 200:
         total = number(headers.get("Content-Length"))
     if request.size is not None and total is not None and total != request.size:
-        raise StageError(wrong_size(request, str(total)))
+        raise StageError(wrong_size(request, total))
     return total
 
 
 def check_version(noted: str | None, headers: Mapping[str, str]) -> None:
     """Refuse a rest that is of another version than the part: some servers ignore If-Range."""
-    if noted is None:
-        return
-    kind = "ETag" if noted.startswith('"') else "Last-Modified"
-    found = headers.get(kind)
-    if found is not None and found != noted:
-        raise StartOver(f"the rest is of another version: {kind} was {noted}, is {found}")
+    if noted is not None:
+        kind = "ETag" if noted.startswith('"') else "Last-Modified"
+        now = headers.get(kind, noted)
+        if now != noted:
+            raise StartOver(f"the rest is of another version: {kind} was {noted}, is {now}")
 
 
 def _content_range(value: str) -> tuple[int | None, int | None]:
     """Start and total of ``bytes 5-9/10`` or ``bytes */10``."""
     match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", value.strip())
-    if not match:
-        return None, None
-    return number(match[1]), number(match[2])
+    return (number(match[1]), number(match[2])) if match else (None, None)
 
 
 def number(value: str | None) -> int | None:
@@ -139,16 +128,6 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
     return headers.get("Last-Modified")
 
 
-def wrong_sha256(request: Request, found: str, length: int) -> str:
-    return (
-        f"{request.shown} is not the expected file ({length} bytes came):\n"
-        f"expected sha256 {request.sha256}\n"
-        f"found    sha256 {found}\n"
-        f"If the file was replaced on purpose, put the found value into {request.table}; "
-        "if not, do not use it."
-    )
-
-
 def answered_with_page(request: Request) -> str:
     return (
         f"{request.shown} answers with a web page; expected a checkpoint. Correct the url in "
@@ -156,8 +135,8 @@ def answered_with_page(request: Request) -> str:
     )
 
 
-def wrong_size(request: Request, found: str) -> str:
+def wrong_size(request: Request, size: int) -> str:
     return (
-        f"{request.shown} is not the expected file: expected {request.size} bytes, found {found}. "
+        f"{request.shown} is not the expected file: expected {request.size} bytes, found {size}. "
         f"If the file was replaced on purpose, correct size and sha256 in {request.table}."
     )

@@ -33,7 +33,6 @@ from tasks.remote.answers import (
     check_version,
     number,
     validator_of,
-    wrong_sha256,
     wrong_size,
 )
 from tasks.system.errors import StageError
@@ -55,13 +54,11 @@ _PAGE = re.compile(
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When to give up: ``attempts`` in a row without a new byte; times in seconds."""
+    """When to give up: ``attempts`` in a row without a new byte; waits in seconds."""
 
     attempts: int = 6
     first_wait: float = 1.0
     longest_wait: float = 300.0
-    connect_timeout: float = 15.0
-    read_timeout: float = 60.0
 
     def wait_before(self, attempt: int, jitter: float) -> float:
         """Exponential backoff: doubled each time, shortened by up to half by ``jitter``."""
@@ -82,15 +79,9 @@ class _NoConnection(Retry):
 class Unreachable(StageError):
     """No connection to the server of an address; ``reported`` where a message said so before."""
 
-    def __init__(self, reason: str, reported: bool) -> None:
+    def __init__(self, reason: str, reported: bool = False) -> None:
         super().__init__(reason)
         self.reported = reported
-
-
-# Servers that this process could not reach, and those that it has given up on: of several files
-# there, one is worth waiting for.
-_told: set[str] = set()
-_unreachable: set[str] = set()
 
 
 def fetch(
@@ -99,71 +90,68 @@ def fetch(
     progress: Progress = SILENT,
     policy: RetryPolicy | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    unreachable: dict[str, bool] | None = None,
 ) -> Fetched:
     """Download a file to ``target``, replacing it only when the new one is whole and right.
 
+    :param unreachable: servers that do not answer, and whether they have been given up: of
+        several files there, one is worth waiting for.
     :raises Unreachable: when no connection to the server comes about.
     :raises StageError: when the server refuses, keeps failing, or sends something else than
         expected; an earlier good ``target`` stays. What was received of a good file stays too
         and is resumed by the next call.
     """
-    server = request.server
-    if server in _unreachable:
-        raise Unreachable(f"{server} cannot be reached, as said above.", reported=True)
+    unreachable = {} if unreachable is None else unreachable
+    if unreachable.get(request.server):
+        raise Unreachable(f"{request.server} cannot be reached, as said above.", reported=True)
     policy = policy or RetryPolicy()
-    part = _Part(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    received = 0
-    failures = 0
-    fresh_starts = 0
+    download = _Download(request, target, progress)
+    failures = fresh_starts = 0
     with _client(request) as client:
         while True:
-            before = part.length()
+            before = download.length()
             try:
-                try:
-                    digest = _attempt(client, request, part, progress, policy)
-                    break
-                finally:
-                    received += max(0, part.length() - before)
-                    progress.finish()
+                digest = download.attempt(client)
+                break
             except Retry as problem:
-                failures = 1 if part.length() > before else failures + 1
-                if failures >= policy.attempts:
-                    if isinstance(problem, _NoConnection):
-                        _unreachable.add(server)
-                        raise Unreachable(
-                            f"{server} cannot be reached: {problem} ({failures} attempts). Check "
-                            f"the network and the url in {request.table}, then run the same "
-                            "command again.",
-                            reported=False,
-                        ) from problem
+                failures = 1 if download.length() > before else failures + 1
+                tries = f"{failures} attempts"
+                if failures < policy.attempts:
+                    sleep(_wait_after(problem, request, failures, policy, unreachable))
+                elif isinstance(problem, _NoConnection):
+                    unreachable[request.server] = True
+                    raise Unreachable(
+                        f"{request.server} cannot be reached: {problem} ({tries}). Check the "
+                        f"network and the url in {request.table}, then run the same command again."
+                    ) from problem
+                else:
                     raise StageError(
                         f"{request.shown} could not be downloaded: {problem} "
-                        f"({failures} attempts; {mebibytes(part.length())} are kept). "
+                        f"({tries}; {mebibytes(download.length())} are kept). "
                         "Check the address and the network, then run the same command: it resumes."
                     ) from problem
-                _wait(request, problem, failures, policy, sleep)
             except StartOver as problem:
-                part.discard()
+                download.discard()
                 fresh_starts += 1
                 if fresh_starts > 2:
                     raise StageError(
                         f"{request.shown} keeps changing while it is downloaded ({problem}). "
                         "Try again later, or give another address."
                     ) from problem
-    part.path.replace(target)
-    part.discard()
-    return Fetched(digest, received)
+    download.part.replace(target)
+    download.discard()
+    return Fetched(digest, download.received)
 
 
-def _wait(
-    request: Request,
+def _wait_after(
     problem: Retry,
+    request: Request,
     failures: int,
     policy: RetryPolicy,
-    sleep: Callable[[float], None],
-) -> None:
-    """Sleep as long as the server asks, else by exponential backoff."""
+    unreachable: dict[str, bool],
+) -> float:
+    """How long the server asks to wait, else exponential backoff, in seconds; says so."""
     seconds = policy.wait_before(failures, random.random())
     if problem.after is not None:
         seconds = max(problem.after, 0.0)
@@ -172,34 +160,27 @@ def _wait(
                 f"{request.shown}: {problem}, and the server asks to wait {seconds:.0f} s. "
                 "Run the same command after that; it resumes."
             ) from problem
-    if isinstance(problem, _NoConnection):
-        server = request.server
-        if server not in _told:
-            _told.add(server)
-            longest = sum(policy.wait_before(each, 0) for each in range(1, policy.attempts))
-            sys.stderr.write(
-                f"{server} cannot be reached: {problem}; trying for up to {longest:.0f} s\n"
-            )
-    else:
+    if not isinstance(problem, _NoConnection):
         sys.stderr.write(f"{request.shown}: {problem}; trying again in {seconds:.1f} s\n")
-    sleep(seconds)
+    elif request.server not in unreachable:
+        unreachable[request.server] = False
+        longest = sum(policy.wait_before(each, 0) for each in range(1, policy.attempts))
+        sys.stderr.write(
+            f"{request.server} cannot be reached: {problem}; trying for up to {longest:.0f} s\n"
+        )
+    return seconds
 
 
-def check(request: Request, policy: RetryPolicy | None = None) -> str | None:
-    """Ask once, without fetching it, whether a file is at an address and has the size it should.
+def check(request: Request) -> str | None:
+    """Ask once, by HEAD, whether a file is at an address and has the size it should.
 
-    :returns: what speaks against it or prevents the check, to follow the address in a
-        sentence; None when the server has a file of that size.
+    :returns: what speaks against it, to follow the address in a sentence; None for nothing.
     """
     import httpx2
 
     try:
         with _client(request) as client:
-            answer = client.head(
-                request.url,
-                headers={"Accept-Encoding": "identity"},
-                timeout=_timeouts(policy or RetryPolicy()),
-            )
+            answer = client.head(request.url, headers={"Accept-Encoding": "identity"})
     except (httpx2.RequestError, httpx2.InvalidURL) as error:
         return f"was not checked: {_in_words(error, request)}"
     if answer.status_code in (405, 501):
@@ -209,106 +190,131 @@ def check(request: Request, policy: RetryPolicy | None = None) -> str | None:
     length = number(answer.headers.get("Content-Length"))
     if length is None:
         return "was not checked: the server does not tell the size"
-    if request.size is not None and length != request.size:
+    if request.size not in (None, length):
         return f"is another file: expected {request.size} bytes, found {length}"
     return None
 
 
-class _Part:
-    """The bytes received so far, and a note of which version of which file they are."""
+class _Download:
+    """A file on its way: the part that came so far, and a note of which version it is of."""
 
-    def __init__(self, target: Path) -> None:
-        self.path = target.with_name(target.name + ".part")
-        self._note = target.with_name(target.name + ".part.json")
+    def __init__(self, request: Request, target: Path, progress: Progress) -> None:
+        self.request = request
+        self.progress = progress
+        self.part = target.with_name(target.name + ".part")
+        self.note = target.with_name(target.name + ".part.json")
+        self.identity = request.identity or request.shown
+        self.received = 0
 
     def length(self) -> int:
-        return self.path.stat().st_size if self.path.is_file() else 0
-
-    def note(self, request: Request, validator: str | None) -> None:
-        note = {"url": request.recorded, "sha256": request.sha256, "validator": validator}
-        write_record(self._note, json.dumps(note))
-
-    def resume_headers(self, request: Request) -> dict[str, str] | None:
-        """Headers that ask for the rest; None when this part is not known to fit ``request``."""
-        try:
-            note = json.loads(self._note.read_text())
-        except (OSError, ValueError):
-            return None
-        headers = {"Range": f"bytes={self.length()}-"}
-        if note.get("url") == request.recorded and note.get("validator"):
-            return {**headers, "If-Range": note["validator"]}
-        if request.sha256 is not None and note.get("sha256") == request.sha256:
-            return headers  # from a mirror, or a server without validators: the hash will tell
-        return None
-
-    def digest(self) -> hashlib._Hash:
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256")
+        return self.part.stat().st_size if self.part.is_file() else 0
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+        self.part.unlink(missing_ok=True)
+        self.note.unlink(missing_ok=True)
 
+    def attempt(self, client: httpx2.Client) -> str:
+        """One request: append to the part what is missing. Returns the SHA-256 of the whole."""
+        # Ranges and sizes count the file's own bytes.
+        headers = {**self.request.headers, "Accept-Encoding": "identity"}
+        resume = self._resume_headers()
+        offset = self.length() if resume else 0
+        headers |= resume
+        with (
+            _network_errors_as_retry(self.request),
+            client.stream("GET", self.request.url, headers=headers) as response,
+        ):
+            total = check_answer(response.status_code, response.headers, offset, self.request)
+            if response.status_code == 206:
+                check_version(headers.get("If-Range"), response.headers)
+            if response.status_code == 200:
+                offset = 0
+            digest = self._digest() if offset else hashlib.sha256()
+            if response.status_code != 416:  # else the part is whole already
+                self._receive(response, offset, total, digest)
+        if total is not None and self.length() < total:
+            raise Retry(f"the answer ended after {self.length()} of {total} bytes")
+        self._check_content(digest.hexdigest(), resumed=offset > 0)
+        return digest.hexdigest()
 
-def _attempt(
-    client: httpx2.Client,
-    request: Request,
-    part: _Part,
-    progress: Progress,
-    policy: RetryPolicy,
-) -> str:
-    """One request: append to the part what is missing. Returns the SHA-256 of the whole."""
-    # Ranges and sizes count the file's own bytes.
-    headers = {**request.headers, "Accept-Encoding": "identity"}
-    offset = part.length()
-    if offset:
-        resume = part.resume_headers(request)
-        offset = 0 if resume is None else offset
-        headers |= resume or {}
-    with (
-        _network_errors_as_retry(request),
-        client.stream("GET", request.url, headers=headers, timeout=_timeouts(policy)) as response,
-    ):
-        total = check_answer(response.status_code, response.headers, offset, request)
-        if response.status_code == 206:
-            check_version(headers.get("If-Range"), response.headers)
-        if response.status_code == 200:
-            offset = 0
-        digest = part.digest() if offset else hashlib.sha256()
-        if response.status_code != 416:  # else the part is whole already
-            if total is not None:
-                _check_disk(total - offset, part.path)
-            progress.start(total, offset)
-            _receive(response, request, part, offset, digest, progress)
-    if total is not None and part.length() < total:
-        raise Retry(f"the answer ended after {part.length()} of {total} bytes")
-    _check_content(request, part, digest.hexdigest(), resumed=offset > 0)
-    return digest.hexdigest()
+    def _resume_headers(self) -> dict[str, str]:
+        """Headers that ask for the rest; none when the part is not known to fit the request."""
+        if not self.length():
+            return {}
+        try:
+            note = json.loads(self.note.read_text())
+        except (OSError, ValueError):
+            return {}
+        headers = {"Range": f"bytes={self.length()}-"}
+        if note.get("url") == self.identity and note.get("validator"):
+            return {**headers, "If-Range": note["validator"]}
+        if self.request.sha256 is not None and note.get("sha256") == self.request.sha256:
+            return headers  # from a mirror, or a server without validators: the hash will tell
+        return {}
 
+    def _digest(self) -> hashlib._Hash:
+        with self.part.open("rb") as file:
+            return hashlib.file_digest(file, "sha256")
 
-def _receive(
-    response: httpx2.Response,
-    request: Request,
-    part: _Part,
-    offset: int,
-    digest: hashlib._Hash,
-    progress: Progress,
-) -> None:
-    """Append the body of an answer to the part (or begin it anew at offset 0), and hash it."""
-    chunks = response.iter_raw(_CHUNK)
-    with part.path.open("ab" if offset else "wb") as file:
-        part.note(request, validator_of(response.headers))
-        if not offset:
-            chunks = _without_page(chunks, request)
+    def _receive(
+        self, response: httpx2.Response, offset: int, total: int | None, digest: hashlib._Hash
+    ) -> None:
+        """Append the body of an answer to the part (or begin it anew at offset 0), and hash it."""
+        request = self.request
+        if total is not None:
+            self._check_disk(total - offset)
+        chunks = response.iter_raw(_CHUNK)
         limit = None if request.size is None else request.size - offset
-        write_and_hash(chunks, file, digest, limit=limit, advance=progress.advance)
+        self.progress.start(total, offset)
+        try:
+            with self.part.open("ab" if offset else "wb") as file:
+                note = {"url": self.identity, "sha256": request.sha256}
+                note["validator"] = validator_of(response.headers)
+                write_record(self.note, json.dumps(note))
+                if not offset:
+                    chunks = _without_page(chunks, request)
+                write_and_hash(chunks, file, digest, limit=limit, advance=self._advance)
+        finally:
+            self.progress.finish()
+
+    def _advance(self, count: int) -> None:
+        self.received += count
+        self.progress.advance(count)
+
+    def _check_disk(self, needed: int) -> None:
+        free = shutil.disk_usage(self.part.parent).free
+        if free < needed + _SPARE_DISK:
+            raise StageError(
+                f"not enough disk: {self.part.parent.absolute()} has {mebibytes(free)} free, and "
+                f"{mebibytes(needed)} are to come. Make room and run the same command again."
+            )
+
+    def _check_content(self, sha256: str, resumed: bool) -> None:
+        """Refuse a received file that is not the wanted one.
+
+        A part that was resumed may itself be what is wrong, so it gets one more try without it.
+        """
+        request = self.request
+        if request.size not in (None, self.length()):
+            complaint = wrong_size(request, self.length())
+        elif request.sha256 not in (None, sha256):
+            complaint = (
+                f"{request.shown} is not the expected file ({self.length()} bytes came):\n"
+                f"expected sha256 {request.sha256}\n"
+                f"found    sha256 {sha256}\n"
+                f"If the file was replaced on purpose, put the found value into {request.table}; "
+                "if not, do not use it."
+            )
+        else:
+            return
+        if resumed:
+            raise StartOver(complaint)
+        self.discard()
+        raise StageError(complaint)
 
 
 def _without_page(chunks: Iterator[bytes], request: Request) -> Iterator[bytes]:
-    """Chunks of a file from its beginning.
-
-    :raises StageError: when it begins as a web page does.
-    """
+    """Chunks of a file from its beginning, which must not be that of a web page."""
     first = next(chunks, b"")
     if _PAGE.match(first):
         raise StageError(answered_with_page(request))
@@ -316,41 +322,9 @@ def _without_page(chunks: Iterator[bytes], request: Request) -> Iterator[bytes]:
     yield from chunks
 
 
-def _check_content(request: Request, part: _Part, sha256: str, resumed: bool) -> None:
-    """Refuse a received file that is not the wanted one.
-
-    A part that was resumed may itself be what is wrong, so it gets one more try without it.
-    """
-    if request.size is not None and part.length() != request.size:
-        complaint = wrong_size(request, str(part.length()))
-    elif request.sha256 is not None and sha256 != request.sha256:
-        complaint = wrong_sha256(request, sha256, part.length())
-    else:
-        return
-    if resumed:
-        raise StartOver(complaint)
-    part.discard()
-    raise StageError(complaint)
-
-
-def _check_disk(needed: int, part: Path) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if free < needed + _SPARE_DISK:
-        raise StageError(
-            f"not enough disk: {part.parent.absolute()} has {mebibytes(free)} free, and "
-            f"{mebibytes(needed)} are to come. Make room and run the same command again."
-        )
-
-
 def _client(request: Request) -> httpx2.Client:
     has_login = "Authorization" in request.headers or "@" in urlsplit(request.url).netloc
     return network.client(netrc_login=not has_login)
-
-
-def _timeouts(policy: RetryPolicy) -> httpx2.Timeout:
-    import httpx2
-
-    return httpx2.Timeout(policy.read_timeout, connect=policy.connect_timeout)
 
 
 @contextmanager
@@ -375,9 +349,10 @@ def _network_errors_as_retry(request: Request) -> Iterator[None]:
         raise _NoConnection("it does not answer") from error
     except (httpx2.ConnectError, httpx2.ProxyError) as error:
         words = _in_words(error, request)
-        if network.is_distrust(error):
+        causes = list(network.causes(error))
+        if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes):
             raise StageError(f"{request.shown} cannot be had: {words}") from error
-        connected = any(isinstance(each, ssl.SSLError) for each in network.causes(error))
+        connected = any(isinstance(each, ssl.SSLError) for each in causes)
         raise (Retry if connected else _NoConnection)(words) from error
     except httpx2.RequestError as error:
         raise Retry(_in_words(error, request)) from error

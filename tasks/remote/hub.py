@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.console import address
 from tasks.remote import download, network
+from tasks.remote.answers import Request
 from tasks.system.errors import StageError
 
 CONFIG = "config.json"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class HubFile(NamedTuple):
@@ -42,10 +43,9 @@ class NoSuchFile(StageError):
 
 
 def find(repo: str, revision: str, file: str, table: str) -> HubFile:
-    """Ask the hub for a file of a repository.
+    """Ask the hub, or with ``HF_HUB_OFFLINE`` huggingface_hub's cache, for a file of a repository.
 
     :param revision: a branch, a tag or a commit.
-    :returns: with ``HF_HUB_OFFLINE`` what huggingface_hub's cache has of that revision.
     :raises download.Unreachable: when no connection to the hub comes about.
     :raises StageError: when there is no such repository, revision or file, or it may not be read.
     """
@@ -61,16 +61,16 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
     token = huggingface_hub.get_token()
     try:
         metadata = huggingface_hub.get_hf_file_metadata(
-            huggingface_hub.hf_hub_url(repo, file, revision=revision),
-            token=token or False,
+            huggingface_hub.hf_hub_url(repo, file, revision=revision), token=token or False
         )
     except TransportError as error:
+        copy = _cached(repo, revision, file)
+        offer = " HF_HUB_OFFLINE=1 takes what huggingface_hub has in its cache: "
+        offer = f"{offer}{copy}." if copy else ""
         raise download.Unreachable(
             f"{where}: {endpoint()} cannot be reached: "
             f"{address.without_secrets(network.in_words(error))}. Check the network (and "
-            "HF_ENDPOINT, where it is set), "
-            f"then run the same command again.{_offer_of_cache(repo, revision, file)}",
-            reported=False,
+            f"HF_ENDPOINT, where it is set), then run the same command again.{offer}"
         ) from error
     except ValueError as error:  # as huggingface_hub finds a name that no repository can have
         raise StageError(f"{where} cannot be: {error}. Correct the url.") from error
@@ -94,8 +94,7 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
             f"{where}: {endpoint()} does not answer as a hub does: it "
             "names no commit. Check HF_ENDPOINT."
         )
-    etag = metadata.etag or ""
-    sha256 = etag if _SHA256.fullmatch(etag) else None
+    sha256 = _sha256_in(metadata.etag or "")
     return HubFile(
         # A branch that moves while a file of it is downloaded changes nothing.
         huggingface_hub.hf_hub_url(repo, file, revision=metadata.commit_hash),
@@ -108,10 +107,7 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
 
 
 def _find_offline(repo: str, revision: str, file: str, where: str) -> HubFile:
-    """A file of a revision, from huggingface_hub's cache alone.
-
-    :raises NoSuchFile: when it is not there.
-    """
+    """A file of a revision, from huggingface_hub's cache alone; else `NoSuchFile`."""
     import huggingface_hub
 
     copy = _cached(repo, revision, file)
@@ -123,10 +119,13 @@ def _find_offline(repo: str, revision: str, file: str, where: str) -> HubFile:
             "the same command again."
         )
     # A link to what is named after the hub's ETag, of a large file its SHA-256.
-    etag = copy.readlink().name if copy.is_symlink() else ""
-    sha256 = etag if _SHA256.fullmatch(etag) else None
+    sha256 = _sha256_in(copy.readlink().name) if copy.is_symlink() else None
     depth = len(Path(file).parts)  # below snapshots/<commit>
     return HubFile("", {}, copy.stat().st_size, sha256, copy.parents[depth - 1].name, copy)
+
+
+def _sha256_in(etag: str) -> str | None:
+    return etag if re.fullmatch(r"[0-9a-f]{64}", etag) else None
 
 
 def _cached(repo: str, revision: str, file: str, sha256: str | None = None) -> Path | None:
@@ -146,11 +145,6 @@ def _cached(repo: str, revision: str, file: str, sha256: str | None = None) -> P
     folder = Path(huggingface_hub.constants.HF_HUB_CACHE)
     blob = folder / repo_folder_name(repo_id=repo, repo_type="model") / "blobs" / (sha256 or "none")
     return blob if blob.is_file() else None
-
-
-def _offer_of_cache(repo: str, revision: str, file: str) -> str:
-    copy = _cached(repo, revision, file)
-    return f" HF_HUB_OFFLINE=1 takes what huggingface_hub has in its cache: {copy}." if copy else ""
 
 
 def hide_secrets_in_log() -> None:
@@ -190,38 +184,24 @@ def _closed(error: Exception, repo: str, token: str | None) -> str:
 def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
     """The ``config.json`` of a repository at a commit; None where it has none.
 
-    :raises StageError: when the hub refuses it, or it is no JSON.
+    :raises StageError: when the hub refuses it, or it is not a table in JSON.
     """
-    import httpx2
-
     try:
         file = find(repo, commit, CONFIG, table)
     except NoSuchFile:
         return None
     if file.copy is not None:
-        return parse_config(file.copy.read_text(errors="replace"), f"{table} url: {file.copy}")
+        return parse_config(file.copy, f"{table} url: {file.copy}")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / CONFIG
+        download.fetch(Request(file.url, file.sha256, file.size, table, file.headers), copy)
+        return parse_config(copy, f"{table} url: {CONFIG} of hf:{repo}")
+
+
+def parse_config(path: Path, what: str) -> dict[str, Any]:
+    """A ``config.json``, read; a `StageError` when it is not a table in JSON."""
     try:
-        answer = network.hub_client().get(file.url, headers=dict(file.headers))
-    except httpx2.RequestError as error:
-        raise StageError(
-            f"{address.shown(file.url)} cannot be had: "
-            f"{address.without_secrets(network.in_words(error), file.url)}. "
-            "Run the same command again."
-        ) from error
-    if answer.status_code != 200:
-        raise StageError(
-            f"{address.shown(file.url)} cannot be had: the server answered {answer.status_code}."
-        )
-    return parse_config(answer.text, f"{table} url: {CONFIG} of hf:{repo}")
-
-
-def parse_config(text: str, what: str) -> dict[str, Any]:
-    """A ``config.json``, read.
-
-    :raises StageError: when it is not a table in JSON.
-    """
-    try:
-        content = json.loads(text)
+        content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except ValueError as error:
         raise StageError(f"{what} is no JSON: {error}") from error
     if not isinstance(content, dict):

@@ -23,23 +23,19 @@ if TYPE_CHECKING:
 
     import httpx2
 
-# Seconds to wait for a connection, and for an answer: that to a commit of many files takes a while.
-CONNECT, ANSWER = 15, 300
+# Seconds to wait for a connection, for the hub's answer (that to a commit of many files takes a
+# while), and for the next bytes of a download.
+_CONNECT, ANSWER, _BYTES = 15, 300, 60
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 # httpx2 by itself reads the first two alone, requests and curl the others.
 _BUNDLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-_CERTIFICATES = (
-    "If a company's proxy or server has a certificate of its own, let SSL_CERT_FILE or "
-    "REQUESTS_CA_BUNDLE name the file of the authority that signed it (PEM)."
-)
 
 
 def client(netrc_login: bool) -> httpx2.Client:
-    """A client for any address.
+    """A client for any address; with ``netrc_login`` it sends the login of ``~/.netrc``.
 
-    :param netrc_login: whether the user and password of ``~/.netrc`` go along.
     :raises StageError: when the environment names a proxy or certificates that cannot be used.
     """
     import netrc
@@ -50,19 +46,24 @@ def client(netrc_login: bool) -> httpx2.Client:
     if netrc_login:  # which would take the place of any other login
         with suppress(OSError, netrc.NetrcParseError):
             auth = httpx2.NetRCAuth(os.environ.get("NETRC"))
-    return _make(auth=auth)
+    return _make(_BYTES, auth=auth)
 
 
 def hub_client() -> httpx2.Client:
     """The client that huggingface_hub uses from now on; ``HF_HUB_OFFLINE`` stops its requests.
 
-    :raises StageError: when the environment names a hub, a proxy or certificates that cannot be
-        used.
+    :raises StageError: when the environment's hub, proxy or certificates cannot be used.
     """
     import huggingface_hub
     from huggingface_hub import constants
 
-    if not _is_server(constants.ENDPOINT):
+    try:
+        parts = urlsplit(constants.ENDPOINT)
+        _ = parts.port
+        is_server = parts.scheme in ("http", "https") and parts.hostname
+    except ValueError:
+        is_server = False
+    if not is_server or address.is_ambiguous(constants.ENDPOINT):
         raise StageError(
             "HF_ENDPOINT names no hub. Expected https://HOST or http://HOST:PORT, with / written "
             "%2F, ? %3F, # %23 and @ %40 in a user or a password. Correct or unset the variable, "
@@ -72,34 +73,24 @@ def hub_client() -> httpx2.Client:
     return huggingface_hub.get_session()
 
 
-def _is_server(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    known = parts.scheme in ("http", "https") and parts.hostname
-    return bool(known) and not address.is_ambiguous(url)
-
-
 @cache  # a further time would close the client under another thread
 def _configure_hub() -> None:
     import huggingface_hub
     from huggingface_hub.utils._http import hf_request_event_hook
 
     hooks = {"request": [hf_request_event_hook]}
-    huggingface_hub.set_client_factory(lambda: _make(event_hooks=hooks))
+    huggingface_hub.set_client_factory(lambda: _make(ANSWER, event_hooks=hooks))
 
 
-def _make(**options: object) -> httpx2.Client:
+def _make(patience: float, **options: object) -> httpx2.Client:
     import httpx2
 
-    context = _trust()
+    context = _trust(tuple((name, path) for name in _BUNDLES if (path := os.environ.get(name))))
     try:
         return httpx2.Client(
             verify=context,
             follow_redirects=True,
-            timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
+            timeout=httpx2.Timeout(patience, connect=_CONNECT),
             **options,  # type: ignore[arg-type]
         )
     except (ValueError, ImportError, httpx2.InvalidURL):  # whose words may hold the password
@@ -113,16 +104,9 @@ def _make(**options: object) -> httpx2.Client:
         ) from None
 
 
-def _trust() -> ssl.SSLContext:
-    """Trust whom the environment names, or whom the system does.
-
-    :raises StageError: when a variable names a file without certificates.
-    """
-    return _trusting(tuple((name, path) for name in _BUNDLES if (path := os.environ.get(name))))
-
-
 @cache  # reading the system's takes a tenth of a second
-def _trusting(bundles: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+def _trust(bundles: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
+    """Trust the certificates that variables name, by name and value, else the system's."""
     import ssl
 
     if not bundles:
@@ -150,20 +134,17 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def is_distrust(error: Exception) -> bool:
-    """Whether a server's certificate is the problem, which no further attempt changes."""
-    import ssl
-
-    return any(isinstance(each, ssl.SSLCertVerificationError) for each in causes(error))
-
-
 def in_words(error: Exception) -> str:
     """The system's own words for what went wrong, where httpx2 wraps them; what to do, if clear."""
     import ssl
 
     for each in causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
-            return f"its certificate is not trusted ({each.verify_message}). {_CERTIFICATES}"
+            return (
+                f"its certificate is not trusted ({each.verify_message}). If a company's proxy or "
+                "server has a certificate of its own, let SSL_CERT_FILE or REQUESTS_CA_BUNDLE name "
+                "the file of the authority that signed it (PEM)."
+            )
         if isinstance(each, OSError) and each.strerror:
             return each.strerror
     return str(error) or type(error).__name__

@@ -49,8 +49,7 @@ class Remote(NamedTuple):
 class Repository:
     """A branch of a repository.
 
-    Every method raises a `StageError` where the hub refuses, cannot be reached, or does not answer
-    as a hub does.
+    Every method raises a `StageError` where the hub refuses, or does not answer as a hub does.
     """
 
     def __init__(self, name: str, branch: str) -> None:
@@ -103,21 +102,17 @@ class Repository:
                 raise
             except errors.RepositoryNotFoundError:
                 return Remote(False, None, {})
-            found = self._api.list_repo_tree(self.name, recursive=True, revision=commit)
             files = {
                 each.path: RemoteFile(
                     each.size, each.lfs.sha256 if each.lfs else None, each.blob_id
                 )
-                for each in found
+                for each in self._api.list_repo_tree(self.name, recursive=True, revision=commit)
                 if isinstance(each, RepoFile)
             }
         return Remote(True, commit, files)
 
     def read(self, file: str, commit: str, folder: Path) -> str:
-        """The text of a file at a commit.
-
-        :param folder: for the copy that is made of it.
-        """
+        """The text of a file at a commit, of which ``folder`` gets a copy."""
         import huggingface_hub
 
         with self._in_words(_NOTHING):
@@ -137,7 +132,6 @@ class Repository:
         """Send the content of large files, which nothing names until they are committed.
 
         :param files: by their paths in the repository.
-        :returns: what to commit.
         """
         from huggingface_hub import CommitOperationAdd
 
@@ -167,10 +161,9 @@ class Repository:
         message: str,
         parent: str | None,
     ) -> str:
-        """Commit what was uploaded, and the removal of files, at once.
+        """Commit what was uploaded, and the removal of files, at once; returns the new commit.
 
         :param parent: the commit that the branch must still be at.
-        :returns: the new commit.
         """
         from huggingface_hub import CommitOperationDelete
 
@@ -203,9 +196,8 @@ class Repository:
         except (errors.HfHubHTTPError, TransportError, ValueError, KeyError, RuntimeError) as error:
             # An upload's own error is the cause of a RuntimeError.
             wrapped = isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception)
-            raise StageError(
-                self._words(error.__cause__ if wrapped else error, consequence)
-            ) from error
+            cause = error.__cause__ if wrapped else error
+            raise StageError(self._words(cause, consequence)) from error
         except OSError as error:
             if error.errno is not None:
                 raise  # of the disk
@@ -223,19 +215,16 @@ class Repository:
                 "HF_ENDPOINT, where it is set), then run the same command again."
             )
         if isinstance(error, errors.HfHubHTTPError):
-            said = address.without_secrets(error.server_message or words.splitlines()[0])
-            return refusal(self.name, error.response.status_code, said)
+            reason = address.without_secrets(error.server_message or words.splitlines()[0])
+            return _refusal(self.name, error.response.status_code, reason)
         return (
             f"{self.endpoint} does not take what is to go to {self.name}, or does not answer as a "
             f"hub does: {type(error).__name__}: {words}. {_NOTHING}"
         )
 
 
-def refusal(repo: str, status: int, said: str) -> str:
-    """What to say of a status that the hub answers; pure.
-
-    :param said: its own words.
-    """
+def _refusal(repo: str, status: int, reason: str) -> str:
+    """What to say of an HTTP status that the hub answers, with its own reason; pure."""
     if status == 412:
         return (
             f"{repo} was changed by another while this was published. {_NOTHING} Run the same "
@@ -243,14 +232,15 @@ def refusal(repo: str, status: int, said: str) -> str:
         )
     if status in (401, 404):
         return (
-            f"The hub does not know {repo}, or not the token: {said}. {_NOTHING} Run `hf auth "
+            f"The hub does not know {repo}, or not the token: {reason}. {_NOTHING} Run `hf auth "
             "login`, or set HF_TOKEN to a token that may write there."
         )
     if status in (402, 403, 413):
         return (
-            f"The hub refuses to have {repo} written: {said}. {_NOTHING} Check that the token may "
-            "write there (https://huggingface.co/settings/tokens), and what space the account has."
+            f"The hub refuses to have {repo} written: {reason}. {_NOTHING} Check that the token "
+            "may write there (https://huggingface.co/settings/tokens), and what space the account "
+            "has."
         )
     if status == 429:
-        return f"The hub asks to wait: {said}. {_NOTHING} Run the same command again later."
-    return f"The hub answers {status} about {repo}: {said}. Run the same command again later."
+        return f"The hub asks to wait: {reason}. {_NOTHING} Run the same command again later."
+    return f"The hub answers {status} about {repo}: {reason}. Run the same command again later."

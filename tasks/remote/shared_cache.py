@@ -26,23 +26,10 @@ from typing import Any, NamedTuple
 
 from tasks.console import address
 from tasks.console.progress import SILENT, Progress
+from tasks.remote import storage
 from tasks.remote.cache_settings import CacheSettings, local_folder
-from tasks.remote.storage import (
-    Broken,
-    Output,
-    attended,
-    fetch,
-    files_below,
-    holds,
-    import_file_system,
-    modified,
-    open_file_system,
-    put,
-    read_small,
-    words,
-)
+from tasks.remote.storage import Broken, Output
 from tasks.system.errors import StageError
-from tasks.system.fingerprint import FINGERPRINTS
 
 FORMAT = "v1"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -103,26 +90,22 @@ class SharedCache:
         return local_folder(self.settings.url) is None
 
     def open(self) -> tuple[Any, str]:
-        """The file system and the folder in it.
-
-        :raises StageError: when nothing can open such an address. A file system may raise anything.
-        """
+        """See `storage.open_file_system`."""
         with self._opening:
             if self._opened is None:
-                self._opened = open_file_system(self.settings)
+                self._opened = storage.open_file_system(self.settings)
             return self._opened
 
     def find(self, stage: str, key: str, count: int) -> Entry | None:
-        """What a stage made in another build; None when there is none, or it cannot be read.
+        """What a stage made, ``count`` files, in another build; None when it cannot be had.
 
-        :param count: of its outputs.
         :raises StageError: when nothing can open the cache's address.
         """
         if not self._reads:
             return None
         try:
-            import_file_system(self.settings)
-            text = attended(lambda alive: self._read_entry(stage, key, alive))
+            storage.import_file_system(self.settings)
+            text = storage.attended(lambda alive: self._read_entry(stage, key, alive))
             return parse_entry(text, key, count)
         except FileNotFoundError:
             return None
@@ -138,19 +121,16 @@ class SharedCache:
     def _read_entry(self, stage: str, key: str, alive: Callable[[], None]) -> bytes:
         system, root = self.open()
         alive()
-        return read_small(system, entry_path(root, stage, key))
+        return storage.read_small(system, _entry_path(root, stage, key))
 
     def fetch(self, entry: Entry, destinations: Sequence[Path], progress: Progress) -> bool:
-        """Write an entry's outputs; False, with a warning, unless each is what its hash says.
-
-        :param progress: gets the bytes.
-        """
+        """Write an entry's outputs; False, with a warning, unless each is what its hash says."""
         system, root = self.open()
         total = sum(each.size for each in entry.outputs)
         progress.start(total, 0)
         try:
             for output, destination in zip(entry.outputs, destinations, strict=True):
-                fetch(system, file_path(root, output.sha256), output, destination, progress)
+                storage.fetch(system, file_path(root, output.sha256), output, destination, progress)
             return True
         except (Broken, FileNotFoundError) as error:
             about = str(error) if isinstance(error, Broken) else "is not there"
@@ -170,16 +150,18 @@ class SharedCache:
         """Put what a stage made there, unless it is there; a failure is a warning."""
         if not self._writes:
             return
-        hashed = tuple(Output(FINGERPRINTS.sha256(path), path.stat().st_size) for path in outputs)
+        hashed = tuple(map(storage.output_of, outputs))
         try:
-            import_file_system(self.settings)
-            system, root = attended(lambda alive: self.open())
+            storage.import_file_system(self.settings)
+            system, root = storage.attended(lambda alive: self.open())
             self._put_files(dict(zip(outputs, hashed, strict=True)))
             now = datetime.now(UTC).isoformat(timespec="seconds")
+            entry = Entry(key, hashed, result, now)._asdict()
+            entry["outputs"] = [each._asdict() for each in hashed]
             with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-                file.write(entry_text(Entry(key, hashed, result, now)))
+                json.dump(entry, file)
                 file.flush()
-                put(system, root, Path(file.name), entry_path(root, stage, key))
+                storage.put(system, root, Path(file.name), _entry_path(root, stage, key))
         except StageError:
             raise
         except Exception as error:
@@ -192,27 +174,21 @@ class SharedCache:
         system, root = self.open()
         for path, output in files.items():
             place = file_path(root, output.sha256)
-            if not holds(system, place, output, compare=output.sha256 not in self._whole):
-                put(system, root, path, place)
+            if not storage.holds(system, place, output, compare=output.sha256 not in self._whole):
+                storage.put(system, root, path, place)
             self._whole.add(output.sha256)
 
     def upload(self, files: Mapping[Path, Output]) -> None:
-        """Put files there for another machine to `download`.
-
-        :raises StageError: when that is not possible.
-        """
+        """Put files there for another machine to `download`; raises a `StageError`."""
         with self._must("write to"):
             self._put_files(files)
 
     def download(self, files: Mapping[Path, Output]) -> None:
-        """Write files that another machine has uploaded.
-
-        :raises StageError: when one is not there, or not what its hash says.
-        """
+        """Write files that another machine has uploaded; raises a `StageError`."""
         with self._must("read from"):
             system, root = self.open()
             for path, output in files.items():
-                fetch(system, file_path(root, output.sha256), output, path, SILENT)
+                storage.fetch(system, file_path(root, output.sha256), output, path, SILENT)
 
     @contextmanager
     def _must(self, what: str) -> Iterator[None]:
@@ -229,23 +205,23 @@ class SharedCache:
     def entries(self) -> tuple[dict[str, tuple[str, Entry]], dict[str, str]]:
         """Every entry with its stage, by its path; and what is wrong with the others."""
         system, root = self.open()
-        found: dict[str, tuple[str, Entry]] = {}
+        entries: dict[str, tuple[str, Entry]] = {}
         broken: dict[str, str] = {}
-        for path in files_below(system, f"{root}/{FORMAT}/entries"):
+        for path in storage.files_below(system, f"{root}/{FORMAT}/entries"):
             stage, _, name = path.rpartition("/")
             try:
-                entry = parse_entry(read_small(system, path), name.removesuffix(".json"))
-                found[path] = stage.rpartition("/")[2], entry
+                entry = parse_entry(storage.read_small(system, path), name.removesuffix(".json"))
+                entries[path] = stage.rpartition("/")[2], entry
             except (Broken, FileNotFoundError) as error:
                 broken[path] = str(error)
-        return found, broken
+        return entries, broken
 
     def files(self) -> dict[str, CachedFile]:
         """Every file of an output, whole or not, by its path."""
         system, root = self.open()
         return {
-            path: CachedFile(path.rpartition("/")[2], int(info["size"]), modified(info))
-            for path, info in files_below(system, f"{root}/{FORMAT}/files").items()
+            path: CachedFile(path.rpartition("/")[2], int(info["size"]), storage.modified(info))
+            for path, info in storage.files_below(system, f"{root}/{FORMAT}/files").items()
         }
 
     def remove(self, paths: Sequence[str]) -> None:
@@ -261,7 +237,7 @@ class SharedCache:
 
     def words(self, error: BaseException) -> str:
         """What went wrong, in a line that may be shown."""
-        return words(error, self.settings)
+        return storage.words(error, self.settings)
 
     def shown(self, path: str) -> str:
         """A path in it as it may be shown: of some file systems it has the whole address."""
@@ -276,8 +252,7 @@ class SharedCache:
         sys.stderr.write(f"warning: cache {self.name}: {text}.\n")
 
 
-def entry_path(root: str, stage: str, key: str) -> str:
-    """Where an entry lies."""
+def _entry_path(root: str, stage: str, key: str) -> str:
     return f"{root}/{FORMAT}/entries/{stage}/{key}.json"
 
 
@@ -286,15 +261,10 @@ def file_path(root: str, sha256: str) -> str:
     return f"{root}/{FORMAT}/files/{sha256[:2]}/{sha256}"
 
 
-def entry_text(entry: Entry) -> str:
-    """An entry as it is written; pure."""
-    return json.dumps(entry._asdict() | {"outputs": [each._asdict() for each in entry.outputs]})
-
-
 def parse_entry(text: bytes, key: str, count: int | None = None) -> Entry:
-    """Read an entry, of which nothing is believed; pure.
+    """Read an entry and believe nothing of it; pure.
 
-    :raises Broken: when it is none, or another's.
+    :raises Broken: when it is not an entry, or another's.
     """
     try:
         content = json.loads(text)

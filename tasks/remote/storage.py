@@ -18,6 +18,7 @@ from tasks.console.progress import SILENT, Progress
 from tasks.remote.cache_settings import NO_CACHE, CacheSettings
 from tasks.system.errors import StageError
 from tasks.system.files import write_and_hash
+from tasks.system.fingerprint import FINGERPRINTS
 
 PATIENCE = 10.0  # seconds without a byte, after which a cache is done without
 # Bytes in a second that a cache takes at least: not every file system says how far a file has come.
@@ -41,11 +42,13 @@ class Output(NamedTuple):
     size: int
 
 
-def import_file_system(settings: CacheSettings) -> None:
-    """Import what opens such an address, which takes a while and asks no server.
+def output_of(path: Path) -> Output:
+    """What a file is now."""
+    return Output(FINGERPRINTS.sha256(path), path.stat().st_size)
 
-    :raises StageError: when there is nothing.
-    """
+
+def import_file_system(settings: CacheSettings) -> None:
+    """Import what opens such an address, which takes a while and asks no server."""
     import fsspec
 
     try:
@@ -57,6 +60,10 @@ def import_file_system(settings: CacheSettings) -> None:
 
 
 def open_file_system(settings: CacheSettings) -> tuple[Any, str]:
+    """fsspec's file system of a cache, and the cache's folder in it.
+
+    :raises StageError: when nothing opens such an address. A file system may raise anything.
+    """
     import fsspec
 
     import_file_system(settings)
@@ -93,13 +100,13 @@ def attended(function: Callable[[Callable[[], None]], _T], more: float = 0) -> _
 
     :param function: calls what it is handed whenever it got something.
     :param more: seconds to wait beyond `PATIENCE`.
-    :raises TimeoutError: when it neither does nor ends for a while; it is left behind in a thread,
-        where the next such call ends it.
+    :raises TimeoutError: when it neither does nor ends for a while; its thread is left behind, and
+        ends at the next such call.
     """
-    found: list[_T] = []
-    raised: list[BaseException] = []
-    heard = threading.Event()
-    given_up = threading.Event()
+    from concurrent.futures import Future
+
+    outcome: Future[_T] = Future()
+    heard, given_up = threading.Event(), threading.Event()
 
     def alive() -> None:
         if given_up.is_set():
@@ -108,21 +115,19 @@ def attended(function: Callable[[Callable[[], None]], _T], more: float = 0) -> _
 
     def call() -> None:
         try:
-            found.append(function(alive))
+            outcome.set_result(function(alive))
         except BaseException as error:
-            raised.append(error)
+            outcome.set_exception(error)
         heard.set()
 
     patience = PATIENCE + more
     threading.Thread(target=call, daemon=True).start()
-    while not found and not raised:
+    while not outcome.done():
         if not heard.wait(patience):
             given_up.set()
             raise TimeoutError(f"no answer in {patience:.0f} s")
         heard.clear()
-    if raised:
-        raise raised[0]
-    return found[0]
+    return outcome.result()
 
 
 def read_small(system: Any, path: str) -> bytes:
@@ -132,10 +137,7 @@ def read_small(system: Any, path: str) -> bytes:
 
 
 def fetch(system: Any, path: str, output: Output, destination: Path, progress: Progress) -> None:
-    """Write one file.
-
-    :raises Broken: when it is not what its hash says.
-    """
+    """Write one file; raises `Broken` when it is not what its hash says."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     # Not in the thread: one that is given up must not open what a stage writes meanwhile.
     writing = destination.open("wb")
@@ -148,13 +150,10 @@ def fetch(system: Any, path: str, output: Output, destination: Path, progress: P
 
 
 def holds(system: Any, path: str, output: Output, compare: bool) -> bool:
-    """Whether a file of that size is there.
-
-    :param compare: its bytes too, with what its name says.
-    """
+    """Whether a file of that size is there; with ``compare``, of that hash too."""
 
     def look(alive: Callable[[], None]) -> bool:
-        if _size(system, path) != output.size:
+        if system.info(path)["size"] != output.size:
             return False
         if compare:
             with system.open(path, "rb") as reading:
@@ -191,10 +190,10 @@ def files_below(system: Any, folder: str) -> dict[str, dict[str, Any]]:
     """The files below a folder with what the file system tells of them."""
     system.invalidate_cache()
     try:
-        found: dict[str, dict[str, Any]] = system.find(folder, detail=True)
+        files: dict[str, dict[str, Any]] = system.find(folder, detail=True)
     except FileNotFoundError:
         return {}
-    return found
+    return files
 
 
 def modified(info: Mapping[str, Any]) -> datetime | None:
@@ -208,19 +207,8 @@ def modified(info: Mapping[str, Any]) -> datetime | None:
     return None
 
 
-def _size(system: Any, path: str) -> int | None:
-    """The size of a file in bytes; None where there is none."""
-    try:
-        return int(system.info(path)["size"])
-    except FileNotFoundError:
-        return None
-
-
 def put(system: Any, root: str, source: Path, path: str) -> None:
-    """Write a file; a whole one or none.
-
-    :raises TimeoutError: when the cache does not take it in a time that fits its size.
-    """
+    """Write a file, whole or not at all; a `TimeoutError` after a time that fits its size."""
     from fsspec.callbacks import Callback
 
     folder = path.rpartition("/")[0]
@@ -250,10 +238,7 @@ def put(system: Any, root: str, source: Path, path: str) -> None:
 
 
 def _share(root: Path, folder: Path, file: Path) -> None:
-    """Let whoever may write to a cache's folder use what lies in it, whatever this user's umask.
-
-    :param folder: that of ``file``, below ``root``.
-    """
+    """Let whoever may write to a cache's folder use what lies in it, whatever this user's umask."""
     wanted = stat.S_IMODE(root.stat().st_mode)
     if not wanted & (stat.S_IWGRP | stat.S_IWOTH):
         return

@@ -58,13 +58,12 @@ def run(
     """Call ``module:function(**arguments)`` in a child process.
 
     :param arguments: JSON values; for a function that takes one dataclass, its fields.
-    :param log: gets everything the child prints, for its owner alone to read; replaced at each
-        call.
+    :param log: gets everything the child prints, for its owner alone to read; replaced each time.
     :param verbose: show the child's output as well.
-    :param folder: what relative paths are relative to for the child; without it, as here.
+    :param folder: the child's working directory; without it, this process's.
     :param environment: instead of this process's.
-    :param wanted: asked again and again; the child is ended as soon as it says no.
-    :returns: the function's result (a JSON object) with ``peak_memory`` in bytes, if known, and
+    :param wanted: called again and again; the child is ended as soon as it says no.
+    :returns: the function's result (a JSON object) with ``peak_memory`` in bytes,
         ``cores``, how many it kept busy, and ``processor``, which did it (`machine.processor`).
     :raises StageError: as the function raised it, or saying how the child ended.
     :raises UnwantedError: when the result was not wanted any more.
@@ -84,7 +83,8 @@ def run(
     }
     reading, writing = os.pipe()
     log.unlink(missing_ok=True)  # an attempt that was given up may still write to it
-    with open(log, "wb", opener=_for_owner) as log_file, open(reading, "rb") as outcome_file:
+    log_handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(log_handle, "wb") as log_file, open(reading, "rb") as outcome_file:
         try:
             # A session of its own: Ctrl-C reaches the build, which ends its child.
             process = subprocess.Popen(
@@ -101,22 +101,27 @@ def run(
             os.close(writing)
         try:
             assert process.stdin is not None
-            _send(process.stdin, arguments)
+            with suppress(BrokenPipeError):  # it ended before; its exit status and log say why
+                process.stdin.write(json.dumps(arguments).encode() + b"\n")
+                process.stdin.flush()
             if verbose:
                 shown = threading.Thread(target=_show, args=(process.stdout, log_file), daemon=True)
                 shown.start()
             if wanted is not None:
                 _await(outcome_file, wanted)
-            outcome = _parsed(outcome_file.read())  # ends when the child does
+            text = outcome_file.read()  # ends when the child does
             status = process.wait()
             if verbose:
                 shown.join()
         finally:
             process.kill()
             process.wait()
-    if outcome is not None and "result" in outcome:
-        used = ("peak_memory", "cores", "processor")
-        return {**outcome["result"], **{key: outcome[key] for key in used}}
+    try:
+        outcome: dict[str, Any] = json.loads(text)
+    except ValueError:  # empty, or cut off
+        outcome = {}
+    if "result" in outcome:
+        return {**outcome.pop("result"), **outcome}
     raise StageError(_explain(outcome, status, log))
 
 
@@ -144,18 +149,6 @@ def call(function: Callable[..., dict[str, Any]], arguments: Mapping[str, Any]) 
     return function(**arguments)
 
 
-def _for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _send(stdin: IO[bytes], arguments: Mapping[str, Any]) -> None:
-    try:
-        stdin.write(json.dumps(arguments).encode() + b"\n")
-        stdin.flush()
-    except BrokenPipeError:
-        pass  # it ended before reading; its exit status and log say why
-
-
 def _await(outcome: IO[bytes], wanted: Callable[[], bool]) -> None:
     """Wait until a child has something to say, or has ended, or is not wanted."""
     ended = select.poll()
@@ -171,42 +164,30 @@ def _show(output: IO[bytes], log_file: IO[bytes]) -> None:
         sys.stderr.write(line.decode(errors="replace"))
 
 
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    try:
-        outcome = json.loads(text)
-    except ValueError:
-        return None
-    return outcome if isinstance(outcome, dict) else None
-
-
-def _explain(outcome: dict[str, Any] | None, status: int, log: Path) -> str:
+def _explain(outcome: Mapping[str, Any], status: int, log: Path) -> str:
     """Say why a child gave no result."""
-    if outcome is not None and "error" in outcome:
-        return f"{outcome['error']}{_named(log)}"
+    named = f"\nLog: {log}" if log.stat().st_size else ""
+    if "error" in outcome:
+        return f"{outcome['error']}{named}"
     free = shutil.disk_usage(log.parent).free
     if free < _FULL:
         return (
             f"The disk is full: {log.parent.absolute()} has {free:,} bytes free. Nothing was "
             "half-written under a final name: make room, and run the same command again."
         )
-    if outcome is not None and "crash" in outcome:
+    if "crash" in outcome:
         return f"{outcome['crash']}\nThe whole traceback is in {log} (or run with -v 2)."
     if status == -signal.SIGKILL:
         return (
             "was killed by the system (signal 9), most often because memory ran out. Close other "
-            f"programs, build without `-n`, or build a smaller model.{_named(log)}"
+            f"programs, build without `-n`, or build a smaller model.{named}"
         )
     how = f"signal {-status}" if status < 0 else f"exit status {status}"
-    return f"ended without a result ({how}).{_named(log)}"
-
-
-def _named(log: Path) -> str:
-    """Where a log is, for a message; nothing of an empty one."""
-    return f"\nLog: {log}" if log.stat().st_size else ""
+    return f"ended without a result ({how}).{named}"
 
 
 def peak_memory_of(process: int | str) -> int | None:
-    """The largest resident memory of a running process in bytes; None where it is not told."""
+    """The largest resident memory of a running process in bytes; None where it cannot be read."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -214,27 +195,12 @@ def peak_memory_of(process: int | str) -> int | None:
         return None  # not Linux, or it has ended
 
 
-def _peak_memory() -> int | None:
+def _own_peak_memory() -> int:
     """That of this process. On Linux ru_maxrss would be at least its parent's."""
-    peak = peak_memory_of("self")
-    if peak is not None:
-        return peak
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    import resource
 
-
-def _cores(seconds: float) -> float:
-    """How many cores this process and those that it waited for kept busy, on average.
-
-    :param seconds: how long it has run.
-    """
-    times = os.times()
-    busy = times.user + times.system + times.children_user + times.children_system
-    return round(busy / seconds, 1)
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory_of("self") or (largest if sys.platform == "darwin" else largest * 1024)
 
 
 def _end_with_parent() -> None:
@@ -257,26 +223,19 @@ def main(function: str, pipe: int) -> NoReturn:
     except BaseException as error:
         problem = disk_problem(error)
         outcome = {"error": problem} if problem else {"crash": f"{type(error).__name__}: {error}"}
-        _print_traceback()
-    outcome["peak_memory"] = _peak_memory()
-    outcome["cores"] = _cores(time.monotonic() - start)
+        with suppress(OSError):  # the log is on the disk that is full
+            traceback.print_exc()
+    busy = sum(os.times()[:4])  # of this process, and of those that it waited for
+    outcome["peak_memory"] = _own_peak_memory()
+    outcome["cores"] = round(busy / (time.monotonic() - start), 1)
     outcome["processor"] = machine.processor()
     with open(pipe, "wb") as file:
         file.write(json.dumps(outcome).encode())
-    _flush()
-    # Skips the teardown of torch and onnxruntime, which takes time and has nothing to save.
-    os._exit(0 if "result" in outcome else 1)
-
-
-def _print_traceback() -> None:
-    with suppress(OSError):  # the log is on the disk that is full
-        traceback.print_exc()
-
-
-def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
+    # Skips the teardown of torch and onnxruntime, which takes time and has nothing to save.
+    os._exit(0 if "result" in outcome else 1)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING, Any
 from tasks.console.invocation import command
 from tasks.remote.cache_settings import local_folder
 from tasks.remote.shared_cache import SharedCache
-from tasks.remote.storage import Output
+from tasks.remote.storage import output_of
 from tasks.running import job
 from tasks.running.child import PROJECT
 from tasks.running.resources import resources_for
 from tasks.system.errors import StageError
 from tasks.system.files import write_record
-from tasks.system.fingerprint import FINGERPRINTS, dependency_hashes
+from tasks.system.fingerprint import dependency_hashes
 
 if TYPE_CHECKING:
     import distributed
@@ -67,7 +67,7 @@ class Work:
     """A stage whose child is to run on a worker.
 
     ``reads`` are all files that the stage depends on, ``carries`` others that the child needs as
-    they are here, ``needs`` the resources that it takes of a worker beside memory and cores.
+    they are here, ``needs`` resources of a worker beside memory and cores.
     """
 
     name: str
@@ -79,42 +79,32 @@ class Work:
     needs: Sequence[str]
 
 
+@dataclass(eq=False)
 class Cluster:
     """The workers of a scheduler, for one build; connected when a stage first needs them.
 
-    :param build: the build folder.
-    :param config: the configuration's file.
-    :param cache: takes files to workers that do not see the build folder.
-    :param last_runs: the values that each stage returned before this build.
+    The ``cache`` takes files to workers that do not see the ``build`` folder; ``config`` is the
+    configuration's file, ``last_runs`` has the values that each stage returned before this build.
     """
 
-    def __init__(
-        self,
-        address: str,
-        build: Path,
-        config: Path,
-        cache: SharedCache | None,
-        last_runs: Mapping[str, Mapping[str, Any]],
-    ) -> None:
-        self._address = address
-        self._build = build
-        self._config = config
-        self._cache = cache
-        self._last_runs = last_runs
-        self._lock = threading.RLock()
-        self._connection: distributed.Client | StageError | None = None
-        self._unfit: dict[str, str] = {}
-        self._uses_cache = False  # some worker does not see the build folder
-        self._checked = False
-        self._looked = 0.0
-        self._waiting = False
+    _address: str
+    _build: Path
+    _config: Path
+    _cache: SharedCache | None
+    _last_runs: Mapping[str, Mapping[str, Any]]
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _connection: distributed.Client | StageError | None = None
+    _unfit: dict[str, str] = field(default_factory=dict)
+    _uses_cache: bool = False  # some worker does not see the build folder
+    _checked: bool = False
+    _looked: float = 0.0
+    _waiting: bool = False
 
     def must_run_locally(self, work: Work) -> bool:
         """Whether a stage needs a resource that no worker declares."""
-        if not work.needs:
-            return False
-        declared = {name for each in self.workers().values() for name in each}
-        return not declared.issuperset(work.needs)
+        return bool(work.needs) and not set(work.needs) <= {
+            name for each in self.workers().values() for name in each
+        }
 
     def run(self, work: Work, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Call ``module:function`` in a child process of a worker; as `tasks.running.child.run`.
@@ -138,7 +128,7 @@ class Cluster:
         return result
 
     def _place(self, work: Work, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a fit worker run a stage's child; the outcome of `tasks.running.job.run`."""
+        """Have a fit worker run a stage's child; the outcome of `job.run_given`."""
         with self._requirements(work) as expected:
             with self._lock:
                 if not self._checked:
@@ -147,7 +137,9 @@ class Cluster:
                     self._checked = True
             for _ in range(ATTEMPTS):
                 if self._uses_cache and not expected["uploaded"]:
-                    self._upload_inputs(expected)
+                    assert self._cache is not None
+                    self._cache.upload({Path(p): each for p, each in expected["inputs"].items()})
+                    expected["uploaded"] = True
                 outcome = self._attempt(work, function, arguments, expected)
                 if outcome.keys() & {"result", "error"}:
                     return outcome
@@ -176,10 +168,7 @@ class Cluster:
             return self._connection
 
     def _connect(self) -> distributed.Client:
-        """Connect to the scheduler.
-
-        :raises StageError: when there is no scheduler, or one of another version.
-        """
+        """Connect; a `StageError` where there is no scheduler, or one of another version."""
         try:
             import distributed
         except ImportError:
@@ -210,10 +199,11 @@ class Cluster:
             raise self._unreachable(error) from None
         except Exception as error:  # of whatever version is at the other end
             theirs = {"distributed": f"of a version that answers otherwise ({_first_line(error)})"}
+        # A package must have the whole version, Python the minor one.
         differ = [
             f"{name} {theirs[name]}, this build {ours[name]}"
-            for name in ("distributed", "dask", "python")
-            if name in theirs and _minor(theirs[name], name) != _minor(ours[name], name)
+            for name, parts in (("distributed", None), ("dask", None), ("python", 2))
+            if name in theirs and theirs[name].split(".")[:parts] != ours[name].split(".")[:parts]
         ]
         if differ:
             raise StageError(
@@ -277,7 +267,7 @@ class Cluster:
             work.name,
             self._last_runs.get(work.name, {}),
             work.needs,
-            max(map(_size, work.reads), default=0),
+            max((os.path.getsize(each) for each in work.reads if os.path.isfile(each)), default=0),
             [workers[each] for each in fit],
         )
         only = fit if len(fit) < len(workers) else []
@@ -296,10 +286,7 @@ class Cluster:
             future.release()  # on Ctrl-C, this cancels what runs
 
     def _outcome(self, future: distributed.Future, only: Sequence[str]) -> dict[str, Any]:
-        """Wait for a job; empty when other workers must get it.
-
-        :param only: the workers that may run it; empty is any.
-        """
+        """Wait for a job, of ``only`` some workers or any; empty when others must get it."""
         from distributed import CancelledError, KilledWorker
 
         while True:
@@ -327,10 +314,7 @@ class Cluster:
                 ) from None
 
     def _look_after(self) -> bool:
-        """Look at the cluster, once in a while however many stages wait; whether it was time.
-
-        :raises StageError: when the connection is lost.
-        """
+        """Look at the cluster, once in a while however many stages wait; whether it was time."""
         with self._lock:
             if time.monotonic() - self._looked < LOOK:
                 return False
@@ -339,24 +323,16 @@ class Cluster:
             return True
 
     def _check_workers(self, expected: job.Expected) -> None:
-        """Ask every worker whether it is fit, and warn about each that is not.
-
-        :raises StageError: when none is fit.
-        """
+        """Ask every worker whether it is fit; see `_leave_out`."""
         answers = self._client.run(job.problems, expected, on_error="return")
-        self._leave_out(
-            {
-                address: [f"cannot run this project's code ({_first_line(answer)})"]
-                if isinstance(answer, Exception)
-                else answer
-                for address, answer in answers.items()
-            }
-        )
+        for address, answer in answers.items():
+            if isinstance(answer, Exception):
+                answers[address] = [f"cannot run this project's code ({_first_line(answer)})"]
+        self._leave_out(answers)
 
     def _leave_out(self, problems: Mapping[str, Sequence[str]]) -> None:
-        """Give nothing more to workers that are not fit, and warn about them.
+        """Give nothing more to workers with ``problems``, by address, and warn about them.
 
-        :param problems: of each worker, by its address; empty for one that is fit.
         :raises StageError: when none is fit.
         """
         with self._lock:
@@ -381,15 +357,14 @@ class Cluster:
         own = [path.relative_to(PROJECT).as_posix() for path in (PROJECT / "tasks").rglob("*.py")]
         outside = [path for path in work.reads if not path.startswith(inside)]
         inputs = [path for path in work.reads if path.startswith(inside) and os.path.isfile(path)]
-        token = work.scratch / f"token-{uuid.uuid4().hex}"
-        text = secrets.token_hex()
+        token, text = work.scratch / f"token-{uuid.uuid4().hex}", secrets.token_hex()
         token.write_text(text)
         try:
             yield {
                 "files": dependency_hashes([*own, *outside, *work.carries]),
                 "versions": _versions(),
                 "token": (str(token), text),
-                "inputs": {path: (FINGERPRINTS.sha256(path), _size(path)) for path in inputs},
+                "inputs": {path: output_of(Path(path)) for path in inputs},
                 "cache": self._cache_without_secrets(),
                 "uploaded": False,
             }
@@ -409,13 +384,6 @@ class Cluster:
             "reader": READ_CACHE,
         }
 
-    def _upload_inputs(self, expected: job.Expected) -> None:
-        """Put the files that a stage reads into the cache, where a worker finds them."""
-        assert self._cache is not None
-        inputs = {Path(path): Output(*each) for path, each in expected["inputs"].items()}
-        self._cache.upload(inputs)
-        expected["uploaded"] = True
-
 
 @functools.cache
 def _versions() -> dict[str, str]:
@@ -425,20 +393,8 @@ def _versions() -> dict[str, str]:
     return job.versions_here(sorted({*own, "torchvision", "distributed"}))
 
 
-def _size(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except OSError:
-        return 0
-
-
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-
-
-def _minor(version: str, name: str) -> str:
-    """The part that must be the same: all of a package's version, the minor one of Python's."""
-    return ".".join(version.split(".")[:2]) if name == "python" else version
 
 
 def _without() -> str:

@@ -14,17 +14,19 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from tasks.remote.cache_settings import CacheSettings
 from tasks.remote.shared_cache import SharedCache
-from tasks.remote.storage import Output
+from tasks.remote.storage import Output, output_of
 from tasks.running import child
 from tasks.running.child import PROJECT
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.fingerprint import FINGERPRINTS
+from tasks.system.versions import NOT_INSTALLED
 
 if TYPE_CHECKING:
     import distributed
@@ -64,7 +66,7 @@ class Expected(TypedDict):
     files: dict[str, str]
     versions: dict[str, str]
     token: tuple[str, str]
-    inputs: dict[str, tuple[str, int]]
+    inputs: dict[str, Output]
     cache: CacheOffer | None
     uploaded: bool
 
@@ -90,11 +92,15 @@ def problems(expected: Expected) -> list[str]:
         for name, version in expected["versions"].items()
         if here[name] != version
     ]
-    if cache_of(expected["cache"]) is None and not sees_folder(expected):
-        folder = (PROJECT / token).parents[2]
-        reasons.append(
-            f"does not see this build's folder as {folder}{_cannot_open(expected['cache'])}"
-        )
+    offer = expected["cache"]
+    if cache_of(offer) is None and not sees_folder(expected):
+        reason = f"does not see this build's folder as {(PROJECT / token).parents[2]}"
+        if offer is not None:
+            reason += (
+                f", and its {offer['config']} does not say how to open the cache {offer['url']}: "
+                "nobody gets the secrets in the address, and its options"
+            )
+        reasons.append(reason)
     return reasons
 
 
@@ -108,16 +114,6 @@ def cache_of(offer: CacheOffer | None) -> CacheSettings | None:
     return CacheSettings(offer["url"]) if offer["whole"] else None
 
 
-def _cannot_open(offer: CacheOffer | None) -> str:
-    """Why a worker cannot open the cache, where there is one."""
-    if offer is None:
-        return ""
-    return (
-        f", and its {offer['config']} does not say how to open the cache {offer['url']}: "
-        "nobody gets the secrets in the address, and its options"
-    )
-
-
 def sees_folder(expected: Expected) -> bool:
     """Whether the build folder is shared with this worker."""
     token, text = expected["token"]
@@ -126,6 +122,7 @@ def sees_folder(expected: Expected) -> bool:
 
 def versions_here(packages: Iterable[str]) -> dict[str, str]:
     """The version of each package as it is installed now, and Python's minor one."""
+    # Not `versions`, which remembers them: a package may be replaced under a running worker.
     installed = {name: _version(name) for name in packages if name != "python"}
     return {"python": ".".join(platform.python_version_tuple()[:2]), **installed}
 
@@ -134,37 +131,29 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return NOT_INSTALLED
 
 
 def _sha256(path: Path) -> str | None:
-    try:
+    with suppress(OSError):
         return FINGERPRINTS.dependency(str(path))
-    except OSError:
-        return None
+    return None
 
 
 def _text(path: Path) -> str | None:
-    try:
+    with suppress(OSError):
         return path.read_text(errors="replace")
-    except OSError:
-        return None
+    return None
 
 
 def run_given(text: str) -> dict[str, Any]:
-    """`run` with arguments in JSON."""
-    return run(*json.loads(text))
-
-
-def run(
-    function: str, arguments: Mapping[str, Any], expected: Expected, scratch: str, log: str
-) -> dict[str, Any]:
     """Run a stage's child here, in a folder of its own within the stage's scratch folder.
 
     A worker that was given up, but lives, must not write what the one after it is writing: so
     each attempt has its folder, and the build takes what is in that of the one which answered.
 
-    :param arguments: as for `child.run`; paths within ``scratch`` become those of the attempt.
+    :param text: in JSON, the function and arguments for `child.run`, what is `Expected`, and the
+        stage's scratch folder and log; paths in that folder become those of the attempt.
     :returns: ``result`` and ``attempt``, the folder's name, or ``made``, what was put into the
         cache, with the ``log``'s text; or ``error``, for people; or ``unfit``, the `problems` of
         this ``worker``; or ``unseen``, when the inputs must be uploaded first; or ``unwanted``,
@@ -172,60 +161,51 @@ def run(
     """
     from distributed import get_worker
 
+    function, arguments, expected, scratch, shown_log = json.loads(text)
     worker = get_worker()
     unfit = problems(expected)
     if unfit:
         return {"unfit": unfit, "worker": worker.address}
-    if sees_folder(expected):
-        place = Place(PROJECT / scratch / f"attempt-{uuid.uuid4().hex}", PROJECT / log)
+    shared = sees_folder(expected)
+    if shared:
+        folder, log = PROJECT / scratch / f"attempt-{uuid.uuid4().hex}", PROJECT / shown_log
     elif not expected["uploaded"]:
         return {"unseen": True}
     else:
-        place = Place(Path(tempfile.mkdtemp(dir=worker.local_directory)) / "attempt", None)
+        folder = Path(tempfile.mkdtemp(dir=worker.local_directory)) / "attempt"
+        log = folder.with_name("log")
     try:
-        place.folder.mkdir()
-        arguments = rebase_paths(arguments, scratch, str(place.folder))
-        if not place.shared:
+        folder.mkdir()
+        arguments = rebase_paths(arguments, scratch, str(folder))
+        if not shared:
             arguments = fetch_inputs(arguments, expected, Path(worker.local_directory) / "inputs")
         result = child.run(
             function,
             arguments,
-            place.log,
+            log,
             verbose=False,
             folder=PROJECT,
             environment=_environment(),
             wanted=_wanted(worker),
         )
-        if place.shared:
-            return {"result": result, "attempt": place.folder.name}
-        made = upload_outputs(place.folder, expected)
-        return {"result": result, "made": made, "log": _text(place.log) or ""}
+        if shared:
+            return {"result": result, "attempt": folder.name}
+        made = upload_outputs(folder, expected)
+        return {"result": result, "made": made, "log": _text(log) or ""}
     except child.UnwantedError:
-        shutil.rmtree(place.folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         return {"unwanted": True}
     except StageError as error:
-        text = str(error).replace(str(place.log), log)
-        return {"error": f"{text}\nIt ran on the worker {worker.address}."}
+        words = str(error).replace(str(log), shown_log)
+        return {"error": f"{words}\nIt ran on the worker {worker.address}."}
     except OSError as error:
         problem = disk_problem(error)
         if problem is None:
             raise
         return {"error": problem}
     finally:
-        if not place.shared:
-            shutil.rmtree(place.folder.parent, ignore_errors=True)
-
-
-class Place:
-    """Where an attempt works: in the stage's scratch folder, or in one of the worker's own.
-
-    :param log: the stage's, where the build folder is shared.
-    """
-
-    def __init__(self, folder: Path, log: Path | None) -> None:
-        self.folder = folder
-        self.shared = log is not None
-        self.log = log or folder.with_name("log")
+        if not shared:
+            shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def fetch_inputs(
@@ -234,9 +214,8 @@ def fetch_inputs(
     """Fetch a stage's inputs from the cache; its arguments with their paths here.
 
     :param folder: keeps them, under their hashes, for stages that read them too.
-    :raises StageError: when one is not in the cache.
     """
-    for path, (sha256, size) in expected["inputs"].items():
+    for path, (sha256, size) in expected["inputs"].items():  # lists, which JSON has for tuples
         here = folder / sha256 / Path(path).name
         if not here.is_file():
             unfinished = here.with_name(f"{here.name}.{uuid.uuid4().hex}")
@@ -247,24 +226,14 @@ def fetch_inputs(
 
 
 def upload_outputs(folder: Path, expected: Expected) -> dict[str, Output]:
-    """Put a folder's files into the cache; their hashes by their paths within the folder.
-
-    :raises StageError: when that is not possible.
-    """
-    made = {
-        path: Output(FINGERPRINTS.sha256(path), path.stat().st_size)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    """Put a folder's files into the cache; their hashes by their paths within the folder."""
+    made = {path: output_of(path) for path in folder.rglob("*") if path.is_file()}
     _cache(expected).upload(made)
     return {path.relative_to(folder).as_posix(): output for path, output in made.items()}
 
 
 def paths_within(folder: Path, made: Mapping[str, Sequence[Any]]) -> dict[Path, Output]:
-    """Where to put the files that a worker made; pure.
-
-    :raises StageError: when that would be outside of the folder.
-    """
+    """Where to put files that a worker made; a `StageError` for one outside; pure."""
     for name in made:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise StageError(f"A worker says that it made {name}, which is outside of {folder}.")

@@ -24,10 +24,10 @@ def resources_for(
 ) -> dict[str, float]:
     """The resources that a stage takes of one worker; pure.
 
-    They are some that a worker declares: Dask would wait for ever for anything else.
+    Only such that a worker declares: Dask would wait for ever for anything else.
 
     :param recorded: what the stage's last run returned: ``peak_memory``, ``cores``.
-    :param needs: further resources, of which it takes one each.
+    :param needs: further resources, one of each.
     :param largest_input: in bytes.
     :param workers: the resources that each worker declares.
     :raises StageError: when its last run took more memory than any worker has.

@@ -55,8 +55,7 @@ def find(check: BrowserCheck) -> Browser:
     if not npm:
         return Browser(missing=f"{packages.MANIFESTS[1]} names no packages")
     for name in (check.executable,) if check.executable else EXECUTABLES:
-        executable = shutil.which(name)
-        if executable:
+        if executable := shutil.which(name):
             return Browser(executable, npm)
     if check.executable:
         missing = f"there is no program {check.executable} ([browser] executable)"
@@ -72,8 +71,7 @@ def identity(executable: str | None) -> dict[str, str]:
     """The program that proves, and the packages of npm that run in it.
 
     A browser's identity is its version in its own words and its file's SHA-256, cut short; it is
-    started for its version only when a file has changed since. Playwright's own has the version of
-    Playwright.
+    started for its version only when a file has changed since. Playwright's own has Playwright's.
     """
     npm = {"files of npm": packages.served()}
     if executable is None:
@@ -129,6 +127,5 @@ def _version(executable: str) -> str:
 def _playwright_browsers() -> Path:
     """Where ``playwright install`` puts browsers."""
     folder = os.environ.get("PLAYWRIGHT_BROWSERS_PATH")
-    caches = {"darwin": "~/Library/Caches", "win32": "~/AppData/Local"}
-    cache = Path(caches.get(sys.platform, "~/.cache")).expanduser()
+    cache = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
     return Path(folder) if folder else cache / "ms-playwright"

@@ -40,8 +40,9 @@ class Refused(Exception):
 class ServedModel:
     """A variant of a model as its client loads it from a server.
 
-    ``graphs`` are the files by graph, ``names`` the client's names for them. ``video`` is there
-    with the graphs that track. ``tensors_from`` are other files with the same inputs and outputs.
+    ``graphs`` are the files by graph, ``names`` the client's names for them. ``video`` comes with
+    the graphs that track. ``tensors_from`` are other files with the same inputs and outputs, for
+    graphs that onnxruntime cannot read.
     """
 
     client: Client
@@ -107,10 +108,7 @@ def served(
     scratch: str,
     frames: Sequence[NDArray[np.uint8]] = (),
 ) -> Iterator[Site]:
-    """A server that has a model's files, the page, an image, and a clip's frames.
-
-    :param scratch: a folder for what is served.
-    """
+    """Serves a model's files, the page, an image, and a clip's frames from a ``scratch`` folder."""
     from PIL import Image
 
     place = Path(scratch) / "served"
@@ -140,10 +138,7 @@ def served(
 
 @contextmanager
 def launched(executable: str | None, webgpu: bool) -> Iterator[PlaywrightBrowser]:
-    """A headless browser, which ends with the context.
-
-    :raises StageError: when it does not start.
-    """
+    """A headless browser, which ends with the context; a `StageError` when it does not start."""
     from playwright.sync_api import Error, sync_playwright
 
     # Chromium gives WebGPU to headless pages of Linux only with this flag; where there is no
@@ -166,10 +161,7 @@ def launched(executable: str | None, webgpu: bool) -> Iterator[PlaywrightBrowser
 
 @contextmanager
 def blank_page(browser: PlaywrightBrowser) -> Iterator[Page]:
-    """A page whose messages are printed.
-
-    :raises Refused: when the browser ends it.
-    """
+    """A page whose messages are printed; `Refused` when the browser ends it."""
     from playwright.sync_api import Error
 
     try:
@@ -188,9 +180,10 @@ def threads_here() -> int:
 
 
 class Steps:
-    """Has a page work with a model's graphs, step by step, and adds to a report.
+    """Has a page work with a served model's ``parts``, step by step, and adds to a report.
 
-    ``parts`` are the graphs that the page loads.
+    A ``report`` may be that of another page with the same model. What the page, or a provider in
+    it, does not do raises `Refused`, which names the part and the provider.
     """
 
     parts: tuple[str, ...] = ("encoder", "decoder")
@@ -203,10 +196,6 @@ class Steps:
         threads: int,
         report: dict[str, Any] | None = None,
     ) -> None:
-        """
-        :param site: has the model.
-        :param report: of another page with the same model, which this one adds to.
-        """
         self.page = page
         self.site = site
         self.model = model
@@ -222,10 +211,7 @@ class Steps:
         return self.model.client.page
 
     def open(self) -> None:
-        """Open the page and load its graphs.
-
-        :raises Refused: naming the file.
-        """
+        """Open the page and load its graphs; a `Refused` names the file."""
         browser = self.page.context.browser
         assert browser is not None
         self.report["browser"] = f"Chromium {browser.version}"
@@ -240,8 +226,7 @@ class Steps:
 
     def refuse(self, reason: str) -> None:
         """Note that the provider at work refused something."""
-        figures = self._of_provider()
-        figures["refused"] = {"words": reason, "graph": self._graph}
+        self._of_provider()["refused"] = {"words": reason, "graph": self._graph}
 
     def _of_provider(self) -> dict[str, Any]:
         """The report's figures of the provider at work."""
@@ -254,8 +239,7 @@ class Steps:
 
     def _step(self, what: str, step: str, **arguments: Any) -> Any:
         print(what, flush=True)
-        job = {"step": step, **arguments}
-        result = self.page.evaluate("job => window.check(job)", job)
+        result = self.page.evaluate("job => window.check(job)", {"step": step, **arguments})
         self._measure_memory()
         if "error" in result:
             raise Refused(f"{what}: {result['error']}")
@@ -274,18 +258,20 @@ class Steps:
         self.report.setdefault("runtime", f"{client}onnxruntime-web {started['version']}")
         self._figures()["start_ms"] = started["milliseconds"]
 
+    def _step_of(self, part: str, what: str, step: str, **arguments: Any) -> Any:
+        """A step with one graph on the provider at work."""
+        self._graph = part
+        what = f"{part} on {self._provider}: {what}"
+        return self._step(what, step, part=part, provider=self._provider, **arguments)
+
     def _create(self, part: str) -> None:
-        provider, self._graph = self._provider, part
-        what = f"{part} on {provider}: create its session"
-        created = self._step(what, "create", part=part, provider=provider)
+        created = self._step_of(part, "create its session", "create")
         self._figures()[part] = {"create_ms": created["milliseconds"]}
 
     def _place(self, part: str) -> None:
         """Note where the nodes of a graph are: see ``web/page/proof/node-placement.js``."""
-        provider, self._graph = self._provider, part
-        what = f"{part} on {provider}: find its nodes"
         try:
-            placement = self._step(what, "nodes", part=part, provider=provider)["placement"]
+            placement = self._step_of(part, "find its nodes", "nodes")["placement"]
         except Refused as refusal:  # a session for its log alone
             print(refusal)
             placement = None
@@ -299,10 +285,9 @@ class Steps:
         processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
         session.detach()
         for process in processes:
-            peak = child.peak_memory_of(process["id"])
-            kind = process["type"].lower()
+            kind, memory = process["type"].lower(), self.report["memory"]
+            peak = child.peak_memory_of(process["id"]) or 0
             if peak and kind in ("renderer", "gpu"):
-                memory = self.report["memory"]
                 memory[kind] = max(memory.get(kind, 0), peak)
 
 

@@ -21,14 +21,11 @@ PLACED_ENCODER = 400 << 20
 
 
 class ImageRun(Steps):
-    """The image part: an image is encoded, and prompts are decoded."""
+    """The image part: the server's image is encoded, and the prompts about it are decoded."""
 
     def __init__(
         self, page: Page, site: Site, model: ServedModel, prompted: PromptedImage, threads: int
     ) -> None:
-        """
-        :param prompted: the server's image, and the prompts about it.
-        """
         super().__init__(page, site, model, threads)
         self.prompted = prompted
         self.height, self.width = prompted.image.shape[:2]
@@ -36,10 +33,7 @@ class ImageRun(Steps):
         self.image: NDArray[np.float32] | None = None
 
     def wasm(self, encoder_runs: int, decoder_runs: int) -> None:
-        """Run everything on WASM.
-
-        :raises Refused: naming the part and the provider.
-        """
+        """Run everything on WASM; raises `Refused`, which names the part and the provider."""
         self._start("wasm")
         self._create("decoder")
         self._create("encoder")
@@ -54,7 +48,6 @@ class ImageRun(Steps):
         An adapter on which not even a graph that does nothing runs is noted as unavailable.
 
         :param encoder_size: of its file, in bytes.
-        :raises Refused: naming the part and the provider.
         """
         if self.adapter is None:
             return
@@ -63,10 +56,8 @@ class ImageRun(Steps):
             self._start("webgpu")
         except Refused as refusal:
             self.predictions.pop("webgpu", None)
-            self.report["providers"]["webgpu"] = {
-                "adapter": self.adapter,
-                "unavailable": str(refusal),
-            }
+            unavailable = {"adapter": self.adapter, "unavailable": str(refusal)}
+            self.report["providers"]["webgpu"] = unavailable
             return
         self.report["providers"]["webgpu"] |= {"adapter": self.adapter, "placement": {}}
         run_encoder = run_encoder or not software
@@ -90,39 +81,32 @@ class ImageRun(Steps):
         self.predictions[provider] = Predictions()
 
     def _encode(self, runs: int) -> None:
-        provider, self._graph = self._provider, "encoder"
-        what = f"encoder on {provider}: run"
         times = []
         for _ in range(runs):
-            encoded = self._step(what, "encode", provider=provider, image="/image/image.png")
+            encoded = self._step_of("encoder", "run", "encode", image="/image/image.png")
             times.append(encoded["milliseconds"])
         features = {role: self.site.array(posted) for role, posted in encoded["values"].items()}
         self.image = features.pop("image")
-        self.predictions[provider].features.update(features)
-        self.report["providers"][provider]["encoder"]["run_ms"] = times
+        self.predictions[self._provider].features.update(features)
+        self._figures()["encoder"]["run_ms"] = times
 
     def _decode(self, prompts: Sequence[Prompt], runs: int) -> None:
         """Put prompts one by one."""
         times: list[float] = []
         for prompt in prompts:
             times += self._put((prompt,), runs, prompt.refines)
-        self.report["providers"][self._provider]["decoder"]["run_ms"] = times
+        self._figures()["decoder"]["run_ms"] = times
 
     def _put(
         self, prompts: Sequence[Prompt], runs: int, previous: str | None = None
     ) -> list[float]:
-        """Put prompts at once, and note the answers.
-
-        :param previous: the name of the prompt whose best mask they refine.
-        :returns: the milliseconds of each run.
-        """
-        provider, self._graph = self._provider, "decoder"
-        predictions = self.predictions[provider]
+        """Put prompts at once, after a ``previous`` one; gives each run's milliseconds."""
+        predictions = self.predictions[self._provider]
         in_pixels = [self._in_pixels(prompt) for prompt in prompts]
-        decoded = self._step(
-            f"decoder on {provider}: run {', '.join(repr(prompt.name) for prompt in prompts)}",
+        decoded = self._step_of(
+            "decoder",
+            f"run {', '.join(repr(prompt.name) for prompt in prompts)}",
             "decode",
-            provider=provider,
             name=prompts[0].name,
             prompt=in_pixels[0],
             prompts=in_pixels,
@@ -141,10 +125,7 @@ class ImageRun(Steps):
         return list(decoded["times"])
 
     def _check_refined(self, name: str, previous: str) -> None:
-        """See that a prompt refined the best mask of an earlier one.
-
-        :raises Refused: when it was another mask, or none.
-        """
+        """See that a prompt refined the best mask of an earlier one, and no other."""
         import numpy as np
 
         refined = self.predictions[self._provider].mask_inputs.get(name)

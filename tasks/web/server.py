@@ -1,12 +1,11 @@
 """The loopback server of the browser stage and of `doit serve`: a page, a runtime, models.
 
-It listens on 127.0.0.1, serves some folders and nothing above them, and isolates
-its pages, which onnxruntime-web's threads need (SharedArrayBuffer).
+It listens on 127.0.0.1, serves some folders and nothing above them, and isolates its pages, which
+onnxruntime-web's threads need (SharedArrayBuffer).
 """
 
 from __future__ import annotations
 
-import mimetypes
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -41,12 +40,13 @@ def application(
 ) -> Starlette:
     """The web application.
 
-    :param folders: what is under each path, the longest first; ``/`` is the page's. A folder
-        may appear later.
+    :param folders: by path, the longest first; ``/`` is the page's. One may appear later.
     :param documents: JSON made at each request, by path.
     :param files: single files from anywhere, by path.
     :param arrays: gets what a page posts to ``/arrays/<name>``; without it none can post.
     """
+    import mimetypes
+
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -100,8 +100,7 @@ def application(
 def serving(app: Starlette, port: int = 0) -> Iterator[str]:
     """Serve from a thread while the context lasts; gives the address, without a slash at its end.
 
-    :param port: 0 takes a free one.
-    :raises OSError: when the port is taken.
+    :param port: 0 takes a free one; an `OSError` when it is taken.
     """
     import uvicorn
 

@@ -34,10 +34,7 @@ class TrackingRun(Steps):
         return self.model.video
 
     def run_script(self, provider: str, script: Script) -> Answers:
-        """Create the sessions on a provider and run a script with them.
-
-        :raises Refused: naming the graph, or the step, and the provider.
-        """
+        """Create the sessions on a provider and run a script; a `Refused` names graph or step."""
         self._start(provider)
         for part in self.parts:
             self._create(part)
@@ -49,10 +46,7 @@ class TrackingRun(Steps):
         return dict(run_script(self, script))
 
     def place(self) -> None:
-        """Note where WebGPU has the nodes of the graphs that track.
-
-        :raises Refused: when it does not start.
-        """
+        """Note where WebGPU has the nodes of the graphs that track; a `Refused` if it fails."""
         self._start("webgpu")
         for part in TRACKING_GRAPHS:
             self._place(part)
@@ -60,16 +54,14 @@ class TrackingRun(Steps):
     def prompt(self, frame: int, number: int, prompt: Prompt) -> Result:
         """As `Tracker.prompt`."""
         scaled = prompt.in_pixels(self._width, self._height)
-        mask = None
-        if prompt.mask is not None:
-            mask = base64.b64encode(prompt.mask.astype("uint8").tobytes()).decode()
+        drawn = b"" if prompt.mask is None else prompt.mask.astype("uint8").tobytes()
         answer = self._step(
             f"tracking on {self._provider}: prompt for object {number} on frame {frame}",
             "prompt",
             frame=frame,
             object=number,
             prompt={"points": scaled.points, "labels": scaled.labels, "box": scaled.box},
-            mask=mask,
+            mask=base64.b64encode(drawn).decode() or None,
         )
         return self._result(answer)
 

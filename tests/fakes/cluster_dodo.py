@@ -30,6 +30,6 @@ def task_stage():
             reads=stage.get("reads", []),
             writes=[target],
             inputs={},
-            needs_browser="browser" in stage.get("needs", []),
+            browser=dict if "browser" in stage.get("needs", []) else None,
         )
         yield BUILD.task(declared)
