@@ -35,7 +35,7 @@ VIDEO = "[models.demo-video]\n"
 
 
 class FirstRun(NamedTuple):
-    """What `doit demo` printed in a project, and the manifest that it deployed."""
+    """What the build of the demo models printed in a project, and the manifest that it deployed."""
 
     project: Project
     output: str
@@ -79,9 +79,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first_run(
     executable: str | None, tmp_path_factory: pytest.TempPathFactory, cache: Path
 ) -> FirstRun:
-    """The demo model as the project's own configuration has it, built by `doit demo`."""
+    """Both demo models as the project's own configuration has them, the first for both clients."""
     project = clone(tmp_path_factory.mktemp("demo") / "project")
-    outcome = project.doit("run", f"cache={cache}", "demo")
+    tasks = ("demo", "deploy:demo-transformers.js", "demo-video")
+    outcome = project.doit("run", f"cache={cache}", *tasks)
     assert outcome.status == 0, outcome.output
     manifest = project.root / "build/demo/sam2_demo/manifest.json"
     return FirstRun(project, outcome.output, manifest.read_text())
@@ -193,10 +194,10 @@ def test_its_last_line_says_in_figures_what_the_picture_shows(
     assert float(found[1]) > 0.8
 
 
-def test_it_ends_with_a_filmstrip_of_what_one_click_an_object_becomes(
+def test_the_one_that_tracks_ends_with_a_filmstrip_of_what_one_click_an_object_becomes(
     first_run: FirstRun,
 ) -> None:
-    line = first_run.line_of("filmstrip")
+    line = first_run.line_of("demo-video")
     found = re.search(
         r"(\d) objects, each clicked once, followed through 24 frames: "
         r"mean IoU with the true masks (0\.\d\d); see build/demo/track\.png",
