@@ -688,6 +688,7 @@ repo = "my-lab/{folder}"
 [models.demo]
 config = "demo/sam2_demo.yaml"
 url = "demo/sam2_demo.pt"
+truth = "tasks.drawing.scenes:scene"
 folder = "sam2_demo"
 client = "transformers.js"
 license = "Apache-2.0"

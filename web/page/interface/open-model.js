@@ -75,6 +75,7 @@ export class OpenModel {
     showNoModel()
     page.display.refresh()
     const name = ui.model.value
+    say(`Opening ${name}…`)
     const provider = /** @type {Provider} */ (ui.provider.value)
     let isProven = true
     try {
