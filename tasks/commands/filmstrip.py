@@ -31,7 +31,7 @@ PACKAGES = ("onnxruntime", "numpy", "pillow")
 
 BEGINS = (
     "Builds a small model that tracks, proves its files on 24 frames and in a browser, and draws "
-    "the objects that it follows. This takes about three minutes on two cores."
+    "the objects that it follows. This takes about five minutes on two cores."
 )
 
 CLIP = "demo_training.time_lapse:time_lapse"  # module:function
