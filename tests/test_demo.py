@@ -53,14 +53,19 @@ def clone(root: Path) -> Project:
     """
     project = Project(root, cheap=False)
     (project.root / "web").symlink_to(ROOT / "web")
-    architecture = project.root / "demo/sam2_demo_video.yaml"
-    smaller = architecture.read_text().replace("image_size: 1024", "image_size: 512")
-    smaller = smaller.replace("feat_sizes: [64, 64]", "feat_sizes: [32, 32]")
-    architecture.write_text(smaller)
+    in_smaller_images(project.root / "demo/sam2_demo_video.yaml")
     text = (ROOT / "config/models.toml").read_text()
     text = text.replace(VIDEO, VIDEO + "browser = false\n")
     project.configure(text + "\n[browser]\nwebgpu = false\n")
     return project
+
+
+def in_smaller_images(architecture: Path) -> None:
+    """Have an architecture take images of 512 pixels."""
+    text = architecture.read_text()
+    assert "image_size: 1024" in text
+    text = text.replace("image_size: 1024", "image_size: 512")
+    architecture.write_text(text.replace("feat_sizes: [64, 64]", "feat_sizes: [32, 32]"))
 
 
 def without_video(text: str) -> str:
@@ -301,17 +306,20 @@ def test_samexporters_own_client_gives_it_too(
     ],
 )
 def test_its_picture_is_drawn_with_any_option(
-    varied: Project, tmp_path: Path, name: str, keys: str, file: str
+    tmp_path: Path, name: str, keys: str, file: str
 ) -> None:
-    configured = without_video((varied.root / "config/models.toml").read_text())
+    project = Project(tmp_path / "project", cheap=False)
+    in_smaller_images(project.root / "demo/sam2_demo.yaml")
+    configured = (ROOT / "config/models.toml").read_text()
     text = configured.replace("[models.demo]\n", f"[models.demo]\n{keys}\nbrowser = false\n")
-    text = text.replace('clients = ["nimbusimage", "transformers.js"]\n', "")
-    text = text.replace('deploy = "build/demo"', f'deploy = "{tmp_path}"')
-    (varied.root / f"config/{name}.toml").write_text(text)
-    outcome = varied.build(f"config=config/{name}.toml", "demo")
+    both = 'clients = ["nimbusimage", "transformers.js"]'  # which take 1024 pixels
+    assert both in text
+    text = text.replace(both, 'client = "samexporter"')
+    project.configure(text.replace("truth_iou = 0.85", "truth_iou = 0.5"))
+    outcome = project.build("demo")
     assert outcome.status == 0, outcome.output
-    assert Image.open(tmp_path / "demo.png").width == 1600
-    assert (tmp_path / "sam2_demo" / file).is_file()
+    assert Image.open(project.root / "build/demo/demo.png").width == 1600
+    assert (project.root / "build/demo/sam2_demo" / file).is_file()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,21 +74,30 @@ def click_on_images(
 
 
 def write(path: str, images: Sequence[ClickedImage]) -> None:
-    """Write clicked images into a ``.npz``."""
-    arrays = {
-        f"{number}/{name}": values
+    """Write clicked images into a ``.npz``; a pixel of a mask is a bit, which is enough packing."""
+    arrays: dict[str, Any] = {
+        f"{number}/{name}": np.packbits(values, axis=-1) if values.dtype == bool else values
         for number, each in enumerate(images)
         for name, values in vars(each).items()
     }
     with open(path, "wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez(file, **arrays)
 
 
 def read(path: str) -> list[ClickedImage]:
     """Read what `write` wrote."""
     with np.load(path) as file:
-        names = list(ClickedImage.__dataclass_fields__)
-        count = len(file.files) // len(names)
+        count = len(file.files) // len(ClickedImage.__dataclass_fields__)
         return [
-            ClickedImage(*(file[f"{number}/{name}"] for name in names)) for number in range(count)
+            ClickedImage(
+                file[f"{number}/image"],
+                file[f"{number}/clicks"],
+                *(_masks(file[f"{number}/{name}"]) for name in ("true", "pytorch")),
+            )
+            for number in range(count)
         ]
+
+
+def _masks(packed: NDArray[np.uint8]) -> Bools:
+    """Masks (N, S, S) of a square image; S is a multiple of 8, as every input's size is."""
+    return np.unpackbits(packed, axis=-1).astype(bool)
