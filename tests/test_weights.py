@@ -7,6 +7,8 @@ import os
 import pickle
 import re
 import struct
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from huggingface import renamed
 from project import ROOT, Project
 from safetensors.torch import save_file
 
-from tasks.model import load, recognition, weights
+from tasks.model import load, other_families, recognition, weights
 from tasks.model.published import PUBLISHED
 from tasks.system.errors import StageError
 
@@ -509,6 +511,75 @@ def test_weights_of_an_architecture_that_nobody_knows_are_refused(
     save_file({"conv1.weight": torch.ones(1)}, tmp_path / "resnet.safetensors")
     with pytest.raises(StageError, match=r"found 1 tensors \(conv1.weight\)"):
         load.load_model("auto", tmp_path / "resnet.safetensors")
+
+
+def of_sam() -> dict[str, Any]:
+    from transformers import SamConfig, SamModel
+
+    config = SamConfig(vision_config=ONE_LAYER, mask_decoder_config={"num_hidden_layers": 1})
+    return dict(SamModel(config).state_dict())
+
+
+def of_hq_sam() -> dict[str, Any]:
+    from transformers import SamHQConfig, SamHQModel
+
+    config = SamHQConfig(vision_config=ONE_LAYER, mask_decoder_config={"num_hidden_layers": 1})
+    return dict(SamHQModel(config).state_dict())
+
+
+def of_sam_3() -> dict[str, Any]:
+    from transformers import Sam3TrackerConfig, Sam3TrackerModel
+
+    with torch.device("meta"):
+        names = Sam3TrackerModel(Sam3TrackerConfig()).state_dict()
+    return {name: torch.ones(1) for name in names}
+
+
+ONE_LAYER = {"num_hidden_layers": 1, "global_attn_indexes": [0], "hidden_size": 32, "mlp_dim": 8}
+ONE_LAYER |= {"num_attention_heads": 2}
+VIT = {"image_encoder.trunk.pos_embed": torch.ones(1, 197, 192)}
+OTHERS: list[tuple[str, Callable[[], dict[str, Any]]]] = [
+    ("SAM 1", of_sam),
+    # micro-sam's trainer, with the decoder of its automatic segmentation beside.
+    ("SAM 1", lambda: under("sam.", {"image_encoder.blocks.0.attn.rel_pos_h": torch.ones(27, 64)})),
+    ("HQ-SAM", of_hq_sam),
+    ("SAM 3", of_sam_3),
+    ("SAM 3", lambda: {"detector.backbone.vision_backbone.trunk.pos_embed": torch.ones(1)}),
+    ("MobileSAM", lambda: {"image_encoder.patch_embed.seq.0.c.weight": torch.ones(32, 3, 3, 3)}),
+    ("FastSAM", lambda: {"model.22.proto.cv1.conv.weight": torch.ones(1)}),
+    ("EfficientTAM", lambda: VIT | {"sam_mask_decoder.iou_token.weight": torch.ones(1, 256)}),
+]
+
+
+@pytest.mark.parametrize(("family", "make"), OTHERS)
+def test_weights_of_another_family_are_refused_with_its_name(
+    family: str, make: Callable[[], dict[str, Any]], tmp_path: Path
+) -> None:
+    torch.save({"model_state": make(), "decoder_state": {}}, tmp_path / "other.pt")
+    with pytest.raises(StageError) as error:
+        load.load_model("auto", tmp_path / "other.pt")
+    message = str(error.value)
+    assert f"holds weights of {family}, which this build does not support" in message
+    assert "expected those of SAM 2, SAM 2.1 and EdgeTAM" in message
+    assert "YAML" not in message
+
+
+@pytest.mark.parametrize("name", ["sam2_hiera_tiny", "sam2.1_hiera_tiny", "edgetam", NARROW])
+def test_no_supported_architecture_is_taken_for_another_family(name: str) -> None:
+    assert other_families.family_of(load.build_model(name).state_dict()) is None
+
+
+def test_a_pickled_model_of_ultralytics_is_refused_as_fastsams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = type("SegmentationModel", (), {"__module__": "ultralytics.nn.tasks"})
+    for name in ("ultralytics", "ultralytics.nn", model.__module__):
+        module = types.ModuleType(name)
+        module.__dict__[model.__name__] = model
+        monkeypatch.setitem(sys.modules, name, module)
+    torch.save({"model": model()}, tmp_path / "FastSAM-s.pt")
+    message = refusal(tmp_path / "FastSAM-s.pt")
+    assert "a YOLO model, as FastSAM's are" in message
 
 
 def test_weights_that_do_not_fit_say_which_architecture_they_do_fit(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from tasks.model import transformers_names
+from tasks.model import other_families, transformers_names
 from tasks.system.errors import StageError
 
 Weights = dict[str, torch.Tensor]
@@ -41,6 +41,10 @@ _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|b
 # torch's messages about a file that it refuses to load, and their meanings. The rest of a message
 # explains how to switch the protection off.
 _REFUSALS = (
+    (
+        re.compile(r"GLOBAL (ultralytics\.\S+)"),
+        "it is a YOLO model, as FastSAM's are, and names {}",
+    ),
     (re.compile(r"GLOBAL (\S+)"), "it names {}"),
     (re.compile(r"but got (<class '[^']+'>)"), "it builds a {}"),
     (re.compile(r"TorchScript"), "it is a TorchScript archive, which is a program"),
@@ -181,11 +185,18 @@ def model_in(path: Path, content: Any) -> Choice:
     ``image_encoder.`` in one of them. A running average beside them is left out.
 
     :param content: tensors by their names, or tables of them.
-    :raises StageError: when there is no model, more than one, or an adapter.
+    :raises StageError: when there is no model, more than one, an adapter, or a model of a family
+        that is not supported.
     """
     tables = list(_tables(content))
     if not tables:
         raise StageError(f"{path} has no state dict: found {_contents(content)}; {EXPECTED}")
+    family = other_families.family_of(name for _, tensors in tables for name in tensors)
+    if family is not None:
+        raise StageError(
+            f"{path} holds weights of {family}, which this build does not support; expected those "
+            f"of {other_families.SUPPORTED}, or of an architecture of sam2's classes."
+        )
     if any(_ADAPTER.search(name) for _, tensors in tables for name in tensors):
         raise StageError(
             f"{path} holds a LoRA adapter, which is nothing without the model it was trained "
