@@ -381,11 +381,6 @@ def broken(folder: Path) -> list[Path]:
     return [path]
 
 
-def of_two_sizes(folder: Path) -> list[Path]:
-    pages = [np.zeros((30, 40), np.uint8), np.zeros((30, 50), np.uint8)]
-    return [write_stack(folder / "sizes.tif", pages)]
-
-
 def images_of_two_sizes(folder: Path) -> list[Path]:
     for name, width in (("a.png", 40), ("b.png", 50)):
         Image.new("L", (width, 30)).save(folder / name)
@@ -406,7 +401,6 @@ def video_among_images(folder: Path) -> list[Path]:
     [
         (empty, "empty.tif is empty."),
         (broken, "broken.tif is broken, or no TIFF that can be read here"),
-        (of_two_sizes, "Frames must be of one size: page 2 of sizes.tif is 50 × 30 pixels, the "),
         (images_of_two_sizes, "one size: b.png is 50 × 30 pixels, a.png 40 × 30."),
         (no_video, "film.mp4 is not a video that this browser can decode."),
         (video_among_images, "film.mp4 is a video: open it by itself"),

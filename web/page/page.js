@@ -11,6 +11,7 @@ import { LookControls } from './interface/look-controls.js'
 import { complain, words } from './interface/messages.js'
 import { OpenImage } from './interface/open-image.js'
 import { OpenModel } from './interface/open-model.js'
+import { PlaneControls } from './interface/plane-controls.js'
 import { Prompting } from './interface/prompting.js'
 import { offerSaves } from './interface/saving.js'
 import { SequenceView } from './interface/sequence-view.js'
@@ -24,6 +25,7 @@ export class Page {
   cursor = new Cursor(this)
   everything = new EverythingSearch(this)
   sequence = new SequenceView(this)
+  planes = new PlaneControls(this)
   display = new Display(this)
 
   /** Whether something goes on that prompts wait for. */

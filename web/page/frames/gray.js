@@ -52,15 +52,17 @@ export class RangeFinder {
  * Pixels of one plane of samples, or of red, green and blue.
  *
  * @param {ArrayLike<number>[]} planes
- * @param {Range} range
+ * @param {Range | Range[]} ranges one of all planes, or one of each
  * @param {boolean} [inverted] the least is white
  * @returns {Uint8ClampedArray<ArrayBuffer>} RGBA
  */
-export function pixelsOf(planes, { low, high }, inverted = false) {
-  const extent = high > low ? high - low : Infinity
+export function pixelsOf(planes, ranges, inverted = false) {
   const { length } = planes[0]
   const pixels = new Uint8ClampedArray(4 * length)
+  const each = [ranges].flat()
   for (let channel = 0; channel < 3; channel++) {
+    const { low, high } = each[channel] ?? each[0]
+    const extent = high > low ? high - low : Infinity
     const plane = planes[planes.length === 3 ? channel : 0]
     for (let i = 0, to = channel; i < length; i++, to += 4) {
       const value = ((plane[i] - low) * 255) / extent // NaN becomes 0

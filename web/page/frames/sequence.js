@@ -1,9 +1,9 @@
 // Opens what has pictures: an image, a stack or time-lapse of several, a video.
 
-import { pixelsOf, RangeFinder } from './gray.js'
 import { loadImage } from '../shared/image.js'
 import { Recent } from '../shared/recent.js'
-import { broken, isTiff, pagesOf, samplesOf } from './tiff.js'
+import { Planes } from './planes.js'
+import { isTiff, openTiff } from './tiff.js'
 import { isVideo, openVideo } from './video.js'
 
 /** @typedef {import('../image/view.js').Size} Size */
@@ -19,6 +19,8 @@ import { isVideo, openVideo } from './video.js'
  * @property {number} height
  * @property {HTMLElement} element what is seen
  * @property {(frame: number) => string} fileOf the name of a frame's file
+ * @property {Planes} planes what can be chosen of channels and slices
+ * @property {string[]} notes sentences on what is not shown of the files
  * @property {(frame: number) => Promise<Picture>} read
  * @property {(picture: Picture) => void} show a frame that was read
  * @property {() => void} close
@@ -27,11 +29,9 @@ import { isVideo, openVideo } from './video.js'
  * Frames of one file.
  *
  * @typedef {Size & { count: number, read: (frame: number) => Promise<Picture>,
- *   close?: () => void }} Reel
+ *   notes?: string[], close?: () => void }} Reel
  */
 
-/** @type {import('./gray.js').Range} */
-const BYTES = { low: 0, high: 255 }
 /** How many frames are kept that were read last. */
 const RECENT = 6
 
@@ -51,13 +51,13 @@ export async function openFiles(files, onProgress) {
   if (video && sorted.length > 1) {
     throw new Error(`${video.name} is a video: open it by itself, without other files.`)
   }
-  const finder = { current: /** @type {RangeFinder | null} */ (null) }
+  const planes = new Planes(sorted.length)
   /** @type {{ file: File, reel: Reel, first: number }[]} */
   const parts = []
   let count = 0
   try {
     for (const file of sorted) {
-      const reel = await openReel(file, finder, sorted.length, onProgress, count)
+      const reel = await openReel(file, planes, sorted.length, onProgress, count)
       parts.push({ file, reel, first: count })
       count += reel.count
       sameSize(parts[0], { file, reel })
@@ -71,7 +71,10 @@ export async function openFiles(files, onProgress) {
     /** @type {typeof parts[0]} */ (parts.findLast(({ first }) => first <= frame))
   /** @type {Recent<Promise<Picture>>} */
   const recent = new Recent(RECENT)
+  let { version } = planes
   const read = (/** @type {number} */ frame) => {
+    if (version !== planes.version) recent.clear()
+    version = planes.version
     const { reel: of, first } = partOf(frame)
     const found = recent.get(frame) ?? of.read(frame - first)
     recent.set(frame, found)
@@ -86,6 +89,8 @@ export async function openFiles(files, onProgress) {
     height: reel.height,
     ...(await screen(reel, count, read)),
     fileOf: (frame) => partOf(frame).file.name,
+    planes,
+    notes: [...new Set(parts.flatMap((part) => part.reel.notes ?? []))],
     read,
     close: () => parts.forEach((part) => part.reel.close?.()),
   }
@@ -93,44 +98,26 @@ export async function openFiles(files, onProgress) {
 
 /**
  * @param {File} file
- * @param {{ current: RangeFinder | null }} finder of the TIFFs' range, once there is one
+ * @param {Planes} planes of all TIFFs
  * @param {number} files how many there are
  * @param {(done: number, total: number) => void} onProgress
  * @param {number} done frames before
  * @returns {Promise<Reel>}
  */
-async function openReel(file, finder, files, onProgress, done) {
+async function openReel(file, planes, files, onProgress, done) {
   if (isVideo(file)) return openVideo(file)
   if (!isTiff(file)) {
     if (files > 1) onProgress(done, files)
     return openImage(file)
   }
-  const pages = await pagesOf(file)
-  finder.current ??= new RangeFinder(files * pages.length)
-  const { current } = finder
-  const [width, height] = [pages[0].getWidth(), pages[0].getHeight()]
-  // All pages are looked at now: what is broken is not to be found in the middle of tracking.
-  for (const [index, page] of pages.entries()) {
-    if (pages.length * files > 1) onProgress(done + index, Math.max(files, done + pages.length))
-    const size = { width: page.getWidth(), height: page.getHeight() }
-    if (size.width !== width || size.height !== height) {
-      throw differs(`page ${index + 1} of ${file.name}`, size, 'the first', { width, height })
-    }
-    try {
-      const { planes, scaled } = await samplesOf(page)
-      if (scaled) planes.forEach((plane) => current.add(plane))
-    } catch (error) {
-      throw broken(file, error)
-    }
-  }
-  /** @param {number} frame */
-  const read = async (frame) => {
-    const { planes, scaled, inverted } = await samplesOf(pages[frame])
-    const range = scaled ? current.range : BYTES // not before all files are looked at
-    const pixels = new ImageData(pixelsOf(planes, range, inverted), width, height)
-    return createImageBitmap(pixels)
-  }
-  return { count: pages.length, width, height, read }
+  const stack = await openTiff(file)
+  const { width, height, frames: count, notes } = stack
+  await planes.add(stack, (index, frames) => {
+    if (frames * files > 1) onProgress(done + index, Math.max(files, done + frames))
+  })
+  const read = async (/** @type {number} */ frame) =>
+    createImageBitmap(new ImageData(await planes.pixels(stack, frame), width, height))
+  return { count, width, height, notes, read }
 }
 
 /** @param {File} file @returns {Promise<Reel>} */

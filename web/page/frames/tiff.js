@@ -1,83 +1,272 @@
-// Reads the pages of a TIFF: through geotiff, which is loaded when the first is opened.
+// Reads stacks and images of a TIFF by frame, slice and channel. No DOM in it.
 
 import { words } from '../shared/words.js'
+import { imagesOf, isOme, layoutOf } from './axes.js'
+import { field, imagesBehind, mend, pagesOf, sumRows } from './geotiff.js'
 
-/** @typedef {import('geotiff').GeoTIFFImage} Page */
+/** @typedef {import('./geotiff.js').Page} Page */
+/**
+ * What is seen of a channel.
+ *
+ * @typedef {object} Samples
+ * @property {ArrayLike<number>[]} planes one, or those of red, green and blue
+ * @property {boolean} scaled whether 8 bits do not say what they look like
+ * @property {boolean} inverted whether the least is white
+ */
+/**
+ * @typedef {object} Stack
+ * @property {string} file its name
+ * @property {number} width
+ * @property {number} height
+ * @property {number} frames
+ * @property {number} slices of each frame
+ * @property {string[]} channels their names
+ * @property {boolean} isColored whether a channel has colours of its own
+ * @property {string[]} notes sentences on what is not shown
+ * @property {(frame: number, slice: number, channels: number[]) => Promise<Samples[]>} read
+ */
 
 /** PhotometricInterpretation (TIFF 6.0, section 8) of what is not shades of gray. */
 const COLOURS = { rgb: 2, palette: 3, cmyk: 5, yCbCr: 6, cieLab: 8 }
 /** A bit of NewSubfileType: the page is another one, made smaller. */
 const REDUCED = 1
-
-/** @type {Promise<typeof import('geotiff')> | undefined} */
-let library
-
-/** @returns {Promise<typeof import('geotiff')>} */
-async function geotiff() {
-  const address = '/geotiff/geotiff.js' // no module: it sets a global name
-  library ??= import(address).then(() => /** @type {any} */ (globalThis).GeoTIFF)
-  return library
-}
+const JPEG = 7
+/** Compressions that geotiff has no decoder of. @type {[string, ...number[]][]} */
+const COMPRESSIONS = [
+  ['CCITT (fax)', 2, 3, 4],
+  ['JPEG of the old style', 6],
+  ['JBIG', 9, 10, 34661],
+  ['JPEG XR', 22610, 34934],
+  ['JPEG 2000', 33003, 33004, 33005, 34712],
+  ['SGI LogLuv', 34676, 34677],
+  ['LZMA', 34925],
+  ['PNG', 34933],
+  ['JPEG XL', 50002, 52546],
+]
+/** Those that it has. */
+const DECODED = [1, 5, JPEG, 8, 32773, 32946, 34887, 50000, 50001]
+const WHOLE = Array.from({ length: 16 }, (_, i) => i + 1)
+/** The bits that samples can have, by SampleFormat. @type {number[][]} */
+const BITS = [[], [...WHOLE, 32], [8, 16, 32], [16, 32, 64]]
+const FORMATS = ['', 'unsigned', 'signed', 'floating-point', '', 'complex integer', 'complex']
 
 /** @param {File} file */
 export const isTiff = ({ name, type }) => type === 'image/tiff' || /\.tiff?$/i.test(name)
 
 /**
- * The pages of a file, without those that are smaller copies of others.
- *
- * @param {File} file
- * @returns {Promise<Page[]>}
- * @throws {Error} a sentence, where there is none or one cannot be read
+ * @param {File} file that begins as a TIFF does
+ * @returns {Promise<Stack>}
+ * @throws {Error} a sentence, where it cannot be read
  */
-export async function pagesOf(file) {
+export async function openTiff(file) {
   if (!file.size) throw new Error(`${file.name} is empty.`)
-  const { fromBlob } = await geotiff()
-  /** @type {Page[]} */
-  const pages = []
   try {
-    const tiff = await fromBlob(file)
-    const count = await tiff.getImageCount()
-    for (let index = 0; index < count; index++) {
-      const page = await tiff.getImage(index)
-      if (!(Number(page.fileDirectory.getValue('NewSubfileType') ?? 0) & REDUCED)) pages.push(page)
-    }
+    return await stackOf(file)
   } catch (error) {
-    throw broken(file, error)
+    throw error instanceof Unreadable ? error : broken(file, error)
   }
-  if (!pages.length) throw new Error(`${file.name} is a TIFF without a page.`)
-  return pages
 }
 
+class Unreadable extends Error {}
+
 /** @param {File} file @param {unknown} error */
-export const broken = (file, error) =>
+const broken = (file, error) =>
   new Error(`${file.name} is broken, or no TIFF that can be read here: ${words(error)}`)
 
-/** Whether a page is in colours of 8 bits, which are shown as they are. @param {Page} page */
-const hasColours = (page) =>
-  Object.values(COLOURS).includes(photometric(page)) && page.getBitsPerSample() <= 8
+/** @param {File} file @returns {Promise<Stack>} */
+async function stackOf(file) {
+  let pages = await pagesOf(file)
+  const first = pages.find((page) => !isReduced(page))
+  if (!first) throw new Unreadable(`${file.name} is a TIFF without a page.`)
+  const [width, height] = [first.getWidth(), first.getHeight()]
+  const description = String(field(first, 'ImageDescription') ?? '').replace(/\0+$/, '')
+  if (pages.length === 1) pages = withImagesBehind(first, description, file)
+  /** @type {Page[]} */
+  const shown = []
+  const notes = new Set()
+  let others = 0
+  for (const page of pages) {
+    const isSame = page.getWidth() === width && page.getHeight() === height
+    if (!isReduced(page) && isSame) shown.push(page)
+    else if (!isReduced(page)) others++
+  }
+  if (others) {
+    const are = others === 1 ? 'One page of another size is' : `${others} pages of other sizes are`
+    notes.add(`${are} not shown: the first is ${width} × ${height} pixels.`)
+  }
+  const differences = new Set(shown.filter(mend))
+  for (const page of shown) checkReadable(page, file)
+  const readable = new Set(shown)
+
+  const isColored = shown.some(hasColours)
+  const inPage = isColored ? 1 : samplesShown(first)
+  const counted = isOme(description) ? pages : shown // OME counts all pages
+  const said = { description, count: counted.length, file: file.name, axes: lsmAxes(first) }
+  const layout = layoutOf(said)
+  return {
+    file: file.name,
+    width,
+    height,
+    frames: layout.frames,
+    slices: layout.slices,
+    channels: layout.channels.flatMap((name) => named(name, inPage, layout.channels.length)),
+    isColored,
+    notes: [...layout.notes, ...notes],
+    async read(frame, slice, channels) {
+      /** @type {Map<Page, number[]>} */
+      const wanted = new Map()
+      const places = channels.map((channel) => {
+        const page = counted[layout.pageOf(frame, slice, Math.floor(channel / inPage))]
+        if (!readable.has(page)) throw new Error('a plane is on a page of another size.')
+        const samples = wanted.get(page) ?? []
+        wanted.set(page, samples)
+        return { page, index: samples.push(channel % inPage) - 1 }
+      })
+      /** @type {Map<Page, Samples[]>} */
+      const read = new Map()
+      try {
+        for (const [page, samples] of wanted) {
+          read.set(page, await samplesOf(page, samples, differences.has(page)))
+        }
+      } catch (error) {
+        throw broken(file, error)
+      }
+      return places.map(({ page, index }) => /** @type {Samples[]} */ (read.get(page))[index])
+    },
+  }
+}
+
+/** The channels of a page. @param {string} name @param {number} samples @param {number} pages */
+const named = (name, samples, pages) =>
+  samples === 1
+    ? [name]
+    : Array.from({ length: samples }, (_, i) => `${pages > 1 ? `${name}, ` : 'Channel '}${i + 1}`)
 
 /** @param {Page} page */
-const photometric = (page) =>
-  Number(page.fileDirectory.getValue('PhotometricInterpretation') ?? 1)
+const isReduced = (page) => Boolean(field(page, 'NewSubfileType') & REDUCED)
 
 /** @param {Page} page */
-const isByteWide = (page) => page.getBitsPerSample() === 8 && page.getSampleFormat() === 1
+const compressionOf = (page) => field(page, 'Compression') ?? 1
+
+/** @param {Page} page */
+const photometricOf = (page) => field(page, 'PhotometricInterpretation') ?? 1
+
+/** Zeiss' description of a stack, if any. @param {Page} page @returns {Uint8Array | undefined} */
+const lsmOf = (page) => field(page, 'CZ_LSMINFO')
+
+/** @param {Page} page @returns {import('./axes.js').Axis[] | null} */
+function lsmAxes(page) {
+  const lsm = lsmOf(page)
+  if (!lsm) return null
+  const size = (/** @type {number} */ at) => new DataView(lsm.buffer).getInt32(at, true)
+  return [{ name: 'T', size: size(24) }, { name: 'Z', size: size(16) }]
+}
 
 /**
- * A page's samples.
+ * Whether a page is in colours. The three samples of a Zeiss file are channels.
  *
  * @param {Page} page
- * @returns {Promise<{ planes: ArrayLike<number>[], scaled: boolean, inverted: boolean }>} one plane,
- *   or those of red, green and blue; `scaled` where 8 bits do not say what they look like
  */
-export async function samplesOf(page) {
-  if (hasColours(page)) {
+const hasColours = (page) => {
+  const isRgb = photometricOf(page) === COLOURS.rgb
+  return !lsmOf(page) && (isRgb ? page.getSamplesPerPixel() >= 3 : isConverted(page))
+}
+
+/** Whether a page's samples are turned to red, green and blue. @param {Page} page */
+const isConverted = (page) => {
+  const { palette, ...others } = COLOURS
+  const photometric = photometricOf(page)
+  const isDeep = page.getBitsPerSample() > 8
+  return photometric === palette || (!isDeep && Object.values(others).includes(photometric))
+}
+
+/** How many samples of a page are channels: transparency is none. @param {Page} page */
+function samplesShown(page) {
+  const extra = Array.from(field(page, 'ExtraSamples') ?? [])
+  return page.getSamplesPerPixel() - extra.filter((kind) => kind === 1 || kind === 2).length
+}
+
+/**
+ * @param {Page} page
+ * @param {number[]} samples that are channels
+ * @param {boolean} areDifferences
+ * @returns {Promise<Samples[]>}
+ */
+async function samplesOf(page, samples, areDifferences) {
+  const isColored = hasColours(page)
+  if (isColored && isConverted(page)) {
     const planes = /** @type {any} */ (await page.readRGB({ interleave: false }))
-    return { planes: [planes[0], planes[1], planes[2]], scaled: false, inverted: false }
+    return samples.map(() => ({ planes: [...planes], scaled: false, inverted: false }))
   }
-  const isRgb = photometric(page) === COLOURS.rgb && page.getSamplesPerPixel() >= 3
-  const samples = isRgb ? [0, 1, 2] : [0]
-  const planes = /** @type {any} */ (await page.readRasters({ samples, interleave: false }))
-  const inverted = photometric(page) === 0
-  return { planes: [...planes], scaled: !isByteWide(page), inverted }
+  const wanted = isColored ? [0, 1, 2] : samples
+  const planes = /** @type {any[]} */ (
+    await page.readRasters({ samples: [...wanted], interleave: false })
+  )
+  if (areDifferences) planes.forEach((plane) => sumRows(plane, page))
+  const scaled = page.getBitsPerSample() !== 8 || page.getSampleFormat() !== 1
+  if (isColored) return [{ planes: [...planes], scaled, inverted: false }]
+  const inverted = photometricOf(page) === 0
+  return [...planes].map((plane) => ({ planes: [plane], scaled, inverted }))
+}
+
+/**
+ * The first page, and images that follow it without pages of their own: ImageJ, MetaMorph and tifffile
+ * write such.
+ *
+ * @param {Page} first
+ * @param {string} description
+ * @param {File} file
+ */
+function withImagesBehind(first, description, file) {
+  const samples = first.getWidth() * first.getHeight() * first.getSamplesPerPixel()
+  const metaMorph = field(first, 33629)?.length / 2 // UIC2Tag: a fraction for each image
+  const count = metaMorph || imagesOf(description, samples)
+  const [offsets, counts] = ['StripOffsets', 'StripByteCounts'].map((tag) => field(first, tag))
+  if (!(count > 1) || compressionOf(first) !== 1 || !offsets || !counts) return [first]
+  const ends = Array.from(/** @type {number[]} */ (offsets), (offset, i) => offset + counts[i])
+  const bytes = /** @type {number} */ (ends.at(-1)) - offsets[0]
+  const areTogether = ends.slice(0, -1).every((end, i) => end === offsets[i + 1])
+  if (!areTogether || bytes !== (samples * (first.getBitsPerSample() || 1)) / 8) return [first]
+  const fitting = Math.floor((file.size - offsets[0]) / bytes)
+  return imagesBehind(first, Math.max(1, Math.min(count, fitting)))
+}
+
+/** @param {Page} page @param {File} file @throws {Unreadable} */
+function checkReadable(page, file) {
+  const compression = compressionOf(page)
+  const [bits, format] = [page.getBitsPerSample(), page.getSampleFormat()]
+  const isDeep = bits !== 8
+  if (!DECODED.includes(compression)) {
+    const [name] = COMPRESSIONS.find(([, ...numbers]) => numbers.includes(compression)) ?? []
+    throw unreadable(file, `is compressed with ${name ?? `method ${compression}`}`)
+  }
+  if (!BITS[format]?.includes(bits)) {
+    const type = FORMATS[format] || 'unknown'
+    const to = format > 4 ? ['abs(', ").astype('float32')"] : ['', ".astype('float32')"]
+    throw unreadable(file, `has ${type} numbers of ${bits} bits`, to)
+  }
+  const depths = new Set(field(page, 'BitsPerSample'))
+  if (depths.size > 1) throw unreadable(file, 'has samples of different bits')
+  if (field(page, 'FillOrder') === 2) throw unreadable(file, 'has its bits in reverse order')
+  const predictor = field(page, 'Predictor') ?? 1
+  const isOdd = bits % 8 !== 0 || (predictor === 2 && format === 3 && bits !== 32)
+  if (predictor !== 1 && isOdd) throw unreadable(file, `has differences of ${bits}-bit samples`)
+  if (compression === JPEG && isDeep) throw unreadable(file, `has JPEGs of ${bits} bits`)
+  const isSubsampled = [...(field(page, 'YCbCrSubSampling') ?? [2, 2])].some((factor) => factor > 1)
+  if (photometricOf(page) === COLOURS.yCbCr && compression !== JPEG && isSubsampled) {
+    throw unreadable(file, 'has colours of less resolution (YCbCr)')
+  }
+}
+
+/** @param {File} file @param {string} what @param {string[]} [change] around the samples */
+function unreadable({ name }, what, [before, after] = ['', '']) {
+  const plain = `${name.replace(/\.[^.]*$/, '')}-plain.tif`
+  const code =
+    `import tifffile; s = tifffile.TiffFile('${name}').series[0]; ` +
+    `tifffile.imwrite('${plain}', ${before}s.asarray()${after}, metadata={'axes': s.axes})`
+  return new Unreadable(
+    `${name} ${what}, which cannot be read here. Convert it, with ` +
+      `uv run --with tifffile --with imagecodecs python -c "${code}", or open it in Fiji and save it ` +
+      'as TIFF.',
+  )
 }

@@ -45,6 +45,7 @@ export class Display {
     const { shown } = everything
     ui.prompting.disabled = ui.tracking.disabled = ui.addHere.disabled = !canPrompt
     ui.cancel.hidden = !isBusy
+    ui.planes.disabled = isBusy
     ui.zooming.disabled = !image.current
     ui.refine.disabled = !model || !refines(model.manifest) || sequence.answers(model)
     ui.undo.disabled = !isUndoable(prompting.objects) && !shown

@@ -18,6 +18,8 @@ export class OpenImage {
   current = null
   /** Null until the image is encoded. @type {Placement | null} */
   place = null
+  /** The model whose answers the prompts have. @type {Model | null} */
+  answeredBy = null
   encoding = false
   attempts = 0
 
@@ -78,10 +80,22 @@ export class OpenImage {
     page.cursor.dropBox()
     page.everything.abandon()
     page.sequence.opened(opened)
+    page.planes.opened(opened.planes)
     page.display.scene.open(opened.element, opened)
     ui.stage.scrollIntoView() // on a phone the buttons are below it
     say(`${opened.file} is open.`)
+    if (opened.notes.length) complain('image', opened.notes.join('\n'))
     await this.encode()
+  }
+
+  /** Show what was chosen of slices and channels, and encode that. Masks that are there stay. */
+  async showPlanes() {
+    const { sequence } = this.page
+    await sequence.redraw()
+    this.place = null
+    this.page.everything.abandon() // its masks are chosen anew from what was encoded
+    await this.encode()
+    await sequence.reload()
   }
 
   /** Encode what is open, then decode its prompts. */
@@ -100,7 +114,9 @@ export class OpenImage {
     const model = page.model.current
     if (!model?.opened || !shown || this.place) return false
     const { isSequence } = this
-    const isOther = () => page.model.current !== model || this.current !== shown
+    const { version } = shown.planes
+    const isOther = () =>
+      page.model.current !== model || this.current !== shown || shown.planes.version !== version
     explain(model.manifest, page.sequence.answers(model))
     showProgress(isSequence ? 'Getting ready' : 'Encoding the image')
     try {
@@ -109,7 +125,8 @@ export class OpenImage {
         : encodedBy(model, shown))
       if (isOther()) return true
       this.place = place
-      page.prompting.dropAnswers()
+      if (this.answeredBy !== model) page.prompting.dropAnswers()
+      this.answeredBy = model
       say(ready)
     } catch (error) {
       if (isOther()) return true

@@ -45,6 +45,8 @@ export class SequenceView {
     this.shown = NOTHING
     /** The frame that a person chose last. */
     this.wanted = 0
+    /** Whether the frame that is shown is to be read again. */
+    this.isStale = false
     /** @type {Promise<void> | null} */
     this.turning = null
     /** Whether frames are shown as they are tracked. */
@@ -88,6 +90,7 @@ export class SequenceView {
    * @returns {Promise<[Placement, string]>} where its frames lie, and a sentence for the status
    */
   async ready(model, image) {
+    this.encoded = null
     const { manifest } = model
     const able = canTrack(model)
     ui.noTracking.hidden = able
@@ -152,12 +155,20 @@ export class SequenceView {
     this.show(frame)
   }
 
+  /** Show the frame as it is chosen to be seen now. */
+  redraw() {
+    this.isStale = true
+    this.turning ??= this.turn().finally(() => (this.turning = null))
+    return this.turning
+  }
+
   async turn() {
     const { image, prompting } = this.page
     for (;;) {
       const { current } = image
       const frame = this.wanted
-      if (!current || frame === prompting.objects.frame) return
+      if (!current || (frame === prompting.objects.frame && !this.isStale)) return
+      this.isStale = false
       try {
         const picture = await current.read(frame)
         const shown = await this.masks.shown(frame, image.place)
@@ -165,7 +176,7 @@ export class SequenceView {
         current.show(picture)
         this.shown = shown
         prompting.showFrame(frame)
-        if (!this.stop) {
+        if (!this.stop && image.isSequence) {
           const tracked = this.masks.frames.has(frame) ? ', tracked' : ''
           say(`Frame ${frame + 1} of ${current.count}${tracked}.`)
         }

@@ -1,0 +1,131 @@
+// geotiff, loaded with the first TIFF, and mended where version 3.0.5 reads pixels wrong. No DOM in it.
+
+import { lzwDecoded } from './lzw.js'
+
+/** @typedef {import('geotiff').GeoTIFFImage} Page */
+/** @typedef {typeof import('geotiff')} Library */
+
+const LZW = 5
+/** Tags that are set here. */
+const [BITS, OFFSETS, PREDICTOR, FORMAT] = [258, 273, 317, 339]
+const [HORIZONTAL, FLOATING] = [2, 3]
+/** SampleFormat of numbers that nothing is said of. */
+const UNDEFINED = 4
+
+/** @type {Promise<Library> | undefined} */
+let library
+
+/** @param {() => Promise<Library>} [load] */
+export function geotiff(load = loadHere) {
+  library ??= load().then((loaded) => {
+    const decoder = class extends loaded.BaseDecoder {
+      /** @param {ArrayBufferLike} block */
+      decodeBlock = (block) => lzwDecoded(block)
+    }
+    loaded.addDecoder(LZW, async () => decoder)
+    return loaded
+  })
+  return library
+}
+
+/** @returns {Promise<Library>} */
+async function loadHere() {
+  const address = '/geotiff/geotiff.js' // no module: it sets a global name
+  await import(address)
+  return /** @type {any} */ (globalThis).GeoTIFF
+}
+
+/**
+ * All pages of a file, in the order of their directories.
+ *
+ * @param {Blob} file
+ * @returns {Promise<Page[]>}
+ */
+export async function pagesOf(file) {
+  const { GeoTIFF } = await geotiff()
+  /** @param {{ offset: number, length: number }[]} parts */
+  const fetch = (parts) =>
+    Promise.all(parts.map(({ offset: at, length }) => file.slice(at, at + length).arrayBuffer()))
+  const tiff = await GeoTIFF.fromSource(/** @type {any} */ ({ fetch, fileSize: file.size }))
+  // What it reads of a directory later, it reads with the least byte first, whatever the file has.
+  tiff.parser.eager = true
+  const pages = []
+  /** @type {Set<number>} */
+  const offsets = new Set()
+  for (let next = tiff.firstIFDOffset; next && !offsets.has(next); ) {
+    offsets.add(next)
+    const page = await tiff.getImage(pages.length)
+    pages.push(page)
+    next = page.fileDirectory.nextIFDByteOffset
+  }
+  return pages
+}
+
+/** A field of a page's directory. @param {Page} page @param {string | number} tag @returns {any} */
+export const field = (page, tag) => page.fileDirectory.getValue(/** @type {any} */ (tag))
+
+/** @param {Page} page @returns {Map<number, any>} */
+const fieldsOf = (page) => /** @type {any} */ (page.fileDirectory.actualizedFields)
+
+/**
+ * Images that follow the first without directories of their own.
+ *
+ * @param {Page} first not compressed
+ * @param {number} count
+ * @returns {Page[]}
+ */
+export function imagesBehind(first, count) {
+  const { fileDirectory, littleEndian, source } = first
+  const Directory = /** @type {any} */ (fileDirectory.constructor)
+  const Image = /** @type {any} */ (first.constructor)
+  const offsets = Array.from(field(first, 'StripOffsets'))
+  const bytes = field(first, 'StripByteCounts').reduce(
+    (/** @type {number} */ sum, /** @type {number} */ each) => sum + each,
+  )
+  return Array.from({ length: count }, (_, index) => {
+    const fields = new Map(fieldsOf(first))
+    fields.set(OFFSETS, offsets.map((offset) => offset + index * bytes))
+    const directory = new Directory(fields, new Map(), new Map(), 0)
+    return new Image(directory, littleEndian, false, source)
+  })
+}
+
+/**
+ * Let a page be read right: of the most significant byte first, of bits that fill no byte.
+ *
+ * @param {Page} page
+ * @returns {boolean} whether its samples are then differences along each row of a tile
+ */
+export function mend(page) {
+  const fields = fieldsOf(page)
+  const samples = page.getSamplesPerPixel()
+  if (!fields.has(BITS)) fields.set(BITS, new Uint16Array(samples).fill(1))
+  if (page.getSampleFormat() === UNDEFINED) fields.delete(FORMAT)
+  const bits = page.getBitsPerSample()
+  const predictor = fields.get(PREDICTOR)
+  if (bits % 8) {
+    // They are unpacked to this machine's numbers, but then looked for where they were packed.
+    page.getBitsPerSample = () => bits
+    fields.set(BITS, new Uint16Array(samples).fill(bits < 8 ? 8 : 16))
+    page.littleEndian = true
+  } else if (predictor === FLOATING) {
+    page.littleEndian = true // it is decoded so
+  } else if (predictor === HORIZONTAL && bits > 8 && !page.littleEndian) {
+    fields.set(PREDICTOR, 1) // sums would be of swapped bytes
+    return true
+  }
+  return false
+}
+
+/**
+ * Sum differences up.
+ *
+ * @param {ArrayBufferView} plane of samples
+ * @param {Page} page
+ */
+export function sumRows(plane, page) {
+  const [width, tile] = [page.getWidth(), page.getTileWidth()]
+  const { buffer } = plane
+  const sums = page.getBitsPerSample() === 16 ? new Uint16Array(buffer) : new Uint32Array(buffer)
+  for (let i = 0; i < sums.length; i++) if ((i % width) % tile) sums[i] += sums[i - 1]
+}

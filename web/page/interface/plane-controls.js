@@ -1,0 +1,66 @@
+// The row under the image that chooses which slice and which channels are shown and encoded.
+
+import { firstColors, NONE } from '../frames/planes.js'
+import { ui } from './elements.js'
+import { say } from './messages.js'
+
+/** @typedef {import('../frames/planes.js').Planes} Planes */
+
+/** The channel that stands for several as colours. */
+const MIXED = 'mixed'
+
+export class PlaneControls {
+  /** @param {import('../page.js').Page} page */
+  constructor(page) {
+    this.page = page
+    this.colors = [ui.redChannel, ui.greenChannel, ui.blueChannel]
+    ui.slice.oninput = () => this.chooseSlice()
+    ui.slice.onchange = () => void page.image.showPlanes() // once the slider is let go
+    ui.channel.onchange = () => this.chooseChannels()
+    for (const select of this.colors) select.onchange = () => this.chooseChannels()
+  }
+
+  /** @returns {Planes | undefined} */
+  get planes() {
+    return this.page.image.current?.planes
+  }
+
+  /** Another image or sequence is open. @param {Planes} planes */
+  opened({ channels, slices, canMix }) {
+    ui.planes.hidden = channels.length < 2 && slices < 2
+    ui.slices.hidden = slices < 2
+    ui.channels.hidden = channels.length < 2
+    ui.mix.hidden = true
+    ui.slice.max = String(slices)
+    ui.slice.value = '1'
+    this.showSlice()
+    const options = channels.map((name, channel) => new Option(name, String(channel)))
+    if (canMix) options.push(new Option('Several, as colours', MIXED))
+    ui.channel.replaceChildren(...options)
+    for (const [index, select] of this.colors.entries()) {
+      const none = new Option('none', String(NONE))
+      select.replaceChildren(...channels.map((name, i) => new Option(name, String(i))), none)
+      select.value = String(firstColors(channels.length)[index])
+    }
+  }
+
+  showSlice() {
+    ui.sliceNumber.textContent = `${ui.slice.value} of ${ui.slice.max}`
+    ui.slice.setAttribute('aria-valuetext', ui.sliceNumber.textContent)
+  }
+
+  chooseSlice() {
+    this.showSlice()
+    this.planes?.choose({ slice: Number(ui.slice.value) - 1 })
+    void this.page.sequence.redraw()
+    say(`Slice ${ui.sliceNumber.textContent}. Masks stay; what you click next is on this slice.`)
+  }
+
+  chooseChannels() {
+    const isMixed = ui.channel.value === MIXED
+    ui.mix.hidden = !isMixed
+    const chosen = isMixed ? this.colors : [ui.channel]
+    this.planes?.choose({ colors: chosen.map(({ value }) => Number(value)) })
+    void this.page.image.showPlanes()
+  }
+}
