@@ -486,3 +486,27 @@ def test_lzw_data_that_is_broken_ends_in_an_error(tmp_path: Path) -> None:
     data[offset + 2 : offset + count] = b"\xff" * (count - 2)
     path.write_bytes(data)
     assert "broken.tif is broken" in refused(path)
+
+
+def test_a_colour_map_of_differences_of_swapped_bytes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lut.tif"
+    lut = np.tile(np.arange(65536, dtype="u2"), (3, 1))
+    options = {"compression": "lzw", "predictor": 2, "byteorder": ">"}
+    tifffile.imwrite(path, picture("u2"), photometric="palette", colormap=lut, **options)
+    assert "has a colour map of numbers that are differences" in refused(path)
+
+
+def test_axes_without_names_are_said_to_be_frames(tmp_path: Path) -> None:
+    path = tmp_path / "unnamed.tif"
+    tifffile.imwrite(path, planes("TZC"), photometric="minisblack")
+    reading = read_one(path)
+    assert reading.said["frames"] == 24
+    note = "unnamed.tif does not name its axes (3 × 4 × 2): each page is a frame."
+    assert reading.said["notes"] == [note]
+
+
+def test_samples_beside_the_colours_are_said_to_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "five.tif"
+    five = np.stack([picture("u1", seed) for seed in range(5)], -1)
+    tifffile.imwrite(path, five, photometric="rgb", extrasamples=["unspecified"] * 2)
+    assert read_one(path).said["notes"] == ["Red, green and blue are shown, of 5 samples a pixel."]

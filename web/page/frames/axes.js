@@ -23,10 +23,19 @@ export function layoutOf({ description, count, file, axes = null }) {
   if (isOme(description)) return ome(description, count, file)
   const said = axes ?? imagej(description) ?? shaped(description) ?? [{ name: 'T', size: count }]
   const pages = product(said)
-  if (pages === count) return arranged(said, [])
+  if (pages === count) return arranged(said, unnamed(description, count, file))
   const sizes = said.map(({ name, size }) => `${name} ${size}`).join(', ')
   const note = `says that it has ${pages} pages (${sizes}), but it has ${count}: each is a frame.`
   return plain(count, pages === 1 ? [] : [`${file} ${note}`])
+}
+
+/** What tifffile says of axes without names. @type {(...args: [string, number, string]) => string[]} */
+function unnamed(description, count, file) {
+  const { shape, axes } = tifffile(description) ?? { shape: [] }
+  let last = 0
+  for (let pages = 1; pages < count && last < shape.length; ) pages *= shape[last++]
+  const sizes = shape.slice(0, last).join(' × ')
+  return axes || last < 2 ? [] : [`${file} does not name its axes (${sizes}): each page is a frame.`]
 }
 
 /** Whether a description is OME's. @param {string} description */

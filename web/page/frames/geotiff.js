@@ -9,8 +9,8 @@ const LZW = 5
 /** Tags that are set here. */
 const [BITS, OFFSETS, PREDICTOR, FORMAT] = [258, 273, 317, 339]
 const [HORIZONTAL, FLOATING] = [2, 3]
-/** SampleFormat of numbers that nothing is said of. */
-const UNDEFINED = 4
+/** Of SampleFormat: floating-point numbers, and those that nothing is said of. */
+const [FLOAT, UNDEFINED] = [3, 4]
 
 /** @type {Promise<Library> | undefined} */
 let library
@@ -100,7 +100,8 @@ export function mend(page) {
   const fields = fieldsOf(page)
   const samples = page.getSamplesPerPixel()
   if (!fields.has(BITS)) fields.set(BITS, new Uint16Array(samples).fill(1))
-  if (page.getSampleFormat() === UNDEFINED) fields.delete(FORMAT)
+  const format = page.getSampleFormat()
+  if (format === UNDEFINED) fields.delete(FORMAT)
   const bits = page.getBitsPerSample()
   const predictor = fields.get(PREDICTOR)
   if (bits % 8) {
@@ -110,7 +111,7 @@ export function mend(page) {
     page.littleEndian = true
   } else if (predictor === FLOATING) {
     page.littleEndian = true // it is decoded so
-  } else if (predictor === HORIZONTAL && bits > 8 && !page.littleEndian) {
+  } else if (predictor === HORIZONTAL && bits > 8 && !page.littleEndian && format !== FLOAT) {
     fields.set(PREDICTOR, 1) // sums would be of swapped bytes
     return true
   }

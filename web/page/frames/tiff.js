@@ -81,25 +81,27 @@ async function stackOf(file) {
   const [width, height] = [first.getWidth(), first.getHeight()]
   const description = String(field(first, 'ImageDescription') ?? '').replace(/\0+$/, '')
   if (pages.length === 1) pages = withImagesBehind(first, description, file)
-  /** @type {Page[]} */
-  const shown = []
-  const notes = new Set()
-  let others = 0
-  for (const page of pages) {
-    const isSame = page.getWidth() === width && page.getHeight() === height
-    if (!isReduced(page) && isSame) shown.push(page)
-    else if (!isReduced(page)) others++
-  }
+  const full = pages.filter((page) => !isReduced(page))
+  const shown = full.filter((page) => page.getWidth() === width && page.getHeight() === height)
+  const notes = []
+  const others = full.length - shown.length
   if (others) {
     const are = others === 1 ? 'One page of another size is' : `${others} pages of other sizes are`
-    notes.add(`${are} not shown: the first is ${width} × ${height} pixels.`)
+    notes.push(`${are} not shown: the first is ${width} × ${height} pixels.`)
   }
   const differences = new Set(shown.filter(mend))
-  for (const page of shown) checkReadable(page, file)
+  for (const page of shown) {
+    checkReadable(page, file)
+    const isMapped = differences.has(page) && isConverted(page)
+    if (isMapped) throw unreadable(file, 'has a colour map of numbers that are differences')
+  }
   const readable = new Set(shown)
 
   const isColored = shown.some(hasColours)
   const inPage = isColored ? 1 : samplesShown(first)
+  if (photometricOf(first) === COLOURS.rgb && isColored && samplesShown(first) > 3) {
+    notes.push(`Red, green and blue are shown, of ${samplesShown(first)} samples a pixel.`)
+  }
   const counted = isOme(description) ? pages : shown // OME counts all pages
   const said = { description, count: counted.length, file: file.name, axes: lsmAxes(first) }
   const layout = layoutOf(said)
@@ -113,25 +115,18 @@ async function stackOf(file) {
     isColored,
     notes: [...layout.notes, ...notes],
     async read(frame, slice, channels) {
-      /** @type {Map<Page, number[]>} */
-      const wanted = new Map()
-      const places = channels.map((channel) => {
+      /** @type {Map<Page, Promise<Samples[]>>} */
+      const read = new Map()
+      const samples = channels.map(async (channel) => {
         const page = counted[layout.pageOf(frame, slice, Math.floor(channel / inPage))]
         if (!readable.has(page)) throw new Error('a plane is on a page of another size.')
-        const samples = wanted.get(page) ?? []
-        wanted.set(page, samples)
-        return { page, index: samples.push(channel % inPage) - 1 }
+        const all = read.get(page) ?? samplesOf(page, inPage, differences.has(page))
+        read.set(page, all)
+        return (await all)[channel % inPage]
       })
-      /** @type {Map<Page, Samples[]>} */
-      const read = new Map()
-      try {
-        for (const [page, samples] of wanted) {
-          read.set(page, await samplesOf(page, samples, differences.has(page)))
-        }
-      } catch (error) {
+      return Promise.all(samples).catch((error) => {
         throw broken(file, error)
-      }
-      return places.map(({ page, index }) => /** @type {Samples[]} */ (read.get(page))[index])
+      })
     },
   }
 }
@@ -188,20 +183,18 @@ function samplesShown(page) {
 
 /**
  * @param {Page} page
- * @param {number[]} samples that are channels
+ * @param {number} channels how many of its samples are channels
  * @param {boolean} areDifferences
  * @returns {Promise<Samples[]>}
  */
-async function samplesOf(page, samples, areDifferences) {
+async function samplesOf(page, channels, areDifferences) {
   const isColored = hasColours(page)
   if (isColored && isConverted(page)) {
     const planes = /** @type {any} */ (await page.readRGB({ interleave: false }))
-    return samples.map(() => ({ planes: [...planes], scaled: false, inverted: false }))
+    return [{ planes: [...planes], scaled: false, inverted: false }]
   }
-  const wanted = isColored ? [0, 1, 2] : samples
-  const planes = /** @type {any[]} */ (
-    await page.readRasters({ samples: [...wanted], interleave: false })
-  )
+  const samples = Array.from({ length: isColored ? 3 : channels }, (_, i) => i)
+  const planes = /** @type {any[]} */ (await page.readRasters({ samples, interleave: false }))
   if (areDifferences) planes.forEach((plane) => sumRows(plane, page))
   const scaled = page.getBitsPerSample() !== 8 || page.getSampleFormat() !== 1
   if (isColored) return [{ planes: [...planes], scaled, inverted: false }]
@@ -249,7 +242,8 @@ function checkReadable(page, file) {
   if (depths.size > 1) throw unreadable(file, 'has samples of different bits')
   if (field(page, 'FillOrder') === 2) throw unreadable(file, 'has its bits in reverse order')
   const predictor = field(page, 'Predictor') ?? 1
-  const isOdd = bits % 8 !== 0 || (predictor === 2 && format === 3 && bits !== 32)
+  const isSwapped = bits !== 32 || !page.littleEndian
+  const isOdd = bits % 8 !== 0 || (predictor === 2 && format === 3 && isSwapped)
   if (predictor !== 1 && isOdd) throw unreadable(file, `has differences of ${bits}-bit samples`)
   if (compression === JPEG && isDeep) throw unreadable(file, `has JPEGs of ${bits} bits`)
   const isSubsampled = [...(field(page, 'YCbCrSubSampling') ?? [2, 2])].some((factor) => factor > 1)
