@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -402,7 +403,7 @@ def test_one_of_several_files_of_ome_shows_its_own_planes(tmp_path: Path) -> Non
 def converted(error: str, folder: Path) -> Path:
     """Run the command of a message, and give the file that it wrote."""
     (code,) = [part for part in error.split('"') if part.startswith("import tifffile")]
-    subprocess.run(["python", "-c", code], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     (path,) = folder.glob("*-plain.tif")
     return path
 
@@ -457,11 +458,11 @@ def test_a_compression_that_cannot_be_read_is_named(tmp_path: Path, method: str,
     ],
 )
 def test_numbers_that_cannot_be_read_are_named(tmp_path: Path, kind: str, words: str) -> None:
-    path = tmp_path / "numbers.tif"
+    path = tmp_path / "it's.tif"
     pixels = planes("TC").astype(kind)
     tifffile.imwrite(path, pixels, photometric="minisblack", metadata={"axes": "TCYX"})
     error = refused(path)
-    assert error.startswith(f"numbers.tif has {words}, which cannot be read here. Convert it")
+    assert error.startswith(f"it's.tif has {words}, which cannot be read here. Convert it")
     np.testing.assert_array_equal(values(read_one(converted(error, tmp_path))), expected_of("TC"))
 
 

@@ -48,6 +48,29 @@ export class RangeFinder {
   }
 }
 
+/** What is black and white in each channel of a sequence. */
+export class Levels {
+  /** @param {number} frames how many there are */
+  constructor(frames) {
+    this.frames = frames
+    /** @type {Map<number, RangeFinder>} */
+    this.finders = new Map()
+  }
+
+  /** @param {number} channel @param {ArrayLike<number>} samples @param {boolean} areBytes */
+  add(channel, samples, areBytes) {
+    if (areBytes) return
+    const finder = this.finders.get(channel) ?? new RangeFinder(this.frames)
+    this.finders.set(channel, finder)
+    finder.add(samples)
+  }
+
+  /** @param {number} channel @returns {Range} */
+  of(channel) {
+    return this.finders.get(channel)?.range ?? { low: 0, high: 255 }
+  }
+}
+
 /**
  * Pixels of one plane of samples, or of red, green and blue.
  *

@@ -1,30 +1,24 @@
-// Which slice and channels of stacks are shown, each channel with a range of its own. No DOM in it.
+// Which slice and channels of stacks are shown. No DOM in it.
 
-import { pixelsOf, RangeFinder } from './gray.js'
+import { pixelsOf } from './gray.js'
 
+/** @typedef {import('./gray.js').Levels} Levels */
+/** @typedef {import('./tiff.js').Samples} Samples */
 /** @typedef {import('./tiff.js').Stack} Stack */
+/** @typedef {{ channel: number, samples: Samples | undefined }[]} Chosen undefined: none, for a colour */
 
-/** @type {import('./gray.js').Range} */
-const BYTES = { low: 0, high: 255 }
 /** No channel, for a colour. */
 export const NONE = -1
 
 export class Planes {
   /** @type {Stack | null} */
   first = null
-  /** @type {RangeFinder[]} of each channel, over all frames, slices and files */
-  ranges = []
   /** The slice that is shown. */
   slice = 0
   /** The channel that is shown, or those in red, green and blue. */
   colors = [0]
   /** Grows with each choice. */
   version = 0
-
-  /** @param {number} files how many there are */
-  constructor(files) {
-    this.files = files
-  }
 
   get channels() {
     return this.first?.channels ?? []
@@ -43,9 +37,10 @@ export class Planes {
    * Take a file's planes in: all are looked at, so that what is broken is not met amid tracking.
    *
    * @param {Stack} stack
+   * @param {Levels} levels of all files
    * @param {(done: number, total: number) => void} onProgress frames
    */
-  async add(stack, onProgress) {
+  async add(stack, levels, onProgress) {
     const { file, frames, slices, channels } = stack
     this.first ??= stack
     const expected = this.first
@@ -56,13 +51,11 @@ export class Planes {
       )
     }
     const all = channels.map((_, channel) => channel)
-    const planes = this.files * frames * slices
-    if (!this.ranges.length) this.ranges = all.map(() => new RangeFinder(planes))
     for (let frame = 0; frame < frames; frame++) {
       onProgress(frame, frames)
       for (let slice = 0; slice < slices; slice++) {
         for (const [channel, samples] of (await stack.read(frame, slice, all)).entries()) {
-          if (samples.scaled) samples.planes.forEach((plane) => this.ranges[channel].add(plane))
+          for (const plane of samples.planes) levels.add(channel, plane, !samples.scaled)
         }
       }
     }
@@ -74,24 +67,27 @@ export class Planes {
     this.version++
   }
 
-  /**
-   * A frame as it is chosen to be seen.
-   *
-   * @param {Stack} stack
-   * @param {number} frame
-   * @returns {Promise<Uint8ClampedArray<ArrayBuffer>>} RGBA
-   */
-  async pixels(stack, frame) {
+  /** What is chosen of a frame. @param {Stack} stack @param {number} frame @returns {Promise<Chosen>} */
+  async read(stack, frame) {
     const { colors, slice } = this
     const wanted = [...new Set(colors.filter((channel) => channel !== NONE))]
-    const read = await stack.read(frame, slice, wanted.length ? wanted : [0])
-    const shown = colors.map((channel) => read[wanted.indexOf(channel)])
-    const [{ planes, inverted }] = read
-    const rangeOf = (/** @type {number} */ channel) => this.ranges[channel].range
-    const ranges = colors.map((channel, i) => (shown[i]?.scaled ? rangeOf(channel) : BYTES))
-    if (colors.length === 1) return pixelsOf(planes, ranges, inverted)
-    const black = new Uint8Array(planes[0].length)
-    return pixelsOf(shown.map((samples) => samples?.planes[0] ?? black), ranges, inverted)
+    const read = await stack.read(frame, slice, wanted)
+    return colors.map((channel) => ({ channel, samples: read[wanted.indexOf(channel)] }))
+  }
+
+  /**
+   * @param {Chosen} chosen
+   * @param {Levels} levels
+   * @returns {Uint8ClampedArray<ArrayBuffer>} RGBA
+   */
+  paint(chosen, levels) {
+    const { width, height } = /** @type {Stack} */ (this.first)
+    const [{ samples }] = chosen
+    const black = new Uint8Array(width * height).fill(samples?.inverted ? 255 : 0)
+    const planes = chosen.map((each) => each.samples?.planes[0] ?? black)
+    const ranges = chosen.map(({ channel }) => levels.of(channel))
+    const isOne = chosen.length === 1 && samples
+    return pixelsOf(isOne ? samples.planes : planes, ranges, samples?.inverted)
   }
 }
 

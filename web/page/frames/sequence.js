@@ -2,6 +2,7 @@
 
 import { loadImage } from '../shared/image.js'
 import { Recent } from '../shared/recent.js'
+import { Levels } from './gray.js'
 import { Planes } from './planes.js'
 import { isTiff, openTiff } from './tiff.js'
 import { isVideo, openVideo } from './video.js'
@@ -51,13 +52,13 @@ export async function openFiles(files, onProgress) {
   if (video && sorted.length > 1) {
     throw new Error(`${video.name} is a video: open it by itself, without other files.`)
   }
-  const planes = new Planes(sorted.length)
+  const shared = { levels: /** @type {Levels | null} */ (null), planes: new Planes() }
   /** @type {{ file: File, reel: Reel, first: number }[]} */
   const parts = []
   let count = 0
   try {
     for (const file of sorted) {
-      const reel = await openReel(file, planes, sorted.length, onProgress, count)
+      const reel = await openReel(file, shared, sorted.length, onProgress, count)
       parts.push({ file, reel, first: count })
       count += reel.count
       sameSize(parts[0], { file, reel })
@@ -71,6 +72,7 @@ export async function openFiles(files, onProgress) {
     /** @type {typeof parts[0]} */ (parts.findLast(({ first }) => first <= frame))
   /** @type {Recent<Promise<Picture>>} */
   const recent = new Recent(RECENT)
+  const { planes } = shared
   let { version } = planes
   const read = (/** @type {number} */ frame) => {
     if (version !== planes.version) recent.clear()
@@ -98,13 +100,13 @@ export async function openFiles(files, onProgress) {
 
 /**
  * @param {File} file
- * @param {Planes} planes of all TIFFs
+ * @param {{ levels: Levels | null, planes: Planes }} shared by all files
  * @param {number} files how many there are
  * @param {(done: number, total: number) => void} onProgress
  * @param {number} done frames before
  * @returns {Promise<Reel>}
  */
-async function openReel(file, planes, files, onProgress, done) {
+async function openReel(file, shared, files, onProgress, done) {
   if (isVideo(file)) return openVideo(file)
   if (!isTiff(file)) {
     if (files > 1) onProgress(done, files)
@@ -112,11 +114,15 @@ async function openReel(file, planes, files, onProgress, done) {
   }
   const stack = await openTiff(file)
   const { width, height, frames: count, notes } = stack
-  await planes.add(stack, (index, frames) => {
+  const { planes } = shared
+  const levels = (shared.levels ??= new Levels(files * count * stack.slices))
+  await planes.add(stack, levels, (index, frames) => {
     if (frames * files > 1) onProgress(done + index, Math.max(files, done + frames))
   })
-  const read = async (/** @type {number} */ frame) =>
-    createImageBitmap(new ImageData(await planes.pixels(stack, frame), width, height))
+  const read = async (/** @type {number} */ frame) => {
+    const pixels = planes.paint(await planes.read(stack, frame), levels)
+    return createImageBitmap(new ImageData(pixels, width, height))
+  }
   return { count, width, height, notes, read }
 }
 

@@ -254,9 +254,10 @@ function checkReadable(page, file) {
 
 /** @param {File} file @param {string} what @param {string[]} [change] around the samples */
 function unreadable({ name }, what, [before, after] = ['', '']) {
-  const plain = `${name.replace(/\.[^.]*$/, '')}-plain.tif`
+  const quoted = name.replaceAll("'", "\\'")
+  const plain = `${quoted.replace(/\.[^.]*$/, '')}-plain.tif`
   const code =
-    `import tifffile; s = tifffile.TiffFile('${name}').series[0]; ` +
+    `import tifffile; s = tifffile.TiffFile('${quoted}').series[0]; ` +
     `tifffile.imwrite('${plain}', ${before}s.asarray()${after}, metadata={'axes': s.axes})`
   return new Unreadable(
     `${name} ${what}, which cannot be read here. Convert it, with ` +
