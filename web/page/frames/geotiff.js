@@ -72,16 +72,14 @@ const fieldsOf = (page) => /** @type {any} */ (page.fileDirectory.actualizedFiel
  *
  * @param {Page} first not compressed
  * @param {number} count
+ * @param {number} bytes of each
  * @returns {Page[]}
  */
-export function imagesBehind(first, count) {
+export function imagesBehind(first, count, bytes) {
   const { fileDirectory, littleEndian, source } = first
   const Directory = /** @type {any} */ (fileDirectory.constructor)
   const Image = /** @type {any} */ (first.constructor)
   const offsets = Array.from(field(first, 'StripOffsets'))
-  const bytes = field(first, 'StripByteCounts').reduce(
-    (/** @type {number} */ sum, /** @type {number} */ each) => sum + each,
-  )
   return Array.from({ length: count }, (_, index) => {
     const fields = new Map(fieldsOf(first))
     fields.set(OFFSETS, offsets.map((offset) => offset + index * bytes))

@@ -11,7 +11,7 @@ import { pixelsOf } from './gray.js'
 export const NONE = -1
 
 export class Planes {
-  /** @type {Stack | null} */
+  /** The first file; null where none is a TIFF. @type {Stack | null} */
   first = null
   /** The slice that is shown. */
   slice = 0
@@ -19,19 +19,6 @@ export class Planes {
   colors = [0]
   /** Grows with each choice. */
   version = 0
-
-  get channels() {
-    return this.first?.channels ?? []
-  }
-
-  get slices() {
-    return this.first?.slices ?? 1
-  }
-
-  /** Whether channels can be shown as colours. */
-  get canMix() {
-    return this.channels.length > 1 && !this.first?.isColored
-  }
 
   /**
    * Take a file's planes in: all are looked at, so that what is broken is not met amid tracking.

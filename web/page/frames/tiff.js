@@ -111,7 +111,7 @@ async function stackOf(file) {
     height,
     frames: layout.frames,
     slices: layout.slices,
-    channels: layout.channels.flatMap((name) => named(name, inPage, layout.channels.length)),
+    channels: inPage === 1 ? layout.channels : numbered(layout.channels.length * inPage),
     isColored,
     notes: [...layout.notes, ...notes],
     async read(frame, slice, channels) {
@@ -131,11 +131,8 @@ async function stackOf(file) {
   }
 }
 
-/** The channels of a page. @param {string} name @param {number} samples @param {number} pages */
-const named = (name, samples, pages) =>
-  samples === 1
-    ? [name]
-    : Array.from({ length: samples }, (_, i) => `${pages > 1 ? `${name}, ` : 'Channel '}${i + 1}`)
+/** Names of channels. @param {number} count */
+const numbered = (count) => Array.from({ length: count }, (_, i) => `Channel ${i + 1}`)
 
 /** @param {Page} page */
 const isReduced = (page) => Boolean(field(page, 'NewSubfileType') & REDUCED)
@@ -169,10 +166,9 @@ const hasColours = (page) => {
 
 /** Whether a page's samples are turned to red, green and blue. @param {Page} page */
 const isConverted = (page) => {
-  const { palette, ...others } = COLOURS
   const photometric = photometricOf(page)
-  const isDeep = page.getBitsPerSample() > 8
-  return photometric === palette || (!isDeep && Object.values(others).includes(photometric))
+  if (page.getBitsPerSample() > 8) return photometric === COLOURS.palette
+  return Object.values(COLOURS).includes(photometric)
 }
 
 /** How many samples of a page are channels: transparency is none. @param {Page} page */
@@ -221,7 +217,7 @@ function withImagesBehind(first, description, file) {
   const areTogether = ends.slice(0, -1).every((end, i) => end === offsets[i + 1])
   if (!areTogether || bytes !== (samples * (first.getBitsPerSample() || 1)) / 8) return [first]
   const fitting = Math.floor((file.size - offsets[0]) / bytes)
-  return imagesBehind(first, Math.max(1, Math.min(count, fitting)))
+  return imagesBehind(first, Math.max(1, Math.min(count, fitting)), bytes)
 }
 
 /** @param {Page} page @param {File} file @throws {Unreadable} */

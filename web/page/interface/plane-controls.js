@@ -26,7 +26,8 @@ export class PlaneControls {
   }
 
   /** Another image or sequence is open. @param {Planes} planes */
-  opened({ channels, slices, canMix }) {
+  opened({ first }) {
+    const { channels, slices, isColored } = first ?? { channels: [], slices: 1, isColored: true }
     ui.planes.hidden = channels.length < 2 && slices < 2
     ui.slices.hidden = slices < 2
     ui.channels.hidden = channels.length < 2
@@ -35,7 +36,7 @@ export class PlaneControls {
     ui.slice.value = '1'
     this.showSlice()
     const options = channels.map((name, channel) => new Option(name, String(channel)))
-    if (canMix) options.push(new Option('Several, as colours', MIXED))
+    if (!isColored) options.push(new Option('Several, as colours', MIXED))
     ui.channel.replaceChildren(...options)
     for (const [index, select] of this.colors.entries()) {
       const none = new Option('none', String(NONE))
