@@ -191,16 +191,22 @@ def test_pages_of_another_size_are_said_to_be_left_out(
     expect(page.get_by_role("alert")).to_contain_text("One page of another size is not shown")
 
 
-def test_labels_that_the_page_saved_open_again(page: Page, frames: Array, tmp_path: Path) -> None:
-    open_files(page, write(tmp_path / "cells.tif", frames, "T"))
-    click(page, 160, 182)
+def test_a_time_lapse_of_two_channels_is_corrected_saved_and_its_labels_open_again(
+    page: Page, frames: Array, tmp_path: Path
+) -> None:
+    open_files(page, write(tmp_path / "cells.tif", with_neighbours(frames, "TC"), "TC"))
+    choose_channel(page, "Channel 2")
+    before = tracked(page)
+    show(page, 2)
+    click(page, 50, 132)
     track(page, "Track on")
     path = download(page, "Save labels", "cells-labels.tif")
     again = tmp_path / "again.tif"
     again.write_bytes(path.read_bytes())
-    open_files(page, again)
     expected = tifffile.imread(again)
-    assert expected.shape == (COUNT, SIZE, SIZE)
+    np.testing.assert_array_equal(expected[:2], before[:2])
+    assert (expected[2:] != before[2:]).any((1, 2)).all()
+    open_files(page, again)
     np.testing.assert_array_equal(seen(page)[..., 0] > 127, expected[0] == 1)
 
 
