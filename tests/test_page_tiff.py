@@ -210,6 +210,30 @@ def test_a_time_lapse_of_two_channels_is_corrected_saved_and_its_labels_open_aga
     np.testing.assert_array_equal(seen(page)[..., 0] > 127, expected[0] == 1)
 
 
+@pytest.mark.parametrize("kind", ["ycbcr", "rgb", "gray", "tables"])
+def test_a_jpeg_of_colours_of_less_resolution_is_what_tifffile_reads(
+    page: Page, tmp_path: Path, kind: str
+) -> None:
+    y, x = np.mgrid[:240, :320]
+    waves = [127 + 127 * np.sin(x / (5 + 3 * i) + i) * np.cos(y / (9 - 2 * i)) for i in range(3)]
+    colors = np.stack(waves, -1).astype("u1")
+    path = tmp_path / "slide.tif"
+    options: dict[str, Any] = {"compression": "jpeg", "tile": (64, 64)}
+    if kind == "gray":
+        tifffile.imwrite(path, colors[..., 0], photometric="minisblack", **options)
+    elif kind == "tables":  # libtiff shares the tables of all strips
+        Image.fromarray(colors).save(path, compression="jpeg", quality=80)
+    elif kind == "rgb":
+        rgb = {"compressionargs": {"outcolorspace": "rgb"}, "subsampling": (1, 1)}
+        tifffile.imwrite(path, colors, photometric="rgb", **options, **rgb)
+    else:
+        tifffile.imwrite(path, colors, photometric="rgb", **options)
+    choose(page, lambda: page.locator("#file").set_input_files(path), "Click what to segment")
+    expected = tifffile.imread(path)
+    shown = seen(page).astype(int)
+    assert np.abs(shown - (expected[..., None] if kind == "gray" else expected)).max() <= 1
+
+
 def test_axe_finds_nothing_serious_with_slices_and_colours(
     page: Page, frames: Array, tmp_path: Path
 ) -> None:

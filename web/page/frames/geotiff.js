@@ -1,13 +1,16 @@
 // geotiff, loaded with the first TIFF, and mended where version 3.0.5 reads pixels wrong. No DOM in it.
 
+import { addJpeg, jpegOf } from './jpeg.js'
 import { lzwDecoded } from './lzw.js'
 
 /** @typedef {import('geotiff').GeoTIFFImage} Page */
 /** @typedef {typeof import('geotiff')} Library */
 
-const LZW = 5
+const [LZW, JPEG] = [5, 7]
+const RGB = 2
 /** Tags that are set here. */
-const [BITS, OFFSETS, PREDICTOR, FORMAT] = [258, 273, 317, 339]
+const [BITS, COMPRESSION, PHOTOMETRIC, OFFSETS] = [258, 259, 262, 273]
+const [PREDICTOR, FORMAT] = [317, 339]
 const [HORIZONTAL, FLOATING] = [2, 3]
 /** Of SampleFormat: floating-point numbers, and those that nothing is said of. */
 const [FLOAT, UNDEFINED] = [3, 4]
@@ -23,6 +26,7 @@ export function geotiff(load = loadHere) {
       decodeBlock = (block) => lzwDecoded(block)
     }
     loaded.addDecoder(LZW, async () => decoder)
+    addJpeg(loaded)
     return loaded
   })
   return library
@@ -102,6 +106,11 @@ export function mend(page) {
   if (format === UNDEFINED) fields.delete(FORMAT)
   const bits = page.getBitsPerSample()
   const predictor = fields.get(PREDICTOR)
+  const jpeg = fields.get(COMPRESSION) === JPEG && jpegOf(page, fields.get(PHOTOMETRIC))
+  if (jpeg) {
+    fields.set(COMPRESSION, jpeg)
+    if (page.getSamplesPerPixel() === 3) fields.set(PHOTOMETRIC, RGB)
+  }
   if (bits % 8) {
     // They are unpacked to this machine's numbers, but then looked for where they were packed.
     page.getBitsPerSample = () => bits

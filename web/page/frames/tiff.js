@@ -3,6 +3,7 @@
 import { words } from '../shared/words.js'
 import { imagesOf, isOme, layoutOf } from './axes.js'
 import { field, imagesBehind, mend, pagesOf, sumRows } from './geotiff.js'
+import { BROWSER_JPEG, BROWSER_RGB } from './jpeg.js'
 
 /** @typedef {import('./geotiff.js').Page} Page */
 /**
@@ -44,7 +45,7 @@ const COMPRESSIONS = [
   ['JPEG XL', 50002, 52546],
 ]
 /** Those that it has. */
-const DECODED = [1, 5, JPEG, 8, 32773, 32946, 34887, 50000, 50001]
+const DECODED = [1, 5, JPEG, 8, 32773, 32946, 34887, 50000, 50001, BROWSER_RGB, BROWSER_JPEG]
 const WHOLE = Array.from({ length: 16 }, (_, i) => i + 1)
 /** The bits that samples can have, by SampleFormat. @type {number[][]} */
 const BITS = [[], [...WHOLE, 32], [8, 16, 32], [16, 32, 64]]
