@@ -175,6 +175,78 @@ def test_coco_has_just_the_pixels_of_the_saved_mask(page: Page) -> None:
     assert (mask == saved(page)).all()
 
 
+# Opening what was saved.
+
+
+def open_masks(page: Page, path: Path) -> None:
+    page.locator("#open-masks").set_input_files(path)
+    expect(page.locator("#status")).to_contain_text(f"opened from {path.name}")
+
+
+def download(page: Page, button: str, folder: Path) -> Path:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    path = folder / download.value.suggested_filename
+    download.value.save_as(path)
+    return path
+
+
+def test_saved_coco_opens_as_the_same_objects(page: Page, tmp_path: Path) -> None:
+    three_objects(page)
+    page.get_by_label("Name of object 2").fill("nucleus")
+    before = saved_coco(page)
+    path = download(page, "Save COCO", tmp_path)
+    undo_all(page)
+    open_masks(page, path)
+    assert saved_coco(page) == before
+    undo_all(page)
+    expect(page.get_by_role("button", name="Save COCO")).to_be_disabled()
+
+
+def test_saved_labels_open_as_the_same_objects_and_can_be_corrected(
+    page: Page, tmp_path: Path
+) -> None:
+    three_objects(page)
+    page.get_by_role("button", name="Delete Object 2").click()
+    before = saved_labels(page)
+    path = download(page, "Save labels", tmp_path)
+    undo_all(page)
+    open_masks(page, path)
+    assert ids(page) == [1, 3]
+    assert (saved_labels(page) == before).all()
+    first = saved(page)
+    page.get_by_label("Background").check()
+    click(page, 0.1, 0.9)
+    assert (saved(page) != first).any()
+    page.get_by_role("button", name="Undo").click()
+    assert (saved(page) == first).all()
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_300_labels_of_another_program_are_opened_and_saved_with_16_bits(
+    page: Page, tmp_path: Path, ending: str
+) -> None:
+    labels = np.zeros((SIZE, SIZE), np.uint16)
+    for number in range(300):
+        labels[12 * (number // 20) + 5 :, 12 * (number % 20) + 5 :] = number + 1
+    Image.fromarray(labels).save(tmp_path / f"labels.{ending}")
+    open_masks(page, tmp_path / f"labels.{ending}")
+    again = saved_labels(page)
+    assert again.dtype == np.uint16
+    assert (again == labels).all()
+    assert len(saved_coco(page)["annotations"]) == 300
+
+
+def test_masks_of_another_size_are_refused_and_change_nothing(page: Page, tmp_path: Path) -> None:
+    click(page, 0.42, 0.55)
+    Image.fromarray(np.ones((20, 10), np.uint8)).save(tmp_path / "labels.png")
+    page.locator("#open-masks").set_input_files(tmp_path / "labels.png")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("labels.png cannot be opened as masks. Its masks are 10 × 20")
+    page.get_by_role("button", name="Dismiss").click()
+    assert ids(page) == [1]
+
+
 # Objects of "everything".
 
 

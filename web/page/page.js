@@ -11,6 +11,7 @@ import { LookControls } from './interface/look-controls.js'
 import { complain, words } from './interface/messages.js'
 import { OpenImage } from './interface/open-image.js'
 import { OpenModel } from './interface/open-model.js'
+import { offerOpening } from './interface/opening.js'
 import { PlaneControls } from './interface/plane-controls.js'
 import { Prompting } from './interface/prompting.js'
 import { offerSaves } from './interface/saving.js'
@@ -47,6 +48,7 @@ export class Page {
   async start() {
     listen(this)
     offerSaves(this)
+    offerOpening(this)
     ui.cancel.onclick = () => this.cancel()
     this.display.enable()
     await this.model.start()

@@ -20,6 +20,11 @@ test('what is packed is the same again', () => {
   assert.equal(mask.share, 4 / 24)
 })
 
+test('what is packed can be cloned, whatever else an image has', () => {
+  const pixels = packed(part, Object.assign({ read: () => {} }, image))
+  assert.deepEqual(structuredClone(pixels), packed(part, image))
+})
+
 test('a mask that begins inside is the same again', () => {
   const whole = { region: { left: 0, top: 0, right: 2, bottom: 1 }, values: Uint8Array.of(1, 1) }
   const mask = new PixelMask(packed(whole, { width: 2, height: 1 }))

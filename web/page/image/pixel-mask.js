@@ -15,7 +15,7 @@ import { allOf, areaOf, common, middleOf } from './masks.js'
  */
 
 /** @param {Part} part @param {Size} image @returns {Pixels} */
-export function packed({ region, values }, image) {
+export function packed({ region, values }, { width, height }) {
   const runs = [0]
   for (let i = 0, within = 0; i < values.length; i++) {
     if (values[i] !== within) {
@@ -24,7 +24,7 @@ export function packed({ region, values }, image) {
     }
     runs[runs.length - 1]++
   }
-  return { image, region, runs: Uint32Array.from(runs) }
+  return { image: { width, height }, region, runs: Uint32Array.from(runs) }
 }
 
 /** What a Mask does (masks.js), of pixels. */

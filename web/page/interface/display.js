@@ -52,6 +52,7 @@ export class Display {
     ui.everything.disabled = !canPrompt || isSequence
     ui.save.disabled = !this.shownMask(currentOf(prompting.objects))
     const isAny = this.shownMasks.length || sequence.masks.frames.size
+    ui.openMasks.disabled = !canPrompt
     ui.saveLabels.disabled = ui.saveCoco.disabled = !canPrompt || !isAny
     ui.saveLabels.textContent = `Save labels (${isSequence ? 'TIFF' : 'PNG'})`
     sequence.timeline()

@@ -73,6 +73,7 @@ export const ui = {
   saveLabels: element('save-labels', HTMLButtonElement),
   saveCoco: element('save-coco', HTMLButtonElement),
   runs: element('runs', HTMLInputElement),
+  openMasks: element('open-masks', HTMLInputElement),
   question: element('question', HTMLDialogElement),
   questionText: element('question-text', HTMLElement),
   keep: element('keep', HTMLButtonElement),
