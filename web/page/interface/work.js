@@ -122,7 +122,8 @@ export class Work {
     /** @type {State} */
     const state = await left.work.get('state')
     const when = new Date(state.time).toLocaleString()
-    const answer = await ask(`Not saved when this page ended (${when}): ${state.what}.`, 'Restore', 'Discard')
+    const question = `Not saved when this page ended (${when}): ${state.what}.`
+    const answer = await ask(question, 'Restore', 'Discard')
     try {
       if (answer !== 'discard') await this.resume(left, state)
       left.remove()
@@ -135,7 +136,8 @@ export class Work {
   /** @param {Database} left @param {State} state */
   async resume(left, state) {
     const { image, model, prompting, sequence } = this.page
-    if (state.model !== ui.model.value && [...ui.model.options].some(({ value }) => value === state.model)) {
+    const isDeployed = [...ui.model.options].some(({ value }) => value === state.model)
+    if (isDeployed && state.model !== ui.model.value) {
       ui.model.value = state.model
       await model.open()
     }
@@ -173,22 +175,14 @@ function ask(question, keep, discard) {
   })
 }
 
-/** Without the answers to prompts. @param {Objects} objects @returns {Objects} */
+/** Without answers, and what was undone anyway. @param {Objects} objects @returns {Objects} */
 function bare(objects) {
-  /** @type {Map<Step, Step>} */
-  const made = new Map()
   /** @param {Step} step @returns {Step} */
-  const without = (step) => {
-    const refines = step.refines && without(step.refines)
-    const one = made.get(step) ?? { ...step, refines, answer: null }
-    made.set(step, one)
-    return one
-  }
+  const without = (step) => ({ ...step, refines: step.refines && without(step.refines), answer: null })
+  const last = (/** @type {readonly Step[]} */ steps) => steps.slice(-1).map(without)
   const entries = objects.entries.map((entry) => {
-    const elsewhere = [...entry.elsewhere].map(
-      ([frame, steps]) => /** @type {const} */ ([frame, steps.map(without)]),
-    )
-    return { ...entry, steps: entry.steps.map(without), elsewhere: new Map(elsewhere) }
+    const elsewhere = new Map([...entry.elsewhere].map(([frame, steps]) => [frame, last(steps)]))
+    return { ...entry, steps: last(entry.steps), elsewhere }
   })
   return { ...objects, entries }
 }
