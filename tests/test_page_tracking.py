@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import coco
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -72,6 +73,8 @@ def write_stack(path: Path, pages: Sequence[NDArray[Any]], **options: Any) -> Pa
 def new_page(chromium: Browser, address: str) -> Page:
     page = chromium.new_page(viewport={"width": 1280, "height": 800})
     page.goto(address)
+    # What the test before made is not saved.
+    page.add_locator_handler(page.get_by_role("button", name="Discard"), lambda each: each.click())
     expect(page.locator("#status")).to_contain_text("is ready", timeout=60_000)
     return page
 
@@ -163,13 +166,10 @@ def mask_of(low_res_masks: NDArray[np.float32]) -> NDArray[np.bool_]:
 def saved_masks(page: Page) -> dict[tuple[int, int], NDArray[np.bool_]]:
     """The masks that the page saves as COCO, by frame and object."""
     found = json.loads(download(page, "Save COCO", "cells-coco.json").read_text())
-    masks = {}
-    for each in found["annotations"]:
-        counts = each["segmentation"]["counts"]
-        flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        mask = flat.reshape(each["segmentation"]["size"], order="F")
-        masks[each["image_id"] - 1, each["track_id"]] = mask
-    return masks
+    return {
+        (each["image_id"] - 1, each["track_id"]): mask
+        for each, mask in zip(found["annotations"], coco.masks(found), strict=True)
+    }
 
 
 def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:

@@ -11,10 +11,12 @@ import { LookControls } from './interface/look-controls.js'
 import { complain, words } from './interface/messages.js'
 import { OpenImage } from './interface/open-image.js'
 import { OpenModel } from './interface/open-model.js'
+import { offerOpening } from './interface/opening.js'
 import { PlaneControls } from './interface/plane-controls.js'
 import { Prompting } from './interface/prompting.js'
 import { offerSaves } from './interface/saving.js'
 import { SequenceView } from './interface/sequence-view.js'
+import { Work } from './interface/work.js'
 
 export class Page {
   look = new LookControls(() => this.display.scene.repaint())
@@ -26,6 +28,7 @@ export class Page {
   everything = new EverythingSearch(this)
   sequence = new SequenceView(this)
   planes = new PlaneControls(this)
+  work = new Work(this)
   display = new Display(this)
 
   /** Whether something goes on that prompts wait for. */
@@ -45,9 +48,11 @@ export class Page {
   async start() {
     listen(this)
     offerSaves(this)
+    offerOpening(this)
     ui.cancel.onclick = () => this.cancel()
     this.display.enable()
     await this.model.start()
+    await this.work.restore()
   }
 }
 

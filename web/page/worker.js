@@ -2,7 +2,7 @@
 
 import { openStore } from './frames/database.js'
 import { trackerOf, Tracking, trackingSessions } from './frames/tracking-worker.js'
-import { candidate, grid, labelsOver, objectsAmong } from './image/everything.js'
+import { candidate, grid, objectsAmong } from './image/everything.js'
 import { best, maskAt } from './shared/feeds.js'
 import { createSession, decode, encode, fetchFiles, runtime, timed } from './shared/model.js'
 import { words } from './shared/words.js'
@@ -98,7 +98,8 @@ const calls = {
    *
    * @param {{ side: number, place: Placement }} args
    * @param {() => boolean} stopped
-   * @returns {Promise<{ prompts: number, milliseconds: number } | null>} null when it was stopped
+   * @returns {Promise<{ prompts: number, milliseconds: number, side: number } | null>} null when it
+   *   was stopped
    */
   async everything({ side, place }, stopped) {
     const { ort, decoder, manifest } = model
@@ -128,22 +129,24 @@ const calls = {
       candidates = []
       return null
     }
-    return { prompts: clicks.length, milliseconds }
+    return { prompts: clicks.length, milliseconds, side: candidates[0]?.size ?? 0 }
   },
 
   /**
-   * The objects among the candidates, and an image of their numbers.
+   * The objects among the candidates.
    *
-   * @param {{ limits: import('./image/everything.js').Limits, place: Placement, width: number,
-   *   height: number }} args
+   * @param {{ limits: import('./image/everything.js').Limits, place: Placement,
+   *   present: Float32Array[] }} args with the logits of objects that are there already
    */
-  async objects({ limits, place, width, height }) {
-    const objects = objectsAmong(candidates, limits)
+  async objects({ limits, place, present }) {
     const { mask_threshold: threshold } = model.manifest.prompts
-    return {
-      labels: labelsOver(objects, place, width, height, threshold),
-      middles: objects.map(({ middle }) => middle),
-    }
+    const there = present.flatMap((logits) => {
+      const side = Math.sqrt(logits.length)
+      return candidate(logits, side, 1, { x: 0, y: 0, foreground: true }, place, threshold) ?? []
+    })
+    return objectsAmong(candidates, limits, there).map(({ logits, size, score, point }) => {
+      return { logits, size, score, point }
+    })
   },
 
   /**

@@ -1,9 +1,9 @@
-// Everything in an image: the grid, which masks are objects, and how they are numbered.
+// Everything in an image: the grid, and which masks are objects.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { candidate, grid, labelsOver, MOST, objectsAmong, overlap } from '../page/image/everything.js'
-import { maskOver, placement } from '../page/shared/preprocessing.js'
+import { candidate, grid, objectsAmong, overlap } from '../page/image/everything.js'
+import { placement } from '../page/shared/preprocessing.js'
 
 const SIZE = 16
 const square = placement(16, 16, 16, 'stretch')
@@ -71,13 +71,6 @@ test('stability is the IoU of the mask cut a logit above and a logit below the t
   assert.equal(mask(rectangle(0, 0, 4, 4, 0.5)).stability, 0)
 })
 
-test('the middle of a mask is in parts of the image, or the click where the middle is outside', () => {
-  assert.deepEqual(mask(rectangle(4, 8, 9, 11)).middle, { x: 6.5 / 16, y: 9.5 / 16 })
-  const ring = rectangle(2, 2, 13, 13)
-  rectangle(4, 4, 11, 11).forEach((logit, i) => logit > 0 && (ring[i] = -5))
-  assert.deepEqual(mask(ring).middle, { x: 1 / 16, y: 2 / 16 })
-})
-
 test('the overlap of two masks is their IoU', () => {
   const one = mask(rectangle(0, 0, 8, 4))
   assert.equal(overlap(one, one), 1)
@@ -103,37 +96,17 @@ test('an object is at least as good and as stable as the limits', () => {
   assert.deepEqual(objectsAmong([shaky, poor], { score: 0.6, stability: 0.9 }), [poor])
 })
 
-test('there are no more objects than a label of 8 bits can number', () => {
+test('there are as many objects as there are', () => {
   const cells = Array.from({ length: SIZE * SIZE }, (_, i) => {
     const [x, y] = [i % SIZE, Math.floor(i / SIZE)]
     return mask(rectangle(x, y, x + 1, y + 1))
   })
-  assert.equal(objectsAmong(cells, all).length, MOST)
+  assert.equal(objectsAmong([...cells, ...cells], all).length, SIZE * SIZE)
 })
 
-test('labels are the numbers of the objects, the smaller one on top', () => {
-  const large = mask(rectangle(0, 0, 12, 12))
-  const small = mask(rectangle(4, 4, 8, 8))
-  for (const [objects, outer, inner] of /** @type {const} */ ([
-    [[large, small], 1, 2],
-    [[small, large], 2, 1],
-  ])) {
-    const labels = labelsOver([...objects], square, SIZE, SIZE, 0)
-    assert.equal(labels[1 * SIZE + 1], outer)
-    assert.equal(labels[6 * SIZE + 6], inner)
-    assert.equal(labels[14 * SIZE + 14], 0)
-  }
-})
-
-test('a label covers what the mask covers, at any size and in either way of resizing', () => {
-  const logits = Float32Array.from({ length: SIZE * SIZE }, (_, i) => {
-    const [x, y] = [i % SIZE, Math.floor(i / SIZE)]
-    return 3 - Math.hypot(x - 7, y - 4)
-  })
-  for (const resize of /** @type {const} */ (['stretch', 'longest side'])) {
-    const place = placement(90, 60, 64, resize)
-    const expected = maskOver(logits, SIZE, place, 45, 30, 0)
-    const labels = labelsOver([mask(logits, 0.9, place)], place, 45, 30, 0)
-    assert.deepEqual([...labels], [...expected])
-  }
+test('an object that is there already is none of those that are found, whatever its score', () => {
+  const there = mask(rectangle(0, 0, 10, 10), 0.1)
+  const same = mask(rectangle(0, 0, 10, 9), 0.9)
+  const other = mask(rectangle(12, 12, 16, 16), 0.5)
+  assert.deepEqual(objectsAmong([same, other], all, [there]), [other])
 })

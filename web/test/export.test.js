@@ -1,75 +1,127 @@
-// What is saved: labels as gray pixels, and COCO's annotations.
+// What is saved: PNGs of one channel, and COCO's annotations.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { inflateSync } from 'node:zlib'
 
-import { coco, grayPixels, runLengths } from '../page/image/export.js'
+import { contours } from '../page/image/contours.js'
+import { addFrame, addImage, Coco, grayPng, runLengths } from '../page/image/export.js'
 
-// Three columns and two rows.
-const values = [0, 1, 1, 1, 0, 1]
+const image = { width: 3, height: 2 }
+
+/**
+ * A part of an image, from rows of `.` and `#`.
+ *
+ * @param {string[]} rows
+ * @param {number} [left]
+ * @param {number} [top]
+ */
+function part(rows, left = 0, top = 0) {
+  const values = Uint8Array.from(rows.join(''), (each) => Number(each === '#'))
+  return { region: { left, top, right: left + rows[0].length, bottom: top + rows.length }, values }
+}
+
+/** @param {Coco} data */
+const json = (data) => JSON.parse(JSON.stringify(data))
+
+/** @param {string} category @param {number} [number] */
+const region = (category, number = 1) => ({ number, category, part: part(['.##', '#.#']) })
 
 test('run-lengths go down the columns and begin with what is outside', () => {
-  assert.deepEqual(runLengths(values, 1, 3, 2), [1, 2, 1, 2])
-  assert.deepEqual(runLengths([1, 1, 1, 1], 1, 2, 2), [0, 4])
-  assert.deepEqual(runLengths([0, 0, 0, 0], 1, 2, 2), [4])
+  assert.deepEqual(runLengths(part(['.##', '#.#']), image), [1, 2, 1, 2])
+  assert.deepEqual(runLengths(part(['##', '##']), { width: 2, height: 2 }), [0, 4])
+  assert.deepEqual(runLengths(part(['..', '..']), { width: 2, height: 2 }), [4])
 })
 
-test('run-lengths add up to all pixels, and those inside to the area', () => {
-  const random = Uint8Array.from({ length: 35 }, (_, i) => (i * i) % 3 & 1)
-  const counts = runLengths(random, 1, 7, 5)
-  assert.equal(counts.reduce((sum, count) => sum + count, 0), 35)
-  const inside = counts.reduce((sum, count, index) => sum + (index % 2 ? count : 0), 0)
-  assert.equal(inside, random.filter(Boolean).length)
+test('run-lengths are of the whole image', () => {
+  assert.deepEqual(runLengths(part(['#'], 1, 1), { width: 3, height: 4 }), [5, 1, 6])
+  assert.deepEqual(runLengths(part(['##', '##'], 1, 0), { width: 3, height: 2 }), [2, 4])
 })
 
-test("COCO's annotation has the size by rows, the area, the box and a crowd's run-lengths", () => {
-  const region = { number: 4, category: 'cell', values, inside: 1 }
-  const found = coco('cells.png', 3, 2, [region])
-  assert.deepEqual(found.images, [{ id: 1, file_name: 'cells.png', width: 3, height: 2 }])
-  assert.deepEqual(found.annotations, [
-    {
-      id: 4,
-      image_id: 1,
-      category_id: 1,
-      segmentation: { size: [2, 3], counts: [1, 2, 1, 2] },
-      area: 4,
-      bbox: [0, 0, 3, 2],
-      iscrowd: 1,
-    },
+test('a polygon goes along the edges of the pixels', () => {
+  assert.deepEqual(contours(part(['##'], 4, 7)), [[6, 7, 6, 8, 4, 8, 4, 7]])
+  assert.deepEqual(contours(part(['#.', '##'])), [[1, 0, 1, 1, 2, 1, 2, 2, 0, 2, 0, 0]])
+})
+
+test('pieces are polygons of their own, also where they touch at a corner', () => {
+  assert.deepEqual(contours(part(['#.', '.#'])), [[1, 0, 1, 1, 0, 1, 0, 0], [2, 1, 2, 2, 1, 2, 1, 1]])
+})
+
+test('a mask with a hole has no polygons', () => {
+  assert.equal(contours(part(['###', '#.#', '###'])), null)
+  assert.notEqual(contours(part(['##.', '#.#', '###'])), null) // it is open at a corner
+})
+
+test("COCO's annotation has the polygon, the area and the box of an object that is no crowd", () => {
+  const data = new Coco({ width: 9, height: 8 })
+  addImage(data, 'cells.png', [{ number: 4, category: 'cell', part: part(['.##.', '....'], 2, 5) }])
+  const { images, annotations, categories } = json(data)
+  assert.deepEqual(images, [{ id: 1, file_name: 'cells.png', width: 9, height: 8 }])
+  const segmentation = [[5, 5, 5, 6, 3, 6, 3, 5]]
+  assert.deepEqual(annotations, [
+    { id: 4, image_id: 1, category_id: 1, segmentation, area: 2, bbox: [3, 5, 2, 1], iscrowd: 0 },
   ])
-  assert.deepEqual(found.categories, [{ id: 1, name: 'cell', supercategory: '' }])
+  assert.deepEqual(categories, [{ id: 1, name: 'cell', supercategory: '' }])
+})
+
+test('run-lengths are of an object with a hole, or of all where they are wanted; none is a crowd', () => {
+  for (const [rows, runs] of /** @type {const} */ ([
+    [['###', '#.#', '###'], false],
+    [['###', '###', '###'], true],
+  ])) {
+    const data = new Coco({ width: 3, height: 3 }, runs)
+    addImage(data, 'a.png', [{ number: 1, category: 'cell', part: part([...rows]) }])
+    const [{ segmentation, iscrowd }] = json(data).annotations
+    assert.deepEqual(segmentation.size, [3, 3])
+    assert.equal(iscrowd, 0)
+  }
 })
 
 test('objects of one name share a category', () => {
-  const names = ['cell', 'debris', 'cell']
-  const regions = names.map((category, i) => ({ number: i + 1, category, values, inside: 1 }))
-  const { annotations, categories } = coco('a.png', 3, 2, regions)
-  assert.deepEqual(annotations.map((each) => each.category_id), [1, 2, 1])
-  assert.deepEqual(categories.map(({ id, name }) => [id, name]), [[1, 'cell'], [2, 'debris']])
+  const data = new Coco(image)
+  addImage(data, 'a.png', ['cell', 'debris', 'cell'].map((name, i) => region(name, i + 1)))
+  const { annotations, categories } = json(data)
+  assert.deepEqual(
+    annotations.map((/** @type {any} */ each) => [each.id, each.category_id]),
+    [[1, 1], [2, 2], [3, 1]],
+  )
+  assert.deepEqual(
+    categories.map(({ id, name }) => [id, name]),
+    [[1, 'cell'], [2, 'debris']],
+  )
 })
 
 test('an object without a pixel has no annotation', () => {
-  const regions = [{ number: 1, category: 'cell', values: [0, 0], inside: 1 }]
-  assert.deepEqual(coco('a.png', 2, 1, regions), {
-    images: [{ id: 1, file_name: 'a.png', width: 2, height: 1 }],
-    annotations: [],
-    categories: [],
-  })
+  const data = new Coco({ width: 2, height: 1 })
+  addImage(data, 'a.png', [{ number: 1, category: 'cell', part: part(['..']) }])
+  assert.deepEqual(json(data).annotations, [])
+  assert.deepEqual(json(data).categories, [])
 })
 
-test('a box is of its own object where several are in one picture of labels', () => {
-  const labels = [2, 0, 5, 5]
-  const { annotations } = coco('a.png', 2, 2, [
-    { number: 2, category: 'object', values: labels, inside: 2 },
-    { number: 5, category: 'object', values: labels, inside: 5 },
-  ])
-  assert.deepEqual(annotations.map(({ bbox }) => bbox), [[0, 0, 1, 1], [0, 1, 2, 1]])
+test('each frame is an image, and an object keeps its number', () => {
+  const data = new Coco(image)
+  for (const name of ['t-0001.png', 't-0002.png']) addFrame(data, name, [region('cell', 7)])
+  const { images, annotations } = json(data)
+  assert.deepEqual(
+    images.map((/** @type {any} */ each) => [each.id, each.file_name, each.frame_index]),
+    [[1, 't-0001.png', 0], [2, 't-0002.png', 1]],
+  )
+  assert.deepEqual(
+    annotations.map((/** @type {any} */ each) => [each.id, each.image_id, each.track_id]),
+    [[1, 1, 7], [2, 2, 7]],
+  )
 })
 
-test('a pixel of labels is as bright as its number', () => {
-  assert.deepEqual([...grayPixels([0, 255])], [0, 0, 0, 255, 255, 255, 255, 255])
-  assert.deepEqual([...grayPixels([1], 0xff)], [255, 255, 255, 255])
-})
+/** Depth, kind of colours and rows of a PNG. @param {Blob} png */
+async function readPng(png) {
+  const bytes = Buffer.from(await png.arrayBuffer())
+  const length = bytes.readUInt32BE(33)
+  assert.equal(bytes.toString('latin1', 37, 41), 'IDAT')
+  return { depth: bytes[24], colors: bytes[25], rows: [...inflateSync(bytes.subarray(41, 41 + length))] }
+}
 
-test('a number above 255 is refused in a sentence', () => {
-  assert.throws(() => grayPixels([256]), /Object 256 .* ends at 255\. Save COCO/)
+test('a PNG has one channel, of 8 bits up to 255 and of 16 above', async () => {
+  const bytes = await readPng(await grayPng([0, 1, 2, 3, 4, 255], image))
+  assert.deepEqual(bytes, { depth: 8, colors: 0, rows: [0, 0, 1, 2, 0, 3, 4, 255] })
+  const words = await readPng(await grayPng([0, 1, 256, 65535], { width: 2, height: 2 }))
+  assert.deepEqual(words, { depth: 16, colors: 0, rows: [0, 0, 0, 0, 1, 0, 1, 0, 255, 255] })
 })

@@ -1,8 +1,8 @@
-// What keys ask for while the image has the focus.
+// What keys ask for, and which of them an element needs for itself.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { isUndo, requested } from '../page/interface/keys.js'
+import { needsKey, requested } from '../page/interface/keys.js'
 
 /** @param {string} key @param {object} [held] */
 function press(key, held) {
@@ -20,12 +20,35 @@ test('keys ask for moves, tools, masks and acts', () => {
   assert.deepEqual(press('0'), { act: 'fit' })
 })
 
-test('Ctrl+Z and ⌘Z undo, also where the image has no focus', () => {
-  const held = { shiftKey: false, ctrlKey: false, altKey: false, metaKey: false }
-  assert(isUndo({ ...held, key: 'z', ctrlKey: true }))
-  assert(isUndo({ ...held, key: 'z', metaKey: true }))
-  assert(!isUndo({ ...held, key: 'Z', ctrlKey: true, shiftKey: true }))
-  assert(!isUndo({ ...held, key: 'z' }))
+test('Ctrl+Z and ⌘Z undo; with Shift, or Y, they redo', () => {
+  assert.deepEqual(press('z', { metaKey: true }), { act: 'undo' })
+  for (const held of [{ ctrlKey: true }, { metaKey: true }]) {
+    assert.deepEqual(press('Z', { ...held, shiftKey: true }), { act: 'redo' })
+    assert.deepEqual(press('y', held), { act: 'redo' })
+  }
+  assert.equal(press('z'), null)
+})
+
+test('Enter sets a point or chooses an object, with Shift it sets a point', () => {
+  assert.deepEqual(press('Enter'), { place: 'any' })
+  assert.deepEqual(press('Enter', { shiftKey: true }), { place: 'point' })
+})
+
+test('a text field needs all keys', () => {
+  for (const element of [{ tagName: 'INPUT', type: 'text' }, { tagName: 'INPUT', type: 'number' }, { tagName: 'TEXTAREA' }]) {
+    for (const key of ['n', 'Escape', 'z', 'Backspace']) assert(needsKey(element, key), key)
+  }
+})
+
+test('other controls need what works them, and leave the rest', () => {
+  const needs = (/** @type {string} */ tagName, /** @type {string} */ type) =>
+    ['n', '1', 'z', 'Escape', 'Enter', ' ', 'ArrowUp', 'Home'].filter((key) => needsKey({ tagName, type }, key))
+  assert.deepEqual(needs('BODY', ''), [])
+  assert.deepEqual(needs('BUTTON', 'button'), ['Enter', ' '])
+  assert.deepEqual(needs('INPUT', 'checkbox'), ['Enter', ' '])
+  assert.deepEqual(needs('INPUT', 'radio'), [' ', 'ArrowUp'])
+  assert.deepEqual(needs('INPUT', 'range'), ['ArrowUp', 'Home'])
+  assert.deepEqual(needs('SELECT', ''), ['n', '1', 'z', 'Enter', ' ', 'ArrowUp', 'Home'])
 })
 
 test("the browser keeps its own keys' meanings", () => {

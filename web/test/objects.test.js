@@ -9,7 +9,7 @@ import {
   chosen,
   cleared,
   currentOf,
-  isUndoable,
+  joined,
   lastStep,
   lastSteps,
   removed,
@@ -17,7 +17,7 @@ import {
   stepped,
   titleOf,
   unanswered,
-  undone,
+  withChoice,
 } from '../page/image/objects.js'
 
 /** @typedef {import('../page/image/objects.js').Objects} Objects */
@@ -62,75 +62,28 @@ test('an object without a prompt is used before another is added', () => {
   assert.equal(again.current, 4)
 })
 
-test('steps, undo and clear are of the current object alone', () => {
+test('steps and clear are of the current object alone', () => {
   const objects = stepped(chosen(three(), 2), step(4))
   const points = (/** @type {Objects} */ { entries }) =>
     entries.map((entry) => lastStep(entry)?.prompt.points[0].x ?? null)
   assert.deepEqual(points(objects), [1, 4, 3])
-  assert.deepEqual(points(undone(objects)), [1, 2, 3])
   assert.deepEqual(points(cleared(objects, 5)), [1, null, 3])
 })
 
-test('undo brings back what was cleared', () => {
-  const objects = three()
-  assert.deepEqual(undone(cleared(objects, 4)), objects)
-  assert.equal(cleared(started('#111111'), 1).entries[0].steps.length, 0)
-})
-
-test('undo brings back what was deleted, as it was', () => {
-  for (const current of [1, 2, 3]) {
-    const objects = changed(chosen(three(), current), current, { name: 'nucleus' })
-    assert.deepEqual(undone(removed(objects, current, 4)), objects)
-  }
-  const only = stepped(started('#111111'), step(1))
-  assert.deepEqual(undone(removed(only, 1, 2)), only)
-})
-
-test('undo takes back first what came later than the deletion', () => {
-  const objects = stepped(removed(three(), 1, 4), step(5))
-  const once = undone(objects)
-  assert.equal(lastStep(currentOf(once))?.prompt.points[0].x, 3)
-  assert.deepEqual(numbers(undone(once)), [1, 2, 3])
-})
-
-test('several deletions are taken back one by one', () => {
-  const objects = removed(removed(removed(three(), 1, 4), 3, 5), 2, 6)
-  assert.deepEqual(numbers(undone(objects)), [2])
-  assert.deepEqual(numbers(undone(undone(objects))), [2, 3])
-  assert.deepEqual(undone(undone(undone(objects))).entries, three().entries)
-})
-
-test('a deleted object whose number was given away comes back with the next', () => {
-  const objects = stepped(added(removed(three(), 3, 4), '#444444'), step(5))
-  assert.deepEqual(numbers(objects), [1, 2, 3])
-  const back = undone(undone(objects))
-  assert.deepEqual(numbers(back), [1, 2, 4, 3])
-  assert.equal(currentOf(back).color, '#333333')
-})
-
-test('an object without a prompt is deleted for good', () => {
-  assert(!isUndoable(removed(started('#111111'), 1, 1)))
-  assert(isUndoable(removed(three(), 2, 4)))
-})
-
-test('undo of an object without a prompt does nothing', () => {
-  assert.deepEqual(undone(started('#111111')), started('#111111'))
-})
-
 test('the other objects keep their numbers when one is deleted', () => {
-  const objects = removed(three(), 2, 4)
+  const objects = removed(three(), 2)
   assert.deepEqual(numbers(objects), [1, 3])
   assert.equal(objects.current, 3)
   assert.deepEqual(numbers(added(objects, '#444444')), [1, 3, 4])
 })
 
 test('after the current object is deleted the next is worked on, or the one before', () => {
-  assert.equal(removed(chosen(three(), 2), 2, 4).current, 3)
-  assert.equal(removed(three(), 3, 4).current, 2)
+  assert.equal(removed(chosen(three(), 2), 2).current, 3)
+  assert.equal(removed(three(), 3).current, 2)
 })
 
 test('in place of the last object that is deleted there is a new one', () => {
-  const objects = removed(stepped(started('#111111'), step(1)), 1, 2)
+  const objects = removed(stepped(started('#111111'), step(1)), 1)
   assert.deepEqual(objects.entries.map(({ number, steps }) => [number, steps]), [[1, []]])
   assert.equal(objects.entries[0].color, '#111111')
 })
@@ -163,12 +116,6 @@ test('each frame has steps of its own, which are there again when it is shown', 
   assert.equal(lastStep(currentOf(atFrame(atFrame(later, 0), 4)))?.prompt.points[0].x, 7)
 })
 
-test('undo is of the frame that is shown', () => {
-  const objects = atFrame(three(), 4)
-  assert(!isUndoable(objects))
-  assert.equal(lastSteps(undone(stepped(objects, step(7)))).length, 3)
-})
-
 test('the last steps are those of all frames, without what was cleared', () => {
   const objects = cleared(atFrame(stepped(atFrame(three(), 4), step(7)), 0), 8)
   assert.deepEqual(lastSteps(objects).map(({ prompt }) => prompt.points[0].x).sort(), [1, 2, 7])
@@ -179,14 +126,8 @@ test('an object that was prompted on another frame is not taken for a new one', 
   assert.deepEqual(numbers(objects), [1, 2])
 })
 
-test('a deleted object comes back with its steps on all frames', () => {
-  const objects = atFrame(three(), 4)
-  const back = undone(atFrame(removed(objects, 3, 9), 5))
-  assert.equal(lastStep(currentOf(atFrame(back, 0)))?.prompt.points[0].x, 3)
-})
-
 test('no object has the id of another that was deleted', () => {
-  const objects = added(removed(three(), 3, 4), '#444444')
+  const objects = added(removed(three(), 3), '#444444')
   assert.deepEqual(objects.entries.map(({ id }) => id), [1, 2, 4])
 })
 
@@ -194,4 +135,46 @@ test('a step on another frame is answered too, after those on the frame that is 
   const objects = atFrame(stepped(started('#111111'), step(1)), 4)
   assert.equal(unanswered(objects)?.prompt.points[0].x, 1)
   assert.equal(unanswered(stepped(objects, step(7)))?.prompt.points[0].x, 7)
+})
+
+test('the only object stays if it has no prompt', () => {
+  const objects = started('#111111')
+  assert.equal(removed(objects, 1), objects)
+})
+
+const further = [{ step: step(1) }, { step: step(2) }]
+const colorOf = (/** @type {number} */ number) => `color ${number}`
+
+test('objects that come with their masks take the place of those without a prompt', () => {
+  const objects = joined(started('#111111'), further, colorOf)
+  assert.deepEqual(numbers(objects), [1, 2])
+  assert.deepEqual(objects.entries.map(({ id, color }) => [id, color]), [[2, 'color 1'], [3, 'color 2']])
+  assert.equal(objects.current, 1)
+  assert.deepEqual(numbers(joined(added(three(), '#444444'), further, colorOf)), [1, 2, 3, 4, 5])
+})
+
+test('objects keep the numbers that they come with, unless another has them', () => {
+  const some = [{ number: 7, step: step(1) }, { number: 2, step: step(2) }]
+  assert.deepEqual(numbers(joined(started('#111111'), some, colorOf)), [7, 2])
+  assert.deepEqual(numbers(joined(three(), some, colorOf)), [1, 2, 3, 7, 8])
+})
+
+test('an object that has no prompt but masks on frames stays', () => {
+  const objects = joined(started('#111111'), [{ number: 3, step: null }], colorOf)
+  assert.deepEqual(numbers(added(objects, '#222222')), [3, 4])
+})
+
+test('a named object stays, and no step is asked for its mask if that was opened', () => {
+  const pixels = /** @type {any} */ ({})
+  const named = changed(started('#111111'), 1, { name: 'nucleus' })
+  const objects = joined(named, [{ step: { pixels } }], colorOf)
+  assert.deepEqual(objects.entries.map(titleOf), ['nucleus', 'Object 2'])
+  assert.equal(lastStep(currentOf(objects))?.pixels, pixels)
+  assert.equal(unanswered(objects), null)
+})
+
+test('another mask is chosen in a step of its own', () => {
+  const objects = stepped(started('#111111'), step(1))
+  assert.equal(lastStep(currentOf(withChoice(objects, 2)))?.choice, 2)
+  assert.equal(lastStep(currentOf(objects))?.choice, null)
 })

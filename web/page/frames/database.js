@@ -1,6 +1,6 @@
-// What is too much for memory, kept in the browser's own database while the page is open.
+// What is too much for memory, and what must outlive a crash, in the browser's own database.
 
-/** @typedef {'masks' | 'memories'} Part */
+/** @typedef {'masks' | 'memories' | 'work'} Part */
 /**
  * A Map's methods, answered later.
  *
@@ -9,35 +9,61 @@
  * @property {(key: string, value: any) => Promise<void>} set
  * @property {(key: string) => Promise<void>} delete
  * @property {() => Promise<void>} clear
+ * @property {() => Promise<string[]>} keys
  */
+/** @typedef {{ name: string, masks: Store, work: Store, remove: () => void }} Database */
 
 const PREFIX = 'sequence-'
 /** @type {Part[]} */
-const PARTS = ['masks', 'memories']
+const PARTS = ['masks', 'memories', 'work']
+const VERSION = 2
 
 /**
- * The name of a database for this page alone. Those of pages that were left are removed: nothing
- * does that when a page ends.
+ * A database for this page alone, and the newest that a page left with what was not saved. Those that
+ * were left without such are removed: nothing does that when a page ends.
  *
- * @returns {Promise<string>}
+ * @returns {Promise<Database & { left: Database | null }>}
  */
 export async function claimDatabase() {
   const name = PREFIX + crypto.randomUUID()
+  /** @type {Database | null} */
+  let left = null
+  let latest = 0
   try {
-    // A lock that is never given back tells other pages that this one is still there.
-    await new Promise((held) => {
-      void navigator.locks.request(name, () => new Promise(() => held(null)))
-    })
-    const { held = [] } = await navigator.locks.query()
+    await holds(name)
     for (const { name: other = '' } of await indexedDB.databases()) {
-      const isLeft = other.startsWith(PREFIX) && !held.some((lock) => lock.name === other)
-      if (isLeft) indexedDB.deleteDatabase(other)
+      if (!other.startsWith(PREFIX) || other === name || !(await holds(other))) continue
+      const one = await opened(other)
+      const state = await one.work.get('state')
+      if (!state?.isUnsaved) one.remove()
+      else if (state.time > latest) [left, latest] = [one, state.time]
     }
   } catch {
     // A browser that keeps nothing: openStore finds out by itself.
   }
-  return name
+  return { ...(await opened(name)), left }
 }
+
+/** @param {string} name @returns {Promise<Database>} */
+async function opened(name) {
+  const [masks, work] = [await openStore(name, 'masks'), await openStore(name, 'work')]
+  return { name, masks, work, remove: () => void indexedDB.deleteDatabase(name) }
+}
+
+/**
+ * Hold the lock of a database until this page ends: it tells other pages that this one is there.
+ *
+ * @param {string} name
+ * @returns {Promise<boolean>} whether no other page holds it
+ */
+const holds = (name) =>
+  new Promise((resolve, reject) => {
+    const hold = (/** @type {Lock | null} */ lock) => {
+      resolve(lock !== null)
+      return lock && new Promise(() => {})
+    }
+    navigator.locks.request(name, { ifAvailable: true }, hold).catch(reject)
+  })
 
 /**
  * A part of a database; in memory where the browser keeps none.
@@ -50,9 +76,15 @@ export async function openStore(name, part) {
   /** @type {IDBDatabase} */
   let database
   try {
-    const request = indexedDB.open(name, 1)
-    request.onupgradeneeded = () => PARTS.forEach((each) => request.result.createObjectStore(each))
+    const request = indexedDB.open(name, VERSION)
+    request.onupgradeneeded = () => {
+      const { result } = request
+      for (const each of PARTS) {
+        if (!result.objectStoreNames.contains(each)) result.createObjectStore(each)
+      }
+    }
     database = await answerTo(request)
+    database.onversionchange = () => database.close() // it is to be removed
   } catch {
     return inMemory()
   }
@@ -69,6 +101,10 @@ export async function openStore(name, part) {
     set: (key, value) => written((store) => store.put(value, key)),
     delete: (key) => written((store) => store.delete(key)),
     clear: () => written((store) => store.clear()),
+    keys: async () => {
+      const keys = await answerTo(database.transaction(part).objectStore(part).getAllKeys())
+      return keys.map(String)
+    },
   }
 }
 
@@ -81,6 +117,7 @@ function inMemory() {
     set: async (key, value) => void kept.set(key, value),
     delete: async (key) => void kept.delete(key),
     clear: async () => kept.clear(),
+    keys: async () => [...kept.keys()],
   }
 }
 

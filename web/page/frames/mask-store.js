@@ -17,6 +17,9 @@ import { Recent } from '../shared/recent.js'
  * @property {number} milliseconds
  */
 
+/** @typedef {{ id: number, pixels: import('../image/pixel-mask.js').Pixels }} OpenedMask */
+/** @typedef {TrackedMask | OpenedMask} KeptMask */
+
 /** @type {Shown} */
 export const NOTHING = new Map()
 /** How many frames stay in memory: those that were used last. */
@@ -28,7 +31,7 @@ export class MaskStore {
     this.store = store
     /** Frames that have a mask. @type {Set<number>} */
     this.frames = new Set()
-    /** @type {Recent<TrackedMask[]>} */
+    /** @type {Recent<KeptMask[]>} */
     this.recent = new Recent(RECENT)
     /** Ends with the last write. @type {Promise<unknown>} */
     this.writing = Promise.resolve()
@@ -45,7 +48,7 @@ export class MaskStore {
    * Keep the masks of some objects, beside those of others.
    *
    * @param {number} frame
-   * @param {TrackedMask[]} masks
+   * @param {KeptMask[]} masks
    */
   async add(frame, masks) {
     const ids = new Set(masks.map(({ id }) => id))
@@ -69,7 +72,7 @@ export class MaskStore {
     return new Map(masks.map((each) => [each.id, stepOf(frame, each, place)]))
   }
 
-  /** @param {number} frame @returns {Promise<TrackedMask[]>} */
+  /** @param {number} frame @returns {Promise<KeptMask[]>} */
   async get(frame) {
     if (!this.frames.has(frame)) return []
     const masks = this.recent.get(frame) ?? (await (await this.store).get(String(frame))) ?? []
@@ -89,14 +92,15 @@ export class MaskStore {
  * A mask as the answer to an empty prompt.
  *
  * @param {number} frame
- * @param {TrackedMask} mask
+ * @param {KeptMask} mask
  * @param {Placement} place
  * @returns {Step}
  */
-function stepOf(frame, { id, logits, iou, milliseconds }, place) {
+function stepOf(frame, mask, place) {
   const prompt = { points: [], box: null }
-  const answer = answerOf(logits, iou, milliseconds, place)
-  return { prompt, refines: null, frame, id, answer, choice: null, since: 0 }
+  const step = { prompt, refines: null, frame, id: mask.id, answer: null, choice: null, since: 0 }
+  if ('pixels' in mask) return { ...step, pixels: mask.pixels }
+  return { ...step, answer: answerOf(mask.logits, mask.iou, mask.milliseconds, place) }
 }
 
 /**

@@ -85,12 +85,12 @@ export async function openFiles(files, onProgress) {
   }
   return {
     file: file.name,
-    name: file.name.replace(/\.[^.]*$/, ''),
+    name: withoutEnding(file.name),
     count,
     width: reel.width,
     height: reel.height,
     ...(await screen(reel, count, read)),
-    fileOf: (frame) => partOf(frame).file.name,
+    fileOf: (frame) => fileOf(partOf(frame), frame),
     planes,
     notes: [...new Set(parts.flatMap((part) => part.reel.notes ?? []))],
     read,
@@ -125,6 +125,20 @@ async function openReel(file, shared, files, onProgress, done) {
   }
   return { count, width, height, notes, read }
 }
+
+/**
+ * The name of a frame's own file: where several are in one, the one that holds it alone.
+ *
+ * @param {{ file: File, reel: Reel, first: number }} part
+ * @param {number} frame
+ */
+function fileOf({ file, reel, first }, frame) {
+  if (reel.count === 1) return file.name
+  return `${withoutEnding(file.name)}-${String(frame - first + 1).padStart(4, '0')}.png`
+}
+
+/** @param {string} name */
+const withoutEnding = (name) => name.replace(/\.[^.]*$/, '')
 
 /** @param {File} file @returns {Promise<Reel>} */
 async function openImage(file) {

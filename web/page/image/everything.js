@@ -5,9 +5,6 @@
 // asks for a predicted IoU of 0.8 and a stability of 0.95, and removes what overlaps by 0.7 (there
 // of boxes, here of masks). Of each click the best mask alone is taken, the one that it would draw.
 
-import { allOf, labelled, regionOf } from './masks.js'
-import { maskOver } from '../shared/preprocessing.js'
-
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
 /**
  * A mask that may be an object's.
@@ -17,12 +14,11 @@ import { maskOver } from '../shared/preprocessing.js'
  * @property {number} size
  * @property {number} score its predicted IoU
  * @property {number} stability
+ * @property {import('../shared/preprocessing.js').Point} point the click
  * @property {Uint32Array} cells that are inside, a bit each
  * @property {number} area how many these are
  * @property {[number, number, number, number]} box around them: left, top, and what lies right and
  *   below, in cells
- * @property {{ x: number, y: number }} middle of them, or where the click was if the middle is
- *   outside; in parts of the image
  */
 /** @typedef {{ score: number, stability: number }} Limits the least that an object must have */
 
@@ -30,8 +26,6 @@ import { maskOver } from '../shared/preprocessing.js'
 const OFFSET = 1
 /** From this IoU on, the mask with the lower score is the same object again. */
 const SAME = 0.7
-/** How many objects a label of 8 bits can number. */
-export const MOST = 255
 
 /**
  * A click in the middle of each cell of a grid.
@@ -68,7 +62,7 @@ export function candidate(logits, size, score, point, place, threshold) {
   const columns = Math.ceil((place.scaledWidth / place.size) * size)
   const rows = Math.ceil((place.scaledHeight / place.size) * size)
   const cells = new Uint32Array(Math.ceil((size * size) / 32))
-  let [area, surely, perhaps, sumX, sumY] = [0, 0, 0, 0, 0]
+  let [area, surely, perhaps] = [0, 0, 0]
   let [left, top, right, bottom] = [size, size, 0, 0]
   for (let y = 0; y < rows; y++) {
     for (let x = 0; x < columns; x++) {
@@ -79,8 +73,6 @@ export function candidate(logits, size, score, point, place, threshold) {
       if (!(logit > threshold)) continue
       cells[i >> 5] |= 1 << (i & 31)
       area++
-      sumX += x
-      sumY += y
       left = Math.min(left, x)
       right = Math.max(right, x + 1)
       top = Math.min(top, y)
@@ -88,16 +80,9 @@ export function candidate(logits, size, score, point, place, threshold) {
     }
   }
   if (!area) return null
-  const [x, y] = [Math.round(sumX / area), Math.round(sumY / area)]
-  const middle = has(cells, y * size + x)
-    ? { x: Math.min((x + 0.5) / columns, 1), y: Math.min((y + 0.5) / rows, 1) }
-    : { x: point.x / place.width, y: point.y / place.height }
   const stability = surely / perhaps
-  return { logits, size, score, stability, cells, area, box: [left, top, right, bottom], middle }
+  return { logits, size, score, stability, point, cells, area, box: [left, top, right, bottom] }
 }
-
-/** @param {Uint32Array} cells @param {number} i */
-const has = (cells, i) => (cells[i >> 5] >>> (i & 31)) & 1
 
 /**
  * The IoU of two masks, counted in cells.
@@ -127,37 +112,14 @@ function bits(word) {
  *
  * @param {Candidate[]} candidates
  * @param {Limits} limits
- * @returns {Candidate[]} best score first, at most `MOST`
+ * @param {Candidate[]} [present] objects that are there already
+ * @returns {Candidate[]} further objects, the best score first
  */
-export function objectsAmong(candidates, { score, stability }) {
-  /** @type {Candidate[]} */
-  const objects = []
+export function objectsAmong(candidates, { score, stability }, present = []) {
   const good = candidates.filter((each) => each.score >= score && each.stability >= stability)
+  const objects = [...present]
   for (const each of good.sort((one, other) => other.score - one.score)) {
-    if (objects.length === MOST) break
     if (objects.every((object) => overlap(object, each) < SAME)) objects.push(each)
   }
-  return objects
-}
-
-/**
- * For each pixel the number of its object, from 1, or 0. Where objects overlap, the smaller one is
- * on top.
- *
- * @param {Candidate[]} objects
- * @param {Placement} place
- * @param {number} width of the result
- * @param {number} height of the result
- * @param {number} threshold
- * @returns {Uint16Array} `width` × `height`
- */
-export function labelsOver(objects, place, width, height, threshold) {
-  const numbered = objects.map(({ logits, size, box, area }, index) => {
-    const region = regionOf(box, size, place, { width, height })
-    const part = () => {
-      return { region, values: maskOver(logits, size, place, width, height, threshold, region) }
-    }
-    return { number: index + 1, area, part }
-  })
-  return labelled(numbered, allOf({ width, height }))
+  return objects.slice(present.length)
 }

@@ -1,71 +1,109 @@
 // What is saved: a picture of labels, and COCO's annotations. No DOM in it.
 
-/** The largest number that a picture of 8 bits has. */
-export const MOST = 255
+import { contours } from './contours.js'
+
+/** @typedef {import('./masks.js').Part} Part */
+
+/** The largest number that a pixel of 16 bits has. */
+export const MOST = 0xffff
+const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)
+const GRAY = 0
 
 /**
- * Gray pixels, RGBA.
+ * A PNG of one channel: 8 bits a pixel, or 16 where a value is above 255.
  *
- * @param {ArrayLike<number>} values
- * @param {number} [factor]
- * @returns {Uint8ClampedArray<ArrayBuffer>}
- * @throws {RangeError} where a value is above 255
+ * @param {ArrayLike<number>} values row by row, at most `MOST`
+ * @param {import('./view.js').Size} size
+ * @returns {Promise<Blob>}
  */
-export function grayPixels(values, factor = 1) {
-  const pixels = new Uint32Array(values.length)
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i] * factor
-    if (value > MOST) {
-      throw new RangeError(
-        `Object ${value} has no value in a PNG of 8 bits, which ends at ${MOST}. ` +
-          'Save COCO (JSON) instead.',
-      )
+export async function grayPng(values, { width, height }) {
+  let most = 0
+  for (let i = 0; i < values.length; i++) if (values[i] > most) most = values[i]
+  const bytes = most > 0xff ? 2 : 1
+  const rows = new Uint8Array(height * (1 + bytes * width)) // each begins with its filter: 0, none
+  for (let y = 0, from = 0, to = 0; y < height; y++) {
+    to++
+    for (let x = 0; x < width; x++, from++) {
+      if (bytes === 2) rows[to++] = values[from] >> 8
+      rows[to++] = values[from]
     }
-    pixels[i] = 0xff000000 + value * 0x010101
   }
-  return new Uint8ClampedArray(pixels.buffer)
+  const packing = new Blob([rows]).stream().pipeThrough(new CompressionStream('deflate'))
+  const packed = new Uint8Array(await new Response(packing).arrayBuffer())
+  const header = new DataView(new ArrayBuffer(13))
+  header.setUint32(0, width)
+  header.setUint32(4, height)
+  header.setUint8(8, 8 * bytes)
+  header.setUint8(9, GRAY) // compression, filters and interlacing: 0, the usual
+  const chunks = [
+    chunk('IHDR', new Uint8Array(header.buffer)),
+    chunk('IDAT', packed),
+    chunk('IEND', new Uint8Array()),
+  ]
+  return new Blob([SIGNATURE, ...chunks.flat()], { type: 'image/png' })
 }
+
+/** @param {string} type @param {Uint8Array<ArrayBuffer>} data */
+function chunk(type, data) {
+  const name = Uint8Array.from(type, (letter) => letter.charCodeAt(0))
+  const ends = new DataView(new ArrayBuffer(8))
+  ends.setUint32(0, data.length)
+  let crc = -1
+  for (const bytes of [name, data]) {
+    for (let i = 0; i < bytes.length; i++) crc = CRC[(crc ^ bytes[i]) & 0xff] ^ (crc >>> 8)
+  }
+  ends.setInt32(4, ~crc)
+  return [ends.buffer.slice(0, 4), name, data, ends.buffer.slice(4)]
+}
+
+/** Of each byte, for the checksum of a chunk (PNG, annex D). */
+const CRC = Int32Array.from({ length: 256 }, (_, byte) => {
+  for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? 0xedb88320 ^ (byte >>> 1) : byte >>> 1
+  return byte
+})
 
 /**
  * COCO's run-lengths, not compressed: column by column from the top, by turns how many pixels are
  * outside and how many inside, outside first.
  *
- * @param {ArrayLike<number>} values row by row
- * @param {number} inside the value of the pixels that are inside
- * @param {number} width
- * @param {number} height
+ * @param {Part} part of an image, inside of which the mask lies
+ * @param {import('./view.js').Size} image
  * @returns {number[]}
  */
-export function runLengths(values, inside, width, height) {
+export function runLengths({ region: { left, top, right, bottom }, values }, { width, height }) {
+  /** @type {number[]} */
   const counts = []
-  let [run, within] = [0, false]
-  for (let x = 0; x < width; x++) {
-    for (let i = x; i < width * height; i += width) {
-      if ((values[i] === inside) !== within) {
-        counts.push(run)
-        ;[run, within] = [0, !within]
-      }
-      run++
+  let [run, within] = [0, 0]
+  const add = (/** @type {number} */ value, /** @type {number} */ count) => {
+    if (count && value !== within) {
+      counts.push(run)
+      ;[run, within] = [0, value]
     }
+    run += count
   }
-  counts.push(run)
-  return counts
+  add(0, left * height)
+  for (let x = 0; x < right - left; x++) {
+    add(0, top)
+    for (let i = x; i < values.length; i += right - left) add(values[i], 1)
+    add(0, height - bottom)
+  }
+  add(0, (width - right) * height)
+  return [...counts, run]
 }
 
-/**
- * @typedef {object} Region an object's pixels
- * @property {number} number
- * @property {string} category
- * @property {ArrayLike<number>} values
- * @property {number} inside the value of the pixels that are the object's
- */
+/** @typedef {{ number: number, category: string, part: Part }} Region an object's pixels */
 
-/** A data set of COCO. Objects of one category share it. */
+/**
+ * A data set of COCO. Objects of one category share it. A mask is polygons along the edges of its
+ * pixels, from which pycocotools makes just its pixels; or run-lengths where it has a hole, for
+ * which COCO has no polygons. `iscrowd` is 0 of both: what is 1 is no object, to those who train.
+ */
 export class Coco {
-  /** @param {number} width of each image @param {number} height */
-  constructor(width, height) {
+  /** @param {import('./view.js').Size} size of each image @param {boolean} [runs] without polygons */
+  constructor({ width, height }, runs = false) {
     this.width = width
     this.height = height
+    this.runs = runs
     /** @type {object[]} */
     this.images = []
     /** @type {object[]} */
@@ -84,19 +122,19 @@ export class Coco {
     const { width, height } = this
     const id = this.images.length + 1
     this.images.push({ id, file_name: fileName, width, height, ...which })
-    for (const { number, category, values, inside } of regions) {
-      const { area, bbox } = extent(values, inside, width)
+    for (const { number, category, part } of regions) {
+      const { area, bbox } = extent(part)
       if (!area) continue
-      const counts = runLengths(values, inside, width, height)
+      const counts = () => ({ size: [height, width], counts: runLengths(part, this) })
       if (!this.categories.includes(category)) this.categories.push(category)
       this.annotations.push({
         ...ids(number),
         image_id: id,
         category_id: this.categories.indexOf(category) + 1,
-        segmentation: { size: [height, width], counts },
+        segmentation: (this.runs ? null : contours(part)) ?? counts(),
         area,
         bbox,
-        iscrowd: 1,
+        iscrowd: 0,
       })
     }
   }
@@ -114,16 +152,12 @@ export class Coco {
 /**
  * A data set of one image: `id` of an annotation is the object's number.
  *
+ * @param {Coco} data
  * @param {string} fileName of the image
- * @param {number} width
- * @param {number} height
  * @param {Iterable<Region>} regions
  */
-export function coco(fileName, width, height, regions) {
-  const data = new Coco(width, height)
+export const addImage = (data, fileName, regions) =>
   data.add(fileName, regions, (number) => ({ id: number }))
-  return data.toJSON()
-}
 
 /**
  * A frame of a sequence, with names that TAO gave (https://taodataset.org): `frame_index` from 0, and
@@ -140,17 +174,19 @@ export function addFrame(data, fileName, regions) {
   data.add(fileName, regions, ids, { frame_index: data.images.length })
 }
 
-/** @param {ArrayLike<number>} values @param {number} inside @param {number} width */
-function extent(values, inside, width) {
-  let [area, left, top, right, bottom] = [0, width, Infinity, 0, 0]
-  for (let i = 0; i < values.length; i++) {
-    if (values[i] !== inside) continue
-    const [x, y] = [i % width, Math.floor(i / width)]
-    area++
-    left = Math.min(left, x)
-    right = Math.max(right, x + 1)
-    top = Math.min(top, y)
-    bottom = y + 1
+/** @param {Part} part */
+function extent({ region, values }) {
+  const across = region.right - region.left
+  let [area, left, top, right, bottom] = [0, Infinity, Infinity, 0, 0]
+  for (let i = 0, x = 0, y = 0; i < values.length; i++) {
+    if (values[i]) {
+      area++
+      left = Math.min(left, x)
+      right = Math.max(right, x + 1)
+      top = Math.min(top, y)
+      bottom = y + 1
+    }
+    if (++x === across) [x, y] = [0, y + 1]
   }
-  return { area, bbox: [left, top, right - left, bottom - top] }
+  return { area, bbox: [region.left + left, region.top + top, right - left, bottom - top] }
 }

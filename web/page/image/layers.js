@@ -1,13 +1,16 @@
 // The masks of objects on a frame: which there are, and what is drawn of them. No DOM in it.
 
+import { MOST } from './export.js'
 import { allOf, around, labelled, maskOf } from './masks.js'
 import { lastStep } from './objects.js'
 
-/** @typedef {import('./masks.js').Mask} Mask */
+/** @typedef {import('./masks.js').Mask | import('./pixel-mask.js').PixelMask} Mask */
 /** @typedef {import('./objects.js').Shown} Shown */
 /** @typedef {import('./view.js').Size} Size */
 /** @typedef {{ number: number, name: string, mask: Mask }} Masked an object that has a mask */
 
+/** The category of an object without a name. */
+export const NAMELESS = 'object'
 /** How wide outlines are at most, in pixels. */
 const EDGE = 4
 
@@ -41,21 +44,28 @@ const parts = (shown, make) =>
  * @param {Masked[]} shown
  * @param {Size} size of the whole image
  * @returns {Uint16Array} for each pixel the number of its object, or 0
+ * @throws {RangeError} where a number does not fit
  */
 export function labelsOf(shown, size) {
+  const most = shown.reduce((sum, { number }) => Math.max(sum, number), 0)
+  if (most > MOST) {
+    throw new RangeError(
+      `Object ${most} has no value in a picture of 16 bits, which ends at ${MOST}. ` +
+        'Save COCO (JSON) instead.',
+    )
+  }
   return labelled(parts(shown, (mask) => mask.over(size)), allOf(size))
 }
 
 /**
- * The same of each object alone, whatever lies over it.
+ * Each object's pixels, whatever lies over them.
  *
  * @param {Masked[]} shown
  * @param {Size} size
  */
 export function* regionsOf(shown, size) {
-  for (const object of shown) {
-    const { number, name } = object
-    yield { number, category: name || 'object', values: labelsOf([object], size), inside: number }
+  for (const { number, name, mask } of shown) {
+    yield { number, category: name || NAMELESS, part: mask.over(size) }
   }
 }
 

@@ -3,6 +3,7 @@
 
 import { maskAt } from '../shared/feeds.js'
 import { maskOver } from '../shared/preprocessing.js'
+import { PixelMask } from './pixel-mask.js'
 
 /** @typedef {import('./objects.js').Answer} Answer */
 /** @typedef {import('./objects.js').Step} Step */
@@ -15,6 +16,9 @@ import { maskOver } from '../shared/preprocessing.js'
 /** Side of the masks on which areas and middles are found, in pixels. */
 const COARSE = 384
 const COARSELY = { width: COARSE, height: COARSE }
+
+/** The logit of a cell of which nothing else is to be said; sam2 takes it for a person's masks. */
+const SURE = 10
 
 /** One of the masks of an answer. */
 export class Mask {
@@ -72,6 +76,8 @@ export class Mask {
 
 /** @type {WeakMap<Answer, Map<number, Mask>>} */
 const masks = new WeakMap()
+/** @type {WeakMap<import('./pixel-mask.js').Pixels, PixelMask>} */
+const opened = new WeakMap()
 
 /**
  * Which mask of an answer is shown: the one that a person chose, or else the best.
@@ -81,8 +87,18 @@ const masks = new WeakMap()
  */
 export const shownOf = ({ choice }, { best }) => choice ?? best
 
-/** The mask of a step, once it is answered. @param {Step | null} step @returns {Mask | null} */
+/**
+ * The mask of a step, once it is answered.
+ *
+ * @param {Step | null} step
+ * @returns {Mask | PixelMask | null}
+ */
 export function maskOf(step) {
+  if (step?.pixels) {
+    const mask = opened.get(step.pixels) ?? new PixelMask(step.pixels)
+    opened.set(step.pixels, mask)
+    return mask
+  }
   if (!step?.answer) return null
   const { answer } = step
   const known = masks.get(answer) ?? new Map()
@@ -91,6 +107,38 @@ export function maskOf(step) {
   const mask = known.get(index) ?? new Mask(answer, index)
   known.set(index, mask)
   return mask
+}
+
+/**
+ * Whether a mask is where somebody points to.
+ *
+ * @param {Mask | PixelMask} mask
+ * @param {At} at in parts of the image
+ * @param {Size} image
+ */
+export function covers(mask, at, image) {
+  const left = Math.min(Math.floor(at.x * image.width), image.width - 1)
+  const top = Math.min(Math.floor(at.y * image.height), image.height - 1)
+  return mask.over(image, { left, top, right: left + 1, bottom: top + 1 }).values[0] === 1
+}
+
+/**
+ * A mask of any kind as logits: sure of each cell.
+ *
+ * @param {Mask | PixelMask} mask
+ * @param {Placement} place
+ * @param {number} side of the logits
+ * @returns {Float32Array} `side` × `side`
+ */
+export function logitsOn(mask, { scaledWidth, scaledHeight, size }, side) {
+  const width = Math.round((scaledWidth / size) * side)
+  const height = Math.round((scaledHeight / size) * side)
+  const { region, values } = mask.over({ width, height })
+  const logits = new Float32Array(side * side).fill(-SURE)
+  for (let i = 0, y = region.top; y < region.bottom; y++) {
+    for (let x = region.left; x < region.right; x++) if (values[i++]) logits[y * side + x] = SURE
+  }
+  return logits
 }
 
 /**
@@ -147,7 +195,7 @@ export const allOf = ({ width, height }) => ({ left: 0, top: 0, right: width, bo
  * @param {Region} other
  * @returns {Region}
  */
-function common(one, other) {
+export function common(one, other) {
   const [left, top] = [Math.max(one.left, other.left), Math.max(one.top, other.top)]
   const right = Math.max(left, Math.min(one.right, other.right))
   const bottom = Math.max(top, Math.min(one.bottom, other.bottom))
@@ -173,7 +221,7 @@ export function around(regions, margin, within) {
 }
 
 /** @param {Uint8Array} mask @returns {number} how many of its pixels are inside */
-function areaOf(mask) {
+export function areaOf(mask) {
   let area = 0
   for (let i = 0; i < mask.length; i++) area += mask[i]
   return area

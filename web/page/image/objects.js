@@ -12,7 +12,7 @@
  * @property {number} milliseconds
  */
 /**
- * One state of an object's prompt; undo goes back to the one before.
+ * One state of an object's prompt.
  *
  * @typedef {object} Step
  * @property {Prompt} prompt in image pixels
@@ -22,6 +22,7 @@
  * @property {Answer | null} answer null until the decoder has run
  * @property {number | null} choice the mask a person chose; null is the best-scored
  * @property {number} since when it was asked for, in the page's time
+ * @property {import('./pixel-mask.js').Pixels} [pixels] a mask that was opened, in place of a prompt
  */
 /**
  * @typedef {object} Entry
@@ -31,21 +32,28 @@
  * @property {string} color as `#rrggbb`
  * @property {readonly Step[]} steps on the frame that is shown
  * @property {ReadonlyMap<number, readonly Step[]>} elsewhere steps on other frames
+ * @property {boolean} [isOpened] whether its masks on frames come from a file
  */
 /**
  * @typedef {object} Objects
  * @property {readonly Entry[]} entries at least one
  * @property {number} current the number of the one that is worked on
- * @property {readonly Deletion[]} deletions that undo can take back, the latest last
  * @property {number} frame that is shown
  * @property {number} ids how many were given
  */
 /** @typedef {ReadonlyMap<number, Step>} Shown the tracked mask of each object on a frame, by its id */
-/** @typedef {{ entry: Entry, index: number, since: number }} Deletion of which place, and when */
+/**
+ * An object that comes with its mask. Its number is another where an object has that already.
+ *
+ * @typedef {object} Further
+ * @property {number} [number]
+ * @property {string} [name]
+ * @property {Partial<Step> | null} step on the frame that is shown; null where frames have masks of it
+ */
 
 /** One object without a prompt. @param {string} color @returns {Objects} */
 export function started(color) {
-  return { entries: [made(1, 1, color)], current: 1, deletions: [], frame: 0, ids: 1 }
+  return { entries: [made(1, 1, color)], current: 1, frame: 0, ids: 1 }
 }
 
 /** @param {number} id @param {number} number @param {string} color @returns {Entry} */
@@ -64,18 +72,18 @@ export const lastStep = ({ steps }) => lastOf(steps)
 /** @param {readonly Step[]} steps @returns {Step | null} */
 function lastOf(steps) {
   const last = steps.at(-1)
-  return last && (last.prompt.points.length || last.prompt.box) ? last : null
+  return last && (last.prompt.points.length || last.prompt.box || last.pixels) ? last : null
 }
 
 /** The steps of each frame. @param {Entry} entry */
 const framesOf = ({ steps, elsewhere }) => [steps, ...elsewhere.values()]
 
-/** On all frames. @param {Entry} entry */
-const stepsOf = (entry) => framesOf(entry).flat()
-
-/** Of the objects that undo can bring back too. @param {Objects} objects */
-export const allSteps = ({ entries, deletions }) =>
-  [...entries, ...deletions.map(({ entry }) => entry)].flatMap(stepsOf)
+/** All steps, and those that they refine. @param {Objects} objects @returns {Set<Step>} */
+export function allSteps({ entries }) {
+  const all = new Set(entries.flatMap(framesOf).flat())
+  for (const { refines } of all) if (refines) all.add(refines)
+  return all
+}
 
 /** The last step of each object on each frame. @param {Objects} objects @returns {Step[]} */
 export const lastSteps = ({ entries }) =>
@@ -97,12 +105,14 @@ export function atFrame(objects, frame) {
     elsewhere.delete(frame)
     return { ...entry, steps: entry.elsewhere.get(frame) ?? [], elsewhere }
   }
-  const deletions = objects.deletions.map((each) => ({ ...each, entry: turned(each.entry) }))
-  return { ...objects, frame, entries: objects.entries.map(turned), deletions }
+  return { ...objects, frame, entries: objects.entries.map(turned) }
 }
 
 /** What a person calls it. @param {Entry} entry */
 export const titleOf = ({ name, number }) => name.trim() || `Object ${number}`
+
+/** Without a prompt on any frame. @param {Entry} entry */
+export const isUnused = (entry) => !lastStep(entry) && !entry.elsewhere.size && !entry.isOpened
 
 /**
  * A further object, which is worked on from now. One that has no prompt yet is enough.
@@ -113,15 +123,48 @@ export const titleOf = ({ name, number }) => name.trim() || `Object ${number}`
  */
 export function added(objects, color) {
   const { entries } = objects
-  const unused = entries.find((entry) => !lastStep(entry) && !entry.elsewhere.size)
+  const unused = entries.find(isUnused)
   if (unused) return chosen(objects, unused.number)
   const number = nextNumber(entries)
   const ids = objects.ids + 1
   return { ...objects, entries: [...entries, made(ids, number, color)], current: number, ids }
 }
 
-/** @param {readonly Entry[]} entries */
-const nextNumber = (entries) => Math.max(0, ...entries.map(({ number }) => number)) + 1
+/** @param {readonly { number?: number }[]} entries */
+const nextNumber = (entries) =>
+  entries.reduce((most, { number = 0 }) => Math.max(most, number), 0) + 1
+
+/**
+ * With objects that have their masks already, in place of those without a prompt and a name. The
+ * first of them is worked on.
+ *
+ * @param {Objects} objects
+ * @param {Further[]} further
+ * @param {(number: number) => string} colorOf
+ * @returns {Objects}
+ */
+export function joined(objects, further, colorOf) {
+  if (!further.length) return objects
+  const kept = objects.entries.filter((entry) => entry.name || !isUnused(entry))
+  const taken = new Set(kept.map(({ number }) => number))
+  let [{ ids, frame }, next] = [objects, nextNumber([...kept, ...further])]
+  const entries = further.map(({ number: own, name = '', step }) => {
+    const number = own && !taken.has(own) ? own : next++
+    taken.add(number)
+    const entry = { ...made(++ids, number, colorOf(number)), name }
+    if (!step) return { ...entry, isOpened: true }
+    return { ...entry, steps: [{ ...EMPTY, ...step, frame, id: ids }] }
+  })
+  return { ...objects, entries: [...kept, ...entries], current: entries[0].number, ids }
+}
+
+const EMPTY = {
+  prompt: { points: [], box: null },
+  refines: null,
+  answer: null,
+  choice: null,
+  since: 0,
+}
 
 /** @param {Objects} objects @param {number} number @returns {Objects} */
 export function chosen(objects, number) {
@@ -134,45 +177,19 @@ export function chosen(objects, number) {
  *
  * @param {Objects} objects
  * @param {number} number
- * @param {number} since when that was asked for, in the page's time
  * @returns {Objects}
  */
-export function removed(objects, number, since) {
-  const { entries, current, deletions: before } = objects
+export function removed(objects, number) {
+  const { entries, current } = objects
   const index = entries.findIndex((entry) => entry.number === number)
-  const entry = entries[index]
-  const deletions = stepsOf(entry).length ? [...before, { entry, index, since }] : before
-  const rest = entries.filter((other) => other !== entry)
+  const rest = entries.toSpliced(index, 1)
   if (!rest.length) {
+    if (isUnused(entries[index])) return objects
     const ids = objects.ids + 1
-    return { ...objects, entries: [made(ids, 1, entry.color)], current: 1, deletions, ids }
+    return { ...objects, entries: [made(ids, 1, entries[index].color)], current: 1, ids }
   }
   const next = rest[Math.min(index, rest.length - 1)].number
-  return { ...objects, entries: rest, current: current === number ? next : current, deletions }
-}
-
-/**
- * With the object that was deleted last, and working on it. It has another number only if its own
- * was given away meanwhile.
- *
- * @param {Objects} objects
- * @returns {Objects}
- */
-function restored(objects) {
-  const { entries, deletions } = objects
-  const { entry, index } = /** @type {Deletion} */ (deletions.at(-1))
-  const [only] = entries
-  const isStandIn = entries.length === 1 && !stepsOf(only).length && !only.name
-  const others = isStandIn ? [] : entries
-  const isTaken = others.some(({ number }) => number === entry.number)
-  const number = isTaken ? nextNumber(others) : entry.number
-  return {
-    ...objects,
-    ids: isStandIn ? objects.ids - 1 : objects.ids, // the other one's was not used
-    entries: others.toSpliced(index, 0, { ...entry, number }),
-    current: number,
-    deletions: deletions.slice(0, -1),
-  }
+  return { ...objects, entries: rest, current: current === number ? next : current }
 }
 
 /**
@@ -216,21 +233,16 @@ export function cleared(objects, since) {
   return prompted(objects, { points: [], box: null }, null, since)
 }
 
-/** Whether there is anything to undo. @param {Objects} objects */
-export const isUndoable = (objects) =>
-  currentOf(objects).steps.length > 0 || objects.deletions.length > 0
-
 /**
- * The current object before its last step, or before an object was deleted if that came later.
+ * The current object with another of the masks that the decoder drew.
  *
  * @param {Objects} objects
- * @returns {Objects}
+ * @param {number} choice
  */
-export function undone(objects) {
-  const step = currentOf(objects).steps.at(-1)
-  const deletion = objects.deletions.at(-1)
-  if (deletion && !(step && step.since > deletion.since)) return restored(objects)
-  return changed(objects, objects.current, { steps: currentOf(objects).steps.slice(0, -1) })
+export function withChoice(objects, choice) {
+  const { steps } = currentOf(objects)
+  const last = /** @type {Step} */ (steps.at(-1))
+  return changed(objects, objects.current, { steps: steps.with(-1, { ...last, choice }) })
 }
 
 /**
@@ -243,5 +255,5 @@ export function undone(objects) {
 export function unanswered(objects) {
   const entries = [currentOf(objects), ...objects.entries]
   const steps = [...entries.map(lastStep), ...lastSteps(objects)]
-  return steps.find((step) => step && !step.answer) ?? null
+  return steps.find((step) => step && !step.answer && !step.pixels) ?? null
 }

@@ -44,13 +44,13 @@ export class Cursor {
     say(`Cross at ${right} % from the left, ${down} % down.`)
   }
 
-  /** Set a point, or a corner of a box, where the cross is. */
-  place() {
+  /** Set a point, or a corner of a box, where the cross is. @param {boolean} [isForced] */
+  place(isForced = false) {
     const { canPrompt, prompting } = this.page
     if (!canPrompt) return
     const cross = (this.cross ??= { x: 0.5, y: 0.5 })
     if (tool() !== 'box') {
-      prompting.addPoint(cross, tool() === 'foreground')
+      prompting.point(cross, isForced)
     } else if (this.corner && this.opposite) {
       const [from, to] = [this.corner, this.opposite]
       this.dropBox()

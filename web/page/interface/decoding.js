@@ -1,8 +1,8 @@
 // Runs the decoder until each object has its mask: one run at a time goes through what waits.
 
-import { maskOf } from '../image/masks.js'
+import { logitsOn, Mask, maskOf } from '../image/masks.js'
 import { currentOf, lastStep, unanswered } from '../image/objects.js'
-import { refines } from '../shared/contract.js'
+import { findRole, refines } from '../shared/contract.js'
 import { best } from '../shared/feeds.js'
 import { complain, hideProgress, words } from './messages.js'
 
@@ -68,8 +68,10 @@ export class Decoding {
     if (image.isSequence) await sequence.encode(step.frame, model, place)
     const { manifest } = model
     const before = refines(manifest) ? step.refines : null
-    if (before) await this.answer(before, model, place)
-    const previous = maskOf(before)?.logits ?? null
+    if (before && !before.pixels) await this.answer(before, model, place)
+    const mask = maskOf(before)
+    const side = () => Number(findRole(manifest.decoder.inputs, 'mask_input')?.shape[3])
+    const previous = mask instanceof Mask ? mask.logits : mask && logitsOn(mask, place, side())
     const decoded = await model.call('decode', { prompt: step.prompt, place, previous })
     const threshold = manifest.prompts.mask_threshold
     step.answer = { ...decoded, best: best(manifest, decoded.scores), threshold, place }

@@ -1,15 +1,14 @@
 // Draws and says what the page's states hold: the image with its masks and marks, the list of
 // objects, which controls can be used.
 
-import { colorOf } from '../image/colors.js'
 import { boxOutline, crossHair, objectNumbers, promptMarks } from '../image/drawing.js'
 import { layerOf, masked, shownStep } from '../image/layers.js'
 import { maskOf, shownOf } from '../image/masks.js'
-import { currentOf, isUndoable } from '../image/objects.js'
+import { currentOf } from '../image/objects.js'
 import { Scene } from '../image/scene.js'
 import { refines } from '../shared/contract.js'
 import { ui } from './elements.js'
-import { showAnswer, showEverything, showNothing } from './figures.js'
+import { showAnswer, showNothing } from './figures.js'
 import { percent } from './messages.js'
 import { ObjectList } from './object-list.js'
 
@@ -39,20 +38,21 @@ export class Display {
 
   /** Let the controls be used that can be, and list the objects. */
   enable() {
-    const { everything, image, isBusy, canPrompt, prompting, sequence } = this.page
+    const { image, isBusy, canPrompt, prompting, sequence } = this.page
     const { isSequence } = image
     const model = this.page.model.current
-    const { shown } = everything
     ui.prompting.disabled = ui.tracking.disabled = ui.addHere.disabled = !canPrompt
     ui.cancel.hidden = !isBusy
     ui.planes.disabled = isBusy
     ui.zooming.disabled = !image.current
     ui.refine.disabled = !model || !refines(model.manifest) || sequence.answers(model)
-    ui.undo.disabled = !isUndoable(prompting.objects) && !shown
-    ui.clear.disabled = !prompting.step && !shown
+    ui.undo.disabled = !prompting.history.past.length
+    ui.redo.disabled = !prompting.history.future.length
+    ui.clear.disabled = !prompting.step
     ui.everything.disabled = !canPrompt || isSequence
-    ui.save.disabled = !this.shownMask(currentOf(prompting.objects)) || shown !== null
-    const isAny = shown ? shown.middles.length : this.shownMasks.length || sequence.masks.frames.size
+    ui.save.disabled = !this.shownMask(currentOf(prompting.objects))
+    const isAny = this.shownMasks.length || sequence.masks.frames.size
+    ui.openMasks.disabled = !canPrompt
     ui.saveLabels.disabled = ui.saveCoco.disabled = !canPrompt || !isAny
     ui.saveLabels.textContent = `Save labels (${isSequence ? 'TIFF' : 'PNG'})`
     sequence.timeline()
@@ -79,31 +79,26 @@ export class Display {
 
   /** Masks for the scene. @param {Size} whole @param {Region} region @returns {Layer | null} */
   layer(whole, region) {
-    const { everything, image, prompting } = this.page
-    if (everything.search || !image.place) return null
-    if (everything.shown) {
-      const { labels, size, middles } = everything.shown
-      const colors = new Map(middles.map((_, index) => [index + 1, colorOf(index + 1)]))
-      return { labels, ...size, part: { left: 0, top: 0, width: 1, height: 1 }, colors }
-    }
+    const { everything, image, look, prompting } = this.page
+    if (everything.search || !image.place || !look.hasMasks) return null
     const colors = new Map(prompting.objects.entries.map(({ number, color }) => [number, color]))
     return layerOf(this.shownMasks, whole, region, colors)
   }
 
   /** Draw over the masks. @param {CanvasRenderingContext2D} context @param {number} scale */
   marks(context, scale) {
-    const { cursor, everything, image, prompting } = this.page
+    const { cursor, everything, image, look, prompting } = this.page
     if (!image.current) return
     const [width, height] = [image.current.width * scale, image.current.height * scale]
     const scaled = (/** @type {At} */ { x, y }) => ({ x: x * width, y: y * height })
-    const numbers = everything.search ? [] : this.numberPlaces()
-    objectNumbers(context, numbers.map((at) => ({ ...at, ...scaled(at) })))
-    if (!everything.shown) {
-      const { corner, opposite } = cursor
+    if (look.hasMarks) {
+      const numbers = everything.search ? [] : this.numberPlaces()
+      objectNumbers(context, numbers.map((at) => ({ ...at, ...scaled(at) })))
       if (prompting.step) promptMarks(context, prompting.step.prompt, scale, scale)
-      if (corner && opposite) {
-        boxOutline(context, [corner.x, corner.y, opposite.x, opposite.y], width, height)
-      }
+    }
+    const { corner, opposite } = cursor
+    if (corner && opposite) {
+      boxOutline(context, [corner.x, corner.y, opposite.x, opposite.y], width, height)
     }
     const hasFocus = document.activeElement === ui.overlay
     if (cursor.cross && hasFocus) crossHair(context, scaled(cursor.cross))
@@ -111,9 +106,7 @@ export class Display {
 
   /** Where the numbers of objects are written: on all but the current, which has its marks. */
   numberPlaces() {
-    const { everything, prompting } = this.page
-    if (everything.shown) return everything.shown.middles.map((at, i) => ({ number: i + 1, ...at }))
-    const { entries, current } = prompting.objects
+    const { entries, current } = this.page.prompting.objects
     return entries.flatMap((entry) => {
       const middle = entry.number === current ? null : this.shownMask(entry)?.middle
       return middle ? [{ number: entry.number, ...middle }] : []
@@ -126,8 +119,7 @@ export class Display {
     const entry = currentOf(prompting.objects)
     const step = shownStep(entry, sequence.shown)
     const mask = this.shownMask(entry)
-    if (everything.shown) showEverything(everything.shown)
-    else if (everything.search || !step?.answer || !mask) showNothing()
+    if (everything.search || !step?.answer || !mask) showNothing()
     else {
       const choose = (/** @type {number} */ index) => prompting.chooseMask(index)
       showAnswer(step.answer, shownOf(step, step.answer), mask.share, choose)

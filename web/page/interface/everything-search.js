@@ -1,26 +1,29 @@
-// "Everything": clicks on a grid, and the objects among their masks, shown in place of a person's.
+// "Everything": clicks on a grid, and the objects among their masks, which join a person's.
 
+import { logitsOn, maskOf } from '../image/masks.js'
+import { lastStep } from '../image/objects.js'
 import { ui } from './elements.js'
+import { showEverything } from './figures.js'
 import { complain, hideProgress, say, settle, words } from './messages.js'
 
-/** @typedef {import('../image/view.js').Size} Size */
+/** @typedef {import('../image/objects.js').Objects} Objects */
 /**
- * @typedef {object} Everything
- * @property {Uint16Array} labels for each pixel of what is drawn the number of its object, or 0
- * @property {Size} size of the labels
- * @property {import('../image/view.js').At[]} middles of the objects, in image parts
+ * The last search.
+ *
+ * @typedef {object} Search
  * @property {number} prompts how many clicks there were
  * @property {number} milliseconds
+ * @property {number} side of their masks, in cells; 0 where there is none
+ * @property {Objects} before
+ * @property {Objects} after
  */
 
-/** Longer side of the labels, in pixels. */
-const VIEW = 1024
-
 export class EverythingSearch {
-  /** @type {Everything | null} */
-  shown = null
+  /** @type {Search | null} */
+  last = null
   /** Stops the search that goes on. @type {AbortController | null} */
   search = null
+  searches = 0
 
   /** @param {import('../page.js').Page} page */
   constructor(page) {
@@ -32,16 +35,16 @@ export class EverythingSearch {
   /** Another model or image is open. */
   abandon() {
     this.search?.abort()
-    this.shown = this.search = null
+    this.last = this.search = null
   }
 
-  /** Click on each point of a grid, and show the objects. */
+  /** Click on each point of a grid, and take the objects. */
   async segment() {
     const { page } = this
     const [model, place] = [page.model.current, page.image.place]
     if (!model || !place || page.isBusy) return
     const stop = (this.search = new AbortController())
-    this.shown = null
+    this.last = null
     page.cursor.dropBox()
     settle('image', 'work')
     page.display.refresh()
@@ -51,9 +54,8 @@ export class EverythingSearch {
     try {
       const args = { side: Number(ui.grid.value), place }
       const counts = await model.call('everything', args, stop.signal)
-      const size = drawnSize(place)
-      const objects = counts && (await this.objects(size))
-      if (objects && this.search === stop) this.shown = { ...counts, ...objects, size }
+      const before = page.prompting.objects
+      if (counts && this.search === stop) this.last = { ...counts, before, after: before }
     } catch (error) {
       problem = words(error)
     }
@@ -62,47 +64,47 @@ export class EverythingSearch {
     hideProgress()
     page.display.refresh()
     if (problem) complain('work', `The decoder failed.\n${problem}`)
-    else if (!this.shown) say('Cancelled.')
-  }
-
-  /**
-   * The objects within the limits that are set now.
-   *
-   * @param {Size} size of their labels
-   * @returns {Promise<Pick<Everything, 'labels' | 'middles'>>}
-   */
-  async objects({ width, height }) {
-    const limits = { score: Number(ui.leastScore.value), stability: Number(ui.leastStability.value) }
-    const { model, image } = this.page
-    return model.current?.call('objects', { limits, place: image.place, width, height })
-  }
-
-  /** Each object's pixels, as COCO needs them. @param {Size} size */
-  async regions(size) {
-    const { labels, middles } = await this.objects(size)
-    return middles.map((_, index) => {
-      return { number: index + 1, category: 'object', values: labels, inside: index + 1 }
-    })
-  }
-
-  /** Choose anew among the masks of the last search. */
-  async limit() {
-    const before = this.shown
-    if (!before) return
-    try {
-      Object.assign(before, await this.objects(before.size))
-      if (this.shown === before) this.page.display.refresh()
-    } catch (error) {
-      if (this.shown === before) complain('work', words(error))
+    else if (!this.last) say('Cancelled.')
+    else {
+      this.searches++
+      await this.limit()
     }
   }
-}
 
-/** @param {Size} image @returns {Size} */
-function drawnSize({ width, height }) {
-  const scale = VIEW / Math.max(width, height)
-  return {
-    width: Math.max(1, Math.round(width * scale)),
-    height: Math.max(1, Math.round(height * scale)),
+  /** Take the objects of the last search that are within the limits, in place of those before. */
+  async limit() {
+    const { last, page } = this
+    const { current: model } = page.model
+    const { place } = page.image
+    if (!last || !model || !place) return
+    const isSame = () => this.last === last && page.prompting.objects.entries === last.after.entries
+    if (!isSame()) {
+      say('Objects were changed since: segment everything again with these limits.')
+      return
+    }
+    const limits = { score: Number(ui.leastScore.value), stability: Number(ui.leastStability.value) }
+    const present = last.before.entries.flatMap((entry) => {
+      const mask = maskOf(lastStep(entry))
+      return mask && last.side ? [logitsOn(mask, place, last.side)] : []
+    })
+    const { prompts, milliseconds } = last
+    const threshold = model.manifest.prompts.mask_threshold
+    try {
+      /** @type {import('../image/everything.js').Candidate[]} */
+      const objects = await model.call('objects', { limits, place, present })
+      if (!isSame()) return
+      const further = objects.map(({ logits, size, score, point }) => {
+        const masks = { data: logits, dims: [1, 1, size, size] }
+        const scores = Float32Array.of(score)
+        const each = milliseconds / prompts
+        const answer = { masks, scores, best: 0, threshold, place, milliseconds: each }
+        return { step: { prompt: { points: [point], box: null }, answer, since: performance.now() } }
+      })
+      page.prompting.join(last.before, further, `everything ${this.searches}`)
+      last.after = page.prompting.objects
+      showEverything(objects.length, prompts, milliseconds)
+    } catch (error) {
+      if (isSame()) complain('work', words(error))
+    }
   }
 }

@@ -9,16 +9,14 @@ export function showNothing() {
 }
 
 /**
- * @param {{ labels: Uint16Array, middles: unknown[], prompts: number, milliseconds: number }}
- *   everything
+ * @param {number} count of the objects
+ * @param {number} prompts how many clicks there were
+ * @param {number} milliseconds
  */
-export function showEverything({ labels, middles, prompts, milliseconds }) {
-  const count = middles.length === 1 ? 'One object' : `${middles.length || 'No'} objects`
-  const share = labels.reduce((sum, label) => sum + Math.min(label, 1), 0) / labels.length
-  showNothing()
-  ui.decoderTime.textContent = `${duration(milliseconds / prompts)} a click`
-  ui.area.textContent = percent(share)
-  say(`${count} found by ${prompts} clicks in ${duration(milliseconds)}.`)
+export function showEverything(count, prompts, milliseconds) {
+  const objects = count === 1 ? 'One object' : `${count || 'No'} objects`
+  const hint = count ? ' Click one to choose it; Undo takes back all.' : ''
+  say(`${objects} found by ${prompts} clicks in ${duration(milliseconds)}.${hint}`)
 }
 
 /**

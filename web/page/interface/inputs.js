@@ -2,7 +2,7 @@
 
 import { clamp } from '../image/view.js'
 import { chooseTool, tool, ui } from './elements.js'
-import { isUndo, requested, ZOOM } from './keys.js'
+import { needsKey, requested, ZOOM } from './keys.js'
 import { say } from './messages.js'
 import { followPointers } from './pointers.js'
 
@@ -10,7 +10,7 @@ import { followPointers } from './pointers.js'
 
 /** @param {import('../page.js').Page} page */
 export function listen(page) {
-  const { cursor, display, prompting, sequence } = page
+  const { cursor, display, look, prompting, sequence } = page
   const { scene } = display
 
   /** @param {At} at in the frame @returns {At} in image parts, inside */
@@ -26,11 +26,11 @@ export function listen(page) {
 
   followPointers(ui.frame, ui.overlay, {
     canPrompt: () => page.canPrompt,
-    onClick(at) {
+    onClick(at, withShift) {
       cursor.cross = null
       if (isOutside(at)) say('That is outside the image: click inside it.')
       else if (tool() === 'box') say('Drag from one corner of the box to the other.')
-      else prompting.addPoint(inside(at), tool() === 'foreground')
+      else prompting.point(inside(at), withShift)
     },
     onSecondClick: (at) => prompting.addPoint(inside(at), false),
     onDrag: (from, to) => cursor.drag(inside(from), to && inside(to)),
@@ -44,17 +44,24 @@ export function listen(page) {
   })
 
   const acts = {
-    place: () => cursor.place(),
-    undo: () => prompting.undo(),
+    undo: () => prompting.turn('undo'),
+    redo: () => prompting.turn('redo'),
     clear: () => prompting.clear(),
     add: () => prompting.addObject(),
+    hide: () => look.toggle(),
     fit: () => scene.fit(),
   }
-  ui.overlay.addEventListener('keydown', (event) => {
-    const request = requested(event)
-    if (!request || !page.image.current) return
+  // Wherever the focus is: after a button was clicked it is not on the image.
+  document.addEventListener('keydown', (event) => {
+    const target = event.target instanceof HTMLElement ? event.target : document.body
+    const isFree = target === ui.overlay || !needsKey(target, event.key)
+    const request = isFree && !ui.question.open ? requested(event) : null
+    if (!request || !page.image.current || event.defaultPrevented) return
     event.preventDefault()
-    if ('move' in request) cursor.move(...request.move)
+    if ('move' in request) {
+      ui.overlay.focus() // that the cross be seen
+      cursor.move(...request.move)
+    } else if ('place' in request) cursor.place(request.place === 'point')
     else if ('zoom' in request) {
       scene.zoom(request.zoom, cursor.cross ? scene.placeOf(cursor.cross) : undefined)
     } else if ('frames' in request) sequence.scrub(sequence.wanted + request.frames)
@@ -65,14 +72,6 @@ export function listen(page) {
     } else {
       acts[request.act]()
     }
-  })
-  // After an object is deleted the list has the focus, and undo must be in reach all the same.
-  document.addEventListener('keydown', (event) => {
-    const { target } = event
-    const isText = target instanceof HTMLInputElement && /^(text|number)$/.test(target.type)
-    if (event.defaultPrevented || isText || !isUndo(event)) return
-    event.preventDefault()
-    prompting.undo()
   })
   ui.overlay.addEventListener('blur', () => scene.draw())
   ui.overlay.addEventListener('focus', () => scene.draw())

@@ -1,8 +1,9 @@
-// What a key asks for while the image has the focus. No DOM in it.
+// What a key asks for. No DOM in it.
 
 /**
  * @typedef {{ move: [number, number] } | { tool: string } | { candidate: number } |
- *   { zoom: number } | { frames: number } | { act: 'place' | 'undo' | 'clear' | 'add' | 'fit' }} Request
+ *   { zoom: number } | { frames: number } | { place: 'point' | 'any' } |
+ *   { act: 'undo' | 'redo' | 'clear' | 'add' | 'hide' | 'fit' }} Request
  */
 
 /**
@@ -31,9 +32,29 @@ const FRAMES = {
 /** How much a key zooms. */
 export const ZOOM = 1.25
 
-/** Ctrl+Z, or ⌘Z. @param {Press} press */
-export const isUndo = ({ key, shiftKey, ctrlKey, altKey, metaKey }) =>
-  (ctrlKey || metaKey) && !altKey && !shiftKey && key.toLowerCase() === 'z'
+/** What elements do with keys themselves, by the kind of element. @type {Record<string, RegExp>} */
+const OWN = {
+  text: /^/,
+  select: /^(?!Escape)/, // letters and digits choose an option
+  range: /^(Arrow.*|Page.*|Home|End)$/,
+  radio: /^(Arrow.*| )$/,
+  other: /^(Enter| )$/,
+}
+
+/**
+ * Whether an element needs a key for itself.
+ *
+ * @param {{ tagName: string, type?: string, isContentEditable?: boolean }} element
+ * @param {string} key
+ */
+export function needsKey({ tagName, type = '', isContentEditable }, key) {
+  if (tagName === 'BODY' || tagName === 'HTML') return false
+  if (tagName === 'SELECT') return OWN.select.test(key)
+  if (tagName === 'INPUT' && /^(range|radio)$/.test(type)) return OWN[type].test(key)
+  const hasText = tagName === 'INPUT' && !/^(button|checkbox|color|file)$/.test(type)
+  const isText = hasText || tagName === 'TEXTAREA' || isContentEditable
+  return OWN[isText ? 'text' : 'other'].test(key)
+}
 
 /**
  * @param {Press} press
@@ -42,7 +63,10 @@ export const isUndo = ({ key, shiftKey, ctrlKey, altKey, metaKey }) =>
 export function requested(press) {
   const { key, shiftKey, ctrlKey, altKey, metaKey } = press
   const lower = key.toLowerCase()
-  if (isUndo(press)) return { act: 'undo' }
+  if ((ctrlKey || metaKey) && !altKey) {
+    if (lower === 'z') return { act: shiftKey ? 'redo' : 'undo' }
+    if (lower === 'y' && !shiftKey) return { act: 'redo' }
+  }
   if (ctrlKey || metaKey || altKey) return null
   if (key in MOVES) {
     const far = shiftKey ? 0.05 : 0.005
@@ -51,10 +75,11 @@ export function requested(press) {
   if (lower in TOOLS) return { tool: TOOLS[lower] }
   if (key in FRAMES) return { frames: FRAMES[key] }
   if (/^[1-9]$/.test(key)) return { candidate: Number(key) - 1 }
-  if (key === 'Enter') return { act: 'place' }
+  if (key === 'Enter') return { place: shiftKey ? 'point' : 'any' }
   if (key === 'Backspace') return { act: 'undo' }
   if (key === 'Escape') return { act: 'clear' }
   if (lower === 'n') return { act: 'add' }
+  if (lower === 'h') return { act: 'hide' }
   if (key === '0') return { act: 'fit' }
   if (key === '+' || key === '=') return { zoom: ZOOM }
   if (key === '-' || key === '_') return { zoom: 1 / ZOOM }

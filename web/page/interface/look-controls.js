@@ -2,7 +2,7 @@
 
 import { storedLook, storeLook } from '../image/look.js'
 import { ui } from './elements.js'
-
+import { say } from './messages.js'
 
 export class LookControls {
   look = storedLook()
@@ -15,6 +15,30 @@ export class LookControls {
       this.change({ opacity: Number(ui.opacity.value) / 100, outline: ui.outline.checked })
       onChange()
     }
+    ui.showMasks.onchange = ui.showMarks.onchange = onChange
+    this.onChange = onChange
+  }
+
+  get hasMasks() {
+    return ui.showMasks.checked
+  }
+
+  /** Whether points, boxes and numbers are shown. */
+  get hasMarks() {
+    return ui.showMarks.checked
+  }
+
+  /** Hide masks and marks, or show both. */
+  toggle() {
+    const isShown = !this.hasMasks && !this.hasMarks
+    ui.showMasks.checked = ui.showMarks.checked = isShown
+    this.onChange()
+    say(isShown ? 'Masks and marks are shown.' : 'Masks and marks are hidden: H shows them.')
+  }
+
+  /** Let a new mask be seen. */
+  showMasks() {
+    ui.showMasks.checked = true
   }
 
   /** @param {Partial<import('../image/look.js').Look>} change */

@@ -26,6 +26,8 @@ export class ObjectList {
     this.handlers = handlers
     /** Rows stay, so that what has the focus keeps it. @type {Map<number, Row>} */
     this.rows = new Map()
+    /** Which is worked on. */
+    this.current = 0
   }
 
   /**
@@ -50,6 +52,18 @@ export class ObjectList {
       parts.area.textContent = areaOf(entry)
       parts.remove.ariaLabel = parts.remove.title = `Delete ${title}`
     }
+    if (current !== this.current) this.reveal(current)
+    this.current = current
+  }
+
+  /** Bring a row into sight, and nothing else of the page. @param {number} number */
+  reveal(number) {
+    const { list } = this
+    const { row } = /** @type {Row} */ (this.rows.get(number))
+    const top = row.offsetTop - list.offsetTop
+    const isAbove = top < list.scrollTop
+    const isBelow = top + row.offsetHeight > list.scrollTop + list.clientHeight
+    if (isAbove || isBelow) list.scrollTop = top
   }
 
   /** @param {number} number @param {number} index @returns {Row} */
@@ -81,7 +95,6 @@ export class ObjectList {
     remove.onclick = () => handlers.remove(number)
     row.append(choice, shown, color, name, area, remove)
     this.list.insertBefore(row, this.list.children[index] ?? null)
-    this.list.scrollTop = row.offsetTop - this.list.offsetTop
     const parts = { row, choice, color, name, area, remove }
     this.rows.set(number, parts)
     return parts

@@ -71,6 +71,10 @@ export class OpenImage {
       return
     }
     hideProgress()
+    if (!(await page.work.mayGo(`Opening ${opened.file} discards that.`))) {
+      opened.close()
+      return
+    }
     this.current?.close()
     this.current = opened
     this.place = null
@@ -81,6 +85,7 @@ export class OpenImage {
     page.everything.abandon()
     page.sequence.opened(opened)
     page.planes.opened(opened.planes)
+    page.work.opened(await files)
     page.display.scene.open(opened.element, opened)
     ui.stage.scrollIntoView() // on a phone the buttons are below it
     say(`${opened.file} is open.`)

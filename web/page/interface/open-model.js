@@ -22,15 +22,17 @@ export class OpenModel {
   /** A sentence on WebGPU in this browser. */
   webgpuHint = ''
   attempts = 0
+  /** What the panel shows of it: model, weights, provider. */
+  picked = ['', '', '']
 
   /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
     ui.model.onchange = () => {
       settle('address')
-      this.pick()
+      void this.pick()
     }
-    ui.variant.onchange = ui.provider.onchange = () => this.pick()
+    ui.variant.onchange = ui.provider.onchange = () => void this.pick()
   }
 
   /** List the deployed models, and open the one that the address names, or else the first. */
@@ -58,7 +60,13 @@ export class OpenModel {
     await this.open()
   }
 
-  pick() {
+  async pick() {
+    const { sequence, work } = this.page
+    const loses = 'Another model draws the masks of clicks anew, but loses those that were tracked.'
+    if (sequence.masks.frames.size && !(await work.mayGo(loses))) {
+      ;[ui.model.value, ui.variant.value, ui.provider.value] = this.picked
+      return
+    }
     ui.webgpu.textContent = this.webgpuHint // the last model may have changed it
     void this.open()
   }
@@ -114,6 +122,7 @@ export class OpenModel {
     if (!isLatest()) return false
     const variant = offerVariants(whole, provider)
     const manifest = withVariant(whole, variant)
+    this.picked = [ui.model.value, ui.variant.value, ui.provider.value]
     inputSize(manifest) // refuses a manifest of an earlier version of the build
     ui.about.textContent = describe(manifest)
     const isProven = showProof(whole, variant, provider)

@@ -6,7 +6,7 @@
  *
  * @typedef {object} Handlers
  * @property {() => boolean} canPrompt
- * @property {(at: At) => void} onClick
+ * @property {(at: At, withShift: boolean) => void} onClick
  * @property {(at: At) => void} onSecondClick with the right button, or long with a finger
  * @property {(from: At, to: At | null) => void} onDrag a box so far; null when it is given up
  * @property {(from: At, to: At) => void} onBox
@@ -97,7 +97,7 @@ export function followPointers(frame, image, handlers) {
     if (!down.delete(event.pointerId)) return
     if (event.type === 'pointercancel') giveUp()
     else if (doing === 'prompt' && dragged) handlers.onBox(from, place(event))
-    else if (doing === 'prompt') handlers.onClick(from)
+    else if (doing === 'prompt') handlers.onClick(from, event.shiftKey)
     // After a pinch the finger that is left does nothing until it is lifted too.
     if (doing !== 'pinch' || !down.size) doing = null
     dragged = false

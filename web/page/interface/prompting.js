@@ -1,9 +1,11 @@
 // The objects of what is open and their prompts: each change makes a new set (image/objects.js).
 
-import { unusedColor } from '../image/colors.js'
+import { colorOf, unusedColor } from '../image/colors.js'
+import { History } from '../image/history.js'
+import { covers } from '../image/masks.js'
 import * as set from '../image/objects.js'
 import { currentOf, lastStep, titleOf } from '../image/objects.js'
-import { ui } from './elements.js'
+import { tool, ui } from './elements.js'
 import { say, settle } from './messages.js'
 
 /** @typedef {import('../image/objects.js').Objects} Objects */
@@ -15,13 +17,16 @@ export class Prompting {
   constructor(page) {
     this.page = page
     this.objects = set.started(page.look.look.color)
-    ui.undo.onclick = () => this.undo()
+    this.history = new History()
+    ui.undo.onclick = () => this.turn('undo')
+    ui.redo.onclick = () => this.turn('redo')
     ui.clear.onclick = () => this.clear()
     ui.add.onclick = ui.addHere.onclick = () => this.addObject()
   }
 
   restart() {
     this.objects = set.started(this.page.look.look.color)
+    this.history = new History()
   }
 
   /** The step that is shown of the current object. */
@@ -31,7 +36,9 @@ export class Prompting {
 
   /** Let the decoder answer all prompts anew: another model has other answers. */
   dropAnswers() {
-    for (const step of set.allSteps(this.objects)) Object.assign(step, { answer: null, choice: null })
+    for (const objects of [this.objects, ...this.history.past, ...this.history.future]) {
+      for (const step of set.allSteps(objects)) Object.assign(step, { answer: null, choice: null })
+    }
   }
 
   /** @param {number} frame whose picture is there */
@@ -48,12 +55,15 @@ export class Prompting {
     const { page } = this
     if (!page.canPrompt) return
     settle('image', 'work')
-    page.everything.shown = null
     const isRefined =
       page.sequence.answers(page.model.current) || (ui.refine.checked && !ui.refine.disabled)
     const before = this.step
     const prompt = { points: [], box: null, ...before?.prompt, ...change }
-    this.objects = set.prompted(this.objects, prompt, isRefined ? before : null, performance.now())
+    // A mask from a file has no prompt that could be answered again: it stays what is corrected.
+    const opened = [before, before?.refines].find((step) => step?.pixels) ?? null
+    const refines = isRefined ? before : opened
+    this.keep(set.prompted(this.objects, prompt, refines, performance.now()))
+    page.look.showMasks()
     void page.decoding.run()
     page.display.scene.draw() // the point, before its mask
   }
@@ -61,6 +71,35 @@ export class Prompting {
   /** @param {At} at in image parts @param {boolean} foreground */
   addPoint(at, foreground) {
     this.prompt({ points: [...(this.step?.prompt.points ?? []), { ...this.pixels(at), foreground }] })
+  }
+
+  /**
+   * Set a point of the chosen kind; or choose another object, where its mask is and that of the
+   * current is not. An object that is new has no mask yet: its first point is set anywhere.
+   *
+   * @param {At} at in image parts
+   * @param {boolean} isForced whether a point is set in any case
+   */
+  point(at, isForced) {
+    const other = tool() === 'foreground' && !isForced ? this.otherAt(at) : null
+    if (other === null) {
+      this.addPoint(at, tool() === 'foreground')
+      return
+    }
+    this.choose(other)
+    const title = titleOf(currentOf(this.objects))
+    say(`${title} is chosen. Shift and click sets a point on another object's mask.`)
+  }
+
+  /** @param {At} at in image parts @returns {number | null} of the smallest object there */
+  otherAt(at) {
+    const { display, image, look } = this.page
+    if (!image.current || !look.hasMasks || set.isUnused(currentOf(this.objects))) return null
+    const size = image.current
+    const there = display.shownMasks.filter(({ mask }) => covers(mask, at, size))
+    if (there.some(({ number }) => number === this.objects.current)) return null
+    there.sort((one, other) => one.mask.share - other.mask.share)
+    return there[0]?.number ?? null
   }
 
   /** @param {At} from @param {At} to in image parts */
@@ -75,31 +114,32 @@ export class Prompting {
     return { x: x * width, y: y * height }
   }
 
-  undo() {
-    if (ui.prompting.disabled || ui.undo.disabled) return
+  /** @param {'undo' | 'redo'} way to go through the changes, whichever object they were of */
+  turn(way) {
+    if (ui.prompting.disabled || ui[way].disabled) return
     settle('image', 'work')
-    const { page } = this
+    const { page, objects } = this
     page.cursor.dropBox()
-    const deletions = this.objects.deletions.length
-    if (page.everything.shown) page.everything.shown = null
-    else this.objects = set.undone(this.objects)
-    say(this.step ? 'Undone.' : 'No prompt.')
+    const turned = this.history[way](objects)
+    this.objects = set.atFrame(turned, objects.frame)
+    page.sequence.scrub(turned.frame) // where the change was made
+    page.work.change()
+    page.display.refresh()
     void page.decoding.run()
-    if (this.objects.deletions.length < deletions) {
-      say(`${titleOf(currentOf(this.objects))} is back.`)
-    }
+    const back = turned.entries.filter(({ id }) => objects.entries.every((each) => each.id !== id))
+    const [only] = back
+    const done = way === 'undo' ? 'Undone' : 'Done again'
+    say(back.length === 1 && way === 'undo' ? `${titleOf(only)} is back.` : `${done}.`)
   }
 
-  /** Give up what is begun or shown in place of the objects; else clear the current object. */
+  /** Give up what is begun; else clear the current object. */
   clear() {
     const { page } = this
     if (!page.image.place) return
-    if (page.isBusy) {
-      page.cancel()
-    } else if (page.cursor.corner || page.everything.shown) {
-      this.change(this.objects)
-    } else {
-      this.change(set.cleared(this.objects, performance.now()))
+    if (page.isBusy) page.cancel()
+    else if (page.cursor.corner) this.change(this.objects)
+    else {
+      this.act(set.cleared(this.objects, performance.now()))
       say('Cleared.')
     }
   }
@@ -109,47 +149,74 @@ export class Prompting {
     const { step } = this
     if (ui.save.disabled || !step?.answer || index >= step.answer.scores.length) return
     const focused = ui.candidates.contains(document.activeElement)
-    step.choice = index
+    this.keep(set.withChoice(this.objects, index))
     this.page.display.refresh()
     if (focused) ui.candidates.querySelectorAll('input')[index].focus()
   }
 
   // The set of objects.
 
-  /** @param {Objects} changed */
+  /**
+   * Take a changed set, so that undo goes back to the one before.
+   *
+   * @param {Objects} changed
+   * @param {string} [kind] several of a kind in a row are undone at once
+   */
+  keep(changed, kind) {
+    if (changed === this.objects) return
+    this.history.keep(this.objects, kind)
+    this.objects = changed
+    this.page.work.change()
+  }
+
+  /** Show another set. @param {Objects} changed */
   change(changed) {
     this.objects = changed
     this.page.cursor.dropBox()
-    this.page.everything.shown = null
     settle('image', 'work')
     this.page.display.refresh()
+  }
+
+  /** Both. @param {Objects} changed @param {string} [kind] */
+  act(changed, kind) {
+    this.keep(changed, kind)
+    this.change(changed)
+  }
+
+  /**
+   * Take objects that have their masks already.
+   *
+   * @param {Objects} before
+   * @param {import('../image/objects.js').Further[]} further
+   * @param {string} [kind]
+   */
+  join(before, further, kind) {
+    this.act(set.joined(before, further, colorOf), kind)
   }
 
   addObject() {
     if (!this.page.canPrompt) return
     const color = unusedColor(this.objects.entries.map((entry) => entry.color))
-    this.change(set.added(this.objects, color))
+    this.act(set.added(this.objects, color))
     say(`${titleOf(currentOf(this.objects))}: click what to segment.`)
   }
 
   /** @param {number} number */
   choose(number) {
-    const { search, shown } = this.page.everything
-    if (search) this.page.display.showObjects() // the browser has checked it
-    else if (number !== this.objects.current || shown) this.change(set.chosen(this.objects, number))
+    if (this.page.everything.search) this.page.display.showObjects() // the browser has checked it
+    else if (number !== this.objects.current) this.change(set.chosen(this.objects, number))
   }
 
   /** @param {number} number @param {string} name */
   rename(number, name) {
-    this.objects = set.changed(this.objects, number, { name })
-    this.page.display.showObjects()
+    this.keep(set.changed(this.objects, number, { name }), `name ${number}`)
+    this.page.display.enable()
   }
 
   /** @param {number} number @param {string} color */
   recolor(number, color) {
     this.page.look.change({ color })
-    this.objects = set.changed(this.objects, number, { color })
-    this.page.display.refresh()
+    this.act(set.changed(this.objects, number, { color }))
   }
 
   /** @param {number} number */
@@ -157,8 +224,9 @@ export class Prompting {
     if (this.page.isBusy) return
     const entry = this.objects.entries.find((one) => one.number === number)
     if (!entry) return
-    this.change(set.removed(this.objects, number, performance.now()))
+    const before = this.objects
+    this.act(set.removed(before, number))
     this.page.display.list.focus(this.objects.current)
-    say(`${titleOf(entry)} is deleted.${entry.steps.length ? ' Undo brings it back.' : ''}`)
+    if (this.objects !== before) say(`${titleOf(entry)} is deleted. Undo brings it back.`)
   }
 }

@@ -1,19 +1,18 @@
-// The panel's three buttons that save what is shown: a mask, labels, annotations.
+// The panel's buttons that save what is shown: a mask, labels, annotations.
 
-import { addFrame, Coco, coco, grayPixels } from '../image/export.js'
+import { addFrame, addImage, Coco, grayPng } from '../image/export.js'
 import { LabelStack } from '../image/label-stack.js'
 import { labelsOf, regionsOf } from '../image/layers.js'
 import { ui } from './elements.js'
 import { complain, say, settle, words } from './messages.js'
 
-/** @typedef {import('../image/view.js').Size} Size */
 /** @typedef {import('../page.js').Page} Page */
 
 /** @param {Page} page */
 export function offerSaves(page) {
   ui.save.onclick = () => void save(() => saveMask(page))
-  ui.saveLabels.onclick = () => void save(() => saveLabels(page))
-  ui.saveCoco.onclick = () => void save(() => saveCoco(page))
+  ui.saveLabels.onclick = () => void save(() => page.work.saved(() => saveLabels(page)))
+  ui.saveCoco.onclick = () => void save(() => page.work.saved(() => saveCoco(page)))
 }
 
 /** @param {() => Promise<string>} work it returns the name of the file */
@@ -29,18 +28,18 @@ async function save(work) {
 /** What is open. @param {Page} page */
 function opened({ image: { current, place } }) {
   if (!current || !place) throw new Error('No image is open.')
-  return { image: current, place }
+  return current
 }
 
 /** The current object at the image's own size: white on black. @param {Page} page */
 async function saveMask(page) {
-  const { image, place } = opened(page)
+  const image = opened(page)
   const { current, frame } = page.prompting.objects
   const object = page.display.shownMasks.find(({ number }) => number === current)
   if (!object) throw new Error('There is no mask yet.')
   const name = page.image.isSequence ? `${image.name}-${frame + 1}` : image.name
-  const labels = labelsOf([{ ...object, number: 1 }], place)
-  return downloadPicture(grayPixels(labels, 0xff), place, `${name}-mask.png`)
+  const labels = labelsOf([{ ...object, number: 0xff }], image)
+  return download(await grayPng(labels, image), `${name}-mask.png`)
 }
 
 /**
@@ -50,51 +49,28 @@ async function saveMask(page) {
  * @param {Page} page
  */
 async function saveLabels(page) {
-  const { image, place } = opened(page)
-  if (page.image.isSequence) {
-    const stack = new LabelStack(image.count, image.width, image.height)
-    for await (const { shown } of page.sequence.frames()) stack.add(labelsOf(shown, image))
-    return download(stack.file, `${image.name}-labels.tif`)
+  const image = opened(page)
+  if (!page.image.isSequence) {
+    const labels = labelsOf(page.display.shownMasks, image)
+    return download(await grayPng(labels, image), `${image.name}-labels.png`)
   }
-  const labels = page.everything.shown
-    ? (await page.everything.objects(place)).labels
-    : labelsOf(page.display.shownMasks, place)
-  return downloadPicture(grayPixels(labels), place, `${image.name}-labels.png`)
+  const stack = new LabelStack(image.count, image.width, image.height)
+  for await (const { shown } of page.sequence.frames()) stack.add(labelsOf(shown, image))
+  return download(stack.file, `${image.name}-labels.tif`)
 }
 
 /** All objects as COCO has them; those that overlap are whole. @param {Page} page */
 async function saveCoco(page) {
-  const { image, place } = opened(page)
-  const { width, height } = image
-  const name = `${image.name}-coco.json`
+  const image = opened(page)
+  const data = new Coco(image, ui.runs.checked)
   if (page.image.isSequence) {
-    const data = new Coco(width, height)
     for await (const { frame, shown } of page.sequence.frames()) {
       addFrame(data, image.fileOf(frame), regionsOf(shown, image))
     }
-    return downloadJson(data, name)
-  }
-  const { everything, display } = page
-  const regions = everything.shown
-    ? await everything.regions(place)
-    : regionsOf(display.shownMasks, place)
-  return downloadJson(coco(image.file, width, height, regions), name)
+  } else addImage(data, image.file, regionsOf(page.display.shownMasks, image))
+  const text = JSON.stringify(data)
+  return download(new Blob([text], { type: 'application/json' }), `${image.name}-coco.json`)
 }
-
-/**
- * @param {Uint8ClampedArray<ArrayBuffer>} rgba
- * @param {Size} size
- * @param {string} name
- */
-async function downloadPicture(rgba, { width, height }, name) {
-  const canvas = new OffscreenCanvas(width, height)
-  canvas.getContext('2d')?.putImageData(new ImageData(rgba, width, height), 0, 0)
-  return download(await canvas.convertToBlob({ type: 'image/png' }), name)
-}
-
-/** @param {unknown} value @param {string} name */
-const downloadJson = (value, name) =>
-  download(new Blob([JSON.stringify(value)], { type: 'application/json' }), name)
 
 /** @param {Blob} blob @param {string} name @returns {string} the name */
 function download(blob, name) {

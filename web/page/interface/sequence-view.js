@@ -1,6 +1,6 @@
 // The frames of a sequence: the one that is shown, their tracked masks, and the tracking that goes on.
 
-import { claimDatabase, openStore } from '../frames/database.js'
+import { claimDatabase } from '../frames/database.js'
 import { answerOf, MaskStore, NOTHING } from '../frames/mask-store.js'
 import { masked } from '../image/layers.js'
 import { atFrame, lastSteps } from '../image/objects.js'
@@ -40,7 +40,7 @@ export class SequenceView {
   constructor(page) {
     this.page = page
     this.database = claimDatabase()
-    this.masks = new MaskStore(this.database.then((name) => openStore(name, 'masks')))
+    this.masks = new MaskStore(this.database.then(({ masks }) => masks))
     /** The tracked masks of the frame that is shown. @type {import('../image/objects.js').Shown} */
     this.shown = NOTHING
     /** The frame that a person chose last. */
@@ -105,7 +105,7 @@ export class SequenceView {
         return scaledPixels(await image.read(frame), place)
       }
       const frames = { count, width, height }
-      await model.call('follow', { frames, database: await this.database })
+      await model.call('follow', { frames, database: (await this.database).name })
     }
     return [place, `${image.file} has ${count} frames. Click an object on one of them.`]
   }
@@ -244,6 +244,7 @@ export class SequenceView {
     await this.turning
     this.stop = null
     hideProgress()
+    this.page.work.change()
     await this.reload()
     const frames = done === 1 ? 'One frame' : `${done} frames`
     if (problem) complain('work', `Tracking failed.\n${words(problem)}`)
@@ -269,6 +270,7 @@ export class SequenceView {
     const shownFrame = prompting.objects.frame
     await this.masks.add(frame, masks)
     if (this.stop !== stop) return
+    this.page.work.changes++ // written when tracking ends
     if (this.watching) this.show(frame)
     else this.timeline()
     if (frame === shownFrame) await this.reload()

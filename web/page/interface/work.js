@@ -1,0 +1,188 @@
+// What a person has made: whether it is saved, and its copy in the browser's database, from which the
+// page goes on after a crash.
+
+import { atFrame, lastSteps } from '../image/objects.js'
+import { ui } from './elements.js'
+import { complain, hideProgress, say, showProgress, words } from './messages.js'
+
+/** @typedef {import('../frames/database.js').Database} Database */
+/** @typedef {import('../image/objects.js').Objects} Objects */
+/** @typedef {import('../image/objects.js').Step} Step */
+/**
+ * What is kept. Masks are not: those of prompts come again, those of tracking are in a part of their own.
+ *
+ * @typedef {object} State
+ * @property {number} time
+ * @property {boolean} isUnsaved
+ * @property {string} what in words
+ * @property {string} model
+ * @property {Objects} objects
+ */
+
+export class Work {
+  /** Counts changes. */
+  changes = 0
+  /** How many of them are saved. */
+  savedChanges = 0
+  /** The files of what is open. @type {File[]} */
+  files = []
+  /** Whether these are in the database. */
+  hasFiles = false
+  /** Ends with the last write. @type {Promise<unknown>} */
+  writing = Promise.resolve()
+
+  /** @param {import('../page.js').Page} page */
+  constructor(page) {
+    this.page = page
+    addEventListener('beforeunload', (event) => {
+      if (this.isUnsaved) event.preventDefault()
+    })
+  }
+
+  get isUnsaved() {
+    return this.changes !== this.savedChanges && this.count > 0
+  }
+
+  /** How many objects there are. */
+  get count() {
+    const { prompting, sequence } = this.page
+    const { entries } = prompting.objects
+    const prompted = new Set(lastSteps(prompting.objects).map(({ id }) => id))
+    const others = entries.filter(({ isOpened, id }) => isOpened && !prompted.has(id)).length
+    return prompted.size + others || Number(sequence.masks.frames.size > 0)
+  }
+
+  /** What there is, in words. */
+  get what() {
+    const objects = this.count === 1 ? 'One object' : `${this.count} objects`
+    return `${objects} on ${this.page.image.current?.file}`
+  }
+
+  /** Another image is open. @param {File[]} files */
+  opened(files) {
+    this.files = files
+    this.hasFiles = false
+    this.settle()
+  }
+
+  /** There is something to save, or something else. */
+  change() {
+    this.changes++
+    this.write()
+  }
+
+  /** There is nothing to save. */
+  settle() {
+    this.savedChanges = this.changes
+    this.write()
+  }
+
+  /** Save all there is. @template T @param {() => Promise<T>} save */
+  async saved(save) {
+    const { changes } = this
+    const result = await save()
+    this.savedChanges = changes
+    this.write()
+    return result
+  }
+
+  /**
+   * Ask before something is lost that is not saved.
+   *
+   * @param {string} reason a sentence: what loses it
+   * @returns {Promise<boolean>} whether it may be lost
+   */
+  async mayGo(reason) {
+    if (!this.isUnsaved) return true
+    return (await ask(`Not saved: ${this.what}. ${reason}`, 'Keep working', 'Discard')) === 'discard'
+  }
+
+  /** Write what there is, after what is being written. */
+  write() {
+    const { isUnsaved, what } = this
+    const { objects } = this.page.prompting
+    /** @type {State} */
+    const state = { time: Date.now(), isUnsaved, what, model: ui.model.value, objects: bare(objects) }
+    this.writing = this.writing.then(async () => {
+      const { work } = await this.page.sequence.database
+      try {
+        if (isUnsaved && !this.hasFiles) await work.set('files', this.files)
+        this.hasFiles ||= isUnsaved
+        await work.set('state', state)
+      } catch (error) {
+        say(`Save soon: the browser keeps no copy of your objects. ${words(error)}`)
+      }
+    })
+  }
+
+  /** Offer what a page left that ended without saving. */
+  async restore() {
+    const { left } = await this.page.sequence.database
+    if (!left) return
+    /** @type {State} */
+    const state = await left.work.get('state')
+    const when = new Date(state.time).toLocaleString()
+    const question = `Not saved when this page ended (${when}): ${state.what}.`
+    const answer = await ask(question, 'Restore', 'Discard')
+    try {
+      if (answer !== 'discard') await this.resume(left, state)
+      left.remove()
+    } catch (error) {
+      complain('image', `What was not saved cannot be restored.\n${words(error)}`)
+    }
+    hideProgress()
+  }
+
+  /** @param {Database} left @param {State} state */
+  async resume(left, state) {
+    const { image, model, prompting, sequence } = this.page
+    const isDeployed = [...ui.model.options].some(({ value }) => value === state.model)
+    if (isDeployed && state.model !== ui.model.value) {
+      ui.model.value = state.model
+      await model.open()
+    }
+    await image.open(await left.work.get('files'))
+    const frames = await left.masks.keys()
+    for (const [index, frame] of frames.entries()) {
+      showProgress('Restoring', index, frames.length, 'frames')
+      await sequence.masks.add(Number(frame), await left.masks.get(frame))
+    }
+    prompting.act(atFrame(state.objects, prompting.objects.frame))
+    sequence.scrub(state.objects.frame)
+    await sequence.reload()
+    await this.page.decoding.run()
+    await this.writing
+    say(`Restored: ${state.what}.`)
+  }
+}
+
+/**
+ * Ask in a dialog. Escape is the first answer, with which nothing is lost.
+ *
+ * @param {string} question
+ * @param {string} keep
+ * @param {string} discard
+ * @returns {Promise<string>} `keep` or `discard`
+ */
+function ask(question, keep, discard) {
+  ui.questionText.textContent = question
+  ui.keep.textContent = keep
+  ui.discard.textContent = discard
+  ui.question.returnValue = 'keep'
+  ui.question.showModal()
+  return new Promise((resolve) => {
+    ui.question.onclose = () => resolve(ui.question.returnValue)
+  })
+}
+
+/** Without answers, and what was undone anyway. @param {Objects} objects @returns {Objects} */
+function bare(objects) {
+  /** @param {Step} step @returns {Step} */
+  const without = (step) => ({ ...step, refines: step.refines && without(step.refines), answer: null })
+  const last = (/** @type {readonly Step[]} */ steps) => steps.slice(-1).map(without)
+  const entries = objects.entries.map((entry) => {
+    const elsewhere = new Map([...entry.elsewhere].map(([frame, steps]) => [frame, last(steps)]))
+    return { ...entry, steps: last(entry.steps), elsewhere }
+  })
+  return { ...objects, entries }
+}

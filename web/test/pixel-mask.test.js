@@ -1,0 +1,67 @@
+// Masks that were opened: their pixels come back as they were, at any size.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+
+import { covers, logitsOn, maskOf } from '../page/image/masks.js'
+import { packed, PixelMask } from '../page/image/pixel-mask.js'
+import { placement } from '../page/shared/preprocessing.js'
+
+const image = { width: 6, height: 4 }
+// ..#.
+// ###.  at (1, 1)
+const part = {
+  region: { left: 1, top: 1, right: 5, bottom: 3 },
+  values: Uint8Array.of(0, 0, 1, 0, 1, 1, 1, 0),
+}
+
+test('what is packed is the same again', () => {
+  const mask = new PixelMask(packed(part, image))
+  assert.deepEqual(mask.over(image), part)
+  assert.equal(mask.share, 4 / 24)
+})
+
+test('what is packed can be cloned, whatever else an image has', () => {
+  const pixels = packed(part, Object.assign({ read: () => {} }, image))
+  assert.deepEqual(structuredClone(pixels), packed(part, image))
+})
+
+test('a mask that begins inside is the same again', () => {
+  const whole = { region: { left: 0, top: 0, right: 2, bottom: 1 }, values: Uint8Array.of(1, 1) }
+  const mask = new PixelMask(packed(whole, { width: 2, height: 1 }))
+  assert.deepEqual(mask.over({ width: 2, height: 1 }), whole)
+})
+
+test('drawn larger, each pixel is a square; of a part, that part', () => {
+  const mask = new PixelMask(packed(part, image))
+  const { region, values } = mask.over({ width: 12, height: 8 })
+  assert.deepEqual(region, { left: 2, top: 2, right: 10, bottom: 6 })
+  assert.equal(values.reduce((sum, each) => sum + each, 0), 16)
+  const seen = { left: 3, top: 1, right: 4, bottom: 2 }
+  assert.deepEqual(mask.over(image, seen), { region: seen, values: Uint8Array.of(1) })
+})
+
+test('a point is on a mask where its pixel is', () => {
+  const mask = new PixelMask(packed(part, image))
+  assert(covers(mask, { x: 3.5 / 6, y: 1.5 / 4 }, image))
+  assert(!covers(mask, { x: 1.5 / 6, y: 1.5 / 4 }, image))
+  assert(!covers(mask, { x: 1, y: 1 }, image))
+})
+
+test('its middle is inside', () => {
+  const mask = new PixelMask(packed(part, image))
+  assert(mask.middle && covers(mask, mask.middle, image))
+})
+
+test('its logits are sure, where the image lies in the input', () => {
+  const mask = new PixelMask(packed(part, image))
+  const logits = logitsOn(mask, placement(6, 4, 24, 'longest side'), 6)
+  const inside = [...logits.keys()].filter((cell) => logits[cell] > 0)
+  assert.deepEqual(inside, [9, 13, 14, 15])
+  assert.deepEqual([...new Set(logits)].sort(), [-10, 10])
+})
+
+test('a step that was opened has its mask without an answer', () => {
+  const step = /** @type {any} */ ({ pixels: packed(part, image), answer: null })
+  assert.deepEqual(maskOf(step)?.over(image), part)
+  assert.equal(maskOf(step), maskOf(step))
+})
