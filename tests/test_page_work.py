@@ -12,6 +12,7 @@ from typing import Any
 import coco
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Error, Page, expect
@@ -247,6 +248,24 @@ def test_masks_of_another_size_are_refused_and_change_nothing(page: Page, tmp_pa
     assert ids(page) == [1]
 
 
+def test_labels_in_colours_are_refused_for_their_numbers_would_be_lost(
+    page: Page, tmp_path: Path
+) -> None:
+    labels = np.zeros((SIZE, SIZE), np.uint8)
+    labels[20:60, 20:60] = 7
+    tifffile.imwrite(
+        tmp_path / "lut.tif",
+        labels,
+        photometric="palette",
+        colormap=np.arange(768, dtype=np.uint16).reshape(3, 256) * 85,
+    )
+    page.locator("#open-masks").set_input_files(tmp_path / "lut.tif")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("lut.tif cannot be opened as masks. Expected labels of one")
+    page.get_by_role("button", name="Dismiss").click()
+    expect(page.locator("#objects li")).to_have_count(1)
+
+
 # Objects of "everything".
 
 
@@ -458,6 +477,25 @@ def test_a_page_with_something_unsaved_is_not_left_unasked(
     click(page, 0.42, 0.55)
     page.reload()
     assert asked == ["beforeunload"]
+    page.close()
+
+
+def test_a_mask_that_is_still_decoded_is_saved_too(
+    chromium: Browser, address: str, picture: Path
+) -> None:
+    page = opened_page(chromium, address, picture)
+    open_image(page, picture)
+    click(page, 0.42, 0.55)
+    page.get_by_role("button", name="New object").click()
+    with page.expect_download() as download:
+        page.locator("#overlay").evaluate(
+            """overlay => {
+                overlay.focus()
+                overlay.dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true }))
+                document.getElementById('save-coco').click()
+            }"""
+        )
+    assert len(json.loads(download.value.path().read_text())["annotations"]) == 2
     page.close()
 
 

@@ -78,7 +78,8 @@ const differs = (pages, frames) =>
 
 /** @param {File} file @param {number} count @returns {AsyncGenerator<Size & { labels: ArrayLike<number> }>} */
 async function* tiff(file, count) {
-  const { frames, slices, read, width, height } = await openTiff(file)
+  const { frames, slices, read, width, height, isColored } = await openTiff(file)
+  if (isColored) throw new Error('Expected labels of one channel, it has colours: save it in gray.')
   if (frames * slices !== count) throw differs(frames * slices, count)
   for (let page = 0; page < count; page++) {
     const [{ planes }] = await read(Math.floor(page / slices), page % slices, [0])

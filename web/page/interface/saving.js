@@ -10,14 +10,15 @@ import { complain, say, settle, words } from './messages.js'
 
 /** @param {Page} page */
 export function offerSaves(page) {
-  ui.save.onclick = () => void save(() => saveMask(page))
-  ui.saveLabels.onclick = () => void save(() => page.work.saved(() => saveLabels(page)))
-  ui.saveCoco.onclick = () => void save(() => page.work.saved(() => saveCoco(page)))
+  ui.save.onclick = () => void save(page, () => saveMask(page))
+  ui.saveLabels.onclick = () => void save(page, () => page.work.saved(() => saveLabels(page)))
+  ui.saveCoco.onclick = () => void save(page, () => page.work.saved(() => saveCoco(page)))
 }
 
-/** @param {() => Promise<string>} work it returns the name of the file */
-async function save(work) {
+/** @param {Page} page @param {() => Promise<string>} work it returns the name of the file */
+async function save(page, work) {
   settle('work')
+  await page.decoding.run() // the last click may have no mask yet
   try {
     say(`Saved ${await work()}.`)
   } catch (error) {
