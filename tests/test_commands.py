@@ -15,6 +15,8 @@ import pytest
 from project import Project
 from server import Fault, FileServer
 
+from tasks.web import packages
+
 STAGES = ["checkpoint", "export", "simplify", "verify", "variant", "reference", "fidelity"]
 STAGES += ["tracking_reference", "tracking", "packages", "browser", "deploy"]
 CONTENT = b"weights" * 20_000
@@ -325,13 +327,14 @@ def test_a_new_url_with_a_file_of_another_size_is_warned_about(
     assert f"is another file: expected {len(CONTENT)} bytes, found {len(CONTENT) - 1}" in told
 
 
-@pytest.mark.parametrize("missing", ["onnxruntime-web", "geotiff"])
+@pytest.mark.parametrize("missing", ["onnxruntime-web", "geotiff", "mediabunny"])
 def test_serving_the_page_installs_the_packages_that_it_loads(
     built_once: Models, tmp_path: Path, missing: str
 ) -> None:
     modules = without_package(built_once, missing)
     npm = tmp_path / "npm"
-    npm.write_text(f'#!/bin/sh\nmkdir -p "{modules}/onnxruntime-web" "{modules}/geotiff"\n')
+    folders = " ".join(f'"{modules}/{name}"' for name in packages.LIBRARIES)
+    npm.write_text(f"#!/bin/sh\nmkdir -p {folders}\n")
     npm.chmod(0o755)
     serving = built_once.start("serve", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert serving.stdout is not None
@@ -352,17 +355,17 @@ def test_without_npm_the_page_is_not_served(built_once: Models, tmp_path: Path) 
 
 
 def without_package(project: Project, missing: str) -> Path:
-    """The folder of npm's packages, with one of those that the page loads."""
+    """The folder of npm's packages, with all but one of those that the page loads."""
     modules = project.root / "web/node_modules"
     shutil.rmtree(modules, ignore_errors=True)
-    for package in {"onnxruntime-web", "geotiff"} - {missing}:
+    for package in packages.LIBRARIES.keys() - {missing}:
         (modules / package).mkdir(parents=True)
     return modules
 
 
 def test_a_port_in_use_is_called_that(built_once: Models, server: FileServer) -> None:
     port = server.url("/").split(":")[2].strip("/")
-    for package in ("onnxruntime-web", "geotiff"):
+    for package in packages.LIBRARIES:
         (built_once.root / "web/node_modules" / package).mkdir(parents=True, exist_ok=True)
     assert f"port {port} is in use" in built_once.refuses("serve", "--port", port)
 

@@ -320,17 +320,20 @@ def test_a_stack_of_16_bits_is_scaled_to_the_range_of_all_its_pages(
 ) -> None:
     pages = [(each[..., 0].astype(np.uint16) * 16 + 1000) for each in frames]
     open_files(page, write_stack(tmp_path / "deep.tif", pages, compression="tiff_deflate"))
-    low, high = np.percentile(np.stack(pages), [0.1, 99.9])
+    flat = np.stack(pages).reshape(COUNT, -1)
+    # Of three neighbours the middle one counts.
+    middles = np.median([flat[:, :-2], flat[:, 1:-1], flat[:, 2:]], axis=0)
+    low, high = np.percentile(middles, [0.1, 99.9])
     expected = ((pages[0] - low) / (high - low) * 255).clip(0, 255)
     assert np.abs(seen(page)[..., 1] - expected).max() < 3  # of each frame some samples are counted
 
 
 def test_several_images_are_frames_in_the_order_of_their_names(page: Page, tmp_path: Path) -> None:
-    grays = {"t10.png": 100, "t9.png": 90, "t2.tif": 20}
+    grays = {"t10.png": 200, "t9.png": 90, "t2.tif": 20}
     for name, gray in grays.items():
         Image.new("L", (40, 30), gray).save(tmp_path / name)
     open_files(page, *(tmp_path / name for name in grays))
-    for frame, gray in ((1, 90), (2, 100), (0, 20)):
+    for frame, gray in ((1, 90), (2, 200), (0, 20)):
         show(page, frame)
         assert (seen(page) == gray).all()
 
@@ -393,7 +396,8 @@ def no_video(folder: Path) -> list[Path]:
 
 
 def video_among_images(folder: Path) -> list[Path]:
-    return [*images_of_two_sizes(folder), *no_video(folder)]
+    write_webm(folder / "film.mp4", [np.zeros((30, 40, 3), np.uint8)], rate=10)
+    return [*images_of_two_sizes(folder), folder / "film.mp4"]
 
 
 @pytest.mark.parametrize(
@@ -402,7 +406,7 @@ def video_among_images(folder: Path) -> list[Path]:
         (empty, "empty.tif is empty."),
         (broken, "broken.tif is broken, or no TIFF that can be read here"),
         (images_of_two_sizes, "one size: b.png is 50 × 30 pixels, a.png 40 × 30."),
-        (no_video, "film.mp4 is not a video that this browser can decode."),
+        (no_video, "film.mp4 is not an image, a TIFF or a video that can be read here"),
         (video_among_images, "film.mp4 is a video: open it by itself"),
     ],
 )
@@ -430,8 +434,7 @@ def test_a_model_that_cannot_track_says_so_and_segments_each_frame(
     (folder / "manifest.json").write_text(json.dumps(manifest))
     folders = {
         "/models/images": folder,
-        "/onnxruntime-web": packages.RUNTIME / "dist",
-        "/geotiff": packages.TIFF / "dist-browser",
+        **packages.libraries(),
         "/": packages.PAGE,
     }
     app = server.application(folders, {"/models.json": lambda: ["images"]})

@@ -14,7 +14,7 @@ from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.web import packages
-from tasks.web.packages import PAGE, RUNTIME, TIFF
+from tasks.web.packages import PAGE
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -67,11 +67,7 @@ def application(config: Configuration) -> Starlette:
     from tasks.web import server
 
     folders = {f"/models/{target.name}": target.deploy for target in config.targets}
-    folders |= {
-        "/onnxruntime-web": RUNTIME / "dist",
-        "/geotiff": TIFF / "dist-browser",
-        "/": PAGE,
-    }
+    folders |= {**packages.libraries(), "/": PAGE}
     return server.application(folders, {"/models.json": lambda: deployed(config)})
 
 
@@ -83,7 +79,7 @@ def serve(config: Configuration, port: int, open_page: bool) -> None:
     """
     from tasks.web.server import serving
 
-    if not all(package.is_dir() for package in (RUNTIME, TIFF)):
+    if not all((packages.FOLDER / "node_modules" / name).is_dir() for name in packages.LIBRARIES):
         sys.stdout.write("Installing the packages of npm that the page needs …\n")
         sys.stdout.flush()
         problem = packages.install()

@@ -16,7 +16,15 @@ from tasks.system.fingerprint import FINGERPRINTS
 FOLDER = PROJECT / "web"
 PAGE = FOLDER / "page"
 RUNTIME = FOLDER / "node_modules/onnxruntime-web"
-TIFF = FOLDER / "node_modules/geotiff"  # with which the page reads TIFFs
+# What the page loads of npm, by package, and the folder of each that it is served.
+LIBRARIES = {
+    "onnxruntime-web": "dist",
+    "geotiff": "dist-browser",  # reads TIFFs
+    "fast-png": "lib",  # reads PNGs of 16 bits, with the two after it
+    "fflate": "esm",
+    "iobuffer": "lib",
+    "mediabunny": "dist/bundles",  # takes videos apart
+}
 MANIFESTS = (FOLDER / "package.json", FOLDER / "package-lock.json")
 INSTALLED = FOLDER / "node_modules/.package-lock.json"  # npm's own record of what it installed
 COMMAND = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
@@ -55,6 +63,13 @@ def served() -> str:
     files = {path for place in places for pattern in SERVED for path in place.glob(pattern)}
     named = {path.relative_to(FOLDER).as_posix(): FINGERPRINTS.sha256(path) for path in files}
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def libraries() -> dict[str, Path]:
+    """What a server of the page serves of npm, by the address's path."""
+    return {
+        f"/{name}": FOLDER / "node_modules" / name / folder for name, folder in LIBRARIES.items()
+    }
 
 
 def are_installed() -> bool:

@@ -1,6 +1,7 @@
 // The page of `doit serve`: pick a deployed model, open an image or a sequence, prompt, see the masks,
 // save them. Each field holds one state; what one changes of another it does through the page.
 
+import { Contrast } from './interface/contrast.js'
 import { Cursor } from './interface/cursor.js'
 import { Decoding } from './interface/decoding.js'
 import { Display } from './interface/display.js'
@@ -22,6 +23,7 @@ export class Page {
   look = new LookControls(() => this.display.scene.repaint())
   model = new OpenModel(this)
   image = new OpenImage(this)
+  contrast = new Contrast(this)
   prompting = new Prompting(this)
   decoding = new Decoding(this)
   cursor = new Cursor(this)

@@ -163,6 +163,9 @@ const calls = {
     tracking = new Tracking(trackerOf(model, trackingGraphs, frames, store, pixelsOf))
   },
 
+  /** Encode frames anew: they have other levels. */
+  forgetFrames: async () => tracking?.tracker.recent.clear(),
+
   /** @param {import('./frames/tracking-worker.js').ObjectPrompts} prompts */
   prompt: (prompts) => tracking.prompt(prompts),
 

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { pixelsOf, RangeFinder } from '../page/frames/gray.js'
+import { Levels, pixelsOf, RangeFinder, seenPlanes, stretch } from '../page/frames/gray.js'
 
 /** @param {ArrayLike<number>[]} frames */
 function rangeOf(...frames) {
@@ -59,4 +59,79 @@ test('three planes are red, green and blue', () => {
 
 test('a stack of one value is black', () => {
   assert.deepEqual(reds(pixelsOf([[7, 7]], rangeOf([7, 7]))), [0, 0])
+})
+
+test('single pixels that differ from their neighbours do not count', () => {
+  const samples = Uint16Array.from({ length: 10_000 }, (_, i) => 100 + (i % 801))
+  for (let i = 0; i < samples.length; i += 100) samples[i] = i % 200 ? 65535 : 0
+  assert.deepEqual(rangeOf(samples), { low: 101, high: 899 })
+})
+
+test('an even number of columns does not hide half of them', () => {
+  const samples = Uint8Array.from({ length: 2 ** 20 }, (_, i) => ((i >> 1) % 2 ? 200 : 10))
+  assert.deepEqual(rangeOf(samples), { low: 10, high: 200 })
+})
+
+/** @param {ArrayLike<number>} samples @param {boolean} [areBytes] */
+function levelsOf(samples, areBytes = true) {
+  const levels = new Levels(1)
+  levels.add(0, samples, areBytes)
+  return levels
+}
+
+test('samples of 8 bits stay as they are where they span 128 or more', () => {
+  assert.deepEqual(levelsOf([20, 20, 147, 147]).of(0), { low: 20, high: 147 })
+  assert.deepEqual(levelsOf([20, 20, 148, 148]).of(0), { low: 0, high: 255 })
+})
+
+test('a few bright objects on a dark ground of 8 bits are enough to stay', () => {
+  const samples = new Uint8Array(60_000)
+  samples.fill(3, 0, 30_000).fill(200, 10_000, 10_030)
+  assert.deepEqual(levelsOf(samples).of(0), { low: 0, high: 255 })
+  assert.deepEqual(levelsOf(samples, false).of(0), { low: 0, high: 3 })
+})
+
+test('an object that is less than the rest of a thousandth is seen on an even ground', () => {
+  const samples = new Uint8Array(60_000).fill(1, 10_000, 10_003)
+  assert.deepEqual(levelsOf(samples).of(0), { low: 0, high: 1 })
+})
+
+test('samples of more bits never do, however much they span', () => {
+  assert.deepEqual(levelsOf([20, 20, 60_000, 60_000], false).of(0), { low: 20, high: 60_000 })
+})
+
+test('a picture of one value of 8 bits keeps it', () => {
+  assert.deepEqual(levelsOf([7, 7, 7]).of(0), { low: 0, high: 255 })
+})
+
+test('frames of 8 bits and of more do not go together', () => {
+  const levels = levelsOf([1, 2])
+  assert.throws(() => levels.add(0, [500], false), /Some frames have 8 bits a sample, others more/)
+})
+
+test('each channel has its own range, and its own choice', () => {
+  const levels = levelsOf([0, 0, 90, 90], false)
+  levels.add(1, [500, 500, 900, 900], false)
+  levels.choose(1, { low: 600, high: 700 })
+  assert.deepEqual([levels.of(0), levels.of(1)], [{ low: 0, high: 90 }, { low: 600, high: 700 }])
+  levels.choose(1, null)
+  assert.deepEqual(levels.of(1), { low: 500, high: 900 })
+})
+
+test('one can choose beyond the range, but not far beyond what few samples have', () => {
+  const samples = Array.from({ length: 2000 }, (_, i) => (i % 1000 ? 400 + (i % 100) : 65535))
+  const { low, high } = levelsOf(samples, false).bounds(0)
+  assert(low === 400 && high > 580 && high < 620)
+  assert.deepEqual(levelsOf([3, 3, 30]).bounds(0), { low: 0, high: 255 })
+})
+
+test('pixels of 8 bits are stretched, and stay as transparent as they were', () => {
+  const pixels = Uint8ClampedArray.of(0, 10, 20, 77, 30, 15, 255, 0)
+  stretch(pixels, { low: 10, high: 20 })
+  assert.deepEqual([...pixels], [0, 0, 255, 77, 255, 128, 255, 0])
+})
+
+test('pixels that are not seen have no say', () => {
+  const planes = seenPlanes(Uint8ClampedArray.of(1, 2, 3, 255, 9, 9, 9, 0, 4, 5, 6, 1))
+  assert.deepEqual(planes.map((plane) => [...plane]), [[1, 4], [2, 5], [3, 6]])
 })

@@ -4,62 +4,110 @@
 
 /** What part of all samples may be darker than black, and what part lighter than white. */
 const OUTSIDE = 0.001
+/** What part is left out where it is asked how much samples span: a few small objects are more. */
+const RARE = 0.0001
 /** Of how many samples a range is found at most. */
 const LOOKED_AT = 2 ** 22
 /** And of one frame. */
 const OF_ONE = 2 ** 16
+/** @type {Range} */
+const BYTES = { low: 0, high: 255 }
+/** Samples of 8 bits that span as much are shown as they are: so do those of a photograph. */
+const SPAN = 128
 
 /** Finds the range of all frames of a stack, of samples that are spread over each. */
 export class RangeFinder {
   /** @param {number} frames how many there are */
   constructor(frames) {
     this.each = Math.max(64, Math.min(OF_ONE, Math.floor(LOOKED_AT / frames)))
-    /** @type {number[]} */
+    /** How many samples there are of each value of 16 bits; counting them is faster than sorting. */
+    this.counts = new Uint32Array(2 ** 16)
+    /** Samples of other kinds. @type {number[]} */
     this.kept = []
-    /** @type {Range | null} */
-    this.found = null
-  }
-
-  /** @param {ArrayLike<number>} samples of a frame; what is not finite is left out */
-  add(samples) {
-    const step = Math.max(1, Math.floor(samples.length / this.each))
-    for (let i = 0; i < samples.length; i += step) {
-      if (Number.isFinite(samples[i])) this.kept.push(samples[i])
-    }
+    this.least = Infinity
+    this.most = -Infinity
+    /** @type {{ range: Range, widest: Range } | null} */
     this.found = null
   }
 
   /**
-   * The 0.1th and the 99.9th percentile; the least and the largest where these are the same.
+   * Of three neighbours the middle one counts, so that single pixels, hot or dead, do not.
    *
-   * @returns {Range}
+   * @param {ArrayLike<number>} samples of a frame, row by row; what is not finite is left out
    */
+  add(samples) {
+    const { counts, kept } = this
+    const isShort = samples instanceof Uint16Array || samples instanceof Uint8Array
+    // An odd step: an even one would look at the same columns of each row.
+    const step = Math.floor(samples.length / this.each) | 1
+    const last = samples.length - 1
+    for (let i = 0; i <= last; i += step) {
+      const value = samples[i]
+      if (!Number.isFinite(value)) continue
+      if (value < this.least) this.least = value
+      if (value > this.most) this.most = value
+      const [before, after] = [samples[i && i - 1], samples[i < last ? i + 1 : i]]
+      const middle = Math.max(Math.min(before, value), Math.min(Math.max(before, value), after))
+      if (isShort) counts[middle]++
+      else kept.push(Number.isFinite(middle) ? middle : value)
+    }
+    this.found = null
+  }
+
+  /** The 0.1th and the 99.9th percentile; where these are the same, the widest range. @returns {Range} */
   get range() {
-    return (this.found ??= this.find())
+    return (this.found ??= this.find()).range
+  }
+
+  /** The 0.01th and the 99.99th; where these are the same, the least and the largest. @returns {Range} */
+  get widest() {
+    return (this.found ??= this.find()).widest
   }
 
   find() {
-    const all = Float64Array.from(this.kept).sort()
-    if (!all.length) return { low: 0, high: 1 }
+    const { counts, kept } = this
+    const all = new Float64Array(counts.reduce((sum, count) => sum + count, kept.length))
+    if (!all.length) return { range: { low: 0, high: 1 }, widest: { low: 0, high: 1 } }
+    let to = 0
+    counts.forEach((count, value) => all.fill(value, to, (to += count)))
+    all.set(kept, to)
+    if (kept.length) all.sort()
     const last = all.length - 1
-    const low = all[Math.round(last * OUTSIDE)]
-    const high = all[Math.round(last * (1 - OUTSIDE))]
-    return high > low ? { low, high } : { low: all[0], high: all[last] }
+    const without = (/** @type {number} */ part, /** @type {Range} */ otherwise) => {
+      const [low, high] = [all[Math.round(last * part)], all[Math.round(last * (1 - part))]]
+      return high > low ? { low, high } : otherwise
+    }
+    const widest = without(RARE, { low: this.least, high: this.most })
+    return { range: without(OUTSIDE, widest), widest }
   }
 }
 
-/** What is black and white in each channel of a sequence. */
+/** What is black and white in each channel of a sequence: as its samples have it, or as chosen. */
 export class Levels {
   /** @param {number} frames how many there are */
   constructor(frames) {
     this.frames = frames
+    /** Whether samples have 8 bits. @type {boolean | null} */
+    this.areBytes = null
     /** @type {Map<number, RangeFinder>} */
     this.finders = new Map()
+    /** By channel, what a person chose. @type {Map<number, Range>} */
+    this.chosen = new Map()
+    /** Grows with each choice. */
+    this.version = 0
   }
 
-  /** @param {number} channel @param {ArrayLike<number>} samples @param {boolean} areBytes */
+  /**
+   * @param {number} channel counted from 0; red, green and blue are one
+   * @param {ArrayLike<number>} samples of a frame, row by row
+   * @param {boolean} areBytes whether they have 8 bits
+   * @throws {Error} where other frames have more bits, or fewer
+   */
   add(channel, samples, areBytes) {
-    if (areBytes) return
+    this.areBytes ??= areBytes
+    if (this.areBytes !== areBytes) {
+      throw new Error('Some frames have 8 bits a sample, others more: save all with as many bits.')
+    }
     const finder = this.finders.get(channel) ?? new RangeFinder(this.frames)
     this.finders.set(channel, finder)
     finder.add(samples)
@@ -67,9 +115,36 @@ export class Levels {
 
   /** @param {number} channel @returns {Range} */
   of(channel) {
-    return this.finders.get(channel)?.range ?? { low: 0, high: 255 }
+    return this.chosen.get(channel) ?? this.automatic(channel)
+  }
+
+  /** The range that the samples ask for. @param {number} channel @returns {Range} */
+  automatic(channel) {
+    const finder = this.finders.get(channel)
+    const { low, high } = finder?.widest ?? BYTES
+    const isPlain = this.areBytes && (high === low || high - low >= SPAN)
+    return finder && !isPlain ? finder.range : BYTES
+  }
+
+  /** Between what a person can choose: few samples lie outside. @param {number} channel @returns {Range} */
+  bounds(channel) {
+    const finder = this.finders.get(channel)
+    if (this.areBytes || !finder) return BYTES
+    const { low, high } = finder.range
+    const margin = high - low || 1
+    return { low: Math.max(finder.least, low - margin), high: Math.min(finder.most, high + margin) }
+  }
+
+  /** @param {number} channel @param {Range | null} range null: as the samples have it */
+  choose(channel, range) {
+    if (range) this.chosen.set(channel, range)
+    else this.chosen.delete(channel)
+    this.version++
   }
 }
+
+/** Whether pixels of 8 bits are shown as they are. @param {Range} range */
+export const isPlain = ({ low, high }) => low === BYTES.low && high === BYTES.high
 
 /**
  * Pixels of one plane of samples, or of red, green and blue.
@@ -94,4 +169,34 @@ export function pixelsOf(planes, ranges, inverted = false) {
   }
   for (let to = 3; to < pixels.length; to += 4) pixels[to] = 255
   return pixels
+}
+
+/**
+ * Pixels of 8 bits in another range; how transparent they are stays.
+ *
+ * @param {Uint8ClampedArray} pixels RGBA, changed in place
+ * @param {Range} range
+ */
+export function stretch(pixels, { low, high }) {
+  const values = Uint8ClampedArray.from({ length: 256 }, (_, v) => ((v - low) * 255) / (high - low))
+  for (let i = 0; i < pixels.length; i += 4) {
+    for (let to = i; to < i + 3; to++) pixels[to] = values[pixels[to]]
+  }
+}
+
+/**
+ * Red, green and blue of pixels of 8 bits, of those that are seen at all.
+ *
+ * @param {Uint8ClampedArray} pixels RGBA
+ * @returns {Uint8Array[]}
+ */
+export function seenPlanes(pixels) {
+  const planes = [0, 1, 2].map(() => new Uint8Array(pixels.length / 4))
+  let count = 0
+  for (let i = 0; i < pixels.length; i += 4) {
+    if (!pixels[i + 3]) continue
+    for (let channel = 0; channel < 3; channel++) planes[channel][count] = pixels[i + channel]
+    count++
+  }
+  return planes.map((plane) => plane.subarray(0, count))
 }

@@ -1,11 +1,12 @@
 // Opens what has pictures: an image, a stack or time-lapse of several, a video.
 
-import { loadImage } from '../shared/image.js'
 import { Recent } from '../shared/recent.js'
-import { Levels } from './gray.js'
+import { isPlain, Levels, pixelsOf } from './gray.js'
+import { contentOf } from './kind.js'
 import { Planes } from './planes.js'
-import { isTiff, openTiff } from './tiff.js'
-import { isVideo, openVideo } from './video.js'
+import { deepPng, openStill, ranged, samplesOfPicture } from './still.js'
+import { openTiff } from './tiff.js'
+import { openAnimation, openVideo } from './video.js'
 
 /** @typedef {import('../image/view.js').Size} Size */
 /** @typedef {HTMLImageElement | ImageBitmap} Picture */
@@ -18,23 +19,28 @@ import { isVideo, openVideo } from './video.js'
  * @property {number} count
  * @property {number} width of each frame, in pixels
  * @property {number} height
- * @property {HTMLElement} element what is seen
+ * @property {HTMLElement} element what is seen at first
+ * @property {Levels} levels what is black and white; they count from the next `read` on
  * @property {(frame: number) => string} fileOf the name of a frame's file
  * @property {Planes} planes what can be chosen of channels and slices
  * @property {string[]} notes sentences on what is not shown of the files
  * @property {(frame: number) => Promise<Picture>} read
- * @property {(picture: Picture) => void} show a frame that was read
+ * @property {(picture: Picture) => void} show a frame that was read, where the element is
  * @property {() => void} close
  */
 /**
- * Frames of one file.
+ * Frames of one file: read as they are in it, then painted with the levels that hold.
  *
- * @typedef {Size & { count: number, read: (frame: number) => Promise<Picture>,
- *   notes?: string[], close?: () => void }} Reel
+ * @typedef {Size & { count: number, element?: HTMLImageElement, read: (frame: number) => Promise<any>,
+ *   paint: (source: any) => Promise<Picture>, notes?: string[], close?: () => void }} Reel
  */
 
 /** How many frames are kept that were read last. */
 const RECENT = 6
+/** Of how many frames of a video the range is found. */
+const LOOKED_AT = 5
+/** What a canvas of a browser holds: it shows the frames. */
+const MOST = { side: 65_535, pixels: 2 ** 28 }
 
 /**
  * The files as one sequence, in the order of their names.
@@ -48,7 +54,8 @@ export async function openFiles(files, onProgress) {
   const sorted = files.toSorted((one, other) =>
     one.name.localeCompare(other.name, undefined, { numeric: true }),
   )
-  const video = sorted.find(isVideo)
+  const kinds = await Promise.all(sorted.map(contentOf))
+  const video = sorted[kinds.findIndex(({ kind }) => kind === 'video')]
   if (video && sorted.length > 1) {
     throw new Error(`${video.name} is a video: open it by itself, without other files.`)
   }
@@ -57,8 +64,8 @@ export async function openFiles(files, onProgress) {
   const parts = []
   let count = 0
   try {
-    for (const file of sorted) {
-      const reel = await openReel(file, shared, sorted.length, onProgress, count)
+    for (const [index, file] of sorted.entries()) {
+      const reel = await openReel(file, kinds[index], shared, sorted.length, onProgress, count)
       parts.push({ file, reel, first: count })
       count += reel.count
       sameSize(parts[0], { file, reel })
@@ -68,20 +75,21 @@ export async function openFiles(files, onProgress) {
     throw error
   }
   const [{ file, reel }] = parts
+  const { planes } = shared
+  const levels = /** @type {Levels} */ (shared.levels)
   const partOf = (/** @type {number} */ frame) =>
     /** @type {typeof parts[0]} */ (parts.findLast(({ first }) => first <= frame))
-  /** @type {Recent<Promise<Picture>>} */
+  /** @type {Recent<Promise<unknown>>} */
   const recent = new Recent(RECENT)
-  const { planes } = shared
   let { version } = planes
-  const read = (/** @type {number} */ frame) => {
+  const read = async (/** @type {number} */ frame) => {
     if (version !== planes.version) recent.clear()
     version = planes.version
     const { reel: of, first } = partOf(frame)
     const found = recent.get(frame) ?? of.read(frame - first)
     recent.set(frame, found)
     found.catch(() => recent.delete(frame))
-    return found
+    return of.paint(await found)
   }
   return {
     file: file.name,
@@ -89,7 +97,8 @@ export async function openFiles(files, onProgress) {
     count,
     width: reel.width,
     height: reel.height,
-    ...(await screen(reel, count, read)),
+    levels,
+    ...(await screen(reel, count, levels, read)),
     fileOf: (frame) => fileOf(partOf(frame), frame),
     planes,
     notes: [...new Set(parts.flatMap((part) => part.reel.notes ?? []))],
@@ -100,30 +109,80 @@ export async function openFiles(files, onProgress) {
 
 /**
  * @param {File} file
+ * @param {import('./kind.js').Content} content
  * @param {{ levels: Levels | null, planes: Planes }} shared by all files
  * @param {number} files how many there are
  * @param {(done: number, total: number) => void} onProgress
  * @param {number} done frames before
  * @returns {Promise<Reel>}
  */
-async function openReel(file, shared, files, onProgress, done) {
-  if (isVideo(file)) return openVideo(file)
-  if (!isTiff(file)) {
-    if (files > 1) onProgress(done, files)
-    return openImage(file)
+async function openReel(file, { kind, type, size }, shared, files, onProgress, done) {
+  if (size) refuseTooLarge(file, size)
+  if (kind === 'tiff') return openStack(file, shared, files, onProgress, done)
+  if (files > 1) onProgress(done, files)
+  if (kind === 'deep') return openDeep(file, shared, files)
+  const frames = await (kind === 'video'
+    ? openVideo(file)
+    : kind === 'animation'
+      ? openAnimation(file, type)
+      : openStill(file, type))
+  try {
+    refuseTooLarge(file, frames)
+    const looked = Math.min(frames.count, LOOKED_AT)
+    const levels = (shared.levels ??= new Levels(files * looked))
+    const { first = null, ...reel } = /** @type {Reel & { first?: Picture }} */ (frames)
+    const { count } = reel
+    const only = files === 1 ? first : null // of many files only those are kept that are looked at
+    for (let i = 0; i < looked; i++) {
+      const picture = first ?? (await frames.read(Math.floor(((i + 0.5) * count) / looked)))
+      for (const plane of samplesOfPicture(picture, reel)) levels.add(0, plane, true)
+    }
+    const read = only ? async () => only : reel.read
+    return { ...reel, read, paint: (picture) => ranged(picture, reel, levels.of(0)) }
+  } catch (error) {
+    frames.close?.()
+    throw error
   }
+}
+
+/** @param {File} file @param {{ levels: Levels | null }} shared @param {number} files @returns {Promise<Reel>} */
+async function openDeep(file, shared, files) {
+  const first = await deepPng(file)
+  const { width, height } = first
+  const levels = (shared.levels ??= new Levels(files))
+  for (const plane of first.planes) {
+    levels.add(0, first.alpha ? plane.filter((_, i) => first.alpha?.[i]) : plane, false)
+  }
+  const read = async () => (files > 1 ? deepPng(file) : first)
+  const paint = async (/** @type {typeof first} */ { planes, alpha }) => {
+    const pixels = pixelsOf(planes, levels.of(0))
+    alpha?.forEach((value, i) => (pixels[4 * i + 3] = value / 257))
+    return createImageBitmap(new ImageData(pixels, width, height))
+  }
+  return { count: 1, width, height, read, paint }
+}
+
+/**
+ * @param {File} file
+ * @param {{ levels: Levels | null, planes: Planes }} shared
+ * @param {number} files
+ * @param {(done: number, total: number) => void} onProgress
+ * @param {number} done
+ * @returns {Promise<Reel>}
+ */
+async function openStack(file, shared, files, onProgress, done) {
   const stack = await openTiff(file)
   const { width, height, frames: count, notes } = stack
+  refuseTooLarge(file, stack)
   const { planes } = shared
   const levels = (shared.levels ??= new Levels(files * count * stack.slices))
   await planes.add(stack, levels, (index, frames) => {
     if (frames * files > 1) onProgress(done + index, Math.max(files, done + frames))
   })
-  const read = async (/** @type {number} */ frame) => {
-    const pixels = planes.paint(await planes.read(stack, frame), levels)
-    return createImageBitmap(new ImageData(pixels, width, height))
-  }
-  return { count, width, height, notes, read }
+  /** @param {import('./planes.js').Chosen} chosen */
+  const paint = async (chosen) =>
+    createImageBitmap(new ImageData(planes.paint(chosen, levels), width, height))
+  return { count, width, height, notes, read: (frame) => planes.read(stack, frame), paint }
 }
 
 /**
@@ -140,17 +199,13 @@ function fileOf({ file, reel, first }, frame) {
 /** @param {string} name */
 const withoutEnding = (name) => name.replace(/\.[^.]*$/, '')
 
-/** @param {File} file @returns {Promise<Reel>} */
-async function openImage(file) {
-  const url = URL.createObjectURL(file)
-  try {
-    const { naturalWidth: width, naturalHeight: height } = await loadImage(url)
-    const read = () => loadImage(url)
-    return { count: 1, width, height, read, close: () => URL.revokeObjectURL(url) }
-  } catch {
-    URL.revokeObjectURL(url)
-    throw new Error(`${file.name} is not an image that this browser can read.`)
-  }
+/** @param {File} file @param {Size} size */
+function refuseTooLarge(file, { width, height }) {
+  if (Math.max(width, height) <= MOST.side && width * height <= MOST.pixels) return
+  throw new Error(
+    `${file.name} is ${width} × ${height} pixels. Here are shown at most ${MOST.side} a side and ` +
+      `${MOST.pixels} in all: crop it, or save it smaller.`,
+  )
 }
 
 /** @param {{ file: File, reel: Reel }} first @param {{ file: File, reel: Reel }} other */
@@ -169,23 +224,29 @@ const differs = (which, size, first, expected) =>
   )
 
 /**
- * What shows the frames: an image itself, or a canvas for several and for what is no element.
+ * What shows the frames: an image itself, or a canvas for several and for what is no element or has
+ * another range than the image.
  *
- * @param {Size} size
+ * @param {Reel} reel
  * @param {number} count
+ * @param {Levels} levels
  * @param {(frame: number) => Promise<Picture>} read
  * @returns {Promise<Pick<Sequence, 'element' | 'show'>>}
  */
-async function screen({ width, height }, count, read) {
-  const first = await read(0)
-  if (count === 1 && first instanceof HTMLImageElement) return { element: first, show: () => {} }
+async function screen({ width, height, element }, count, levels, read) {
   const canvas = document.createElement('canvas')
-  Object.assign(canvas, { width, height })
-  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d'))
+  /** @type {HTMLElement} */
+  let shown = canvas
   const show = (/** @type {Picture} */ picture) => {
+    const wanted = element && count === 1 && isPlain(levels.of(0)) ? element : canvas
+    shown.replaceWith(wanted)
+    shown = wanted
+    if (shown !== canvas) return
+    if (canvas.width !== width) Object.assign(canvas, { width, height })
+    const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext('2d'))
     context.clearRect(0, 0, width, height)
     context.drawImage(picture, 0, 0, width, height)
   }
-  show(first)
-  return { element: canvas, show }
+  show(await read(0))
+  return { element: shown, show }
 }

@@ -51,16 +51,12 @@ const WHOLE = Array.from({ length: 16 }, (_, i) => i + 1)
 const BITS = [[], [...WHOLE, 32], [8, 16, 32], [16, 32, 64]]
 const FORMATS = ['', 'unsigned', 'signed', 'floating-point', '', 'complex integer', 'complex']
 
-/** @param {File} file */
-export const isTiff = ({ name, type }) => type === 'image/tiff' || /\.tiff?$/i.test(name)
-
 /**
  * @param {File} file that begins as a TIFF does
  * @returns {Promise<Stack>}
  * @throws {Error} a sentence, where it cannot be read
  */
 export async function openTiff(file) {
-  if (!file.size) throw new Error(`${file.name} is empty.`)
   try {
     return await stackOf(file)
   } catch (error) {

@@ -1,108 +1,120 @@
-// Reads the frames of a video with the browser's own decoder.
+// Reads the frames of videos and animated images: each once, in the order of their times.
 
-/** Frames a second where the browser does not tell when each is shown. */
-const USUAL_RATE = 25
-/** Of how many frames the times are looked at. */
-const LOOKED_AT = 12
-/** How long these may take to come, in milliseconds. */
-const PATIENCE = 4000
-/** The shortest that a frame is shown, in seconds: nearer times are the same frame's. */
-const SHORTEST = 1 / 130
+import { words } from '../shared/words.js'
 
-/** @param {File} file */
-export const isVideo = ({ name, type }) =>
-  type.startsWith('video/') || /\.(mp4|m4v|mov|webm|mkv|avi|ogv|mpe?g|wmv)$/i.test(name)
+/** @typedef {import('./sequence.js').Reel} Reel */
+/** @typedef {Omit<Reel, 'paint'>} Frames */
+
+/** What to do where a browser cannot take frames apart. @param {File} file @param {string} decoder */
+function without(file, decoder) {
+  const where = isSecureContext
+    ? 'Use a newer Chrome, Edge or Firefox'
+    : 'A browser has it only for pages from https: or from localhost, as through `ssh -L`'
+  return new Error(
+    `${file.name} has frames, for which this browser lacks ${decoder}. ` +
+      `${where}, or save the frames as a TIFF.`,
+  )
+}
 
 /**
- * A video's frames, all shown for as long as the shortest of the first.
+ * The frames of a GIF, or of an animated WebP, PNG or AVIF, each as it is seen: drawn over those before.
  *
  * @param {File} file
- * @returns {Promise<{ count: number, width: number, height: number,
- *   read: (frame: number) => Promise<ImageBitmap>, close: () => void }>}
+ * @param {string} type
+ * @returns {Promise<Frames>}
+ */
+export async function openAnimation(file, type) {
+  if (!('ImageDecoder' in globalThis)) throw without(file, 'ImageDecoder')
+  if (!(await ImageDecoder.isTypeSupported(type))) throw undecodable(file, type)
+  const decoder = new ImageDecoder({ data: file.stream(), type, colorSpaceConversion: 'none' })
+  try {
+    await decoder.completed
+    const count = decoder.tracks.selectedTrack?.frameCount ?? 0
+    const read = async (/** @type {number} */ frame) => {
+      const { image } = await decoder.decode({ frameIndex: frame })
+      const picture = await createImageBitmap(image, { colorSpaceConversion: 'none' })
+      image.close()
+      return picture
+    }
+    const { width, height } = await read(0)
+    return { count, width, height, read, close: () => decoder.close() }
+  } catch (error) {
+    decoder.close()
+    throw new Error(`${file.name} is broken, or no image that can be read here: ${words(error)}`)
+  }
+}
+
+/**
+ * @param {File} file
+ * @returns {Promise<Frames>}
  * @throws {Error} a sentence, where the browser cannot decode it
  */
 export async function openVideo(file) {
-  const url = URL.createObjectURL(file)
-  const video = document.createElement('video')
-  Object.assign(video, { muted: true, playsInline: true, preload: 'auto' })
+  if (!('VideoDecoder' in globalThis)) throw without(file, 'VideoDecoder')
+  const { ALL_FORMATS, BlobSource, CanvasSink, EncodedPacketSink, Input } = await import('mediabunny')
+  const input = new Input({ source: new BlobSource(file), formats: ALL_FORMATS })
+  /** @type {AsyncGenerator<import('mediabunny').WrappedCanvas, void> | null} */
+  let following = null
   const close = () => {
-    video.removeAttribute('src')
-    video.load()
-    URL.revokeObjectURL(url)
+    void following?.return()
+    input.dispose()
   }
-  const undecodable = () => new Error(`${file.name} is not a video that this browser can decode.`)
-  /** @param {string} event @param {() => void} begin */
-  const after = (event, begin) =>
-    new Promise((resolve, reject) => {
-      const heard = new AbortController()
-      const hear = (/** @type {string} */ name, /** @type {(value?: any) => void} */ then) =>
-        video.addEventListener(name, () => (heard.abort(), then()), { signal: heard.signal })
-      hear(event, resolve)
-      hear('error', () => reject(undecodable()))
-      begin()
-    })
-
   try {
-    await after('loadeddata', () => (video.src = url))
-    if (!video.videoWidth) throw undecodable()
-    if (!Number.isFinite(video.duration)) {
-      // A recording that was not finished tells its duration once its end was looked for.
-      await after('durationchange', () => (video.currentTime = Number.MAX_SAFE_INTEGER))
-    }
-    const rate = await rateOf(video)
-    const { duration, videoWidth: width, videoHeight: height } = video
-    const count = Math.max(1, Math.round(duration * rate))
+    const track = await input.getPrimaryVideoTrack()
+    if (!track) throw new Error(`${file.name} has sound, but no pictures.`)
+    const codec = await track.getCodec()
+    if (!(await track.canDecode())) throw undecodable(file, codec ?? 'an unknown codec')
+    const times = await timesOf(new EncodedPacketSink(track), codec)
+    if (!times.length) throw new Error(`${file.name} is a video without a frame.`)
+    const sink = new CanvasSink(track)
+    let next = 0 // which frame `following` gives
     let before = Promise.resolve()
-    /** @param {number} frame */
-    const seek = async (frame) => {
-      // Its middle: a time on the border of two frames may show either.
-      const time = Math.min((frame + 0.5) / rate, duration)
-      if (video.currentTime !== time) await after('seeked', () => (video.currentTime = time))
-      return createImageBitmap(video)
+    const decode = async (/** @type {number} */ frame) => {
+      if (!following || frame !== next) {
+        await following?.return()
+        following = sink.canvases(times[frame])
+      }
+      const { value } = await following.next()
+      next = frame + 1
+      if (value) return createImageBitmap(value.canvas)
+      following = null
+      throw new Error(`Frame ${next} of ${file.name} cannot be decoded.`)
     }
     const read = (/** @type {number} */ frame) => {
-      const found = before.then(() => seek(frame)) // one place at a time
-      before = found.then(() => {}, () => {})
-      return found
+      const picture = before.then(() => decode(frame)) // one at a time
+      before = picture.then(() => {}, () => {})
+      return picture
     }
-    return { count, width, height, read, close }
+    const { width, height } = await read(0)
+    return { count: times.length, width, height, read, close }
   } catch (error) {
     close()
-    throw error
+    const isSentence = error instanceof Error && error.message.startsWith(file.name)
+    throw isSentence ? error : new Error(`${file.name} is broken, or no video: ${words(error)}`)
   }
 }
 
-/** Frames a second. @param {HTMLVideoElement} video @returns {Promise<number>} */
-async function rateOf(video) {
-  if (!('requestVideoFrameCallback' in video)) return USUAL_RATE
-  /** @type {number[]} */
-  const times = []
-  await new Promise((resolve) => {
-    const waiting = setTimeout(resolve, PATIENCE)
-    const done = () => (clearTimeout(waiting), resolve(null))
-    /** @type {VideoFrameRequestCallback} */
-    const note = (_, { mediaTime }) => {
-      times.push(mediaTime)
-      if (times.length < LOOKED_AT) video.requestVideoFrameCallback(note)
-      else done()
-    }
-    video.requestVideoFrameCallback(note)
-    video.addEventListener('ended', done, { once: true })
-    video.currentTime = 0
-    video.play().catch(done)
-  })
-  video.pause()
-  return rateFrom(times) ?? USUAL_RATE
-}
+/** @param {File} file @param {string} codec */
+const undecodable = (file, codec) =>
+  new Error(
+    `${file.name} is encoded as ${codec}, which this browser cannot decode. ` +
+      'Try another browser, or save the frames as a TIFF.',
+  )
 
 /**
- * Frames a second, by the shortest time between two: some may have been left out.
+ * When frames are shown, in seconds: a container has them in the order of decoding.
  *
- * @param {number[]} times in seconds, rising
- * @returns {number | null} null where there are not two frames
+ * @param {import('mediabunny').EncodedPacketSink} packets
+ * @param {string | null} codec
+ * @returns {Promise<number[]>} rising
  */
-export function rateFrom(times) {
-  const lengths = times.slice(1).map((time, i) => time - times[i])
-  const shortest = Math.min(...lengths.filter((length) => length > SHORTEST))
-  return Number.isFinite(shortest) ? 1 / shortest : null
+async function timesOf(packets, codec) {
+  /** @type {Set<number>} */
+  const times = new Set()
+  const metadataOnly = codec !== 'vp8' // which has frames that are never shown, with a bit that says so
+  for await (const { data, duration, timestamp } of packets.packets(undefined, undefined, { metadataOnly })) {
+    const isHidden = codec === 'vp8' && !(data[0] & 0x10)
+    if (!isHidden && timestamp + duration >= 0) times.add(timestamp)
+  }
+  return [...times].sort((one, other) => one - other)
 }

@@ -45,6 +45,7 @@ export class Display {
     ui.cancel.hidden = !isBusy
     ui.planes.disabled = isBusy
     ui.zooming.disabled = !image.current
+    ui.contrast.disabled = !image.current || isBusy
     ui.refine.disabled = !model || !refines(model.manifest) || sequence.answers(model)
     ui.undo.disabled = !prompting.history.past.length
     ui.redo.disabled = !prompting.history.future.length

@@ -10,7 +10,7 @@ export { words } from '../shared/words.js'
  * @typedef {'address' | 'model' | 'image' | 'work'} Subject
  */
 
-/** @type {Map<Subject, string>} */
+/** What is wrong, and what tries it again. @type {Map<Subject, { text: string, retry?: () => void }>} */
 const problems = new Map()
 
 /** @param {string} text */
@@ -18,9 +18,13 @@ export function say(text) {
   ui.status.textContent = text
 }
 
-/** @param {Subject} subject @param {string} text */
-export function complain(subject, text) {
-  problems.set(subject, text)
+/**
+ * @param {Subject} subject
+ * @param {string} text
+ * @param {() => void} [retry] tries again: when a person says so, or the browser is online again
+ */
+export function complain(subject, text, retry) {
+  problems.set(subject, { text, retry })
   showProblems()
 }
 
@@ -31,12 +35,23 @@ export function settle(...subjects) {
 }
 
 function showProblems() {
-  ui.problem.hidden = !problems.size
-  ui.problemText.textContent = [...problems.values()].join('\n\n')
+  const all = [...problems.values()].filter(({ text }) => text)
+  ui.problem.hidden = !all.length
+  ui.problemText.textContent = all.map(({ text }) => text).join('\n\n')
+  ui.retry.hidden = !all.some(({ retry }) => retry)
 }
 
+function retryAll() {
+  const all = [...problems].filter(([, { retry }]) => retry)
+  settle(...all.map(([subject]) => subject))
+  for (const [, { retry }] of all) retry?.()
+}
+
+ui.retry.onclick = retryAll
+addEventListener('online', retryAll)
+
 ui.dismiss.onclick = () => {
-  problems.clear()
+  for (const problem of problems.values()) problem.text = '' // tried again all the same, once online
   showProblems()
   if (!ui.overlay.hidden) ui.overlay.focus()
 }

@@ -26,7 +26,7 @@ export class OpenImage {
   /** @param {import('../page.js').Page} page */
   constructor(page) {
     this.page = page
-    ui.sample.onclick = () => void this.open(sample())
+    ui.sample.onclick = () => void this.open(sample)
     ui.file.onchange = () => {
       if (ui.file.files?.length) void this.open([...ui.file.files])
       ui.file.value = '' // so that the same file can be opened again
@@ -48,7 +48,7 @@ export class OpenImage {
     return (this.current?.count ?? 1) > 1
   }
 
-  /** @param {File[] | Promise<File[]>} files */
+  /** @param {File[] | (() => Promise<File[]>)} files */
   async open(files) {
     const { page } = this
     const attempt = ++this.attempts
@@ -56,14 +56,20 @@ export class OpenImage {
     settle('image', 'work')
     /** @type {Sequence} */
     let opened
+    /** @type {File[]} */
+    let these
     try {
-      opened = await openFiles(await files, (done, total) => {
+      these = typeof files === 'function' ? await files() : files
+      opened = await openFiles(these, (done, total) => {
         if (isLatest()) showProgress('Reading', done, total, 'frames')
       })
     } catch (error) {
       if (!isLatest()) return
       if (!page.isBusy) hideProgress()
-      complain('image', words(error))
+      // What the page loads itself, the sample or what reads a format, could not be fetched.
+      const isUnreachable = error instanceof TypeError
+      const advice = isUnreachable ? '\nIs the server of this page running, and in reach?' : ''
+      complain('image', words(error) + advice, isUnreachable ? () => void this.open(files) : undefined)
       return
     }
     if (!isLatest()) {
@@ -85,8 +91,9 @@ export class OpenImage {
     page.everything.abandon()
     page.sequence.opened(opened)
     page.planes.opened(opened.planes)
-    page.work.opened(await files)
+    page.work.opened(these)
     page.display.scene.open(opened.element, opened)
+    page.contrast.show(0)
     ui.stage.scrollIntoView() // on a phone the buttons are below it
     say(`${opened.file} is open.`)
     if (opened.notes.length) complain('image', opened.notes.join('\n'))
@@ -101,6 +108,19 @@ export class OpenImage {
     this.page.everything.abandon() // its masks are chosen anew from what was encoded
     await this.encode()
     await sequence.reload()
+  }
+
+  /** Let the model see other levels; what it answered before stays. */
+  async encodeAnew() {
+    const { page } = this
+    page.everything.abandon()
+    if (!this.isSequence) {
+      this.place = null
+      await this.encode()
+    } else {
+      page.sequence.encoded = null
+      if (page.sequence.answers(page.model.current)) await page.model.current?.call('forgetFrames', {})
+    }
   }
 
   /** Encode what is open, then decode its prompts. */
@@ -119,9 +139,10 @@ export class OpenImage {
     const model = page.model.current
     if (!model?.opened || !shown || this.place) return false
     const { isSequence } = this
-    const { version } = shown.planes
+    const version = () => shown.planes.version + shown.levels.version
+    const before = version()
     const isOther = () =>
-      page.model.current !== model || this.current !== shown || shown.planes.version !== version
+      page.model.current !== model || this.current !== shown || version() !== before
     explain(model.manifest, page.sequence.answers(model))
     showProgress(isSequence ? 'Getting ready' : 'Encoding the image')
     try {
@@ -136,7 +157,7 @@ export class OpenImage {
     } catch (error) {
       if (isOther()) return true
       const what = isSequence ? 'The model is not ready for frames.' : 'The encoder failed.'
-      complain('work', `${what}\n${words(error)}`)
+      complain('work', `${what}\n${words(error)}`, () => void this.encode())
     }
     hideProgress()
     page.display.enable()
@@ -175,6 +196,8 @@ export async function encodeFrame(image, frame, model, place) {
 }
 
 async function sample() {
-  const picture = await (await fetch('sample.svg')).blob()
+  const response = await fetch('sample.svg')
+  if (!response.ok) throw new TypeError(`sample.svg: HTTP ${response.status}`)
+  const picture = await response.blob()
   return [new File([picture], 'sample.svg', { type: picture.type })]
 }

@@ -35,8 +35,16 @@ export class OpenModel {
     ui.variant.onchange = ui.provider.onchange = () => void this.pick()
   }
 
-  /** List the deployed models, and open the one that the address names, or else the first. */
   async start() {
+    try {
+      await this.list()
+    } catch (error) {
+      complain('model', words(error), () => void this.start())
+    }
+  }
+
+  /** List the deployed models, and open the one that the address names, or else the first. */
+  async list() {
     this.webgpuHint = await offerWebGPU()
     ui.webgpu.textContent = this.webgpuHint
     const response = await fetch('/models.json')
@@ -44,8 +52,8 @@ export class OpenModel {
     /** @type {string[]} */
     const models = await response.json()
     if (!models.length) {
-      const advice = 'Run `uv run doit demo` or `uv run doit`, then reload.'
-      complain('model', `No model is deployed yet. ${advice}`)
+      const advice = 'Run `uv run doit demo` or `uv run doit`, then try again.'
+      complain('model', `No model is deployed yet. ${advice}`, () => void this.start())
       return
     }
     ui.model.replaceChildren(...models.map((name) => new Option(name)))
@@ -99,7 +107,7 @@ export class OpenModel {
         return
       }
       say(`${name} is not ready.`)
-      complain('model', `${name} cannot be used.\n${words(error)}`)
+      complain('model', `${name} cannot be used.\n${words(error)}`, () => void this.open())
       return
     }
     if (!isLatest()) return

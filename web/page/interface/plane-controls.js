@@ -17,7 +17,10 @@ export class PlaneControls {
     ui.slice.oninput = () => this.chooseSlice()
     ui.slice.onchange = () => void page.image.showPlanes() // once the slider is let go
     ui.channel.onchange = () => this.chooseChannels()
-    for (const select of this.colors) select.onchange = () => this.chooseChannels()
+    for (const select of this.colors) {
+      select.onchange = () => this.chooseChannels(select)
+      select.onfocus = () => page.contrast.show(Number(select.value))
+    }
   }
 
   /** @returns {Planes | undefined} */
@@ -57,11 +60,13 @@ export class PlaneControls {
     say(`Slice ${ui.sliceNumber.textContent}. Masks stay; what you click next is on this slice.`)
   }
 
-  chooseChannels() {
+  /** @param {HTMLSelectElement} [changed] of a colour: the contrast is of its channel */
+  chooseChannels(changed) {
     const isMixed = ui.channel.value === MIXED
     ui.mix.hidden = !isMixed
     const chosen = isMixed ? this.colors : [ui.channel]
     this.planes?.choose({ colors: chosen.map(({ value }) => Number(value)) })
+    this.page.contrast.show(Number((changed ?? chosen[0]).value))
     void this.page.image.showPlanes()
   }
 }

@@ -218,6 +218,7 @@ export class SequenceView {
     let done = 0
     /** @type {unknown} */
     let problem = null
+    let kept = Promise.resolve()
     try {
       await decoding.run()
       const from = prompting.objects.frame
@@ -229,13 +230,14 @@ export class SequenceView {
         const args = { prompts, from, reverse: way === 'back' }
         await model.call('track', args, stop.signal, (part) => {
           showProgress('Tracking', ++done, total, 'frames')
-          this.keep(part, stop, place).catch((error) => {
+          kept = this.keep(part, stop, place).catch((error) => {
             problem = error
             stop.abort()
           })
         })
         if (stop.signal.aborted) break
       }
+      await kept // it may show the last frame
       await this.masks.writing
     } catch (error) {
       problem = error
