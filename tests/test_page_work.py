@@ -484,7 +484,6 @@ def test_a_mask_that_is_still_decoded_is_saved_too(
     chromium: Browser, address: str, picture: Path
 ) -> None:
     page = opened_page(chromium, address, picture)
-    open_image(page, picture)
     click(page, 0.42, 0.55)
     page.get_by_role("button", name="New object").click()
     with page.expect_download() as download:
