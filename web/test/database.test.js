@@ -5,7 +5,8 @@ import { test } from 'node:test'
 import { claimDatabase, openStore } from '../page/frames/database.js'
 
 test('where the browser keeps nothing they are kept in memory', async () => {
-  const name = await claimDatabase()
+  const { name, left } = await claimDatabase()
+  assert.equal(left, null)
   const [masks, memories] = [await openStore(name, 'masks'), await openStore(name, 'memories')]
   await masks.set('1', 'of frame 1')
   await masks.set('2', 'of frame 2')
@@ -13,6 +14,7 @@ test('where the browser keeps nothing they are kept in memory', async () => {
   assert.equal(await masks.get('1'), 'of frame 1')
   assert.equal(await masks.get('2'), undefined)
   assert.equal(await memories.get('1'), undefined)
+  assert.deepEqual(await masks.keys(), ['1'])
   await masks.clear()
   assert.equal(await masks.get('1'), undefined)
 })

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
+import { labelsOf } from '../page/image/layers.js'
 import { covers, logitsOn, maskOf } from '../page/image/masks.js'
 import { packed, PixelMask } from '../page/image/pixel-mask.js'
 import { placement } from '../page/shared/preprocessing.js'
@@ -64,4 +65,10 @@ test('a step that was opened has its mask without an answer', () => {
   const step = /** @type {any} */ ({ pixels: packed(part, image), answer: null })
   assert.deepEqual(maskOf(step)?.over(image), part)
   assert.equal(maskOf(step), maskOf(step))
+})
+
+test('a number that 16 bits do not hold is refused, and not another', () => {
+  const masked = (/** @type {number} */ number) => [{ number, name: '', mask: new PixelMask(packed(part, image)) }]
+  assert.equal(labelsOf(masked(65535), image)[9], 65535)
+  assert.throws(() => labelsOf(masked(65536), image), /Object 65536 .* ends at 65535\. Save COCO/)
 })

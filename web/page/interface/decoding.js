@@ -49,6 +49,7 @@ export class Decoding {
     }
     page.display.enable()
     page.display.announce()
+    if (last) page.work.write()
   }
 
   /**

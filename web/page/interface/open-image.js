@@ -77,7 +77,7 @@ export class OpenImage {
       return
     }
     hideProgress()
-    if (!(await page.work.mayGo(`Opening ${opened.file} discards that.`))) {
+    if (!(await page.work.mayGo(`Opening ${opened.file} discards them.`))) {
       opened.close()
       return
     }

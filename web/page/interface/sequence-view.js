@@ -267,7 +267,9 @@ export class SequenceView {
     for (const step of lastSteps(prompting.objects)) {
       const again = masks.find(({ id }) => step.frame === frame && step.id === id)
       // A correction that was passed again was made again.
-      if (again) step.answer = answerOf(again.logits, again.iou, again.milliseconds, place)
+      if (!again) continue
+      delete step.pixels
+      step.answer = answerOf(again.logits, again.iou, again.milliseconds, place)
     }
     const shownFrame = prompting.objects.frame
     await this.masks.add(frame, masks)

@@ -1,7 +1,9 @@
 // What a person has made: whether it is saved, and its copy in the browser's database, from which the
 // page goes on after a crash.
 
+import { maskOf } from '../image/masks.js'
 import { atFrame, lastSteps } from '../image/objects.js'
+import { packed } from '../image/pixel-mask.js'
 import { ui } from './elements.js'
 import { complain, hideProgress, say, showProgress, words } from './messages.js'
 
@@ -9,15 +11,18 @@ import { complain, hideProgress, say, showProgress, words } from './messages.js'
 /** @typedef {import('../image/objects.js').Objects} Objects */
 /** @typedef {import('../image/objects.js').Step} Step */
 /**
- * What is kept. Masks are not: those of prompts come again, those of tracking are in a part of their own.
+ * What is kept. Masks of tracking are in a part of their own.
  *
  * @typedef {object} State
  * @property {number} time
  * @property {boolean} isUnsaved
  * @property {string} what in words
  * @property {string} model
+ * @property {string[]} planes which slice and channels are shown
  * @property {Objects} objects
  */
+
+const PLANES = [ui.slice, ui.channel, ui.redChannel, ui.greenChannel, ui.blueChannel]
 
 export class Work {
   /** Counts changes. */
@@ -101,8 +106,12 @@ export class Work {
   write() {
     const { isUnsaved, what } = this
     const { objects } = this.page.prompting
+    const { current } = this.page.image
+    if (!current) return
+    const planes = PLANES.map(({ value }) => value)
+    const [time, model] = [Date.now(), ui.model.value]
     /** @type {State} */
-    const state = { time: Date.now(), isUnsaved, what, model: ui.model.value, objects: bare(objects) }
+    const state = { time, isUnsaved, what, model, planes, objects: bare(objects, current) }
     this.writing = this.writing.then(async () => {
       const { work } = await this.page.sequence.database
       try {
@@ -142,6 +151,11 @@ export class Work {
       await model.open()
     }
     await image.open(await left.work.get('files'))
+    if (!ui.planes.hidden) {
+      for (const [index, value] of state.planes.entries()) PLANES[index].value = value
+      this.page.planes.chooseSlice()
+      this.page.planes.chooseChannels()
+    }
     const frames = await left.masks.keys()
     for (const [index, frame] of frames.entries()) {
       showProgress('Restoring', index, frames.length, 'frames')
@@ -175,11 +189,27 @@ function ask(question, keep, discard) {
   })
 }
 
-/** Without answers, and what was undone anyway. @param {Objects} objects @returns {Objects} */
-function bare(objects) {
+/** @type {WeakMap<object, import('../image/pixel-mask.js').Pixels>} of masks */
+const pixels = new WeakMap()
+
+/**
+ * With the pixels of each mask in place of what a model answered: the next may answer otherwise, or
+ * have other channels to look at.
+ *
+ * @param {Objects} objects
+ * @param {import('../image/view.js').Size} image
+ * @returns {Objects}
+ */
+function bare(objects, image) {
   /** @param {Step} step @returns {Step} */
   const without = (step) => ({ ...step, refines: step.refines && without(step.refines), answer: null })
-  const last = (/** @type {readonly Step[]} */ steps) => steps.slice(-1).map(without)
+  /** @param {Step} step @returns {Step} */
+  const kept = (step) => {
+    const mask = maskOf(step)
+    if (mask && !pixels.has(mask)) pixels.set(mask, packed(mask.over(image), image))
+    return { ...without(step), pixels: mask ? pixels.get(mask) : undefined }
+  }
+  const last = (/** @type {readonly Step[]} */ steps) => steps.slice(-1).map(kept)
   const entries = objects.entries.map((entry) => {
     const elsewhere = new Map([...entry.elsewhere].map(([frame, steps]) => [frame, last(steps)]))
     return { ...entry, steps: last(entry.steps), elsewhere }
