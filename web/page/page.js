@@ -15,6 +15,7 @@ import { PlaneControls } from './interface/plane-controls.js'
 import { Prompting } from './interface/prompting.js'
 import { offerSaves } from './interface/saving.js'
 import { SequenceView } from './interface/sequence-view.js'
+import { ZoomedViews } from './interface/zoomed-views.js'
 
 export class Page {
   look = new LookControls(() => this.display.scene.repaint())
@@ -26,6 +27,7 @@ export class Page {
   everything = new EverythingSearch(this)
   sequence = new SequenceView(this)
   planes = new PlaneControls(this)
+  views = new ZoomedViews(this)
   display = new Display(this)
 
   /** Whether something goes on that prompts wait for. */

@@ -22,6 +22,8 @@
  * @property {Answer | null} answer null until the decoder has run
  * @property {number | null} choice the mask a person chose; null is the best-scored
  * @property {number} since when it was asked for, in the page's time
+ * @property {import('./crop.js').Crop | null} [crop] the part of the image that answers it
+ * @property {Step | null} [around] the step whose mask stays outside of the crop
  */
 /**
  * @typedef {object} Entry
@@ -198,11 +200,12 @@ export const stepped = (objects, step) =>
  * @param {Prompt} prompt
  * @param {Step | null} refines the step whose mask it starts from
  * @param {number} since when that was asked for, in the page's time
+ * @param {Pick<Step, 'crop' | 'around'>} [where]
  */
-export function prompted(objects, prompt, refines, since) {
+export function prompted(objects, prompt, refines, since, where) {
   const { frame } = objects
   const { id } = currentOf(objects)
-  return stepped(objects, { prompt, refines, frame, id, answer: null, choice: null, since })
+  return stepped(objects, { prompt, refines, frame, id, answer: null, choice: null, since, ...where })
 }
 
 /**

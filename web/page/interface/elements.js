@@ -13,6 +13,7 @@ export const ui = {
   picture: element('picture', HTMLElement),
   overlay: element('overlay', HTMLCanvasElement),
   empty: element('empty', HTMLElement),
+  zoomed: element('zoomed', HTMLElement),
   problem: element('problem', HTMLElement),
   problemText: element('problem-text', HTMLElement),
   dismiss: element('dismiss', HTMLButtonElement),

@@ -53,7 +53,9 @@ export class Prompting {
       page.sequence.answers(page.model.current) || (ui.refine.checked && !ui.refine.disabled)
     const before = this.step
     const prompt = { points: [], box: null, ...before?.prompt, ...change }
-    this.objects = set.prompted(this.objects, prompt, isRefined ? before : null, performance.now())
+    const where = page.views.whereOf(prompt, before)
+    const refined = isRefined ? before : null
+    this.objects = set.prompted(this.objects, prompt, refined, performance.now(), where)
     void page.decoding.run()
     page.display.scene.draw() // the point, before its mask
   }
