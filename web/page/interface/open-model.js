@@ -35,6 +35,15 @@ export class OpenModel {
 
   /** List the deployed models, and open the one that the address names, or else the first. */
   async start() {
+    if (!isSecureContext) {
+      complain(
+        'model',
+        `A browser runs models from ${location.origin} only over https: its files could not be ` +
+          'checked. Put a proxy with https in front of this server, or open it as localhost: ' +
+          `\`ssh -L ${location.port}:localhost:${location.port} ${location.hostname}\`.`,
+      )
+      return
+    }
     this.webgpuHint = await offerWebGPU()
     ui.webgpu.textContent = this.webgpuHint
     const response = await fetch('/models.json')
