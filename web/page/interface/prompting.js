@@ -77,6 +77,21 @@ export class Prompting {
     return { x: x * width, y: y * height }
   }
 
+  /**
+   * Say that the object is not on the frame that is shown, or on none behind or before it; said again,
+   * that is taken back.
+   *
+   * @param {keyof import('../image/objects.js').Gone} where
+   */
+  leave(where) {
+    if (!this.page.canPrompt) return
+    this.change(set.left(this.objects, where, performance.now()))
+    const { gone } = /** @type {Step} */ (currentOf(this.objects).steps.at(-1))
+    const title = titleOf(currentOf(this.objects))
+    const ends = { here: 'is not on this frame', after: 'ends here', before: 'begins here' }
+    say(gone?.[where] ? `${title} ${ends[where]}.` : `${title} may be there again.`)
+  }
+
   undo() {
     if (ui.prompting.disabled || ui.undo.disabled) return
     settle('image', 'work')
@@ -152,6 +167,11 @@ export class Prompting {
     this.page.look.change({ color })
     this.objects = set.changed(this.objects, number, { color })
     this.page.display.refresh()
+  }
+
+  /** @param {number} number @param {boolean} isTracked whether it is tracked with the others */
+  follow(number, isTracked) {
+    this.objects = set.changed(this.objects, number, { stays: !isTracked })
   }
 
   /** @param {number} number */
