@@ -84,7 +84,7 @@ export class Mask {
    * @returns {Float32Array | null} side × side; null where nothing of it is inside
    */
   logitsIn(place) {
-    if (isSamePart(place.crop ?? ALL, this.place.crop ?? ALL)) return this.logits
+    if (JSON.stringify(place.crop) === JSON.stringify(this.place.crop)) return this.logits
     const { side, threshold } = this
     const { left, top, width, height } = place.crop ?? ALL
     const across = (width * place.size) / (place.scaledWidth * side)
@@ -213,14 +213,6 @@ function pixelsOf({ left, top, width, height }, image) {
   }
 }
 
-/** @typedef {import('../shared/preprocessing.js').Part} ImagePart */
-/** @param {ImagePart} one @param {ImagePart} other */
-const isSamePart = (one, other) =>
-  one.left === other.left &&
-  one.top === other.top &&
-  one.width === other.width &&
-  one.height === other.height
-
 /**
  * A mask with another in its place where that was drawn; outside of there it stays what it was.
  *
@@ -231,26 +223,19 @@ const isSamePart = (one, other) =>
  */
 function inserted(mask, other, where) {
   const region = both(mask.region, other.region)
-  const values = new Uint8Array((region.right - region.left) * (region.bottom - region.top))
-  copy(mask, region, values)
-  copy({ region: common(region, where), values: null }, region, values)
-  copy(other, region, values)
+  const width = region.right - region.left
+  const values = new Uint8Array(width * (region.bottom - region.top))
+  for (let y = region.top, i = 0; y < region.bottom; y++) {
+    for (let x = region.left; x < region.right; x++, i++) {
+      const { region: at, values: from } = holds(where, x, y) ? other : mask
+      if (holds(at, x, y)) values[i] = from[(y - at.top) * (at.right - at.left) + x - at.left]
+    }
+  }
   return { region, values }
 }
 
-/**
- * @param {{ region: Region, values: Uint8Array | null }} part null is outside everywhere
- * @param {Region} region of the values that are written, around that of the part
- * @param {Uint8Array} values
- */
-function copy({ region: at, values: from }, region, values) {
-  const [length, width] = [at.right - at.left, region.right - region.left]
-  for (let y = at.top, start = 0; length && y < at.bottom; y++, start += length) {
-    const to = (y - region.top) * width + at.left - region.left
-    if (from) values.set(from.subarray(start, start + length), to)
-    else values.fill(0, to, to + length)
-  }
-}
+/** @param {Region} region @param {number} x @param {number} y */
+const holds = ({ left, top, right, bottom }, x, y) => x >= left && x < right && y >= top && y < bottom
 
 /** @param {Size} size @returns {Region} */
 export const allOf = ({ width, height }) => ({ left: 0, top: 0, right: width, bottom: height })
