@@ -118,3 +118,23 @@ def test_a_port_that_is_taken_is_an_error(folder: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(OSError, match="in use"), serving(application({"/": folder}), port):
             pass
+
+
+@pytest.mark.parametrize("name", ["lab42.example", "10.0.0.7", "LAB42.example"])
+def test_a_name_that_was_given_is_answered_and_others_are_not(folder: Path, name: str) -> None:
+    app = application({"/": folder}, names=["lab42.example", "10.0.0.7"])
+    with serving(app, host="0.0.0.0") as address:
+        port = address.rpartition(":")[2]
+        url = f"http://127.0.0.1:{port}/"
+        assert httpx2.get(url, headers={"Host": f"{name}:{port}"}).status_code == 200
+        for other in ("rebound.example", "www.lab42.example", "lab42.example.net", "0.0.0.0"):
+            assert httpx2.get(url, headers={"Host": other}).status_code == 400
+
+
+def test_an_address_of_ip_6_is_served_and_named_as_browsers_want_it(folder: Path) -> None:
+    try:
+        with serving(application({"/": folder}, names=["::1"]), host="::1") as address:
+            assert address.startswith("http://[::1]:")
+            assert httpx2.get(address).status_code == 200
+    except OSError:
+        pytest.skip("this machine has no IP 6")

@@ -1,13 +1,16 @@
 """Follows objects through frames with the deployed graphs, as sam2's `SAM2VideoPredictor` does.
 
 `select` decides what of the frames before is looked at; it knows neither graphs nor numbers.
-`Tracker` runs the graphs. docs/video.md explains the memory bank with both.
+`Tracker` runs the graphs, and a `Shelf` keeps what `select` no longer reaches out of memory.
+docs/video.md explains the memory bank with all three.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from tempfile import TemporaryFile, gettempdir
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +20,7 @@ from PIL import Image
 from tasks.clients.contract import FEATURES, TrackingConstants
 from tasks.inference.preprocessing import MEAN, STD, Floats
 from tasks.inference.prompts import Prompt
+from tasks.system.errors import is_full
 
 Images = NDArray[np.uint8]
 # Runs a graph, by its name, on its inputs; its outputs by name.
@@ -90,41 +94,117 @@ def nearest(frame: int, conditioning: Sequence[int], limit: int) -> list[int]:
     return chosen + rest[: limit - len(chosen)]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Result:
     """An object on a frame.
 
     ``low_res_masks`` are logits (1, 1, M, M), ``object_score`` is above 0 where the object is
-    there, ``pointer`` (1, C), ``predicted_iou`` what the decoder expects of its mask; ``memory``
-    (1, …) once it was encoded.
+    there, ``pointer`` (1, C), ``predicted_iou`` what the decoder expects of its mask.
     """
 
     low_res_masks: Floats
     object_score: float
     pointer: Floats
     predicted_iou: float
-    memory: Floats | None = None
 
 
 @dataclass
 class Object:
-    """The state of an object, by frame.
+    """The state of an object, by frame: the pointers of those that count; a `Shelf` has the rest.
 
     ``tracked`` has the frames that were passed, and whether that was in reverse; ``pending`` what
     was prompted since, and whether it conditions.
     """
 
-    conditioning: dict[int, Result] = field(default_factory=dict)
-    others: dict[int, Result] = field(default_factory=dict)
+    conditioning: dict[int, Floats] = field(default_factory=dict)
+    others: dict[int, Floats] = field(default_factory=dict)
     tracked: dict[int, bool] = field(default_factory=dict)
     pending: dict[int, tuple[Result, bool]] = field(default_factory=dict)
 
-    def result(self, frame: int) -> Result | None:
-        """The newest of a frame."""
-        waiting = self.pending.get(frame)
-        if waiting is not None:
-            return waiting[0]
-        return self.conditioning.get(frame) or self.others.get(frame)
+
+# An object's number, and a frame.
+Key = tuple[int, int]
+
+
+class Remembered(NamedTuple):
+    """A result, and the memory (1, …) that was encoded of it."""
+
+    result: Result
+    memory: Floats
+
+
+class Shelf:
+    """What is remembered of objects on frames: what was used last in memory, the rest on disk.
+
+    A correction can come on any frame, and looks at the frames around it; so nothing is dropped.
+    The file has no name: the system removes it however the program ends.
+
+    :param limit: how many are in memory at most, at the time when it is called.
+    """
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._at_hand: dict[Key, Remembered] = {}  # the newest is last
+        self._stored: set[Key] = set()  # those whose newest is in the file
+        self._places: dict[Key, int] = {}  # all that were ever in it
+        self._file: Any = None
+
+    def __getitem__(self, key: Key) -> Remembered:
+        kept = self._at_hand.get(key) or self._read(key)
+        self._put(key, kept)
+        return kept
+
+    def __setitem__(self, key: Key, kept: Remembered) -> None:
+        self._stored.discard(key)
+        self._put(key, kept)
+
+    def _put(self, key: Key, kept: Remembered) -> None:
+        self._at_hand.pop(key, None)
+        self._at_hand[key] = kept
+        while len(self._at_hand) > self._limit():
+            oldest = next(iter(self._at_hand))
+            if oldest not in self._stored:
+                self._write(oldest, self._at_hand[oldest])
+            del self._at_hand[oldest]
+
+    def _write(self, key: Key, kept: Remembered) -> None:
+        result, memory = kept
+        numbers = np.array([result.object_score, result.predicted_iou], np.float32)
+        arrays = (result.low_res_masks, result.pointer, memory, numbers)
+        record = np.concatenate([each.ravel() for each in arrays])
+        if self._file is None:
+            self._file = TemporaryFile(buffering=0)  # noqa: SIM115 (open as long as the tracker is)
+            self._shapes = [each.shape for each in arrays]
+            self._size = record.nbytes
+        place = self._places.setdefault(key, len(self._places))
+        try:
+            self._file.seek(place * self._size)
+            written = self._file.write(record)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            written = 0
+        if written != self._size:
+            raise OSError(
+                errno.ENOSPC,
+                f"expected room in {gettempdir()} for what tracking remembers, "
+                f"{self._size / 2**20:.1f} MiB for each object on each frame: make room, or name "
+                "another folder in TMPDIR",
+            )
+        self._stored.add(key)
+
+    def _read(self, key: Key) -> Remembered:
+        if key not in self._stored:
+            raise KeyError(key)
+        self._file.seek(self._places[key] * self._size)
+        record = np.empty(self._size // 4, np.float32)
+        self._file.readinto(record)
+        ends = np.cumsum([np.prod(shape, dtype=int) for shape in self._shapes])
+        parts = np.split(record, ends[:-1])
+        masks, pointer, memory, numbers = (
+            part.reshape(shape) for part, shape in zip(parts, self._shapes, strict=True)
+        )
+        return Remembered(Result(masks, float(numbers[0]), pointer, float(numbers[1])), memory)
 
 
 class Tracker:
@@ -138,6 +218,7 @@ class Tracker:
     def __init__(self, run: Run, constants: TrackingConstants, frames: Sequence[Images]) -> None:
         self.run, self.constants, self.frames = run, constants, frames
         self.objects: dict[int, Object] = {}
+        self._shelf = Shelf(self._looked_at)
         self._features: dict[int, dict[str, Floats]] = {}  # of the last frame that was encoded
 
     def prompt(self, frame: int, number: int, prompt: Prompt) -> Result:
@@ -154,10 +235,10 @@ class Tracker:
             result = self._from_mask(frame, prompt.mask)
         else:
             coords, labels = self._points(prompt)
-            before = state.result(frame)
+            before = self._newest(frame, number)
             embedding = self.features(frame)["image_embed"]
             if corrects:
-                embedding = self._conditioned(frame, state, state.tracked[frame])
+                embedding = self._conditioned(frame, number, state.tracked[frame])
             refined = None
             if before is not None:
                 refined = before.low_res_masks.clip(-LARGEST_REFINED, LARGEST_REFINED)
@@ -192,12 +273,14 @@ class Tracker:
         for frame in order:
             results = {}
             for number, state in self.objects.items():
-                result = state.conditioning.get(frame)
-                if result is None:
-                    embedding = self._conditioned(frame, state, reverse)
+                if frame in state.conditioning:
+                    result = self._shelf[number, frame].result
+                else:
+                    embedding = self._conditioned(frame, number, reverse)
                     result = self._decode(frame, embedding, multimask=self._multimask(0, True))
-                    result.memory = self._encode(frame, result, prompted=False)
-                    state.others[frame] = result
+                    memory = self._encode(frame, result, prompted=False)
+                    self._shelf[number, frame] = Remembered(result, memory)
+                    state.others[frame] = result.pointer
                 state.tracked[frame] = reverse
                 results[number] = result
             yield frame, results
@@ -209,21 +292,36 @@ class Tracker:
             self._features = {frame: {name: outputs[name] for name in FEATURES}}
         return self._features[frame]
 
-    def _conditioned(self, frame: int, state: Object, reverse: bool) -> Floats:
+    def _newest(self, frame: int, number: int) -> Result | None:
+        """What is known of an object on a frame, prompts that do not count yet included."""
+        state = self.objects.get(number, Object())
+        if frame in state.pending:
+            return state.pending[frame][0]
+        known = frame in state.conditioning or frame in state.others
+        return self._shelf[number, frame].result if known else None
+
+    def _looked_at(self) -> int:
+        """How many memories the next frame looks at, with its own, of all objects together."""
+        states = self.objects.values()
+        return sum(self.constants.memories + len(each.conditioning) + 1 for each in states)
+
+    def _conditioned(self, frame: int, number: int, reverse: bool) -> Floats:
         """The image embedding as memories and pointers change it."""
+        state = self.objects[number]
         chosen = select(
             frame, reverse, len(self.frames), list(state.conditioning), state.others, self.constants
         )
         every = {**state.others, **state.conditioning}
         # A single frame has nothing before or behind it, and each age is 0.
         reach = max(min(len(self.frames), self.constants.max_pointers) - 1, 1)
-        width = next(iter(state.conditioning.values())).pointer.shape[1]
-        pointers = [every[each].pointer for each, _ in chosen.pointers]
+        width = next(iter(state.conditioning.values())).shape[1]
+        pointers = [every[each] for each, _ in chosen.pointers]
+        memories = [self._shelf[number, each].memory for each, _ in chosen.memories]
         return self.run(
             "memory_attention",
             {
                 "image_embed": self.features(frame)["image_embed"],
-                "memories": np.concatenate([every[each].memory for each, _ in chosen.memories]),
+                "memories": np.concatenate(memories),
                 "memory_times": np.array([time for _, time in chosen.memories], np.int32),
                 "pointers": np.concatenate([np.zeros((0, width), np.float32), *pointers]),
                 "pointer_times": np.array([age for _, age in chosen.pointers], np.float32)
@@ -291,10 +389,11 @@ class Tracker:
 
     def _encode_pending(self) -> None:
         """Make memories of the prompts since the last tracking."""
-        for state in self.objects.values():
+        for number, state in self.objects.items():
             for frame, (result, conditions) in state.pending.items():
-                result.memory = self._encode(frame, result, prompted=True)
-                (state.conditioning if conditions else state.others)[frame] = result
+                memory = self._encode(frame, result, prompted=True)
+                self._shelf[number, frame] = Remembered(result, memory)
+                (state.conditioning if conditions else state.others)[frame] = result.pointer
                 if conditions:
                     state.others.pop(frame, None)
             state.pending.clear()

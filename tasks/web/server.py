@@ -1,14 +1,15 @@
-"""The loopback server of the browser stage and of `doit serve`: a page, a runtime, models.
+"""The server of the browser stage and of `doit serve`: a page, a runtime, models.
 
-It listens on 127.0.0.1, serves some folders and nothing above them, and isolates its pages, which
-onnxruntime-web's threads need (SharedArrayBuffer).
+It listens on 127.0.0.1 unless another host is given, answers to the host names that it is given,
+serves some folders and nothing above them, and isolates its pages, which onnxruntime-web's threads
+need (SharedArrayBuffer).
 """
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def application(
     documents: Mapping[str, Callable[[], Any]] | None = None,
     files: Mapping[str, Path] | None = None,
     arrays: MutableMapping[str, bytes] | None = None,
+    names: Sequence[str] = (),
 ) -> Starlette:
     """The web application.
 
@@ -44,6 +46,7 @@ def application(
     :param documents: JSON made at each request, by path.
     :param files: single files from anywhere, by path.
     :param arrays: gets what a page posts to ``/arrays/<name>``; without it none can post.
+    :param names: host names and addresses in requests that are answered, beside loopback's.
     """
     import mimetypes
 
@@ -91,29 +94,34 @@ def application(
         Mount(path, Folder(directory=folder, html=path == "/", check_dir=False))
         for path, folder in folders.items()
     ]
-    # Another site's page whose name resolves to loopback must not read the models.
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    # Another site's page whose name resolves to this machine must not read the models.
+    bracketed = (f"[{name}]" if ":" in name else name for name in names)  # as in a request
+    allowed = [HOST, "localhost", *bracketed]
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False)
     return Starlette(routes=routes, middleware=[hosts])
 
 
 @contextmanager
-def serving(app: Starlette, port: int = 0) -> Iterator[str]:
+def serving(app: Starlette, port: int = 0, host: str = HOST) -> Iterator[str]:
     """Serve from a thread while the context lasts; gives the address, without a slash at its end.
 
     :param port: 0 takes a free one; an `OSError` when it is taken.
+    :param host: an address of this machine, or a name of one; an `OSError` when it is not.
     """
     import uvicorn
 
-    with socket.socket() as listener:
+    (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((HOST, port))
+        listener.bind(address)
         listener.listen(128)  # from here on a request waits until the thread answers
         settings = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none")
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
         try:
-            yield f"http://{HOST}:{listener.getsockname()[1]}"
+            shown = f"[{host}]" if ":" in host else host
+            yield f"http://{shown}:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             server.force_exit = True

@@ -18,6 +18,7 @@ import { Prompting } from './interface/prompting.js'
 import { offerSaves } from './interface/saving.js'
 import { SequenceView } from './interface/sequence-view.js'
 import { Work } from './interface/work.js'
+import { ZoomedViews } from './interface/zoomed-views.js'
 
 export class Page {
   look = new LookControls(() => this.display.scene.repaint())
@@ -31,6 +32,7 @@ export class Page {
   sequence = new SequenceView(this)
   planes = new PlaneControls(this)
   work = new Work(this)
+  views = new ZoomedViews(this)
   display = new Display(this)
 
   /** Whether something goes on that prompts wait for. */

@@ -3,6 +3,7 @@
 import { openStore } from './frames/database.js'
 import { trackerOf, Tracking, trackingSessions } from './frames/tracking-worker.js'
 import { candidate, grid, objectsAmong } from './image/everything.js'
+import { WHOLE } from './image/crop.js'
 import { best, maskAt } from './shared/feeds.js'
 import { createSession, decode, encode, fetchFiles, runtime, timed } from './shared/model.js'
 import { words } from './shared/words.js'
@@ -17,8 +18,8 @@ import { words } from './shared/words.js'
  *   manifest: import('./shared/contract.js').Manifest }}
  */
 let model
-/** @type {import('./shared/feeds.js').Features} of the image that was encoded last */
-let features
+/** What was encoded, by the page's name for it. @type {Map<string, import('./shared/feeds.js').Features>} */
+const encoded = new Map()
 /** @type {import('./image/everything.js').Candidate[]} the masks of the last grid of clicks */
 let candidates = []
 /** @type {Record<string, Session> | null} the graphs that track, once a sequence needs them */
@@ -46,6 +47,13 @@ function messages() {
   })
 }
 
+/** @param {string} name */
+function featuresOf(name) {
+  const found = encoded.get(name)
+  if (!found) throw new Error(`Nothing is encoded as ${name}: open the image again.`)
+  return found
+}
+
 const calls = {
   /**
    * Fetch both files, or take them from the cache, and create their sessions.
@@ -71,21 +79,28 @@ const calls = {
     model = { ort, encoder, decoder, manifest, provider, base }
   },
 
-  /** @param {{ rgba: Uint8ClampedArray, place: Placement }} args */
-  async encode({ rgba, place }) {
+  /**
+   * Encode an image, or a part of one, under a name.
+   *
+   * @param {{ rgba: Uint8ClampedArray, place: Placement, name: string, kept: string[] }} args
+   *   names of what is kept beside it
+   */
+  async encode({ rgba, place, name, kept }) {
     candidates = []
+    for (const other of encoded.keys()) if (!kept.includes(other)) encoded.delete(other)
     const { ort, encoder, manifest } = model
     const [result, milliseconds] = await timed(() => encode(ort, encoder, manifest, rgba, place))
-    features = result
+    encoded.set(name, result)
     return { milliseconds }
   },
 
   /**
    * @param {{ prompt: import('./shared/preprocessing.js').Prompt, previous: Float32Array | null,
-   *   place: Placement }} args
+   *   place: Placement, name: string }} args name of what was encoded
    */
-  async decode({ prompt, place, previous }) {
+  async decode({ prompt, place, previous, name }) {
     const { ort, decoder, manifest } = model
+    const features = featuresOf(name)
     const masks = previous && [previous]
     const [result, milliseconds] = await timed(() =>
       decode(ort, decoder, manifest, features, [prompt], place, masks),
@@ -103,6 +118,7 @@ const calls = {
    */
   async everything({ side, place }, stopped) {
     const { ort, decoder, manifest } = model
+    const features = featuresOf(WHOLE)
     const { prompts } = manifest
     const clicks = grid(side, place.width, place.height)
     const atOnce = prompts.at_once === 'many' ? AT_ONCE : 1

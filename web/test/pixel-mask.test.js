@@ -72,3 +72,15 @@ test('a number that 16 bits do not hold is refused, and not another', () => {
   assert.equal(labelsOf(masked(65535), image)[9], 65535)
   assert.throws(() => labelsOf(masked(65536), image), /Object 65536 .* ends at 65535\. Save COCO/)
 })
+
+test('a part of the image that is encoded by itself is fed the pixels that lie in it', () => {
+  const values = Uint8Array.from([1, 1, 1, 1])
+  const region = { left: 4, top: 4, right: 6, bottom: 6 }
+  const mask = new PixelMask(packed({ region, values }, { width: 8, height: 8 }))
+  const crop = { left: 0.5, top: 0.5, width: 0.5, height: 0.5 }
+  const place = { size: 4, scaledWidth: 4, scaledHeight: 4, scaleX: 1, scaleY: 1, crop }
+  const inside = [...(mask.logitsIn(place, 4) ?? [])].map((logit) => Number(logit > 0))
+  assert.deepEqual(inside, [1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+  const away = { ...crop, left: 0, top: 0 }
+  assert.equal(mask.logitsIn({ ...place, crop: away }, 4), null)
+})

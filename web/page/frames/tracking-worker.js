@@ -14,6 +14,7 @@ import { graphRunner } from '../shared/tracking-graphs.js'
  *
  * @typedef {{ frame: number, id: number, prompts: PagePrompt[] }} ObjectPrompts
  */
+/** Frames on which an object is not, as a person said. @typedef {{ id: number, frames: number[] }} Gone */
 /**
  * @typedef {object} Opened
  * @property {import('../shared/model.js').Runtime} ort
@@ -116,29 +117,41 @@ export class Tracking {
    * @param {ObjectPrompts[]} args.prompts of all objects on all frames; others were taken back
    * @param {number} args.from
    * @param {boolean} args.reverse
+   * @param {number} [args.until] the last frame
+   * @param {number[]} [args.ids] of the objects that are tracked; all, unless given
+   * @param {Gone[]} [args.gone]
    * @param {() => boolean} stopped
    * @returns {AsyncGenerator<{ frame: number, masks: TrackedMask[] }>}
    */
-  async *track({ prompts, from, reverse }, stopped) {
+  async *track({ prompts, from, reverse, until, ids, gone = [] }, stopped) {
     await this.agree(prompts)
+    this.leave(gone)
+    const away = new Map(gone.map(({ id, frames }) => [id, new Set(frames)]))
+    const follows = (/** @type {number} */ id, /** @type {number} */ frame) =>
+      (ids?.includes(id) ?? true) && !away.get(id)?.has(frame)
     const signal = /** @type {AbortSignal} */ ({
       get aborted() {
         return stopped()
       },
     })
-    const start = this.startOf(from, from + (reverse ? -1 : 1))
+    const next = from + (reverse ? -1 : 1)
+    const start = this.startOf(from, next, (id) => follows(id, from))
+    if (from === until && start === next) return
     let since = performance.now()
-    for await (const { frame, objects } of this.tracker.track({ from: start, reverse, signal })) {
+    const frames = this.tracker.track({ from: start, reverse, signal, follows })
+    for await (const { frame, objects } of frames) {
       const each = (performance.now() - since) / objects.length
       const masks = objects.map(({ object, ...result }) => maskOf(object, result, each))
       // The frame was drawn anew without its correction: that is made again, and tracked on from.
       for (const correction of this.correctionsOn(frame)) {
+        if (!follows(correction.id, frame)) continue
         this.prompted.delete(keyOf(correction))
         const again = await this.prompt(correction)
         masks.splice(masks.findIndex(({ id }) => id === again.id), 1, again)
       }
       await this.tracker.settlePrompts()
       yield { frame, masks }
+      if (frame === until) return
       since = performance.now()
     }
   }
@@ -150,6 +163,17 @@ export class Tracking {
       if (!keys.has(keyOf(each))) await this.forget(each)
     }
     for (const each of prompts) await this.prompt(each)
+  }
+
+  /** Forget what was remembered of objects where they are not. @param {Gone[]} gone */
+  leave(gone) {
+    for (const { id, frames } of gone) {
+      const history = this.tracker.objects.get(id)?.history
+      for (const frame of frames) {
+        history?.others.delete(frame)
+        history?.tracked.delete(frame)
+      }
+    }
   }
 
   /** The prompts on a frame that came after it was tracked. @param {number} frame */
@@ -166,9 +190,11 @@ export class Tracking {
    *
    * @param {number} from
    * @param {number} next
+   * @param {(id: number) => boolean} follows
    */
-  startOf(from, next) {
-    const histories = [...this.tracker.objects.values()].map(({ history }) => history)
+  startOf(from, next, follows) {
+    const followed = [...this.tracker.objects].filter(([id]) => follows(id))
+    const histories = followed.map(([, { history }]) => history)
     const corrected = histories.some(({ pending }) => pending.get(from)?.conditions === false)
     const complete = histories.every((history) => history.newest(from))
     return corrected && complete && next !== 0 ? next : from

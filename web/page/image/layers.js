@@ -2,7 +2,7 @@
 
 import { MOST } from './export.js'
 import { allOf, around, labelled, maskOf } from './masks.js'
-import { lastStep } from './objects.js'
+import { isGone, lastStep } from './objects.js'
 
 /** @typedef {import('./masks.js').Mask | import('./pixel-mask.js').PixelMask} Mask */
 /** @typedef {import('./objects.js').Shown} Shown */
@@ -15,12 +15,16 @@ export const NAMELESS = 'object'
 const EDGE = 4
 
 /**
- * What says where an object is: its last prompt on the frame, or else what tracking found.
+ * What says where an object is: its last prompt on the frame, or else what tracking found, unless a
+ * person said that it is not there.
  *
  * @param {import('./objects.js').Entry} entry
  * @param {Shown} tracked
  */
-export const shownStep = (entry, tracked) => lastStep(entry) ?? tracked.get(entry.id) ?? null
+export function shownStep(entry, tracked) {
+  const step = lastStep(entry) ?? tracked.get(entry.id) ?? null
+  return step && isGone(entry, step.frame) ? null : step
+}
 
 /**
  * The objects that have a mask.

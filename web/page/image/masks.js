@@ -2,7 +2,7 @@
 // labels. No DOM in it.
 
 import { maskAt } from '../shared/feeds.js'
-import { maskOver } from '../shared/preprocessing.js'
+import { ALL, maskOver } from '../shared/preprocessing.js'
 import { PixelMask } from './pixel-mask.js'
 
 /** @typedef {import('./objects.js').Answer} Answer */
@@ -13,31 +13,43 @@ import { PixelMask } from './pixel-mask.js'
 /** @typedef {{ left: number, top: number, right: number, bottom: number }} Region in pixels */
 /** @typedef {{ region: Region, values: Uint8Array }} Part 0 or 1 for each pixel of a region */
 
-/** Side of the masks on which areas and middles are found, in pixels. */
+/** How many pixels a mask has at most, in each direction, where its area and middle are found. */
 const COARSE = 384
 const COARSELY = { width: COARSE, height: COARSE }
+/** How much finer than that a small mask is looked at. */
+const FINEST = 16
+/** A logit that is surely outside. */
+const OUTSIDE = -16
 
 /** The logit of a cell of which nothing else is to be said; sam2 takes it for a person's masks. */
-const SURE = 10
+export const SURE = 10
 
 /** One of the masks of an answer. */
 export class Mask {
-  /** @param {Answer} answer @param {number} index */
-  constructor({ masks, place, threshold }, index) {
+  /**
+   * @param {Answer} answer
+   * @param {number} index
+   * @param {Mask | PixelMask | null} [around] what the object's mask is outside of the answer's crop
+   */
+  constructor({ masks, place, threshold }, index, around = null) {
     this.place = place
+    this.around = around
     this.threshold = threshold
     this.side = masks.dims[3]
     this.logits = maskAt(masks, index)
     this.box = boxOf(this.logits, this.side, place, threshold)
-    const { region, values } = this.over(COARSELY)
+    const coarse = this.regionIn(COARSELY)
+    const longest = Math.max(coarse.right - coarse.left, coarse.bottom - coarse.top, 1)
+    const fine = COARSE * Math.min(FINEST, Math.floor(COARSE / longest))
+    const { region, values } = this.over({ width: fine, height: fine })
     /** How much of the image it covers. */
-    this.share = areaOf(values) / COARSE ** 2
+    this.share = areaOf(values) / fine ** 2
     const { left, top, right, bottom } = region
     const middle = middleOf(values, right - left)
     /** A place inside, in parts of the image; null where it is empty. @type {At | null} */
     this.middle = middle && {
-      x: (left + middle.x * (right - left)) / COARSE,
-      y: (top + middle.y * (bottom - top)) / COARSE,
+      x: (left + middle.x * (right - left)) / fine,
+      y: (top + middle.y * (bottom - top)) / fine,
     }
     /** What was drawn last. @type {{ key: string, part: Part } | null} */
     this.drawn = null
@@ -51,7 +63,8 @@ export class Mask {
    * @returns {Region}
    */
   regionIn(image, seen = allOf(image)) {
-    return common(regionOf(this.box, this.side, this.place, image), seen)
+    const own = common(regionOf(this.box, this.side, this.place, image), seen)
+    return this.around ? both(own, this.around.regionIn(image, seen)) : own
   }
 
   /**
@@ -60,10 +73,53 @@ export class Mask {
    * @returns {Part}
    */
   over(image, seen) {
-    const { logits, side, place, threshold } = this
-    const region = this.regionIn(image, seen)
+    const { logits, side, place, threshold, box } = this
+    const region = common(regionOf(box, side, place, image), seen ?? allOf(image))
     const { width, height } = image
-    return { region, values: maskOver(logits, side, place, width, height, threshold, region) }
+    const own = { region, values: maskOver(logits, side, place, width, height, threshold, region) }
+    if (!this.around) return own
+    return inserted(this.around.over(image, seen), own, pixelsOf(place.crop ?? ALL, image))
+  }
+
+  /**
+   * Its logits as a decoder is fed them that has encoded another part of the image.
+   *
+   * @param {Placement} place
+   * @returns {Float32Array | null} side × side; null where nothing of it is inside
+   */
+  logitsIn(place) {
+    if (JSON.stringify(place.crop) === JSON.stringify(this.place.crop)) return this.logits
+    const { side, threshold } = this
+    const { left, top, width, height } = place.crop ?? ALL
+    const across = (width * place.size) / (place.scaledWidth * side)
+    const down = (height * place.size) / (place.scaledHeight * side)
+    const logits = Float32Array.from({ length: side * side }, (_, i) =>
+      this.logitAt(left + ((i % side) + 0.5) * across, top + (Math.floor(i / side) + 0.5) * down),
+    )
+    return logits.some((logit) => logit > threshold) ? logits : null
+  }
+
+  /**
+   * @param {number} x in parts of the image
+   * @param {number} y
+   * @returns {number} between the middles of the cells around
+   */
+  logitAt(x, y) {
+    const { logits, side, place } = this
+    const { left, top, width, height } = place.crop ?? ALL
+    const [right, below] = [(x - left) / width, (y - top) / height]
+    if (right < 0 || below < 0 || right > 1 || below > 1) {
+      return this.around?.logitAt(x, y) ?? OUTSIDE
+    }
+    const cell = (/** @type {number} */ at) => Math.min(Math.max(at, 0), side - 1)
+    const u = cell(((right * place.scaledWidth) / place.size) * side - 0.5)
+    const v = cell(((below * place.scaledHeight) / place.size) * side - 0.5)
+    const [column, row] = [Math.floor(u), Math.floor(v)]
+    const [next, lower] = [cell(column + 1), cell(row + 1) * side]
+    const along = (/** @type {number} */ start) =>
+      logits[start + column] + (u - column) * (logits[start + next] - logits[start + column])
+    const upper = along(row * side)
+    return upper + (v - row) * (along(lower) - upper)
   }
 
   /** The same, computed once for what is seen. @param {Size} image @param {Region} seen */
@@ -104,7 +160,7 @@ export function maskOf(step) {
   const known = masks.get(answer) ?? new Map()
   masks.set(answer, known)
   const index = shownOf(step, answer)
-  const mask = known.get(index) ?? new Mask(answer, index)
+  const mask = known.get(index) ?? new Mask(answer, index, maskOf(step.around ?? null))
   known.set(index, mask)
   return mask
 }
@@ -174,16 +230,60 @@ function boxOf(logits, side, { scaledWidth, scaledHeight, size }, threshold) {
  * @param {Size} image as drawn
  * @returns {Region}
  */
-export function regionOf([left, top, right, bottom], side, place, { width, height }) {
-  const across = (width * place.size) / (place.scaledWidth * side)
-  const down = (height * place.size) / (place.scaledHeight * side)
+export function regionOf([left, top, right, bottom], side, place, image) {
+  const crop = place.crop ?? ALL
+  const [x, y] = [crop.left * image.width, crop.top * image.height]
+  const across = (crop.width * image.width * place.size) / (place.scaledWidth * side)
+  const down = (crop.height * image.height * place.size) / (place.scaledHeight * side)
+  const region = {
+    left: Math.floor(x + (left - 1) * across),
+    top: Math.floor(y + (top - 1) * down),
+    right: Math.ceil(x + (right + 1) * across),
+    bottom: Math.ceil(y + (bottom + 1) * down),
+  }
+  return common(region, pixelsOf(crop, image))
+}
+
+/**
+ * The pixels whose middle lies in a part of the image.
+ *
+ * @param {import('../shared/preprocessing.js').Part} part
+ * @param {Size} image as drawn
+ * @returns {Region}
+ */
+function pixelsOf({ left, top, width, height }, image) {
+  const first = (/** @type {number} */ at) => Math.max(0, Math.ceil(at - 0.5))
   return {
-    left: Math.max(0, Math.floor((left - 1) * across)),
-    top: Math.max(0, Math.floor((top - 1) * down)),
-    right: Math.min(width, Math.ceil((right + 1) * across)),
-    bottom: Math.min(height, Math.ceil((bottom + 1) * down)),
+    left: first(left * image.width),
+    top: first(top * image.height),
+    right: first((left + width) * image.width),
+    bottom: first((top + height) * image.height),
   }
 }
+
+/**
+ * A mask with another in its place where that was drawn; outside of there it stays what it was.
+ *
+ * @param {Part} mask
+ * @param {Part} other
+ * @param {Region} where the other was drawn
+ * @returns {Part}
+ */
+function inserted(mask, other, where) {
+  const region = both(mask.region, other.region)
+  const width = region.right - region.left
+  const values = new Uint8Array(width * (region.bottom - region.top))
+  for (let y = region.top, i = 0; y < region.bottom; y++) {
+    for (let x = region.left; x < region.right; x++, i++) {
+      const { region: at, values: from } = holds(where, x, y) ? other : mask
+      if (holds(at, x, y)) values[i] = from[(y - at.top) * (at.right - at.left) + x - at.left]
+    }
+  }
+  return { region, values }
+}
+
+/** @param {Region} region @param {number} x @param {number} y */
+const holds = ({ left, top, right, bottom }, x, y) => x >= left && x < right && y >= top && y < bottom
 
 /** @param {Size} size @returns {Region} */
 export const allOf = ({ width, height }) => ({ left: 0, top: 0, right: width, bottom: height })
@@ -200,6 +300,19 @@ export function common(one, other) {
   const right = Math.max(left, Math.min(one.right, other.right))
   const bottom = Math.max(top, Math.min(one.bottom, other.bottom))
   return { left, top, right, bottom }
+}
+
+/** Around two regions, either of which may have no pixels. @param {Region} one @param {Region} other */
+function both(one, other) {
+  const isEmpty = ({ left, top, right, bottom } = one) => left >= right || top >= bottom
+  if (isEmpty(one)) return other
+  if (isEmpty(other)) return one
+  return {
+    left: Math.min(one.left, other.left),
+    top: Math.min(one.top, other.top),
+    right: Math.max(one.right, other.right),
+    bottom: Math.max(one.bottom, other.bottom),
+  }
 }
 
 /**

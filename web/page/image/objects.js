@@ -23,6 +23,15 @@
  * @property {number | null} choice the mask a person chose; null is the best-scored
  * @property {number} since when it was asked for, in the page's time
  * @property {import('./pixel-mask.js').Pixels} [pixels] a mask that was opened, in place of a prompt
+ * @property {Gone} [gone]
+ * @property {import('./crop.js').Crop | null} [crop] the part of the image that answers it
+ * @property {Step | null} [around] the step whose mask stays outside of the crop
+ */
+/**
+ * Where an object is not, as a person said: on the step's frame, after it, before it; there until the
+ * next frame on which it is prompted.
+ *
+ * @typedef {{ here?: boolean, after?: boolean, before?: boolean }} Gone
  */
 /**
  * @typedef {object} Entry
@@ -33,6 +42,7 @@
  * @property {readonly Step[]} steps on the frame that is shown
  * @property {ReadonlyMap<number, readonly Step[]>} elsewhere steps on other frames
  * @property {boolean} [isOpened] whether its masks on frames come from a file
+ * @property {boolean} [stays] whether it is left out when objects are tracked
  */
 /**
  * @typedef {object} Objects
@@ -72,7 +82,28 @@ export const lastStep = ({ steps }) => lastOf(steps)
 /** @param {readonly Step[]} steps @returns {Step | null} */
 function lastOf(steps) {
   const last = steps.at(-1)
-  return last && (last.prompt.points.length || last.prompt.box || last.pixels) ? last : null
+  return last && isPrompted(last) ? last : null
+}
+
+/** @param {Step} step */
+const isPrompted = ({ prompt, pixels }) =>
+  prompt.points.length > 0 || prompt.box !== null || pixels !== undefined
+
+/**
+ * Whether an object is not on a frame, as a person said.
+ *
+ * @param {Entry} entry
+ * @param {number} frame
+ */
+export function isGone(entry, frame) {
+  const said = framesOf(entry).flatMap((steps) => steps.at(-1) ?? [])
+  const here = said.find((step) => step.frame === frame)
+  if (here && (here.gone?.here || isPrompted(here))) return Boolean(here.gone?.here)
+  /** @param {'after' | 'before'} side @param {Step[]} steps the nearest first */
+  const isBeyond = (side, steps) => steps.find((step) => step.gone?.[side] || isPrompted(step))?.gone?.[side]
+  const earlier = said.filter((step) => step.frame < frame).sort((one, other) => other.frame - one.frame)
+  const later = said.filter((step) => step.frame > frame).sort((one, other) => one.frame - other.frame)
+  return Boolean(isBeyond('after', earlier) || isBeyond('before', later))
 }
 
 /** The steps of each frame. @param {Entry} entry */
@@ -215,11 +246,34 @@ export const stepped = (objects, step) =>
  * @param {Prompt} prompt
  * @param {Step | null} refines the step whose mask it starts from
  * @param {number} since when that was asked for, in the page's time
+ * @param {Pick<Step, 'crop' | 'around'>} [where]
  */
-export function prompted(objects, prompt, refines, since) {
+export function prompted(objects, prompt, refines, since, where) {
   const { frame } = objects
-  const { id } = currentOf(objects)
-  return stepped(objects, { prompt, refines, frame, id, answer: null, choice: null, since })
+  const { id, steps } = currentOf(objects)
+  const gone = { ...steps.at(-1)?.gone, here: false }
+  const step = { prompt, refines, frame, id, answer: null, choice: null, since, gone, ...where }
+  return stepped(objects, step)
+}
+
+/**
+ * The current object after it was said to be gone, or to be there again where that was said before.
+ *
+ * @param {Objects} objects
+ * @param {keyof Gone} where from the frame that is shown
+ * @param {number} since when that was asked for, in the page's time
+ */
+export function left(objects, where, since) {
+  const { id, steps } = currentOf(objects)
+  const last = steps.at(-1)
+  const gone = { ...last?.gone, here: false, [where]: !last?.gone?.[where] }
+  /** @type {Step} */
+  const none = {
+    ...{ prompt: { points: [], box: null }, refines: null, answer: null, choice: null },
+    ...{ frame: objects.frame, id, since, gone },
+  }
+  const isThere = last && !gone.here && !last.gone?.here
+  return stepped(objects, isThere ? { ...last, gone, since } : none)
 }
 
 /**

@@ -1,7 +1,9 @@
 // A mask that was opened: pixels instead of a decoder's logits. No DOM in it.
 
-import { allOf, areaOf, common, middleOf } from './masks.js'
+import { ALL } from '../shared/preprocessing.js'
+import { allOf, areaOf, common, middleOf, SURE } from './masks.js'
 
+/** @typedef {import('../shared/preprocessing.js').Placement} Placement */
 /** @typedef {import('./masks.js').Part} Part */
 /** @typedef {import('./masks.js').Region} Region */
 /** @typedef {import('./view.js').Size} Size */
@@ -82,5 +84,30 @@ export class PixelMask {
   /** @param {Size} image @param {Region} seen */
   seen(image, seen) {
     return this.over(image, seen)
+  }
+
+  /**
+   * Logits as a decoder is fed them that has encoded the image, or a part of it: sure of each cell.
+   *
+   * @param {Placement} place
+   * @param {number} side of the logits
+   * @returns {Float32Array | null} side × side; null where nothing of it is inside
+   */
+  logitsIn(place, side) {
+    const { left, top, width, height } = place.crop ?? ALL
+    const across = (width * place.size) / (place.scaledWidth * side)
+    const down = (height * place.size) / (place.scaledHeight * side)
+    const logits = Float32Array.from({ length: side * side }, (_, i) =>
+      this.logitAt(left + ((i % side) + 0.5) * across, top + (Math.floor(i / side) + 0.5) * down),
+    )
+    return logits.includes(SURE) ? logits : null
+  }
+
+  /** @param {number} x in parts of the image @param {number} y @returns {number} */
+  logitAt(x, y) {
+    const { left, top, right, bottom } = this.region
+    const [column, row] = [Math.floor(x * this.image.width), Math.floor(y * this.image.height)]
+    const isInside = column >= left && column < right && row >= top && row < bottom
+    return isInside && this.values[(row - top) * (right - left) + column - left] ? SURE : -SURE
   }
 }

@@ -132,6 +132,18 @@ export class Scene {
     return this.image ? toFrame(this.view, at, this.image) : { x: 0, y: 0 }
   }
 
+  /** What is seen of the image, in its pixels. @returns {Rectangle} */
+  get seen() {
+    const { scale, x, y } = this.view
+    const { left, top, width, height } = visible(this.view, this.image ?? this.size, this.size)
+    return {
+      left: (left - x) / scale,
+      top: (top - y) / scale,
+      width: width / scale,
+      height: height / scale,
+    }
+  }
+
   /** How many times larger the image is than what fits. */
   get magnification() {
     if (!this.image || isFitted(this.view, this.image, this.size)) return 1

@@ -1,6 +1,7 @@
 // Runs the decoder until each object has its mask: one run at a time goes through what waits.
 
-import { logitsOn, Mask, maskOf } from '../image/masks.js'
+import { maskOf } from '../image/masks.js'
+import { WHOLE, nameOf, within } from '../image/crop.js'
 import { currentOf, lastStep, unanswered } from '../image/objects.js'
 import { findRole, refines } from '../shared/contract.js'
 import { best } from '../shared/feeds.js'
@@ -38,7 +39,9 @@ export class Decoding {
         step = unanswered(page.prompting.objects)
       }
     } catch (error) {
-      if (page.model.current === model) complain('work', `The decoder failed.\n${words(error)}`)
+      // While other pixels are encoded, what was begun before may end in any way: it is begun again.
+      const isCurrent = page.model.current === model && page.image.place
+      if (isCurrent) complain('work', `The decoder failed.\n${words(error)}`)
     }
     this.running = false
     if (page.image.isSequence && !page.isBusy) hideProgress()
@@ -68,13 +71,18 @@ export class Decoding {
     }
     if (image.isSequence) await sequence.encode(step.frame, model, place)
     const { manifest } = model
-    const before = refines(manifest) ? step.refines : null
+    const { around, crop } = step
+    if (around && !around.pixels) await this.answer(around, model, place)
+    const { prompt, isWhole } = crop ? within(step.prompt, crop) : { ...step, isWhole: true }
+    // What was said outside of the crop is known there by the mask that it drew alone.
+    const before = refines(manifest) ? (step.refines ?? (isWhole ? null : around)) : null
     if (before && !before.pixels) await this.answer(before, model, place)
-    const mask = maskOf(before)
-    const side = () => Number(findRole(manifest.decoder.inputs, 'mask_input')?.shape[3])
-    const previous = mask instanceof Mask ? mask.logits : mask && logitsOn(mask, place, side())
-    const decoded = await model.call('decode', { prompt: step.prompt, place, previous })
+    const used = crop ? await this.page.views.encode(crop, model) : place
+    const side = Number(findRole(manifest.decoder.inputs, 'mask_input')?.shape[3])
+    const previous = maskOf(before ?? null)?.logitsIn(used, side) ?? null
+    const name = crop ? nameOf(crop) : WHOLE
+    const decoded = await model.call('decode', { prompt, place: used, previous, name })
     const threshold = manifest.prompts.mask_threshold
-    step.answer = { ...decoded, best: best(manifest, decoded.scores), threshold, place }
+    step.answer = { ...decoded, best: best(manifest, decoded.scores), threshold, place: used }
   }
 }

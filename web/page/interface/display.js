@@ -26,6 +26,7 @@ export class Display {
     this.scene.onView = () => {
       ui.zoomFit.textContent = `${Math.round(100 * this.scene.magnification)} %`
       ui.zoomFit.ariaLabel = `${ui.zoomFit.textContent}, show all of the image`
+      page.views.tell()
     }
     this.list = new ObjectList(ui.objects, page.prompting)
   }

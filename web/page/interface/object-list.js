@@ -10,6 +10,7 @@ import { titleOf } from '../image/objects.js'
  * @property {HTMLInputElement} name
  * @property {HTMLElement} area
  * @property {HTMLButtonElement} remove
+ * @property {HTMLInputElement} tracked
  */
 /**
  * @typedef {object} Handlers
@@ -17,6 +18,7 @@ import { titleOf } from '../image/objects.js'
  * @property {(number: number, name: string) => void} rename
  * @property {(number: number, color: string) => void} recolor
  * @property {(number: number) => void} remove
+ * @property {(number: number, isTracked: boolean) => void} follow
  */
 
 export class ObjectList {
@@ -50,6 +52,8 @@ export class ObjectList {
       parts.color.ariaLabel = `Colour of ${title}`
       if (parts.name.value !== entry.name) parts.name.value = entry.name
       parts.area.textContent = areaOf(entry)
+      parts.tracked.checked = !entry.stays
+      parts.tracked.ariaLabel = parts.tracked.title = `Track ${title}`
       parts.remove.ariaLabel = parts.remove.title = `Delete ${title}`
     }
     if (current !== this.current) this.reveal(current)
@@ -93,9 +97,11 @@ export class ObjectList {
     remove.className = 'remove'
     remove.textContent = '×'
     remove.onclick = () => handlers.remove(number)
-    row.append(choice, shown, color, name, area, remove)
+    const tracked = input('checkbox', 'tracked')
+    tracked.onchange = () => handlers.follow(number, tracked.checked)
+    row.append(choice, shown, color, name, area, tracked, remove)
     this.list.insertBefore(row, this.list.children[index] ?? null)
-    const parts = { row, choice, color, name, area, remove }
+    const parts = { row, choice, color, name, area, tracked, remove }
     this.rows.set(number, parts)
     return parts
   }

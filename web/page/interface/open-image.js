@@ -2,6 +2,7 @@
 
 import { openFiles } from '../frames/sequence.js'
 import { inputSize } from '../shared/contract.js'
+import { WHOLE } from '../image/crop.js'
 import { scaledPixels } from '../shared/image.js'
 import { placement } from '../shared/preprocessing.js'
 import { advice } from './advice.js'
@@ -145,6 +146,7 @@ export class OpenImage {
       page.model.current !== model || this.current !== shown || version() !== before
     explain(model.manifest, page.sequence.answers(model))
     showProgress(isSequence ? 'Getting ready' : 'Encoding the image')
+    page.views.forget()
     try {
       const [place, ready] = await (isSequence
         ? page.sequence.ready(model, shown)
@@ -153,6 +155,7 @@ export class OpenImage {
       this.place = place
       if (this.answeredBy !== model) page.prompting.dropAnswers()
       this.answeredBy = model
+      page.views.tell()
       say(ready)
     } catch (error) {
       if (isOther()) return true
@@ -186,11 +189,13 @@ async function encodedBy(model, image) {
  * @param {number} frame
  * @param {Model} model
  * @param {Placement} place
+ * @param {string} [name] of what is encoded
+ * @param {string[]} [kept] names of what stays encoded beside it
  * @returns {Promise<number>} milliseconds that the encoder took
  */
-export async function encodeFrame(image, frame, model, place) {
+export async function encodeFrame(image, frame, model, place, name = WHOLE, kept = []) {
   const rgba = scaledPixels(await image.read(frame), place)
-  const { milliseconds } = await model.call('encode', { rgba, place })
+  const { milliseconds } = await model.call('encode', { rgba, place, name, kept })
   ui.encoderTime.textContent = duration(milliseconds)
   return milliseconds
 }

@@ -36,6 +36,15 @@ export class OpenModel {
   }
 
   async start() {
+    if (!isSecureContext) {
+      complain(
+        'model',
+        `A browser runs models from ${location.origin} only over https: its files could not be ` +
+          'checked. Put a proxy with https in front of this server, or open it as localhost: ' +
+          `\`ssh -L ${location.port}:localhost:${location.port} ${location.hostname}\`.`,
+      )
+      return
+    }
     try {
       await this.list()
     } catch (error) {

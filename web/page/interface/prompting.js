@@ -62,7 +62,8 @@ export class Prompting {
     // A mask from a file has no prompt that could be answered again: it stays what is corrected.
     const opened = [before, before?.refines].find((step) => step?.pixels) ?? null
     const refines = isRefined ? before : opened
-    this.keep(set.prompted(this.objects, prompt, refines, performance.now()))
+    const where = page.views.whereOf(prompt, before)
+    this.keep(set.prompted(this.objects, prompt, refines, performance.now(), where))
     page.look.showMasks()
     void page.decoding.run()
     page.display.scene.draw() // the point, before its mask
@@ -112,6 +113,21 @@ export class Prompting {
   pixels({ x, y }) {
     const { width, height } = this.page.image.current ?? { width: 0, height: 0 }
     return { x: x * width, y: y * height }
+  }
+
+  /**
+   * Say that the object is not on the frame that is shown, or on none behind or before it; said again,
+   * that is taken back.
+   *
+   * @param {keyof import('../image/objects.js').Gone} where
+   */
+  leave(where) {
+    if (!this.page.canPrompt) return
+    this.act(set.left(this.objects, where, performance.now()))
+    const { gone } = /** @type {Step} */ (currentOf(this.objects).steps.at(-1))
+    const title = titleOf(currentOf(this.objects))
+    const ends = { here: 'is not on this frame', after: 'ends here', before: 'begins here' }
+    say(gone?.[where] ? `${title} ${ends[where]}.` : `${title} may be there again.`)
   }
 
   /** @param {'undo' | 'redo'} way to go through the changes, whichever object they were of */
@@ -217,6 +233,11 @@ export class Prompting {
   recolor(number, color) {
     this.page.look.change({ color })
     this.act(set.changed(this.objects, number, { color }))
+  }
+
+  /** @param {number} number @param {boolean} isTracked whether it is tracked with the others */
+  follow(number, isTracked) {
+    this.act(set.changed(this.objects, number, { stays: !isTracked }))
   }
 
   /** @param {number} number */

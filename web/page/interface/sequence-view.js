@@ -3,7 +3,7 @@
 import { claimDatabase } from '../frames/database.js'
 import { answerOf, MaskStore, NOTHING } from '../frames/mask-store.js'
 import { masked } from '../image/layers.js'
-import { atFrame, lastSteps } from '../image/objects.js'
+import { atFrame, currentOf, isGone, lastSteps } from '../image/objects.js'
 import { clamp } from '../image/view.js'
 import { inputSize } from '../shared/contract.js'
 import { scaledPixels } from '../shared/image.js'
@@ -11,7 +11,7 @@ import { placement } from '../shared/preprocessing.js'
 import { ui } from './elements.js'
 import { complain, duration, hideProgress, say, settle, showProgress, words } from './messages.js'
 import { encodeFrame } from './open-image.js'
-import { followTimeline, showTimeline } from './timeline.js'
+import { followTimeline, frameRange, resetRange, showTimeline } from './timeline.js'
 
 /** @typedef {import('../frames/mask-store.js').TrackedMask} TrackedMask */
 /** @typedef {import('../frames/sequence.js').Sequence} Sequence */
@@ -58,6 +58,7 @@ export class SequenceView {
     followTimeline({
       onFrame: (frame) => this.scrub(frame),
       onTrack: (ways) => void this.track(ways),
+      onGone: (where) => page.prompting.leave(where),
     })
   }
 
@@ -66,6 +67,8 @@ export class SequenceView {
     this.abandon()
     this.wanted = 0
     ui.timeline.hidden = image.count === 1
+    ui.objects.classList.remove('following')
+    resetRange(image.count)
   }
 
   /** Drop all masks: another model or another sequence is open. */
@@ -95,6 +98,7 @@ export class SequenceView {
     const able = canTrack(model)
     ui.noTracking.hidden = able
     ui.tracking.hidden = !able
+    ui.objects.classList.toggle('following', able)
     const { count, width, height } = image
     // sam2 stretches the frames of a video, whatever a client does with images.
     const resize = able ? 'stretch' : manifest.preprocessing.resize
@@ -196,18 +200,50 @@ export class SequenceView {
     if (!image.current || !image.isSequence) return
     const prompted = new Set(lastSteps(prompting.objects).map(({ frame }) => frame))
     const { count } = image.current
-    showTimeline({ count, frame: this.wanted, prompted, tracked: this.masks.frames })
+    const gone = currentOf(prompting.objects).steps.at(-1)?.gone
+    showTimeline({ count, frame: this.wanted, prompted, tracked: this.masks.frames, gone })
   }
 
-  /** Track all objects from the frame that is shown. @param {Way[]} ways one after the other */
+  /**
+   * What is tracked: objects, where they are not, and how far; or a sentence why nothing is.
+   *
+   * @param {number} count of frames
+   */
+  plan(count) {
+    const { objects } = this.page.prompting
+    const entries = objects.entries.filter(({ stays }) => !stays)
+    const ids = entries.map(({ id }) => id)
+    if (!lastSteps(objects).some(({ id }) => ids.includes(id))) {
+      const unticked = lastSteps(objects).length > 0
+      return unticked
+        ? 'There is nothing to track: tick an object in the list that has a click or a box.'
+        : 'There is nothing to track yet: click an object on a frame first.'
+    }
+    const range = frameRange()
+    const from = objects.frame
+    if (!range || from < range.first || from > range.last) {
+      return (
+        `Expected a range within frames 1 to ${count} that holds the one that is shown, ` +
+        `${from + 1}: set “Frames”, or show another frame.`
+      )
+    }
+    const all = Array.from({ length: count }, (_, frame) => frame)
+    const gone = entries.map((entry) => {
+      return { id: entry.id, frames: all.filter((frame) => isGone(entry, frame)) }
+    })
+    return { ids, gone, from, ...range }
+  }
+
+  /** Track objects from the frame that is shown. @param {Way[]} ways one after the other */
   async track(ways) {
     const { decoding, display, prompting } = this.page
     const { current: image, place } = this.page.image
     const model = this.page.model.current
     if (!image || !model || !place || this.stop) return
     settle('work')
-    if (!lastSteps(prompting.objects).length) {
-      complain('work', 'There is nothing to track yet: click an object on a frame first.')
+    const plan = this.plan(image.count)
+    if (typeof plan === 'string') {
+      complain('work', plan)
       return
     }
     const stop = (this.stop = new AbortController())
@@ -221,13 +257,14 @@ export class SequenceView {
     let kept = Promise.resolve()
     try {
       await decoding.run()
-      const from = prompting.objects.frame
+      const { from, first, last, ids, gone } = plan
       const prompts = lastSteps(prompting.objects).map(promptsOf)
-      const frames = { on: image.count - from, back: from + 1 }
+      const frames = { on: last - from + 1, back: from - first + 1 }
       const total = ways.reduce((sum, way) => sum + frames[way], 0)
       showProgress('Tracking', 0, total, 'frames')
       for (const way of ways) {
-        const args = { prompts, from, reverse: way === 'back' }
+        const reverse = way === 'back'
+        const args = { prompts, from, reverse, until: reverse ? first : last, ids, gone }
         await model.call('track', args, stop.signal, (part) => {
           showProgress('Tracking', ++done, total, 'frames')
           kept = this.keep(part, stop, place).catch((error) => {

@@ -6,21 +6,27 @@ import { ui } from './elements.js'
  * @typedef {object} Handlers
  * @property {(frame: number) => void} onFrame
  * @property {(ways: Way[]) => void} onTrack
+ * @property {(where: keyof Gone) => void} onGone
  */
 /** @typedef {'on' | 'back'} Way in which tracking goes */
+/** @typedef {import('../image/objects.js').Gone} Gone */
 /**
  * @typedef {object} Known
  * @property {number} count of frames
  * @property {number} frame that is shown
  * @property {ReadonlySet<number>} prompted frames
  * @property {ReadonlySet<number>} tracked frames
+ * @property {Gone | undefined} gone what was said on the frame that is shown
  */
 
 /** Pixels of the strip for one frame, at most; more frames than pixels share them. */
 const STRIP = 2000
 
 /** @param {Handlers} handlers */
-export function followTimeline({ onFrame, onTrack }) {
+export function followTimeline({ onFrame, onTrack, onGone }) {
+  ui.beginsHere.onclick = () => onGone('before')
+  ui.notHere.onclick = () => onGone('here')
+  ui.endsHere.onclick = () => onGone('after')
   ui.slider.oninput = () => onFrame(Number(ui.slider.value) - 1)
   ui.earlier.onclick = () => onFrame(Number(ui.slider.value) - 2)
   ui.later.onclick = () => onFrame(Number(ui.slider.value))
@@ -30,7 +36,10 @@ export function followTimeline({ onFrame, onTrack }) {
 }
 
 /** @param {Known} known */
-export function showTimeline({ count, frame, prompted, tracked }) {
+export function showTimeline({ count, frame, prompted, tracked, gone }) {
+  ui.beginsHere.ariaPressed = String(Boolean(gone?.before))
+  ui.notHere.ariaPressed = String(Boolean(gone?.here))
+  ui.endsHere.ariaPressed = String(Boolean(gone?.after))
   ui.slider.max = String(count)
   ui.slider.value = String(frame + 1)
   ui.frameNumber.textContent = `${frame + 1} of ${count}`
@@ -40,6 +49,19 @@ export function showTimeline({ count, frame, prompted, tracked }) {
     [`${frame + 1} of ${count}`, ...states].filter(Boolean).join(', '),
   )
   drawStrip(count, prompted, tracked)
+}
+
+/** Track over all of so many frames, until another range is set. @param {number} count */
+export function resetRange(count) {
+  ui.firstFrame.max = ui.lastFrame.max = ui.lastFrame.value = String(count)
+  ui.firstFrame.value = '1'
+}
+
+/** The first and the last frame that are tracked, from 0. */
+export function frameRange() {
+  const [first, last] = [ui.firstFrame, ui.lastFrame].map((input) => input.valueAsNumber - 1)
+  const isRange = ui.firstFrame.validity.valid && ui.lastFrame.validity.valid && first <= last
+  return isRange ? { first, last } : null
 }
 
 /** @param {number} count @param {ReadonlySet<number>} prompted @param {ReadonlySet<number>} tracked */

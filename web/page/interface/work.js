@@ -202,12 +202,17 @@ const pixels = new WeakMap()
  */
 function bare(objects, image) {
   /** @param {Step} step @returns {Step} */
-  const without = (step) => ({ ...step, refines: step.refines && without(step.refines), answer: null })
+  const without = (step) => ({
+    ...step,
+    refines: step.refines && without(step.refines),
+    around: step.around && without(step.around),
+    answer: null,
+  })
   /** @param {Step} step @returns {Step} */
   const kept = (step) => {
     const mask = maskOf(step)
     if (mask && !pixels.has(mask)) pixels.set(mask, packed(mask.over(image), image))
-    return { ...without(step), pixels: mask ? pixels.get(mask) : undefined }
+    return mask ? { ...without({ ...step, around: null }), pixels: pixels.get(mask) } : without(step)
   }
   const last = (/** @type {readonly Step[]} */ steps) => steps.slice(-1).map(kept)
   const entries = objects.entries.map((entry) => {

@@ -13,13 +13,14 @@ export async function loadImage(url) {
 }
 
 /**
- * The image's pixels at the size it has in the encoder's input; transparent ones on white.
+ * The image's pixels, or a crop's, at the size they have in the encoder's input; transparent ones on
+ * white.
  *
  * @param {HTMLImageElement | ImageBitmap} image
  * @param {import('./preprocessing.js').Placement} place
  * @returns {Uint8ClampedArray} RGBA
  */
-export function scaledPixels(image, { scaledWidth, scaledHeight }) {
+export function scaledPixels(image, { scaledWidth, scaledHeight, width, height, crop }) {
   const canvas = new OffscreenCanvas(scaledWidth, scaledHeight)
   const context = /** @type {OffscreenCanvasRenderingContext2D} */ (
     canvas.getContext('2d', { willReadFrequently: true })
@@ -27,6 +28,12 @@ export function scaledPixels(image, { scaledWidth, scaledHeight }) {
   context.fillStyle = 'white'
   context.fillRect(0, 0, scaledWidth, scaledHeight)
   context.imageSmoothingQuality = 'high'
-  context.drawImage(image, 0, 0, scaledWidth, scaledHeight)
+  if (crop) {
+    const left = Math.round((crop.left * width) / crop.width)
+    const top = Math.round((crop.top * height) / crop.height)
+    context.drawImage(image, left, top, width, height, 0, 0, scaledWidth, scaledHeight)
+  } else {
+    context.drawImage(image, 0, 0, scaledWidth, scaledHeight)
+  }
   return context.getImageData(0, 0, scaledWidth, scaledHeight).data
 }

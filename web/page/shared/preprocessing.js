@@ -15,6 +15,12 @@
  * @property {number} scaleY and from top to bottom
  * @property {number} scaledWidth the image's width in the input
  * @property {number} scaledHeight the image's height in the input
+ * @property {Part} [crop] the part of a larger image that this image is; all of it, unless there
+ */
+/**
+ * A part of an image, each number in parts of the image's side.
+ *
+ * @typedef {{ left: number, top: number, width: number, height: number }} Part
  */
 /** @typedef {'stretch' | 'longest side'} Resize */
 
@@ -106,7 +112,8 @@ export function inInput({ points, box }, { scaleX, scaleY }) {
 
 /**
  * A mask over the image, or over the image drawn at another size: 1 where the logits,
- * interpolated linearly between the centres of their cells, are above the threshold.
+ * interpolated linearly between the centres of their cells, are above the threshold. Where the place
+ * is a crop's, the image is the larger one, and the region lies in the crop.
  *
  * @param {Float32Array} logits one low-resolution mask, `maskSize` × `maskSize`
  * @param {number} maskSize
@@ -127,8 +134,11 @@ export function maskOver(
   threshold,
   { left, top, right, bottom } = { left: 0, top: 0, right: width, bottom: height },
 ) {
-  const column = cells(width, (place.scaledWidth / place.size) * maskSize, maskSize)
-  const row = cells(height, (place.scaledHeight / place.size) * maskSize, maskSize)
+  const crop = place.crop ?? ALL
+  const across = (place.scaledWidth / place.size) * maskSize
+  const down = (place.scaledHeight / place.size) * maskSize
+  const column = cells(width, across / crop.width, maskSize, crop.left)
+  const row = cells(height, down / crop.height, maskSize, crop.top)
   const mask = new Uint8Array((right - left) * (bottom - top))
   const line = new Float32Array(maskSize)
   for (let y = top, to = 0; y < bottom; y++) {
@@ -146,6 +156,9 @@ export function maskOver(
   return mask
 }
 
+/** @type {Part} */
+export const ALL = { left: 0, top: 0, width: 1, height: 1 }
+
 /**
  * For each of `count` pixels spread over `extent` of `limit` cells: the two cells whose
  * centres it lies between, and how far from the first.
@@ -153,13 +166,14 @@ export function maskOver(
  * @param {number} count
  * @param {number} extent
  * @param {number} limit
+ * @param {number} start the part of the extent that lies before the first cell
  */
-function cells(count, extent, limit) {
+function cells(count, extent, limit, start) {
   const first = new Int32Array(count)
   const second = new Int32Array(count)
   const part = new Float32Array(count)
   for (let i = 0; i < count; i++) {
-    const center = Math.min(Math.max(((i + 0.5) / count) * extent - 0.5, 0), limit - 1)
+    const center = Math.min(Math.max(((i + 0.5) / count) * extent - 0.5 - start * extent, 0), limit - 1)
     first[i] = Math.floor(center)
     second[i] = Math.min(first[i] + 1, limit - 1)
     part[i] = center - first[i]

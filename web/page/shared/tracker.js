@@ -108,10 +108,12 @@ export class Tracker {
    * @param {number} [args.from] the first frame that was prompted, unless given
    * @param {boolean} [args.reverse]
    * @param {AbortSignal} [args.signal] ends it before the next frame
+   * @param {(object: number, frame: number) => boolean} [args.follows] whether an object is followed
+   *   on a frame; every one is, unless given
    * @returns {AsyncGenerator<{ frame: number, objects: (Result & { object: number })[] }>}
    * @throws {RangeError} when nothing was prompted
    */
-  async *track({ from, reverse = false, signal } = {}) {
+  async *track({ from, reverse = false, signal, follows = () => true } = {}) {
     await this.settlePrompts()
     const followed = [...this.objects].filter(([, { history }]) => history.conditioning.size)
     if (!followed.length) throw new RangeError('Nothing to track: prompt an object on a frame first.')
@@ -124,6 +126,7 @@ export class Tracker {
       const objects = []
       for (const [object, known] of followed) {
         if (this.objects.get(object) !== known) continue // it was removed meanwhile
+        if (!follows(object, frame)) continue
         objects.push({ object, ...(await this.follow(frame, known, reverse)) })
       }
       yield { frame, objects }
