@@ -261,7 +261,7 @@ def test_undo_goes_back_one_prompt_at_a_time(page: Page) -> None:
     assert iou(saved(page), one) < 0.999
     undo = page.get_by_role("button", name="Undo")
     undo.click()
-    wait(page)
+    expect(page.locator("#status")).to_have_text("Undone.")
     assert iou(saved(page), one) == 1
     undo.click()
     expect(undo).to_be_disabled()

@@ -21,7 +21,7 @@ from tasks.inference.preprocessing import Placement, preprocess
 from tasks.inference.prompts import natural_image
 from tasks.web import server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
+pytestmark = pytest.mark.slow
 
 SIZE = 256
 AT = (100, 140)
@@ -108,6 +108,7 @@ def encoded(page: Page) -> int:
     return int(count)
 
 
+@pytest.mark.xdist_group("demo")
 def test_the_model_sees_the_contrast_that_is_chosen_and_masks_stay(
     page: Page, demo: Project, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_the_model_sees_the_contrast_that_is_chosen_and_masks_stay(
     assert iou(mask(page), expected(demo, stretched)) > 0.98
 
 
+@pytest.mark.xdist_group("demo")
 def test_each_key_of_a_slider_keeps_its_focus(page: Page, tmp_path: Path) -> None:
     Image.fromarray(natural_image(SIZE)).save(tmp_path / "cells.png")
     page.locator("#file").set_input_files(tmp_path / "cells.png")

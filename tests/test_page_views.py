@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from project import Project
+from test_page import undo_all
 
 from tasks.commands import serve
 from tasks.config import parse
@@ -73,6 +74,7 @@ def page(opened: Page, file: Path) -> Page:
     """The page with the large image as it opens."""
     opened.get_by_label("Foreground").check()
     opened.locator("#refine").uncheck()
+    undo_all(opened)  # the page would ask before it discards objects
     forget_status(opened)
     opened.locator("#file").set_input_files(file)
     expect(opened.locator("#status")).to_contain_text("Encoded in", timeout=60_000)

@@ -254,6 +254,7 @@ export class SequenceView {
     let done = 0
     /** @type {unknown} */
     let problem = null
+    /** @type {Promise<unknown>} */
     let kept = Promise.resolve()
     try {
       await decoding.run()
@@ -267,20 +268,20 @@ export class SequenceView {
         const args = { prompts, from, reverse, until: reverse ? first : last, ids, gone }
         await model.call('track', args, stop.signal, (part) => {
           showProgress('Tracking', ++done, total, 'frames')
-          kept = this.keep(part, stop, place).catch((error) => {
+          kept = Promise.all([kept, this.keep(part, stop, place)]).catch((error) => {
             problem = error
             stop.abort()
           })
         })
         if (stop.signal.aborted) break
       }
-      await kept // it may show the last frame
+      await kept // one of them may show a frame
       await this.masks.writing
     } catch (error) {
       problem = error
     }
     if (this.stop !== stop) return // another model or sequence was opened meanwhile
-    await this.turning
+    while (this.turning) await this.turning
     this.stop = null
     hideProgress()
     this.page.work.change()
