@@ -39,7 +39,7 @@ def test_a_name_that_is_none_is_refused(name: str) -> None:
 @pytest.fixture
 def served(project: Project) -> Project:
     project.configure('[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n')
-    for package in ("onnxruntime-web", "geotiff"):
+    for package in packages.LIBRARIES:
         (project.root / "web/node_modules" / package).mkdir(parents=True, exist_ok=True)
     return project
 
