@@ -25,6 +25,9 @@ const VERSION = 2
  * @returns {Promise<Database & { left: Database | null }>}
  */
 export async function claimDatabase() {
+  if (globalThis.isSecureContext === false) {
+    return { name: '', masks: inMemory(), work: inMemory(), remove() {}, left: null }
+  }
   const name = PREFIX + crypto.randomUUID()
   /** @type {Database | null} */
   let left = null
