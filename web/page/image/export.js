@@ -56,7 +56,7 @@ function chunk(type, data) {
   return [ends.buffer.slice(0, 4), name, data, ends.buffer.slice(4)]
 }
 
-/** Of each byte, for the checksum of a chunk (PNG, annex D). */
+/** The checksum of a chunk, for each byte (PNG, annex D). */
 const CRC = Int32Array.from({ length: 256 }, (_, byte) => {
   for (let bit = 0; bit < 8; bit++) byte = byte & 1 ? 0xedb88320 ^ (byte >>> 1) : byte >>> 1
   return byte
