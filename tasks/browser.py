@@ -126,7 +126,7 @@ def prove_in_browser(
     request = BrowserRequest(
         graphs={name: str(path) for name, path in target.graph_files(variant).items()},
         names=target.file_names(variant),
-        client=target.client.name,
+        client=target.client.key,
         masks=target.masks,
         prompts=target.prompts,
         precision=variant.precision,
@@ -244,7 +244,7 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
     :returns: the report, times in milliseconds, memory in bytes. The figures of a provider that
         refused something end there, with its words.
     """
-    from tasks.clients.registry import client_by_name
+    from tasks.clients.registry import client_by_key
     from tasks.inference import scripts
     from tasks.inference.reference_file import read_reference
     from tasks.proof.binding import unchanged
@@ -255,7 +255,7 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
     judged = {Path(path).name: path for path in request.graphs.values()}
     with unchanged(judged) as files, unchanged(subjects) as against:
         model = chromium.ServedModel(
-            client_by_name(request.client),
+            client_by_key(request.client),
             request.masks,
             request.prompts,
             request.precision,
@@ -291,7 +291,8 @@ def prompted_image(request: BrowserRequest, model: ServedModel) -> PromptedImage
     # Not square: code that scales x by the height is wrong.
     image = prompts.natural_image(model.size * 3 // 4, model.size)
     about = prompts.answerable(prompts.PROMPTS, model.client)
-    return PromptedImage(image, about, {}, prompts.AT_ONCE if request.prompts == "many" else ())
+    at_once = prompts.sent_at_once(model.client) if request.prompts == "many" else ()
+    return PromptedImage(image, about, {}, at_once)
 
 
 def run_in_browser(

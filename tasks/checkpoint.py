@@ -43,7 +43,7 @@ def declare(source: Source) -> Stage:
         ],
         writes=[source.checkpoint, source.checkpoint_record],
         inputs=identity(source),
-        also_runs=[MAKE_SYNTHETIC] if made_up else [],
+        also_runs=[MAKE_SYNTHETIC, *source.family_code("making")] if made_up else [],
         fetches=not made_up,
     )
 

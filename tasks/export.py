@@ -1,6 +1,6 @@
 """A model's graphs in ONNX, from one load of the checkpoint.
 
-The modules are samexporter's, the model is sam2's. Each table gets one encoder, and a decoder for
+The model's family says which modules are traced. Each table gets one encoder, and a decoder for
 each set of options that its clients need. Targets:
 ``<build>/models/<model>/exported/encoder.onnx``, ``decoder.onnx``, and ``decoder-<client>.onnx``
 where a further client needs another.
@@ -21,12 +21,8 @@ from tasks.system.errors import StageError
 from tasks.system.versions import versions
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from sam2.modeling.sam2_base import SAM2Base
-    from torch import nn
-
     from tasks.clients.contract import GraphTensors
+    from tasks.model.families.family import Traceable
 
 PACKAGES = (*MODEL_PACKAGES, "samexporter", "onnx")
 
@@ -68,6 +64,7 @@ def declare(source: Source) -> Stage:
             **({"tracking": source.tracking_graphs} if source.video else {}),
             **versions(*PACKAGES),
         },
+        also_runs=source.family_code("tracing"),
     )
 
 
@@ -106,78 +103,31 @@ def write_graphs(request: ExportRequest) -> dict[str, Any]:
 
     :returns: ``note``, where the checkpoint has the weights of more than one model.
     """
-    from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
-
-    from tasks.clients.contract import dimensions_of, traced_contract
     from tasks.model import load, weights
-    from tasks.model.decoder_patches import patched_decoder
-    from tasks.model.encoder_patches import patched_encoder
+    from tasks.model.families.registry import family_of
 
     model = load.load_model(
         request.architecture, request.checkpoint, request.image_size, request.video
     )
-    dimensions, graphs, opset = dimensions_of(model), request.graphs, request.opset
+    family, opset = family_of(request.architecture).load_graphs(), request.opset
     if request.video:
-        write_tracking_graphs(graphs, model, opset)
+        for name, tracker in family.trackers(model).items():
+            write_traced(request.graphs[name], tracker, opset)
+            declare_fixed_sizes(request.graphs[name], tracker.tensors)
     for name, options in request.decoders.items():
-        tensors = traced_contract(dimensions, **asdict(options))["decoder"]
-        decoder = SAM2ImageDecoder(model, multimask_output=options.masks != "single").eval()
-        del decoder.model  # it is not used, and would be traced too
-        patched = patched_decoder(decoder, options.masks, options.interface)
-        write_traced(graphs[name], decoder, patched, tensors, opset)
-        declare_fixed_sizes(graphs[name], tensors)
-    encoder = SAM2ImageEncoder(model).eval()
-    write_traced(
-        graphs["encoder"],
-        encoder,
-        patched_encoder(encoder, request.attention),
-        traced_contract(dimensions, "points", "multi", "one")["encoder"],
-        opset,
-        do_constant_folding=False,  # it would repeat the window of the embedding
-        custom_opsets={"com.microsoft": 1} if request.attention == "fused" else None,
-    )
+        decoder = family.decoder(model, **asdict(options))
+        write_traced(request.graphs[name], decoder, opset)
+        declare_fixed_sizes(request.graphs[name], decoder.tensors)
+    write_traced(request.graphs["encoder"], family.encoder(model, request.attention), opset)
     note = weights.choose(request.checkpoint).note
     return {"note": note} if note else {}
 
 
-def write_tracking_graphs(graphs: Mapping[str, Path], model: SAM2Base, opset: int) -> None:
-    """Trace the graphs that track objects through frames."""
-    from tasks.clients.contract import dimensions_of, memory_of, tracking_contract
-    from tasks.model.memory import MemoryReader, MemoryWriter
-    from tasks.model.tracking_decoder import (
-        MaskPrompt,
-        TrackingDecoder,
-        patched_tracking_decoder,
-    )
-
-    decoder = TrackingDecoder(model)
-    modules: dict[str, nn.Module] = {
-        "tracking_decoder": decoder,
-        "memory_attention": MemoryReader(model),
-        "memory_encoder": MemoryWriter(model),
-        "mask_prompt": MaskPrompt(model),
-    }
-    contract = tracking_contract(dimensions_of(model), memory_of(model))
-    for name, module in modules.items():
-        patched = patched_tracking_decoder(decoder)  # which the others do not have
-        write_traced(graphs[name], module, patched, contract[name], opset)
-        declare_fixed_sizes(graphs[name], contract[name])
-
-
-def write_traced(
-    path: Path,
-    module: nn.Module,
-    patched: AbstractContextManager[None],
-    tensors: GraphTensors,
-    opset: int,
-    **options: Any,
-) -> None:
-    """Trace a module while it is patched.
-
-    :param options: further ones of ``torch.onnx.export``.
-    """
+def write_traced(path: Path, traceable: Traceable, opset: int) -> None:
+    """Trace a module while it is patched."""
     import torch
 
+    module, patched, tensors, options = traceable
     inputs, outputs = tensors.names()
     example = [
         torch.ones(each.sizes(**EXAMPLE), dtype=getattr(torch, each.dtype))

@@ -64,7 +64,7 @@ def measure_fidelity(target: Target, variant: Variant, work: Workspace) -> dict[
     source, picture = target.source, target.picture(variant)
     request = FidelityRequest(
         graphs={name: str(path) for name, path in target.image_graphs(variant).items()},
-        client=target.client.name,
+        client=target.client.key,
         masks=target.masks,
         prompts=target.prompts,
         reference=str(source.reference),
@@ -116,12 +116,12 @@ def compare(request: FidelityRequest) -> dict[str, Any]:
         `FidelityFigures`.
     :raises StageError: for files whose tensors are not those of the contract, in its order.
     """
-    from tasks.clients.registry import client_by_name
+    from tasks.clients.registry import client_by_key
     from tasks.inference import graph_file, painting, reference_file, sessions
     from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
 
-    client, graphs = client_by_name(request.client), request.graphs
+    client, graphs = client_by_key(request.client), request.graphs
     judged = {Path(path).name: path for path in graphs.values()}
     with unchanged(judged) as files, unchanged({"reference": request.reference}) as against:
         stored = reference_file.read_reference(request.reference, request.masks)

@@ -35,7 +35,7 @@ def declare(source: Source) -> Stage:
             "count": source.checks.fidelity.images,
             **versions(*PACKAGES),
         },
-        also_runs=[source.images],
+        also_runs=[*source.family_code("computing"), source.images],
     )
 
 
@@ -74,16 +74,15 @@ class ReferenceRequest:
 
 
 def write_reference(request: ReferenceRequest) -> dict[str, Any]:
-    """Write sam2's answers about drawn images, with hashes (runs in a child process)."""
-    from tasks.clients.contract import dimensions_of
+    """Write PyTorch's answers about drawn images, with hashes (runs in a child process)."""
     from tasks.inference import reference, reference_file, truth
     from tasks.inference.prompts import EVERY_PROMPT
     from tasks.proof.binding import unchanged
 
     with unchanged(request.model.files()) as against:
-        model = request.model.load()
-        predictor = reference.predictor_of(model)
-        images = truth.draw_images(truth.load(request.draw), model.image_size, request.count)
+        pytorch = reference.Reference(request.model)
+        predictor = pytorch.predictor()
+        images = truth.draw_images(truth.load(request.draw), pytorch.image_size, request.count)
         answers = {
             choice: [
                 reference.predict(predictor, each.image, truth.prompts_about(each), choice)
@@ -95,7 +94,7 @@ def write_reference(request: ReferenceRequest) -> dict[str, Any]:
             choice: reference.predict(predictor, images[0].image, EVERY_PROMPT, choice)
             for choice in request.masks
         }
-    dimensions = dimensions_of(model)
+    dimensions = pytorch.dimensions
     reference_file.write_reference(request.destination, dimensions, answers, inputs, against)
     prompts = sum(len(each.masks) for each in answers[request.masks[0]])
     return {"images": request.count, "prompts": prompts}

@@ -49,7 +49,7 @@ def measure_tracking(target: Target, variant: Variant, work: Workspace) -> dict[
     proof = Proof("tracking", target, variant)
     request = TrackingRequest(
         graphs={name: str(path) for name, path in target.tracker_graphs(variant).items()},
-        client=target.client.name,
+        client=target.client.key,
         reference=str(target.source.tracking_reference),
     )
     figures = work.run("tasks.tracking:compare", request)
@@ -120,12 +120,12 @@ def follow_scripts(
     request: TrackingRequest, constants: TrackingConstants, expected: Mapping[str, Answers]
 ) -> TrackingFigures:
     """Run every script with the files, and compare the answers with the ``expected``, by script."""
-    from tasks.clients.registry import client_by_name
+    from tasks.clients.registry import client_by_key
     from tasks.inference import scripts, sessions, video_reference
     from tasks.inference.tracker import Tracker
     from tasks.proof.drift import compare_answers
 
-    encoder = client_by_name(request.client).encoder
+    encoder = client_by_key(request.client).encoder
     run = sessions.run_by_name(request.graphs, {"encoder": encoder})
     answers: dict[str, tuple[Answers, Answers]] = {}
     for script in map(video_reference.through_jpeg, scripts.proof_scripts()):

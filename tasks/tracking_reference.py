@@ -50,9 +50,10 @@ class TrackingReferenceRequest:
 
 def write_reference(request: TrackingReferenceRequest) -> dict[str, Any]:
     """Have sam2's predictor run the scripts (runs in a child process)."""
-    from tasks.clients.contract import dimensions_of, memory_of, tracking_constants
+    from tasks.clients.contract import memory_of, tracking_constants
     from tasks.inference.scripts import About, collect, proof_scripts, write_answers
     from tasks.inference.video_reference import run_with_pytorch
+    from tasks.model.families.registry import family_of
     from tasks.proof.binding import unchanged
 
     with unchanged(request.model.files()) as against:
@@ -61,8 +62,7 @@ def write_reference(request: TrackingReferenceRequest) -> dict[str, Any]:
             script.name: collect(f"PyTorch, {script.name}", run_with_pytorch(predictor, script))
             for script in proof_scripts()
         }
-    about = About(
-        dimensions_of(predictor), memory_of(predictor), tracking_constants(predictor), against
-    )
+    dimensions = family_of(request.model.architecture).dimensions_of(predictor)
+    about = About(dimensions, memory_of(predictor), tracking_constants(predictor), against)
     write_answers(request.destination, about, answers)
     return {"clips": len(answers), "answers": sum(map(len, answers.values()))}

@@ -2,9 +2,9 @@
 
 First the form (a graph in one file, onnx.checker, the client's contract, what the configuration
 asks of the graphs), then the numbers: every output for one image and prompts with every value of
-every input, one at a time and at once, and for two images that are not square, against sam2's own
-`SAM2ImagePredictor`. Files of single precision in another format are compared on the square
-image. Target: ``verify.json``, the report.
+every input, one at a time and at once, and for two images that are not square, against the
+predictor of the model's family in PyTorch. Files of single precision in another format are compared
+on the square image. Target: ``verify.json``, the report.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def declare(target: Target) -> Stage:
         shared="proof",
         inputs={**proof.inputs, **versions(*PACKAGES)},
         also_runs=[
+            *source.family_code("computing"),
             *([source.truth] if source.truth else []),
             *([source.images] if source.image_size else []),
         ],
@@ -71,7 +72,7 @@ def verify(target: Target, work: Workspace) -> dict[str, Any]:
         model=source.trained_model,
         opset=source.opset,
         attention=source.attention,
-        client=target.client.name,
+        client=target.client.key,
         masks=target.masks,
         prompts=target.prompts,
         graphs=tuple(
@@ -144,21 +145,19 @@ def measure(request: VerifyRequest) -> dict[str, Any]:
         ``architecture``; ``violations`` of the contract and the ``tensors`` of the graphs; and,
         where there are no violations, `compare_answers`.
     """
-    from tasks.clients.contract import as_json, dimensions_of
-    from tasks.clients.registry import client_by_name
+    from tasks.clients.contract import as_json
+    from tasks.clients.registry import client_by_key
     from tasks.inference import clicks
     from tasks.inference.cases import cases_for
-    from tasks.model import load
+    from tasks.inference.reference import Reference
     from tasks.proof.binding import unchanged
     from tasks.proof.judgement import violations
 
     files = {path: path for graphs in request.graphs for path in graphs.values()}
     with unchanged(files) as hashes, unchanged(request.model.files()) as against:
-        trained = request.model
-        architecture = load.recognized(trained.architecture, trained.checkpoint)
-        model = replace(trained, architecture=architecture).load()
-        client = client_by_name(request.client)
-        contract = client.contract(dimensions_of(model), request.masks, request.prompts)
+        reference = Reference(request.model)
+        client = client_by_key(request.client)
+        contract = client.contract(reference.dimensions, request.masks, request.prompts)
         tensors = [read_tensors(graphs) for graphs in request.graphs]
         broken = [failure for each in tensors for failure in violations(contract, each)]
         for name, path in request.graphs[0].items():
@@ -166,16 +165,16 @@ def measure(request: VerifyRequest) -> dict[str, Any]:
         compared = NOT_COMPARED
         if not broken:  # others cannot be fed
             many = request.prompts == "many"
-            cases = cases_for(model, client, request.masks, many, request.truth)
+            cases = cases_for(reference, client, request.masks, many, request.truth)
             if request.truth is not None and request.clicks is not None:
-                clicked = clicks.click_on_images(model, client, request.masks, request.truth)
+                clicked = clicks.click_on_images(reference, client, request.masks, request.truth)
                 clicks.write(request.clicks, clicked)
-            del model  # before onnxruntime needs the memory
+            reference.model = None  # before onnxruntime needs the memory
             compared = compare_answers(request, client, cases)
     return {
         "files": {Path(path).name: sha256 for path, sha256 in hashes.items()},
         "against": against,
-        "architecture": architecture,
+        "architecture": reference.architecture,
         "violations": failures.as_json(broken),
         "tensors": as_json(tensors[0] if broken else contract),
         **compared,

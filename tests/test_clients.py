@@ -32,7 +32,7 @@ from project import ROOT, Project, programs
 from tasks.drawing.scenes import scene
 from tasks.inference.masks import interior_point
 from tasks.inference.metrics import mask_iou
-from tasks.inference.reference import predictor_of
+from tasks.inference.sam2_predictor import predictor_of
 from tasks.model import load
 from tasks.web import chromium, packages, server
 

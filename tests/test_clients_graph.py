@@ -171,9 +171,17 @@ def test_tensors_get_a_clients_names_and_order() -> None:
     assert [each.name for each in model.graph.output] == ["scores", "masks"]
 
 
+def test_an_output_that_a_client_has_no_name_for_goes_with_what_it_alone_needs() -> None:
+    model = doubling()
+    rename_tensors(model.graph, {"inputs": [["x", "pixels"]], "outputs": [["z", "scores"]]})
+    onnx.checker.check_model(model, full_check=True)
+    assert [each.name for each in model.graph.output] == ["scores"]
+    assert [each.op_type for each in model.graph.node] == ["Neg"]
+
+
 def test_a_name_that_the_graph_has_for_something_else_is_refused() -> None:
     with pytest.raises(ValueError, match="called inner already"):
-        rename_tensors(doubling().graph, {"inputs": [["x", "inner"]], "outputs": []})
+        rename_tensors(doubling().graph, {"inputs": [["x", "inner"]], "outputs": [["y", "y"]]})
 
 
 # --- documents ---------------------------------------------------------------------------------

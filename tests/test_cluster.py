@@ -689,14 +689,14 @@ SIGNALLED = """
 _write_traced = write_traced
 
 
-def write_traced(path, *arguments, **options):
+def write_traced(path, *arguments):
     from pathlib import Path
     if str(path).endswith("encoder.onnx") and not Path({once!r}).exists():
         import os
         Path({once!r}).write_text(str(os.getppid()))
         with Path({fifo!r}).open("w"):
             pass
-    _write_traced(path, *arguments, **options)
+    _write_traced(path, *arguments)
 """
 
 

@@ -26,6 +26,7 @@ from tasks import (
 from tasks.building import code
 from tasks.building.code import closure
 from tasks.config.models import DRAWN
+from tasks.model.families import sam2
 from tasks.system.module_code import ModuleCode, read_module
 from tasks.system.versions import versions_of_imported
 from tasks.web import packages
@@ -48,7 +49,9 @@ def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reached(stage: str) -> frozenset[str]:
-    return closure((STAGES[stage],)).files
+    """With an architecture of SAM 2's family."""
+    also = {"export": sam2.FAMILY.tracing, "reference": sam2.FAMILY.computing}
+    return closure((STAGES[stage], *also.get(stage, ()))).files
 
 
 # --- what a text does --------------------------------------------------------------------------
@@ -329,7 +332,10 @@ def rerun_after_an_edit(built: Project, module: str, line: str) -> set[str]:
     ("module", "stages"),
     [
         ("tasks/simplify.py", {"simplify"}),
-        ("tasks/model/patching.py", {"checkpoint", "export", "verify", "reference"}),
+        ("tasks/model/patching.py", {"export"}),
+        ("tasks/model/sam2_model.py", {"checkpoint", "export", "verify", "reference"}),
+        ("tasks/inference/sam2_predictor.py", {"verify", "reference"}),
+        ("tasks/model/edgetam.py", {"export"}),
         ("tasks/proof/recommendation.py", {"deploy"}),
         ("tasks/running/child.py", set()),
         ("tasks/drawing/scenes.py", {"verify", "reference", "fidelity", "browser"}),

@@ -346,7 +346,7 @@ def test_fused_attention_is_taken_where_no_browser_is_asked(text: str) -> None:
 
 def test_fused_attention_is_refused_for_edgetam_which_has_none() -> None:
     text = '[models.x]\nmodel_type = "edgetam"\nurl = "synthetic:"\nbrowser = false\n'
-    assert "[models.x] attention: found 'fused'; allowed: plain: edgetam's encoder" in mistakes(
+    assert "[models.x] attention: found 'fused'; allowed: plain for EdgeTAM" in mistakes(
         text + 'attention = "fused"\n'
     )
 

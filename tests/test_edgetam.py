@@ -16,8 +16,7 @@ from samexporter.export_sam2 import SAM2ImageEncoder
 from torch import nn
 
 from tasks import export
-from tasks.clients.contract import dimensions_of, traced_contract
-from tasks.model import encoder_patches, load, weights
+from tasks.model import encoder_patches, load, sam2_graphs, weights
 
 # What computes with sizes while a graph runs.
 SHAPE_OPERATORS = {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile", "Size"}
@@ -94,10 +93,7 @@ def test_the_encoder_has_no_shape_operators_and_no_batch_norms(
     model: SAM2Base, tmp_path: Path
 ) -> None:
     path = tmp_path / "encoder.onnx"
-    encoder = SAM2ImageEncoder(model).eval()
-    tensors = traced_contract(dimensions_of(model), "points", "multi", "one")["encoder"]
-    patched = encoder_patches.patched_encoder(encoder, "plain")
-    export.write_traced(str(path), encoder, patched, tensors, 20, do_constant_folding=False)
+    export.write_traced(path, sam2_graphs.encoder(model, "plain"), 20)
     operators = {node.op_type for node in onnx.load(path).graph.node}
     assert not operators & {*SHAPE_OPERATORS, "BatchNormalization", "Erf"}
     assert {"Conv", "Gelu"} <= operators

@@ -15,13 +15,14 @@ from project import ROOT
 
 from tasks import export, fidelity, verify
 from tasks.clients.client import Client
-from tasks.clients.contract import MaskChoice, PromptChoice, dimensions_of
+from tasks.clients.contract import MaskChoice, PromptChoice
 from tasks.clients.registry import CLIENTS
 from tasks.config.checks import FidelityCheck, Tolerances
 from tasks.config.models import Decoder, Variant
 from tasks.inference.cases import Case, cases_for
 from tasks.inference.naming import rename_tensors
 from tasks.model import load
+from tasks.model.sam2_model import dimensions_of
 from tasks.model.trained import TrainedModel
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, fidelity_failures, violations

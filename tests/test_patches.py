@@ -13,7 +13,7 @@ from samexporter.export_sam2 import SAM2ImageDecoder, SAM2ImageEncoder
 from torch import Tensor
 
 from tasks import export
-from tasks.clients.contract import dimensions_of, traced_contract
+from tasks.clients.contract import traced_contract
 from tasks.model import (
     decoder_attention,
     decoder_patches,
@@ -22,7 +22,9 @@ from tasks.model import (
     mask_prediction,
     prompt_embedding,
 )
+from tasks.model.families.family import Traceable
 from tasks.model.published import PUBLISHED
+from tasks.model.sam2_model import dimensions_of
 from tasks.running import child
 
 
@@ -431,9 +433,8 @@ def exported_decoder(
     folder = tmp_path_factory.mktemp("decoder")
     tensors = traced_contract(dimensions_of(tiny), "points", "ranked", "many")["decoder"]
     raw, made = folder / "raw.onnx", folder / "decoder.onnx"
-    export.write_traced(
-        raw, decoder, decoder_patches.patched_decoder(decoder, "ranked", "points"), tensors, 20
-    )
+    patched = decoder_patches.patched_decoder(decoder, "ranked", "points")
+    export.write_traced(raw, Traceable(decoder, patched, tensors), 20)
     pairs = {"pairs": [[str(raw), str(made)]]}  # in a child: it hides torch from itself
     child.run("tasks.simplify:simplify_graphs", pairs, folder / "log", verbose=False)
     return onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])

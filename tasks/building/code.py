@@ -25,6 +25,7 @@ LEFT_OUT = (
     "tasks.records",
     "tasks.config",
     "tasks.clients.registry",
+    "tasks.model.families.registry",
 )
 
 _SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["']([\w.][\w./-]*\.js)["']""")

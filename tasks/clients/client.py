@@ -16,6 +16,7 @@ from tasks.clients.contract import (
     Format,
     GraphTensors,
     Interface,
+    Layout,
     MaskChoice,
     PromptChoice,
     Resize,
@@ -25,7 +26,7 @@ from tasks.clients.contract import (
 )
 
 # What a prompt, or several of one run, may consist of beside real points and boxes.
-PromptPart = Literal["mask", "padding label", "corner label", "prompts of different lengths"]
+PromptPart = Literal["box", "mask", "padding label", "corner label", "prompts of different lengths"]
 
 # What a client reads beside the graphs, by file name, made from the manifest.
 Documents = Callable[[Mapping[str, Any]], Mapping[str, str]]
@@ -61,7 +62,8 @@ def same(*roles: str) -> dict[str, str]:
 class Client:
     """What a program expects of a model.
 
-    ``version`` is that of the program from which this was read. ``masks`` and ``prompts`` list the
+    A program that reads models of several layouts is a client for each. ``version`` is that of the
+    program from which this was read. ``masks`` and ``prompts`` list the
     decoders that it can use, the default first. The build makes files of the ``formats`` by
     default, and may make any that the client ``loads``. ``padding_point``: the client appends a
     point (0, 0) of label -1 where a prompt has no box. ``never_sends`` has the parts that its
@@ -75,6 +77,7 @@ class Client:
     version: str
     encoder: GraphFile
     decoder: GraphFile
+    layout: Layout = "sam2"
     interface: Interface = "points"
     masks: tuple[MaskChoice, ...] = ("multi", "ranked", "best", "single")
     prompts: tuple[PromptChoice, ...] = ("many", "one")
@@ -88,6 +91,11 @@ class Client:
     folder_prefix: str = ""
     image_sizes: tuple[int, ...] = ()
     documents: Documents = field(default=no_documents, compare=False)
+
+    @property
+    def key(self) -> str:
+        """What tells it from all other clients, those of the same program too."""
+        return self.name if self.layout == "sam2" else f"{self.name} ({self.layout})"
 
     @property
     def documents_source(self) -> str:
@@ -118,7 +126,8 @@ class Client:
     @cached_property
     def renamed_graphs(self) -> frozenset[str]:
         """The graphs for which it has other names or another order than they are traced with."""
-        any_size = Dimensions(image_size=16, embed_dim=1, feature_channels=(1, 1), stride=16)
+        channels = (1, 1) if self.layout == "sam2" else ()
+        any_size = Dimensions(image_size=16, embed_dim=1, feature_channels=channels, stride=16)
         traced = traced_contract(any_size, self.interface, "multi", "many")
         return frozenset(
             graph
@@ -167,6 +176,19 @@ SAMEXPORTER_DECODER = GraphFile(
     same("image_embed", "high_res_feats_0", "high_res_feats_1")
     | same("point_coords", "point_labels", "mask_input", "has_mask_input"),
     same("masks", "iou_predictions"),
+)
+
+
+# Those of segment-anything's own export of SAM 1, which its clients feed by name.
+META_ENCODER = GraphFile(
+    "encoder", {"image": "input_image"}, {"image_embed": "image_embeddings"}, ("onnx",)
+)
+META_DECODER = GraphFile(
+    "decoder",
+    {"image_embed": "image_embeddings"}
+    | same("point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size"),
+    same("masks", "iou_predictions", "low_res_masks"),
+    ("onnx",),
 )
 
 
@@ -224,7 +246,7 @@ def _prompting(interface: Interface) -> dict[str, str]:
 
 def _pixels_per_cell(client: Client, tensors: Mapping[str, Mapping[str, Any]]) -> int | None:
     """Pixels of the encoder's input to a mask's cell; None where masks are of the image's size."""
-    if client.interface == "image size":
+    if "orig_im_size" in client.decoder.inputs:
         return None
     (image,) = tensors["encoder"]["inputs"]
     masks = next(each for each in tensors["decoder"]["outputs"] if each["role"] == "masks")

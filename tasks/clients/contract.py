@@ -20,12 +20,18 @@ MaskChoice = Literal["multi", "ranked", "best", "single", "all"]
 # How many prompts a decoder takes in a run.
 PromptChoice = Literal["one", "many"]
 # A decoder's inputs beside the encoder's outputs: points and a mask to refine; points and boxes; or
-# points, a mask, and the image's size, at which it returns masks.
-Interface = Literal["points", "points and boxes", "image size"]
+# points, a mask, and the image's size, at which it returns masks. Such an image is stretched to the
+# encoder's size, or its longer side is scaled to that and the rest padded. "point batches" are
+# points with a first axis for images, as transformers feeds SAM 1.
+Interface = Literal[
+    "points", "points and boxes", "point batches", "image size", "padded image size"
+]
 # The kind of file that stores a graph.
 Format = Literal["onnx", "ort"]
 # How weights are stored.
 Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
+# The tensors that encoder and decoder share: SAM 2's three feature maps, or SAM 1's one.
+Layout = Literal["sam", "sam2"]
 # How an image gets the encoder's size: each side scaled alone, or both by one factor, placed at the
 # top left.
 Resize = Literal["stretch", "longest side"]
@@ -35,6 +41,9 @@ POINTS, PROMPTS = "num_points", "num_prompts"
 BOXES, HEIGHT, WIDTH = "num_boxes", "height", "width"
 MASK_BATCH = "mask_batch"  # 1, or as many as prompts
 MEMORIES, POINTERS = "memories", "pointers"
+
+# What transformers hands from SAM 1's encoder to its decoder beside the embedding; ours has it.
+PLACES = "image_places"
 
 # The encoder's outputs, by the pixels to one of their places: 4, 8 and 16.
 FEATURES = ("high_res_feats_0", "high_res_feats_1", "image_embed")
@@ -102,27 +111,18 @@ class Dimensions:
     """The sizes of an architecture that determine the shapes of its tensors.
 
     ``image_size``: height and width of the encoder's input in pixels; ``embed_dim``: channels of
-    the image embedding; ``feature_channels``: channels of the two high-resolution feature maps;
-    ``stride``: pixels of the image to one place of the embedding; ``masks``: how many a prompt has.
+    the image embedding; ``feature_channels``: channels of the two high-resolution feature maps,
+    empty for a model without them; ``stride``: pixels of the image to one place of the embedding;
+    ``masks``: how many a prompt has; ``has_places``: the encoder also returns the encoding of the
+    embedding's places.
     """
 
     image_size: int
     embed_dim: int
-    feature_channels: tuple[int, int]
+    feature_channels: tuple[int, ...]
     stride: int
     masks: int = 3
-
-
-def dimensions_of(model: SAM2Base) -> Dimensions:
-    """The dimensions of sam2's model."""
-    decoder = model.sam_mask_decoder
-    return Dimensions(
-        image_size=model.image_size,
-        embed_dim=model.sam_prompt_encoder.embed_dim,
-        feature_channels=(decoder.conv_s0.out_channels, decoder.conv_s1.out_channels),
-        stride=model.backbone_stride,
-        masks=decoder.num_multimask_outputs,
-    )
+    has_places: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,8 @@ def tracking_contract(dimensions: Dimensions, memory: Memory) -> Contract:
     """The contract of the graphs that track one object through frames."""
     side, width = dimensions.image_size // dimensions.stride, dimensions.embed_dim
     mask = 4 * side
-    features = traced_contract(dimensions, "points", "multi", "one")["decoder"].inputs[:3]
+    inputs = traced_contract(dimensions, "points", "multi", "one")["decoder"].inputs
+    features = [each for each in inputs if each.role in FEATURES]
     embedding, score = features[0], tensor("object_score_logits", 1, 1)
     masks = tensor("low_res_masks", 1, 1, mask, mask)
     absence = (score,) if memory.has_absence else ()
@@ -247,15 +248,22 @@ def traced_contract(
     """
     size, channels = dimensions.image_size, dimensions.feature_channels
     side = size // dimensions.stride
-    fine = tensor("high_res_feats_0", 1, channels[0], 4 * side, 4 * side)
-    coarse = tensor("high_res_feats_1", 1, channels[1], 2 * side, 2 * side)
+    details = tuple(
+        tensor(role, 1, width, scale * side, scale * side)
+        for role, width, scale in zip(FEATURES, channels, (4, 2), strict=False)
+    )
     embedding = tensor("image_embed", 1, dimensions.embed_dim, side, side)
     count = {"best": 1, "single": 1, "all": dimensions.masks + 1}.get(masks, dimensions.masks)
+    places = (tensor(PLACES, *embedding.shape),) if dimensions.has_places else ()
     batch = 1 if prompts == "one" else PROMPTS
     inputs, outputs = _prompts_and_masks(interface, count, 4 * side, batch)
     return {
-        "encoder": GraphTensors((tensor("image", 1, 3, size, size),), (fine, coarse, embedding)),
-        "decoder": GraphTensors((embedding, fine, coarse, *inputs), outputs),
+        "encoder": GraphTensors(
+            (tensor("image", 1, 3, size, size),), (*details, embedding, *places)
+        ),
+        "decoder": GraphTensors(
+            (embedding, *(places if interface == "point batches" else details), *inputs), outputs
+        ),
     }
 
 
@@ -263,6 +271,14 @@ def _prompts_and_masks(
     interface: Interface, count: int, side: int, batch: int | str
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """A decoder's inputs beside the features, and its outputs: ``count`` masks a prompt."""
+    if interface == "point batches":
+        return (
+            tensor("point_coords", 1, batch, POINTS, 2),
+            tensor("point_labels", 1, batch, POINTS, dtype="int64"),
+        ), (
+            tensor("masks", 1, batch, count, side, side),
+            tensor("iou_predictions", 1, batch, count),
+        )
     if interface == "points and boxes":
         return (
             tensor("point_coords", 1, "points_batch", POINTS, 2),
@@ -283,7 +299,8 @@ def _prompts_and_masks(
     small = (batch, count, side, side)
     if interface == "points":
         return points, (tensor("masks", *small), scores)
-    return (*points, tensor("orig_im_size", 2, dtype="int64")), (
+    number = "int64" if interface == "image size" else "float32"
+    return (*points, tensor("orig_im_size", 2, dtype=number)), (
         tensor("masks", batch, count, HEIGHT, WIDTH),
         scores,
         tensor("low_res_masks", *small),

@@ -2,14 +2,22 @@
 
 `src/pipelines/samPipeline.ts` loads ``encoder.ort`` on WebGPU and ``decoder.onnx`` on WASM, places
 the image at the top left, appends a padding point where there is no box, and takes the first mask;
-`onnxModels.ts` takes a folder for SAM 2 only when its name begins with ``sam2_``.
+`onnxModels.ts` takes a folder for SAM 2 only when its name begins with ``sam2_``. For SAM 1 it
+loads ``encoder.onnx``, and feeds the six inputs of segment-anything's own decoder by name: what the
+encoder returns, so the embedding alone, and the rest. Its menu has ``vit_b`` and no other SAM 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from tasks.clients.client import SAMEXPORTER_DECODER, SAMEXPORTER_ENCODER, Client
+from tasks.clients.client import (
+    META_DECODER,
+    META_ENCODER,
+    SAMEXPORTER_DECODER,
+    SAMEXPORTER_ENCODER,
+    Client,
+)
 
 CLIENT = Client(
     name="nimbusimage",
@@ -23,4 +31,16 @@ CLIENT = Client(
     padding_point=True,
     folder_prefix="sam2_",
     image_sizes=(1024,),
+)
+
+FOR_SAM = replace(
+    CLIENT,
+    layout="sam",
+    encoder=META_ENCODER,
+    decoder=META_DECODER,
+    interface="padded image size",
+    prompts=("one",),
+    formats=("onnx",),
+    loads=("onnx",),
+    folder_prefix="",
 )

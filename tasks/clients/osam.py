@@ -3,11 +3,16 @@
 It takes the encoder's outputs by position. The decoder returns masks at the image's own size, and
 osam takes the one with the best score. labelme runs models with osam too, but from a fixed list: it
 loads none of these files.
+
+SAM 1 is read in ``osam/_models/sam1``: the image at the top left, an encoder whose input is called
+``x``, the first mask whatever its score, and a ``has_mask_input`` of -1 for no mask.
 """
 
 from __future__ import annotations
 
-from tasks.clients.client import Client, GraphFile, same
+from dataclasses import replace
+
+from tasks.clients.client import META_DECODER, META_ENCODER, Client, GraphFile, same
 
 _FEATURES = {
     "image_embed": "image_embeddings",
@@ -31,4 +36,15 @@ CLIENT = Client(
     prompts=("one",),
     image_sizes=(1024,),  # its mask input is 256 × 256
     loads=("onnx",),
+)
+
+FOR_SAM = replace(
+    CLIENT,
+    layout="sam",
+    encoder=replace(META_ENCODER, inputs={"image": "x"}),
+    decoder=META_DECODER,
+    interface="padded image size",
+    masks=("best", "ranked", "single"),
+    resize="longest side",
+    padding_point=True,
 )

@@ -1,4 +1,4 @@
-"""The clients that a configuration can name. A further one is a module and a line here."""
+"""The clients that a configuration can name. A further one is a module and its lines here."""
 
 from __future__ import annotations
 
@@ -6,19 +6,42 @@ from collections.abc import Mapping
 
 from tasks.clients import anylabeling, nimbusimage, osam, samexporter, transformers_js
 from tasks.clients.client import Client
+from tasks.clients.contract import Layout
 
-CLIENTS: Mapping[str, Client] = {
-    client.name: client
-    for client in (
-        samexporter.CLIENT,
-        nimbusimage.CLIENT,
-        anylabeling.CLIENT,
-        transformers_js.CLIENT,
-        osam.CLIENT,
-    )
-}
+_ALL = (
+    samexporter.CLIENT,
+    samexporter.FOR_SAM,
+    nimbusimage.CLIENT,
+    nimbusimage.FOR_SAM,
+    anylabeling.CLIENT,
+    transformers_js.CLIENT,
+    transformers_js.FOR_SAM,
+    osam.CLIENT,
+    osam.FOR_SAM,
+)
+
+# The names of all programs.
+CLIENT_NAMES = tuple(dict.fromkeys(client.name for client in _ALL))
+
+# Each client by its key.
+CLIENTS: Mapping[str, Client] = {client.key: client for client in _ALL}
 
 
-def client_by_name(name: str) -> Client:
+def client_for(name: str, layout: Layout) -> Client | None:
+    """The client of a program for a layout; None for a program that does not read it."""
+    return next((each for each in _ALL if (each.name, each.layout) == (name, layout)), None)
+
+
+def clients_for(layout: Layout) -> list[str]:
+    """The names of the programs that read a layout."""
+    return [each.name for each in _ALL if each.layout == layout]
+
+
+def library_of(name: str) -> str:
+    """The Hugging Face hub's name for what loads the files of a program."""
+    return next(each.library for each in _ALL if each.name == name)
+
+
+def client_by_key(key: str) -> Client:
     """The client that a stage's request names."""
-    return CLIENTS[name]
+    return CLIENTS[key]

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from tasks.clients.client import SAMEXPORTER_DECODER, SAMEXPORTER_ENCODER, Client
+from dataclasses import replace
+
+from tasks.clients.client import (
+    META_DECODER,
+    META_ENCODER,
+    SAMEXPORTER_DECODER,
+    SAMEXPORTER_ENCODER,
+    Client,
+)
 
 CLIENT = Client(
     name="samexporter",
     version="0.5.0",
     encoder=SAMEXPORTER_ENCODER,
     decoder=SAMEXPORTER_DECODER,
+)
+
+# Its own inference places an image at the top left for SAM 1, and paints every mask that it gets.
+FOR_SAM = replace(
+    CLIENT,
+    layout="sam",
+    encoder=META_ENCODER,
+    decoder=META_DECODER,
+    interface="padded image size",
+    masks=("best", "ranked", "multi", "single", "all"),
+    prompts=("one",),
+    resize="longest side",
+    loads=("onnx",),
+    padding_point=True,
+    image_sizes=(1024,),
 )

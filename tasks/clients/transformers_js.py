@@ -1,4 +1,4 @@
-"""transformers.js: ``Sam2Model`` of the npm package @huggingface/transformers, 4.3.1.
+"""transformers.js, the npm package @huggingface/transformers, 4.3.1: ``Sam2Model``, ``SamModel``.
 
 It loads two graphs from a folder that describes them in ``config.json`` and
 ``preprocessor_config.json``, as those of the Python package transformers.
@@ -8,27 +8,51 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tasks.clients.client import Client, GraphFile
-from tasks.clients.contract import FEATURES, PREPROCESSING
+from tasks.clients.contract import FEATURES, PLACES, PREPROCESSING
 
 _FEATURES = {role: f"image_embeddings.{level}" for level, role in enumerate(FEATURES)}
 
 
 def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """``config.json`` and ``preprocessor_config.json``.
+    """``config.json`` and ``preprocessor_config.json`` for ``Sam2Model``."""
+    side = manifest["encoder"]["inputs"][0]["shape"][2]
+    vision = {"model_type": "sam2_vision_model", "num_feature_levels": len(FEATURES)}
+    sizes = {
+        "size": {"height": side, "width": side},
+        "mask_size": {"height": side // 4, "width": side // 4},
+    }
+    return _documents(manifest, "Sam2", vision, sizes)
+
+
+def documents_for_sam(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """``config.json`` and ``preprocessor_config.json`` for ``SamModel``."""
+    side = manifest["encoder"]["inputs"][0]["shape"][2]
+    sizes = {
+        "size": {"longest_edge": side},
+        "do_pad": True,
+        "pad_size": {"height": side, "width": side},
+    }
+    return _documents(manifest, "Sam", {"model_type": "sam_vision_model"}, sizes)
+
+
+def _documents(
+    manifest: Mapping[str, Any], kind: str, vision: Mapping[str, Any], sizes: Mapping[str, Any]
+) -> dict[str, str]:
+    """The documents for a class of the package.
 
     On WASM the package would load 8 bits by default: ``config.json`` names a precision for each
     device, the preferred one, or the first that is deployed.
     """
-    side = manifest["encoder"]["inputs"][0]["shape"][2]
     deployed = [each["precision"] for each in manifest["variants"] if each["deployed"]]
     recommended = manifest["recommended"]
     config = {
-        "architectures": ["Sam2Model"],
-        "model_type": "sam2",
-        "vision_config": {"model_type": "sam2_vision_model", "num_feature_levels": len(FEATURES)},
+        "architectures": [f"{kind}Model"],
+        "model_type": kind.lower(),
+        "vision_config": vision,
         "transformers.js_config": {
             "dtype": deployed[0],
             "device_config": {
@@ -38,18 +62,17 @@ def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
         },
     }
     preprocessor = {
-        "processor_class": "Sam2Processor",
-        "image_processor_type": "Sam2ImageProcessor",
+        "processor_class": f"{kind}Processor",
+        "image_processor_type": f"{kind}ImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": side, "width": side},
         "resample": 2,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": [round(value / 255, 6) for value in PREPROCESSING["mean"]],
         "image_std": [round(value / 255, 6) for value in PREPROCESSING["std"]],
-        "mask_size": {"height": side // 4, "width": side // 4},
+        **sizes,
     }
     return {
         "config.json": json.dumps(config, indent=2) + "\n",
@@ -85,4 +108,22 @@ CLIENT = Client(
     page="proof/check-transformers.html",
     library="transformers.js",
     documents=documents,
+)
+
+_PLACED = {"image_embed": "image_embeddings", PLACES: "image_positional_embeddings"}
+
+FOR_SAM = replace(
+    CLIENT,
+    layout="sam",
+    encoder=replace(CLIENT.encoder, outputs=_PLACED),
+    decoder=replace(
+        CLIENT.decoder,
+        inputs=_PLACED | {"point_coords": "input_points", "point_labels": "input_labels"},
+        outputs={"iou_predictions": "iou_scores", "masks": "pred_masks"},
+    ),
+    interface="point batches",
+    resize="longest side",
+    never_sends={**CLIENT.never_sends, "box": "SamModel takes no boxes without points"},
+    image_sizes=(1024,),
+    documents=documents_for_sam,
 )

@@ -62,7 +62,7 @@ def draw_filmstrip(target: Target, work: Workspace) -> dict[str, Any]:
     """Track and draw in a child process, then move the picture into place."""
     graphs, constants = deployed(target)
     destination = str(work.unfinished(target.filmstrip))
-    request = FilmstripRequest(graphs, target.client.name, constants, destination)
+    request = FilmstripRequest(graphs, target.client.key, constants, destination)
     result = work.run("tasks.commands.filmstrip:draw", request)
     work.deliver(target.filmstrip)
     return {"summary": f"{in_words(**result)}; see {target.filmstrip}"}
@@ -124,14 +124,14 @@ def draw(request: FilmstripRequest) -> dict[str, Any]:
     """
     import numpy as np
 
-    from tasks.clients.registry import client_by_name
+    from tasks.clients.registry import client_by_key
     from tasks.inference.metrics import mask_iou
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker
 
     module, _, function = CLIP.partition(":")
     clip: Clip = getattr(importlib.import_module(module), function)(SEED, LENGTH)
-    run = run_by_name(request.graphs, {"encoder": client_by_name(request.client).encoder})
+    run = run_by_name(request.graphs, {"encoder": client_by_key(request.client).encoder})
     followed = follow(Tracker(run, request.constants, list(clip.frames)), clip)
     ious = [
         mask_iou(mask, true)

@@ -50,7 +50,7 @@ def draw_picture(target: Target, work: Workspace) -> dict[str, Any]:
     """Draw in a child process, then move the picture into place."""
     request = PictureRequest(
         graphs=deployed_files(target),
-        client=target.client.name,
+        client=target.client.key,
         clicks=str(target.clicks),
         destination=str(work.unfinished(target.demo_picture)),
     )
@@ -115,12 +115,12 @@ def draw(request: PictureRequest) -> dict[str, Any]:
     """
     import numpy as np
 
-    from tasks.clients.registry import client_by_name
+    from tasks.clients.registry import client_by_key
     from tasks.inference import clicks
     from tasks.inference.metrics import mask_iou
     from tasks.inference.truth import Segmenter
 
-    client = client_by_name(request.client)
+    client = client_by_key(request.client)
     segmenter = Segmenter(request.graphs["encoder"], request.graphs["decoder"], client)
     images = []
     for clicked in clicks.read(request.clicks):

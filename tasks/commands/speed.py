@@ -82,7 +82,7 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
             )
             for each in target.built_variants
         },
-        client=target.client.name,
+        client=target.client.key,
         masks=target.masks,
         prompts=target.prompts,
         rounds=rounds,
@@ -145,12 +145,12 @@ def measure(request: SpeedRequest) -> dict[str, Any]:
     import platform
     from datetime import UTC, datetime
 
-    from tasks.clients.registry import client_by_name
+    from tasks.clients.registry import client_by_key
     from tasks.inference.prompts import natural_image
     from tasks.proof.binding import unchanged
     from tasks.web.chromium import ServedModel, launched
 
-    client = client_by_name(request.client)
+    client = client_by_key(request.client)
     models = {
         name: ServedModel(
             client, request.masks, request.prompts, each.precision, each.graphs, each.names

@@ -14,6 +14,8 @@ from tasks.config.checks import Checks
 from tasks.config.location import CheckpointLocation
 from tasks.config.rules import Switch
 from tasks.model import AttentionKind
+from tasks.model.families.family import Family
+from tasks.model.families.registry import family_of, possible_families
 from tasks.model.published import AUTO
 from tasks.model.trained import TrainedModel
 
@@ -135,6 +137,16 @@ class Source:
     def architecture(self) -> str:
         """The name of sam2's own, the path of the YAML file, or `AUTO`."""
         return self.config or self.model_type or AUTO
+
+    @property
+    def family(self) -> Family:
+        """The family of its architecture."""
+        return family_of(self.architecture)
+
+    def family_code(self, kind: Literal["making", "tracing", "computing"]) -> list[str]:
+        """The functions of its family, or of those that the weights may turn out to be of."""
+        families = possible_families(self.architecture)
+        return list(dict.fromkeys(name for each in families for name in getattr(each, kind)))
 
     @property
     def architecture_options(self) -> dict[str, str | int]:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from tasks.clients.client import Client
-from tasks.clients.registry import CLIENTS
+from tasks.clients.registry import client_by_key, client_for, clients_for
 from tasks.config.checks import Checks
 from tasks.config.location import CheckpointLocation
 from tasks.config.models import Source, Target, Variant
@@ -25,7 +25,8 @@ from tasks.config.tables import (
     Variables,
 )
 from tasks.console import address
-from tasks.model.published import AUTO, EDGETAM, MODEL_TYPES, NATIVE_IMAGE_SIZE
+from tasks.model.families.registry import MODEL_TYPES, family_of
+from tasks.model.published import AUTO, NATIVE_IMAGE_SIZE
 from tasks.remote.cache_settings import NO_CACHE, CacheSettings
 
 
@@ -50,8 +51,8 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
         places = _places(name, table, tables, Path(root), mistakes)
         if table.url is not None and not mistakes.within(("models", name)):
             source = _source(name, table, table.url, build, checks)
-            for client, place in places.items():
-                source.targets.append(_target(source, CLIENTS[client], place, table, tables))
+            for key, place in places.items():
+                source.targets.append(_target(source, client_by_key(key), place, table, tables))
             sources.append(source)
     targets = [target for source in sources for target in source.targets]
     _check_places(targets, mistakes)
@@ -146,22 +147,27 @@ def _clients(table: ModelTable | DefaultsTable) -> tuple[str, ...] | None:
 def _places(
     name: str, table: ModelTable, tables: Tables, root: Path, mistakes: Mistakes
 ) -> dict[str, Path]:
-    """The deploy folders of a model's clients; notes the mistakes that several keys make."""
+    """The deploy folders of a model's clients by key; notes the mistakes that several keys make."""
     path = ("models", name)
     _check_model(path, table, _browser(table, tables), mistakes)
+    family = family_of(table.model_type)
     places: dict[str, Path] = {}
     for each in _clients(table) or _clients(tables.defaults) or (DEFAULT_CLIENT,):
-        client = CLIENTS[each]
-        if each not in places:
+        client = client_for(each, family.layout)
+        if client is None:
+            readers = ", ".join(clients_for(family.layout))
+            mistakes.add(path, "client", f"{readers} for {family.title}", f"found {each!r}")
+        elif client.key not in places:
             _check_client(path, table, client, table.formats or tables.defaults.formats, mistakes)
             place = root / (table.folder or _model_type(table) or name)
-            places[each] = _place(place, client, bool(places), table.folder is not None)
-            if not places[each].name.startswith(client.folder_prefix):
+            place = _place(place, client, bool(places), table.folder is not None)
+            places[client.key] = place
+            if not place.name.startswith(client.folder_prefix):
                 allowed = (
                     f"a name that begins with {client.folder_prefix}: {each} would take another "
                     "for a model of another kind"
                 )
-                mistakes.add(path, "folder", allowed, f"found {places[each].name!r}")
+                mistakes.add(path, "folder", allowed, f"found {place.name!r}")
     return places
 
 
@@ -193,10 +199,21 @@ def _check_model(path: KeyPath, table: ModelTable, browser: Switch, mistakes: Mi
             "plain, or fused with `browser = false`: onnxruntime-web's WASM loads "
             "MultiHeadAttention and fails to run it (SafeIntOnOverflow)",
         )
-    if table.attention == "fused" and table.model_type == EDGETAM:
-        add("attention", f"plain: {EDGETAM}'s encoder has no attention")
+    _check_family(path, table, mistakes)
     if table.truth_data and table.truth is None:
         add("truth_data", "no truth_data without `truth`, which reads it")
+
+
+def _check_family(path: KeyPath, table: ModelTable, mistakes: Mistakes) -> None:
+    """Note each option that does not apply to a model's family."""
+    add = partial(mistakes.add, path)
+    family = family_of(table.model_type)
+    if table.attention not in family.attention:
+        add("attention", f"{', '.join(family.attention)} for {family.title}")
+    if table.image_size is not None and not family.has_sizes:
+        add("image_size", f"no image_size for {family.title}: its weights are for one size")
+    if table.video and not family.tracks:
+        add("video", f"no video for {family.title}, which has no memory of frames")
 
 
 def _check_client(

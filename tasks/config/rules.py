@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from tasks.clients.contract import Format, Precision
-from tasks.clients.registry import CLIENTS
+from tasks.clients.registry import CLIENT_NAMES
 from tasks.config.location import ESCAPES
 from tasks.console import address
-from tasks.model.published import AUTO, MODEL_TYPES
+from tasks.model.families.registry import MODEL_TYPES
+from tasks.model.published import AUTO
 
 # One folder or file name: no separator, nothing hidden, and none of doit's `:` and `*`.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
@@ -80,8 +81,8 @@ Opset = Annotated[
         lambda opset: opset in OPSETS,
     ),
 ]
-ClientName = Annotated[str, _one_of(CLIENTS)]
-ClientNames = Annotated[tuple[str, ...], _some_of(CLIENTS)]
+ClientName = Annotated[str, _one_of(CLIENT_NAMES)]
+ClientNames = Annotated[tuple[str, ...], _some_of(CLIENT_NAMES)]
 ModelType = Annotated[str, _one_of((AUTO, *MODEL_TYPES))]
 Precisions = Annotated[tuple[Precision, ...], _some_of(get_args(Precision))]
 Formats = Annotated[tuple[Format, ...], _some_of(get_args(Format))]

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sam2.modeling.sam2_base import SAM2Base
 
 from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice
@@ -23,6 +22,7 @@ from tasks.inference.prompts import (
     natural_image,
     runs_of_every_value,
 )
+from tasks.inference.reference import Reference
 from tasks.inference.sessions import Predictions, PromptedImage
 from tasks.model.trained import TrainedModel
 from tasks.system.errors import StageError
@@ -62,25 +62,25 @@ class Case:
 
 
 def cases_for(
-    model: SAM2Base, client: Client, masks: MaskChoice, many: bool, draw: str | None
+    pytorch: Reference, client: Client, masks: MaskChoice, many: bool, draw: str | None
 ) -> list[Case]:
     """A square image with every value of every input, and two other images.
 
     :param many: the decoder takes many prompts in a run.
     :param draw: the function that draws the other images, or None.
     """
-    predictor = reference.predictor_of(model, client.resize)
-    image = natural_image(model.image_size)
+    predictor = pytorch.predictor(client.resize)
+    image = natural_image(pytorch.image_size)
     runs = runs_of_every_value(client, many)
     expected = reference.predict(predictor, image, runs.prompts, masks, client)
     prompted = PromptedImage(image, runs.alone, expected.mask_inputs, runs.at_once)
     cases = [Case("", prompted, expected)]
-    for other in images_of_other_shapes(model.image_size, draw):
+    for other in images_of_other_shapes(pytorch.image_size, draw):
         prompts = answerable(other.prompts, client)
         expected = reference.predict(predictor, other.image, prompts, masks, client)
         stretched = None
         if client.resize != "stretch":
-            usual = reference.predictor_of(model)
+            usual = pytorch.predictor()
             stretched = reference.predict(usual, other.image, prompts, "multi")
         prompted = PromptedImage(other.image, prompts, expected.mask_inputs)
         cases.append(Case(f" on {other.shape}", prompted, expected, other, stretched))
@@ -171,9 +171,9 @@ def cost_of_size(
     :returns: the weights' own ``image_size``, how many ``images``, and the `agreement` of ``here``
         and ``native``.
     """
-    model = trained.load()
-    size = model.image_size
-    predictor = reference.predictor_of(model)
+    pytorch = Reference(trained)
+    size = pytorch.image_size
+    predictor = pytorch.predictor()
     segmenter = truth.Segmenter(graphs["encoder"], graphs["decoder"], client)
     pairs: list[Pair] = []
     for drawn in truth.draw_images(truth.load(draw), size, NATIVE_IMAGES):

@@ -17,7 +17,7 @@ from tasks.inference.preprocessing import Placement
 from tasks.inference.prompts import Prompt
 
 if TYPE_CHECKING:
-    from sam2.modeling.sam2_base import SAM2Base
+    from tasks.inference.reference import Reference
 
 # Nuclei and cells that the demo segments well, and nuclei on top of one another that it does not.
 SEEDS = (16, 35, 9)
@@ -44,7 +44,7 @@ class ClickedImage:
 
 
 def click_on_images(
-    model: SAM2Base, client: Client, masks: MaskChoice, draw: str
+    pytorch: Reference, client: Client, masks: MaskChoice, draw: str
 ) -> list[ClickedImage]:
     """PyTorch's masks of the largest objects of drawn images. Needs torch.
 
@@ -52,8 +52,8 @@ def click_on_images(
     """
     from tasks.inference import reference
 
-    predictor = reference.predictor_of(model, client.resize)
-    size = model.image_size
+    predictor = pytorch.predictor(client.resize)
+    size = pytorch.image_size
     place = Placement(size, size, size, client.resize)
     clicked = []
     for seed in SEEDS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +38,11 @@ def write_renamed(graph: RenamedGraph) -> None:
 
 
 def rename_tensors(graph: onnx.GraphProto, names: Names) -> None:
-    """Rename and sort inputs and outputs; one whose role is not named keeps its own, behind them.
+    """Rename and sort inputs and outputs, and remove outputs that the client has no name for.
 
     :raises ValueError: when a name is in use within the graph.
     """
+    remove_outputs(graph, {role for role, _ in names["outputs"]})
     new = {role: name for kind in ("inputs", "outputs") for role, name in names[kind]}
     used = {name for node in graph.node for name in (*node.input, *node.output)} - new.keys()
     taken = sorted(used & set(new.values()))
@@ -58,3 +59,22 @@ def rename_tensors(graph: onnx.GraphProto, names: Names) -> None:
         copies = [type(value).FromString(value.SerializeToString()) for value in tensors]
         del values[:]
         values.extend(copies)
+
+
+def remove_outputs(graph: onnx.GraphProto, kept: Collection[str]) -> None:
+    """Remove all other outputs of a graph, and the nodes and weights that only they need."""
+    outputs = [each for each in graph.output if each.name in kept]
+    if len(outputs) == len(graph.output):
+        return
+    del graph.output[:]
+    graph.output.extend(outputs)
+    needed = {each.name for each in outputs}
+    nodes = []
+    for node in reversed(graph.node):  # each after those whose outputs it takes
+        if needed & set(node.output):
+            needed.update(node.input)
+            nodes.append(node)
+    weights = [each for each in graph.initializer if each.name in needed]
+    for values, remaining in ((graph.node, nodes[::-1]), (graph.initializer, weights)):
+        del values[:]
+        values.extend(remaining)

@@ -166,6 +166,8 @@ def parts_of(prompts: Sequence[Prompt]) -> set[PromptPart]:
     """The parts of the prompts of one run, beside real points and boxes."""
     parts: set[PromptPart] = set()
     labels = {label for each in prompts for label in each.labels}
+    if any(each.box for each in prompts):
+        parts.add("box")
     if any(each.refines for each in prompts):
         parts.add("mask")
     if PADDING in labels:
@@ -180,6 +182,11 @@ def parts_of(prompts: Sequence[Prompt]) -> set[PromptPart]:
 def answerable(prompts: Iterable[Prompt], client: Client) -> tuple[Prompt, ...]:
     """Those that a client can send, one in a run."""
     return tuple(each for each in prompts if not parts_of([each]) & client.never_sends.keys())
+
+
+def sent_at_once(client: Client) -> tuple[tuple[Prompt, ...], ...]:
+    """Those of `AT_ONCE` that a client can send."""
+    return tuple(each for each in AT_ONCE if not parts_of(each) & client.never_sends.keys())
 
 
 @dataclass(frozen=True)
@@ -208,7 +215,7 @@ def runs_of_every_value(client: Client, many: bool) -> Runs:
     groups = [answerable(group, client) for group in EVERY_VALUE]
     if not many:
         return Runs((*alone, *(prompt for group in groups for prompt in group)))
-    at_once = list(AT_ONCE)
+    at_once = list(sent_at_once(client))
     for group in groups:
         several = [group[i : i + MOST_AT_ONCE] for i in range(0, len(group), MOST_AT_ONCE)]
         for each in several:

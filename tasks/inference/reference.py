@@ -1,81 +1,77 @@
-"""sam2's own answers in PyTorch, which the graphs are measured against. Needs torch."""
+"""A model's own answers in PyTorch, which the graphs are measured against. Needs torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 from unittest.mock import patch
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sam2.modeling.sam2_base import SAM2Base
-from sam2.sam2_image_predictor import SAM2ImagePredictor
 
 from tasks.clients.client import Client
-from tasks.clients.contract import MaskChoice, Resize
-from tasks.inference.preprocessing import Floats, Placement, preprocess
+from tasks.clients.contract import Dimensions, MaskChoice, Resize
+from tasks.inference.preprocessing import Floats
 from tasks.inference.prompts import Prompt
 from tasks.inference.sessions import Predictions
+from tasks.model.families.family import load_function
+from tasks.model.families.registry import family_of
+from tasks.model.load import recognized
+from tasks.model.trained import TrainedModel
 
 
-def predictor_of(model: SAM2Base, resize: Resize = "stretch") -> SAM2ImagePredictor:
-    """sam2's own predictor; by itself its feature maps have the sizes of 1024 pixels.
+class Predictor(Protocol):
+    """What a family's predictor does, as sam2's and segment-anything's do."""
 
-    It stretches images. One that a client places by its longer side is prepared here in its stead.
+    model: Any
+
+    @property
+    def features_by_role(self) -> Mapping[str, Floats]:
+        """The encoder's outputs about the image."""
+
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Encode an RGB image (H, W, 3)."""
+
+    def predict(self, **prompt: Any) -> tuple[Floats, Floats, Floats]:
+        """Masks at the image's size (K, H, W), scores (K,), and small masks (K, M, M)."""
+
+
+class Reference:
+    """A trained model in PyTorch.
+
+    :raises StageError: when the checkpoint cannot be loaded.
     """
-    predictor = SAM2ImagePredictor(model)
-    grid = model.image_size // model.backbone_stride
-    predictor._bb_feat_sizes = [(grid * scale, grid * scale) for scale in (4, 2, 1)]
-    if resize == "longest side":
-        predictor._transforms = _LongestSide(model.image_size)
-    return predictor
 
+    def __init__(self, trained: TrainedModel) -> None:
+        self.architecture = recognized(trained.architecture, trained.checkpoint)
+        self.family = family_of(self.architecture)
+        self.model: Any = trained.load()
+        self.dimensions: Dimensions = self.family.dimensions_of(self.model)
 
-class _LongestSide:
-    """Takes the place of sam2's ``SAM2Transforms``, for images that are not stretched."""
+    @property
+    def image_size(self) -> int:
+        """Height and width of the encoder's input, in pixels."""
+        return self.dimensions.image_size
 
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.place = Placement(size, size, size, "longest side")
-
-    def __call__(self, image: NDArray[np.uint8]) -> Any:
-        self.place = Placement(self.size, image.shape[1], image.shape[0], "longest side")
-        return torch.from_numpy(preprocess(image, self.place)[0])
-
-    def transform_coords(self, coords: Any, normalize: bool, orig_hw: tuple[int, int]) -> Any:
-        """Points in the image's pixels as those of the input."""
-        return coords * self.place.right
-
-    def transform_boxes(self, boxes: Any, normalize: bool, orig_hw: tuple[int, int]) -> Any:
-        """Boxes in the image's pixels as corners (B, 2, 2) in those of the input."""
-        return boxes.reshape(-1, 2, 2) * self.place.right
-
-    def postprocess_masks(self, masks: Any, orig_hw: tuple[int, int]) -> Any:
-        """Low-resolution masks as they are: nothing else is used."""
-        return masks
+    def predictor(self, resize: Resize = "stretch") -> Predictor:
+        """Its family's predictor, for images placed as a client does."""
+        predictor: Predictor = load_function(self.family.predictor)(self.model, resize)
+        return predictor
 
 
 def predict(
-    predictor: SAM2ImagePredictor,
+    predictor: Predictor,
     image: NDArray[np.uint8],
     prompts: Sequence[Prompt],
     choice: MaskChoice,
     client: Client | None = None,
 ) -> Predictions:
-    """sam2's answers about an image (H, W, 3), made to return the masks that the graph does.
+    """A predictor's answers about an image (H, W, 3), made to return the masks that the graph does.
 
     :param client: masks at the image's size are kept where its decoder returns such.
     """
     predictor.set_image(image)
-    first, second = predictor._features["high_res_feats"]
-    predictions = Predictions(
-        {
-            "high_res_feats_0": first.numpy(),
-            "high_res_feats_1": second.numpy(),
-            "image_embed": predictor._features["image_embed"].numpy(),
-        }
-    )
+    predictions = Predictions(dict(predictor.features_by_role))
     for prompt in prompts:
         if prompt.refines is not None:
             predictions.mask_inputs[prompt.name] = predictions.best_mask(prompt.refines)
@@ -87,7 +83,7 @@ def predict(
 
 
 def _answer(
-    predictor: SAM2ImagePredictor,
+    predictor: Predictor,
     prompt: Prompt,
     image: NDArray[np.uint8],
     predictions: Predictions,
@@ -104,9 +100,9 @@ def _answer(
         "return_logits": True,
     }
     if choice == "all":
-        decoder = predictor.model.sam_mask_decoder
-        # Its single mask, be it stable or not.
-        with patch.object(decoder, "dynamic_multimask_via_stability", False):
+        # sam2's single mask, be it stable or not.
+        decoder = getattr(predictor.model, "sam_mask_decoder", predictor.model)
+        with patch.object(decoder, "dynamic_multimask_via_stability", False, create=True):
             answers = [
                 predictor.predict(multimask_output=each, **arguments) for each in (False, True)
             ]

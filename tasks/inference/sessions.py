@@ -148,7 +148,7 @@ class Decoder:
             one that they all do.
         :param masks_count: false to feed masks with a ``has_mask_input`` of 0.
         """
-        side = features["high_res_feats_0"].shape[2]
+        side = 4 * features["image_embed"].shape[2]  # of masks, in every family
         values: dict[str, NDArray[Any]] = {
             **features,
             **prompt_tensors(prompts, place, self._client),

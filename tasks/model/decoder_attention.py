@@ -22,7 +22,13 @@ class PaddingBias:
     """The bias that hides padding points from every attention that looks at tokens.
 
     A decoder's ``forward`` sets it before its attentions run; while it is None, they look at all.
+
+    :param box_has_padding: a prompt with a box has a padding point too, as in SAM 2. In SAM 1 it
+        has none.
     """
+
+    def __init__(self, box_has_padding: bool = True) -> None:
+        self.box_has_padding = box_has_padding
 
     among_tokens: Tensor | None = None  # (B, 1, 1, T)
     from_image: Tensor | None = None  # (B, 1, T, 1)
@@ -36,6 +42,8 @@ class PaddingBias:
         """
         # N may be 0, and amax needs a value.
         padding = functional.pad(labels, (1, 0), value=-1.0).amax(dim=1, keepdim=True)
+        if not self.box_has_padding:
+            padding = torch.minimum(padding, 1.5 - padding)  # below 0 for a corner's label
         offsets = torch.cat([padding, labels], dim=1).clamp(max=0) * 1e9
         offsets = functional.pad(offsets, (tokens - 1, 0))
         self.among_tokens = reshape(offsets, (0, 1, 1, -1))

@@ -45,6 +45,11 @@ def patched_decoder(
         yield
 
 
+def count_of_maps(decoder: SAM2ImageDecoder) -> int:
+    """How many feature maps it takes: the embedding, and two of high resolution or none."""
+    return 3 if decoder.mask_decoder.use_high_res_features else 1
+
+
 def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingBias) -> Forward:
     """Replaces samexporter's ``SAM2ImageDecoder.forward``, with the same inputs and outputs.
 
@@ -63,13 +68,14 @@ def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingB
     embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
     predict = mask_prediction(decoder, choice)
     tokens = len(constant_tokens(decoder))
+    maps = count_of_maps(decoder)
 
     def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
-        image_embed, feats_0, feats_1, coords, labels, mask, has_mask, *image_size = inputs
+        features, (coords, labels, mask, has_mask, *image_size) = inputs[:maps], inputs[maps:]
         points = [embed_points(coords, labels)]
         bias.set(labels, tokens)
         dense = embed_masks(mask, has_mask)
-        predicted = predict(image_embed, points, dense, feats_0, feats_1)
+        predicted = predict(features[0], points, dense, *features[1:])
         masks, scores = predicted.masks, predicted.scores
         if not image_size:
             return torch.clamp(masks, -32.0, 32.0), scores
@@ -91,12 +97,13 @@ def boxes_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Forward:
     embed_points, embed_boxes = integer_point_embedding(decoder), box_embedding(decoder)
     predict = mask_prediction(decoder, choice)
     no_mask = decoder.prompt_encoder.no_mask_embed.weight.detach()
+    maps = count_of_maps(decoder)
 
     def forward(*inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        image_embed, feats_0, feats_1, coords, labels, boxes = inputs
+        features, (coords, labels, boxes) = inputs[:maps], inputs[maps:]
         points = embed_points(coords, labels)
         sparse = [points, embed_boxes(boxes, zeros_of_prompts(points))]
-        predicted = predict(image_embed, sparse, no_mask, feats_0, feats_1)
+        predicted = predict(features[0], sparse, no_mask, *features[1:])
         masks = torch.clamp(predicted.masks, -32.0, 32.0)
         return masks[None], predicted.scores[None], predicted.object_logits[None]
 

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from tasks.model.architecture import POSTPROCESSING, VIDEO_POSTPROCESSING
 from tasks.model.edgetam_memory import GRID, EdgeTamVideoPredictor, LatentAttention, Perceiver
+from tasks.model.published import NATIVE_IMAGE_SIZE
 from tasks.system.errors import StageError
 
 WIDTH, MEMORY_WIDTH = 256, 64
@@ -50,12 +51,15 @@ class RepVit(nn.Module):
         return features
 
 
-def build(image_size: int = 1024, video: bool = False) -> SAM2Base:
+def build(architecture: str, image_size: int | None = None, video: bool = False) -> SAM2Base:
     """EdgeTAM in evaluation mode, with its initial weights.
 
+    :param architecture: the one that there is.
+    :param image_size: instead of 1024 pixels.
     :param video: make sam2's predictor for videos.
     :raises StageError: when the memory cannot be divided into windows at that image size.
     """
+    image_size = image_size or NATIVE_IMAGE_SIZE
     if video and image_size % (STRIDE * GRID):
         raise StageError(
             f"image_size: found {image_size}; allowed with `video = true` for EdgeTAM: a multiple "
@@ -129,6 +133,11 @@ def _memory_encoder() -> MemoryEncoder:
         fuser=Fuser(CXBlock(dim=WIDTH, kernel_size=7, padding=3), num_layers=2),
         position_encoding=PositionEmbeddingSine(num_pos_feats=MEMORY_WIDTH),
     )
+
+
+def randomize(model: SAM2Base, noise: torch.Generator) -> None:
+    """Fit what random weights leave unfit; see `settle_batch_norms`."""
+    settle_batch_norms(model.image_encoder.trunk, noise)
 
 
 @torch.no_grad()

@@ -1,41 +1,34 @@
-"""Builds sam2's model with a checkpoint's weights, or writes a checkpoint of random ones."""
+"""Builds a model with a checkpoint's weights, or writes a checkpoint of random ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from sam2.build_sam import build_sam2, build_sam2_video_predictor
-from sam2.modeling.sam2_base import SAM2Base
-from sam2.sam2_video_predictor import SAM2VideoPredictor
 
 from tasks.model import recognition, weights
-from tasks.model.published import AUTO, EDGETAM, NATIVE_IMAGE_SIZE, PUBLISHED
+from tasks.model.families.family import load_function
+from tasks.model.families.registry import family_of
+from tasks.model.published import AUTO
 from tasks.model.recognition import Shapes, shapes_of, without_memory, without_misshapen_memory
 from tasks.model.weights import some
 from tasks.system.errors import StageError
 
+if TYPE_CHECKING:
+    from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-def build_model(architecture: str, image_size: int | None = None, video: bool = False) -> SAM2Base:
-    """sam2's model in evaluation mode on the CPU, with its initial weights.
 
-    :param architecture: one of sam2's own, EdgeTAM, or the path of a YAML file.
-    :param image_size: replaces the 1024 pixels of an architecture that is not a file.
-    :param video: make sam2's predictor for videos.
-    :raises StageError: when the file's model cannot be exported.
+def build_model(architecture: str, image_size: int | None = None, video: bool = False) -> Any:
+    """A model of an architecture in evaluation mode on the CPU, with its initial weights.
+
+    :param architecture: one that has a name, or the path of a YAML file.
+    :param image_size: replaces the architecture's own, in pixels.
+    :param video: make its predictor for videos.
+    :raises StageError: when the model cannot be exported.
     """
-    if architecture in PUBLISHED:
-        size = [f"++model.image_size={image_size}"] if image_size else []
-        build = build_sam2_video_predictor if video else build_sam2
-        name = PUBLISHED[architecture]
-        return build(name, ckpt_path=None, device="cpu", hydra_overrides_extra=size)
-    if architecture == EDGETAM:
-        from tasks.model import edgetam
-
-        return edgetam.build(image_size or NATIVE_IMAGE_SIZE, video)
-    from tasks.model import architecture as custom
-
-    return custom.build(architecture, video)
+    build = load_function(family_of(architecture).build)
+    return build(architecture, image_size, video)
 
 
 def load_video_model(
@@ -49,8 +42,8 @@ def load_video_model(
 
 def load_model(
     architecture: str, checkpoint: str | Path, image_size: int | None = None, video: bool = False
-) -> SAM2Base:
-    """sam2's model with the weights of a checkpoint.
+) -> Any:
+    """A model with the weights of a checkpoint.
 
     :param architecture: `AUTO` for the published one that the weights belong to.
     :param checkpoint: any file that `weights.read` reads.
@@ -171,10 +164,8 @@ def make_synthetic(architecture: str, seed: int, destination: str) -> dict[str, 
     for tensor in state.values():
         if tensor.is_floating_point():  # batch norms have integer counters
             tensor.add_(torch.randn(tensor.shape, generator=noise), alpha=0.02)
-    if architecture == EDGETAM:
-        from tasks.model import edgetam
-
-        edgetam.settle_batch_norms(model.image_encoder.trunk, noise)
+    if randomize := family_of(architecture).randomize:
+        load_function(randomize)(model, noise)
     for name, tensor in state.items():
         if "output_hypernetworks_mlps" in name and "layers.2" in name:
             tensor.mul_(20)  # mask logits of about ±10, as trained models have, not ±0.5

@@ -104,15 +104,12 @@ def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Predi
         return hyper.permute(1, 2, 0)
 
     def forward(
-        image_embed: Tensor,
-        sparse: Sequence[Tensor],
-        dense: Tensor,
-        feats_0: Tensor,
-        feats_1: Tensor,
+        image_embed: Tensor, sparse: Sequence[Tensor], dense: Tensor, *details: Tensor
     ) -> PredictedMasks:
         """
         :param sparse: embeddings of points, and of boxes, each (B, any number, C).
         :param dense: embeddings of masks, (B or 1, P, C).
+        :param details: the two feature maps of high resolution, the finer first, or none.
         """
         queries, keys = decode(image_embed, sparse, dense)
         scores = scores_of(queries[:, score_token])
@@ -123,7 +120,7 @@ def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Predi
         if selection is not None:
             hyper, scores = hyper @ selection, (scores[:, None] @ selection).squeeze(1)
             mask_tokens = selection.transpose(1, 2) @ mask_tokens
-        drawn = draw(keys, feats_0, feats_1, hyper)
+        drawn = draw(keys, hyper, sizes_of(image_embed)[2:], *details)
         if has_object_token:
             object_logits = mask_decoder.pred_obj_score_head(queries[:, 0])
         else:
@@ -194,21 +191,32 @@ def mask_drawing(decoder: MaskDecoder) -> Forward:
     halves = grow2.weight.detach().permute(2, 0, 3, 1).flatten(2).unbind()  # 2 of (D, 2 * E)
     bias1, bias2 = bias_of(grow1).detach(), bias_of(grow2).detach()
 
-    def draw(keys: Tensor, feats_0: Tensor, feats_1: Tensor, hyper: Tensor) -> Tensor:
-        """(B, H * W, C) and (B, E, K) to masks (B, K, 4 * H, 4 * W)."""
-        height, width = (size // 4 for size in sizes_of(feats_0)[2:])
-        masks = int(hyper.shape[2])
+    def coarse(height: int, width: int, details: Sequence[Tensor]) -> Tensor:
+        """What is added behind the first doubling, (4 * H * W, D), or (D,) for all places."""
+        if not details:
+            return bias1
         # Only whole runs of numbers change place, which is quick.
-        added = (rows_of_map(feats_1) + bias1).reshape(height, 2, width, -1)
-        added = added.transpose(1, 2).reshape(4 * height * width, -1)
-        rows = reshape(keys @ weight1, (0, *sizes_of(added))) + added
-        rows = act1(normalize_rows(rows, norm))
+        added = (rows_of_map(details[1]) + bias1).reshape(height, 2, width, -1)
+        return added.transpose(1, 2).reshape(4 * height * width, -1)
 
-        added = (rows_of_map(feats_0) + bias2).reshape(height, 2, 2, width, 2, -1)
+    def fine(height: int, width: int, details: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What is added behind each half of the second, (8 * H * W, E), or (E,) for all places."""
+        if not details:
+            return bias2, bias2
+        added = (rows_of_map(details[0]) + bias2).reshape(height, 2, 2, width, 2, -1)
         added = added.permute(2, 0, 3, 1, 4, 5).reshape(16 * height * width, -1)
+        return torch.split(added, 8 * height * width)
+
+    def draw(keys: Tensor, hyper: Tensor, size: Sequence[int], *details: Tensor) -> Tensor:
+        """(B, H * W, C) and (B, E, K) to masks (B, K, 4 * H, 4 * W); ``size`` is (H, W)."""
+        height, width = size
+        masks = int(hyper.shape[2])
+        added = coarse(height, width, details)
+        rows = reshape(keys @ weight1, (0, 4 * height * width, len(bias1))) + added
+        rows = act1(normalize_rows(rows, norm))
         drawn = []
-        for half, features in zip(halves, torch.split(added, 8 * height * width), strict=True):
-            pixels = act2(reshape(rows @ half, (0, *sizes_of(features))) + features)
+        for half, added in zip(halves, fine(height, width, details), strict=True):
+            pixels = act2(reshape(rows @ half, (0, 8 * height * width, len(bias2))) + added)
             drawn.append(reshape(pixels @ hyper, (0, -1, 2 * masks)))
         blocks = torch.cat(drawn, dim=2).reshape(-1, width, 2, 2, 2, 2 * masks)
         places = blocks.permute(0, 2, 4, 1, 3, 5).reshape(-1, 16 * height * width, masks)

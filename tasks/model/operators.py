@@ -135,6 +135,18 @@ def box_of_prompt(boxes: Tensor, zeros: Tensor) -> Tensor:
     return boxes.transpose(0, 1) if boxes.shape[1] else zeros[:, :0]
 
 
+def _crop(g: Any, masks: Any, size: Any) -> Any:
+    start, axes = constant(g, [0, 0]), constant(g, [2, 3])
+    return g.op("Slice", masks, start, size, axes)
+
+
+@exported_as(_crop)
+def cropped(masks: Tensor, size: Tensor) -> Tensor:
+    """The top left of masks (1, K, M, M), of a size (height, width) that the graph computes."""
+    height, width = size.tolist()
+    return masks[:, :, :height, :width]
+
+
 def _resize(g: Any, masks: Any, size: Any, count: int) -> Any:
     kept = constant(g, [1, count])
     empty = g.op("Constant", value_t=torch.tensor([], dtype=torch.float32))

@@ -24,5 +24,3 @@ PUBLISHED: Mapping[str, str] = {
 
 # Of which sam2 has no configuration (`tasks.model.edgetam`).
 EDGETAM = "edgetam"
-
-MODEL_TYPES = (*PUBLISHED, EDGETAM)

@@ -41,19 +41,12 @@ class TrackingDecoder(nn.Module):
         self.eval()
 
     def forward(
-        self,
-        image_embed: Tensor,
-        high_res_feats_0: Tensor,
-        high_res_feats_1: Tensor,
-        point_coords: Tensor,
-        point_labels: Tensor,
-        mask_input: Tensor,
-        has_mask_input: Tensor,
-        multimask: Tensor,
+        self, image_embed: Tensor, *inputs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The logits (1, 1, M, M), their score (1, 1), the object's (1, 1) and its pointer (1, C).
 
-        It adds a padding point, as sam2's prompt encoder does.
+        It adds a padding point, as sam2's prompt encoder does. The inputs behind the embedding are
+        ``high_res_feats_0`` and ``_1``, where the model has these, and
 
         :param image_embed: (1, C, S, S), conditioned on memories or as the encoder returns it.
         :param point_coords: (1, N, 2), pixels of the model's input.
@@ -61,9 +54,10 @@ class TrackingDecoder(nn.Module):
         :param mask_input: logits (1, 1, M, M) of a mask to refine, if ``has_mask_input`` (1,) is 1.
         :param multimask: (1,), 1 for the best scored of three masks, 0 for the single one.
         """
+        *details, point_coords, point_labels, mask_input, has_mask_input, multimask = inputs
         points = [self.embed_points(point_coords, point_labels)]
         dense = self.embed_mask(mask_input, has_mask_input)
-        predicted = self.predict(image_embed, points, dense, high_res_feats_0, high_res_feats_1)
+        predicted = self.predict(image_embed, points, dense, *details)
         single, score = stable_mask(self.decoder.mask_decoder, predicted.masks, predicted.scores)
         masks = single + multimask * (predicted.masks[:, 1:] - single)
         scores = score + multimask * (predicted.scores[:, 1:] - score)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tasks.clients.registry import client_by_name
+from tasks.clients.registry import library_of
 from tasks.console.sizes import mebibytes
 from tasks.inference.checks import Figure
 from tasks.proof.failures import PROVIDERS
@@ -115,7 +115,7 @@ def metadata(manifest: Manifest) -> str:
     return ModelCardData(
         license=license,
         license_name=license_name,
-        library_name=client_by_name(manifest.client).library,
+        library_name=library_of(manifest.client),
         pipeline_tag="mask-generation",
         tags=["sam2", "segment-anything", "onnx", "onnxruntime", "onnxruntime-web"],
         base_model=base_model(manifest.checkpoint.url),

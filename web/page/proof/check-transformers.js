@@ -25,9 +25,9 @@ let transformers
 let ort
 /** @type {Record<string, { session: any, milliseconds: number }>} by part and provider */
 const created = {}
-/** @type {Record<string, any>} Sam2Model, by part and provider */
+/** @type {Record<string, any>} the model, by part and provider */
 const models = {}
-/** @type {any} Sam2Processor */
+/** @type {any} the model's */
 let processor
 /** @type {any} RawImage */
 let picture
@@ -115,9 +115,9 @@ offer({
     // What it needs of the other part is there already, or the first of all.
     const beside = created[`${other} ${provider}`] ? provider : 'wasm'
     const device = { [SESSIONS[part]]: provider, [SESSIONS[other]]: beside }
-    const { Sam2Model } = transformers
+    const { AutoModel } = transformers
     const options = /** @type {any} */ ({ device, dtype: loaded.manifest.dtype ?? 'fp32' })
-    models[`${part} ${provider}`] = await Sam2Model.from_pretrained(NAME, options)
+    models[`${part} ${provider}`] = await AutoModel.from_pretrained(NAME, options)
     return { milliseconds: created[`${part} ${provider}`].milliseconds }
   },
 
