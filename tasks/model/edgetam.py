@@ -141,8 +141,8 @@ def randomize(model: SAM2Base, noise: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def settle_batch_norms(trunk: RepVit, noise: torch.Generator) -> None:
-    """Fit the batch norms to random weights, by the statistics of one run.
+def settle_batch_norms(trunk: nn.Module, noise: torch.Generator, size: int = 256) -> None:
+    """Fit the batch norms to random weights, by the statistics of one run on an image of a size.
 
     With a new norm's mean of 0 and variance of 1, features would die away in some sixty layers; and
     the norm that ends each residual branch is nearly zero, so the branch would not count.
@@ -152,8 +152,8 @@ def settle_batch_norms(trunk: RepVit, noise: torch.Generator) -> None:
             module.weight.add_(torch.randn(module.weight.shape, generator=noise), alpha=0.2)
             module.momentum = 1.0  # take the statistics of the next run alone
     # Coarse and fine at once, as photographs are.
-    coarse, fine = (torch.randn(1, 3, side, side, generator=noise) for side in (16, 256))
-    image = functional.interpolate(coarse, size=(256, 256), mode="bicubic") + fine / 4
+    coarse, fine = (torch.randn(1, 3, side, side, generator=noise) for side in (16, size))
+    image = functional.interpolate(coarse, size=(size, size), mode="bicubic") + fine / 4
     trunk.train()
     trunk(image)
     trunk.eval()

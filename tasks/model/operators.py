@@ -62,6 +62,22 @@ def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return functional.linear(rows, weight, bias)
 
 
+def _product(g: Any, left: Any, right: Any) -> Any:
+    sizes = [*left.type().sizes()[:-1], right.type().sizes()[-1]]
+    return g.op("MatMul", left, right).setType(left.type().with_sizes(sizes))
+
+
+@exported_as(_product)
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """``left @ right``, (…, N, M) and (…, M, K), where ``left`` has all axes.
+
+    As with `linear_rows`, nothing is computed during an export.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return left.new_empty(*left.shape[:-1], right.shape[-1])
+    return left @ right
+
+
 def _attention(g: Any, query: Any, key: Any, value: Any, heads: int, fused: bool) -> Any:
     if fused:
         name, options = "com.microsoft::MultiHeadAttention", {"num_heads_i": heads}

@@ -24,3 +24,7 @@ PUBLISHED: Mapping[str, str] = {
 
 # Of which sam2 has no configuration (`tasks.model.edgetam`).
 EDGETAM = "edgetam"
+
+# Those of SAM 1 (`tasks.model.sam`), MobileSAM last.
+MOBILE_SAM = "vit_t"
+SAM_1 = ("vit_b", "vit_l", "vit_h", MOBILE_SAM)
