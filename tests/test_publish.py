@@ -22,6 +22,7 @@ from project import ROOT, Outcome, Project
 from server import FileServer
 from writable_hub import ATTRIBUTES, READS_ONLY, TOKEN, WritableHub, said
 
+from tasks.clients.client import Client
 from tasks.clients.registry import CLIENTS
 from tasks.commands.publish import Plan, compare, published_names, unproven
 from tasks.config.checkpoint_record import Checkpoint
@@ -284,19 +285,22 @@ def test_a_card_that_another_wrote_is_replaced_and_the_dry_run_says_so(tiny: Pub
     assert b"# Ours" not in tiny.there["README.md"]
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
 def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
-    client: str, tiny: Published
+    client: Client, tiny: Published
 ) -> None:
-    tiny.configure(TINY.replace('"Apache-2.0"', '"Our Licence 1.0"') + f'client = "{client}"\n')
+    model = TINY.replace('"Apache-2.0"', '"Our Licence 1.0"')
+    if client.layout == "sam":
+        model = model.replace("sam2_hiera_tiny", "vit_b")
+    tiny.configure(model + f'client = "{client.name}"\n')
     tiny.says()
     _, head, text = tiny.there["README.md"].decode().split("---\n", 2)
     assert yaml.safe_load(head) == {
         "license": "other",
         "license_name": "our-licence-1.0",
-        "library_name": "transformers.js" if client == "transformers.js" else "onnx",
+        "library_name": client.library,
         "pipeline_tag": "mask-generation",
-        "tags": ["sam2", "segment-anything", "onnx", "onnxruntime", "onnxruntime-web"],
+        "tags": [client.layout, "segment-anything", "onnx", "onnxruntime", "onnxruntime-web"],
     }
     loading = text.split("## Loading\n")[1].split("Any other program")[0]
     assert REPO in loading

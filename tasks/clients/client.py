@@ -179,6 +179,11 @@ SAMEXPORTER_DECODER = GraphFile(
 )
 
 
+# What no client of SAM 1 sends.
+SAM_NEVER_SENDS: Mapping[PromptPart, str] = {
+    "corner label": "SAM 1 knows two corners, as a box, and none by itself"
+}
+
 # Those of segment-anything's own export of SAM 1, which its clients feed by name.
 META_ENCODER = GraphFile(
     "encoder", {"image": "input_image"}, {"image_embed": "image_embeddings"}, ("onnx",)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from tasks.clients.client import (
     META_DECODER,
     META_ENCODER,
+    SAM_NEVER_SENDS,
     SAMEXPORTER_DECODER,
     SAMEXPORTER_ENCODER,
     Client,
@@ -43,4 +44,5 @@ FOR_SAM = replace(
     formats=("onnx",),
     loads=("onnx",),
     folder_prefix="",
+    never_sends=SAM_NEVER_SENDS,
 )

@@ -12,7 +12,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tasks.clients.client import META_DECODER, META_ENCODER, Client, GraphFile, same
+from tasks.clients.client import (
+    META_DECODER,
+    META_ENCODER,
+    SAM_NEVER_SENDS,
+    Client,
+    GraphFile,
+    same,
+)
 
 _FEATURES = {
     "image_embed": "image_embeddings",
@@ -47,4 +54,5 @@ FOR_SAM = replace(
     masks=("best", "ranked", "single"),
     resize="longest side",
     padding_point=True,
+    never_sends=SAM_NEVER_SENDS,
 )

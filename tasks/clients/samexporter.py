@@ -7,6 +7,7 @@ from dataclasses import replace
 from tasks.clients.client import (
     META_DECODER,
     META_ENCODER,
+    SAM_NEVER_SENDS,
     SAMEXPORTER_DECODER,
     SAMEXPORTER_ENCODER,
     Client,
@@ -32,4 +33,5 @@ FOR_SAM = replace(
     loads=("onnx",),
     padding_point=True,
     image_sizes=(1024,),
+    never_sends=SAM_NEVER_SENDS,
 )

@@ -41,8 +41,8 @@ def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Prediction
     """Replaces ``MaskDecoder.predict_masks`` and the choice among its masks."""
     predict = candidate_prediction(decoder, choice)
 
-    def forward(*inputs: Tensor | Sequence[Tensor]) -> PredictedMasks:
-        predicted = predict(*inputs)
+    def forward(*inputs: Tensor | Sequence[Tensor], **named: Tensor) -> PredictedMasks:
+        predicted = predict(*inputs, **named)
         masks, scores = stable_mask(decoder.mask_decoder, predicted.masks, predicted.scores)
         return predicted._replace(masks=masks, scores=scores)
 
@@ -72,7 +72,9 @@ def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Predi
     ]
     draw = mask_drawing(mask_decoder)
 
-    def decode(image: Tensor, sparse: Sequence[Tensor], dense: Tensor) -> tuple[Tensor, Tensor]:
+    def decode(
+        image: Tensor, sparse: Sequence[Tensor], dense: Tensor, position: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """The tokens (B, T, C) and the image (B or 1, P, C) behind the transformer."""
         _, _, height, width = sizes_of(image)
         zeros = zeros_of_prompts(sparse[0])
@@ -104,14 +106,20 @@ def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Predi
         return hyper.permute(1, 2, 0)
 
     def forward(
-        image_embed: Tensor, sparse: Sequence[Tensor], dense: Tensor, *details: Tensor
+        image_embed: Tensor,
+        sparse: Sequence[Tensor],
+        dense: Tensor,
+        *details: Tensor,
+        places: Tensor | None = None,
     ) -> PredictedMasks:
         """
         :param sparse: embeddings of points, and of boxes, each (B, any number, C).
         :param dense: embeddings of masks, (B or 1, P, C).
         :param details: the two feature maps of high resolution, the finer first, or none.
+        :param places: the encoding (1, C, H, W) of the image's places, where it is an input.
         """
-        queries, keys = decode(image_embed, sparse, dense)
+        own = position if places is None else rows_of_map(places)[None]
+        queries, keys = decode(image_embed, sparse, dense, own)
         scores = scores_of(queries[:, score_token])
         begin = score_token + 1 + first
         mask_tokens = queries[:, begin : begin + masks]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from tasks.clients.registry import library_of
 from tasks.console.sizes import mebibytes
 from tasks.inference.checks import Figure
+from tasks.model.families.family import Family
+from tasks.model.families.registry import family_of
 from tasks.proof.failures import PROVIDERS
 from tasks.proof.judgement import largest_differences
 from tasks.proof.runtimes import newest
@@ -74,6 +76,7 @@ def card(
     other_branch = revision != "main"
     context = {
         **vars(manifest),
+        "family": family_of_manifest(manifest),
         "size_of": manifest.size_of,
         "side": manifest.side,
         "repo": repo,
@@ -89,7 +92,8 @@ def card(
         "options": f', {{ revision: "{revision}" }}' * other_branch,
         "address": f"{endpoint}/{repo}/resolve/{revision}",
     }
-    usage = templates.get_template(f"clients/{manifest.client}.md").render(context)
+    layout = "" if context["family"].layout == "sam2" else f".{context['family'].layout}"
+    usage = templates.get_template(f"clients/{manifest.client}{layout}.md").render(context)
     text = templates.get_template("card.md").render(
         context, metadata=metadata(manifest), usage=usage
     )
@@ -107,6 +111,11 @@ def kept_text(earlier: str) -> str:
     return earlier.partition(MARK)[2].removeprefix("\n")
 
 
+def family_of_manifest(manifest: Manifest) -> Family:
+    """The family of a manifest's model."""
+    return family_of(manifest.model_type or "")
+
+
 def metadata(manifest: Manifest) -> str:
     """The YAML at the head of the card, by which the hub finds and shows the model."""
     from huggingface_hub import ModelCardData
@@ -117,7 +126,13 @@ def metadata(manifest: Manifest) -> str:
         license_name=license_name,
         library_name=library_of(manifest.client),
         pipeline_tag="mask-generation",
-        tags=["sam2", "segment-anything", "onnx", "onnxruntime", "onnxruntime-web"],
+        tags=[
+            family_of_manifest(manifest).layout,
+            "segment-anything",
+            "onnx",
+            "onnxruntime",
+            "onnxruntime-web",
+        ],
         base_model=base_model(manifest.checkpoint.url),
     ).to_yaml()
 

@@ -80,6 +80,7 @@ def measure(model, graphs, truth, clicks, **options):
     if clicks:
         Path(clicks).write_bytes(digest(graphs))
     difference = 1.0 if os.environ.get("CHEAP_DIFFERENCE") else 0.0
+    architecture = model["architecture"]
     return {
         "files": hashes(*graphs),
         "against": subject(model),
@@ -92,7 +93,7 @@ def measure(model, graphs, truth, clicks, **options):
             "features": {"image_embed": difference},
             "prompts": {"one point": {"masks": 0.0, "scores": 0.0}},
         },
-        "architecture": "sam2_hiera_tiny",
+        "architecture": "sam2_hiera_tiny" if architecture == "auto" else architecture,
         "truth": truth
         and {
             "images": 1,

@@ -1,0 +1,61 @@
+"""segment-anything's own answers in PyTorch, for images as a client places them. Needs torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
+
+from tasks.clients.contract import PLACES, Resize
+from tasks.inference.preprocessing import Floats, Placement, resized
+
+
+def predictor_of(model: Sam, resize: Resize = "stretch") -> PlacingPredictor:
+    """segment-anything's predictor; see `reference.Predictor`."""
+    return PlacingPredictor(model, resize)
+
+
+class PlacingPredictor(SamPredictor):  # type: ignore[misc]
+    """segment-anything's ``SamPredictor``, for images that may be stretched instead of padded.
+
+    It scales images as bytes, by Pillow; here they are scaled as those for the graphs are.
+    """
+
+    def __init__(self, model: Sam, resize: Resize) -> None:
+        super().__init__(model)
+        self.resize = resize
+        self.side = int(model.image_encoder.img_size)
+
+    @property
+    def features_by_role(self) -> dict[str, Floats]:
+        """The encoder's outputs about the image."""
+        places = self.model.prompt_encoder.get_dense_pe()
+        return {"image_embed": self.features.numpy(), PLACES: places.numpy()}
+
+    @torch.no_grad()
+    def set_image(self, image: NDArray[np.uint8]) -> None:
+        """Encode an RGB image (H, W, 3)."""
+        height, width = image.shape[:2]
+        place = Placement(self.side, width, height, self.resize)
+        self.transform = Placed(place)
+        pixels = resized(image, place.scaled_height, place.scaled_width).transpose(2, 0, 1)
+        self.set_torch_image(torch.from_numpy(pixels[None]).float(), (height, width))
+
+
+class Placed:
+    """Takes the place of segment-anything's ``ResizeLongestSide``, for prompts."""
+
+    def __init__(self, place: Placement) -> None:
+        self.scale = (place.right, place.down)
+
+    def apply_coords(self, coords: NDArray[Any], original_size: tuple[int, int]) -> NDArray[Any]:
+        """Points in the image's pixels as those of the input."""
+        return coords * self.scale
+
+    def apply_boxes(self, boxes: NDArray[Any], original_size: tuple[int, int]) -> NDArray[Any]:
+        """Boxes in the image's pixels as those of the input."""
+        return boxes * (*self.scale, *self.scale)
