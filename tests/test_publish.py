@@ -291,7 +291,7 @@ def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
 ) -> None:
     model = TINY.replace('"Apache-2.0"', '"Our Licence 1.0"')
     if client.layout == "sam":
-        model = model.replace("sam2_hiera_tiny", "vit_b")
+        model += 'model_type = "vit_b"\n'
     tiny.configure(model + f'client = "{client.name}"\n')
     tiny.says()
     _, head, text = tiny.there["README.md"].decode().split("---\n", 2)
