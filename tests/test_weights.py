@@ -513,13 +513,6 @@ def test_weights_of_an_architecture_that_nobody_knows_are_refused(
         load.load_model("auto", tmp_path / "resnet.safetensors")
 
 
-def of_sam() -> dict[str, Any]:
-    from transformers import SamConfig, SamModel
-
-    config = SamConfig(vision_config=ONE_LAYER, mask_decoder_config={"num_hidden_layers": 1})
-    return dict(SamModel(config).state_dict())
-
-
 def of_hq_sam() -> dict[str, Any]:
     from transformers import SamHQConfig, SamHQModel
 
@@ -539,13 +532,9 @@ ONE_LAYER = {"num_hidden_layers": 1, "global_attn_indexes": [0], "hidden_size": 
 ONE_LAYER |= {"num_attention_heads": 2}
 VIT = {"image_encoder.trunk.pos_embed": torch.ones(1, 197, 192)}
 OTHERS: list[tuple[str, Callable[[], dict[str, Any]]]] = [
-    ("SAM 1", of_sam),
-    # micro-sam's trainer, with the decoder of its automatic segmentation beside.
-    ("SAM 1", lambda: under("sam.", {"image_encoder.blocks.0.attn.rel_pos_h": torch.ones(27, 64)})),
     ("HQ-SAM", of_hq_sam),
     ("SAM 3", of_sam_3),
     ("SAM 3", lambda: {"detector.backbone.vision_backbone.trunk.pos_embed": torch.ones(1)}),
-    ("MobileSAM", lambda: {"image_encoder.patch_embed.seq.0.c.weight": torch.ones(32, 3, 3, 3)}),
     ("FastSAM", lambda: {"model.22.proto.cv1.conv.weight": torch.ones(1)}),
     ("EfficientTAM", lambda: VIT | {"sam_mask_decoder.iou_token.weight": torch.ones(1, 256)}),
 ]
@@ -560,7 +549,7 @@ def test_weights_of_another_family_are_refused_with_its_name(
         load.load_model("auto", tmp_path / "other.pt")
     message = str(error.value)
     assert f"holds weights of {family}, which this build does not support" in message
-    assert "expected those of SAM 2, SAM 2.1 and EdgeTAM" in message
+    assert "expected those of SAM 2, SAM 2.1, EdgeTAM, SAM 1 and MobileSAM" in message
     assert "YAML" not in message
 
 

@@ -11,7 +11,13 @@ from tasks.model import recognition, weights
 from tasks.model.families.family import load_function
 from tasks.model.families.registry import family_of
 from tasks.model.published import AUTO
-from tasks.model.recognition import Shapes, shapes_of, without_memory, without_misshapen_memory
+from tasks.model.recognition import (
+    Shapes,
+    shapes_of,
+    without_classifier,
+    without_memory,
+    without_misshapen_memory,
+)
 from tasks.model.weights import some
 from tasks.system.errors import StageError
 
@@ -51,11 +57,12 @@ def load_model(
         of frames that a video needs.
     """
     content = weights.read(checkpoint)
-    shapes: Shapes = shapes_of(content)
+    shapes: Shapes = without_classifier(shapes_of(content))
+    _refuse_other_family(checkpoint, architecture, shapes)
     if architecture == AUTO:
         architecture = recognition.recognize(checkpoint, shapes)
     model = build_model(architecture, image_size, video)
-    own: Shapes = shapes_of(model.state_dict())
+    own: Shapes = without_classifier(shapes_of(model.state_dict()))
     # A model that was made for images has no memory, and graphs for images do not need it.
     image_only = not all(
         any(name.startswith("memory_attention.") for name in names) for names in (own, shapes)
@@ -85,8 +92,20 @@ def load_model(
             "was quantized or packed."
         )
     model.load_state_dict(used, strict=False)  # names were compared above
+    model.eval()  # when MobileSAM's attention makes a table of its weights
     _refuse_infinite(checkpoint, state)
     return model
+
+
+def _refuse_other_family(checkpoint: str | Path, architecture: str, shapes: Shapes) -> None:
+    """:raises StageError: when weights are of a family with other tensors than the table's has."""
+    name = recognition.name_of(shapes)
+    if name is None or family_of(name).layout == family_of(architecture).layout:
+        return
+    raise StageError(
+        f"{checkpoint} has weights of {family_of(name).title} ({name}), not of "
+        f'{family_of(architecture).title}: put `model_type = "{name}"` in the table.'
+    )
 
 
 def _frames_hint(own: Shapes, shapes: Shapes) -> str:

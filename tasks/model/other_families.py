@@ -1,8 +1,7 @@
 """Recognizes checkpoints of segmentation models that this build does not support; pure.
 
-They are recognized by the names of their weights in the models' own code: segment-anything 1.0,
-MobileSAM (ce9ce32), HQ-SAM, SAM 3, EfficientTAM (PyPI's efficient-track-anything 1.0), and, for the
-first, second and fourth, transformers 5.22.
+They are recognized by the names of their weights in the models' own code: HQ-SAM, SAM 3,
+EfficientTAM (PyPI's efficient-track-anything 1.0), and, for the first two, transformers 5.22.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-SUPPORTED = "SAM 2, SAM 2.1 and EdgeTAM"
+SUPPORTED = "SAM 2, SAM 2.1, EdgeTAM, SAM 1 and MobileSAM"
 
 # The first that fits: HQ-SAM has all weights of SAM 1 and more.
 _NAMES = (
     ("HQ-SAM", r"mask_decoder\.h[fq]_token\."),
     ("SAM 3", r"\b(detector|detector_model)\..*backbone\.|\bvision_encoder\.neck\.fpn_layers\."),
-    ("MobileSAM", r"\bimage_encoder\.patch_embed\.seq\.\d"),
-    ("SAM 1", r"\b(image_encoder\.blocks|vision_encoder\.layers)\.\d+\.attn\.rel_pos_h$"),
     ("FastSAM", r"\bmodel\.\d+\.proto\."),
 )
 _HIERA_OR_VIT = re.compile(r"\bimage_encoder\.trunk\.(pos_embed|pos_embed_window)$")
@@ -32,3 +29,19 @@ def family_of(names: Iterable[str]) -> str | None:
     embeddings = {match[1] for name in names if (match := _HIERA_OR_VIT.search(name))}
     # sam2's Hiera has both, the plain ViT of EfficientTAM one.
     return "EfficientTAM" if embeddings == {"pos_embed"} else None
+
+
+# Of the families that are supported, a weight that no other has.
+_OWN = (
+    ("SAM 1", re.compile(r"^image_encoder\.(blocks\.\d|patch_embed\.|layers\.\d|neck\.\d\.)")),
+    ("SAM 2", re.compile(r"^(image_encoder\.(trunk\.|neck\.convs\.)|sam_mask_decoder\.)")),
+)
+
+
+def examples_of_families(names: Iterable[str]) -> dict[str, str]:
+    """A name for each family whose own code has such; EdgeTAM's count as SAM 2's."""
+    names = list(names)
+    matches = {family: filter(pattern.search, names) for family, pattern in _OWN}
+    return {
+        family: first for family, each in matches.items() if (first := next(each, None)) is not None
+    }

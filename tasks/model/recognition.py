@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from tasks.model.published import EDGETAM, MOBILE_SAM
 from tasks.model.weights import some
 from tasks.system.errors import StageError
 
@@ -17,12 +18,18 @@ Shapes = Mapping[str, tuple[int, ...]]
 # and sam2's own configurations).
 HIERAS = {(96, 12): "tiny", (96, 16): "small", (112, 24): "base_plus", (144, 48): "large"}
 
+# The same of SAM 1's ViTs (segment-anything 1.0, ``build_sam.py``).
+VITS = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
+
+# The weights of the classifier that MobileSAM's encoder was before.
+_CLASSIFIER = re.compile(r"image_encoder\.(norm_)?head\.")
+
 # The weights that only tracking uses.
 _MEMORY = re.compile(
     r"(memory_attention|memory_encoder|spatial_perceiver|mask_downsample|obj_ptr_proj|"
     r"obj_ptr_tpos_proj)\.|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
 )
-_BLOCK = re.compile(r"image_encoder\.trunk\.blocks\.(\d+)\.")
+_BLOCK = re.compile(r"image_encoder\.(trunk\.)?blocks\.(\d+)\.")
 
 
 def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -33,6 +40,11 @@ def shapes_of(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[int, ...]]
 def is_of_memory(name: str) -> bool:
     """Whether only tracking uses a weight, by sam2's name."""
     return _MEMORY.match(name) is not None
+
+
+def without_classifier(shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """The shapes of weights that compute something; MobileSAM's files have others too."""
+    return {name: shape for name, shape in shapes.items() if not _CLASSIFIER.match(name)}
 
 
 def without_memory(shapes: Shapes) -> dict[str, tuple[int, ...]]:
@@ -53,13 +65,18 @@ def without_misshapen_memory(own: Shapes, shapes: Shapes) -> list[Shapes]:
 
 
 def name_of(shapes: Shapes) -> str | None:
-    """The published architecture of weights with sam2's names; None for any other.
+    """The published architecture of weights with their own code's names; None for any other.
 
     SAM 2.1 differs from SAM 2 in its memory alone: weights without one count as SAM 2.1's.
     """
     if any(name.startswith("image_encoder.trunk.body.") for name in shapes):
-        return "edgetam"
-    size = HIERAS.get(_trunk(shapes))
+        return EDGETAM
+    if any(name.startswith("image_encoder.patch_embed.seq.") for name in shapes):
+        return MOBILE_SAM
+    kind, width, blocks = _trunk(shapes)
+    if kind == "ViT":
+        return VITS.get((width, blocks))
+    size = HIERAS.get((width, blocks))
     if size is None:
         return None
     first = any(map(is_of_memory, shapes)) and "no_obj_embed_spatial" not in shapes
@@ -73,18 +90,22 @@ def recognize(checkpoint: str | Path, shapes: Shapes) -> str:
     """
     name = name_of(shapes)
     if name is None:
-        width, blocks = _trunk(shapes)
-        what = f"a Hiera {width} wide with {blocks} blocks" if blocks else f"{len(shapes)} tensors"
+        kind, width, blocks = _trunk(shapes)
+        what = f"a {kind} {width} wide with {blocks} blocks" if blocks else f"{len(shapes)} tensors"
         sizes = ", ".join(f"{size} ({w} wide, {n} blocks)" for (w, n), size in HIERAS.items())
+        vits = ", ".join(f"{size} ({w} wide, {n} blocks)" for (w, n), size in VITS.items())
         raise StageError(
             f"{checkpoint} has weights of an unknown architecture: found {what} "
-            f"({some(shapes)}); known are {sizes} and EdgeTAM. Describe it in a YAML file as "
-            "sam2's own, and name that with `config`."
+            f"({some(shapes)}); known are {sizes} and EdgeTAM, and of SAM 1 {vits} and vit_t. "
+            "Describe one of sam2's classes in a YAML file as sam2's own, and name that with "
+            "`config`."
         )
     return name
 
 
-def _trunk(shapes: Shapes) -> tuple[int, int]:
-    """The width and the number of blocks of a Hiera; zeros where there is none."""
-    blocks = {int(match[1]) for name in shapes if (match := _BLOCK.match(name))}
-    return shapes.get("image_encoder.trunk.patch_embed.proj.weight", (0,))[0], len(blocks)
+def _trunk(shapes: Shapes) -> tuple[str, int, int]:
+    """The kind of an encoder, its width and the number of its blocks; zeros where there is none."""
+    blocks = [match for name in shapes if (match := _BLOCK.match(name))]
+    trunk = "trunk." if any(match[1] for match in blocks) else ""
+    width = shapes.get(f"image_encoder.{trunk}patch_embed.proj.weight", (0,))[0]
+    return "Hiera" if trunk else "ViT", width, len({int(match[2]) for match in blocks})

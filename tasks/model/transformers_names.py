@@ -1,7 +1,7 @@
-"""Translates transformers' names for the weights of SAM 2 into sam2's.
+"""Translates transformers' names for weights into sam2's, and for SAM 1 into segment-anything's.
 
-Read from transformers 5.22's ``Sam2Model``, ``Sam2VideoModel``, ``EdgeTamModel`` and
-``EdgeTamVideoModel``.
+Read from transformers 5.22's ``Sam2Model``, ``Sam2VideoModel``, ``EdgeTamModel``,
+``EdgeTamVideoModel`` and ``SamModel``.
 """
 
 from __future__ import annotations
@@ -59,6 +59,18 @@ _RENAMED = (
     (r"\.layer_norm(\d?)\.", r".norm\1."),
 )
 
+# Replacements behind those that turn transformers' names for SAM 1 into segment-anything's.
+_RENAMED_IN_SAM_1 = (
+    (r"^sam_(prompt_encoder|mask_decoder)\.", r"\1."),
+    (r"^(prompt_encoder\.point_embed)\.", r"\1dings."),
+    (r"^vision_encoder\.neck\.conv1\.", "image_encoder.neck.0."),
+    (r"^vision_encoder\.neck\.norm1\.", "image_encoder.neck.1."),
+    (r"^vision_encoder\.neck\.conv2\.", "image_encoder.neck.2."),
+    (r"^vision_encoder\.neck\.norm2\.", "image_encoder.neck.3."),
+    (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
+    (r"^vision_encoder\.", "image_encoder."),
+)
+
 _POINTS = "prompt_encoder.point_embed.weight"
 # Two names for the same matrix; a file with tied weights has one of them.
 GAUSSIAN = (
@@ -73,8 +85,25 @@ _DOWNSAMPLER = re.compile(r"memory_encoder\.mask_downsampler\.(layers\.(\d+)\.(\
 
 
 def are_of_transformers(names: Iterable[str]) -> bool:
-    """Whether weights have transformers' names."""
-    return any(name.startswith(("vision_encoder.", "mask_decoder.")) for name in names)
+    """Whether weights have transformers' names; segment-anything's has its encoder's own."""
+    roots = {name.partition(".")[0] for name in names}
+    return "vision_encoder" in roots or ("mask_decoder" in roots and "image_encoder" not in roots)
+
+
+def to_own(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names of sam2's model or segment-anything's for each weight; see `to_sam2`."""
+    names = list(names)
+    translated = to_sam2(names)
+    if not any(name.startswith("vision_encoder.layers.") for name in names):
+        return translated
+    return {name: [_in_sam_1(each) for each in parts] for name, parts in translated.items()}
+
+
+def _in_sam_1(name: str) -> str:
+    """segment-anything's name for a weight, by the one that it would have in sam2."""
+    for pattern, replacement in _RENAMED_IN_SAM_1:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def to_sam2(names: Iterable[str]) -> dict[str, list[str]]:

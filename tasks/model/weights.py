@@ -1,4 +1,5 @@
-"""Reads the weights of a checkpoint, whichever program wrote it, under sam2's names.
+"""Reads the weights of a checkpoint, whichever program wrote it, under the names of its model's own
+code: sam2's, or segment-anything's for SAM 1.
 
 The format is detected from the content, never from the file's name. Only tensors are read: nothing
 in a file is ever run.
@@ -22,13 +23,13 @@ from tasks.system.errors import StageError
 Weights = dict[str, torch.Tensor]
 
 EXPECTED = (
-    "expected SAM 2's weights: a torch file with a state dict, bare or under keys such as model or "
-    "state_dict, or a safetensors file"
+    "expected SAM 2's weights or SAM 1's: a torch file with a state dict, bare or under keys such "
+    "as model or state_dict, or a safetensors file"
 )
 _SAVE_AGAIN = "torch.save({'model': model.state_dict()}, ...)"
 _DEPTH = 4  # tables within tables; a file may hold one that contains itself
 
-# The parts of a model, by sam2's names or transformers'.
+# The parts of a model, by the names of its own code or transformers'.
 _ENCODERS = ("image_encoder.", "vision_encoder.")
 _DECODERS = ("sam_mask_decoder.", "mask_decoder.")
 _ROOTS = re.compile(r"\b(?:image_encoder|vision_encoder|sam_mask_decoder|mask_decoder)\.")
@@ -38,12 +39,21 @@ _WRAPPERS = re.compile(r"\b(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_
 _AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|$)", re.IGNORECASE)
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer)\.")
 
+# What micro-sam 1.8 writes beside a model (``micro_sam/training/joint_sam_trainer.py`` and
+# ``export_custom_sam_model`` in ``micro_sam/util.py``, 3acdcd7).
+_AUTOMATIC = "decoder_state."
+
 # torch's messages about a file that it refuses to load, and their meanings. The rest of a message
 # explains how to switch the protection off.
 _REFUSALS = (
     (
         re.compile(r"GLOBAL (ultralytics\.\S+)"),
         "it is a YOLO model, as FastSAM's are, and names {}",
+    ),
+    (
+        re.compile(r"GLOBAL ((?:micro_sam|torch_em)\.\S+)"),
+        "it names {}, as files of micro-sam's trainer do, whose weights alone are written by "
+        "micro_sam.util.export_custom_sam_model",
     ),
     (re.compile(r"GLOBAL (\S+)"), "it names {}"),
     (re.compile(r"but got (<class '[^']+'>)"), "it builds a {}"),
@@ -98,19 +108,22 @@ class Choice:
         """A sentence about the choice, where there was one."""
         if not self.others:
             return None
+        advice = "For others, save them alone as {'model': ...}."
+        if self.others == (_AUTOMATIC,):
+            advice = "They are micro-sam's for automatic segmentation, of which no graph is built."
         return (
             f"took the weights under {_quoted([self.prefix])}, and left out those under "
-            f"{_quoted(self.others)}. For others, save them alone as {{'model': ...}}."
+            f"{_quoted(self.others)}. {advice}"
         )
 
 
 def read(checkpoint: str | Path) -> Weights:
-    """The state dict of a checkpoint, under sam2's names; raises as `choose`."""
+    """The state dict of a checkpoint, under its own code's names; raises as `choose`."""
     return choose(checkpoint).weights
 
 
 def choose(checkpoint: str | Path) -> Choice:
-    """The state dict of a checkpoint under sam2's names, and the other ones in the file.
+    """The state dict of a checkpoint under its own code's names, and the other ones in the file.
 
     :raises StageError: when the file has no such weights, or those of several models; it says
         what the file has.
@@ -129,7 +142,7 @@ def choose(checkpoint: str | Path) -> Choice:
             f"{other or f'a file that begins with {start[:8]!r}'}; {EXPECTED}"
         )
     choice = model_in(path, content)
-    return replace(choice, weights=with_names_of_sam2(path, choice.weights))
+    return replace(choice, weights=with_own_names(path, choice.weights))
 
 
 def _read_safetensors(path: Path) -> Weights:
@@ -215,7 +228,9 @@ def model_in(path: Path, content: Any) -> Choice:
             f"those of one. Save the wanted one alone: {_SAVE_AGAIN}."
         )
     chosen = models[0] if models else min(parts, key=len)
-    return Choice(parts[chosen], chosen, tuple(each for each in parts if each != chosen))
+    others = [each for each in parts if each != chosen]
+    others += [above for above, _ in tables if above == _AUTOMATIC and above not in parts]
+    return Choice(parts[chosen], chosen, tuple(others))
 
 
 def _tables(content: Any, above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Weights]]:
@@ -266,26 +281,39 @@ def _quoted(prefixes: Iterable[str]) -> str:
     return " and ".join(f"`{plain(each)}`" if each else "no prefix" for each in prefixes)
 
 
-def with_names_of_sam2(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
-    """Weights under sam2's names, without those of wrappers.
+def with_own_names(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
+    """Weights under sam2's names, or segment-anything's, without those of wrappers.
 
-    :raises StageError: when sam2 has one weight where transformers has two, which differ.
+    :raises StageError: when that code has one weight where transformers has two, which differ, or
+        when the weights are of two families.
     """
     weights = {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
-    if not transformers_names.are_of_transformers(weights):
-        return weights
+    if transformers_names.are_of_transformers(weights):
+        weights = _renamed(path, weights)
+    examples = other_families.examples_of_families(weights)
+    if len(examples) > 1:
+        both = " and ".join(f"{family} ({plain(name)}, …)" for family, name in examples.items())
+        raise StageError(
+            f"{path} holds weights of {both} under the same prefix; expected those of one model. "
+            f"Save the wanted one alone: {_SAVE_AGAIN}."
+        )
+    return dict(weights)
+
+
+def _renamed(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
+    """transformers' weights under the names of the model's own code; raises as `with_own_names`."""
     names = transformers_names.GAUSSIAN
     embeddings = [weights[name].double() for name in names if name in weights]
     if len(embeddings) == 2 and not torch.equal(*embeddings):
         raise StageError(
             f"{path} has two positional embeddings that differ: {' and '.join(names)}; expected "
-            "equal ones, as in models that were trained from sam2's weights. sam2's model has one "
+            "equal ones, as in models that were trained from Meta's weights. Its own code has one "
             "for both the image and the prompts, so no graph would answer like this model. Make "
             "them equal, and train it further."
         )
     renamed: Weights = {}
     joined: dict[str, list[str]] = {}
-    for name, parts in transformers_names.to_sam2(weights).items():
+    for name, parts in transformers_names.to_own(weights).items():
         if len(parts) == 1:
             joined.setdefault(parts[0], []).append(name)
         else:
