@@ -1,0 +1,130 @@
+"""MobileSAM through the whole build, and its deployed files in the programs that read them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, expect
+from project import Project, programs
+
+from tasks.commands import serve
+from tasks.config import parse
+from tasks.inference.metrics import mask_iou
+from tasks.inference.prompts import natural_image
+from tasks.model import load
+from tasks.model.families.family import load_function
+from tasks.model.families.sam import FAMILY
+from tasks.web import server
+
+pytestmark = pytest.mark.slow
+
+CONFIGURATION = """
+[build]
+deploy = "public"
+[browser]
+enabled = true
+webgpu = false
+[models.mobile]
+model_type = "vit_t"
+url = "synthetic:"
+folder = "sam_demo"
+clients = ["nimbusimage", "transformers.js", "osam"]
+"""
+CLICK = 430, 330  # on a body of the image
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = Project(tmp_path_factory.mktemp("sam") / "project", cheap=False)
+    project.configure(CONFIGURATION)
+    outcome = project.build()
+    assert outcome.status == 0, outcome.output
+    return project
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "image.png"
+    Image.fromarray(natural_image(600, 1000)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def expected(built: Project, image: Path) -> np.ndarray:
+    """The masks (4, H, W) of a click in PyTorch: the single one, and the three."""
+    model = load.load_model("vit_t", built.root / "build/checkpoints/mobile.pt")
+    predictor = load_function(FAMILY.predictor)(model, "longest side")
+    predictor.set_image(np.array(Image.open(image)))
+    click = {"point_coords": np.array([CLICK]), "point_labels": np.array([1])}
+    single, _, _ = predictor.predict(multimask_output=False, **click)
+    three, scores, _ = predictor.predict(multimask_output=True, **click)
+    return np.concatenate([three[scores.argmax()][None], single, three])
+
+
+def test_every_client_gets_its_files(built: Project) -> None:
+    for suffix, file in (
+        ("", "encoder.onnx"),
+        ("-osam", "encoder.onnx"),
+        ("-transformers.js", "onnx/vision_encoder.onnx"),
+    ):
+        folder = built.root / f"public/sam_demo{suffix}"
+        assert (folder / file).is_file()
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["model_type"] == "vit_t"
+        assert manifest["preprocessing"]["resize"] == "longest side"
+
+
+@pytest.mark.parametrize("suffix", ["", "-transformers.js", "-osam"])
+def test_the_browser_answers_as_onnxruntime(built: Project, suffix: str) -> None:
+    report = json.loads((built.root / f"build/models/mobile{suffix}/browser.json").read_text())
+    assert report["providers"]["wasm"]["mask_iou"] > 0.999
+    assert report["failures"] == []
+
+
+def run(program: str, name: str, folder: Path, image: Path, command: list[str]) -> np.ndarray:
+    (folder / name).write_text(program)
+    arguments = [*command, name, str(image), *map(str, CLICK)]
+    subprocess.run(arguments, cwd=folder, check=True, capture_output=True)
+    mask: np.ndarray = np.array(Image.open(folder / "mask.png").convert("L")) > 0
+    return mask
+
+
+def test_samexporters_program_draws_pytorchs_mask(
+    built: Project, image: Path, expected: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "sam_demo").symlink_to(built.root / "public/sam_demo")
+    (program,) = programs("clients.md", "SAM 1", "python")
+    mask = run(program, "program.py", tmp_path, image, [sys.executable])
+    assert mask_iou(mask, expected[0]) > 0.99
+
+
+def test_osams_program_draws_pytorchs_mask(
+    built: Project, image: Path, expected: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "sam2_demo").symlink_to(built.root / "public/sam_demo-osam")
+    (program,) = programs("clients.md", "osam", "python")
+    program = program.replace('"sam2:tiny"', '"sam:100m"').replace("sam2:demo", "sam:demo")
+    mask = run(program, "program.py", tmp_path, image, [sys.executable])
+    assert mask_iou(mask, expected[0]) > 0.99
+
+
+def test_the_page_draws_a_mask_of_a_click(built: Project, chromium: Browser, image: Path) -> None:
+    config = parse.load(built.root / "config/models.toml")
+    with server.serving(serve.application(config)) as address:
+        page = chromium.new_page(viewport={"width": 1280, "height": 800})
+        page.goto(address)
+        page.get_by_label("Model").select_option("sam_demo")
+        page.locator("#file").set_input_files(image)
+        expect(page.locator("#status")).to_contain_text("Click an object", timeout=120_000)
+        box = page.locator("#overlay").bounding_box()
+        assert box
+        x, y = CLICK[0] / 1000 * box["width"], CLICK[1] / 600 * box["height"]
+        page.locator("#overlay").click(position={"x": x, "y": y})
+        expect(page.locator("#status")).to_contain_text("predicted IoU", timeout=120_000)
+        page.close()
