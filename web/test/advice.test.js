@@ -15,3 +15,8 @@ test('a model that is fast enough has no advice', () => {
 test('EdgeTAM is not offered in its own place', () => {
   assert.equal(advice({ model_type: 'edgetam' }, 7000), '')
 })
+
+test('SAM 1 has a faster one of its own, and that has no advice', () => {
+  assert.match(advice({ model_type: 'vit_b' }, 7000), /doit deploy:mobile_sam/)
+  assert.equal(advice({ model_type: 'vit_t' }, 7000), '')
+})

@@ -7,7 +7,11 @@ const SLOW = 3000 // milliseconds for an image
  * @param {number} milliseconds that an image took
  * @returns {string} a sentence, or nothing
  */
-export function advice(manifest, milliseconds) {
-  if (milliseconds < SLOW || manifest.model_type === 'edgetam') return ''
+export function advice({ model_type: architecture }, milliseconds) {
+  if (milliseconds < SLOW) return ''
+  if (/^vit_[blh]$/.test(architecture)) {
+    return 'MobileSAM is several times as fast as SAM 1: `doit deploy:mobile_sam` builds it.'
+  }
+  if (architecture && !architecture.startsWith('sam2')) return ''
   return 'EdgeTAM is several times as fast as SAM 2: `doit deploy:edgetam` builds it.'
 }
