@@ -31,7 +31,12 @@ def without_gradients() -> Iterator[None]:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param("sam2_hiera_tiny", marks=pytest.mark.slow), "sam2.1_hiera_tiny"],
+    params=[
+        pytest.param("sam2_hiera_tiny", marks=pytest.mark.slow),
+        "sam2.1_hiera_tiny",
+        "efficienttam_ti_1",
+        "efficienttam_ti_2",
+    ],
 )
 def model(request: pytest.FixtureRequest) -> SAM2Base:
     """A model for images of 256 pixels with noise on every parameter."""

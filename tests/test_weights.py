@@ -530,13 +530,11 @@ def of_sam_3() -> dict[str, Any]:
 
 ONE_LAYER = {"num_hidden_layers": 1, "global_attn_indexes": [0], "hidden_size": 32, "mlp_dim": 8}
 ONE_LAYER |= {"num_attention_heads": 2}
-VIT = {"image_encoder.trunk.pos_embed": torch.ones(1, 197, 192)}
 OTHERS: list[tuple[str, Callable[[], dict[str, Any]]]] = [
     ("HQ-SAM", of_hq_sam),
     ("SAM 3", of_sam_3),
     ("SAM 3", lambda: {"detector.backbone.vision_backbone.trunk.pos_embed": torch.ones(1)}),
     ("FastSAM", lambda: {"model.22.proto.cv1.conv.weight": torch.ones(1)}),
-    ("EfficientTAM", lambda: VIT | {"sam_mask_decoder.iou_token.weight": torch.ones(1, 256)}),
 ]
 
 
@@ -549,7 +547,7 @@ def test_weights_of_another_family_are_refused_with_its_name(
         load.load_model("auto", tmp_path / "other.pt")
     message = str(error.value)
     assert f"holds weights of {family}, which this build does not support" in message
-    assert "expected those of SAM 2, SAM 2.1, EdgeTAM, SAM 1 and MobileSAM" in message
+    assert "expected those of SAM 2, SAM 2.1, EdgeTAM, EfficientTAM, SAM 1 and MobileSAM" in message
     assert "YAML" not in message
 
 

@@ -28,6 +28,29 @@ from tasks.system.errors import StageError
 WIDTH, MEMORY_WIDTH = 256, 64
 STRIDE = 16  # pixels of the image to one of the embedding
 
+# Of sam2's model; EfficientTAM's configurations have the same.
+SETTINGS: dict[str, Any] = {
+    "num_maskmem": 7,
+    "sigmoid_scale_for_mem_enc": 20.0,
+    "sigmoid_bias_for_mem_enc": -10.0,
+    "use_mask_input_as_output_without_sam": True,
+    "directly_add_no_mem_embed": True,
+    "multimask_output_in_sam": True,
+    "iou_prediction_use_sigmoid": True,
+    "use_obj_ptrs_in_encoder": True,
+    "add_tpos_enc_to_obj_ptrs": False,
+    "only_obj_ptrs_in_the_past_for_eval": True,
+    "pred_obj_scores": True,
+    "pred_obj_scores_mlp": True,
+    "fixed_no_obj_ptr": True,
+    "multimask_output_for_tracking": True,
+    "use_multimask_token_for_obj_ptr": True,
+    "multimask_min_pt_num": 0,
+    "multimask_max_pt_num": 1,
+    "use_mlp_for_obj_ptr_proj": True,
+    "sam_mask_decoder_extra_args": POSTPROCESSING,
+}
+
 
 class RepVit(nn.Module):
     """timm's RepViT-M1 as a trunk: the features of its four stages, finest first.
@@ -77,28 +100,10 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
     model = kind(
         image_encoder=ImageEncoder(trunk, neck, scalp=1),
         memory_attention=_memory_attention(image_size // STRIDE),
-        memory_encoder=_memory_encoder(),
-        num_maskmem=7,
+        memory_encoder=memory_encoder(),
         image_size=image_size,
-        sigmoid_scale_for_mem_enc=20.0,
-        sigmoid_bias_for_mem_enc=-10.0,
-        use_mask_input_as_output_without_sam=True,
-        directly_add_no_mem_embed=True,
         use_high_res_features_in_sam=True,
-        multimask_output_in_sam=True,
-        iou_prediction_use_sigmoid=True,
-        use_obj_ptrs_in_encoder=True,
-        add_tpos_enc_to_obj_ptrs=False,
-        only_obj_ptrs_in_the_past_for_eval=True,
-        pred_obj_scores=True,
-        pred_obj_scores_mlp=True,
-        fixed_no_obj_ptr=True,
-        multimask_output_for_tracking=True,
-        use_multimask_token_for_obj_ptr=True,
-        multimask_min_pt_num=0,
-        multimask_max_pt_num=1,
-        use_mlp_for_obj_ptr_proj=True,
-        sam_mask_decoder_extra_args=POSTPROCESSING,
+        **SETTINGS,
         **extra,
     )
     model.spatial_perceiver = Perceiver(MEMORY_WIDTH)
@@ -125,7 +130,7 @@ def _memory_attention(side: int) -> MemoryAttention:
     return MemoryAttention(WIDTH, pos_enc_at_input=True, layer=layer, num_layers=2)
 
 
-def _memory_encoder() -> MemoryEncoder:
+def memory_encoder() -> MemoryEncoder:
     """The same as sam2's; SAM2Base takes the size of its memory embeddings from it."""
     return MemoryEncoder(
         out_dim=MEMORY_WIDTH,

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from sam2.modeling.backbones.hieradet import Hiera, MultiScaleAttention, MultiScaleBlock
@@ -16,11 +17,13 @@ from torch.nn import functional
 
 from tasks.model import AttentionKind
 from tasks.model.edgetam import RepVit
+from tasks.model.efficienttam import ViT, ViTDetNeck
 from tasks.model.operators import linear_rows, scaled_attention
 from tasks.model.patching import (
     Forward,
     bias_of,
     map_of_rows,
+    normalize_rows,
     replace_methods,
     rows_of_map,
     sizes_of,
@@ -38,10 +41,16 @@ def patched_encoder(encoder: SAM2ImageEncoder, attention: AttentionKind) -> Iter
                 replace_methods(stack, module, forward=window_attention(module, attention))
             elif type(module) is MultiScaleBlock:
                 replace_methods(stack, module, forward=block_forward(module))
-        forward = repvit_forward if isinstance(trunk, RepVit) else hiera_forward
+        forward: Forward = hiera_forward
+        if isinstance(trunk, RepVit | ViT):
+            forward = repvit_forward if isinstance(trunk, RepVit) else vit_forward
         replace_methods(stack, trunk, forward=forward(trunk))
-        after = {0: decoder.conv_s0, 1: decoder.conv_s1}
-        replace_methods(stack, neck, forward=feature_pyramid(neck, after, encoder.no_mem_embed))
+        if isinstance(neck, ViTDetNeck):
+            levels = normed_convolutions(neck.convs[0], encoder.no_mem_embed)
+        else:
+            after = {0: decoder.conv_s0, 1: decoder.conv_s1}
+            levels = feature_pyramid(neck, after, encoder.no_mem_embed)
+        replace_methods(stack, neck, forward=levels)
         replace_methods(stack, encoder, forward=encoder_forward(encoder))
         yield
 
@@ -173,6 +182,51 @@ def _unpartition(windows: Tensor, window: int, height: int, width: int) -> Tenso
     if (rows * window, columns * window) != (height, width):
         whole = whole[:, :height, :width]
     return whole
+
+
+def vit_forward(trunk: ViT) -> Forward:
+    """Replaces ``ViT.forward``: a Gemm adds the embedding of places, as in `hiera_forward`.
+
+    Largest difference: 2e-6.
+    """
+    places = trunk.places()[0].permute(1, 2, 0)  # (14, 14, C)
+    sources, _, channels = sizes_of(places)
+
+    def forward(image: Tensor) -> list[Tensor]:
+        x = trunk.patch_embed(image)
+        _, height, width, _ = sizes_of(x)
+        across = (bicubic_matrix(sources, width) @ places).reshape(sources, width * channels)
+        x = x.reshape(height, width * channels)
+        x = torch.addmm(x, bicubic_matrix(sources, height), across)
+        x = x.reshape(1, height, width, channels)
+        for block in trunk.blocks:
+            x = block(x)
+        return [x.permute(0, 3, 1, 2)]
+
+    return forward
+
+
+def normed_convolutions(layers: Any, constant: Tensor) -> Forward:
+    """Replaces ``ViTDetNeck.forward``: rows for the 1 × 1 convolution and for the norms.
+
+    :param layers: a 1 × 1 convolution, a norm, a 3 × 3 convolution, and a norm.
+    :param constant: added to the map (``no_mem_embed``).
+    Largest difference: 2e-6.
+    """
+    first, norm, second, last = layers
+    weight = first.weight.detach().flatten(1)
+    no_bias = torch.zeros(len(weight))
+    bias = last.bias.detach() + constant.detach().flatten()
+
+    def forward(maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        height, width = sizes_of(maps[0])[2:]
+        rows = normalize_rows(linear_rows(rows_of_map(maps[0]), weight, no_bias), norm)
+        rows = rows_of_map(second(map_of_rows(rows, height, width)))
+        rows = functional.layer_norm(rows, sizes_of(bias), last.weight, bias, last.eps)
+        out = [map_of_rows(rows, height, width)]
+        return out, out
+
+    return forward
 
 
 def repvit_forward(trunk: RepVit) -> Forward:

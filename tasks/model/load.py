@@ -79,7 +79,8 @@ def load_model(
         own, shapes = without_misshapen_memory(own, shapes)
     mismatch = state_dict_mismatch(own, shapes)
     if mismatch:
-        hint = f" Its weights are those of {fits}." if fits not in (None, architecture) else ""
+        is_other = fits is not None and not f"{architecture}_".startswith(f"{fits}_")
+        hint = f" Its weights are those of {fits}." if is_other else ""
         hint += _frames_hint(own, shapes)
         raise StageError(f"{checkpoint} does not fit {architecture}: {mismatch}.{hint}")
     state = model.state_dict()

@@ -10,7 +10,8 @@
   width, and projected after: the weights of a softmax sum to one, so the bias stays the same.
 * Queries are taken in blocks: the whole product with seven memories would be 470 MB.
 
-EdgeTAM's attention differs in its memories alone, which are fewer tokens: `Latents` for `Maps`.
+EdgeTAM's attention differs in its memories alone, which are fewer tokens: `Latents` for `Maps`. So
+it is with variants 1 and 2 of EfficientTAM, which average the tokens of several memories: `Pooled`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.edgetam_memory import GLOBAL, GRID, LATENTS, places_of_latents
-from tasks.model.operators import linear_rows
+from tasks.model.efficienttam import SHIFT, EfficientRoPEAttention1, pooled
+from tasks.model.operators import first_if_alone, linear_rows
 from tasks.model.patching import Places, separated
 
 BLOCK = 512  # rows of queries: with seven memories a product of 59 MB
@@ -46,7 +48,7 @@ class MemoryReader(nn.Module):
         self.input_rows, self.input_columns = separated(
             0.1 * model.image_encoder.neck.position_encoding(features)
         )
-        self.memories = Latents(model) if hasattr(model, "spatial_perceiver") else Maps(model)
+        self.memories = memories_of(model)
         # The newest memory has the first of these; those that were prompted the last.
         self.times = model.maskmem_tpos_enc.detach().reshape(-1, model.mem_dim)
         self.pointer_time = model.obj_ptr_tpos_proj if model.add_tpos_enc_to_obj_ptrs else None
@@ -82,9 +84,10 @@ class MemoryReader(nn.Module):
         # Attention ignores their order, and there may be no pointers: no sizes are inferred.
         pointer_tokens = torch.cat(torch.split(pointers, self.memory_width, dim=1))
         pointer_keys = pointer_tokens + self._times_of(pointer_times)
-        values = torch.cat([tokens.reshape(-1, self.memory_width), pointer_tokens])
+        values = torch.cat([self.memories.values(tokens), pointer_tokens])
+        bias = self.memories.bias(tokens, pointer_tokens)
         for layer in self.layers:
-            x = layer(x, memory_keys, pointer_keys, values)
+            x = layer(x, memory_keys, pointer_keys, values, bias)
         result: Tensor = self.norm(x).reshape(1, side, side, width).permute(0, 3, 1, 2)
         return result
 
@@ -121,6 +124,42 @@ class Maps:
         """The keys (M * S * S, C) of tokens, each rotated by its place."""
         return rotation(keys)
 
+    def values(self, tokens: Tensor) -> Tensor:
+        """The tokens (N, D) that the keys of `rotated` are those of."""
+        return tokens.reshape(-1, int(tokens.shape[-1]))
+
+    def bias(self, tokens: Tensor, pointer_tokens: Tensor) -> Tensor | None:
+        """What is added to the logits of keys, (1, N + T) with the pointers'."""
+        return None
+
+
+class Pooled(Maps):
+    """Memories of EfficientTAM, of which four places are one key where there are several."""
+
+    def __init__(self, model: SAM2Base, attention: EfficientRoPEAttention1) -> None:
+        super().__init__(model)
+        self.shifts_channels = attention.shifts_channels
+
+    def fewer(self, tokens: Tensor, shift: float = 0.0) -> Tensor:
+        """(M, S, S, D) as rows: the averages with a shift, or each place of a single memory."""
+        averages = pooled(tokens, self.side) + shift
+        several = torch.cat([averages[1:], averages[:-1][:1]])  # attention ignores their order
+        parts = (several, first_if_alone(tokens))
+        return torch.cat([part.reshape(-1, int(tokens.shape[-1])) for part in parts])
+
+    def rotated(self, keys: Tensor, rotation: Rotation) -> Tensor:
+        maps = rotation(keys).reshape(-1, self.side, self.side, int(keys.shape[1]))
+        return self.fewer(maps, SHIFT if self.shifts_channels else 0.0)
+
+    def values(self, tokens: Tensor) -> Tensor:
+        return self.fewer(tokens)
+
+    def bias(self, tokens: Tensor, pointer_tokens: Tensor) -> Tensor | None:
+        if self.shifts_channels:
+            return None
+        columns = [self.fewer(0 * tokens[..., :1], SHIFT), 0 * pointer_tokens[:, :1]]
+        return torch.cat(columns).transpose(0, 1)
+
 
 def places_of_memory(model: SAM2Base) -> Places:
     """The encoding of the places of a memory's map."""
@@ -130,10 +169,8 @@ def places_of_memory(model: SAM2Base) -> Places:
     )
 
 
-class Latents:
-    """Memories of EdgeTAM, (M, L, D), with the methods of `Maps`; the last latents form a grid,
-    and have a place each.
-    """
+class Latents(Maps):
+    """Memories of EdgeTAM, (M, L, D); the last latents form a grid, and have a place each."""
 
     side = GRID
 
@@ -151,6 +188,15 @@ class Latents:
         whole, grid = torch.split(keys.reshape(-1, LATENTS, width), [GLOBAL, GRID * GRID], 1)
         grid = rotation(grid.reshape(-1, width)).reshape(-1, GRID * GRID, width)
         return torch.cat([whole, grid], dim=1).reshape(-1, width)
+
+
+def memories_of(model: SAM2Base) -> Maps:
+    """How a model looks at its memories."""
+    if hasattr(model, "spatial_perceiver"):
+        return Latents(model)
+    attention = model.memory_attention.layers[0].cross_attn_image
+    pools = isinstance(attention, EfficientRoPEAttention1)
+    return Pooled(model, attention) if pools else Maps(model)
 
 
 class Rotation:
@@ -190,7 +236,7 @@ def turned(a: Tensor, b: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, 
 class Layer(nn.Module):
     """A layer of the memory attention over rows (S * S, C), with precomputed weights."""
 
-    def __init__(self, layer: MemoryAttentionLayer, side: int, memories: Maps | Latents) -> None:
+    def __init__(self, layer: MemoryAttentionLayer, side: int, memories: Maps) -> None:
         super().__init__()
         self.layer, self.memories = layer, memories
         inner, outer = layer.self_attn, layer.cross_attn_image
@@ -203,13 +249,19 @@ class Layer(nn.Module):
         self.outer_value = projected_value(outer)
 
     def forward(
-        self, x: Tensor, memory_keys: Tensor, pointer_keys: Tensor, values: Tensor
+        self,
+        x: Tensor,
+        memory_keys: Tensor,
+        pointer_keys: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
     ) -> Tensor:
         """Attend to itself, then to memories and pointers.
 
         :param memory_keys: tokens (…, D) of memories with their places and times.
         :param pointer_keys: tokens of pointers (T, D) with their times.
         :param values: the tokens of both, one after the other.
+        :param bias: see `Maps.bias`.
         """
         own = self.layer
         normed = own.norm1(x)
@@ -221,17 +273,20 @@ class Layer(nn.Module):
         keys = torch.cat([rotated, linear_rows(pointer_keys, *self.outer_key)])
         normed = own.norm2(x)
         queries = self.outer(linear_rows(normed, *self.outer_query))
-        x = x + linear_rows(attend(queries, keys, values), *self.outer_value)
+        x = x + linear_rows(attend(queries, keys, values, bias), *self.outer_value)
         first, second = own.linear1, own.linear2
         hidden = functional.relu(linear_rows(own.norm3(x), first.weight, first.bias))
         return x + linear_rows(hidden, second.weight, second.bias)
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """softmax(queries keysᵀ) values, a block of queries at a time; queries are scaled already."""
+def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
+    """softmax(queries keysᵀ + bias) values, a block of queries at a time; queries are scaled
+    already.
+    """
     columns = keys.transpose(0, 1)
-    blocks = torch.split(queries, BLOCK)
-    return torch.cat([functional.softmax(each @ columns, dim=1) @ values for each in blocks])
+    products = (each @ columns for each in torch.split(queries, BLOCK))
+    logits = products if bias is None else (each + bias for each in products)
+    return torch.cat([functional.softmax(each, dim=1) @ values for each in logits])
 
 
 def scaled(attention: RoPEAttention, rotation: Rotation) -> tuple[Tensor, Tensor]:

@@ -134,6 +134,18 @@ def reshape_like(tensor: Tensor, other: Tensor) -> Tensor:
     return tensor.reshape(other.shape)
 
 
+def _first_if_alone(g: Any, tensor: Any) -> Any:
+    # Backwards from the first to the second last: that is the first where it is the last as well.
+    start, end, axis, step = (constant(g, [each]) for each in (0, -2, 0, -1))
+    return g.op("Slice", tensor, start, end, axis, step)
+
+
+@exported_as(_first_if_alone)
+def first_if_alone(tensor: Tensor) -> Tensor:
+    """A tensor whose first axis has a length of one; nothing of any other, without a condition."""
+    return tensor[:1] if len(tensor) == 1 else tensor[:0]
+
+
 def _boxes_or_none(g: Any, boxes: Any, zeros: Any) -> Any:
     # 4 * Q * B: either 0, or at least B and 1, and a slice ends where its axis does.
     product = g.op("Mul", boxes, zeros)

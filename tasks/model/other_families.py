@@ -1,7 +1,7 @@
 """Recognizes checkpoints of segmentation models that this build does not support; pure.
 
-They are recognized by the names of their weights in the models' own code: HQ-SAM, SAM 3,
-EfficientTAM (PyPI's efficient-track-anything 1.0), and, for the first two, transformers 5.22.
+They are recognized by the names of their weights in the models' own code: HQ-SAM, SAM 3, and, for
+both, transformers 5.22.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-SUPPORTED = "SAM 2, SAM 2.1, EdgeTAM, SAM 1 and MobileSAM"
+SUPPORTED = "SAM 2, SAM 2.1, EdgeTAM, EfficientTAM, SAM 1 and MobileSAM"
 
 # The first that fits: HQ-SAM has all weights of SAM 1 and more.
 _NAMES = (
@@ -17,7 +17,6 @@ _NAMES = (
     ("SAM 3", r"\b(detector|detector_model)\..*backbone\.|\bvision_encoder\.neck\.fpn_layers\."),
     ("FastSAM", r"\bmodel\.\d+\.proto\."),
 )
-_HIERA_OR_VIT = re.compile(r"\bimage_encoder\.trunk\.(pos_embed|pos_embed_window)$")
 
 
 def family_of(names: Iterable[str]) -> str | None:
@@ -26,9 +25,7 @@ def family_of(names: Iterable[str]) -> str | None:
     for family, pattern in _NAMES:
         if any(map(re.compile(pattern).search, names)):
             return family
-    embeddings = {match[1] for name in names if (match := _HIERA_OR_VIT.search(name))}
-    # sam2's Hiera has both, the plain ViT of EfficientTAM one.
-    return "EfficientTAM" if embeddings == {"pos_embed"} else None
+    return None
 
 
 # Of the families that are supported, a weight that no other has.

@@ -1,4 +1,4 @@
-"""The architectures that have a name: those of Meta's SAM 2 and SAM 2.1, and EdgeTAM."""
+"""The architectures that have a name: SAM 2's and SAM 2.1's, EdgeTAM and EfficientTAM's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 # The architecture that the weights themselves tell.
 AUTO = "auto"
 
-# Of all of them, in pixels.
+# In pixels; see `native_image_size`.
 NATIVE_IMAGE_SIZE = 1024
 
 # With sam2's own configuration of each.
@@ -28,3 +28,15 @@ EDGETAM = "edgetam"
 # Those of SAM 1 (`tasks.model.sam`), MobileSAM last.
 MOBILE_SAM = "vit_t"
 SAM_1 = ("vit_b", "vit_l", "vit_h", MOBILE_SAM)
+
+# Of which it has none either, by the names of their repository's own (`tasks.model.efficienttam`).
+EFFICIENTTAM = tuple(
+    f"efficienttam_{trunk}{variant}"
+    for trunk in ("s", "ti")
+    for variant in ("", "_1", "_2", "_512x512")
+)
+
+
+def native_image_size(architecture: str) -> int:
+    """The pixels on each side of the images that an architecture's published weights are for."""
+    return 512 if architecture.endswith("_512x512") else NATIVE_IMAGE_SIZE

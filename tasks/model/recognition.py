@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tasks.model.published import EDGETAM, MOBILE_SAM
+from tasks.model.published import EDGETAM, EFFICIENTTAM, MOBILE_SAM
 from tasks.model.weights import some
 from tasks.system.errors import StageError
 
@@ -23,6 +23,9 @@ VITS = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
 
 # The weights of the classifier that MobileSAM's encoder was before.
 _CLASSIFIER = re.compile(r"image_encoder\.(norm_)?head\.")
+
+# The width of EfficientTAM's (its own configurations).
+EFFICIENT_VITS = {192: "efficienttam_ti", 384: "efficienttam_s"}
 
 # The weights that only tracking uses.
 _MEMORY = re.compile(
@@ -67,8 +70,12 @@ def without_misshapen_memory(own: Shapes, shapes: Shapes) -> list[Shapes]:
 def name_of(shapes: Shapes) -> str | None:
     """The published architecture of weights with their own code's names; None for any other.
 
-    SAM 2.1 differs from SAM 2 in its memory alone: weights without one count as SAM 2.1's.
+    SAM 2.1 differs from SAM 2 in its memory alone: weights without one count as SAM 2.1's. The
+    variants of an EfficientTAM have the same names and shapes.
     """
+    embedding = "image_encoder.trunk.pos_embed"
+    if embedding in shapes and f"{embedding}_window" not in shapes:  # a Hiera has both
+        return EFFICIENT_VITS.get(_trunk(shapes)[1])
     if any(name.startswith("image_encoder.trunk.body.") for name in shapes):
         return EDGETAM
     if any(name.startswith("image_encoder.patch_embed.seq.") for name in shapes):
@@ -86,9 +93,16 @@ def name_of(shapes: Shapes) -> str | None:
 def recognize(checkpoint: str | Path, shapes: Shapes) -> str:
     """The published architecture of weights.
 
-    :raises StageError: when they belong to another.
+    :raises StageError: when they belong to another, or to several.
     """
     name = name_of(shapes)
+    if name in EFFICIENTTAM:
+        variants = [each for each in EFFICIENTTAM if each == name or each.startswith(f"{name}_")]
+        raise StageError(
+            f"{checkpoint} has weights of an EfficientTAM, and its variants have weights of the "
+            "same names and shapes: set `model_type` to the one that was trained, "
+            f"{', '.join(variants[:-1])} or {variants[-1]}."
+        )
     if name is None:
         kind, width, blocks = _trunk(shapes)
         what = f"a {kind} {width} wide with {blocks} blocks" if blocks else f"{len(shapes)} tensors"
@@ -96,7 +110,7 @@ def recognize(checkpoint: str | Path, shapes: Shapes) -> str:
         vits = ", ".join(f"{size} ({w} wide, {n} blocks)" for (w, n), size in VITS.items())
         raise StageError(
             f"{checkpoint} has weights of an unknown architecture: found {what} "
-            f"({some(shapes)}); known are {sizes} and EdgeTAM, and of SAM 1 {vits} and vit_t. "
+            f"({some(shapes)}); known are {sizes}, EdgeTAM, EfficientTAM, and of SAM 1 {vits} and vit_t. "
             "Describe one of sam2's classes in a YAML file as sam2's own, and name that with "
             "`config`."
         )
