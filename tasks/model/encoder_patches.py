@@ -189,7 +189,7 @@ def vit_forward(trunk: ViT) -> Forward:
 
     Largest difference: 2e-6.
     """
-    places = trunk.places()[0].permute(1, 2, 0)  # (14, 14, C)
+    places = trunk.places()[0].permute(1, 2, 0).detach()  # (14, 14, C)
     sources, _, channels = sizes_of(places)
 
     def forward(image: Tensor) -> list[Tensor]:

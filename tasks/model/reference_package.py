@@ -22,16 +22,20 @@ def folder_of(build: Path, requirement: str) -> Path:
     return build / "references" / requirement.replace("==", "-")
 
 
+def install_command(folder: Path, requirement: str) -> str:
+    """The command that installs a package in its folder, without what it requires."""
+    return f"uv pip install --no-deps --target {folder} {requirement}"
+
+
 def require(folder: Path, requirement: str) -> None:
     """Raise a `StageError` with the command that installs a package, unless it is installed."""
     name, _, version = requirement.partition("==")
-    record = folder / f"{name.replace('-', '_')}-{version}.dist-info"
-    if not record.is_dir():
+    if not (folder / f"{name.replace('-', '_')}-{version}.dist-info").is_dir():
         raise StageError(
-            f"{requirement}, which this model is compared with, is not in {folder}. It is not "
-            "installed beside the other packages, for it would hide sam2. Install it with\n"
-            f"  uv pip install --no-deps --target {folder} {requirement}\n"
-            f"or the same command with `pip`, and run the same command again."
+            f"{requirement}, which this model is compared with, is not in {folder}. It cannot be "
+            "installed beside the build's own packages, one of which it would hide. Run\n"
+            f"  {install_command(folder, requirement)}\n"
+            "(or the same with `pip install`), then the same command again."
         )
 
 

@@ -1,0 +1,280 @@
+"""EfficientTAM: its model, held against PyPI's efficient-track-anything, and the patches of it.
+
+The package runs in processes of its own (`efficient_track_anything`).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import efficient_track_anything as package
+import numpy as np
+import onnx
+import pytest
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from samexporter.export_sam2 import SAM2ImageEncoder
+from torch import Tensor
+
+from tasks import export
+from tasks.clients.contract import GraphTensors, tensor
+from tasks.inference.metrics import mask_iou
+from tasks.inference.sessions import run_by_name
+from tasks.inference.video_reference import run_with_pytorch
+from tasks.model import encoder_patches, load, recognition, weights
+from tasks.model.published import EFFICIENTTAM, native_image_size
+from tasks.model.reference_package import (
+    EFFICIENT_TRACK_ANYTHING,
+    folder_of,
+    import_first,
+    install_command,
+    require,
+)
+from tasks.running import child
+from tasks.system.errors import StageError
+
+SIZE = 320  # 20 places on a side, which are no whole number of windows
+
+Ask = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(autouse=True)
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
+    """Calls a function of `efficient_track_anything` in a process that imports the package."""
+    folder = tmp_path_factory.mktemp("references")
+    package.install(folder)
+    environment = {"PYTHONPATH": str(Path(__file__).parent)}
+
+    def call(name: str, **arguments: Any) -> dict[str, Any]:
+        arguments = {"folder": str(folder), **arguments}
+        function = f"efficient_track_anything:{name}"
+        return child.run(function, arguments, folder / "log", False, environment=environment)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Synthetic weights of each trunk, which all of its variants have."""
+    folder = tmp_path_factory.mktemp("efficienttam")
+    paths = {name: folder / f"{name}.pt" for name in ("efficienttam_s", "efficienttam_ti")}
+    for seed, (name, path) in enumerate(paths.items()):
+        load.make_synthetic(name, seed, str(path))
+    return paths
+
+
+def checkpoint_of(architecture: str, checkpoints: dict[str, Path]) -> Path:
+    return next(path for name, path in checkpoints.items() if architecture.startswith(name))
+
+
+@pytest.fixture(scope="module")
+def model(checkpoints: dict[str, Path]) -> SAM2Base:
+    return load.load_model("efficienttam_ti", checkpoints["efficienttam_ti"], SIZE)
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest magnitude."""
+    assert found.shape == expected.shape
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+# --- against the package ---
+
+
+def test_every_architecture_has_the_weights_of_the_packages(ask: Ask) -> None:
+    described = ask("describe", architectures=list(EFFICIENTTAM))
+    assert "references" in described["file"]
+    for name in EFFICIENTTAM:
+        own = recognition.shapes_of(load.build_model(name).state_dict())
+        assert {each: list(shape) for each, shape in own.items()} == described["shapes"][name]
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["efficienttam_ti", pytest.param("efficienttam_s", marks=pytest.mark.slow)],
+)
+def test_masks_of_an_image_are_the_packages(
+    architecture: str, ask: Ask, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    checkpoint = checkpoint_of(architecture, checkpoints)
+    destination = tmp_path / "answers.npz"
+    described = ask(
+        "segment",
+        architecture=architecture,
+        checkpoint=str(checkpoint),
+        size=SIZE,
+        destination=str(destination),
+    )
+    assert not any(name.startswith("tasks.") for name in described["classes"])
+    found = package.answers(load.load_model(architecture, checkpoint, SIZE))
+    with np.load(destination) as expected:
+        assert set(found) == set(expected.files)
+        for name, values in found.items():
+            wanted = torch.from_numpy(expected[name])
+            assert difference(torch.from_numpy(values), wanted) < 1e-6, name
+            assert wanted.std() > 0.01 or name.endswith("scores")
+
+
+@pytest.mark.parametrize("variant", ["", "_1", "_2"])
+def test_objects_are_followed_as_the_package_does(
+    variant: str, ask: Ask, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    architecture, checkpoint = f"efficienttam_ti{variant}", checkpoints["efficienttam_ti"]
+    destination = tmp_path / "answers.npz"
+    ask(
+        "follow",
+        architecture=architecture,
+        checkpoint=str(checkpoint),
+        size=256,
+        destination=str(destination),
+    )
+    predictor = load.load_video_model(architecture, checkpoint, 256)
+    with np.load(destination) as expected:
+        remaining = set(expected.files)
+        for name, make in package.SCRIPTS.items():
+            for key, answer in run_with_pytorch(predictor, make()):
+                path = "/".join(map(str, (name, *key)))
+                assert mask_iou(answer.mask, expected[f"{path}/mask"]) > 0.999, path
+                assert np.abs(answer.pointer - expected[f"{path}/pointer"]).max() < 1e-5, path
+                remaining -= {f"{path}/mask", f"{path}/pointer"}
+    assert not remaining
+
+
+# --- the export ---
+
+
+def test_the_patched_encoder_is_the_original(model: SAM2Base) -> None:
+    encoder = SAM2ImageEncoder(model).eval()
+    image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    (features,) = model.image_encoder(image)["backbone_fpn"]
+    expected = features + model.no_mem_embed.reshape(1, -1, 1, 1)
+    for kind in ("plain", "fused"):
+        with encoder_patches.patched_encoder(encoder, kind):
+            (found,) = encoder(image)
+        assert difference(found, expected) < 1e-5
+    assert torch.equal(model.image_encoder(image)["backbone_fpn"][0], features)
+
+
+def test_an_image_that_is_not_square_gets_the_embedding_of_its_places(model: SAM2Base) -> None:
+    trunk = model.image_encoder.trunk
+    image = torch.randn(1, 3, 160, 96, generator=torch.Generator().manual_seed(1))
+    ((found,), (expected,)) = (encoder_patches.vit_forward(trunk)(image), trunk(image))
+    assert found.shape == (1, 192, 10, 6)
+    assert difference(found, expected) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def encoder_file(model: SAM2Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its graph, as the build simplifies it."""
+    folder = tmp_path_factory.mktemp("encoder")
+    raw, made = folder / "raw.onnx", folder / "encoder.onnx"
+    encoder = SAM2ImageEncoder(model).eval()
+    tensors = GraphTensors(
+        (tensor("image", 1, 3, SIZE, SIZE),),
+        (tensor("image_embed", 1, 256, SIZE // 16, SIZE // 16),),
+    )
+    patched = encoder_patches.patched_encoder(encoder, "plain")
+    export.write_traced(raw, encoder, patched, tensors, 20, do_constant_folding=False)
+    pairs = {"pairs": [[str(raw), str(made)]]}
+    child.run("tasks.simplify:simplify_graphs", pairs, folder / "log", verbose=False)
+    return made
+
+
+def test_the_encoders_graph_gives_its_features(model: SAM2Base, encoder_file: Path) -> None:
+    image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    found = run_by_name({"encoder": str(encoder_file)})("encoder", {"image": image.numpy()})
+    expected = model.image_encoder(image)["backbone_fpn"][0]
+    expected = expected + model.no_mem_embed.reshape(1, -1, 1, 1)
+    assert difference(torch.from_numpy(found["image_embed"]), expected) < 1e-5
+
+
+def test_the_encoders_graph_computes_no_shape(encoder_file: Path) -> None:
+    graph = onnx.load(encoder_file).graph
+    operators = {node.op_type for node in graph.node}
+    computing = {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile", "Size", "Resize"}
+    assert not operators & {*computing, "ReduceMean", "Sqrt", "Erf"}
+    assert {"Gemm", "LayerNormalization", "Gelu"} <= operators
+    assert len(graph.node) < 400
+
+
+def test_the_encoders_file_holds_its_weights_and_little_else(
+    model: SAM2Base, encoder_file: Path
+) -> None:
+    weights = sum(each.numel() for each in model.image_encoder.parameters())
+    assert encoder_file.stat().st_size <= 1.05 * 4 * weights
+
+
+# --- which one a file is of, and at which size ---
+
+
+@pytest.mark.parametrize("trunk", ["s", "ti"])
+def test_weights_are_recognized_but_not_their_variant(
+    trunk: str, checkpoints: dict[str, Path]
+) -> None:
+    name = f"efficienttam_{trunk}"
+    assert recognition.name_of(recognition.shapes_of(weights.read(checkpoints[name]))) == name
+    variants = f"{name}, {name}_1, {name}_2 or {name}_512x512"
+    with pytest.raises(
+        StageError, match=f"has weights of an EfficientTAM.*`model_type`.*{variants}"
+    ):
+        load.load_model("auto", checkpoints[name])
+
+
+def test_weights_of_the_other_trunk_are_refused_with_its_name(checkpoints: dict[str, Path]) -> None:
+    with pytest.raises(StageError, match=r"Its weights are those of efficienttam_ti\.$"):
+        load.load_model("efficienttam_s_1", checkpoints["efficienttam_ti"])
+
+
+def test_an_architecture_has_the_size_of_its_name_unless_another_is_set() -> None:
+    sizes = [load.build_model(name).image_size for name in EFFICIENTTAM]
+    assert sizes == [1024, 1024, 1024, 512] * 2
+    assert sizes == [native_image_size(name) for name in EFFICIENTTAM]
+    assert load.build_model("efficienttam_ti", 512).image_size == 512
+    assert load.build_model("efficienttam_ti_512x512", 1024).image_size == 1024
+
+
+def test_a_memory_that_cannot_be_pooled_is_refused_for_video_alone() -> None:
+    words = (
+        "image_size: found 240; allowed with `video = true` for efficienttam_ti_2: a multiple of 32"
+    )
+    with pytest.raises(StageError, match=words):
+        load.build_model("efficienttam_ti_2", 240, video=True)
+    assert load.build_model("efficienttam_ti_2", 240).image_size == 240
+    assert load.build_model("efficienttam_ti", 240, video=True).image_size == 240
+
+
+# --- the package in its folder ---
+
+
+def test_a_package_that_is_not_installed_is_an_error_with_the_command(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, EFFICIENT_TRACK_ANYTHING)
+    assert folder == tmp_path / "references/efficient-track-anything-1.0"
+    with pytest.raises(StageError) as error:
+        require(folder, EFFICIENT_TRACK_ANYTHING)
+    command = f"uv pip install --no-deps --target {folder} efficient-track-anything==1.0"
+    assert install_command(folder, EFFICIENT_TRACK_ANYTHING) == command
+    assert f"\n  {command}\n" in str(error.value)
+
+
+def test_a_package_is_not_imported_where_the_other_one_is(tmp_path: Path) -> None:
+    (tmp_path / "efficient_track_anything-1.0.dist-info").mkdir()
+    assert "sam2" in sys.modules
+    with pytest.raises(AssertionError, match="sam2 is imported already"):
+        import_first(str(tmp_path), EFFICIENT_TRACK_ANYTHING)
+    assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize("module", ["tasks.verify", "tasks.reference"])
+def test_a_stage_that_measures_has_not_imported_sam2_when_its_function_begins(module: str) -> None:
+    program = f"import sys, {module}; assert 'sam2' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)
