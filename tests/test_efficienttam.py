@@ -21,10 +21,15 @@ from samexporter.export_sam2 import SAM2ImageEncoder
 from torch import Tensor
 
 from tasks import export
-from tasks.clients.contract import GraphTensors, tensor
+from tasks.clients.contract import tracking_constants
+from tasks.config.models import TRACKING_GRAPHS, Decoder
+from tasks.inference.graph_file import tensors_of
 from tasks.inference.metrics import mask_iou
+from tasks.inference.reference import Reference
+from tasks.inference.scripts import run_script
 from tasks.inference.sessions import run_by_name
-from tasks.inference.video_reference import run_with_pytorch
+from tasks.inference.tracker import Tracker
+from tasks.inference.video_reference import run_with_pytorch, through_jpeg
 from tasks.model import encoder_patches, load, recognition, weights
 from tasks.model.published import EFFICIENTTAM, native_image_size
 from tasks.model.reference_package import (
@@ -34,12 +39,14 @@ from tasks.model.reference_package import (
     install_command,
     require,
 )
+from tasks.model.trained import TrainedModel
 from tasks.running import child
 from tasks.system.errors import StageError
 
 SIZE = 320  # 20 places on a side, which are no whole number of windows
 
 Ask = Callable[..., dict[str, Any]]
+GraphFiles = dict[str, str]
 
 
 @pytest.fixture(autouse=True)
@@ -174,44 +181,74 @@ def test_an_image_that_is_not_square_gets_the_embedding_of_its_places(model: SAM
 
 
 @pytest.fixture(scope="module")
-def encoder_file(model: SAM2Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its graph, as the build simplifies it."""
-    folder = tmp_path_factory.mktemp("encoder")
-    raw, made = folder / "raw.onnx", folder / "encoder.onnx"
-    encoder = SAM2ImageEncoder(model).eval()
-    tensors = GraphTensors(
-        (tensor("image", 1, 3, SIZE, SIZE),),
-        (tensor("image_embed", 1, 256, SIZE // 16, SIZE // 16),),
-    )
-    patched = encoder_patches.patched_encoder(encoder, "plain")
-    export.write_traced(raw, encoder, patched, tensors, 20, do_constant_folding=False)
-    pairs = {"pairs": [[str(raw), str(made)]]}
-    child.run("tasks.simplify:simplify_graphs", pairs, folder / "log", verbose=False)
-    return made
+def graphs(checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> GraphFiles:
+    """All graphs of a model that tracks, as the build simplifies them."""
+    folder = tmp_path_factory.mktemp("graphs")
+    names = ("encoder", "decoder", *TRACKING_GRAPHS)
+    traced = {name: folder / f"{name}.traced" for name in names}
+    decoders = {"decoder": Decoder("points", "multi", "many")}
+    arguments = ("efficienttam_ti_2", checkpoints["efficienttam_ti"], 20, "plain")
+    export.write_graphs(export.ExportRequest(*arguments, decoders, traced, SIZE, video=True))
+    simplified = {name: str(folder / f"{name}.onnx") for name in names}
+    pairs = [[str(traced[name]), simplified[name]] for name in names]
+    child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, folder / "log", False)
+    return simplified
 
 
-def test_the_encoders_graph_gives_its_features(model: SAM2Base, encoder_file: Path) -> None:
+def test_only_the_embedding_goes_from_the_encoder_to_the_decoders(graphs: GraphFiles) -> None:
+    (embedding,) = tensors_of(graphs["encoder"]).outputs
+    assert (embedding.name, embedding.shape) == ("image_embed", (1, 256, SIZE // 16, SIZE // 16))
+    points = ["point_coords", "point_labels", "mask_input", "has_mask_input"]
+    assert tensors_of(graphs["decoder"]).names()[0] == ["image_embed", *points]
+    assert tensors_of(graphs["tracking_decoder"]).names()[0] == [
+        *("image_embed", *points, "multimask")
+    ]
+
+
+def test_the_graphs_follow_as_sam2s_predictor_does(
+    graphs: GraphFiles, checkpoints: dict[str, Path]
+) -> None:
+    predictor = load.load_video_model("efficienttam_ti_2", checkpoints["efficienttam_ti"], SIZE)
+    script = package.SCRIPTS["stack"]()
+    expected = dict(run_with_pytorch(predictor, script))
+    seen = through_jpeg(script)
+    tracker = Tracker(run_by_name(graphs), tracking_constants(predictor), list(seen.frames))
+    answers = dict(run_script(tracker, seen))
+    assert list(answers) == list(expected)
+    for key, answer in answers.items():
+        assert mask_iou(answer.mask, expected[key].mask) > 0.999, key
+        assert np.abs(answer.pointer - expected[key].pointer).max() < 1e-4, key
+
+
+def test_the_encoders_graph_gives_its_features(model: SAM2Base, graphs: GraphFiles) -> None:
     image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    found = run_by_name({"encoder": str(encoder_file)})("encoder", {"image": image.numpy()})
+    found = run_by_name(graphs)("encoder", {"image": image.numpy()})
     expected = model.image_encoder(image)["backbone_fpn"][0]
     expected = expected + model.no_mem_embed.reshape(1, -1, 1, 1)
     assert difference(torch.from_numpy(found["image_embed"]), expected) < 1e-5
 
 
-def test_the_encoders_graph_computes_no_shape(encoder_file: Path) -> None:
-    graph = onnx.load(encoder_file).graph
+def test_no_graph_computes_a_shape(graphs: GraphFiles) -> None:
+    computing = {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile", "Size"}
+    for name, path in graphs.items():
+        assert not computing & {node.op_type for node in onnx.load(path).graph.node}, name
+
+
+def test_the_encoders_graph_has_one_operator_for_each_norm_and_each_product(
+    graphs: GraphFiles,
+) -> None:
+    graph = onnx.load(graphs["encoder"]).graph
     operators = {node.op_type for node in graph.node}
-    computing = {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile", "Size", "Resize"}
-    assert not operators & {*computing, "ReduceMean", "Sqrt", "Erf"}
+    assert not operators & {"Resize", "ReduceMean", "Sqrt", "Erf"}
     assert {"Gemm", "LayerNormalization", "Gelu"} <= operators
     assert len(graph.node) < 400
 
 
 def test_the_encoders_file_holds_its_weights_and_little_else(
-    model: SAM2Base, encoder_file: Path
+    model: SAM2Base, graphs: GraphFiles
 ) -> None:
-    weights = sum(each.numel() for each in model.image_encoder.parameters())
-    assert encoder_file.stat().st_size <= 1.05 * 4 * weights
+    numbers = sum(each.numel() for each in model.image_encoder.parameters())
+    assert Path(graphs["encoder"]).stat().st_size <= 1.05 * 4 * numbers
 
 
 # --- which one a file is of, and at which size ---
@@ -274,7 +311,13 @@ def test_a_package_is_not_imported_where_the_other_one_is(tmp_path: Path) -> Non
     assert str(tmp_path) not in sys.path
 
 
-@pytest.mark.parametrize("module", ["tasks.verify", "tasks.reference"])
+def test_a_model_is_compared_with_the_package_of_its_family(tmp_path: Path) -> None:
+    model = TrainedModel("efficienttam_ti", "weights.pt", package=str(tmp_path / "references"))
+    with pytest.raises(StageError, match=r"efficient-track-anything==1\.0, which this model is"):
+        Reference(model)
+
+
+@pytest.mark.parametrize("module", ["tasks.verify", "tasks.reference", "tasks.inference.reference"])
 def test_a_stage_that_measures_has_not_imported_sam2_when_its_function_begins(module: str) -> None:
     program = f"import sys, {module}; assert 'sam2' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -168,6 +168,23 @@ class Client:
             "padding_point": self.padding_point,
             "page": self.page,
         }
+
+
+def with_one_map(client: Client) -> Client:
+    """The client of the same program for models of SAM 2's kind without high-resolution features.
+
+    It must feed the decoder what the encoder returns, by name.
+    """
+
+    def kept(file: GraphFile) -> GraphFile:
+        inputs, outputs = (
+            {role: name for role, name in names.items() if role not in FEATURES[:2]}
+            for names in (file.inputs, file.outputs)
+        )
+        return replace(file, inputs=inputs, outputs=outputs)
+
+    encoder, decoder = kept(client.encoder), kept(client.decoder)
+    return replace(client, layout="sam2, one map", encoder=encoder, decoder=decoder)
 
 
 SAMEXPORTER_ENCODER = GraphFile("encoder", same("image"), same(*FEATURES))

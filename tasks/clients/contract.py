@@ -30,8 +30,9 @@ Interface = Literal[
 Format = Literal["onnx", "ort"]
 # How weights are stored.
 Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
-# The tensors that encoder and decoder share: SAM 2's three feature maps, or SAM 1's one.
-Layout = Literal["sam", "sam2"]
+# The tensors that encoder and decoder share: SAM 2's three feature maps, the coarsest of these
+# alone, or SAM 1's one.
+Layout = Literal["sam", "sam2", "sam2, one map"]
 # How an image gets the encoder's size: each side scaled alone, or both by one factor, placed at the
 # top left.
 Resize = Literal["stretch", "longest side"]

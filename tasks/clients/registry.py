@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tasks.clients import anylabeling, nimbusimage, osam, samexporter, transformers_js
-from tasks.clients.client import Client
+from tasks.clients.client import Client, with_one_map
 from tasks.clients.contract import Layout
 
 _ALL = (
     samexporter.CLIENT,
     samexporter.FOR_SAM,
+    with_one_map(samexporter.CLIENT),
     nimbusimage.CLIENT,
     nimbusimage.FOR_SAM,
+    with_one_map(nimbusimage.CLIENT),
     anylabeling.CLIENT,
     transformers_js.CLIENT,
     transformers_js.FOR_SAM,

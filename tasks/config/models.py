@@ -13,7 +13,7 @@ from tasks.clients.contract import Format, Interface, MaskChoice, Precision, Pro
 from tasks.config.checks import Checks
 from tasks.config.location import CheckpointLocation
 from tasks.config.rules import Switch
-from tasks.model import AttentionKind
+from tasks.model import AttentionKind, reference_package
 from tasks.model.families.family import Family
 from tasks.model.families.registry import family_of, possible_families
 from tasks.model.published import AUTO
@@ -212,7 +212,14 @@ class Source:
     @property
     def trained_model(self) -> TrainedModel:
         """The checkpoint with its architecture, as child processes load it."""
-        return TrainedModel(self.architecture, str(self.checkpoint), self.config, self.image_size)
+        package = self.family.package
+        return TrainedModel(
+            self.architecture,
+            str(self.checkpoint),
+            self.config,
+            self.image_size,
+            str(reference_package.folder_of(self.build, package)) if package else None,
+        )
 
     @property
     def checkpoint_record(self) -> Path:

@@ -26,7 +26,7 @@ from tasks.config.tables import (
 )
 from tasks.console import address
 from tasks.model.families.registry import MODEL_TYPES, family_of
-from tasks.model.published import AUTO, NATIVE_IMAGE_SIZE
+from tasks.model.published import AUTO, native_image_size
 from tasks.remote.cache_settings import NO_CACHE, CacheSettings
 
 
@@ -87,6 +87,7 @@ def cache_settings(
 def _source(
     name: str, table: ModelTable, location: CheckpointLocation, build: Path, checks: Checks
 ) -> Source:
+    native = native_image_size(table.model_type)
     return Source(
         name=name,
         build=build,
@@ -97,7 +98,7 @@ def _source(
         sha256=table.sha256 and table.sha256.lower(),
         size=table.size,
         opset=table.opset,
-        image_size=None if table.image_size == NATIVE_IMAGE_SIZE else table.image_size,
+        image_size=None if table.image_size == native else table.image_size,
         video=table.video,
         attention=table.attention,
         truth=table.truth,

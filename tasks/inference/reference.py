@@ -17,6 +17,7 @@ from tasks.inference.sessions import Predictions
 from tasks.model.families.family import load_function
 from tasks.model.families.registry import family_of
 from tasks.model.load import recognized
+from tasks.model.reference_package import import_first
 from tasks.model.trained import TrainedModel
 
 
@@ -37,14 +38,16 @@ class Predictor(Protocol):
 
 
 class Reference:
-    """A trained model in PyTorch.
+    """A trained model in PyTorch, of its family's package if that has one.
 
-    :raises StageError: when the checkpoint cannot be loaded.
+    :raises StageError: when the checkpoint cannot be loaded, or the package is not installed.
     """
 
     def __init__(self, trained: TrainedModel) -> None:
         self.architecture = recognized(trained.architecture, trained.checkpoint)
         self.family = family_of(self.architecture)
+        if self.family.package and trained.package:
+            import_first(trained.package, self.family.package)
         self.model: Any = trained.load()
         self.dimensions: Dimensions = self.family.dimensions_of(self.model)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tasks.clients.contract import FEATURES, TrackingConstants
+from tasks.clients.contract import TrackingConstants
 from tasks.inference.preprocessing import MEAN, STD, Floats
 from tasks.inference.prompts import Prompt
 from tasks.system.errors import is_full
@@ -289,7 +289,7 @@ class Tracker:
         """The encoder's outputs for a frame; it runs once for all objects."""
         if frame not in self._features:
             outputs = self.run("encoder", {"image": prepare(self.frames[frame], self.constants)})
-            self._features = {frame: {name: outputs[name] for name in FEATURES}}
+            self._features = {frame: dict(outputs)}
         return self._features[frame]
 
     def _newest(self, frame: int, number: int) -> Result | None:
@@ -340,7 +340,7 @@ class Tracker:
     ) -> Result:
         """An object on a frame, of prompts or of memories alone."""
         features = self.features(frame)
-        side = features["high_res_feats_0"].shape[2]
+        side = 4 * features["image_embed"].shape[2]
         outputs = self.run(
             "tracking_decoder",
             {

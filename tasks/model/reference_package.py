@@ -45,6 +45,7 @@ def import_first(folder: str, requirement: str) -> None:
     :raises StageError: when it is not installed.
     """
     require(Path(folder), requirement)
-    module = _MODULES[requirement]
-    assert module not in sys.modules, f"{module} is imported already"
-    sys.path.insert(0, str(Path(folder).absolute()))
+    place, module = str(Path(folder).absolute()), _MODULES[requirement]
+    if place not in sys.path:
+        assert module not in sys.modules, f"{module} is imported already"
+        sys.path.insert(0, place)

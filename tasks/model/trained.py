@@ -15,13 +15,15 @@ class TrainedModel:
     """A checkpoint and the architecture of its weights.
 
     ``architecture_file`` is read where the architecture is not one of sam2's own. ``image_size`` is
-    in pixels, None the architecture's own.
+    in pixels, None the architecture's own. ``package`` is the folder of the package that its family
+    is compared with, see `reference_package`.
     """
 
     architecture: str
     checkpoint: str
     architecture_file: str | None = None
     image_size: int | None = None
+    package: str | None = None
 
     def files(self) -> dict[str, str]:
         """The files that the model is made of, for `binding.unchanged`."""

@@ -63,6 +63,8 @@ class Family:
     :param dimensions: gives the `Dimensions` of a model.
     :param predictor: makes the predictor in PyTorch that graphs are compared with, of a model and
         how images are placed.
+    :param package: the one of `reference_package` whose model the predictor is of; None for those
+        that are installed.
     :param layout: the tensors that encoder and decoder share, by which clients are chosen.
     :param randomize: changes a new model by a generator, so that in a synthetic checkpoint no
         weight is zero and no mask empty.
@@ -78,6 +80,7 @@ class Family:
     dimensions: str
     graphs: str
     predictor: str
+    package: str | None = None
     layout: Layout = "sam2"
     randomize: str | None = None
     attention: tuple[AttentionKind, ...] = ("plain",)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from tasks.model.families import edgetam, sam, sam2
+from tasks.model.families import edgetam, efficienttam, sam, sam2
 from tasks.model.families.family import Family
 from tasks.model.published import AUTO
 
-FAMILIES: tuple[Family, ...] = (sam2.FAMILY, edgetam.FAMILY, sam.FAMILY)
+FAMILIES: tuple[Family, ...] = (
+    sam2.FAMILY,
+    edgetam.FAMILY,
+    efficienttam.FAMILY,
+    sam.FAMILY,
+)
 
 # What a ``model_type`` can name.
 MODEL_TYPES = tuple(name for family in FAMILIES for name in family.architectures)

@@ -29,7 +29,11 @@ import { Recent } from './recent.js'
  *
  * @typedef {(graph: Graph, feeds: Record<string, Feed>) => Promise<Record<string, Values>>} Run
  */
-/** @typedef {Record<'image_embed' | 'high_res_feats_0' | 'high_res_feats_1', Values>} Features */
+/**
+ * The image embedding, and feature maps of high resolution where the model has these.
+ *
+ * @typedef {{ image_embed: Values } & Record<string, Values>} Features
+ */
 /**
  * Where masks and memories are kept that are not at hand: a Map has these methods.
  *
@@ -282,12 +286,11 @@ export class Tracker {
   async decode(
     frame, embedding, { coords = [0, 0], labels = [-1], mask = null, several = false },
   ) {
-    const { high_res_feats_0, high_res_feats_1 } = await this.features(frame)
-    const side = high_res_feats_0.dims[2]
+    const { image_embed, ...details } = await this.features(frame)
+    const side = 4 * image_embed.dims[2]
     const found = await this.run('tracking_decoder', {
+      ...Object.fromEntries(Object.entries(details).map(([role, map]) => [role, fed(map)])),
       image_embed: fed(embedding),
-      high_res_feats_0: fed(high_res_feats_0),
-      high_res_feats_1: fed(high_res_feats_1),
       point_coords: floats(Float32Array.from(coords), [1, labels.length, 2]),
       point_labels: floats(Float32Array.from(labels), [1, labels.length]),
       mask_input: floats(mask ?? new Float32Array(side * side), [1, 1, side, side]),
