@@ -103,9 +103,13 @@ def _refuse_other_family(checkpoint: str | Path, architecture: str, shapes: Shap
     name = recognition.name_of(shapes)
     if name is None or family_of(name).layout == family_of(architecture).layout:
         return
+    variants = recognition.variants_of(name)[1:]
+    others = (
+        f" Weights of {', '.join(variants)} look the same: name what it is." if variants else ""
+    )
     raise StageError(
         f"{checkpoint} has weights of {family_of(name).title} ({name}), not of "
-        f'{family_of(architecture).title}: put `model_type = "{name}"` in the table.'
+        f'{family_of(architecture).title}: put `model_type = "{name}"` in the table.{others}'
     )
 
 

@@ -90,19 +90,17 @@ def name_of(shapes: Shapes) -> str | None:
     return f"sam2{'' if first else '.1'}_hiera_{size}"
 
 
+def variants_of(name: str) -> list[str]:
+    """All architectures whose weights have the names and shapes of one that `name_of` returned."""
+    return [name, *(each for each in EFFICIENTTAM if each.startswith(f"{name}_"))]
+
+
 def recognize(checkpoint: str | Path, shapes: Shapes) -> str:
     """The published architecture of weights.
 
-    :raises StageError: when they belong to another, or to several.
+    :raises StageError: when they belong to another.
     """
     name = name_of(shapes)
-    if name in EFFICIENTTAM:
-        variants = [each for each in EFFICIENTTAM if each == name or each.startswith(f"{name}_")]
-        raise StageError(
-            f"{checkpoint} has weights of an EfficientTAM, and its variants have weights of the "
-            "same names and shapes: set `model_type` to the one that was trained, "
-            f"{', '.join(variants[:-1])} or {variants[-1]}."
-        )
     if name is None:
         kind, width, blocks = _trunk(shapes)
         what = f"a {kind} {width} wide with {blocks} blocks" if blocks else f"{len(shapes)} tensors"
@@ -110,9 +108,9 @@ def recognize(checkpoint: str | Path, shapes: Shapes) -> str:
         vits = ", ".join(f"{size} ({w} wide, {n} blocks)" for (w, n), size in VITS.items())
         raise StageError(
             f"{checkpoint} has weights of an unknown architecture: found {what} "
-            f"({some(shapes)}); known are {sizes}, EdgeTAM, EfficientTAM, and of SAM 1 {vits} and vit_t. "
-            "Describe one of sam2's classes in a YAML file as sam2's own, and name that with "
-            "`config`."
+            f"({some(shapes)}); known are {sizes}, EdgeTAM, EfficientTAM, and of SAM 1 {vits} and "
+            "vit_t. Describe one of sam2's classes in a YAML file as sam2's own, and name that "
+            "with `config`."
         )
     return name
 
