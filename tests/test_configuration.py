@@ -33,7 +33,7 @@ TABLES |= {"models": ModelTable, "publish": Publishing}
 TINY = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
 
 
-def test_the_projects_own_file_holds_eleven_models_of_which_four_are_default() -> None:
+def test_the_projects_own_file_holds_sixteen_models_of_which_four_are_default() -> None:
     config = load(ROOT / "config/models.toml")
     assert [each.name for each in config.targets if each.default] == [
         "tiny",
@@ -47,12 +47,18 @@ def test_the_projects_own_file_holds_eleven_models_of_which_four_are_default() -
         "base_plus-2.1",
         "large-2.1",
         "edgetam",
+        "efficienttam_s",
+        "vit_b",
+        "vit_b_lm",
+        "vit_t_lm",
+        "mobile_sam",
         "demo",
         "demo-transformers.js",
         "demo-video",
     ]
-    unsigned = [each.name for each in config.sources if not (each.sha256 and each.size)]
-    assert unsigned == ["edgetam"]  # no source but the file's own address tells its hash
+    unsigned = [each.name for each in config.sources if not each.sha256]
+    # No source but the file's own address tells their hashes.
+    assert unsigned == ["edgetam", "efficienttam_s", "vit_b_lm", "vit_t_lm"]
 
 
 def test_the_architecture_names_the_folder_unless_one_is_given() -> None:

@@ -121,7 +121,7 @@ def test_the_page_draws_a_mask_of_a_click(built: Project, chromium: Browser, ima
         page.goto(address)
         page.get_by_label("Model").select_option("sam_demo")
         page.locator("#file").set_input_files(image)
-        expect(page.locator("#status")).to_contain_text("Click an object", timeout=120_000)
+        expect(page.locator("#status")).to_contain_text("Click what to segment", timeout=120_000)
         box = page.locator("#overlay").bounding_box()
         assert box
         x, y = CLICK[0] / 1000 * box["width"], CLICK[1] / 600 * box["height"]
