@@ -1,4 +1,4 @@
-"""EdgeTAM, its variants, and tiny at 512 pixels against tiny, taking turns in one run.
+"""Encoders of other families, EdgeTAM's variants and tiny at 512 pixels against tiny, in turns.
 
     uv run doit config=benchmarks/smaller_encoders.toml simplify variant
     uv run python benchmarks/smaller_encoders.py [--rounds 3] [--build build/smaller_encoders]
@@ -13,17 +13,50 @@ import argparse
 import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import onnx
 from graphs import MIB, static
 
 from tasks.clients.contract import Precision
-from tasks.commands.speed import measure
+from tasks.clients.registry import CLIENTS
+from tasks.commands.speed import SpeedRequest, SpeedVariant, measure
 from tasks.config.checks import BrowserCheck
 from tasks.config.models import Variant
 from tasks.web import browsers
 
-PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "q8")
+# The models of smaller_encoders.toml, each with the key of its client.
+MODELS = {
+    "tiny": "samexporter",
+    "tiny512": "samexporter",
+    "edgetam": "samexporter",
+    "efficienttam_ti_512": "samexporter (sam2, one map)",
+    "mobile_sam": "samexporter (sam)",
+}
+PRECISIONS: tuple[Precision, ...] = ("fp16", "q8")
+
+
+def in_turn(graphs: dict[str, Path], precision: Precision, client: str) -> dict[str, Any]:
+    """One turn of a model's graphs: the milliseconds of each provider."""
+    one = SpeedVariant(
+        precision,
+        {graph: str(path) for graph, path in graphs.items()},
+        {graph: path.name for graph, path in graphs.items()},
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        request = SpeedRequest(
+            variants={"it": one},
+            client=client,
+            masks=CLIENTS[client].masks[0],
+            prompts=CLIENTS[client].prompts[0],
+            rounds=1,
+            scratch=scratch,
+            executable=browsers.find(BrowserCheck()).executable,
+            in_browser=True,
+            webgpu=False,
+        )
+        found: dict[str, Any] = measure(request)["variants"]["it"]
+        return found
 
 
 def main() -> None:
@@ -31,52 +64,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--build", type=Path, default=Path("build/smaller_encoders"))
     options = parser.parse_args()
-    # `measure` reads the precision before the dot.
-    places = {"fp32.tiny": ("tiny", Variant()), "fp32.tiny512": ("tiny512", Variant())}
-    places |= {f"{each}.edgetam": ("edgetam", Variant(each)) for each in PRECISIONS}
+    places = {name: (name, Variant(), client) for name, client in MODELS.items()}
+    places |= {f"edgetam, {each}": ("edgetam", Variant(each), "samexporter") for each in PRECISIONS}
     files = {
         name: {
-            graph: options.build / "models" / model / variant.file_name(graph)
+            graph: options.build / "models" / place / variant.file_name(graph)
             for graph in ("encoder", "decoder")
         }
-        for name, (model, variant) in places.items()
+        for name, (model, variant, client) in places.items()
+        for place in [f"{model}/samexporter" if client == "samexporter (sam)" else model]
     }
-    with tempfile.TemporaryDirectory() as scratch:
-        found = measure(
-            variants={
-                name: {graph: str(path) for graph, path in each.items()}
-                for name, each in files.items()
-            },
-            names={
-                name: {graph: path.name for graph, path in each.items()}
-                for name, each in files.items()
-            },
-            client="samexporter",
-            masks="multi",
-            prompts="many",
-            rounds=options.rounds,
-            scratch=scratch,
-            executable=browsers.find(BrowserCheck()).executable,
-            in_browser=True,
-            webgpu=False,
-        )["variants"]
+    times: dict[str, dict[str, list[float]]] = {name: {} for name in files}
+    for _ in range(options.rounds):
+        for name, (_, variant, client) in places.items():
+            for provider, taken in in_turn(files[name], variant.precision, client).items():
+                times[name].setdefault(provider, []).extend(taken["encoder_run_ms"])
     print("| | encoder, MiB | both files, of fp32 | nodes | native, ms | WASM, ms |")
     print("|---|---|---|---|---|---|")
     for name, graphs in files.items():
         encoder = graphs["encoder"]
-        whole = files[f"fp32.{name.partition('.')[2]}"]
+        whole = files[places[name][0]]
         share = _size(graphs) / _size(whole)
         nodes = len(onnx.load(encoder).graph.node)
         shapes = static(encoder)["shape operators"]
-        times = []
+        cells = []
         for provider in ("native", "wasm"):
-            times.append(statistics.median(found[name][provider]["encoder_run_ms"]))
-            base = statistics.median(found["fp32.tiny"][provider]["encoder_run_ms"])
-            times.append(times[-1] / base)
+            median = statistics.median(times[name][provider])
+            ratio = median / statistics.median(times["tiny"][provider])
+            cells.append(f"{median:.0f} ({ratio:.3f} ×)")
         print(
             f"| {name} | {encoder.stat().st_size / MIB:.1f} | {share:.3f} | "
             f"{nodes}, {shapes:.0f} of shapes | "
-            f"{times[0]:.0f} ({times[1]:.3f} ×) | {times[2]:.0f} ({times[3]:.3f} ×) |"
+            f"{cells[0]} | {cells[1]} |"
         )
 
 

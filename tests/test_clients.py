@@ -379,6 +379,32 @@ def test_the_python_of_use_draws_the_mask_of_what_was_clicked(
     assert mask_iou(mask_by(command, tmp_path, deployed(client), click, image_file), true) > 0.85
 
 
+def mask_by_javascript(
+    files: Path, folder: Path, click: Array, image: Path, executable: str | None
+) -> Array:
+    """The mask (H * W,) that the JavaScript of use.md gives in a browser, of a click on an image.
+
+    :param folder: gets the page.
+    """
+    module, use = programs("use.md", "JavaScript, in a browser", "js")
+    x, y = (str(int(each)) for each in click)
+    (folder / "program.js").write_text(module)
+    (folder / "use.js").write_text(
+        'import { encode, load, segment } from "./program.js";\n'
+        'const file = await (await fetch("/image.png")).blob();\n'
+        f"{use.replace('400, 300', f'{x}, {y}')}\n"
+        "export const inside = [];\n"
+        "for (let i = 3; i < mask.data.length; i += 4) inside.push(mask.data[i] ? 1 : 0);\n"
+    )
+    (folder / "index.html").write_text("<!doctype html><title>A page</title>")
+    folders = {"/sam2_demo": files, "/onnxruntime-web": packages.RUNTIME / "dist"}
+    app = server.application({**folders, "/": folder}, files={"/image.png": image})
+    with server.serving(app) as address, chromium.launched(executable, webgpu=False) as browser:
+        page = browser.new_page()
+        page.goto(f"{address}/index.html")
+        return np.array(page.evaluate("async () => (await import('/use.js')).inside"), bool)
+
+
 @pytest.mark.parametrize("client", ["samexporter", "nimbusimage"])
 def test_the_javascript_of_use_does_too(
     client: str,
@@ -388,26 +414,9 @@ def test_the_javascript_of_use_does_too(
     executable: str | None,
     tmp_path: Path,
 ) -> None:
-    module, use = programs("use.md", "JavaScript, in a browser", "js")
     click, true = picture.clicks[0], picture.objects[0]
-    x, y = (str(int(each)) for each in click)
-    (tmp_path / "program.js").write_text(module)
-    (tmp_path / "use.js").write_text(
-        'import { encode, load, segment } from "./program.js";\n'
-        'const file = await (await fetch("/image.png")).blob();\n'
-        f"{use.replace('400, 300', f'{x}, {y}')}\n"
-        "export const inside = [];\n"
-        "for (let i = 3; i < mask.data.length; i += 4) inside.push(mask.data[i] ? 1 : 0);\n"
-    )
-    (tmp_path / "index.html").write_text("<!doctype html><title>A page</title>")
-    folders = {"/sam2_demo": deployed(client), "/onnxruntime-web": packages.RUNTIME / "dist"}
-    app = server.application({**folders, "/": tmp_path}, files={"/image.png": image_file})
-    with server.serving(app) as address, chromium.launched(executable, webgpu=False) as browser:
-        page = browser.new_page()
-        page.goto(f"{address}/index.html")
-        inside = page.evaluate("async () => (await import('/use.js')).inside")
-    mask = np.array(inside, bool).reshape(true.shape)
-    assert mask_iou(mask, true) > 0.85
+    mask = mask_by_javascript(deployed(client), tmp_path, click, image_file, executable)
+    assert mask_iou(mask.reshape(true.shape), true) > 0.85
 
 
 def test_the_command_of_use_paints_it(

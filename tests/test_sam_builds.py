@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from project import Project, programs
+from test_clients import mask_by_javascript
 
 from tasks.commands import serve
 from tasks.config import parse
@@ -87,9 +89,16 @@ def test_the_browser_answers_as_onnxruntime(built: Project, suffix: str) -> None
     assert report["failures"] == []
 
 
-def run(program: str, name: str, folder: Path, image: Path, command: list[str]) -> np.ndarray:
+def run(
+    program: str,
+    name: str,
+    folder: Path,
+    image: Path,
+    command: list[str],
+    files: Sequence[str] = (),
+) -> np.ndarray:
     (folder / name).write_text(program)
-    arguments = [*command, name, str(image), *map(str, CLICK)]
+    arguments = [*command, name, *files, str(image), *map(str, CLICK)]
     subprocess.run(arguments, cwd=folder, check=True, capture_output=True)
     mask: np.ndarray = np.array(Image.open(folder / "mask.png").convert("L")) > 0
     return mask
@@ -112,6 +121,22 @@ def test_osams_program_draws_pytorchs_mask(
     program = program.replace('"sam2:tiny"', '"sam:100m"').replace("sam2:demo", "sam:demo")
     mask = run(program, "program.py", tmp_path, image, [sys.executable])
     assert mask_iou(mask, expected[0]) > 0.99
+
+
+def test_the_programs_of_use_draw_it_too(
+    built: Project, image: Path, expected: np.ndarray, executable: str | None, tmp_path: Path
+) -> None:
+    files = built.root / "public/sam_demo"
+    (program,) = programs("use.md", "Python", "python")
+    mask = run(program, "program.py", tmp_path, image, [sys.executable], [str(files)])
+    assert mask_iou(mask, expected[0]) > 0.95  # it scales the logits in one step, not in two
+    mask = mask_by_javascript(files, tmp_path, np.array(CLICK), image, executable)
+    assert mask_iou(mask.reshape(mask_shape(image)), expected[0]) > 0.95
+
+
+def mask_shape(image: Path) -> tuple[int, int]:
+    with Image.open(image) as opened:
+        return opened.height, opened.width
 
 
 def test_the_page_draws_a_mask_of_a_click(built: Project, chromium: Browser, image: Path) -> None:
