@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from project import Outcome, Project
 
 from tasks.clients.client import Client, description
+from tasks.clients.contract import POINT_LABELS
 from tasks.clients.registry import CLIENTS
 from tasks.config.models import GRAPHS, Variant
 from tasks.config.parse import load, parse
@@ -232,6 +233,37 @@ def test_anylabeling_and_x_anylabeling_get_a_yaml_each() -> None:
         'decoder_model_path: "decoder.onnx"',
     ]
     assert "input_size: 1024" in texts["anylabeling.yaml"]
+
+
+def test_of_sam_1_both_get_the_same_yaml_with_the_sizes_that_they_read() -> None:
+    manifest = manifest_for(CLIENTS["anylabeling"])
+    manifest["encoder"]["inputs"] = [{"shape": [684, 1024, 3]}]
+    texts = CLIENTS["anylabeling (sam)"].documents(manifest)
+    assert texts["x-anylabeling.yaml"] == texts["anylabeling.yaml"]
+    assert texts["anylabeling.yaml"].splitlines() == [
+        'type: "segment_anything"',
+        'name: "a_b"',
+        'display_name: "a_b"',
+        'encoder_model_path: "encoder.onnx"',
+        'decoder_model_path: "decoder.onnx"',
+        "input_size: 1024",
+        "max_width: 1024",
+        "max_height: 684",
+    ]
+
+
+def test_a_manifest_says_that_an_encoder_of_a_canvas_takes_raw_values() -> None:
+    client = CLIENTS["anylabeling (sam)"]
+    assert manifest_for(client)["preprocessing"] == {
+        "layout": "HWC",
+        "channels": "RGB",
+        "value_range": [0, 255],
+        "mean": [0, 0, 0],
+        "std": [1, 1, 1],
+        "resize": "canvas",
+        "padding": "black",
+        "point_labels": dict(POINT_LABELS),
+    }
 
 
 # --- the build ---------------------------------------------------------------------------------

@@ -58,6 +58,30 @@ MUTATIONS = [
         "size / Math.min(width, height)",
     ),
     Mutation(
+        "an image on a canvas is scaled to cover it",
+        "shared/preprocessing.js",
+        "Math.min(size / width, canvas / height)",
+        "Math.max(size / width, canvas / height)",
+    ),
+    Mutation(
+        "blue comes first on a canvas",
+        "shared/preprocessing.js",
+        "rgba.subarray(from, from + 3)",
+        "rgba.slice(from, from + 3).reverse()",
+    ),
+    Mutation(
+        "a canvas is as wide as its image",
+        "shared/preprocessing.js",
+        "3 * (y * width + (pixel - y * row))",
+        "3 * pixel",
+    ),
+    Mutation(
+        "a canvas's width comes before its height",
+        "shared/feeds.js",
+        "[canvas, size]",
+        "[size, canvas]",
+    ),
+    Mutation(
         "points are half a pixel off",
         "shared/preprocessing.js",
         "x: x * scaleX,",

@@ -21,18 +21,27 @@ from segment_anything.modeling import (
 
 from tasks import export
 from tasks.clients.client import Client
+from tasks.clients.contract import Precision
 from tasks.clients.registry import CLIENTS
 from tasks.inference import reference
 from tasks.inference.cases import Case, cases_for
 from tasks.inference.graph_file import tensors_of
 from tasks.inference.naming import RenamedGraph, write_renamed
+from tasks.inference.prompts import natural_image
 from tasks.inference.reference import Reference
-from tasks.inference.sessions import Predictions, PromptedImage, differences, run_graphs
+from tasks.inference.sessions import (
+    Encoder,
+    Predictions,
+    PromptedImage,
+    differences,
+    run_graphs,
+)
 from tasks.model import sam, sam_graphs
 from tasks.model.decoder_attention import PaddingBias
 from tasks.model.families.sam import FAMILY
 from tasks.proof.judgement import largest_differences, violations
 from tasks.running import child
+from tasks.variant import ConversionRequest, convert
 
 SIZE, WIDTH = 256, 32
 SAM_CLIENTS = [client for client in CLIENTS.values() if client.layout == "sam"]
@@ -126,6 +135,23 @@ def test_a_clients_graphs_answer_as_segment_anything(
     assert found["scores"] < 1e-5
     masks = [each for case in wanted for each in case.expected.masks.values()]
     assert {bool(each.any()) for mask in masks for each in mask > 0} == {True}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "q8"])
+def test_an_encoder_of_smaller_weights_takes_a_canvas_too(
+    precision: Precision, pytorch: SmallSam, tmp_path: Path
+) -> None:
+    client = CLIENTS["anylabeling (sam)"]
+    exact = write_graphs(pytorch, client, tmp_path)["encoder"]
+    shared, smaller = tmp_path / "shared-encoder.onnx", tmp_path / "smaller.onnx"
+    own = RenamedGraph(smaller, tmp_path / "own.onnx", client.names("encoder"))
+    convert(ConversionRequest(((shared, smaller),), precision, "onnx", (own,)))
+    assert tensors_of(str(own.destination)) == tensors_of(str(exact))
+    image = natural_image(300, 200)
+    (expected,), (actual,) = (
+        Encoder(str(path), client).run(image).values() for path in (exact, own.destination)
+    )
+    assert 0 < np.abs(actual - expected).max() < 0.1 * np.abs(expected).max()
 
 
 def test_a_box_with_the_padding_point_of_sam_2_is_another_prompt(

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
+import onnxruntime
 import pytest
+import yaml
 from PIL import Image
 from playwright.sync_api import Browser, expect
 from project import ROOT, Project, programs
+from segment_anything import SamPredictor
 from test_clients import mask_by_javascript
 
 from tasks.commands import serve
@@ -36,7 +40,7 @@ webgpu = false
 model_type = "vit_t"
 url = "synthetic:"
 folder = "sam_demo"
-clients = ["nimbusimage", "transformers.js", "osam"]
+clients = ["nimbusimage", "transformers.js", "osam", "anylabeling"]
 """
 CLICK = 430, 330  # on a body of the image
 # The least IoU with PyTorch's mask: random weights draw masks of a few pixels' lines, and each
@@ -74,19 +78,20 @@ def expected(built: Project, image: Path) -> np.ndarray:
 
 
 def test_every_client_gets_its_files(built: Project) -> None:
-    for suffix, file in (
-        ("", "encoder.onnx"),
-        ("-osam", "encoder.onnx"),
-        ("-transformers.js", "onnx/vision_encoder.onnx"),
+    for suffix, file, resize in (
+        ("", "encoder.onnx", "longest side"),
+        ("-osam", "encoder.onnx", "longest side"),
+        ("-transformers.js", "onnx/vision_encoder.onnx", "longest side"),
+        ("-anylabeling", "encoder.onnx", "canvas"),
     ):
         folder = built.root / f"public/sam_demo{suffix}"
         assert (folder / file).is_file()
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["model_type"] == "vit_t"
-        assert manifest["preprocessing"]["resize"] == "longest side"
+        assert manifest["preprocessing"]["resize"] == resize
 
 
-@pytest.mark.parametrize("suffix", ["", "-transformers.js", "-osam"])
+@pytest.mark.parametrize("suffix", ["", "-transformers.js", "-osam", "-anylabeling"])
 def test_the_browser_answers_as_onnxruntime(built: Project, suffix: str) -> None:
     report = json.loads((built.root / f"build/models/mobile{suffix}/browser.json").read_text())
     assert report["providers"]["wasm"]["mask_iou"] > 0.999
@@ -143,12 +148,71 @@ def mask_shape(image: Path) -> tuple[int, int]:
         return opened.height, opened.width
 
 
-def test_the_page_draws_a_mask_of_a_click(built: Project, chromium: Browser, image: Path) -> None:
+class XAnyLabeling:
+    """X-AnyLabeling 87da339, `anylabeling/services/auto_labeling/sam_onnx.py`, for a click."""
+
+    def __init__(self, folder: Path) -> None:
+        config = yaml.safe_load((folder / "x-anylabeling.yaml").read_text())
+        assert config["type"] == "segment_anything"
+        assert {"input_size", "max_width", "max_height"} <= config.keys()
+        self.encoder, self.decoder = (
+            onnxruntime.InferenceSession(folder / config[f"{graph}_model_path"])
+            for graph in ("encoder", "decoder")
+        )
+
+    def predict(self, image: np.ndarray, x: float, y: float) -> np.ndarray:
+        """`encode`, `run_decoder` and `transform_masks`."""
+        height, width = image.shape[:2]
+        scale = min(1024 / width, 684 / height)
+        matrix = np.array([[scale, 0, 0], [0, scale, 0], [0, 0, 1]])
+        canvas = cv2.warpAffine(image, matrix[:2], (1024, 684), flags=cv2.INTER_LINEAR)
+        (first,) = self.encoder.get_inputs()
+        embedding = self.encoder.run(None, {first.name: canvas.astype(np.float32)})[0]
+        feeds = {
+            "image_embeddings": embedding,
+            "point_coords": np.array([[[x * scale, y * scale], [0, 0]]], np.float32),
+            "point_labels": np.array([[1, -1]], np.float32),
+            "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+            "has_mask_input": np.zeros(1, np.float32),
+            "orig_im_size": np.array((684, 1024), np.float32),
+        }
+        masks, _, _ = self.decoder.run(None, feeds)
+        back = np.linalg.inv(matrix)[:2]
+        mask = cv2.warpAffine(masks[0, 0], back, (width, height), flags=cv2.INTER_LINEAR)
+        return np.asarray(mask > 0)
+
+
+@pytest.mark.parametrize("height", [600, 1400])
+def test_x_anylabeling_draws_the_mask_of_segment_anythings_predictor_on_its_canvas(
+    built: Project, height: int
+) -> None:
+    image = natural_image(height, 1000)
+    x, y = 430, 0.55 * height
+    mask = XAnyLabeling(built.root / "public/sam_demo-anylabeling").predict(image, x, y)
+    scale = min(1.024, 684 / height)
+    canvas = np.zeros((684, 1024, 3), np.uint8)
+    scaled = [round(side * scale) for side in (1000, height)]
+    canvas[: scaled[1], : scaled[0]] = np.array(Image.fromarray(image).resize(scaled))
+    predictor = SamPredictor(load.load_model("vit_t", built.root / "build/checkpoints/mobile.pt"))
+    predictor.set_image(canvas)
+    masks, scores, _ = predictor.predict(
+        np.array([[x * scale, y * scale]]), np.array([1]), multimask_output=True
+    )
+    seen = masks[scores.argmax()][: scaled[1], : scaled[0]]
+    expected = np.array(Image.fromarray(seen).resize((1000, height))) > 0
+    assert expected.any()
+    assert mask_iou(mask, expected) > 0.98
+
+
+@pytest.mark.parametrize("folder", ["sam_demo", "sam_demo-anylabeling"])
+def test_the_page_draws_a_mask_of_a_click(
+    built: Project, chromium: Browser, image: Path, folder: str
+) -> None:
     config = parse.load(built.root / "config/models.toml")
     with server.serving(serve.application(config)) as address:
         page = chromium.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)
-        page.get_by_label("Model").select_option("sam_demo")
+        page.get_by_label("Model").select_option(folder)
         page.locator("#file").set_input_files(image)
         expect(page.locator("#status")).to_contain_text("Click what to segment", timeout=120_000)
         box = page.locator("#overlay").bounding_box()

@@ -13,7 +13,7 @@ from torchvision.transforms import Resize
 from tasks.clients.contract import PREPROCESSING, Dimensions, GraphTensors, Tensor, tensor
 from tasks.clients.registry import CLIENTS
 from tasks.config.checks import Tolerances
-from tasks.inference.preprocessing import Placement, preprocess, resized
+from tasks.inference.preprocessing import Placement, pixels_of, preprocess, resized
 from tasks.inference.prompts import PROMPTS, Prompt, natural_image, prompt_tensors
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, violations
@@ -179,6 +179,29 @@ def test_a_point_goes_where_the_client_puts_that_part_of_the_image() -> None:
     assert fed([point], "samexporter", stretched)["point_coords"] == [[[50, 50]]]
     (coords,) = prompt_tensors([point], placed, CLIENTS["samexporter"])["point_coords"]
     assert coords[0] == pytest.approx([50, 50 / 3])
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scaled"),
+    [(2048, 1024, (1024, 512)), (1000, 1000, (684, 684)), (100, 1368, (50, 684))],
+)
+def test_an_image_fills_the_width_or_the_height_of_a_canvas(
+    width: int, height: int, scaled: tuple[int, int]
+) -> None:
+    place = Placement(1024, width, height, "canvas")
+    assert (place.scaled_width, place.scaled_height) == scaled
+    assert place.right == place.down == scaled[1] / height
+    assert place.full_size == (684, 1024)
+
+
+def test_a_canvas_has_the_images_values_and_is_black_elsewhere() -> None:
+    place = Placement(256, 171, 171, "canvas")
+    image = np.random.default_rng(1).integers(0, 255, (171, 171, 3)).astype(np.uint8)
+    canvas = preprocess(image, place)
+    assert canvas.shape == (171, 256, 3)
+    np.testing.assert_array_equal(canvas[:, :171], image)
+    assert not canvas[:, 171:].any()
+    np.testing.assert_array_equal(pixels_of(canvas, place), image)
 
 
 def test_the_mean_color_becomes_zero_and_so_does_what_is_no_image() -> None:

@@ -4,6 +4,10 @@ X-AnyLabeling at 87da339 (`anylabeling/services/auto_labeling/__base__/sam2.py`)
 image, takes inputs and outputs by position, and feeds 64 prompts at once to segment everything.
 AnyLabeling at 5c15bbf does the same with single prompts, and recognizes SAM 2 by an input that is
 called ``high_res_feats_0``. Each loads a custom model by a YAML; the two have other types.
+
+SAM 1 both feed in `anylabeling/services/auto_labeling/sam_onnx.py`: they scale an image by one
+factor into a black canvas (684, 1024, 3) of raw RGB values, which the encoder normalizes and pads;
+``orig_im_size`` is the canvas's. They warp the first mask back.
 """
 
 from __future__ import annotations
@@ -11,9 +15,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from tasks.clients.client import SAMEXPORTER_DECODER, SAMEXPORTER_ENCODER, Client
+from tasks.clients.client import (
+    META_DECODER,
+    META_ENCODER,
+    SAM_NEVER_SENDS,
+    SAMEXPORTER_DECODER,
+    SAMEXPORTER_ENCODER,
+    Client,
+)
+from tasks.clients.contract import CANVAS_HEIGHT
 
 
 def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
@@ -22,19 +35,32 @@ def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
     Paths in them are relative to the YAML. AnyLabeling reads three sizes that it does not use for
     SAM 2.
     """
-    # X-AnyLabeling takes no other letters in a name.
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest["model"])
-    common = {
-        "name": name,
-        "display_name": name,
-        "encoder_model_path": manifest["encoder"]["file"],
-        "decoder_model_path": manifest["decoder"]["file"],
-    }
+    common = _common(manifest)
     side = manifest["encoder"]["inputs"][0]["shape"][2]
     sizes = dict.fromkeys(("input_size", "max_width", "max_height"), side)
     return {
         "x-anylabeling.yaml": _yaml({"type": "segment_anything_2", **common}),
         "anylabeling.yaml": _yaml({"type": "segment_anything", **common, **sizes}),
+    }
+
+
+def documents_for_sam(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """The same files, of equal content: both programs read the sizes, and use none."""
+    width = max(manifest["encoder"]["inputs"][0]["shape"])
+    sizes = {"input_size": width, "max_width": width, "max_height": round(width * CANVAS_HEIGHT)}
+    text = _yaml({"type": "segment_anything", **_common(manifest), **sizes})
+    return {"x-anylabeling.yaml": text, "anylabeling.yaml": text}
+
+
+def _common(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What both programs read of every model."""
+    # X-AnyLabeling takes no other letters in a name.
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest["model"])
+    return {
+        "name": name,
+        "display_name": name,
+        "encoder_model_path": manifest["encoder"]["file"],
+        "decoder_model_path": manifest["decoder"]["file"],
     }
 
 
@@ -50,4 +76,19 @@ CLIENT = Client(
     decoder=SAMEXPORTER_DECODER,
     loads=("onnx",),
     documents=documents,
+)
+
+FOR_SAM = replace(
+    CLIENT,
+    layout="sam",
+    encoder=META_ENCODER,
+    decoder=META_DECODER,
+    interface="padded image size",
+    masks=("best", "ranked", "single"),  # they take the first of several
+    prompts=("one",),
+    resize="canvas",
+    padding_point=True,
+    image_sizes=(1024,),
+    never_sends=SAM_NEVER_SENDS,
+    documents=documents_for_sam,
 )

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from tasks.clients.contract import (
+    CANVAS_HEIGHT,
     FEATURES,
     POINT_LABELS,
     PREPROCESSING,
@@ -22,6 +23,7 @@ from tasks.clients.contract import (
     Resize,
     Tensor,
     renamed,
+    tensor,
     traced_contract,
 )
 
@@ -115,12 +117,17 @@ class Client:
         self, dimensions: Dimensions, masks: MaskChoice, prompts: PromptChoice
     ) -> Contract:
         """The tensors of its graphs for an architecture, under its names and in its order."""
+        traced = dict(traced_contract(dimensions, self.interface, masks, prompts))
+        if self.resize == "canvas":
+            size = dimensions.image_size
+            canvas = tensor("image", round(size * CANVAS_HEIGHT), size, 3)
+            traced["encoder"] = replace(traced["encoder"], inputs=(canvas,))
         return {
             name: GraphTensors(
                 renamed(tensors.inputs, self.graph(name).inputs),
                 renamed(tensors.outputs, self.graph(name).outputs),
             )
-            for name, tensors in traced_contract(dimensions, self.interface, masks, prompts).items()
+            for name, tensors in traced.items()
         }
 
     @cached_property
@@ -150,10 +157,10 @@ class Client:
         }
 
     def names(self, graph: str) -> TensorNames:
-        """The roles and names of a graph's tensors."""
-        file = self.graph(graph)
+        """The roles and names of a graph's tensors, of an image on a canvas the role ``canvas``."""
+        file, placed = self.graph(graph), {"image": "canvas"} if self.resize == "canvas" else {}
         return {
-            "inputs": [list(pair) for pair in file.inputs.items()],
+            "inputs": [[placed.get(role, role), name] for role, name in file.inputs.items()],
             "outputs": [list(pair) for pair in file.outputs.items()],
         }
 
@@ -214,6 +221,10 @@ META_DECODER = GraphFile(
 )
 
 
+# What a manifest says of an encoder that takes a canvas: the normalization is the graph's.
+ON_CANVAS = {"layout": "HWC", "mean": [0, 0, 0], "std": [1, 1, 1], "padding": "black"}
+
+
 def description(
     client: Client,
     masks: MaskChoice,
@@ -236,6 +247,7 @@ def description(
             **PREPROCESSING,
             "resize": client.resize,
             "padding": None if client.resize == "stretch" else "zero, after normalization",
+            **(ON_CANVAS if client.resize == "canvas" else {}),
             "point_labels": dict(POINT_LABELS),
         },
         "prompts": {

@@ -34,8 +34,8 @@ Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
 # alone, or SAM 1's one.
 Layout = Literal["sam", "sam2", "sam2, one map"]
 # How an image gets the encoder's size: each side scaled alone, or both by one factor, placed at the
-# top left.
-Resize = Literal["stretch", "longest side"]
+# top left; "canvas": of a black one, which the encoder's graph normalizes and pads below.
+Resize = Literal["stretch", "longest side", "canvas"]
 
 # Dimensions that the caller chooses.
 POINTS, PROMPTS = "num_points", "num_prompts"
@@ -48,6 +48,9 @@ PLACES = "image_places"
 
 # The encoder's outputs, by the pixels to one of their places: 4, 8 and 16.
 FEATURES = ("high_res_feats_0", "high_res_feats_1", "image_embed")
+
+# The canvas's height for one pixel of its width, which is the encoder's: AnyLabeling's 684 of 1024.
+CANVAS_HEIGHT = 684 / 1024
 
 # The model was trained on RGB values of 0-255, normalized by ImageNet's statistics.
 PREPROCESSING: Mapping[str, Any] = {

@@ -16,6 +16,7 @@ _ALL = (
     nimbusimage.FOR_SAM,
     with_one_map(nimbusimage.CLIENT),
     anylabeling.CLIENT,
+    anylabeling.FOR_SAM,
     transformers_js.CLIENT,
     transformers_js.FOR_SAM,
     osam.CLIENT,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.clients.contract import CANVAS_HEIGHT, PREPROCESSING
 from tasks.inference.graph_file import read_graph
 
 if TYPE_CHECKING:
@@ -28,11 +29,15 @@ class RenamedGraph:
 def write_renamed(graph: RenamedGraph) -> None:
     """Write a graph's file again with other names; weights and nodes stay as they are.
 
+    An encoder that is to take a ``canvas`` gets the nodes for one before its own.
+
     :raises ValueError: when a name is in use within the graph.
     """
     import onnx
 
     model = read_graph(graph.source)
+    if "canvas" in {role for role, _ in graph.names["inputs"]}:
+        take_canvas(model.graph)
     rename_tensors(model.graph, graph.names)
     onnx.save(model, graph.destination)
 
@@ -78,3 +83,36 @@ def remove_outputs(graph: onnx.GraphProto, kept: Collection[str]) -> None:
     for values, remaining in ((graph.node, nodes[::-1]), (graph.initializer, weights)):
         del values[:]
         values.extend(remaining)
+
+
+def take_canvas(graph: onnx.GraphProto) -> None:
+    """Have an encoder take a canvas (H, W, 3), of which it makes its image.
+
+    That is normalized, and zero below the canvas.
+    """
+    from onnx import parser
+
+    (image,) = graph.input
+    side = image.type.tensor_type.shape.dim[3].dim_value
+    height = round(side * CANVAS_HEIGHT)
+    mean, std = (", ".join(map(str, PREPROCESSING[each])) for each in ("mean", "std"))
+    before = parser.parse_graph(f"""
+        canvas (float[{height}, {side}, 3] canvas) => (float[1, 3, {side}, {side}] {image.name})
+        <
+            float[3] canvas_mean = {{{mean}}}, float[3] canvas_std = {{{std}}},
+            int64[4] canvas_shape = {{1, 3, {height}, {side}}},
+            int64[8] canvas_pads = {{0, 0, 0, 0, 0, 0, {side - height}, 0}}
+        >
+        {{
+            canvas_centered = Sub(canvas, canvas_mean)
+            canvas_normalized = Div(canvas_centered, canvas_std)
+            canvas_planes = Transpose<perm = [2, 0, 1]>(canvas_normalized)
+            canvas_image = Reshape(canvas_planes, canvas_shape)
+            {image.name} = Pad(canvas_image, canvas_pads)
+        }}
+    """)
+    nodes = [*before.node, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(before.initializer)
+    image.CopyFrom(before.input[0])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.clients.contract import PREPROCESSING, Resize
+from tasks.clients.contract import CANVAS_HEIGHT, PREPROCESSING, Resize
 
 Floats = NDArray[np.float32]
 MEAN: NDArray[np.float64] = np.array(PREPROCESSING["mean"])
@@ -30,15 +30,26 @@ class Placement:
 
     @property
     def right(self) -> float:
-        return self.size / (self.width if self.resize == "stretch" else self.longest)
+        return self._scales[0]
 
     @property
     def down(self) -> float:
-        return self.size / (self.height if self.resize == "stretch" else self.longest)
+        return self._scales[1]
 
     @property
-    def longest(self) -> int:
-        return max(self.width, self.height)
+    def _scales(self) -> tuple[float, float]:
+        right, down = self.size / self.width, self.rows / self.height
+        return (right, down) if self.resize == "stretch" else (min(right, down),) * 2
+
+    @property
+    def rows(self) -> int:
+        """The height of what is fed: the square's, or the canvas's."""
+        return round(self.size * CANVAS_HEIGHT) if self.resize == "canvas" else self.size
+
+    @property
+    def full_size(self) -> tuple[int, int]:
+        """Height and width of large masks: the image's, or the canvas's, which is warped back."""
+        return (self.rows, self.size) if self.resize == "canvas" else (self.height, self.width)
 
     @property
     def scaled_width(self) -> int:
@@ -50,21 +61,29 @@ class Placement:
 
 
 def preprocess(image: NDArray[np.uint8], place: Placement) -> Floats:
-    """An RGB image (H, W, 3) as the encoder's input (1, 3, S, S), zero where it does not lie."""
-    tensor = np.zeros((1, 3, place.size, place.size), np.float32)
+    """An RGB image (H, W, 3) as the encoder's input, zero where it does not lie.
+
+    That is (1, 3, S, S), normalized, or a canvas (height, S, 3) of RGB values from 0 to 255.
+    """
     scaled = resized(image, place.scaled_height, place.scaled_width)
+    if place.resize == "canvas":
+        canvas = np.zeros((place.rows, place.size, 3), np.float32)
+        canvas[: place.scaled_height, : place.scaled_width] = scaled
+        return canvas
+    tensor = np.zeros((1, 3, place.size, place.size), np.float32)
     normalized = ((scaled - MEAN) / STD).transpose(2, 0, 1)
     tensor[0, :, : place.scaled_height, : place.scaled_width] = normalized
     return tensor
 
 
 def pixels_of(tensor: Floats, place: Placement) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3) that an encoder's input (1, 3, S, S) was made of, where the image lies.
+    """The pixels (H, W, 3) that an encoder's input was made of, where the image lies.
 
     What was not made of pixels, or otherwise, is something else when it is normalized again.
     """
-    image = tensor[0, :, : place.scaled_height, : place.scaled_width].transpose(1, 2, 0)
-    pixels: NDArray[np.uint8] = np.nan_to_num(np.rint(image * STD + MEAN)).clip(0, 255).astype("u1")
+    values = tensor if place.resize == "canvas" else tensor[0].transpose(1, 2, 0) * STD + MEAN
+    image = values[: place.scaled_height, : place.scaled_width]
+    pixels: NDArray[np.uint8] = np.nan_to_num(np.rint(image)).clip(0, 255).astype("u1")
     return pixels
 
 

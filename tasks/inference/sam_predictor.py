@@ -11,7 +11,7 @@ from segment_anything import SamPredictor
 from segment_anything.modeling import Sam
 
 from tasks.clients.contract import PLACES, Resize
-from tasks.inference.preprocessing import Floats, Placement, resized
+from tasks.inference.preprocessing import Floats, Placement, preprocess, resized
 
 
 def predictor_of(model: Sam, resize: Resize = "stretch") -> PlacingPredictor:
@@ -22,7 +22,8 @@ def predictor_of(model: Sam, resize: Resize = "stretch") -> PlacingPredictor:
 class PlacingPredictor(SamPredictor):  # type: ignore[misc]
     """segment-anything's ``SamPredictor``, for images that may be stretched instead of padded.
 
-    It scales images as bytes, by Pillow; here they are scaled as those for the graphs are.
+    It scales images as bytes, by Pillow; here they are scaled as those for the graphs are. Where
+    the client has a canvas, that is the image, and masks have its size.
     """
 
     def __init__(self, model: Sam, resize: Resize) -> None:
@@ -42,8 +43,10 @@ class PlacingPredictor(SamPredictor):  # type: ignore[misc]
         height, width = image.shape[:2]
         place = Placement(self.side, width, height, self.resize)
         self.transform = Placed(place)
-        pixels = resized(image, place.scaled_height, place.scaled_width).transpose(2, 0, 1)
-        self.set_torch_image(torch.from_numpy(pixels[None]).float(), (height, width))
+        pixels = resized(image, place.scaled_height, place.scaled_width).astype(np.float32)
+        if self.resize == "canvas":
+            pixels = preprocess(image, place)
+        self.set_torch_image(torch.from_numpy(pixels.transpose(2, 0, 1)[None]), place.full_size)
 
 
 class Placed:

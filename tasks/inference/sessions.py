@@ -111,7 +111,7 @@ class Encoder:
     def __init__(self, path: str, client: Client, spinning: bool = False) -> None:
         self._session = create_session(path, spinning)
         self._client = client
-        self.size = int(self._session.get_inputs()[0].shape[2])
+        self.size = max(self._session.get_inputs()[0].shape)
 
     def place(self, image: NDArray[np.uint8]) -> Placement:
         """Where an image (H, W, 3) lies in the input, as the client puts it there."""
@@ -154,7 +154,7 @@ class Decoder:
             **prompt_tensors(prompts, place, self._client),
             "mask_input": np.zeros((1, 1, side, side)) if masks is None else masks[:, None],
             "has_mask_input": np.array([masks is not None and masks_count], np.float32),
-            "orig_im_size": np.array([place.height, place.width], np.int64),
+            "orig_im_size": np.array(place.full_size, np.int64),
         }
         feeds = {
             name: self._as_input(name, values[role])

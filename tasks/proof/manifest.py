@@ -313,8 +313,8 @@ class Manifest:
 
     @property
     def side(self) -> int:
-        """The height and the width of the encoder's input in pixels."""
-        return int(self.encoder.inputs[0].shape[2])
+        """The side of the square that the encoder computes on, in pixels."""
+        return max(map(int, self.encoder.inputs[0].shape))
 
     def size_of(self, variant: VariantEntry) -> int:
         """The bytes to download."""

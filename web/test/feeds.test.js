@@ -96,6 +96,12 @@ test('the size of the image is its height, then its width, in int64', () => {
   assert.ok(size.data instanceof BigInt64Array)
 })
 
+test('the size of an image on a canvas is the canvas\'s', () => {
+  const onCanvas = placement(8, 4, 1024, 'canvas')
+  const { orig_im_size: size } = decoderFeeds(imageSize, features, [click], onCanvas, null)
+  assert.deepEqual(plain(size), [[684, 1024], [2]])
+})
+
 test('without a mask to refine one empty mask does for all prompts', () => {
   const feeds = fed(points, [click, other])
   assert.deepEqual(plain(feeds.mask_input), [[0, 0, 0, 0], [1, 1, 2, 2]])

@@ -78,6 +78,23 @@ test('the encoder is fed under the name of its contract, and answers by role', a
   assert.deepEqual(found, { image_embed: { data: Float32Array.of(1), dims: [1] } })
 })
 
+test('an encoder of a canvas is fed one of the shape that its contract has', async () => {
+  /** @type {any} */
+  let fed
+  const manifest = structuredClone(points)
+  manifest.encoder.inputs[0].shape = [2, 3, 3]
+  const session = /** @type {any} */ ({
+    async run(/** @type {any} */ feeds) {
+      fed = feeds
+      return { image_embed: { data: Float32Array.of(1), dims: [1] } }
+    },
+  })
+  const onCanvas = placement(3, 1, 3, 'canvas')
+  await encode(ort, session, manifest, new Uint8ClampedArray(12).fill(7), onCanvas)
+  assert.deepEqual(fed.pixels.dims, [2, 3, 3])
+  assert.deepEqual([...fed.pixels.data], [...Array(9).fill(7), ...Array(9).fill(0)])
+})
+
 test('a graph that tracks gets what it has inputs for, by name', async () => {
   /** @type {any} */
   let fed

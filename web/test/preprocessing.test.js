@@ -30,6 +30,24 @@ test('a stretched image fills the input in both directions', () => {
   })
 })
 
+test('an image on a canvas fills its width or its height, and keeps its proportions', () => {
+  assert.deepEqual(placement(2048, 1024, 1024, 'canvas'), {
+    size: 1024, width: 2048, height: 1024, canvas: 684,
+    scaleX: 0.5, scaleY: 0.5, scaledWidth: 1024, scaledHeight: 512,
+  })
+  assert.deepEqual(placement(200, 1368, 1024, 'canvas'), {
+    size: 1024, width: 200, height: 1368, canvas: 684,
+    scaleX: 0.5, scaleY: 0.5, scaledWidth: 100, scaledHeight: 684,
+  })
+})
+
+test('a canvas has raw red, green and blue, pixel by pixel, and is black beside the image', () => {
+  const rgba = Uint8ClampedArray.from([1, 2, 3, 255, 4, 5, 6, 255])
+  const place = placement(1, 2, 3, 'canvas') // 3 wide, 2 high
+  const tensor = imageTensor(rgba, place, preprocessing)
+  assert.deepEqual([...tensor], [1, 2, 3, 0, 0, 0, 0, 0, 0, 4, 5, 6, 0, 0, 0, 0, 0, 0])
+})
+
 test('a way to resize that is not known is refused', () => {
   const other = /** @type {any} */ ('crop')
   assert.throws(() => placement(1, 1, 1, other), /"crop" is not known/)

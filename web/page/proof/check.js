@@ -2,7 +2,7 @@
 //
 // The stage calls these through `window.check` and compares what comes back.
 
-import { inputSize } from '../shared/contract.js'
+import { inputShape, inputSize } from '../shared/contract.js'
 import { best, maskAt } from '../shared/feeds.js'
 import { loadImage, scaledPixels } from '../shared/image.js'
 import { decode, encode, timed } from '../shared/model.js'
@@ -38,7 +38,7 @@ offer({
     )
     features ??= found
     const tensor = imageTensor(pixels, place, manifest.preprocessing)
-    const input = { data: tensor, dims: [1, 3, size, size] }
+    const input = { data: tensor, dims: inputShape(manifest) }
     return { milliseconds, values: await allPosted({ ...found, image: input }) }
   },
 

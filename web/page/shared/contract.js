@@ -53,13 +53,23 @@ export function withRole(tensors, role) {
 }
 
 /**
- * The side of the encoder's square input, in pixels.
+ * The side of the square that the encoder computes on, in pixels.
  *
  * @param {Manifest} manifest
  * @returns {number}
  */
 export function inputSize(manifest) {
-  return Number(withRole(manifest.encoder.inputs, 'image').shape[2])
+  return Math.max(...inputShape(manifest))
+}
+
+/**
+ * The sizes of the encoder's input.
+ *
+ * @param {Manifest} manifest
+ * @returns {number[]}
+ */
+export function inputShape(manifest) {
+  return withRole(manifest.encoder.inputs, 'image').shape.map(Number)
 }
 
 /**

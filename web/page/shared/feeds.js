@@ -49,7 +49,9 @@ export function decoderFeeds(manifest, features, prompts, place, previous) {
   add(withRole(inputs, 'point_coords'), coords.numbers, coords.dims)
   add(withRole(inputs, 'point_labels'), labels.numbers, labels.dims)
   add(findRole(inputs, 'boxes'), boxes.numbers, boxes.dims)
-  add(findRole(inputs, 'orig_im_size'), [place.height, place.width], [2])
+  const { canvas, size } = place
+  const [height, width] = canvas ? [canvas, size] : [place.height, place.width]
+  add(findRole(inputs, 'orig_im_size'), [height, width], [2])
   add(findRole(inputs, 'has_mask_input'), [previous ? 1 : 0], [1])
   const mask = findRole(inputs, 'mask_input')
   if (mask) feeds[mask.name] = maskInput(mask, inputs, prompts.length, previous)

@@ -1,6 +1,6 @@
 // Loads a model's files with onnxruntime-web and runs them, as manifest.json describes them.
 
-import { inputSize, withRole } from './contract.js'
+import { inputShape, withRole } from './contract.js'
 import { answers, decoderFeeds, joined } from './feeds.js'
 import { imageTensor } from './preprocessing.js'
 
@@ -162,12 +162,11 @@ export function createSession(ort, file, provider, options) {
  * @returns {Promise<Features>} by role
  */
 export async function encode(ort, encoder, manifest, rgba, place) {
-  const size = inputSize(manifest)
   const { inputs, outputs } = manifest.encoder
   const image = new ort.Tensor(
     'float32',
     imageTensor(rgba, place, manifest.preprocessing),
-    [1, 3, size, size],
+    inputShape(manifest),
   )
   const found = valuesOf(await encoder.run({ [withRole(inputs, 'image').name]: image }))
   return Object.fromEntries(outputs.map(({ name, role }) => [role, found[name]]))

@@ -4,17 +4,20 @@
 // constants come from the model's manifest.json. feeds.js makes the decoder's tensors.
 
 /**
- * Where an image lies in the encoder's square input: stretched over all of it, or its longer side
- * scaled to the input's size, at the top left, the rest padding.
+ * Where an image lies in the square that the encoder computes on: stretched over all of it; its longer
+ * side scaled to the square's, at the top left, the rest padding; or as much of a canvas as it can
+ * cover, at the top left, the rest of the canvas black.
  *
  * @typedef {object} Placement
- * @property {number} size side of the encoder's input, in pixels
+ * @property {number} size side of the square, in pixels
  * @property {number} width of the image
  * @property {number} height of the image
  * @property {number} scaleX input pixels for one image pixel, from left to right
  * @property {number} scaleY and from top to bottom
  * @property {number} scaledWidth the image's width in the input
  * @property {number} scaledHeight the image's height in the input
+ * @property {number} [canvas] the canvas's height, which is the input's: its width is `size`. To the
+ *   decoder the canvas is the image
  * @property {Part} [crop] the part of a larger image that this image is; all of it, unless there
  */
 /**
@@ -22,7 +25,10 @@
  *
  * @typedef {{ left: number, top: number, width: number, height: number }} Part
  */
-/** @typedef {'stretch' | 'longest side'} Resize */
+/** @typedef {'stretch' | 'longest side' | 'canvas'} Resize */
+
+// A canvas's height for one pixel of its width: AnyLabeling's 684 of 1024.
+const CANVAS_HEIGHT = 684 / 1024
 
 /** @typedef {{ x: number, y: number, foreground: boolean }} Point in image pixels */
 /** @typedef {[number, number, number, number]} Box two opposite corners, in image pixels */
@@ -40,7 +46,7 @@
 /**
  * @param {number} width of the image
  * @param {number} height of the image
- * @param {number} size side of the encoder's input
+ * @param {number} size side of the square that the encoder computes on
  * @param {Resize} resize
  * @returns {Placement}
  */
@@ -49,8 +55,11 @@ export function placement(width, height, size, resize) {
     const [scaleX, scaleY] = [size / width, size / height]
     return { size, width, height, scaleX, scaleY, scaledWidth: size, scaledHeight: size }
   }
-  if (resize !== 'longest side') throw new Error(`resize ${JSON.stringify(resize)} is not known`)
-  const scale = size / Math.max(width, height)
+  if (resize !== 'longest side' && resize !== 'canvas') {
+    throw new Error(`resize ${JSON.stringify(resize)} is not known`)
+  }
+  const canvas = resize === 'canvas' ? Math.round(size * CANVAS_HEIGHT) : undefined
+  const scale = canvas ? Math.min(size / width, canvas / height) : size / Math.max(width, height)
   return {
     size,
     width,
@@ -59,11 +68,13 @@ export function placement(width, height, size, resize) {
     scaleY: scale,
     scaledWidth: Math.max(1, Math.round(width * scale)),
     scaledHeight: Math.max(1, Math.round(height * scale)),
+    ...(canvas && { canvas }),
   }
 }
 
 /**
- * The encoder's image `(1, 3, size, size)`, float32: normalized, padded with zeros.
+ * The encoder's image `(1, 3, size, size)`, float32: normalized, padded with zeros. Or a canvas
+ * `(height, size, 3)` of RGB values, which the graph normalizes and pads.
  *
  * @param {Uint8ClampedArray} rgba the image scaled to `scaledWidth` × `scaledHeight`
  * @param {Placement} place
@@ -71,12 +82,13 @@ export function placement(width, height, size, resize) {
  * @returns {Float32Array}
  */
 export function imageTensor(rgba, place, { mean, std }) {
-  const { size, scaledWidth, scaledHeight } = place
+  const { size, scaledWidth, scaledHeight, canvas } = place
   if (rgba.length !== scaledWidth * scaledHeight * 4) {
     throw new RangeError(
       `expected ${scaledWidth} × ${scaledHeight} RGBA pixels, found ${rgba.length / 4} pixels`,
     )
   }
+  if (canvas) return canvasTensor(rgba, size, canvas, scaledWidth)
   const tensor = new Float32Array(3 * size * size)
   for (let channel = 0; channel < 3; channel++) {
     const values = Float32Array.from({ length: 256 }, (_, v) => (v - mean[channel]) / std[channel])
@@ -85,6 +97,17 @@ export function imageTensor(rgba, place, { mean, std }) {
       const start = (channel * size + y) * size
       for (let to = start; to < start + scaledWidth; to++, from += 4) tensor[to] = values[rgba[from]]
     }
+  }
+  return tensor
+}
+
+/** @param {Uint8ClampedArray} rgba @param {number} width @param {number} height @param {number} row */
+function canvasTensor(rgba, width, height, row) {
+  const tensor = new Float32Array(3 * width * height)
+  for (let from = 0; from < rgba.length; from += 4) {
+    const pixel = from / 4
+    const y = Math.floor(pixel / row)
+    tensor.set(rgba.subarray(from, from + 3), 3 * (y * width + (pixel - y * row)))
   }
   return tensor
 }
