@@ -9,6 +9,14 @@ from typing import Any, NamedTuple
 from tasks.config.rules import PLAIN_NAME
 
 MANIFEST = "manifest.json"
+# What a signed deployment has beside its graphs: how it was made, what is in it, and the signature
+# of all of it, which the manifest cannot list.
+STATEMENT, MATERIALS, SIGNATURE = "statement.intoto.json", "bom.cdx.json", "model.sig"
+# What may lie beside deployed files: no client loads it, and neither manifest nor signature has it.
+BESIDE = (
+    *("README.md", "LICENSE", "demo.png"),
+    *(".cache", ".git", ".gitattributes", ".github", ".gitignore"),
+)
 
 
 class Listing(NamedTuple):

@@ -209,3 +209,37 @@ def parse_config(path: Path, what: str) -> dict[str, Any]:
             f"{what} is not a configuration of a model: it is {type(content).__name__}"
         )
     return content
+
+
+def copy_repository(repo: str, revision: str, folder: Path) -> None:
+    """Download all files of a repository at one commit into a folder.
+
+    :raises StageError: when there is no such repository or revision, or it may not be read.
+    """
+    import huggingface_hub
+    from httpx2 import TransportError
+    from huggingface_hub import errors
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    hide_secrets_in_log()
+    network.hub_client()
+    disable_progress_bars()
+    where, hub = f"hf:{repo}", huggingface_hub.HfApi()
+    try:
+        commit = hub.repo_info(repo, revision=revision, timeout=network.ANSWER).sha
+        for each in hub.list_repo_tree(repo, recursive=True, revision=commit):
+            if isinstance(each, huggingface_hub.RepoFile):
+                hub.hf_hub_download(repo, each.path, revision=commit, local_dir=folder)
+    except (errors.OfflineModeIsEnabled, TransportError) as error:
+        raise StageError(
+            f"{where}: {endpoint()} cannot be reached: "
+            f"{address.without_secrets(str(error))}. Check the network (and HF_ENDPOINT and "
+            "HF_HUB_OFFLINE, where they are set)."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise StageError(f"{where} has no revision {revision!r}.") from error
+    except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
+        raise StageError(f"{where} {_closed(error, repo, huggingface_hub.get_token())}") from error
+    except (errors.HfHubHTTPError, ValueError) as error:
+        words = address.without_secrets(str(error).splitlines()[0])
+        raise StageError(f"{where} cannot be had: {words}") from error

@@ -1,0 +1,72 @@
+"""`doit check`: whether a deployed folder is whole, and who vouches for it. Needs no build."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doit.cmd_base import Command
+from doit.exceptions import InvalidCommand
+
+from tasks.building.stage import option
+from tasks.commands.doit_commands import Plain, Suggesting
+from tasks.system.errors import StageError
+
+if TYPE_CHECKING:
+    from tasks.proof.integrity import Check as Line
+
+CANNOT_TELL = 2  # the exit status
+HUB = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>\S+))?")
+
+
+class Check(Plain, Suggesting, Command):  # type: ignore[misc]
+    """Checks a folder, or a repository of the hub (an entry point names it)."""
+
+    doc_purpose = "check that a deployed folder is whole, and by whom it is signed"
+    doc_usage = "FOLDER|hf:OWNER/NAME[@REVISION] [--key FILE]"
+    doc_description = (
+        "A line for each check. Exit status 0: all is well; 1: something is wrong; 2: that cannot "
+        "be told. Builds nothing, and needs no build."
+    )
+    cmd_options = (
+        option("key", "public key (PEM) that must have signed it", default="", short="k"),
+    )
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Check, and print a line for each check."""
+        from tasks.proof.integrity import exit_status
+
+        if len(args) != 1:
+            raise InvalidCommand(
+                "name one folder, or a repository as in `doit check hf:OWNER/NAME`"
+            )
+        key = Path(params["key"]) if params["key"] else None
+        try:
+            lines = check(args[0], key)
+        except StageError as error:
+            print(f"unknown {error}")
+            return CANNOT_TELL
+        for line in lines:
+            print(line)
+        return exit_status(lines)
+
+
+def check(place: str, key: Path | None) -> list[Line]:
+    """Check a folder, or a copy of what a repository holds.
+
+    :raises StageError: when the repository cannot be had.
+    """
+    from tasks.proof.integrity import check_folder
+
+    if not place.startswith("hf:"):
+        return check_folder(Path(place), key)
+    match = HUB.fullmatch(place)
+    if match is None:
+        raise InvalidCommand(f"{place}: expected hf:OWNER/NAME, or hf:OWNER/NAME@REVISION")
+    from tasks.remote.hub import copy_repository
+
+    with tempfile.TemporaryDirectory() as copy:
+        copy_repository(match["repo"], match["revision"] or "main", Path(copy))
+        return check_folder(Path(copy), key)

@@ -1,0 +1,348 @@
+"""Whether a deployed folder holds what its manifest says, and who vouches for it.
+
+Nothing of the build is needed: neither its records nor torch. Files are read as they lie there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tasks.console.sizes import amount
+from tasks.proof import signature
+from tasks.proof.manifest import SCHEMA_VERSION, Manifest, as_json, structured
+from tasks.records.listing import BESIDE, MANIFEST, SIGNATURE, STATEMENT, is_within_folder
+from tasks.system.errors import StageError
+from tasks.system.files import sha256_of
+
+State = Literal["ok", "wrong", "unknown"]
+Subject = Literal["folder", "manifest", "files", "others", "tensors", "statement", "signature"]
+
+
+class Check(NamedTuple):
+    """What one check says of a folder: that it holds, or one thing that is wrong."""
+
+    subject: Subject
+    state: State
+    text: str
+
+    def __str__(self) -> str:
+        """A line for people."""
+        return f"{self.state:<8}{self.subject:<10} {self.text}"
+
+
+def check_folder(folder: Path, key: Path | None = None, strict: bool = True) -> list[Check]:
+    """Check a folder; in the order in which a person should read of it.
+
+    :param key: the public key that must have signed it; without one nobody is asked who did.
+    :param strict: nothing may lie there that the manifest does not list.
+    """
+    if not folder.is_dir():
+        return [Check("folder", "unknown", f"there is no folder {folder}")]
+    path = folder / MANIFEST
+    if not path.is_file():
+        return [
+            Check(
+                "manifest",
+                "unknown",
+                f"{folder} has no {MANIFEST}: this build did not make it. Expected a folder that "
+                "`doit deploy` wrote, or a copy of one.",
+            )
+        ]
+    try:
+        manifest = read_strictly(path)
+    except ValueError as error:
+        wrong = _wrong("manifest", str(error).splitlines())
+        return [*wrong, *_signature(folder, _hashes(_look(folder)), None, key)]
+    described = f"schema {manifest.schema_version}, {manifest.model} for {manifest.client}"
+    there = _look(folder)
+    files = list(_files(folder, manifest, there))
+    others = list(_others(folder, manifest, there)) if strict else []
+    intact = [name for name in manifest.files if there.get(name) == manifest.files[name].sha256]
+    return [
+        *(_wrong("manifest", _contradictions(manifest)) or [_ok("manifest", described)]),
+        *(_wrong("files", files) or [_ok("files", _as_said(manifest))]),
+        *(_wrong("others", others) or ([_ok("others", "nothing else is there")] * strict)),
+        *_tensors(folder, manifest, intact),
+        *_statement(folder, manifest, intact),
+        *_signature(folder, _hashes(there), manifest, key),
+    ]
+
+
+def exit_status(checks: Iterable[Check]) -> int:
+    """0: all is well; 1: something is wrong; 2: that cannot be told."""
+    states = {each.state for each in checks}
+    return 1 if "wrong" in states else 2 if "unknown" in states else 0
+
+
+def _ok(subject: Subject, text: str) -> Check:
+    return Check(subject, "ok", text)
+
+
+def _wrong(subject: Subject, texts: Iterable[str]) -> list[Check]:
+    return [Check(subject, "wrong", text) for text in texts]
+
+
+# --- the manifest ---
+
+
+def read_strictly(path: Path) -> Manifest:
+    """A manifest of this schema version.
+
+    :raises ValueError: with what is wrong with it, a line each.
+    """
+    from cattrs import BaseValidationError, transform_error
+
+    def refuse(text: str) -> None:
+        raise ValueError(f"{path} holds {text}, which is no JSON")
+
+    try:
+        content: Any = json.loads(path.read_bytes(), parse_constant=refuse)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON, so it was cut off or edited: {error}") from error
+    if not isinstance(content, dict) or not {"schema_version", "files"} <= content.keys():
+        raise ValueError(
+            f"{path} is not a manifest of this build: expected keys as `schema_version` and "
+            "`files`. It seems to be another program's."
+        )
+    if content["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema_version {content['schema_version']!r}, and this build reads "
+            f"{SCHEMA_VERSION}: check the folder with the version that made it, or deploy it anew."
+        )
+    try:
+        manifest = structured(content, Manifest)
+    except BaseValidationError as error:
+        lines = [_in_words(each) for each in transform_error(error, path="")]
+        raise ValueError("\n".join(f"{path}: {each}" for each in lines)) from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if json.loads(json.dumps(as_json(manifest))) != content:
+        raise ValueError(f"{path} has a key that is null and must be left out")
+    return manifest
+
+
+def _in_words(message: str) -> str:
+    """A message of cattrs, which has a path with a dot before it."""
+    return message.replace("unknown error ", "").replace(" @ .", " at ").replace(" @ ", "")
+
+
+def _contradictions(manifest: Manifest) -> Iterator[str]:
+    """What a manifest says against itself, or of files that it does not list; pure."""
+    for name, file in manifest.files.items():
+        if not is_within_folder(name):
+            yield f"lists {name!r}, which is no name of a file in the folder"
+        if len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef") or file.size < 0:
+            yield f"lists {name} without a SHA-256 and a size"
+    for each in manifest.variants:
+        if each.deployed == (each.reason is not None):
+            yield f"says that {each.name} is deployed and why not, or neither"
+    named = {
+        *(file for each in manifest.deployed for file in each.files.values()),
+        *(manifest.encoder.file, manifest.decoder.file),
+        *(manifest.video.files.values() if manifest.video else ()),
+    }
+    yield from (f"names {name}, but does not list it" for name in sorted(named - {*manifest.files}))
+    variants = {each.name for each in manifest.deployed}
+    for provider, choice in manifest.recommended.items():
+        if choice.variant not in variants:
+            yield f"recommends {choice.variant} on {provider}, which is not deployed"
+
+
+# --- the files ---
+
+
+def _look(folder: Path) -> dict[str, str | None]:
+    """The SHA-256 of each file in a folder and those below it; None of what is no plain file."""
+    there: dict[str, str | None] = {}
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        if here == folder:
+            folders[:] = [each for each in folders if each not in BESIDE]
+            names = [each for each in names if each not in BESIDE]
+        links = [each for each in folders if (here / each).is_symlink()]
+        for name in sorted([*names, *links]):
+            path = here / name
+            plain = path.is_file() and not path.is_symlink()
+            there[path.relative_to(folder).as_posix()] = sha256_of(path) if plain else None
+    return there
+
+
+def _hashes(there: Mapping[str, str | None]) -> dict[str, str]:
+    """Those of the plain files."""
+    return {name: sha256 for name, sha256 in there.items() if sha256}
+
+
+def _as_said(manifest: Manifest) -> str:
+    return f"{amount([each.size for each in manifest.files.values()])}, each as the manifest says"
+
+
+def _files(folder: Path, manifest: Manifest, there: Mapping[str, str | None]) -> Iterator[str]:
+    """What is wrong with the files that a manifest lists."""
+    names = {each.sha256: name for name, each in manifest.files.items()}
+    for name, file in manifest.files.items():
+        path, sha256 = folder / name, there.get(name)
+        if sha256 == file.sha256:
+            continue
+        if sha256 is not None:
+            size = path.stat().st_size
+            if sha256 in names:
+                yield f"{name} has the content of {names[sha256]}"
+            elif size == 0:
+                yield f"{name} is empty: expected {file.size:,} bytes"
+            elif size != file.size:
+                yield f"{name} has {size:,} bytes: expected {file.size:,}"
+            else:
+                yield f"{name} was changed: expected sha256 {file.sha256}, it has {sha256}"
+        elif path.is_symlink():
+            yield (
+                f"{name} is a link to {os.readlink(path)}: expected a file, for a link may lead "
+                "to another tomorrow. Check a copy of the folder without links (`cp -rL`)."
+            )
+        else:
+            yield f"{name} is {'no plain file' if path.exists() else 'not there'}"
+
+
+def _others(folder: Path, manifest: Manifest, there: Mapping[str, str | None]) -> Iterator[str]:
+    """What lies in a folder and is not listed."""
+    names = {each.sha256: name for name, each in manifest.files.items()}
+    for name in sorted(there.keys() - {*manifest.files, MANIFEST, SIGNATURE}):
+        content = names.get(there[name] or "")
+        said = f": it has the content of {content}, so it was renamed or copied" * bool(content)
+        yield f"{name} is not listed in the manifest{said}"
+
+
+# --- what the files hold ---
+
+
+def _tensors(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterator[Check]:
+    """Whether graphs take and give the tensors that the manifest says.
+
+    Other files than the manifest's are not read: they may be anything.
+    """
+    from tasks.inference.graph_file import tensors_of
+
+    said = {
+        "encoder": (manifest.encoder.inputs, manifest.encoder.outputs),
+        "decoder": (manifest.decoder.inputs, manifest.decoder.outputs),
+        **{
+            graph: (each.inputs, each.outputs)
+            for graph, each in (manifest.video.tensors if manifest.video else {}).items()
+        },
+    }
+    graphs = {file: graph for each in manifest.deployed for graph, file in each.files.items()}
+    count, wrong = 0, 0
+    for file, graph in graphs.items():
+        if file not in intact or graph not in said:
+            continue
+        try:
+            tensors = tensors_of(str(folder / file))
+        except ImportError as error:
+            yield Check("tensors", "unknown", f"{file} cannot be read without {error.name}")
+            return
+        except Exception as error:  # a StageError, or onnxruntime's own
+            words = str(error).splitlines()[0]
+            yield Check("tensors", "wrong", f"{file} is no graph that can be read: {words}")
+            wrong += 1
+            continue
+        count += 1
+        for kind, expected, has in (
+            ("takes", said[graph][0], tensors.inputs),
+            ("gives", said[graph][1], tensors.outputs),
+        ):
+            texts = [", ".join(map(str, each)) or "nothing" for each in (has, expected)]
+            if texts[0] != texts[1]:
+                wrong += 1
+                yield Check(
+                    "tensors", "wrong", f"{file} {kind} {texts[0]}; the manifest says {texts[1]}"
+                )
+    if not wrong and count:
+        yield _ok("tensors", f"those of {count} graphs are as the manifest says")
+
+
+def _statement(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterator[Check]:
+    """Whether the statement of how files were made is of these files and this checkpoint."""
+    if STATEMENT not in manifest.files or STATEMENT not in intact:
+        return
+    try:
+        wrong = list(_other_subjects(json.loads((folder / STATEMENT).read_bytes()), manifest))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        wrong = [f"{STATEMENT} is no statement of in-toto about these files: {error!r}"]
+    yield from _wrong("statement", wrong) or [_ok("statement", f"{STATEMENT} is of these files")]
+
+
+def _other_subjects(statement: Any, manifest: Manifest) -> Iterator[str]:
+    """Where a statement is of other files, or another checkpoint, than a manifest; pure."""
+    subjects = {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
+    for name in sorted(subjects.keys() | {*manifest.files}):
+        listed = manifest.files.get(name)
+        if name in signature.ABOUT or subjects.get(name) == (listed and listed.sha256):
+            continue
+        yield f"{STATEMENT} is of another {name} than the manifest"
+    materials = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    checkpoints = [each["digest"] for each in materials if each["name"] == "checkpoint"]
+    if checkpoints != [{"sha256": manifest.checkpoint.sha256}]:
+        yield f"{STATEMENT} names another checkpoint than the manifest"
+
+
+# --- who vouches for it ---
+
+
+def _signature(
+    folder: Path, hashes: Mapping[str, str], manifest: Manifest | None, key: Path | None
+) -> list[Check]:
+    """Whether the signature is of just these files and, with a key, that key's.
+
+    :param hashes: the SHA-256 of each file that is there.
+    """
+    path = folder / SIGNATURE
+    if not path.exists() and not path.is_symlink():
+        if manifest and STATEMENT in manifest.files:
+            return _wrong("signature", [f"{SIGNATURE} was removed: {STATEMENT} comes with one"])
+        if key is not None:
+            return _wrong("signature", [f"not signed, and {key} was to have signed it"])
+        return [_ok("signature", "not signed")]
+    if path.is_symlink() or not path.is_file():
+        return _wrong("signature", [f"{SIGNATURE} is no plain file"])
+    listed = {*(manifest.files if manifest else ()), MANIFEST}
+    wrong: list[str] = []
+    try:
+        signed = signature.read(path)
+        wrong = list(_other_files(signed.files, hashes, listed))
+        if key is not None:
+            signature.check_signer(signed, folder, key)
+    except signature.CannotTell as error:
+        return [*_wrong("signature", wrong), Check("signature", "unknown", str(error))]
+    except signature.OtherFiles as error:
+        wrong = wrong or [str(error)]
+    except StageError as error:
+        wrong = [str(error), *wrong]
+    if wrong:
+        return _wrong("signature", wrong)
+    signer = f"of these files, by the key {signed.signer[:16]}…"
+    if key is None:
+        return [_ok("signature", f"{signer}; whose it is was not checked: --key FILE does")]
+    return [_ok("signature", f"{signer} of {key}")]
+
+
+def _other_files(
+    signed: Mapping[str, str], there: Mapping[str, str], listed: Iterable[str]
+) -> Iterator[str]:
+    """Where a signature is of other files than those of a folder; pure."""
+    names = sorted({*signed, *listed})
+    same = [name for name in names if name in signed and there.get(name) == signed[name]]
+    if not same:
+        yield f"{SIGNATURE} is another folder's: it is of none of these files"
+        return
+    for name in names:
+        if name not in signed:
+            yield f"{SIGNATURE} does not cover {name}"
+        elif name not in there:
+            yield f"{SIGNATURE} is of {name}, which is not there"
+        elif there[name] != signed[name]:
+            yield f"{SIGNATURE} is of another {name}"

@@ -1,0 +1,275 @@
+"""The signature of a deployed folder, by OpenSSF's model-signing with a key of one's own.
+
+It is a bundle of sigstore: an envelope (DSSE) around a statement that has the SHA-256 of each
+file, the manifest's among them. So the manifest need not, and could not, list the signature.
+model-signing is imported only to sign, and to ask by which key a folder was signed.
+"""
+
+from __future__ import annotations
+
+import base64
+import getpass
+import hashlib
+import json
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tasks.records.listing import BESIDE, MANIFEST, MATERIALS, SIGNATURE, STATEMENT
+from tasks.system.errors import StageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
+
+PASSPHRASE = "SIGN_KEY_PASSPHRASE"  # in the environment
+PACKAGES = ("model-signing",)
+
+# What is written when the other files are known, so that a statement about them has none of it.
+ABOUT = (STATEMENT, MATERIALS, MANIFEST)
+
+_MAKE_KEY = (
+    "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem` makes one"
+)
+_CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
+
+_asking = threading.Lock()  # models are deployed side by side
+_passphrases: dict[Path, bytes] = {}
+
+
+class CannotTell(StageError):
+    """What it takes to check a signature is not there."""
+
+
+class OtherFiles(StageError):
+    """A signature holds, but is of other files than those that are there."""
+
+
+class Signed(NamedTuple):
+    """What a signature says: the SHA-256 of each file, and that of the signer's public key."""
+
+    files: Mapping[str, str]
+    signer: str
+
+
+def read(path: Path) -> Signed:
+    """What a signature says, whoever made it.
+
+    :raises StageError: when the file is no signature by a key.
+    """
+    try:
+        bundle = json.loads(path.read_bytes())
+        payload = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"], validate=True))
+        signer = bundle["verificationMaterial"].get("publicKey", {}).get("hint")
+        entries = payload["predicate"]["resources"]
+        files = {str(each["name"]): str(each["digest"]) for each in entries}
+        algorithms = {each["algorithm"] for each in entries}
+    except json.JSONDecodeError as error:
+        raise StageError(f"{path.name} was cut off or edited: it is no JSON ({error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StageError(
+            f"{path.name} is no signature of model-signing, or was edited: {error!r}"
+        ) from error
+    if not isinstance(signer, str) or algorithms - {"sha256"}:
+        raise StageError(
+            f"{path.name} was not made by a key over SHA-256, as this build signs: check it with "
+            "the command of model-signing"
+        )
+    return Signed(files, signer)
+
+
+def check_signer(signed: Signed, folder: Path, public_key: Path) -> None:
+    """See that a signature was made by a key.
+
+    :param folder: where the signature lies, with the files that it is of.
+    :raises CannotTell: when there is no such key, or no model-signing.
+    :raises OtherFiles: when it is of other files than those in the folder.
+    :raises StageError: when another key made it, or it was edited since.
+    """
+    own = fingerprint(_public_key(public_key))
+    if own != signed.signer:
+        raise StageError(
+            f"{SIGNATURE} was made by another key: {signed.signer[:16]}…, that of {public_key} is "
+            f"{own[:16]}…"
+        )
+    _verify(folder, folder / SIGNATURE, public_key)
+
+
+def _verify(folder: Path, signature: Path, public_key: Path) -> None:
+    """Let model-signing check the signature, and the files that it is of; see `check_signer`."""
+    from cryptography.exceptions import InvalidSignature
+    from model_signing import verifying
+
+    config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+    try:
+        config.set_ignore_unsigned_files(True).verify(folder, signature)
+    except InvalidSignature as error:
+        raise StageError(
+            f"{SIGNATURE} was edited: what it says was not signed by this key"
+        ) from error
+    except Exception as error:  # of a parser, or a ValueError about a file
+        raise OtherFiles(f"{SIGNATURE} does not hold, says model-signing: {error}") from error
+
+
+def sign(files: Mapping[str, Path | bytes], key: Path, earlier: Path, scratch: Path) -> str:
+    """The text of a signature of files.
+
+    :param files: contents, or where they lie, by the names that they are deployed under.
+    :param earlier: that of an earlier deployment, which is kept where it is of the same files, by
+        the same key: each signing gives another text.
+    :param scratch: an empty folder, in the file system of the files.
+    :raises StageError: when the key cannot be used, or model-signing is not installed.
+    """
+    private, passphrase = private_key(key)
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from model_signing import hashing, signing
+
+    folder, made, public = scratch / "signed", scratch / SIGNATURE, scratch / "public.pem"
+    for name, content in files.items():
+        _place(content, folder / name)
+    public.write_bytes(
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    with suppress(OSError, StageError):
+        signed = read(earlier)
+        if signed.files.keys() == files.keys() and signed.signer == fingerprint(
+            private.public_key()
+        ):
+            _verify(folder, earlier, public)
+            return earlier.read_text()
+    ignored = hashing.Config().set_ignored_paths(paths=[*BESIDE, SIGNATURE])
+    signing.Config().use_elliptic_key_signer(
+        private_key=key, password=passphrase
+    ).set_hashing_config(ignored).sign(folder, made)
+    return made.read_text()
+
+
+def _place(content: Path | bytes, place: Path) -> None:
+    """Write a content to a place, or give its file a second name there."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        place.write_bytes(content)
+        return
+    try:
+        os.link(content, place)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(content, place)
+
+
+# --- keys ---
+
+
+def fingerprint(key: EllipticCurvePublicKey) -> str:
+    """The SHA-256 of a public key in PEM, as model-signing notes it."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(pem).hexdigest()
+
+
+def missing() -> str | None:
+    """What to do where model-signing is not installed; imports nothing of it."""
+    from importlib.util import find_spec
+
+    if find_spec("model_signing") and find_spec("OpenSSL"):
+        return None
+    return "model-signing is not installed: `uv sync --extra sign` installs it"
+
+
+def _public_key(path: Path) -> EllipticCurvePublicKey:
+    lacking = missing()
+    if lacking:
+        raise CannotTell(f"who signed it cannot be told: {lacking}")
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CannotTell(f"--key {path} cannot be read: {error.strerror}") from error
+    if b"PRIVATE KEY" in content:
+        raise CannotTell(
+            f"--key {path} is a private key: expected the public one, which `openssl pkey -in "
+            f"{path} -pubout` prints. Keep the private key to yourself."
+        )
+    try:
+        key = load_pem_public_key(content)
+    except ValueError as error:
+        raise CannotTell(f"--key {path} is no public key in PEM") from error
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise CannotTell(f"--key {path} is no key on an elliptic curve, as this build signs with")
+    return key
+
+
+def unfit(path: Path) -> str | None:
+    """Why a file is no private key, as far as that shows without reading the key; else None."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return f"which cannot be read: {error.strerror}; {_MAKE_KEY}"
+    if b"PUBLIC KEY-----" in content:
+        return "which is a public key; the private one signs"
+    if b"PRIVATE KEY-----" not in content:
+        return f"which is no private key in PEM; {_MAKE_KEY}"
+    return None
+
+
+def private_key(path: Path) -> tuple[EllipticCurvePrivateKey, bytes | None]:
+    """The key to sign with, and its passphrase if it has one, which is asked for once.
+
+    :raises StageError: when the file is no such key, or its passphrase is not to be had.
+    """
+    lacking = missing()
+    if lacking:
+        raise StageError(f"[sign] key: {lacking}.")
+    problem = unfit(path)
+    if problem:
+        raise StageError(f"[sign] key: {path}, {problem}.")
+    with _asking:
+        key = _load(path, _passphrases.get(path))
+        if key is None:
+            passphrase = _ask(path)
+            key = _load(path, passphrase)
+            _passphrases[path] = passphrase
+        from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+        if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
+            raise StageError(
+                f"[sign] key: {path} is no key that model-signing signs with: expected one on the "
+                f"curve {', '.join(_CURVES.values())}; {_MAKE_KEY}."
+            )
+        return key, _passphrases.get(path)
+
+
+def _load(path: Path, passphrase: bytes | None) -> Any:
+    """A private key; None where it has a passphrase and none is at hand."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        return load_pem_private_key(path.read_bytes(), passphrase)
+    except TypeError:
+        return None
+    except (ValueError, UnsupportedAlgorithm) as error:
+        what = "that is not its passphrase" if passphrase else f"no private key in PEM ({error})"
+        raise StageError(f"[sign] key: {path}: {what}.") from error
+
+
+def _ask(path: Path) -> bytes:
+    """The passphrase of a key, from the environment or a person; it is never stored."""
+    passphrase = os.environ.get(PASSPHRASE, "")
+    if not passphrase:
+        if not (sys.stdin and sys.stdin.isatty()):
+            raise StageError(
+                f"[sign] key: {path} has a passphrase, and there is no terminal to ask for it. Set "
+                f"{PASSPHRASE} in the environment, then run the same command again."
+            )
+        passphrase = getpass.getpass(f"\r\033[KPassphrase of {path}: ")
+    return passphrase.encode()

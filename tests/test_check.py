@@ -1,0 +1,354 @@
+"""`doit check` says whether a folder, or a repository of the hub, is as it was deployed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import deployed_folder
+import pytest
+from deployed_folder import check, contents, graph, relist, write
+from server import FileServer
+from writable_hub import WritableHub
+
+from tasks.clients.contract import GraphTensors, Tensor
+from tasks.proof.integrity import check_folder
+
+REPO = "my-lab/tiny"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "tiny")
+
+
+def wrong(folder: Path) -> list[str]:
+    """What is wrong, as the command words it."""
+    return [f"{each.subject}: {each.text}" for each in check_folder(folder) if each.state != "ok"]
+
+
+def edit_manifest(folder: Path, change: Callable[[Any], object]) -> None:
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# --- a folder that is whole -----------------------------------------------------------------------
+
+
+def test_a_whole_folder_has_a_line_for_each_check_and_status_0(folder: Path) -> None:
+    done = check(folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "ok      manifest   schema 4, tiny for samexporter",
+        "ok      files      3 files, 0.0 MiB, each as the manifest says",
+        "ok      others     nothing else is there",
+        "ok      tensors    those of 2 graphs are as the manifest says",
+        "ok      signature  not signed",
+    ]
+
+
+def test_it_takes_no_torch_no_onnxruntime_and_no_configuration(
+    folder: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("torch", "onnxruntime", "sam2", "model_signing", "dodo"):
+        (broken / f"{name}.py").write_text(f"raise ImportError('there is no {name}')")
+    done = check(folder, environment={"PYTHONPATH": str(broken)})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_no_client_loads_may_lie_beside(folder: Path) -> None:
+    for name in ("README.md", "LICENSE", "demo.png", ".gitattributes"):
+        (folder / name).write_text("ours")
+    (folder / ".cache/huggingface").mkdir(parents=True)
+    (folder / ".cache/huggingface/refs").write_text("")
+    assert wrong(folder) == []
+
+
+def test_a_large_folder_takes_three_seconds_at_most(folder: Path) -> None:
+    weights = bytes(75 << 20)
+    for name, tensors in deployed_folder.GRAPHS.items():
+        relist(folder, name, graph(tensors, weights=weights))
+    began = time.monotonic()
+    done = check(folder)
+    assert done.returncode == 0, done.stdout
+    assert time.monotonic() - began < 3
+
+
+# --- what is wrong --------------------------------------------------------------------------------
+
+
+def swap(folder: Path) -> None:
+    (folder / "encoder.onnx").rename(folder / "e")
+    (folder / "decoder.onnx").rename(folder / "encoder.onnx")
+    (folder / "e").rename(folder / "decoder.onnx")
+
+
+def link(folder: Path) -> None:
+    (folder / "encoder.onnx").rename(folder.parent / "encoder.onnx")
+    (folder / "encoder.onnx").symlink_to("../encoder.onnx")
+
+
+def link_folder(folder: Path) -> None:
+    (folder.parent / "elsewhere").mkdir()
+    (folder / "onnx").symlink_to("../elsewhere")
+
+
+def flip(folder: Path, name: str) -> None:
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+
+
+OTHER = "onnx/encoder.onnx is not listed in the manifest"
+DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "a changed byte of a graph": (
+        lambda folder: flip(folder, "encoder.onnx"),
+        ["files: encoder.onnx was changed: expected sha256"],
+    ),
+    "a changed byte of a client's document": (
+        lambda folder: flip(folder, "config.json"),
+        ["files: config.json was changed: expected sha256"],
+    ),
+    "swapped graphs": (
+        swap,
+        [
+            "files: encoder.onnx has the content of decoder.onnx",
+            "files: decoder.onnx has the content of encoder.onnx",
+        ],
+    ),
+    "an added file": (
+        lambda folder: (folder / "evil.js").write_text(""),
+        ["others: evil.js is not listed in the manifest"],
+    ),
+    "an added file in a folder": (
+        lambda folder: (folder / "onnx").mkdir() or flip_copy(folder),
+        [f"others: {OTHER}"],
+    ),
+    "a removed file": (
+        lambda folder: (folder / "decoder.onnx").unlink(),
+        ["files: decoder.onnx is not there"],
+    ),
+    "a renamed file": (
+        lambda folder: (folder / "decoder.onnx").rename(folder / "other.onnx"),
+        [
+            "files: decoder.onnx is not there",
+            "others: other.onnx is not listed in the manifest: it has the content of decoder.onnx, "
+            "so it was renamed or copied",
+        ],
+    ),
+    "an empty file": (
+        lambda folder: (folder / "encoder.onnx").write_bytes(b""),
+        ["files: encoder.onnx is empty: expected "],
+    ),
+    "a truncated file": (
+        lambda folder: (folder / "encoder.onnx").write_bytes(contents()["encoder.onnx"][:-9]),
+        ["files: encoder.onnx has "],
+    ),
+    "a link": (
+        link,
+        ["files: encoder.onnx is a link to ../encoder.onnx: expected a file"],
+    ),
+    "a link to a folder": (link_folder, ["others: onnx is not listed in the manifest"]),
+    "a folder in place of a file": (
+        lambda folder: (folder / "encoder.onnx").unlink() or (folder / "encoder.onnx").mkdir(),
+        ["files: encoder.onnx is no plain file"],
+    ),
+    "a pipe": (
+        lambda folder: os.mkfifo(folder / "pipe"),
+        ["others: pipe is not listed in the manifest"],
+    ),
+}
+
+
+def flip_copy(folder: Path) -> None:
+    shutil.copy(folder / "encoder.onnx", folder / "onnx/encoder.onnx")
+    flip(folder, "onnx/encoder.onnx")
+
+
+@pytest.mark.parametrize(("damage", "lines"), DAMAGE.values(), ids=DAMAGE)
+def test_what_was_done_to_files_is_named(
+    folder: Path, damage: Callable[[Path], object], lines: list[str]
+) -> None:
+    damage(folder)
+    assert len(wrong(folder)) == len(lines)
+    for says, line in zip(wrong(folder), lines, strict=True):
+        assert says.startswith(line)
+
+
+SAYS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "a key is missing": (lambda m: m.pop("masks"), "required field missing at masks"),
+    "an unknown key": (lambda m: m.update(more=1), "extra fields found (more)"),
+    "a text for a number": (
+        lambda m: m["files"]["encoder.onnx"].update(size="12"),
+        "expected int at files['encoder.onnx'].size",
+    ),
+    "an earlier schema": (
+        lambda m: m.update(schema_version=3),
+        "has schema_version 3, and this build reads 4",
+    ),
+    "a file elsewhere": (
+        lambda m: m["files"].update({"../x": {"size": 1, "sha256": "0" * 64}}),
+        "lists '../x', which is no name of a file in the folder",
+    ),
+    "no hash": (
+        lambda m: m["files"]["encoder.onnx"].update(sha256="12"),
+        "lists encoder.onnx without a SHA-256 and a size",
+    ),
+    "a graph that is not listed": (
+        lambda m: m["files"].pop("encoder.onnx"),
+        "names encoder.onnx, but does not list it",
+    ),
+    "a reason against what is deployed": (
+        lambda m: m["variants"][0].update(reason="too far"),
+        "says that fp32 is deployed and why not, or neither",
+    ),
+    "null where a key is left out": (lambda m: m.update(video=None), "a key that is null"),
+    "a variant that is not deployed": (
+        lambda m: m.update(recommended={"wasm": {"variant": "q8", "why": "small"}}),
+        "recommends q8 on wasm, which is not deployed",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "words"), SAYS.values(), ids=SAYS)
+def test_a_manifest_that_does_not_hold_is_named(
+    folder: Path, change: Callable[[Any], object], words: str
+) -> None:
+    edit_manifest(folder, change)
+    manifest = [each for each in wrong(folder) if each.startswith("manifest: ")]
+    assert words in "\n".join(manifest)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is no JSON, so it was cut off or edited"),
+        ('{"schema_version": 4, "files": NaN}', "holds NaN, which is no JSON"),
+        ("[]", "is not a manifest of this build"),
+        ('{"name": "An app", "icons": []}', "It seems to be another program's"),
+        (b"\xff\xfe", "is no JSON"),
+    ],
+)
+def test_another_manifest_is_named(folder: Path, text: str | bytes, words: str) -> None:
+    (folder / "manifest.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = check(folder)
+    assert done.returncode == 1
+    assert words in done.stdout
+
+
+def test_a_graph_with_other_tensors_than_the_manifest_says_is_named(folder: Path) -> None:
+    other = Tensor("masks", "float32", ("num_prompts", 4, 2), "masks")
+    relist(folder, "decoder.onnx", graph((deployed_folder.POINTS, other)))
+    (line,) = wrong(folder)
+    assert line == (
+        "tensors: decoder.onnx gives masks float32 (num_prompts, 4, 2); the manifest says masks "
+        "float32 (num_prompts, num_points, 2)"
+    )
+
+
+def test_a_listed_file_that_is_no_graph_is_named(folder: Path) -> None:
+    relist(folder, "decoder.onnx", b"no graph at all")
+    (line,) = wrong(folder)
+    assert line.startswith("tensors: decoder.onnx is no graph that can be read: ")
+
+
+def test_a_file_that_was_changed_is_not_read_as_a_graph(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.inference import graph_file
+
+    read = []
+
+    def tensors_of(path: str) -> GraphTensors:
+        read.append(Path(path).name)
+        return GraphTensors((), ())
+
+    monkeypatch.setattr(graph_file, "tensors_of", tensors_of)
+    flip(folder, "encoder.onnx")
+    check_folder(folder)
+    assert read == ["decoder.onnx"]
+
+
+# --- what cannot be told --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nothing", "there is no folder"),
+        ("empty", "has no manifest.json: this build did not make it"),
+    ],
+)
+def test_what_is_no_deployed_folder_is_status_2(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = check(tmp_path / name)
+    assert done.returncode == 2
+    assert words in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("a", "b"), ("hf:tiny",), ("hf:a/b/c",)])
+def test_it_says_what_it_takes(arguments: tuple[str, ...]) -> None:
+    done = check(*arguments)
+    assert done.returncode == 3
+    assert "hf:OWNER/NAME" in done.stderr
+
+
+# --- the hub --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(server: FileServer) -> Iterator[WritableHub]:
+    made = WritableHub(server)
+    yield made
+    made.close()
+
+
+def check_on(hub: WritableHub, place: str, tmp_path: Path) -> Any:
+    environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": ""}
+    return check(place, environment={**environment, "TMPDIR": str(tmp_path)})
+
+
+def test_a_repository_is_checked_in_a_copy_that_goes_away(
+    folder: Path, hub: WritableHub, tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    hub.make(REPO, {**files, "README.md": b"ours"})
+    before = {*tmp_path.iterdir()}
+    done = check_on(hub, f"hf:{REPO}", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {*tmp_path.iterdir()} - {tmp_path / "hf"} == before
+    hub.add(REPO, {"encoder.onnx": b"another"}, "main")
+    done = check_on(hub, f"hf:{REPO}", tmp_path)
+    assert done.returncode == 1
+    assert "encoder.onnx has 7 bytes" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("hf:my-lab/other", "hf:my-lab/other is not there, or may be read only after logging in"),
+        (f"hf:{REPO}@v2", f"hf:{REPO} has no revision 'v2'"),
+    ],
+)
+def test_a_repository_that_is_not_to_be_had_is_status_2(
+    place: str, words: str, hub: WritableHub, tmp_path: Path
+) -> None:
+    hub.make(REPO)
+    done = check_on(hub, place, tmp_path)
+    assert done.returncode == 2
+    assert words in done.stdout
+    assert "Traceback" not in done.stderr
+    hub.close()
+    done = check_on(hub, f"hf:{REPO}", tmp_path)
+    assert done.returncode == 2
+    assert "cannot be reached" in done.stdout
