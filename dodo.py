@@ -135,7 +135,7 @@ def task_browser() -> Tasks:
 def task_deploy() -> Tasks:
     """12. copy the proven files to the application, with a manifest"""
     for target in CONFIG.targets:
-        yield BUILD.task(deploy.declare(target, BROWSER))
+        yield BUILD.task(deploy.declare(CONFIG, target, BROWSER))
 
 
 if "demo" in TARGETS and TARGETS["demo"].source.truth:

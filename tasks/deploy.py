@@ -6,16 +6,22 @@ manifest holds no time, so a consumer can key its cache on it.
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from tasks.building import staleness, state
 from tasks.building.stage import Stage, Workspace
 from tasks.config.models import FP32, Target
+from tasks.config.schema import Configuration
 from tasks.console.sizes import mebibytes
-from tasks.proof import judged_model, reports
+from tasks.proof import judged_model, reports, signature
 from tasks.proof.judged_model import JudgedModel
 from tasks.proof.reports import Proof
 from tasks.records import ledger
+from tasks.records.listing import SIGNATURE
 from tasks.records.placing import DeployFolder
+from tasks.system.fingerprint import dependency_hashes
 from tasks.system.versions import versions
 from tasks.web import packages
 from tasks.web.browsers import Browser
@@ -23,11 +29,13 @@ from tasks.web.browsers import Browser
 PACKAGES = ("cattrs",)  # which writes the manifest
 
 
-def declare(target: Target, browser: Browser) -> Stage:
+def declare(config: Configuration, target: Target, browser: Browser) -> Stage:
     """The deployment of one model.
 
     :param browser: what can prove a model in a browser.
     """
+    key = config.signing.private_key if config.signing else None
+    signed_by = versions(*signature.PACKAGES) if key else {}
     proofs = reports.of_all_variants(target, browser.missing)
     return Stage(
         target.name,
@@ -38,10 +46,16 @@ def declare(target: Target, browser: Browser) -> Stage:
             target.source.checkpoint_record,
         ],
         writes=[target.manifest],
-        inputs={**judged_model.inputs(target, proofs), **versions(*PACKAGES)},
+        inputs={**judged_model.inputs(target, proofs), **versions(*PACKAGES), **signed_by},
         # The reports are no `reads`: the error about a missing one names the proof that makes it.
-        also_reads=[each.path for needed in proofs.values() for each in needed],
-        up_to_date=[(ledger.holds_what_its_manifest_says, [target.deploy])],
+        also_reads=[
+            *(each.path for needed in proofs.values() for each in needed),
+            *([key] if key else []),
+        ],
+        up_to_date=[
+            (ledger.holds_what_its_manifest_says, [target.deploy]),
+            *([(ledger.holds_its_signature, [config, target])] if key else []),
+        ],
         also_runs=[target.client.documents_source],
     )
 
@@ -61,10 +75,34 @@ def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
     in_browser, note = browser_asked(target, browser)
     model = JudgedModel(target, in_browser)
     model.check()
-    notes = folder.place(model.files, documents(model))
+    texts = documents(model)
+    if work.config.signing is not None:
+        texts = signed(model, work.config.signing.private_key, work)
+    notes = folder.place(model.files, texts)
     summary = f"{describe_sizes(model)} in {target.deploy}"
     lines = [*([note] if note else []), *notes]
     return {"summary": summary, **({"note": "\n".join(lines)} if lines else {})}
+
+
+def signed(model: JudgedModel, key: Path, work: Workspace) -> dict[str, str]:
+    """The texts to deploy: how the files were made, and a signature, too.
+
+    :raises StageError: when the key cannot be used.
+    """
+    from tasks.proof import provenance
+    from tasks.proof.description import documents
+
+    name, target = work.task.name, model.target
+    records = state.recorded_values(work.config.build / "state" / "doit.json")
+    behind = staleness.names_behind(name, work.services.tasks)
+    traces = {each: records[each] for each in behind if each in records and each != name}
+    code = dependency_hashes(each for each in work.task.file_dep if each.endswith(".py"))
+    texts = documents(model, partial(provenance.texts, model, traces, code))
+    contents = {name: path for name, (path, _) in model.files.items()}
+    encoded = {name: text.encode() for name, text in texts.items()}
+    earlier = target.deploy / SIGNATURE
+    made = signature.sign({**contents, **encoded}, key, earlier, work.scratch)
+    return {**texts, SIGNATURE: made}
 
 
 def browser_asked(target: Target, browser: Browser) -> tuple[bool, str | None]:

@@ -27,6 +27,7 @@ from tasks.building import code
 from tasks.building.code import closure
 from tasks.config.models import DRAWN
 from tasks.model.families import sam2
+from tasks.proof import signature
 from tasks.system.module_code import ModuleCode, read_module
 from tasks.system.versions import versions_of_imported
 from tasks.web import packages
@@ -189,7 +190,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     "tasks.tracking_reference:compute_reference": tracking_reference.PACKAGES,
     "tasks.tracking:measure_tracking": tracking.PACKAGES,
     "tasks.browser:prove_in_browser": browser.PACKAGES,
-    "tasks.deploy:deploy": deploy.PACKAGES,
+    "tasks.deploy:deploy": (*deploy.PACKAGES, *signature.PACKAGES),
 }
 
 

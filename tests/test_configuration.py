@@ -14,7 +14,7 @@ from project import ROOT
 from tasks.config.location import WEIGHTS, CheckpointLocation
 from tasks.config.parse import cache_of, load, parse
 from tasks.config.schema import Configuration, ConfigurationError
-from tasks.config.tables import ModelTable, Publishing, Tables
+from tasks.config.tables import ModelTable, Publishing, Signing, Tables
 
 
 def configuration(text: str, **keys: Any) -> Configuration:
@@ -28,7 +28,7 @@ def mistakes(text: str) -> str:
 
 
 TABLES = {key.name: key.type for key in fields(Tables)}
-TABLES |= {"models": ModelTable, "publish": Publishing}
+TABLES |= {"models": ModelTable, "publish": Publishing, "sign": Signing}
 
 TINY = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
 

@@ -37,10 +37,12 @@ from tasks.proof.manifest import (
     ProviderProof,
     read_manifest,
 )
+from tasks.records.listing import MATERIALS, SIGNATURE, STATEMENT
 from tasks.remote.repository import RemoteFile
 from tasks.web import packages
 
 REPO = "my-lab/sam2_tiny"
+MAKE_KEY = "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out"
 PUBLISH = '[publish]\nrepo = "my-lab/{folder}"\n'
 TINY = """
 [models.tiny]
@@ -259,6 +261,28 @@ def test_the_login_of_the_hub_is_used_and_the_token_goes_to_no_other_host(
     assert TOKEN not in told
     assert tiny.hub.sent_to_storage
     assert TOKEN not in str(tiny.hub.sent_to_storage)
+
+
+# --- a signature ---
+
+
+def test_a_signature_goes_with_what_it_is_of_and_is_removed_with_the_key(tiny: Published) -> None:
+    key = tiny.project.root / "key.pem"
+    subprocess.run(["openssl", *MAKE_KEY.split(), key], check=True, capture_output=True)
+    tiny.configure(publish=f'{PUBLISH}[sign]\nkey = "{key}"\n')
+    tiny.says()
+    signature = {SIGNATURE, STATEMENT, MATERIALS}
+    assert tiny.there.keys() == {*DEPLOYED, *signature, "README.md", ".gitattributes"}
+    for name in signature:
+        assert tiny.there[name] == (tiny.folder / name).read_bytes()
+    assert "nothing to publish" in tiny.says()
+    (tiny.folder / SIGNATURE).write_text("{}")
+    told = tiny.refused("-s", "publish:tiny")
+    assert f"is not published, for `doit check` refuses it: - signature: {SIGNATURE} is no" in told
+    tiny.says()
+    tiny.configure()
+    tiny.says()
+    assert {name for name, verb in tiny.last.items() if verb == "deletedFile"} == signature
 
 
 # --- the card on the hub ---

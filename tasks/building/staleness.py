@@ -132,23 +132,30 @@ def changes_behind(
 
     Nothing is run: what a task would be made from now is compared with its ``records``.
     """
+    by_task = {}
+    for each in names_behind(name, tasks):
+        traces = [check for check, *_ in tasks[each].uptodate if isinstance(check, Trace)]
+        changed = (a.changes_since(tasks[each], records.get(each, {}), config) for a in traces)
+        by_task[each] = list(chain.from_iterable(changed))
+    return {name: changes for name, changes in by_task.items() if changes}
+
+
+def names_behind(name: str, tasks: Mapping[str, Task]) -> list[str]:
+    """What a task builds on, each behind what it builds on itself, and the task last."""
     makers = {target: each.name for each in tasks.values() for target in each.targets}
-    by_task: dict[str, list[str]] = {}
+    names: list[str] = []
+    seen: set[str] = set()
 
     def look(name: str) -> None:
-        if name in by_task or name not in tasks:
+        if name in seen or name not in tasks:
             return
-        task = tasks[name]
-        by_task[name] = []
-        for each in (*task.task_dep, *sorted(task.file_dep)):
+        seen.add(name)
+        for each in (*tasks[name].task_dep, *sorted(tasks[name].file_dep)):
             look(makers.get(each, each))
-        traces = [check for check, *_ in task.uptodate if isinstance(check, Trace)]
-        changed = [each.changes_since(task, records.get(name, {}), config) for each in traces]
-        del by_task[name]  # so that it comes behind what it builds on
-        by_task[name] = list(chain.from_iterable(changed))
+        names.append(name)
 
     look(name)
-    return {name: changes for name, changes in by_task.items() if changes}
+    return names
 
 
 def _differing_leaves(before: Inputs, now: Inputs) -> Iterator[tuple[str, Any, Any]]:

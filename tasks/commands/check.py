@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
+from contextlib import suppress
+from getopt import GetoptError, gnu_getopt
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +36,13 @@ class Check(Plain, Suggesting, Command):  # type: ignore[misc]
     cmd_options = (
         option("key", "public key (PEM) that must have signed it", default="", short="k"),
     )
+
+    def parse_execute(self, in_args: list[str]) -> int | None:
+        """Let options come behind the folder, too."""
+        with suppress(GetoptError):  # which is told of where doit parses them
+            options, places = gnu_getopt(in_args, "k:", ["key="])
+            in_args = [*chain.from_iterable(options), *places]
+        return super().parse_execute(in_args)
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Check, and print a line for each check."""

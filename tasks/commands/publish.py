@@ -1,10 +1,10 @@
 """`doit publish:<model>`: puts a deployed model into a repository of the Hugging Face hub.
 
-What goes: the deployed files, their manifest, a model card made from it (`tasks.proof.card`), and
-the demo's picture. What changed, by hash, goes in one commit, and what an earlier commit put there
-and is deployed no longer is removed by it; whatever else lies in the repository stays. Whether the
-files are proven is judged from the build's records: they must be what the last deploy wrote, and
-that deploy and every stage behind it what they would be made from now.
+What goes: the deployed files, their manifest and signature, a model card made from the manifest
+(`tasks.proof.card`), and the demo's picture. What changed, by hash, goes in one commit, and what an
+earlier commit put there and is deployed no longer is removed by it; whatever else lies in the
+repository stays. Whether the files are proven is judged from the build's records: they must be what
+the last deploy wrote, and that deploy and every stage behind it what they would be made from now.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tasks.console.sizes import mebibytes
 from tasks.proof import card
 from tasks.proof.binding import unchanged
 from tasks.records import ledger
-from tasks.records.listing import MANIFEST, is_within_folder
+from tasks.records.listing import MANIFEST, SIGNATURE, STATEMENT, is_within_folder
 from tasks.remote.repository import RemoteFile, Repository
 from tasks.system.errors import StageError
 from tasks.system.fingerprint import FINGERPRINTS, hashes_of
@@ -134,6 +134,7 @@ def proven_manifest(target: Target, work: Workspace) -> Manifest:
 
     :raises StageError: with each thing that changed, or what is not proven.
     """
+    from tasks.proof.integrity import check_folder
     from tasks.proof.manifest import read_manifest
 
     path = target.manifest
@@ -156,6 +157,12 @@ def proven_manifest(target: Target, work: Workspace) -> Manifest:
     lacking = unproven(target, manifest) if manifest else "is not a manifest of this build"
     if manifest is None or lacking:
         raise StageError(f"{path}: {lacking}, and is not published.")
+    wrong = [each for each in check_folder(target.deploy, strict=False) if each.state == "wrong"]
+    if wrong:
+        raise StageError(
+            f"{target.deploy} is not published, for `doit check` refuses it:\n"
+            + "\n".join(f"- {each.subject}: {each.text}" for each in wrong)
+        )
     return manifest
 
 
@@ -197,6 +204,7 @@ def contents(
     earlier_card: str,
 ) -> dict[str, Path | bytes]:
     """What the repository is to hold of this model, by the paths in it; see `read`."""
+    signature = [SIGNATURE] if (target.deploy / SIGNATURE).is_file() else []
     text = card.card(
         manifest,
         repository.name,
@@ -206,7 +214,7 @@ def contents(
         PICTURE if picture else None,
     )
     return {
-        **{name: read(target.deploy / name) for name in (*manifest.files, MANIFEST)},
+        **{name: read(target.deploy / name) for name in (*manifest.files, MANIFEST, *signature)},
         CARD: (text + card.kept_text(earlier_card)).encode(),
         **({PICTURE: read(picture)} if picture else {}),
     }
@@ -239,7 +247,8 @@ def published_names(manifest: str, text: str) -> set[str]:
         names = set(json.loads(manifest)["files"])
     except (ValueError, KeyError, TypeError):
         return shown
-    return shown | set(filter(is_within_folder, names))
+    signed = {SIGNATURE} if STATEMENT in names else set()
+    return shown | signed | set(filter(is_within_folder, names))
 
 
 def read(path: Path) -> Path | bytes:

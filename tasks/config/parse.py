@@ -14,7 +14,7 @@ from tasks.config.models import Target
 from tasks.config.reading import Mistakes, read_tables
 from tasks.config.resolve import cache_settings, resolve
 from tasks.config.schema import Configuration, ConfigurationError
-from tasks.config.tables import ModelTable, Tables, Variables
+from tasks.config.tables import MAKE_KEY, ModelTable, Tables, Variables
 from tasks.console import address
 from tasks.remote.cache_settings import CacheSettings, local_folder
 
@@ -35,7 +35,7 @@ def load(path: str | Path, **variables: str | None) -> Configuration:
     """
     path = Path(path)
     config = read(path, **variables)
-    lines = [*_misplaced_cache(config), *_missing_files(config)]
+    lines = [*_misplaced_cache(config), *_missing_files(config), *_unfit_key(config)]
     _refuse(
         path, lines or [line for target in config.targets for line in _other_image_size(target)]
     )
@@ -138,6 +138,23 @@ def _missing_files(config: Configuration) -> list[str]:
             if not any(path.is_file() for path in Path().glob(pattern))
         ]
     return lines
+
+
+def _unfit_key(config: Configuration) -> list[str]:
+    """Say why a file is no private key, as far as that shows without its passphrase."""
+    if config.signing is None:
+        return []
+    path = config.signing.private_key
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        problem = f"which cannot be read ({error.strerror})"
+    else:
+        if b"PRIVATE KEY-----" in content:
+            return []
+        public = b"PUBLIC KEY-----" in content
+        problem = "which is a public key" if public else "which is no key in PEM"
+    return [f"[sign] key: found {str(path)!r}, {problem}; allowed: a private key; {MAKE_KEY}"]
 
 
 def _other_image_size(target: Target) -> list[str]:

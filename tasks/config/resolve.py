@@ -66,6 +66,7 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
         checks=checks,
         cache=cache_settings(tables.cache, command.cache, mistakes),
         publishing=tables.publish,
+        signing=tables.sign,
         cluster=None if cluster == "off" else cluster,
         overwrite=command.overwrite == "yes",
     )

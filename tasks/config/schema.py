@@ -9,7 +9,7 @@ from doit.exceptions import InvalidDodoFile
 
 from tasks.config.checks import Checks
 from tasks.config.models import Source, Target
-from tasks.config.tables import Publishing
+from tasks.config.tables import Publishing, Signing
 from tasks.remote.cache_settings import CacheSettings
 
 
@@ -31,6 +31,7 @@ class Configuration:
     checks: Checks = field(default_factory=Checks)
     cache: CacheSettings | None = None
     publishing: Publishing | None = None
+    signing: Signing | None = None
     cluster: str | None = None
     overwrite: bool = False
 

@@ -6,6 +6,7 @@ The tables in `docs/configuration.md` repeat the defaults and meanings; a test c
 # Without `from __future__ import annotations`: cattrs ignores the rules of annotations in strings.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tasks.clients.contract import MaskChoice, PromptChoice
@@ -36,6 +37,8 @@ from tasks.config.rules import (
 )
 from tasks.model import AttentionKind
 from tasks.model.published import AUTO
+
+MAKE_KEY = "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem` makes one"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -93,6 +96,18 @@ class Publishing:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Signing:
+    """By whom deployed folders are signed (``[sign]``)."""
+
+    key: Annotated[Text | None, "a private key in PEM, on the curve P-256, P-384 or P-521"]
+
+    @property
+    def private_key(self) -> Path:
+        """The file of the key."""
+        return Path(self.key or "").expanduser()  # None is a mistake, and refused
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ModelTable:
     """A ``[models.<name>]``."""
 
@@ -146,6 +161,7 @@ class Tables(Checks):
     defaults: DefaultsTable = DefaultsTable()
     models: Mapping[str, ModelTable] = field(default_factory=dict)
     publish: Publishing | None = None
+    sign: Signing | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

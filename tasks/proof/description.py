@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +24,14 @@ from tasks.system.versions import versions
 PYTORCH = "(PyTorch), onnxruntime on CPU"
 
 
-def documents(model: JudgedModel) -> dict[str, str]:
-    """The text of each file that is deployed beside the graphs, the manifest last."""
+Also = Callable[[manifest.Manifest], Mapping[str, str]]
+
+
+def documents(model: JudgedModel, also: Also = lambda described: {}) -> dict[str, str]:
+    """The text of each file that is deployed beside the graphs, the manifest last.
+
+    :param also: gives further texts, of the manifest with all files but these.
+    """
     needs = {
         name: runtimes.needs(model.target.source.opset, each.variant.precision, name)
         for each in model.deployed
@@ -37,13 +43,18 @@ def documents(model: JudgedModel) -> dict[str, str]:
     }
     described = manifest_of(model, graphs)
     texts = dict(model.target.client.documents(as_json(described)))
-    files = {**graphs, **{name: _file_of(text.encode()) for name, text in texts.items()}}
+    described = replace(described, files={**graphs, **_files_of(texts)})
+    texts |= also(described)
+    files = {**graphs, **_files_of(texts)}
     content = json.dumps(as_json(replace(described, files=files)), indent=2, allow_nan=False)
     return {**texts, model.target.manifest.name: content + "\n"}
 
 
-def _file_of(data: bytes) -> File:
-    return File(len(data), hashlib.sha256(data).hexdigest())
+def _files_of(texts: Mapping[str, str]) -> dict[str, File]:
+    encoded = {name: text.encode() for name, text in texts.items()}
+    return {
+        name: File(len(data), hashlib.sha256(data).hexdigest()) for name, data in encoded.items()
+    }
 
 
 def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> manifest.Manifest:

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tasks.config.tables import MAKE_KEY
 from tasks.records.listing import BESIDE, MANIFEST, MATERIALS, SIGNATURE, STATEMENT
 from tasks.system.errors import StageError
 
@@ -30,14 +31,11 @@ if TYPE_CHECKING:
     )
 
 PASSPHRASE = "SIGN_KEY_PASSPHRASE"  # in the environment
-PACKAGES = ("model-signing",)
+PACKAGES = ("model_signing", "cryptography")
 
 # What is written when the other files are known, so that a statement about them has none of it.
 ABOUT = (STATEMENT, MATERIALS, MANIFEST)
 
-_MAKE_KEY = (
-    "`openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem` makes one"
-)
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
 _asking = threading.Lock()  # models are deployed side by side
@@ -208,19 +206,6 @@ def _public_key(path: Path) -> EllipticCurvePublicKey:
     return key
 
 
-def unfit(path: Path) -> str | None:
-    """Why a file is no private key, as far as that shows without reading the key; else None."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        return f"which cannot be read: {error.strerror}; {_MAKE_KEY}"
-    if b"PUBLIC KEY-----" in content:
-        return "which is a public key; the private one signs"
-    if b"PRIVATE KEY-----" not in content:
-        return f"which is no private key in PEM; {_MAKE_KEY}"
-    return None
-
-
 def private_key(path: Path) -> tuple[EllipticCurvePrivateKey, bytes | None]:
     """The key to sign with, and its passphrase if it has one, which is asked for once.
 
@@ -229,9 +214,6 @@ def private_key(path: Path) -> tuple[EllipticCurvePrivateKey, bytes | None]:
     lacking = missing()
     if lacking:
         raise StageError(f"[sign] key: {lacking}.")
-    problem = unfit(path)
-    if problem:
-        raise StageError(f"[sign] key: {path}, {problem}.")
     with _asking:
         key = _load(path, _passphrases.get(path))
         if key is None:
@@ -243,7 +225,7 @@ def private_key(path: Path) -> tuple[EllipticCurvePrivateKey, bytes | None]:
         if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
             raise StageError(
                 f"[sign] key: {path} is no key that model-signing signs with: expected one on the "
-                f"curve {', '.join(_CURVES.values())}; {_MAKE_KEY}."
+                f"curve {', '.join(_CURVES.values())}; {MAKE_KEY}."
             )
         return key, _passphrases.get(path)
 

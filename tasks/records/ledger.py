@@ -18,7 +18,7 @@ from typing import Any
 from tasks.config.models import Target
 from tasks.config.schema import Configuration
 from tasks.console.sizes import mebibytes
-from tasks.records.listing import MANIFEST, is_within_folder, read_listing
+from tasks.records.listing import MANIFEST, SIGNATURE, is_within_folder, read_listing
 from tasks.system.files import removal_problem, remove_empty_folders, write_record
 from tasks.system.fingerprint import FINGERPRINTS
 
@@ -243,6 +243,12 @@ def content_of(folder: Path, name: str) -> str | None:
 def holds_what_its_manifest_says(folder: Path) -> bool:
     """Whether every deployed file, which doit knows no targets of, is as the manifest has it."""
     return changed_files(folder) == []
+
+
+def holds_its_signature(config: Configuration, target: Target) -> bool:
+    """Whether the signature, which no manifest lists, is the one that this build wrote."""
+    own = written(config, target).get(SIGNATURE, ())
+    return content_of(target.deploy, SIGNATURE) in own
 
 
 def changed_files(folder: Path) -> list[str] | None:

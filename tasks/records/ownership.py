@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tasks.config.models import Target
 from tasks.records import ledger
 from tasks.records.ledger import Written
-from tasks.records.listing import MANIFEST, read_listing
+from tasks.records.listing import MANIFEST, SIGNATURE, read_listing
 from tasks.system.fingerprint import FINGERPRINTS
 
 
@@ -76,7 +76,9 @@ def plan(
     for name, there in present.items():
         if name not in wanted:
             changed = overwrite and name in recorded and not there.is_link
-            (made.removed if name in own or changed else made.left).append(name)
+            # Another build's signature is of no file that is written now.
+            unsigned = name == SIGNATURE and name in another
+            (made.removed if name in own or changed or unsigned else made.left).append(name)
     return made
 
 
@@ -100,7 +102,7 @@ def of_another_build(folder: Path, model: str) -> set[str]:
         return set()
     hashes = listing.hashes
     whole = all(ledger.content_of(folder, name) == sha256 for name, sha256 in hashes.items())
-    return {*hashes, MANIFEST} if whole else set()
+    return {*hashes, MANIFEST, SIGNATURE} if whole else set()
 
 
 def obstacle(folder: Path, names: Iterable[str]) -> str | None:

@@ -1,7 +1,8 @@
 """Puts the files of a model in its deploy folder: all of them or none, and never half of a run.
 
 They are staged in a folder beside their targets, read again, and renamed back to back, the manifest
-last. What a killed run had replaced is put back by the next.
+last. A signature goes before the first of them and comes behind the manifest, so none ever lies
+beside files that it does not sign. What a killed run had replaced is put back by the next.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tasks.config.models import Target
 from tasks.config.schema import Configuration
 from tasks.console.invocation import command
 from tasks.records import ledger, ownership
-from tasks.records.listing import MANIFEST, read_listing
+from tasks.records.listing import MANIFEST, SIGNATURE, read_listing
 from tasks.records.ownership import Plan
 from tasks.system.errors import StageError, disk_problem
 from tasks.system.files import copy_and_hash, follow_folder, make_folders, replace_together
@@ -52,7 +53,7 @@ class DeployFolder:
     def undo_killed_run(self) -> None:
         """Remove what a killed run left; put back what it had replaced, if it was amid renames."""
         if self.staging.is_dir() and not ledger.holds_what_its_manifest_says(self.path):
-            for name in _files_in(self.replaced):
+            for name in sorted(_files_in(self.replaced), key=lambda each: each.name == SIGNATURE):
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.replaced / name).replace(self.path / name)
         shutil.rmtree(self.staging, ignore_errors=True)
@@ -73,7 +74,7 @@ class DeployFolder:
         wanted |= {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
         with self._locked():
             plan = self._plan(wanted)
-            written = [*plan.written, MANIFEST] if plan.written or plan.removed else []
+            written = [*plan.written, MANIFEST, SIGNATURE] if plan.written or plan.removed else []
             staged = {}
             for name, sha256 in wanted.items():
                 if name in written:
@@ -131,7 +132,7 @@ class DeployFolder:
             raise StageError(f"{in_the_way}. Move it away, then run the same command again.")
         recorded = ledger.written(self.config, self.target)
         listing = read_listing(self.target.manifest)
-        names = {**wanted, **recorded, **(listing.hashes if listing else {})}
+        names = {**wanted, **recorded, **(listing.hashes if listing else {}), SIGNATURE: ""}
         plan = ownership.plan(
             wanted,
             ownership.look(self.path, names),
@@ -156,7 +157,7 @@ class DeployFolder:
             ledger.add(self.config, self.target, {**before, **both})
             try:
                 follow_folder(self.path, staged)
-                replace_together(self.path, staged, plan.removed, self.replaced)
+                replace_together(self.path, staged, plan.removed, self.replaced, SIGNATURE)
             except OSError as error:
                 paths = [Path(each) for each in (error.filename2, error.filename) if each]
                 within = [each for each in paths if each.is_relative_to(self.path)]

@@ -81,25 +81,38 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 
 def replace_together(
-    folder: Path, staged: Mapping[str, Path], obsolete: Sequence[str], backups: Path
+    folder: Path,
+    staged: Mapping[str, Path],
+    obsolete: Sequence[str],
+    backups: Path,
+    seal: str = "",
 ) -> None:
     """Rename staged files over those of a folder, in their order, or change nothing.
 
     :param staged: by the name that each gets, a path within the folder; all in its file system.
     :param obsolete: names of files to remove, before the last staged file is renamed.
     :param backups: an empty folder of the same file system, for what is replaced meanwhile.
+    :param seal: the name of a file that vouches for the others: it is removed before the first is
+        renamed, and renamed behind the last.
     :raises OSError: when a rename fails; those before it are undone.
     """
     done: list[tuple[Path, Path | None]] = []
-    *first, last = staged
+    others = [(name, path) for name, path in staged.items() if name != seal]
+    steps: list[tuple[str, Path | None]] = [
+        *((name, None) for name in {*staged, *obsolete} if name == seal),
+        *others[:-1],
+        *((name, None) for name in obsolete if name != seal),
+        *others[-1:],
+        *((name, path) for name, path in staged.items() if name == seal),
+    ]
     try:
-        for name in [*first, *obsolete, last]:
+        for name, path in steps:
             target, backup = folder / name, backups / name
             for each in (target, backup):
                 each.parent.mkdir(parents=True, exist_ok=True)
-            done.append((target, _set_aside(target, backup, keep=name in staged)))
-            if name in staged:
-                os.replace(staged[name], target)
+            done.append((target, _set_aside(target, backup, keep=path is not None)))
+            if path is not None:
+                os.replace(path, target)
     except BaseException:
         for target, before in reversed(done):
             with suppress(OSError):  # the others are still to be undone
