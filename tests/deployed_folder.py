@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,12 @@ def relist(folder: Path, name: str, content: bytes) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def check(
-    *arguments: str | Path, environment: Mapping[str, str] | None = None
+def run(
+    command: str, *arguments: str | Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `doit check` as a person would."""
-
+    """Run a command of doit as a person would."""
     return subprocess.run(
-        [sys.executable, "-m", "doit", "check", *map(str, arguments)],
+        [sys.executable, "-m", "doit", command, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         stdin=subprocess.DEVNULL,
@@ -99,3 +99,6 @@ def check(
         text=True,
         check=False,
     )
+
+
+check = partial(run, "check")

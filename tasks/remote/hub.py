@@ -211,8 +211,8 @@ def parse_config(path: Path, what: str) -> dict[str, Any]:
     return content
 
 
-def copy_repository(repo: str, revision: str, folder: Path) -> None:
-    """Download all files of a repository at one commit into a folder.
+def copy_repository(repo: str, revision: str, folder: Path, only: str = "") -> None:
+    """Download all files of a repository at one commit into a folder, or ``only`` one.
 
     :raises StageError: when there is no such repository or revision, or it may not be read.
     """
@@ -228,7 +228,7 @@ def copy_repository(repo: str, revision: str, folder: Path) -> None:
     try:
         commit = hub.repo_info(repo, revision=revision, timeout=network.ANSWER).sha
         for each in hub.list_repo_tree(repo, recursive=True, revision=commit):
-            if isinstance(each, huggingface_hub.RepoFile):
+            if isinstance(each, huggingface_hub.RepoFile) and only in ("", each.path):
                 hub.hf_hub_download(repo, each.path, revision=commit, local_dir=folder)
     except (errors.OfflineModeIsEnabled, TransportError) as error:
         raise StageError(
