@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tasks.running.cluster import Cluster
 
 FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
+SECONDS = "seconds"  # in those of a task that ran: how long
 WORTH_A_PROGRESS = 64 << 20  # bytes
 
 Result = dict[str, Any] | None
@@ -114,6 +115,7 @@ class Build:
             )
         with self._lock:
             self._ran += 1
+        began = time.monotonic()
         try:
             with closing(Workspace(self.config, task, self.services)) as work:
                 if stage.shared is not None and self.services.cache is not None:
@@ -126,6 +128,8 @@ class Build:
             return TaskFailed(problem) if problem else self._unexpected()
         except Exception:
             return self._unexpected()
+        finally:
+            task.values[SECONDS] = round(time.monotonic() - began, 1)
 
     def _unexpected(self) -> TaskError:
         """A mistake of the build's own, with its traceback, which may quote a library's texts."""
