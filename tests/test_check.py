@@ -236,6 +236,7 @@ def test_a_manifest_that_does_not_hold_is_named(
         ("[]", "is not a manifest of this build"),
         ('{"name": "An app", "icons": []}', "It seems to be another program's"),
         (b"\xff\xfe", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
     ],
 )
 def test_another_manifest_is_named(folder: Path, text: str | bytes, words: str) -> None:

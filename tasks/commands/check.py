@@ -55,7 +55,7 @@ class Check(Plain, Suggesting, Command):  # type: ignore[misc]
         key = Path(params["key"]) if params["key"] else None
         try:
             lines = check(args[0], key)
-        except StageError as error:
+        except (StageError, OSError) as error:
             print(f"unknown {error}")
             return CANNOT_TELL
         for line in lines:

@@ -101,7 +101,7 @@ def read_strictly(path: Path) -> Manifest:
 
     try:
         content: Any = json.loads(path.read_bytes(), parse_constant=refuse)
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is no JSON, so it was cut off or edited: {error}") from error
@@ -271,7 +271,7 @@ def _statement(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Itera
         return
     try:
         wrong = list(_other_subjects(json.loads((folder / STATEMENT).read_bytes()), manifest))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         wrong = [f"{STATEMENT} is no statement of in-toto about these files: {error!r}"]
     yield from _wrong("statement", wrong) or [_ok("statement", f"{STATEMENT} is of these files")]
 

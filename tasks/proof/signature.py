@@ -71,7 +71,7 @@ def read(path: Path) -> Signed:
         algorithms = {each["algorithm"] for each in entries}
     except json.JSONDecodeError as error:
         raise StageError(f"{path.name} was cut off or edited: it is no JSON ({error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StageError(
             f"{path.name} is no signature of model-signing, or was edited: {error!r}"
         ) from error
