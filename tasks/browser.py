@@ -1,9 +1,10 @@
 """The graphs proven in a real browser, before anything is deployed.
 
 A headless Chromium loads a model's files from the loopback server as its client does, and answers
-about an image that is not square; its answers are compared with onnxruntime's own. On WASM always,
-the decoder on WebGPU where the browser gives an adapter. A variant's best-scored mask is also
-compared with the one that PyTorch scores best, the page's tracker with ours. See docs/browser.md.
+about an image that is not square; its answers are compared with onnxruntime's own. A decoder alone
+gets PyTorch's embedding of one from the server. On WASM always, the decoder on WebGPU where the
+browser gives an adapter and the client uses it. A variant's best-scored mask is also compared with
+the one that PyTorch scores best, the page's tracker with ours. See docs/browser.md.
 Target: ``browser.json``.
 """
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from tasks.inference.checks import Figure
     from tasks.inference.preprocessing import Placement
+    from tasks.inference.reference_file import Reference
     from tasks.inference.scripts import Answers, Script
     from tasks.inference.sessions import Predictions, PromptedImage
     from tasks.web.chromium import ServedModel
@@ -64,6 +66,8 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
         *target.graph_files(variant).values(),
         *code.javascript(f"web/page/{target.client.page}"),
     ]
+    if not (target.client.encodes or variant.is_smaller):
+        reads.append(target.embedding)
     if source.video:
         page = code.javascript("web/page/proof/check-tracking.html")
         reads += [source.tracking_reference, *page]
@@ -131,11 +135,12 @@ def prove_in_browser(
         prompts=target.prompts,
         precision=variant.precision,
         reference=str(source.reference) if variant.is_smaller else None,
+        embedding=None if target.client.encodes else str(target.embedding),
         tracking=str(source.tracking_reference) if source.video else None,
         draw=source.images if variant.is_smaller else None,
         scratch=str(work.scratch),
         executable=browser.executable,
-        webgpu=target.webgpu or webgpu_encoder,
+        webgpu=target.webgpu or (webgpu_encoder and not target.client.wasm_alone),
         webgpu_encoder=webgpu_encoder,
     )
     figures = work.run("tasks.browser:prove", request)
@@ -215,7 +220,9 @@ class BrowserRequest:
     where the nodes are. ``tensors_from``: see `ServedModel`.
 
     A smaller variant has a ``reference``, PyTorch's answers about the images that ``draw`` draws.
-    ``tracking`` has PyTorch's answers about scripts, for the constants that a tracker needs.
+    For a decoder alone it has the embedding of the first too; single precision gets that of the
+    file ``embedding``. ``tracking`` has PyTorch's answers about scripts, for the constants that a
+    tracker needs.
     """
 
     graphs: Mapping[str, str]
@@ -230,6 +237,7 @@ class BrowserRequest:
     webgpu_encoder: bool = False
     reference: str | None = None
     draw: str | None = None
+    embedding: str | None = None
     tracking: str | None = None
     tensors_from: Mapping[str, str] | None = None
     decoder_runs: int = 5
@@ -265,9 +273,10 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
             tensors_from=request.tensors_from,
         )
         script = scripts.short(model.video.image_size) if model.video else None
-        run, tracked = run_in_browser(request, model, script)
-        # onnxruntime runs after the browser, whose memory is free again.
         stored = request.reference and read_reference(request.reference, request.masks)
+        prompted = prompted_image(request, model, stored or None)
+        run, tracked = run_in_browser(request, model, prompted, script)
+        # onnxruntime runs after the browser, whose memory is free again.
         compare(run, stored.images[0] if stored else None)
         if script is not None:
             compare_tracking(run.report, tracked, script, model)
@@ -279,15 +288,27 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
     }
 
 
-def prompted_image(request: BrowserRequest, model: ServedModel) -> PromptedImage:
-    """An image with the prompts that the client can send."""
-    from tasks.inference import prompts, truth
+def prompted_image(
+    request: BrowserRequest, model: ServedModel, stored: Reference | None
+) -> PromptedImage:
+    """An image with the prompts that the client can send.
+
+    Of one that PyTorch encoded only the size matters.
+    """
+    from tasks.inference import embedding, prompts, truth
     from tasks.inference.sessions import PromptedImage
 
+    client = model.client
     if request.draw is not None:
-        (drawn,) = truth.draw_images(truth.load(request.draw), model.size, 1)
-        about = prompts.answerable(truth.prompts_about(drawn), model.client)
-        return PromptedImage(drawn.image, about, {})
+        assert stored is not None
+        (drawn,) = truth.draw_images(truth.load(request.draw), stored.dimensions.image_size, 1)
+        about = prompts.answerable(truth.prompts_about(drawn), client)
+        return PromptedImage(drawn.image, about, {}, (), stored.images[0].features)
+    if request.embedding is not None:
+        features, size = embedding.read(request.embedding)
+        about = prompts.answerable(prompts.PROMPTS, client)
+        image = prompts.natural_image(*size)
+        return PromptedImage(image, about, {}, (), {"image_embed": features})
     # Not square: code that scales x by the height is wrong.
     image = prompts.natural_image(model.size * 3 // 4, model.size)
     about = prompts.answerable(prompts.PROMPTS, model.client)
@@ -296,22 +317,22 @@ def prompted_image(request: BrowserRequest, model: ServedModel) -> PromptedImage
 
 
 def run_in_browser(
-    request: BrowserRequest, model: ServedModel, script: Script | None
+    request: BrowserRequest, model: ServedModel, prompted: PromptedImage, script: Script | None
 ) -> tuple[ImageRun, dict[str, Answers]]:
     """Run the graphs, and the script with the page's tracker, whose answers are by provider."""
     from tasks.web import chromium
     from tasks.web.image_page import ImageRun
 
-    prompted = prompted_image(request, model)
     frames = list(script.frames) if script else []
+    embedding = (prompted.features or {}).get("image_embed")
     with (
-        chromium.served(model, prompted.image, request.scratch, frames) as site,
+        chromium.served(model, prompted.image, request.scratch, frames, embedding) as site,
         chromium.launched(request.executable, request.webgpu) as browser,
     ):
         run: ImageRun | None = None
         try:
             with chromium.blank_page(browser) as page:
-                run = ImageRun(page, site, model, prompted, chromium.threads_here())
+                run = ImageRun(page, site, model, prompted, chromium.threads_here(model.client))
                 run.open()
                 run.wasm(1, request.decoder_runs)
                 if request.webgpu:
@@ -370,18 +391,20 @@ def compare(run: ImageRun, reference: Predictions | None) -> None:
     on_wasm = run.predictions.get("wasm")
     if on_wasm is None or not on_wasm.masks:
         return
-    assert run.image is not None
     client, graphs = run.model.client, run.model.graphs
-    place = Placement(run.model.size, run.width, run.height, client.resize)
-    pixels = pixels_of(run.image, place)
-    preprocessing = preprocessing_difference(pixels, run.prompted.image, place)
-    run.report["preprocessing"] = preprocessing
-    prompted = run.prompted._replace(image=pixels, mask_inputs=on_wasm.mask_inputs)
-    (expected,) = sessions.run_graphs(graphs["encoder"], graphs["decoder"], [prompted], client)
+    prompted = run.prompted._replace(mask_inputs=on_wasm.mask_inputs)
+    features = {}
+    if run.image is not None:  # which a decoder alone does not see
+        place = Placement(run.model.size, run.width, run.height, client.resize)
+        pixels = pixels_of(run.image, place)
+        preprocessing = preprocessing_difference(pixels, run.prompted.image, place)
+        run.report["preprocessing"] = features["image"] = preprocessing
+        prompted = prompted._replace(image=pixels)
+    (expected,) = sessions.run_graphs(graphs, [prompted], client)
     for provider, answers in run.predictions.items():
         figures = run.report["providers"][provider]
         figures["differences"] = sessions.differences(answers, expected)
-        figures["differences"]["features"]["image"] = preprocessing
+        figures["differences"]["features"] |= features
         if reference is None:
             ious = {n: least_iou(masks, expected.masks[n]) for n, masks in answers.masks.items()}
         else:

@@ -1,7 +1,7 @@
 """A model's graphs in ONNX, from one load of the checkpoint.
 
-The model's family says which modules are traced. Each table gets one encoder, and a decoder for
-each set of options that its clients need. Targets:
+The model's family says which modules are traced. Each table gets one encoder, where a
+client of it loads one, and a decoder for each set of options that its clients need. Targets:
 ``<build>/models/<model>/exported/encoder.onnx``, ``decoder.onnx``, and ``decoder-<client>.onnx``
 where a further client needs another.
 """
@@ -118,7 +118,8 @@ def write_graphs(request: ExportRequest) -> dict[str, Any]:
         decoder = family.decoder(model, **asdict(options))
         write_traced(request.graphs[name], decoder, opset)
         declare_fixed_sizes(request.graphs[name], decoder.tensors)
-    write_traced(request.graphs["encoder"], family.encoder(model, request.attention), opset)
+    if "encoder" in request.graphs:
+        write_traced(request.graphs["encoder"], family.encoder(model, request.attention), opset)
     note = weights.choose(request.checkpoint).note
     return {"note": note} if note else {}
 

@@ -130,7 +130,7 @@ def compare(request: FidelityRequest) -> dict[str, Any]:
             if wrong := violations({name: contract[name]}, {name: graph_file.tensors_of(path)}):
                 raise StageError(f"{path} is not what {client.name} reads: {sentences(wrong)}")
         images = prompted_images(request, stored, client)
-        answers = sessions.run_graphs(graphs["encoder"], graphs["decoder"], images, client)
+        answers = sessions.run_graphs(graphs, images, client)
     figures, lowest = figures_of(images[:-1], answers, stored, request.masks)
     painting.draw_pair(lowest, request.picture)
     return {"files": files, "against": {**stored.against, **against}, **asdict(figures)}
@@ -151,10 +151,12 @@ def prompted_images(
     images = []
     for each, expected in zip(drawn, stored.images, strict=True):
         about = prompts.answerable(truth.prompts_about(each), client)
-        images.append(PromptedImage(each.image, about, expected.mask_inputs))
+        features = expected.features
+        images.append(PromptedImage(each.image, about, expected.mask_inputs, features=features))
     runs = prompts.runs_of_every_value(client, request.prompts == "many")
     masks = stored.inputs.mask_inputs
-    return [*images, PromptedImage(drawn[0].image, runs.alone, masks, runs.at_once)]
+    first = images[0]
+    return [*images, PromptedImage(first.image, runs.alone, masks, runs.at_once, first.features)]
 
 
 def figures_of(

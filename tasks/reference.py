@@ -33,6 +33,7 @@ def declare(source: Source) -> Stage:
             "masks": choices_of(source),
             "images": source.images,
             "count": source.checks.fidelity.images,
+            **({"embeddings": True} if source.keeps_embeddings else {}),
             **versions(*PACKAGES),
         },
         also_runs=[*source.family_code("computing"), source.images],
@@ -52,6 +53,7 @@ def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
         draw=source.images,
         count=source.checks.fidelity.images,
         destination=str(work.unfinished(source.reference)),
+        embeddings=source.keeps_embeddings,
     )
     result = work.run("tasks.reference:write_reference", request)
     work.deliver(source.reference)
@@ -63,7 +65,8 @@ def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
 class ReferenceRequest:
     """The model whose answers about ``count`` images that ``draw`` draws go to ``destination``.
 
-    ``masks`` are the choices of the decoders that are compared with it.
+    ``masks`` are the choices of the decoders that are compared with it. ``embeddings``: keep those
+    of the images, for a decoder alone.
     """
 
     model: TrainedModel
@@ -71,6 +74,7 @@ class ReferenceRequest:
     draw: str
     count: int
     destination: str
+    embeddings: bool = False
 
 
 def write_reference(request: ReferenceRequest) -> dict[str, Any]:
@@ -95,6 +99,8 @@ def write_reference(request: ReferenceRequest) -> dict[str, Any]:
             for choice in request.masks
         }
     dimensions = pytorch.dimensions
-    reference_file.write_reference(request.destination, dimensions, answers, inputs, against)
+    reference_file.write_reference(
+        request.destination, dimensions, answers, inputs, against, request.embeddings
+    )
     prompts = sum(len(each.masks) for each in answers[request.masks[0]])
     return {"images": request.count, "prompts": prompts}

@@ -23,7 +23,7 @@ from tasks.model import AttentionKind
 from tasks.model.trained import TrainedModel
 from tasks.proof import failures
 from tasks.proof.failures import Failure
-from tasks.proof.judgement import ONE_CLICK, largest_differences
+from tasks.proof.judgement import ONE_CLICK, STORED_AS, largest_differences
 from tasks.proof.reports import Proof
 from tasks.system.versions import versions
 
@@ -49,7 +49,7 @@ def declare(target: Target) -> Stage:
         verify,
         [target],
         reads=[source.checkpoint, *graphs, *source.architecture_files, *source.image_data],
-        writes=[proof.path, *([target.clicks] if source.truth else [])],
+        writes=[proof.path, *examples(target).values()],
         shared="proof",
         inputs={**proof.inputs, **versions(*PACKAGES)},
         also_runs=[
@@ -58,6 +58,13 @@ def declare(target: Target) -> Stage:
             *([source.images] if source.image_size else []),
         ],
     )
+
+
+def examples(target: Target) -> GraphFiles:
+    """What PyTorch makes for other stages, by `VerifyRequest`'s names."""
+    if not target.client.encodes:
+        return {"embedding": target.embedding}
+    return {"clicks": target.clicks} if target.source.truth else {}
 
 
 def single_precision(target: Target) -> list[GraphFiles]:
@@ -81,23 +88,23 @@ def verify(target: Target, work: Workspace) -> dict[str, Any]:
         ),
         truth=source.truth,
         images=source.images if source.image_size else None,
-        clicks=str(work.unfinished(target.clicks)) if source.truth else None,
+        **{name: str(work.unfinished(path)) for name, path in examples(target).items()},
     )
     figures = work.run("tasks.verify:measure", request)
     memory = {"peak_memory": figures.pop("peak_memory")}
     failures = proof.conclude(figures)
     if failures:
         raise proof.error("outputs differ from PyTorch", failures, work.log)
-    if source.truth:
-        work.deliver(target.clicks)
+    work.deliver(*examples(target).values())
     return {"summary": summary_of(figures) + describe_peak(memory), **memory}
 
 
 def summary_of(figures: Mapping[str, Any]) -> str:
     """The figures on a line, for people."""
     largest = largest_differences(figures["differences"])
+    encoder = largest["encoder"]
     summary = (
-        f"equals PyTorch: encoder {largest['encoder']:.1g} of largest, masks "
+        f"equals PyTorch: {'' if encoder is None else f'encoder {encoder:.1g} of largest, '}masks "
         f"{largest['masks']:.1g} logits, scores {largest['scores']:.1g}, "
         f"{len(figures['differences']['prompts'])} prompts"
     )
@@ -109,6 +116,9 @@ def summary_of(figures: Mapping[str, Any]) -> str:
             f"; images that are not square: IoU with the stretched image's masks "
             f"{stretched['mean']:.3f}, worst {stretched['worst']:.3f}"
         )
+    if embeddings := figures.get("embeddings"):
+        least = embeddings["stored"]["int8"]["mask_iou"]["mean"]
+        summary += f"; IoU from embeddings stored as int8 {least:.4f}"
     if native := figures.get("native"):
         summary += (
             f"; IoU with PyTorch's masks at {native['image_size']} pixels "
@@ -123,7 +133,8 @@ class VerifyRequest:
 
     ``graphs`` are those of single precision, ONNX first. ``truth`` draws images whose masks are
     known, and ``clicks`` is where to write PyTorch's masks of those, for a picture; ``images`` are
-    those for a model of another image size than its weights'.
+    those for a model of another image size than its weights'. ``embedding`` is where to write one
+    by PyTorch, of an image that is not square, for a decoder alone.
     """
 
     model: TrainedModel
@@ -136,6 +147,7 @@ class VerifyRequest:
     truth: str | None = None
     images: str | None = None
     clicks: str | None = None
+    embedding: str | None = None
 
 
 def measure(request: VerifyRequest) -> dict[str, Any]:
@@ -147,7 +159,7 @@ def measure(request: VerifyRequest) -> dict[str, Any]:
     """
     from tasks.clients.contract import as_json
     from tasks.clients.registry import client_by_key
-    from tasks.inference import clicks
+    from tasks.inference import clicks, embedding
     from tasks.inference.cases import cases_for
     from tasks.inference.reference import Reference
     from tasks.proof.binding import unchanged
@@ -169,6 +181,9 @@ def measure(request: VerifyRequest) -> dict[str, Any]:
             if request.truth is not None and request.clicks is not None:
                 clicked = clicks.click_on_images(reference, client, request.masks, request.truth)
                 clicks.write(request.clicks, clicked)
+            if request.embedding is not None:
+                prompted, name = cases[-1].prompted, reference.architecture
+                embedding.write(request.embedding, prompted, client, name)
             reference.model = None  # before onnxruntime needs the memory
             compared = compare_answers(request, client, cases)
     return {
@@ -196,10 +211,11 @@ def compare_answers(
 
     :param cases: the square image first.
     :returns: ``differences``, see `sessions.differences`; ``truth``, see `truth.measure`, or None;
-        ``placement`` and ``native``, see `cases.cost_of_placement` and `cases.cost_of_size`.
+        ``placement`` and ``native``, see `cases.cost_of_placement` and `cases.cost_of_size`; of a
+        decoder alone ``embeddings``, see `cases.cost_of_storage`.
     """
     from tasks.inference import truth
-    from tasks.inference.cases import OBJECTS, cost_of_placement, cost_of_size
+    from tasks.inference.cases import OBJECTS, cost_of_placement, cost_of_size, cost_of_storage
 
     graphs = request.graphs[0]
     answers = run_on(graphs, cases, client)
@@ -208,7 +224,7 @@ def compare_answers(
         square = run_on(others, cases[:1], client)
         differences += differences_of(square, cases[:1], f" by {Path(others['encoder']).name}")
     true = native = None
-    if request.truth is not None:
+    if request.truth is not None and client.encodes:
         draw = truth.load(request.truth)
         segmenter = truth.Segmenter(graphs["encoder"], graphs["decoder"], client)
         true = truth.measure(segmenter, draw, TRUTH_SEEDS, OBJECTS)
@@ -217,7 +233,11 @@ def compare_answers(
         native = cost_of_size(graphs, client, request.masks, own_size, request.images)
         if request.truth is None:
             native["truth"] = None  # not its own images
+    costs = {}
+    if not client.encodes:
+        costs["embeddings"] = cost_of_storage(graphs, cases, client, STORED_AS)
     return {
+        **costs,
         "differences": merge_differences(differences),
         "truth": true,
         "placement": cost_of_placement(cases[1:], answers[1:], client),
@@ -239,7 +259,7 @@ def run_on(graphs: Mapping[str, str], cases: Sequence[Case], client: Client) -> 
     """The answers of a variant's files to each case."""
     from tasks.inference.sessions import run_graphs
 
-    return run_graphs(graphs["encoder"], graphs["decoder"], [c.prompted for c in cases], client)
+    return run_graphs(graphs, [each.prompted for each in cases], client)
 
 
 def differences_of(

@@ -141,7 +141,7 @@ WRONG_TYPES = {
     "an unknown precision": with_value("q3", "variants", 0, "precision"),
     "an unknown provider": with_value({"variant": "fp32", "why": ""}, "recommended", "cuda"),
     "an unknown key": with_value({"wasm": "fp32"}, "prefer"),
-    "an earlier schema": with_value(3, "schema_version"),
+    "an earlier schema": with_value(4, "schema_version"),
 }
 WRONG_VALUES = {
     "null where a key is left out": with_value(None, "video"),

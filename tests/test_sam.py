@@ -109,8 +109,8 @@ def cases(pytorch: SmallSam, client: Client) -> list[Case]:
 
 
 def answers(paths: dict[str, Path], client: Client, cases: list[Case]) -> list[Predictions]:
-    encoder, decoder = map(str, paths.values())
-    return run_graphs(encoder, decoder, [each.prompted for each in cases], client)
+    graphs = {name: str(path) for name, path in paths.items()}
+    return run_graphs(graphs, [each.prompted for each in cases], client)
 
 
 def largest(answers: list[Predictions], cases: list[Case]) -> dict[str, float]:
@@ -197,9 +197,8 @@ def test_masks_have_the_images_size_whatever_its_proportions(
     one = case.prompted.prompts[0]
     predictor = pytorch.predictor(client.resize)
     expected = reference.predict(predictor, image, [one], client.masks[0], client)
-    (actual,) = run_graphs(
-        str(shared["encoder"]), str(shared["decoder"]), [PromptedImage(image, [one], {})], client
-    )
+    graphs = {name: str(path) for name, path in shared.items()}
+    (actual,) = run_graphs(graphs, [PromptedImage(image, [one], {})], client)
     assert actual.full_masks[one.name].shape[1:] == size
     np.testing.assert_allclose(
         actual.full_masks[one.name], expected.full_masks[one.name], atol=1e-4

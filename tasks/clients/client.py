@@ -19,6 +19,7 @@ from tasks.clients.contract import (
     Interface,
     Layout,
     MaskChoice,
+    Precision,
     PromptChoice,
     Resize,
     Tensor,
@@ -27,8 +28,10 @@ from tasks.clients.contract import (
     traced_contract,
 )
 
-# What a prompt, or several of one run, may consist of beside real points and boxes.
-PromptPart = Literal["box", "mask", "padding label", "corner label", "prompts of different lengths"]
+# What a prompt, or several of one run, may consist of.
+PromptPart = Literal[
+    "point", "box", "mask", "padding label", "corner label", "prompts of different lengths"
+]
 
 # What a client reads beside the graphs, by file name, made from the manifest.
 Documents = Callable[[Mapping[str, Any]], Mapping[str, str]]
@@ -72,7 +75,10 @@ class Client:
     prompts never have, and why: the proofs leave them out. ``page`` proves files in a browser as
     the client loads them. ``library`` is the Hugging Face hub's name for what loads them. The name
     of its folder must begin with ``folder_prefix``. ``image_sizes`` are the only ones that it
-    takes, where it insists.
+    takes, where it insists. ``graphs`` are those that it loads: one without an encoder gets
+    embeddings from elsewhere. ``runtime`` is the npm package in ``web/`` of its onnxruntime,
+    ``refused`` has the precisions that this does not run, and why. ``wasm_alone``: it uses no
+    WebGPU, and one thread, for its page is not isolated.
     """
 
     name: str
@@ -92,12 +98,21 @@ class Client:
     library: str = "onnx"
     folder_prefix: str = ""
     image_sizes: tuple[int, ...] = ()
+    graphs: tuple[str, ...] = ("encoder", "decoder")
+    refused: Mapping[Precision, str] = field(default_factory=dict, compare=False)
+    runtime: str = "onnxruntime-web"
+    wasm_alone: bool = False
     documents: Documents = field(default=no_documents, compare=False)
 
     @property
     def key(self) -> str:
         """What tells it from all other clients, those of the same program too."""
         return self.name if self.layout == "sam2" else f"{self.name} ({self.layout})"
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it loads an encoder."""
+        return "encoder" in self.graphs
 
     @property
     def documents_source(self) -> str:
@@ -128,6 +143,7 @@ class Client:
                 renamed(tensors.outputs, self.graph(name).outputs),
             )
             for name, tensors in traced.items()
+            if name in self.graphs
         }
 
     @cached_property
@@ -174,6 +190,8 @@ class Client:
             "resize": self.resize,
             "padding_point": self.padding_point,
             "page": self.page,
+            "graphs": list(self.graphs),
+            "runtime": self.runtime,
         }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tasks.clients import anylabeling, nimbusimage, osam, samexporter, transformers_js
+from tasks.clients import anylabeling, bioimageio, nimbusimage, osam, samexporter, transformers_js
 from tasks.clients.client import Client, with_one_map
 from tasks.clients.contract import Layout
 
@@ -21,6 +21,7 @@ _ALL = (
     transformers_js.FOR_SAM,
     osam.CLIENT,
     osam.FOR_SAM,
+    bioimageio.CLIENT,
 )
 
 # The names of all programs.

@@ -81,6 +81,7 @@ def deployed(target: Target) -> tuple[dict[str, str], TrackingConstants]:
             f"{target.manifest} is not a manifest of this build with graphs that track; "
             f"{command(f'deploy:{target.name}')} writes it"
         )
+    assert manifest.encoder is not None  # what tracks has one
     files = {"encoder": manifest.encoder.file, **manifest.video.files}
     names = [field.name for field in fields(TrackingConstants)]
     constants = TrackingConstants(**{name: getattr(manifest.video, name) for name in names})

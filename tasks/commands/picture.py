@@ -36,7 +36,7 @@ def declare(target: Target) -> Stage:
         draw_picture,
         [target],
         # The manifest has the hash of each deployed file, and says which to load.
-        reads=[target.manifest, target.clicks],
+        reads=[target.manifest, *([target.clicks] if target.client.encodes else [])],
         writes=[target.demo_picture],
         shared="proof",
         inputs={"contract": target.client.as_json(), **versions(*PACKAGES)},
@@ -83,6 +83,8 @@ def deployed_files(target: Target) -> dict[str, str]:
             f"{target.manifest} is not a manifest of this build; "
             f"{command(f'deploy:{target.name}')} writes it"
         )
+    if manifest.encoder is None:
+        raise StageError(f"{target.name} is a decoder alone: no picture shows what it segments")
     files = {"encoder": manifest.encoder.file, "decoder": manifest.decoder.file}
     return {graph: str(target.deploy / file) for graph, file in files.items()}
 

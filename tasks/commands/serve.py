@@ -83,8 +83,9 @@ class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
 
 
 def deployed(config: Configuration) -> list[str]:
-    """The configured models that are deployed, by name."""
-    return [target.name for target in config.targets if target.manifest.is_file()]
+    """The configured models that are deployed, by name; the page encodes, so no decoders alone."""
+    targets = [target for target in config.targets if target.client.encodes]
+    return [target.name for target in targets if target.manifest.is_file()]
 
 
 def reachable(host: str, names: Sequence[str]) -> list[str]:
@@ -170,7 +171,9 @@ def _announce(config: Configuration, address: str, open_page: bool) -> None:
     models = (
         ", ".join(deployed(config)) or f"no model yet: run {command('demo')} or {command('deploy')}"
     )
-    sys.stdout.write(f"{address}  (deployed: {models})\nCtrl-C stops it.\n")
+    alone = [target.name for target in config.targets if not target.client.encodes]
+    left_out = f"Not shown, for they are decoders alone: {', '.join(alone)}.\n" if alone else ""
+    sys.stdout.write(f"{address}  (deployed: {models})\n{left_out}Ctrl-C stops it.\n")
     sys.stdout.flush()
     if open_page:
         import webbrowser

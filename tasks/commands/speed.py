@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tasks.building import code
 from tasks.building.stage import Stage, Workspace, describe_peak, option
 from tasks.clients.contract import MaskChoice, Precision, PromptChoice
-from tasks.config.models import GRAPHS, Target
+from tasks.config.models import Target
 from tasks.system.errors import StageError
 from tasks.system.files import write_atomically
 from tasks.system.versions import versions
@@ -70,6 +70,11 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
     """
     from statistics import median
 
+    if not target.client.encodes:
+        raise StageError(
+            f"{target.name} is a decoder alone, and speed compares how long encoders take; "
+            f"{target.report('browser')} has the decoder's times"
+        )
     if rounds < 1:
         raise StageError(f"--rounds is {rounds}; allowed: a whole number above 0")
     in_browser = target.browser is not False and not browser.missing and packages.are_installed()
@@ -78,7 +83,7 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
             each.name: SpeedVariant(
                 each.precision,
                 {graph: str(path) for graph, path in target.image_graphs(each).items()},
-                {graph: target.file_name(graph, each) for graph in GRAPHS},
+                {graph: target.file_name(graph, each) for graph in target.graphs},
             )
             for each in target.built_variants
         },
@@ -255,7 +260,7 @@ def run_in_page(
     with chromium.served(model, image, request.scratch) as address:
         try:
             with chromium.blank_page(browser) as page:
-                run = ImageRun(page, address, model, prompted, chromium.threads_here())
+                run = ImageRun(page, address, model, prompted, chromium.threads_here(model.client))
                 run.open()
                 run.wasm(2, 5)
                 if request.webgpu and run.adapter is not None and not run.adapter["software"]:

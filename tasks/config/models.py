@@ -210,6 +210,11 @@ class Source:
         return self.build / "checkpoints" / f"{self.name}.pt"
 
     @property
+    def keeps_embeddings(self) -> bool:
+        """Whether PyTorch's embeddings are kept, for a decoder alone."""
+        return not all(target.client.encodes for target in self.targets)
+
+    @property
     def trained_model(self) -> TrainedModel:
         """The checkpoint with its architecture, as child processes load it."""
         package = self.family.package
@@ -240,7 +245,8 @@ class Source:
     def exported_graphs(self) -> GraphFiles:
         """The graphs as they are traced."""
         place = self.folder / "exported"
-        names = ("encoder", *self.decoders.values(), *self.tracking_graphs)
+        encoder = ["encoder"] * any(target.client.encodes for target in self.targets)
+        names = (*encoder, *self.decoders.values(), *self.tracking_graphs)
         return {name: place / FP32.file_name(name) for name in names}
 
     def shared_graphs(self, variant: Variant = FP32) -> GraphFiles:
@@ -251,7 +257,7 @@ class Source:
         graphs: dict[str, Path] = {}
         for target in self.targets:
             if variant == FP32 or variant in target.derived_variants:
-                for graph in GRAPHS:
+                for graph in target.graphs:
                     if variant.format in target.client.graph(graph).formats:
                         name = target.shared_name(graph)
                         graphs[name] = self.folder / variant.file_name(name)
@@ -294,6 +300,11 @@ class Target:
     webgpu: bool = True
 
     @property
+    def graphs(self) -> tuple[str, ...]:
+        """Of encoder and decoder those that the client loads."""
+        return self.client.graphs
+
+    @property
     def decoder(self) -> Decoder:
         """The traced decoder that the client's is made from."""
         return Decoder(self.client.interface, self.masks, self.prompts)
@@ -322,7 +333,7 @@ class Target:
     @property
     def all_graphs(self) -> tuple[str, ...]:
         """The names of all graphs that are deployed."""
-        return (*GRAPHS, *self.source.tracking_graphs)
+        return (*self.graphs, *self.source.tracking_graphs)
 
     def file_name(self, graph: str, variant: Variant) -> str:
         """Where a graph lies in the deployed folder, as the client looks for it."""
@@ -350,15 +361,15 @@ class Target:
         place = self.folder / self.client.name
         return {
             graph: place / Path(variant.file_name(self.client.graph(graph).file)).name
-            for graph in GRAPHS
+            for graph in self.graphs
             if variant.format in self.client.graph(graph).formats
             and graph in self.client.renamed_graphs
         }
 
     def image_graphs(self, variant: Variant = FP32) -> GraphFiles:
-        """The encoder and decoder of a variant, as the client loads them."""
+        """The encoder and decoder of a variant, those that the client loads."""
         graphs = {}
-        for graph in GRAPHS:
+        for graph in self.graphs:
             loaded = self._loaded(graph, variant)
             shared = self.source.folder / loaded.file_name(self.shared_name(graph))
             graphs[graph] = self.own_graphs(loaded).get(graph, shared)
@@ -382,6 +393,11 @@ class Target:
     def clicks(self) -> Path:
         """Clicks on drawn images with PyTorch's masks, for a model with `truth`."""
         return self.folder / "clicks.npz"
+
+    @property
+    def embedding(self) -> Path:
+        """An embedding by PyTorch, for a decoder alone: see `tasks.inference.embedding`."""
+        return self.folder / "embedding.npz"
 
     def picture(self, variant: Variant) -> Path:
         """The masks of a variant beside PyTorch's, where they differ most."""

@@ -130,7 +130,8 @@ def _target(
         ),
         default=table.default,
         browser=_browser(table, tables),
-        webgpu=tables.browser.webgpu if table.webgpu is None else table.webgpu,
+        webgpu=not client.wasm_alone
+        and (tables.browser.webgpu if table.webgpu is None else table.webgpu),
     )
 
 
@@ -160,7 +161,7 @@ def _places(
             readers = ", ".join(clients_for(family.layout))
             mistakes.add(path, "client", f"{readers} for {family.title}", f"found {each!r}")
         elif client.key not in places:
-            _check_client(path, table, client, table.formats or tables.defaults.formats, mistakes)
+            _check_client(path, table, client, tables.defaults, mistakes)
             place = root / (table.folder or _model_type(table) or name)
             place = _place(place, client, bool(places), table.folder is not None)
             places[client.key] = place
@@ -222,18 +223,29 @@ def _check_client(
     path: KeyPath,
     table: ModelTable,
     client: Client,
-    formats: Sequence[str] | None,
+    defaults: DefaultsTable,
     mistakes: Mistakes,
 ) -> None:
     """Note each option that a client does not support."""
     add = partial(mistakes.add, path)
     of_client = f"for client {client.name}"
+    formats = table.formats or defaults.formats
+    precisions = table.variants or defaults.variants
     if table.masks is not None and table.masks not in client.masks:
         add("masks", f"{', '.join(client.masks)} {of_client}")
     if table.prompts is not None and table.prompts not in client.prompts:
         add("prompts", f"{', '.join(client.prompts)} {of_client}")
     if formats and not set(formats) & set(client.loads):
         add("formats", f"{', '.join(client.loads)} {of_client}", f"found {list(formats)}")
+    for each in precisions:
+        if each in client.refused:
+            add("variants", f"no {each} {of_client}: {client.refused[each]}")
+    if table.webgpu and client.wasm_alone:
+        add("webgpu", f"no webgpu {of_client}, which runs on WASM alone")
+    if table.graphs is not None and set(table.graphs) != set(client.graphs):
+        loaded = " and ".join(client.graphs)
+        other = "bioimage.io for a decoder alone" if client.encodes else "one that encodes"
+        add("graphs", f"no graphs {of_client}, which loads {loaded}; or another client, {other}")
     sizes = client.image_sizes
     if table.image_size is not None and sizes and table.image_size not in sizes:
         taken = ", ".join(map(str, sizes))

@@ -84,6 +84,7 @@ Opset = Annotated[
 ClientName = Annotated[str, _one_of(CLIENT_NAMES)]
 ClientNames = Annotated[tuple[str, ...], _some_of(CLIENT_NAMES)]
 ModelType = Annotated[str, _one_of((AUTO, *MODEL_TYPES))]
+Graphs = Annotated[tuple[str, ...], _some_of(("encoder", "decoder"))]
 Precisions = Annotated[tuple[Precision, ...], _some_of(get_args(Precision))]
 Formats = Annotated[tuple[Format, ...], _some_of(get_args(Format))]
 Patterns = Annotated[

@@ -22,6 +22,7 @@ from tasks.config.rules import (
     Folder,
     Formats,
     Function,
+    Graphs,
     ImageSize,
     ModelType,
     OnOffAuto,
@@ -120,6 +121,9 @@ class ModelTable:
     size: Annotated[Size | None, "its size in bytes"] = None
     client: Annotated[ClientName | None, "the program that loads the files"] = None
     clients: Annotated[ClientNames | None, "a list of several; else those of `[defaults]`"] = None
+    graphs: Annotated[
+        Graphs | None, "the graphs to build, which are those that the client loads; else these"
+    ] = None
     folder: Annotated[
         Folder | None, "the folder in the deploy folder; else the `model_type`, or the name"
     ] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice
-from tasks.inference import reference, truth
+from tasks.inference import embedding, reference, truth
+from tasks.inference.checks import Figure, mean, smallest
 from tasks.inference.masks import Bools
 from tasks.inference.metrics import mask_iou
 from tasks.inference.preprocessing import Placement
 from tasks.inference.prompts import (
+    BOXES,
     PROMPTS,
     Prompt,
     answerable,
@@ -23,7 +25,7 @@ from tasks.inference.prompts import (
     runs_of_every_value,
 )
 from tasks.inference.reference import Reference
-from tasks.inference.sessions import Predictions, PromptedImage
+from tasks.inference.sessions import EMBEDDING_STRIDE, Predictions, PromptedImage, run_graphs
 from tasks.model.trained import TrainedModel
 from tasks.system.errors import StageError
 
@@ -66,6 +68,9 @@ def cases_for(
 ) -> list[Case]:
     """A square image with every value of every input, and two other images.
 
+    For a decoder alone they have PyTorch's embeddings, and further boxes, on each image: those tell
+    what it costs to store embeddings in fewer bits.
+
     :param many: the decoder takes many prompts in a run.
     :param draw: the function that draws the other images, or None.
     """
@@ -75,8 +80,9 @@ def cases_for(
     expected = reference.predict(predictor, image, runs.prompts, masks, client)
     prompted = PromptedImage(image, runs.alone, expected.mask_inputs, runs.at_once)
     cases = [Case("", prompted, expected)]
+    further = () if client.encodes else BOXES
     for other in images_of_other_shapes(pytorch.image_size, draw):
-        prompts = answerable(other.prompts, client)
+        prompts = (*answerable(other.prompts, client), *further)
         expected = reference.predict(predictor, other.image, prompts, masks, client)
         stretched = None
         if client.resize != "stretch":
@@ -84,7 +90,12 @@ def cases_for(
             stretched = reference.predict(usual, other.image, prompts, "multi")
         prompted = PromptedImage(other.image, prompts, expected.mask_inputs)
         cases.append(Case(f" on {other.shape}", prompted, expected, other, stretched))
-    return cases
+    if client.encodes:
+        return cases
+    return [
+        replace(each, prompted=each.prompted._replace(features=each.expected.features))
+        for each in cases
+    ]
 
 
 def images_of_other_shapes(size: int, draw: str | None) -> list[OtherShape]:
@@ -156,6 +167,33 @@ def cost_of_placement(
             true = case.shape.truths.get(name)
             pairs.append((own.best_mask_over(name, place), stretched, true))
     return {"resize": client.resize, **agreement(client.resize, "stretch", pairs)}
+
+
+def cost_of_storage(
+    graphs: Mapping[str, str], cases: Sequence[Case], client: Client, forms: Iterable[str]
+) -> dict[str, Any]:
+    """Compare a decoder's masks of embeddings that were stored in several forms with PyTorch's.
+
+    :returns: the ``image_size`` in pixels; of each form ``stored`` has the ``size`` of an embedding
+        in bytes and the ``mask_iou``, mean and worst over all prompts.
+    """
+    embeddings = [each.expected.features["image_embed"] for each in cases]
+    figures = {}
+    for form in forms:
+        kept = [embedding.stored(each, form) for each in embeddings]
+        images = [
+            case.prompted._replace(features={"image_embed": features})
+            for case, (features, _) in zip(cases, kept, strict=True)
+        ]
+        ious: list[Figure] = []
+        for answer, case in zip(run_graphs(graphs, images, client), cases, strict=True):
+            for name in answer.masks:
+                own, expected = answer.best_mask(name), case.expected.best_mask(name)
+                numbers = np.isfinite(own).all()
+                ious.append(mask_iou(own > 0, expected > 0) if numbers else None)
+        iou = {"mean": mean(ious), "worst": smallest(ious)}
+        figures[form] = {"size": kept[0][1], "mask_iou": iou}
+    return {"image_size": EMBEDDING_STRIDE * embeddings[0].shape[2], "stored": figures}
 
 
 def cost_of_size(

@@ -158,14 +158,22 @@ EVERY_PROMPT = (
     *(prompt for group in (*AT_ONCE, *EVERY_VALUE) for prompt in group),
 )
 
+# Boxes of several sizes, all over the image.
+BOXES = tuple(
+    Prompt(f"box {n}", box=(max(x - r, 0), max(y - r, 0), min(x + r, 1), min(y + r, 1)))
+    for n, ((x, y), r) in enumerate(zip(scattered(8), (0.05, 0.1, 0.15, 0.25) * 2, strict=True))
+)
+
 # The prompts of a run, which a decoder has in memory at once.
 MOST_AT_ONCE = 8
 
 
 def parts_of(prompts: Sequence[Prompt]) -> set[PromptPart]:
-    """The parts of the prompts of one run, beside real points and boxes."""
+    """The parts of the prompts of one run."""
     parts: set[PromptPart] = set()
     labels = {label for each in prompts for label in each.labels}
+    if labels & {BACKGROUND, FOREGROUND}:
+        parts.add("point")
     if any(each.box for each in prompts):
         parts.add("box")
     if any(each.refines for each in prompts):

@@ -36,8 +36,9 @@ def write_reference(
     answers: Mapping[MaskChoice, Sequence[Predictions]],
     inputs: Mapping[MaskChoice, Predictions],
     against: dict[str, str],
+    embeddings: bool = False,
 ) -> None:
-    """Write masks (K, M, M), scores (K,) and refined masks (1, M, M); features are left out.
+    """Write masks (K, M, M), scores (K,) and refined masks (1, M, M); and perhaps ``embeddings``.
 
     :param answers: by the choice of masks, by image; ``inputs``: see `Reference`.
     """
@@ -50,6 +51,9 @@ def write_reference(
                 arrays[f"{choice}/{place}/{name}/scores"] = predictions.scores[name]
             for name, mask in predictions.mask_inputs.items():
                 arrays[f"{choice}/{place}/{name}/mask_inputs"] = mask
+            if embeddings and place != "inputs":
+                key = f"{choice}/{place}/image_embed/features"
+                arrays[key] = predictions.features["image_embed"]
     count = max(len(images) for images in answers.values())
     arrays |= {"count": count, "about": json.dumps([asdict(dimensions), against])}
     np.savez(path, **arrays)

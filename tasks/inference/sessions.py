@@ -52,16 +52,27 @@ class Predictions:
         return np.asarray(masks_over(self.best_mask(prompt), place)[0] > 0)
 
 
+# Pixels of the encoder's input to a place of the embedding, each way, in every family.
+EMBEDDING_STRIDE = 16
+
+
 class PromptedImage(NamedTuple):
     """An image (H, W, 3), prompts, and the masks (1, M, M) that some of them refine.
 
-    ``at_once``: further prompts, each group to be put in one run.
+    ``at_once``: further prompts, each group to be put in one run. For a decoder alone,
+    ``features`` are PyTorch's of the image.
     """
 
     image: NDArray[np.uint8]
     prompts: Sequence[Prompt]
     mask_inputs: Mapping[str, Floats]
     at_once: Sequence[Sequence[Prompt]] = ()
+    features: Mapping[str, Floats] | None = None
+
+    def place(self, embedding: Floats, client: Client) -> Placement:
+        """Where the image lies in the input of which an embedding (1, C, T, T) was made."""
+        height, width = self.image.shape[:2]
+        return Placement(EMBEDDING_STRIDE * embedding.shape[2], width, height, client.resize)
 
 
 def create_session(path: str, spinning: bool = False) -> InferenceSession:
@@ -195,17 +206,24 @@ def _mask_inputs(prompts: Sequence[Prompt], masks: Mapping[str, Floats]) -> Floa
 
 
 def run_graphs(
-    encoder: str, decoder: str, images: Sequence[PromptedImage], client: Client
+    graphs: Mapping[str, str], images: Sequence[PromptedImage], client: Client
 ) -> list[Predictions]:
-    """What both graphs make of images and prompts; one graph in memory at a time."""
-    encoding = Encoder(encoder, client)
-    features = [encoding.run(each.image) for each in images]
-    places = [encoding.place(each.image) for each in images]
-    del encoding
-    decoding = Decoder(decoder, client)
+    """What both graphs make of images and prompts; one graph in memory at a time.
+
+    :param graphs: the files by name. Without an encoder the images have features, and the answers
+        have none.
+    """
+    features = [each.features or {} for each in images]
+    if "encoder" in graphs:
+        encoding = Encoder(graphs["encoder"], client)
+        features = [encoding.run(each.image) for each in images]
+        del encoding
+    decoding = Decoder(graphs["decoder"], client)
     answers = []
-    for prompted, encoded, place in zip(images, features, places, strict=True):
-        predictions = Predictions(encoded, mask_inputs=dict(prompted.mask_inputs))
+    for prompted, encoded in zip(images, features, strict=True):
+        place = prompted.place(encoded["image_embed"], client)
+        own = dict(encoded) if "encoder" in graphs else {}
+        predictions = Predictions(own, mask_inputs=dict(prompted.mask_inputs))
         for prompts in (*((each,) for each in prompted.prompts), *prompted.at_once):
             answer = decoding.run(
                 encoded,

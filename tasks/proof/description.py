@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.clients.client import description
-from tasks.config.models import GRAPHS
+from tasks.clients.contract import Tensor
 from tasks.inference.metrics import rounded, significant
 from tasks.proof import manifest, runtimes
 from tasks.proof.failures import sentences
@@ -69,7 +69,7 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> manifest.Manif
     first = next(each for each in wanted if each.deployed)
     single = model.variants[0]
     verified = single.reports["verify"]
-    names = {graph: first.names[graph] for graph in GRAPHS}
+    names = {graph: first.names[graph] for graph in target.graphs}
     tensors = verified["tensors"]
     usage = description(client, target.masks, target.prompts, {}, tensors, names)
     entries = [variant_entry(each) for each in wanted]
@@ -83,7 +83,8 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> manifest.Manif
         origin="random numbers, not a trained model" if checkpoint.synthetic else source.origin,
         client=client.name,
         files=files,
-        encoder=structured(usage["encoder"], manifest.Graph),
+        encoder=structured(usage["encoder"], manifest.Graph) if client.encodes else None,
+        embeddings=None if client.encodes else embeddings(checkpoint.sha256, verified),
         decoder=structured(usage["decoder"], manifest.Graph),
         preprocessing=structured(usage["preprocessing"], manifest.Preprocessing),
         prompts=structured(usage["prompts"], manifest.Prompting),
@@ -118,6 +119,18 @@ def recommended(
         provider: manifest.Recommendation(choice.candidate.name, choice.why)
         for provider, choice in recommend(candidates).items()
     }
+
+
+def embeddings(checkpoint: str, verified: Report) -> manifest.Embeddings:
+    """The embeddings that a decoder alone accepts, and what it costs to store them smaller."""
+    measured, inputs = verified["embeddings"], verified["tensors"]["decoder"]["inputs"]
+    tensor = next(each for each in inputs if each["role"] == "image_embed")
+    stored = {
+        form: manifest.StoredEmbedding(each["size"], _ious(each, 6))
+        for form, each in measured["stored"].items()
+    }
+    size = measured["image_size"]
+    return manifest.Embeddings(checkpoint, size, structured(tensor, Tensor), stored)
 
 
 def video(first: JudgedVariant) -> manifest.Video:

@@ -19,6 +19,7 @@ Kind = Literal[
     "mean iou",
     "worst iou",
     "truth iou",
+    "embedding iou",  # of a decoder alone
     "ranking flips",
     "mask logits",  # of a variant, over all prompts
     "mask scores",
@@ -92,6 +93,8 @@ _SENTENCES: Mapping[Kind, str] = {
     "worst iou": "worst IoU{of_prompt} with {reference}'s masks is {value}, "
     "{rule} asks for {limit}",
     "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} asks for {limit}",
+    "embedding iou": "mean IoU from embeddings stored as {tensor} with {reference}'s masks is "
+    "{value}, {rule} asks for {limit}",
     "ranking flips": "masks are ranked otherwise than {reference}'s: share of the prompts {value}, "
     "{rule} allows {limit}",
     "mask logits": "mask logits, relative to {reference}'s: " + _DIFFERS,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tasks.clients.contract import Contract, Tensor
+from tasks.clients.contract import Contract, Precision, Tensor
 from tasks.config.checks import BrowserCheck, Checks, FidelityCheck, Tolerances
 from tasks.config.models import FP32, ProofKind, Target, Variant
 from tasks.inference.checks import FINITE, Check, Figure, at_least, at_most, equal, finite, largest
@@ -25,6 +25,11 @@ PRODUCTS = frozenset(
 )
 
 
+# How an embedding may be stored for a decoder alone, and the precision whose limits its masks must
+# keep to.
+STORED_AS: Mapping[str, Precision] = {"float32": "fp32", "float16": "fp16", "int8": "q8"}
+
+
 def judge(target: Target, variant: Variant, proof: ProofKind, report: Figures) -> list[Failure]:
     """What the rules that hold now find wrong in a report, whatever it was judged by before.
 
@@ -32,7 +37,8 @@ def judge(target: Target, variant: Variant, proof: ProofKind, report: Figures) -
     """
     checks = target.source.checks
     if proof == "verify":
-        return verify_failures(report, checks.verify, target.source.truth_iou)
+        embeddings = None if target.client.encodes else checks.fidelity
+        return verify_failures(report, checks.verify, target.source.truth_iou, embeddings)
     if proof == "fidelity":
         return fidelity_failures(report, variant, checks.fidelity)
     if proof == "tracking":
@@ -55,12 +61,21 @@ def exceeding(
     return [Failure(kind, finite(figure), limit, rule, **subject)]
 
 
-def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -> list[Failure]:
-    """How the graphs differ from PyTorch: in their tensors, their answers, and from the truth."""
+def verify_failures(
+    report: Figures,
+    tolerances: Tolerances,
+    truth_iou: float,
+    embeddings: FidelityCheck | None = None,
+) -> list[Failure]:
+    """How the graphs differ from PyTorch: in their tensors, their answers, and from the truth.
+
+    :param embeddings: the limits for stored ones, of a decoder alone.
+    """
     broken = from_json(report["violations"])
     if broken:  # and was not run
         return broken
-    if not report["differences"]["features"] or not report["differences"]["prompts"]:
+    encoded = report["differences"]["features"] or embeddings is not None
+    if not encoded or not report["differences"]["prompts"]:
         raise KeyError("differences")  # nothing was measured, so nothing is proven
     failures = exceeded(report["differences"], tolerances, "[verify]")
     truth = report["truth"]
@@ -68,6 +83,18 @@ def verify_failures(report: Figures, tolerances: Tolerances, truth_iou: float) -
         iou = truth["iou"].get(ONE_CLICK)  # missing where no image had an object
         check = at_least(truth_iou)
         failures += exceeding(check, "truth iou", iou, "truth_iou", prompt="one click")
+    if embeddings is not None:
+        failures += embedding_failures(report["embeddings"]["stored"], embeddings)
+    return failures
+
+
+def embedding_failures(stored: Figures, check: FidelityCheck) -> list[Failure]:
+    """How masks of embeddings that were stored in some forms differ from PyTorch's."""
+    failures = []
+    for form, precision in STORED_AS.items():
+        iou, least = stored[form]["mask_iou"]["mean"], at_least(check.mean_iou(precision))
+        rule = f"[fidelity] {precision}"
+        failures += exceeding(least, "embedding iou", iou, rule, tensor=form, reference=PYTORCH)
     return failures
 
 
@@ -316,7 +343,9 @@ def rules_of(target: Target, variant: Variant, proof: ProofKind) -> dict[str, An
     checks = target.source.checks
     if proof == "verify":
         truth = {"truth_iou": target.source.truth_iou} if target.source.truth else {}
-        return {**limits_of(checks.verify), **truth}
+        alone = {form: checks.fidelity.mean_iou(each) for form, each in STORED_AS.items()}
+        stored = {} if target.client.encodes else {"stored": alone}
+        return {**limits_of(checks.verify), **truth, **stored}
     if proof == "fidelity":
         fidelity = checks.fidelity
         return {

@@ -32,7 +32,7 @@ from tasks.proof.figures import Ious
 if TYPE_CHECKING:
     from cattrs import Converter
 
-SCHEMA_VERSION: Literal[4] = 4
+SCHEMA_VERSION: Literal[5] = 5
 
 Provider = Literal["wasm", "webgpu", "native"]
 
@@ -274,16 +274,38 @@ class Video(TrackingConstants):
 
 
 @dataclass(frozen=True)
+class StoredEmbedding:
+    """An image's embedding in a form of so many bytes, and the IoU of masks with PyTorch's."""
+
+    size: int
+    mask_iou: Ious
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What encodes images for a decoder alone: the checkpoint's encoder, for square images of
+    ``image_size`` pixels, prepared as ``preprocessing`` says. ``tensor`` is the decoder's input;
+    ``stored`` tells what it costs to keep an embedding in fewer bits.
+    """
+
+    checkpoint_sha256: str
+    image_size: int
+    tensor: Tensor
+    stored: Mapping[str, StoredEmbedding]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a consumer needs to know of deployed files.
 
     From ``client`` to ``masks`` it is what they are run by; see `tasks.clients.client.description`.
     ``model_type`` is None for an architecture that is described by the file ``config``;
     ``verification`` where single precision is not deployed, ``browser`` (of the first variant)
-    where no browser has run it. ``recommended`` lacks a provider on which nothing is proven.
+    where no browser has run it. A decoder alone has ``embeddings`` in place of an ``encoder``.
+    ``recommended`` lacks a provider on which nothing is proven.
     """
 
-    schema_version: Literal[4]
+    schema_version: Literal[5]
     model: str
     model_type: str | None
     config: str | None
@@ -292,7 +314,8 @@ class Manifest:
     origin: str | None
     client: str
     files: Mapping[str, File]
-    encoder: Graph
+    encoder: Graph | None = None
+    embeddings: Embeddings | None = None
     decoder: Graph
     preprocessing: Preprocessing
     prompts: Prompting
@@ -314,6 +337,9 @@ class Manifest:
     @property
     def side(self) -> int:
         """The side of the square that the encoder computes on, in pixels."""
+        if self.embeddings is not None:
+            return self.embeddings.image_size
+        assert self.encoder is not None
         return max(map(int, self.encoder.inputs[0].shape))
 
     def size_of(self, variant: VariantEntry) -> int:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tasks.config.models import FP32, GRAPHS, ProofKind, Target, Variant
+from tasks.config.models import FP32, ProofKind, Target, Variant
 from tasks.console.invocation import command
 from tasks.proof.failures import Failure, as_json
 from tasks.proof.judgement import judge, rules_of
@@ -85,7 +85,7 @@ class Proof:
         """The graphs that it measures."""
         if self.kind == "tracking":
             return ("encoder", *self.target.source.tracking_graphs)
-        return self.target.all_graphs if self.kind == "browser" else GRAPHS
+        return self.target.all_graphs if self.kind == "browser" else self.target.graphs
 
     @property
     def subjects(self) -> tuple[str, ...]:

@@ -56,11 +56,11 @@ class ServedModel:
 
     @cached_property
     def tensors(self) -> dict[str, dict[str, Any]]:
-        """The inputs and outputs of encoder and decoder."""
+        """The inputs and outputs of encoder and decoder, those that the client loads."""
         files = self.tensors_from or self.graphs
         return {
             name: self.client.with_roles(name, tensors_of(files[name]))
-            for name in ("encoder", "decoder")
+            for name in self.client.graphs
         }
 
     @property
@@ -74,7 +74,7 @@ class ServedModel:
             self.names[graph]: {"size": os.path.getsize(path), "sha256": sha256_of(path)}
             for graph, path in self.graphs.items()
         }
-        names = {graph: self.names[graph] for graph in ("encoder", "decoder")}
+        names = {graph: self.names[graph] for graph in self.client.graphs}
         tracking = {graph: name for graph, name in self.names.items() if graph not in names}
         return {
             "model": "model",
@@ -107,8 +107,12 @@ def served(
     image: NDArray[np.uint8],
     scratch: str,
     frames: Sequence[NDArray[np.uint8]] = (),
+    embedding: NDArray[np.float32] | None = None,
 ) -> Iterator[Site]:
-    """Serves a model's files, the page, an image, and a clip's frames from a ``scratch`` folder."""
+    """Serves a model's files, the page, an image, and a clip's frames from a ``scratch`` folder.
+
+    :param embedding: of the image, for a decoder alone.
+    """
     from PIL import Image
 
     place = Path(scratch) / "served"
@@ -118,12 +122,14 @@ def served(
     for name, text in model.client.documents(manifest).items():
         (place / name).write_text(text, encoding="utf-8")
     Image.fromarray(image).save(place / "image.png")
+    if embedding is not None:
+        (place / "embedding.bin").write_bytes(embedding.astype("<f4").tobytes())
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(place / f"frame-{number}.png")
     app = application(
         {
-            "/onnxruntime-web": packages.RUNTIME / "dist",
-            "/npm": packages.FOLDER / "node_modules",
+            "/onnxruntime-web": packages.MODULES / model.client.runtime / "dist",
+            "/npm": packages.MODULES,
             "/model": place,
             "/image": place,
             "/": packages.PAGE,
@@ -131,6 +137,7 @@ def served(
         {"/model/manifest.json": lambda: manifest},
         {f"/model/{name}": Path(model.graphs[graph]) for graph, name in model.names.items()},
         arrays,
+        isolated=not model.client.wasm_alone,
     )
     with serving(app) as address:
         yield Site(address, arrays)
@@ -174,9 +181,9 @@ def blank_page(browser: PlaywrightBrowser) -> Iterator[Page]:
         raise Refused(f"the browser ended the page: {error.message}") from error
 
 
-def threads_here() -> int:
+def threads_here(client: Client) -> int:
     """As many threads of WASM as help: onnxruntime-web itself takes at most 4."""
-    return min(4, os.cpu_count() or 1)
+    return 1 if client.wasm_alone else min(4, os.cpu_count() or 1)
 
 
 class Steps:
@@ -185,8 +192,6 @@ class Steps:
     A ``report`` may be that of another page with the same model. What the page, or a provider in
     it, does not do raises `Refused`, which names the part and the provider.
     """
-
-    parts: tuple[str, ...] = ("encoder", "decoder")
 
     def __init__(
         self,
@@ -204,6 +209,11 @@ class Steps:
         self.report = empty if report is None else report
         self._provider = "wasm"  # without it there is nothing
         self._graph: str | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The graphs that it loads."""
+        return self.model.client.graphs
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tasks.inference.sessions import Predictions, PromptedImage
@@ -36,8 +37,11 @@ class ImageRun(Steps):
         """Run everything on WASM; raises `Refused`, which names the part and the provider."""
         self._start("wasm")
         self._create("decoder")
-        self._create("encoder")
-        self._encode(encoder_runs)
+        if self.model.client.encodes:
+            self._create("encoder")
+            self._encode(encoder_runs)
+        else:
+            self._take()
         self._decode(self.prompted.prompts, decoder_runs)
         for group in self.prompted.at_once:
             self._put(group, 1)
@@ -89,6 +93,13 @@ class ImageRun(Steps):
         self.image = features.pop("image")
         self.predictions[self._provider].features.update(features)
         self._figures()["encoder"]["run_ms"] = times
+
+    def _take(self) -> None:
+        """Have the page take the server's embedding of the image, for a decoder alone."""
+        assert self.prompted.features is not None
+        embedding = self.prompted.features["image_embed"]
+        place = asdict(self.prompted.place(embedding, self.model.client))
+        self._step("take an embedding", "take", dims=embedding.shape, **place)
 
     def _decode(self, prompts: Sequence[Prompt], runs: int) -> None:
         """Put prompts one by one."""

@@ -25,6 +25,7 @@ LIBRARIES = {
     "iobuffer": "lib",
     "mediabunny": "dist/bundles",  # takes videos apart
 }
+MODULES = FOLDER / "node_modules"
 MANIFESTS = (FOLDER / "package.json", FOLDER / "package-lock.json")
 INSTALLED = FOLDER / "node_modules/.package-lock.json"  # npm's own record of what it installed
 COMMAND = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
@@ -32,7 +33,8 @@ COMMAND = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 
 # What loads models: the page's own runtime, and the client that is an npm package itself. That
 # brings a runtime of its own, and common parts of both are packages too.
-LOADERS = ("onnxruntime-web", "onnxruntime-common", "@huggingface/transformers")
+_RUNTIMES = ("onnxruntime-web", "onnxruntime-web-1.19", "onnxruntime-common")
+LOADERS = (*_RUNTIMES, "@huggingface/transformers")
 
 # Of those, what a browser is served; they are bundled with what else they need.
 SERVED = (

@@ -39,6 +39,7 @@ def application(
     files: Mapping[str, Path] | None = None,
     arrays: MutableMapping[str, bytes] | None = None,
     names: Sequence[str] = (),
+    isolated: bool = True,
 ) -> Starlette:
     """The web application.
 
@@ -47,6 +48,7 @@ def application(
     :param files: single files from anywhere, by path.
     :param arrays: gets what a page posts to ``/arrays/<name>``; without it none can post.
     :param names: host names and addresses in requests that are answered, beside loopback's.
+    :param isolated: its pages are, so that onnxruntime-web can have threads.
     """
     import mimetypes
 
@@ -57,6 +59,7 @@ def application(
     from starlette.routing import BaseRoute, Mount, Route
     from starlette.staticfiles import StaticFiles
 
+    headers = {k: v for k, v in HEADERS.items() if isolated or not k.startswith("Cross-Origin")}
     for suffix, media_type in MEDIA_TYPES.items():
         mimetypes.add_type(media_type, suffix)
 
@@ -68,7 +71,7 @@ def application(
             return with_headers(super().file_response(*args, **options))
 
     def with_headers(response: Response) -> Response:
-        response.headers.update(HEADERS)
+        response.headers.update(headers)
         if isinstance(response, FileResponse):
             response.chunk_size = 1 << 20
         return response
@@ -77,7 +80,7 @@ def application(
         return lambda request: with_headers(FileResponse(path))
 
     def document(make: Callable[[], Any]) -> Callable[[Request], Response]:
-        return lambda request: JSONResponse(make(), headers=HEADERS)
+        return lambda request: JSONResponse(make(), headers=headers)
 
     async def keep(request: Request) -> Response:
         assert arrays is not None

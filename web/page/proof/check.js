@@ -43,6 +43,22 @@ offer({
   },
 
   /**
+   * Take an image's embedding as it is, for a decoder alone.
+   *
+   * @param {{ dims: number[], width: number, height: number, size: number,
+   *   resize: import('../shared/preprocessing.js').Resize }} step its shape; the image's size and
+   *   the encoder's, in pixels
+   */
+  async take({ dims, width, height, size, resize }) {
+    const response = await fetch('/image/embedding.bin')
+    if (!response.ok) throw new Error(`the embedding: HTTP ${response.status}`)
+    const data = new Float32Array(await response.arrayBuffer())
+    place = placement(width, height, size, resize)
+    features = { image_embed: { data, dims } }
+    return {}
+  },
+
+  /**
    * Decode a prompt, or several of one kind; `previous` names earlier ones whose best masks they
    * refine.
    *

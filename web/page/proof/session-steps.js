@@ -37,7 +37,7 @@ export class Loaded {
       /** @param {{ part: string }} step */
       load: async ({ part }) => {
         const { encoder, decoder, files, video } = this.manifest
-        const name = { encoder: encoder.file, decoder: decoder.file, ...video?.files }[part]
+        const name = { encoder: encoder?.file, decoder: decoder.file, ...video?.files }[part]
         if (!name) throw new Error(`manifest.json names no file of ${part}`)
         const [bytes, milliseconds] = await timed(() =>
           fetchFile(`${BASE}/${name}`, files[name], () => {}),

@@ -23,7 +23,7 @@
 /**
  * @typedef {object} Manifest
  * @property {Record<string, { size: number, sha256: string, needs?: { onnxruntime: string } }>} files
- * @property {Part} encoder
+ * @property {Part} encoder absent for a decoder alone, which the page does not show
  * @property {Part} decoder
  * @property {import('./preprocessing.js').Preprocessing} preprocessing
  * @property {Prompts} prompts
