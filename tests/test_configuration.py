@@ -350,6 +350,34 @@ def test_fused_attention_is_taken_where_no_browser_is_asked(text: str) -> None:
     assert configuration(text).sources[0].attention == "fused"
 
 
+SAM_1 = '[models.x]\nmodel_type = "vit_b"\nurl = "synthetic:"\n'
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("video = true", "[models.x] video: found True; allowed: no video for SAM 1"),
+        ("image_size = 512", "[models.x] image_size: found 512; allowed: no image_size for SAM 1"),
+        ('client = "nobody"', "[models.x] client: found 'nobody'"),
+        ('graphs = ["decoder"]', "which loads encoder and decoder; or another client, bioimage.io"),
+    ],
+)
+def test_an_option_that_does_not_apply_to_sam_1_is_refused(option: str, message: str) -> None:
+    assert message in mistakes(f"{SAM_1}{option}\n")
+
+
+def test_a_client_that_reads_sam_2_alone_is_refused_for_one_feature_map() -> None:
+    model = SAM_1.replace("vit_b", "efficienttam_s")
+    message = mistakes(f'{model}client = "osam"\n')
+    assert "found 'osam'; allowed: samexporter, nimbusimage for EfficientTAM" in message
+
+
+def test_an_encoder_that_no_single_file_can_hold_is_refused_and_its_decoder_is_not() -> None:
+    model = SAM_1.replace("vit_b", "vit_h")
+    assert "2 GiB that a graph in one file can hold" in mistakes(f'{model}client = "samexporter"\n')
+    assert configuration(f'{model}client = "bioimage.io"\n').targets[0].graphs == ("decoder",)
+
+
 def test_fused_attention_is_refused_for_edgetam_which_has_none() -> None:
     text = '[models.x]\nmodel_type = "edgetam"\nurl = "synthetic:"\nbrowser = false\n'
     assert "[models.x] attention: found 'fused'; allowed: plain for EdgeTAM" in mistakes(

@@ -299,8 +299,8 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
         "encoder.onnx is empty: expected",
     ),
     "an older manifest": (
-        edit_json("manifest.json", lambda m: m.update(schema_version=3)),
-        "has schema_version 3, and this build reads 4",
+        edit_json("manifest.json", lambda m: m.update(schema_version=4)),
+        "has schema_version 4, and this build reads 5",
     ),
     "an earlier deployment's manifest": (
         take("manifest.json", "other"),

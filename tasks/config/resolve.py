@@ -246,6 +246,12 @@ def _check_client(
         loaded = " and ".join(client.graphs)
         other = "bioimage.io for a decoder alone" if client.encodes else "one that encodes"
         add("graphs", f"no graphs {of_client}, which loads {loaded}; or another client, {other}")
+    if table.model_type in family_of(table.model_type).too_large and client.encodes:
+        allowed = (
+            "a smaller one: its encoder has more weights than the 2 GiB that a graph in one "
+            'file can hold; or a decoder alone (`client = "bioimage.io"`)'
+        )
+        add("model_type", allowed, f"found {table.model_type!r} {of_client}")
     sizes = client.image_sizes
     if table.image_size is not None and sizes and table.image_size not in sizes:
         taken = ", ".join(map(str, sizes))

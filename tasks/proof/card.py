@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tasks.clients.registry import library_of
-from tasks.config.models import GRAPHS
 from tasks.console.sizes import mebibytes
 from tasks.inference.checks import Figure
 from tasks.model.families.family import Family
@@ -83,7 +82,7 @@ def card(
         "repo": repo,
         "folder": folder,
         "picture": picture,
-        "graphs": {name: each for name in GRAPHS if (each := getattr(manifest, name))},
+        "graphs": manifest.image_graphs,
         "choices": CHOICES,
         "providers": PROVIDERS,
         "smaller": any(each.fidelity for each in manifest.variants),

@@ -144,7 +144,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
             yield f"says that {each.name} is deployed and why not, or neither"
     named = {
         *(file for each in manifest.deployed for file in each.files.values()),
-        *(manifest.encoder.file, manifest.decoder.file),
+        *(each.file for each in manifest.image_graphs.values()),
         *(manifest.video.files.values() if manifest.video else ()),
     }
     yield from (f"names {name}, but does not list it" for name in sorted(named - {*manifest.files}))
@@ -228,12 +228,11 @@ def _tensors(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterato
     from tasks.inference.graph_file import tensors_of
 
     said = {
-        "encoder": (manifest.encoder.inputs, manifest.encoder.outputs),
-        "decoder": (manifest.decoder.inputs, manifest.decoder.outputs),
-        **{
-            graph: (each.inputs, each.outputs)
-            for graph, each in (manifest.video.tensors if manifest.video else {}).items()
-        },
+        graph: (each.inputs, each.outputs)
+        for graph, each in (
+            *manifest.image_graphs.items(),
+            *(manifest.video.tensors.items() if manifest.video else ()),
+        )
     }
     graphs = {file: graph for each in manifest.deployed for graph, file in each.files.items()}
     count, wrong = 0, 0

@@ -330,6 +330,12 @@ class Manifest:
     video: Video | None = None
 
     @property
+    def image_graphs(self) -> dict[str, Graph]:
+        """The encoder, where there is one, and the decoder."""
+        encoder = {"encoder": self.encoder} if self.encoder else {}
+        return {**encoder, "decoder": self.decoder}
+
+    @property
     def deployed(self) -> list[VariantEntry]:
         """The variants whose files are there."""
         return [each for each in self.variants if each.deployed]

@@ -135,6 +135,7 @@ def _materials(hashes: Mapping[str, str]) -> Iterable[dict[str, Any]]:
 def bill_of_materials(manifest: Manifest) -> dict[str, Any]:
     """What the files of a manifest consist of, and under which licence; pure."""
     checkpoint = manifest.checkpoint
+    first = next(iter(manifest.image_graphs.values()))
     properties = {
         "license": manifest.license or "not stated",
         "origin": manifest.origin or "not stated",
@@ -157,7 +158,7 @@ def bill_of_materials(manifest: Manifest) -> dict[str, Any]:
                         "task": "image segmentation",
                         "architectureFamily": "Segment Anything",
                         "modelArchitecture": manifest.model_type or str(manifest.config),
-                        "inputs": [{"format": str(each)} for each in manifest.encoder.inputs],
+                        "inputs": [{"format": str(each)} for each in first.inputs],
                         "outputs": [{"format": str(each)} for each in manifest.decoder.outputs],
                     },
                     "quantitativeAnalysis": {"performanceMetrics": list(_metrics(manifest))},

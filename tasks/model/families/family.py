@@ -69,6 +69,8 @@ class Family:
     :param randomize: changes a new model by a generator, so that in a synthetic checkpoint no
         weight is zero and no mask empty.
     :param attention: how the encoder's attention can be written.
+    :param too_large: architectures whose encoder has more weights than the 2 GiB that a graph in
+        one file can hold (protobuf's limit).
     :param has_sizes: whether ``image_size`` may be set.
     :param tracks: whether ``video`` may be true.
     """
@@ -84,6 +86,7 @@ class Family:
     layout: Layout = "sam2"
     randomize: str | None = None
     attention: tuple[AttentionKind, ...] = ("plain",)
+    too_large: tuple[str, ...] = ()
     has_sizes: bool = True
     tracks: bool = True
 

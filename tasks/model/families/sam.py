@@ -17,6 +17,7 @@ FAMILY = Family(
     predictor="tasks.inference.sam_predictor:predictor_of",
     layout="sam",
     randomize="tasks.model.sam:randomize",
+    too_large=("vit_h",),
     has_sizes=False,
     tracks=False,
 )
