@@ -65,8 +65,8 @@ class ServedModel:
 
     @property
     def size(self) -> int:
-        """The side of the encoder's input, in pixels."""
-        return int(self.tensors["encoder"]["inputs"][0]["shape"][2])
+        """The side of the square that the encoder computes on, in pixels."""
+        return max(map(int, self.tensors["encoder"]["inputs"][0]["shape"]))
 
     def manifest(self) -> dict[str, Any]:
         """The part of its manifest that a client reads."""
