@@ -314,8 +314,8 @@ def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
     client: Client, tiny: Published
 ) -> None:
     model = TINY.replace('"Apache-2.0"', '"Our Licence 1.0"')
-    if client.layout == "sam":
-        model += 'model_type = "vit_b"\n'
+    kinds = {"sam": "vit_b", "sam2": "auto", "sam2, one map": "efficienttam_s"}
+    model += f'model_type = "{kinds[client.layout]}"\n'
     tiny.configure(model + f'client = "{client.name}"\n')
     tiny.says()
     _, head, text = tiny.there["README.md"].decode().split("---\n", 2)
@@ -324,7 +324,13 @@ def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
         "license_name": "our-licence-1.0",
         "library_name": client.library,
         "pipeline_tag": "mask-generation",
-        "tags": [client.layout, "segment-anything", "onnx", "onnxruntime", "onnxruntime-web"],
+        "tags": [
+            client.layout.partition(",")[0],
+            "segment-anything",
+            "onnx",
+            "onnxruntime",
+            "onnxruntime-web",
+        ],
     }
     loading = text.split("## Loading\n")[1].split("Any other program")[0]
     assert REPO in loading

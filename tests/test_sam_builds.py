@@ -141,7 +141,7 @@ def test_the_programs_of_use_draw_it_too(
     mask = run(program, "program.py", tmp_path, image, [sys.executable], [str(files)])
     assert mask_iou(mask, expected[0]) > SCALED
     mask = mask_by_javascript(files, tmp_path, np.array(CLICK), image, executable)
-    assert mask_iou(mask.reshape(mask_shape(image)), expected[0]) > SCALED
+    assert mask_iou(mask.reshape(mask_shape(image)), expected[0]) > 0.9  # a browser scales coarsely
 
 
 def mask_shape(image: Path) -> tuple[int, int]:

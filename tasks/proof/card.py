@@ -92,7 +92,7 @@ def card(
         "options": f', {{ revision: "{revision}" }}' * other_branch,
         "address": f"{endpoint}/{repo}/resolve/{revision}",
     }
-    layout = "" if context["family"].layout == "sam2" else f".{context['family'].layout}"
+    layout = ".sam" if context["family"].layout == "sam" else ""
     usage = templates.get_template(f"clients/{manifest.client}{layout}.md").render(context)
     text = templates.get_template("card.md").render(
         context, metadata=metadata(manifest), usage=usage
@@ -127,7 +127,7 @@ def metadata(manifest: Manifest) -> str:
         library_name=library_of(manifest.client),
         pipeline_tag="mask-generation",
         tags=[
-            family_of_manifest(manifest).layout,
+            "sam" if family_of_manifest(manifest).layout == "sam" else "sam2",
             "segment-anything",
             "onnx",
             "onnxruntime",

@@ -11,6 +11,7 @@ from typing import Any
 from tasks.clients.client import description
 from tasks.clients.contract import Tensor
 from tasks.inference.metrics import rounded, significant
+from tasks.model.families.registry import family_of
 from tasks.proof import manifest, runtimes
 from tasks.proof.failures import sentences
 from tasks.proof.figures import Ious
@@ -147,7 +148,7 @@ def verification(report: Report) -> manifest.Verification:
     rules = report["rules"]
     native, placement = report.get("native"), report["placement"]
     return manifest.Verification(
-        against=f"SAM2ImagePredictor {PYTORCH}",
+        against=f"{family_of(report['architecture']).compared_with} {PYTORCH}",
         tolerances=manifest.Limits(rules["encoder"], rules["masks"], rules["scores"]),
         **_differences(report["differences"]),
         truth=structured(report["truth"], manifest.Truth) if report["truth"] else None,

@@ -15,5 +15,6 @@ FAMILY = replace(
     architectures=EFFICIENTTAM,
     build="tasks.model.efficienttam:build",
     layout="sam2, one map",
+    compared_with=f"SAM2ImagePredictor of {EFFICIENT_TRACK_ANYTHING}",
     package=EFFICIENT_TRACK_ANYTHING,
 )

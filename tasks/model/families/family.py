@@ -63,6 +63,7 @@ class Family:
     :param dimensions: gives the `Dimensions` of a model.
     :param predictor: makes the predictor in PyTorch that graphs are compared with, of a model and
         how images are placed.
+    :param compared_with: that predictor's name, for the manifest.
     :param package: the one of `reference_package` whose model the predictor is of; None for those
         that are installed.
     :param layout: the tensors that encoder and decoder share, by which clients are chosen.
@@ -82,6 +83,7 @@ class Family:
     dimensions: str
     graphs: str
     predictor: str
+    compared_with: str = "SAM2ImagePredictor"
     package: str | None = None
     layout: Layout = "sam2"
     randomize: str | None = None

@@ -15,6 +15,7 @@ FAMILY = Family(
     dimensions="tasks.model.sam_graphs:dimensions_of",
     graphs="tasks.model.sam_graphs",
     predictor="tasks.inference.sam_predictor:predictor_of",
+    compared_with="SamPredictor",
     layout="sam",
     randomize="tasks.model.sam:randomize",
     too_large=("vit_h",),
