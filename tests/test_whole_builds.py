@@ -226,7 +226,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_with_what_was_expected(
     tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "bad.pt").write_bytes(content)
-    assert "expected SAM 2's weights: a torch file" in refusal(
+    assert "expected SAM 2's weights or SAM 1's: a torch file" in refusal(
         "sam2_hiera_tiny", tmp_path / "bad.pt"
     )
 
