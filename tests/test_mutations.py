@@ -21,8 +21,8 @@ from tasks.config.checks import FidelityCheck, Tolerances
 from tasks.config.models import Decoder, Variant
 from tasks.inference.cases import Case, cases_for
 from tasks.inference.naming import rename_tensors
+from tasks.inference.reference import Reference
 from tasks.model import load
-from tasks.model.sam2_model import dimensions_of
 from tasks.model.trained import TrainedModel
 from tasks.proof.failures import Failure
 from tasks.proof.judgement import exceeded, fidelity_failures, violations
@@ -47,8 +47,9 @@ class Built:
         self.yaml.write_text((ROOT / "tests/narrow.yaml").read_text().replace("512", "256"))
         self.checkpoint = folder / "weights.pt"
         load.make_synthetic(str(self.yaml), 1, str(self.checkpoint))
-        self.model = load.load_model(str(self.yaml), str(self.checkpoint))
-        self.weights = {name: each.numpy() for name, each in self.model.state_dict().items()}
+        self.pytorch = Reference(TrainedModel(str(self.yaml), str(self.checkpoint)))
+        weights = self.pytorch.model.state_dict().items()
+        self.weights = {name: each.numpy() for name, each in weights}
         names = ("encoder", *DECODERS)
         traced = {name: folder / f"{name}.traced" for name in names}
         simple = {name: str(folder / f"{name}.onnx") for name in names}
@@ -91,12 +92,12 @@ class Built:
     def _failures(self, client: str, files: dict[str, str], square_alone: bool) -> list[Failure]:
         masks, prompts = DECODERS[client]
         loads: Client = CLIENTS[client]
-        contract = loads.contract(dimensions_of(self.model), masks, prompts)
+        contract = loads.contract(self.pytorch.dimensions, masks, prompts)
         if broken := violations(contract, verify.read_tensors(files)):
             return broken
         if client not in self._cases:
             many = prompts == "many"
-            self._cases[client] = cases_for(self.model, loads, masks, many, None)
+            self._cases[client] = cases_for(self.pytorch, loads, masks, many, None)
         cases = self._cases[client][: 1 if square_alone else None]
         answers = verify.run_on(files, cases, loads)
         differences = verify.merge_differences(verify.differences_of(answers, cases))
