@@ -38,8 +38,8 @@ def read(path: str) -> tuple[Floats, tuple[int, int]]:
 def stored(features: Floats, form: str) -> tuple[Floats, int]:
     """An embedding (1, C, T, T) as it comes back from one of `judgement.STORED_AS`, and its bytes.
 
-    Integers are multiples of a scale for each channel, its largest magnitude by 127. Of the demo's
-    masks that costs 0.0003 of IoU, one scale for all 0.0010, at worst 0.007 and 0.015 (48 prompts).
+    Integers are multiples of a scale for each channel, its largest magnitude by 127. That costs the
+    demo's masks 0.0003 of IoU, one scale for all 0.0010, at worst 0.007 and 0.015 (48 prompts).
     """
     if form != "int8":
         small = features.astype(form)

@@ -99,7 +99,9 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
     kind, extra = (EdgeTamVideoPredictor, VIDEO_POSTPROCESSING) if video else (SAM2Base, {})
     model = kind(
         image_encoder=ImageEncoder(trunk, neck, scalp=1),
-        memory_attention=_memory_attention(image_size // STRIDE),
+        memory_attention=memory_attention(
+            LatentAttention(WIDTH, 1, kv_in_dim=MEMORY_WIDTH), image_size // STRIDE, layers=2
+        ),
         memory_encoder=memory_encoder(),
         image_size=image_size,
         use_high_res_features_in_sam=True,
@@ -111,14 +113,15 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
     return model
 
 
-def _memory_attention(side: int) -> MemoryAttention:
-    """sam2's with half as many layers, and attention to latents.
+def memory_attention(cross_attention: RoPEAttention, side: int, layers: int) -> MemoryAttention:
+    """sam2's, with another attention to memories.
 
     :param side: the places on each side of the embedding.
+    :param layers: how many there are; sam2 has four.
     """
     layer = MemoryAttentionLayer(
         activation="relu",
-        cross_attention=LatentAttention(WIDTH, 1, kv_in_dim=MEMORY_WIDTH),
+        cross_attention=cross_attention,
         d_model=WIDTH,
         dim_feedforward=2048,
         dropout=0.1,
@@ -127,7 +130,7 @@ def _memory_attention(side: int) -> MemoryAttention:
         pos_enc_at_cross_attn_queries=False,
         self_attention=RoPEAttention(WIDTH, 1, feat_sizes=(side, side)),
     )
-    return MemoryAttention(WIDTH, pos_enc_at_input=True, layer=layer, num_layers=2)
+    return MemoryAttention(WIDTH, pos_enc_at_input=True, layer=layer, num_layers=layers)
 
 
 def memory_encoder() -> MemoryEncoder:

@@ -18,7 +18,6 @@ import torch
 from sam2.modeling.backbones.hieradet import MultiScaleBlock
 from sam2.modeling.backbones.image_encoder import ImageEncoder
 from sam2.modeling.backbones.utils import PatchEmbed
-from sam2.modeling.memory_attention import MemoryAttention, MemoryAttentionLayer
 from sam2.modeling.position_encoding import PositionEmbeddingSine
 from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import SAM2Base
@@ -28,7 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.architecture import VIDEO_POSTPROCESSING
-from tasks.model.edgetam import MEMORY_WIDTH, SETTINGS, STRIDE, WIDTH, memory_encoder
+from tasks.model.edgetam import (
+    MEMORY_WIDTH,
+    SETTINGS,
+    STRIDE,
+    WIDTH,
+    memory_attention,
+    memory_encoder,
+)
 from tasks.model.edgetam_memory import rotated
 from tasks.model.published import native_image_size
 from tasks.system.errors import StageError
@@ -184,10 +190,14 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
     )
     vit = of_package(ViT, "backbones.vitdet")(embed_dim=width, num_heads=heads)
     attention = of_package(POOLING.get(variant, RoPEAttention), "sam.transformer")
+    side = size // STRIDE
+    cross_attention = attention(
+        WIDTH, 1, kv_in_dim=MEMORY_WIDTH, rope_k_repeat=True, feat_sizes=(side, side)
+    )
     kind, extra = (SAM2VideoPredictor, VIDEO_POSTPROCESSING) if video else (SAM2Base, {})
     model: SAM2Base = kind(
         image_encoder=ImageEncoder(vit, neck),
-        memory_attention=_memory_attention(attention, size // STRIDE),
+        memory_attention=memory_attention(cross_attention, side, layers=4),
         memory_encoder=memory_encoder(),
         image_size=size,
         use_high_res_features_in_sam=False,
@@ -203,25 +213,3 @@ def of_package(own: Any, module: str) -> Any:
     with suppress(ImportError):
         return getattr(importlib.import_module(f"sam2.modeling.{module}"), own.__name__, own)
     return own
-
-
-def _memory_attention(attention: Any, side: int) -> MemoryAttention:
-    """sam2's.
-
-    :param attention: the class of the attention to memories.
-    :param side: the places on each side of the embedding.
-    """
-    layer = MemoryAttentionLayer(
-        activation="relu",
-        cross_attention=attention(
-            WIDTH, 1, kv_in_dim=MEMORY_WIDTH, rope_k_repeat=True, feat_sizes=(side, side)
-        ),
-        d_model=WIDTH,
-        dim_feedforward=2048,
-        dropout=0.1,
-        pos_enc_at_attn=False,
-        pos_enc_at_cross_attn_keys=True,
-        pos_enc_at_cross_attn_queries=False,
-        self_attention=RoPEAttention(WIDTH, 1, feat_sizes=(side, side)),
-    )
-    return MemoryAttention(WIDTH, pos_enc_at_input=True, layer=layer, num_layers=4)

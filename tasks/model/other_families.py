@@ -28,7 +28,7 @@ def family_of(names: Iterable[str]) -> str | None:
     return None
 
 
-# Of the families that are supported, a weight that no other has.
+# A weight that no other family has, for each that is supported.
 _OWN = (
     ("SAM 1", re.compile(r"^image_encoder\.(blocks\.\d|patch_embed\.|layers\.\d|neck\.\d\.)")),
     ("SAM 2", re.compile(r"^(image_encoder\.(trunk\.|neck\.convs\.)|sam_mask_decoder\.)")),
