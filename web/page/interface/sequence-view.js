@@ -268,14 +268,14 @@ export class SequenceView {
         const args = { prompts, from, reverse, until: reverse ? first : last, ids, gone }
         await model.call('track', args, stop.signal, (part) => {
           showProgress('Tracking', ++done, total, 'frames')
-          kept = Promise.all([kept, this.keep(part, stop, place)]).catch((error) => {
+          kept = kept.then(() => this.keep(part, stop, place)).catch((error) => {
             problem = error
             stop.abort()
           })
         })
         if (stop.signal.aborted) break
       }
-      await kept // one of them may show a frame
+      await kept // the last may show a frame
       await this.masks.writing
     } catch (error) {
       problem = error
@@ -300,7 +300,8 @@ export class SequenceView {
    * @param {Placement} place
    */
   async keep({ frame, masks }, stop, place) {
-    if (this.stop !== stop) return
+    // No object is followed on a frame behind the end of all.
+    if (this.stop !== stop || !masks.length) return
     const { prompting } = this.page
     for (const step of lastSteps(prompting.objects)) {
       const again = masks.find(({ id }) => step.frame === frame && step.id === id)
