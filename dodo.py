@@ -24,7 +24,7 @@ from tasks import (
 )
 from tasks.building import staleness
 from tasks.building.build import Build
-from tasks.commands import filmstrip, picture, prune, publish, report, speed
+from tasks.commands import filmstrip, paths, picture, prune, publish, report, speed
 from tasks.config import parse
 from tasks.console import invocation, reporter
 from tasks.system.fingerprint import FINGERPRINTS
@@ -156,6 +156,12 @@ def task_speed() -> Tasks:
     """measure how fast the variants of a model are, in one run"""
     for target in CONFIG.targets:
         yield BUILD.task(speed.declare(target, BROWSER))
+
+
+def task_paths() -> Tasks:
+    """run a model in every browser, build and version of onnxruntime-web that there is"""
+    for target in CONFIG.targets:
+        yield BUILD.task(paths.declare(target, BROWSER))
 
 
 def task_publish() -> Tasks:

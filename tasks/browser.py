@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,21 +31,16 @@ from tasks.web import browsers, packages
 from tasks.web.browsers import Browser
 
 if TYPE_CHECKING:
-    import numpy as np
     from doit.task import Task
-    from numpy.typing import NDArray
     from playwright.sync_api import Browser as PlaywrightBrowser
 
-    from tasks.inference.checks import Figure
-    from tasks.inference.preprocessing import Placement
     from tasks.inference.reference_file import Reference
     from tasks.inference.scripts import Answers, Script
-    from tasks.inference.sessions import Predictions, PromptedImage
+    from tasks.inference.sessions import PromptedImage
     from tasks.web.chromium import ServedModel
     from tasks.web.image_page import ImageRun
 
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow", "playwright")
-LEVEL = 1 / 255  # of a sample: a browser may round down what it scales
 INSTALLED = packages.INSTALLED.relative_to(PROJECT).as_posix()
 
 
@@ -256,7 +251,7 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
     from tasks.inference import scripts
     from tasks.inference.reference_file import read_reference
     from tasks.proof.binding import unchanged
-    from tasks.web import chromium
+    from tasks.web import chromium, comparison
 
     references = {"reference": request.reference, "tracking_reference": request.tracking}
     subjects = {name: path for name, path in references.items() if path is not None}
@@ -277,9 +272,9 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
         prompted = prompted_image(request, model, stored or None)
         run, tracked = run_in_browser(request, model, prompted, script)
         # onnxruntime runs after the browser, whose memory is free again.
-        compare(run, stored.images[0] if stored else None)
+        comparison.compare(run, stored.images[0] if stored else None)
         if script is not None:
-            compare_tracking(run.report, tracked, script, model)
+            comparison.compare_tracking(run.report, tracked, script, model)
     return {
         "files": files,
         "against": {**(stored.against if stored else {}), **against},
@@ -374,74 +369,3 @@ def track_in_page(browser: PlaywrightBrowser, run: ImageRun, script: Script) -> 
     except chromium.Refused as refusal:
         (tracking or run).refuse(str(refusal))
     return answers
-
-
-def compare(run: ImageRun, reference: Predictions | None) -> None:
-    """Add to a run's report how its answers differ from onnxruntime's to the same pixels.
-
-    A browser scales images in its own way: how far its pixels are from ours is a figure of its own.
-
-    :param reference: PyTorch's answers; with it only the masks of the best scores, which a person
-        gets, are compared.
-    """
-    from tasks.inference import sessions
-    from tasks.inference.metrics import least_iou
-    from tasks.inference.preprocessing import Placement, pixels_of
-
-    on_wasm = run.predictions.get("wasm")
-    if on_wasm is None or not on_wasm.masks:
-        return
-    client, graphs = run.model.client, run.model.graphs
-    prompted = run.prompted._replace(mask_inputs=on_wasm.mask_inputs)
-    features = {}
-    if run.image is not None:  # which a decoder alone does not see
-        place = Placement(run.model.size, run.width, run.height, client.resize)
-        pixels = pixels_of(run.image, place)
-        preprocessing = preprocessing_difference(pixels, run.prompted.image, place)
-        run.report["preprocessing"] = features["image"] = preprocessing
-        prompted = prompted._replace(image=pixels)
-    (expected,) = sessions.run_graphs(graphs, [prompted], client)
-    for provider, answers in run.predictions.items():
-        figures = run.report["providers"][provider]
-        figures["differences"] = sessions.differences(answers, expected)
-        figures["differences"]["features"] |= features
-        if reference is None:
-            ious = {n: least_iou(masks, expected.masks[n]) for n, masks in answers.masks.items()}
-        else:
-            ious, figures["reference_ious"] = (
-                {n: least_iou(answers.best_mask(n), other.best_mask(n)) for n in answers.masks}
-                for other in (expected, reference)
-            )
-        figures["ious"] = ious
-        figures["mask_iou"] = min(ious.values())
-
-
-def preprocessing_difference(
-    pixels: NDArray[np.uint8], image: NDArray[np.uint8], place: Placement
-) -> Figure:
-    """How far a browser's pixels are from an image as it is scaled here, but for rounding."""
-    from tasks.inference.checks import mean_difference
-    from tasks.inference.preprocessing import coarse, resized
-
-    scaled = resized(image, place.scaled_height, place.scaled_width)
-    difference = mean_difference(coarse(pixels), coarse(scaled))
-    return None if difference is None else max(difference - LEVEL, 0.0)
-
-
-def compare_tracking(
-    report: dict[str, Any], tracked: Mapping[str, Answers], script: Script, model: ServedModel
-) -> None:
-    """Add to a report how the page's tracker differs from ours with onnxruntime, by provider."""
-    from tasks.inference.scripts import run_script
-    from tasks.inference.sessions import run_by_name
-    from tasks.inference.tracker import Tracker
-    from tasks.proof.drift import compare_answers
-
-    assert model.video is not None
-    if not tracked:
-        return
-    run = run_by_name(model.graphs, {"encoder": model.client.encoder})
-    expected = dict(run_script(Tracker(run, model.video, list(script.frames)), script))
-    for provider, answers in tracked.items():
-        figures = compare_answers({script.name: (answers, expected)})
-        report["providers"][provider]["tracking"] |= asdict(figures)

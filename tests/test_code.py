@@ -25,6 +25,7 @@ from tasks import (
 )
 from tasks.building import code
 from tasks.building.code import closure
+from tasks.clients.registry import CLIENTS
 from tasks.config.models import DRAWN
 from tasks.model.families import sam2
 from tasks.proof import signature
@@ -163,7 +164,8 @@ def test_whoever_puts_prompts_reaches_how_clients_are_described_but_no_client() 
     """Which client it is, and what that expects, is in the trace as a value."""
     for stage in ("verify", "fidelity", "browser"):
         found = {path for path in reached(stage) if path.startswith("tasks/clients/")}
-        assert found == {"tasks/clients/client.py", "tasks/clients/contract.py"}, stage
+        values = {f"tasks/clients/{name}.py" for name in ("client", "contract", "runtime")}
+        assert found == values, stage
 
 
 def test_no_stage_reaches_how_the_build_runs() -> None:
@@ -206,12 +208,12 @@ def test_the_packages_that_a_truth_imports_are_found_in_its_code() -> None:
 
 
 def test_what_a_page_loads_of_npm_is_hashed_as_it_is_installed() -> None:
-    scripts = ("shared/model.js", "proof/check-transformers.html", "proof/check-transformers.js")
+    scripts = ("proof/check-transformers.html", "proof/check-transformers.js")
     text = "".join((packages.PAGE / name).read_text() for name in scripts)
+    text += " ".join(path.bundle for client in CLIENTS.values() for path in client.paths)
     named = set(re.findall(r"/npm/([\w@/.-]+\.m?js)", text))
-    named |= {f"onnxruntime-web/dist/{each}" for each in re.findall(r"'(ort[\w.]+\.mjs)'", text)}
     named.add("onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm")
-    assert len(named) == 6
+    assert len(named) == 8
     for each in named:
         patterns = [f"{name}/{file}" for name in packages.LOADERS for file in packages.SERVED]
         assert any(PurePath(each).match(pattern) for pattern in patterns), each

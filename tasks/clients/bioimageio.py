@@ -9,6 +9,7 @@ onnxruntime-web 1.19.2 runs it on WASM, with one thread: the page is not cross-o
 from __future__ import annotations
 
 from tasks.clients.client import META_DECODER, META_ENCODER, Client
+from tasks.clients.runtime import RuntimePath
 
 CLIENT = Client(
     name="bioimage.io",
@@ -33,6 +34,6 @@ CLIENT = Client(
     refused=dict.fromkeys(
         ("q4", "q4f16"), "onnxruntime-web 1.19.2 has no MatMulNBits of 8 bits, which it contains"
     ),
-    runtime="onnxruntime-web-1.19",
+    paths=(RuntimePath("wasm", "default", "onnxruntime-web-1.19"),),
     wasm_alone=True,
 )

@@ -27,6 +27,7 @@ from tasks.clients.contract import (
     tensor,
     traced_contract,
 )
+from tasks.clients.runtime import RuntimePath
 
 # What a prompt, or several of one run, may consist of.
 PromptPart = Literal[
@@ -76,9 +77,9 @@ class Client:
     the client loads them. ``library`` is the Hugging Face hub's name for what loads them. The name
     of its folder must begin with ``folder_prefix``. ``image_sizes`` are the only ones that it
     takes, where it insists. ``graphs`` are those that it loads: one without an encoder gets
-    embeddings from elsewhere. ``runtime`` is the npm package in ``web/`` of its onnxruntime,
-    ``refused`` has the precisions that this does not run, and why. ``wasm_alone``: it uses no
-    WebGPU, and one thread, for its page is not isolated.
+    embeddings from elsewhere. ``paths`` are those of its page through onnxruntime-web, one for each
+    provider, WASM first; ``refused`` has the precisions that it does not run, and why.
+    ``wasm_alone``: it uses no WebGPU, and one thread, for its page is not isolated.
     """
 
     name: str
@@ -100,7 +101,7 @@ class Client:
     image_sizes: tuple[int, ...] = ()
     graphs: tuple[str, ...] = ("encoder", "decoder")
     refused: Mapping[Precision, str] = field(default_factory=dict, compare=False)
-    runtime: str = "onnxruntime-web"
+    paths: tuple[RuntimePath, ...] = (RuntimePath("wasm", "wasm"), RuntimePath("webgpu", "webgpu"))
     wasm_alone: bool = False
     documents: Documents = field(default=no_documents, compare=False)
 
@@ -191,7 +192,7 @@ class Client:
             "padding_point": self.padding_point,
             "page": self.page,
             "graphs": list(self.graphs),
-            "runtime": self.runtime,
+            "paths": [asdict(path) for path in self.paths],
         }
 
 

@@ -1,6 +1,7 @@
 """NimbusImage: a web tool for microscopy, in its repository at 818835a.
 
-`src/pipelines/samPipeline.ts` loads ``encoder.ort`` on WebGPU and ``decoder.onnx`` on WASM, places
+`src/pipelines/samPipeline.ts` imports ``onnxruntime-web/webgpu``, the build of both providers. It
+loads ``encoder.ort`` on WebGPU and ``decoder.onnx`` on WASM, places
 the image at the top left, appends a padding point where there is no box, and takes the first mask;
 `onnxModels.ts` takes a folder for SAM 2 only when its name begins with ``sam2_``. For SAM 1 it
 loads ``encoder.onnx``, and feeds the six inputs of segment-anything's own decoder by name: what the
@@ -19,6 +20,7 @@ from tasks.clients.client import (
     SAMEXPORTER_ENCODER,
     Client,
 )
+from tasks.clients.runtime import RuntimePath
 
 CLIENT = Client(
     name="nimbusimage",
@@ -32,6 +34,7 @@ CLIENT = Client(
     padding_point=True,
     folder_prefix="sam2_",
     image_sizes=(1024,),
+    paths=(RuntimePath("wasm", "webgpu"), RuntimePath("webgpu", "webgpu")),
 )
 
 FOR_SAM = replace(

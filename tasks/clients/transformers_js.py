@@ -13,7 +13,10 @@ from typing import Any
 
 from tasks.clients.client import Client, GraphFile
 from tasks.clients.contract import FEATURES, PLACES, PREPROCESSING
+from tasks.clients.runtime import RuntimePath
 
+# It brings one of its own, and imports `onnxruntime-web/webgpu`.
+_RUNTIME = "@huggingface/transformers/node_modules/onnxruntime-web"
 _FEATURES = {role: f"image_embeddings.{level}" for level, role in enumerate(FEATURES)}
 
 
@@ -106,6 +109,7 @@ CLIENT = Client(
     },
     loads=("onnx",),
     page="proof/check-transformers.html",
+    paths=(RuntimePath("wasm", "webgpu", _RUNTIME), RuntimePath("webgpu", "webgpu", _RUNTIME)),
     library="transformers.js",
     documents=documents,
 )

@@ -44,7 +44,7 @@ def sources_of(config: Configuration) -> list[Path]:
     """Every file that a report may be made of."""
     paths: list[Path] = []
     for target in config.targets:
-        paths += [target.report("verify"), target.speeds, target.manifest]
+        paths += [target.report("verify"), target.speeds, target.paths, target.manifest]
         for each in target.built_variants:
             paths += [
                 target.report("browser", each),

@@ -22,6 +22,7 @@ from tasks.proof import charts, recommendation, reports, runtimes
 from tasks.proof.failures import PROVIDERS
 from tasks.proof.judgement import ONE_CLICK, largest_differences
 from tasks.proof.manifest import VariantEntry, read_manifest
+from tasks.proof.paths import PathFigures
 from tasks.proof.recommendation import Candidate, Choice
 from tasks.proof.reports import Report
 from tasks.system.fingerprint import FINGERPRINTS, read_cache
@@ -132,11 +133,18 @@ class ModelFigures:
     packages: Mapping[str, str] = field(default_factory=dict)
     from_cache: Sequence[str] = ()
     speed: Report = field(default_factory=dict)
+    paths: Sequence[PathFigures] = ()
 
     @property
     def parity(self) -> dict[str, Figure]:
         """The largest differences from PyTorch."""
         return largest_differences(self.verified["differences"])
+
+    @property
+    def least_path_iou(self) -> float | None:
+        """The least IoU of all execution paths; None where none drew a mask."""
+        ious = [each.mask_iou for each in self.paths if each.mask_iou is not None]
+        return min(ious, default=None)
 
     @property
     def candidates(self) -> list[Candidate]:
@@ -214,7 +222,21 @@ def gather(config: Configuration, target: Target) -> ModelFigures | None:
             and values.get(FROM_CACHE)
         ),
         speed=speed,
+        paths=current_paths(target),
     )
+
+
+def current_paths(target: Target) -> list[PathFigures]:
+    """What each execution path did with the files that are there now."""
+    content = read_cache(target.paths)
+    there = {
+        path.name: FINGERPRINTS.sha256(path)
+        for path in target.graph_files().values()
+        if path.is_file()
+    }
+    if content.get("files") != there:
+        return []
+    return [PathFigures(**each) for each in content["paths"]]
 
 
 def current_speeds(target: Target) -> Report:

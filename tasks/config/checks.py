@@ -30,6 +30,14 @@ class BrowserCheck:
     executable: Annotated[
         Text | None, "a Chromium, Chrome or Edge, a path or name; else the first that is installed"
     ] = None
+    executables: Annotated[
+        tuple[Text, ...],
+        "the browsers of `doit paths`, paths or names; else a Chromium, Firefox and WebKitGTK, "
+        "where they are installed",
+    ] = ()
+    step_limit: Annotated[Positive, "seconds that a step of `doit paths` may take in a browser"] = (
+        600.0
+    )
     webgpu: Annotated[bool, "the decoder must run on WebGPU too, where there is an adapter"] = True
     mask_iou: Annotated[Share, "the least IoU of the browser's masks with onnxruntime's"] = 0.999
     encoder_tolerance: Annotated[Positive, "as in `[verify]`, but against onnxruntime"] = 1e-3

@@ -409,6 +409,11 @@ class Target:
         return self.folder / "speed.json"
 
     @property
+    def paths(self) -> Path:
+        """What each execution path of this machine's browsers did."""
+        return self.folder / "paths.json"
+
+    @property
     def manifest(self) -> Path:
         """The manifest in the deploy folder."""
         return self.deploy / "manifest.json"

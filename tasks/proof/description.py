@@ -242,6 +242,8 @@ def _provider_proof(each: JudgedVariant, provider: str, figures: Report) -> mani
     return manifest.ProviderProof(
         proven=not reason,
         reason=reason or None,
+        build=figures.get("build"),
+        layout=figures.get("layout"),
         software=None if adapter is None else bool(adapter["software"]),
         nodes=None if adapter is None else {g: _nodes(each) for g, each in placement.items()},
         tracking=tracked(figures.get("tracking", {}), "tracker.py, onnxruntime on CPU"),

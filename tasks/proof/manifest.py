@@ -25,6 +25,7 @@ from tasks.clients.contract import (
     Tensor,
     TrackingConstants,
 )
+from tasks.clients.runtime import Build, TensorLayout
 from tasks.config.checkpoint_record import Checkpoint
 from tasks.inference.checks import Figure
 from tasks.proof.figures import Ious
@@ -188,11 +189,14 @@ class Nodes:
 class ProviderProof:
     """What an execution provider of onnxruntime-web did; ``reason`` says why it is not proven.
 
+    ``build`` is that which the client imports, ``layout`` the order of axes that it asks for.
     ``nodes`` is None for a graph that the log does not mention. The figures are of ``parts``.
     """
 
     proven: bool
     reason: str | None = None
+    build: Build | None = None
+    layout: TensorLayout | None = None
     software: bool | None = None
     nodes: Mapping[str, Nodes | None] | None = None
     parts: tuple[Literal["encoder", "decoder"], ...] | None = None

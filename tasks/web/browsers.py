@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from tasks.system.fingerprint import FINGERPRINTS
 from tasks.system.versions import versions
 from tasks.web import packages
+from tasks.web.programs import PROGRAMS, BrowserProgram, engine_of
 
 if TYPE_CHECKING:
     from tasks.config.checks import BrowserCheck
@@ -64,6 +65,16 @@ def find(check: BrowserCheck) -> Browser:
         return Browser(None, npm)
     missing = f"there is no Chromium, Chrome or Edge; install one, or run `{INSTALL_BROWSER}`"
     return Browser(packages=npm, missing=missing)
+
+
+def programs(check: BrowserCheck, browser: Browser) -> tuple[BrowserProgram, ...]:
+    """The browsers of this machine that `doit paths` starts; starts none but for its version."""
+    names = check.executables or [
+        *filter(None, [browser.executable]),
+        *(next(filter(shutil.which, each), "") for each in PROGRAMS.values()),
+    ]
+    executables = filter(None, map(shutil.which, names))
+    return tuple(BrowserProgram(engine_of(each), each) for each in executables)
 
 
 @cache  # many proofs ask

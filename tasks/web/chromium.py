@@ -1,21 +1,23 @@
-"""A Chromium that runs a model's graphs with onnxruntime-web, step by step, from a loopback page.
+"""A page that runs a model's graphs with onnxruntime-web, step by step, from a loopback server.
 
-The steps are those of ``web/page/proof/check.js``. What a provider refuses is that provider's: what
-others answered before it stays.
+The steps are those of ``web/page/proof/check.js``. A driver takes them to the page: Playwright, for
+a Chromium, or a browser that was started with the page's address (`tasks.web.started_browser`).
+What a provider refuses is that provider's: what others answered before it stays.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tasks.clients.client import Client, description
+from tasks.clients.runtime import RuntimePath, WebProvider
 from tasks.inference.graph_file import tensors_of
 from tasks.running import child
 from tasks.system.errors import StageError
@@ -34,6 +36,23 @@ if TYPE_CHECKING:
 
 class Refused(Exception):
     """What a step in the browser ended with, in the words of onnxruntime-web or the browser."""
+
+
+class Driver(Protocol):
+    """Takes steps to a page."""
+
+    @property
+    def browser(self) -> str:
+        """The browser's name and version."""
+
+    def open(self, address: str) -> None:
+        """Open a page that offers steps."""
+
+    def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        """What a step returns; `Refused` where the browser ends the page."""
+
+    def memory(self) -> Mapping[str, int]:
+        """The peak so far, in bytes, of the page's process (``renderer``) and the ``gpu``'s."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +127,14 @@ def served(
     scratch: str,
     frames: Sequence[NDArray[np.uint8]] = (),
     embedding: NDArray[np.float32] | None = None,
+    second: NDArray[np.uint8] | None = None,
+    steps: Callable[[bytes], bytes] | None = None,
 ) -> Iterator[Site]:
     """Serves a model's files, the page, an image, and a clip's frames from a ``scratch`` folder.
 
     :param embedding: of the image, for a decoder alone.
+    :param second: another image.
+    :param steps: answers a page that requests its next step.
     """
     from PIL import Image
 
@@ -121,14 +144,15 @@ def served(
     manifest, arrays = model.manifest(), dict[str, bytes]()
     for name, text in model.client.documents(manifest).items():
         (place / name).write_text(text, encoding="utf-8")
-    Image.fromarray(image).save(place / "image.png")
+    for name, pixels in (("image", image), ("second", second)):
+        if pixels is not None:
+            Image.fromarray(pixels).save(place / f"{name}.png")
     if embedding is not None:
         (place / "embedding.bin").write_bytes(embedding.astype("<f4").tobytes())
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(place / f"frame-{number}.png")
     app = application(
         {
-            "/onnxruntime-web": packages.MODULES / model.client.runtime / "dist",
             "/npm": packages.MODULES,
             "/model": place,
             "/image": place,
@@ -137,6 +161,7 @@ def served(
         {"/model/manifest.json": lambda: manifest},
         {f"/model/{name}": Path(model.graphs[graph]) for graph, name in model.names.items()},
         arrays,
+        steps=steps,
         isolated=not model.client.wasm_alone,
     )
     with serving(app) as address:
@@ -167,7 +192,7 @@ def launched(executable: str | None, webgpu: bool) -> Iterator[PlaywrightBrowser
 
 
 @contextmanager
-def blank_page(browser: PlaywrightBrowser) -> Iterator[Page]:
+def blank_page(browser: PlaywrightBrowser) -> Iterator[Driver]:
     """A page whose messages are printed; `Refused` when the browser ends it."""
     from playwright.sync_api import Error
 
@@ -175,10 +200,41 @@ def blank_page(browser: PlaywrightBrowser) -> Iterator[Page]:
         page = browser.new_page()
         page.on("console", lambda message: print("console:", message.text))
         page.on("pageerror", lambda error: print("page:", error))
-        yield page
+        yield PlaywrightDriver(page)
         page.close()
     except Error as error:
         raise Refused(f"the browser ended the page: {error.message}") from error
+
+
+class PlaywrightDriver:
+    """A page of a Chromium that Playwright drives."""
+
+    def __init__(self, page: Page) -> None:
+        assert page.context.browser is not None
+        self._page = page
+        self._browser = page.context.browser
+
+    @property
+    def browser(self) -> str:
+        return f"Chromium {self._browser.version}"
+
+    def open(self, address: str) -> None:
+        self._page.goto(address)
+
+    def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = self._page.evaluate("job => window.check(job)", job)
+        return result
+
+    def memory(self) -> Mapping[str, int]:
+        session = self._browser.new_browser_cdp_session()
+        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
+        session.detach()
+        peaks: dict[str, int] = {}
+        for process in processes:
+            kind, peak = process["type"].lower(), child.peak_memory_of(process["id"]) or 0
+            if peak and kind in ("renderer", "gpu"):
+                peaks[kind] = max(peaks.get(kind, 0), peak)
+        return peaks
 
 
 def threads_here(client: Client) -> int:
@@ -189,25 +245,28 @@ def threads_here(client: Client) -> int:
 class Steps:
     """Has a page work with a served model's ``parts``, step by step, and adds to a report.
 
-    A ``report`` may be that of another page with the same model. What the page, or a provider in
-    it, does not do raises `Refused`, which names the part and the provider.
+    Each provider is that of one of the ``paths``; unless given, of those of the client. A
+    ``report`` may be that of another page with the same model. What the page, or a provider in it,
+    does not do raises `Refused`, which names the part and the provider.
     """
 
     def __init__(
         self,
-        page: Page,
+        driver: Driver,
         site: Site,
         model: ServedModel,
         threads: int,
         report: dict[str, Any] | None = None,
+        paths: Sequence[RuntimePath] = (),
     ) -> None:
-        self.page = page
+        self.driver = driver
+        self._paths = {path.provider: path for path in paths or model.client.paths}
         self.site = site
         self.model = model
         self.threads = threads
         empty: dict[str, Any] = {"threads": threads, "providers": {}, "memory": {}, "load_ms": {}}
         self.report = empty if report is None else report
-        self._provider = "wasm"  # without it there is nothing
+        self._provider: WebProvider = "wasm"  # without it there is nothing
         self._graph: str | None = None
 
     @property
@@ -222,12 +281,11 @@ class Steps:
 
     def open(self) -> None:
         """Open the page and load its graphs; a `Refused` names the file."""
-        browser = self.page.context.browser
-        assert browser is not None
-        self.report["browser"] = f"Chromium {browser.version}"
-        self.page.goto(f"{self.site.address}/{self.name}")
+        self.report["browser"] = self.driver.browser
+        self.driver.open(f"{self.site.address}/{self.name}")
         environment = self._step("open the page", "environment")
         self.report["isolated"] = environment["isolated"]
+        self.environment = environment
         self.adapter = environment["adapter"]
         for part in self.parts:
             self._graph = part
@@ -249,23 +307,27 @@ class Steps:
 
     def _step(self, what: str, step: str, **arguments: Any) -> Any:
         print(what, flush=True)
-        result = self.page.evaluate("job => window.check(job)", {"step": step, **arguments})
+        result = self.driver.run({"step": step, **arguments})
         self._measure_memory()
         if "error" in result:
             raise Refused(f"{what}: {result['error']}")
         return result
 
-    def _start(self, provider: str) -> None:
+    def _start(self, provider: WebProvider) -> None:
         self._provider, self._graph = provider, None
+        path = self._paths[provider]
         started = self._step(
             f"start onnxruntime-web on {provider}",
             "start",
             provider=provider,
             threads=self.threads,
             nothing=list(_nothing()),
+            bundle=path.bundle,
+            layout=path.layout,
         )
         client = f"{started['client']}, " if "client" in started else ""
         self.report.setdefault("runtime", f"{client}onnxruntime-web {started['version']}")
+        self._of_provider().update(build=path.build, layout=path.layout)
         self._figures()["start_ms"] = started["milliseconds"]
 
     def _step_of(self, part: str, what: str, step: str, **arguments: Any) -> Any:
@@ -289,16 +351,9 @@ class Steps:
 
     def _measure_memory(self) -> None:
         """Note the largest memory so far of the page's process, and of that of the GPU."""
-        browser = self.page.context.browser
-        assert browser is not None
-        session = browser.new_browser_cdp_session()
-        processes = session.send("SystemInfo.getProcessInfo")["processInfo"]
-        session.detach()
-        for process in processes:
-            kind, memory = process["type"].lower(), self.report["memory"]
-            peak = child.peak_memory_of(process["id"]) or 0
-            if peak and kind in ("renderer", "gpu"):
-                memory[kind] = max(memory.get(kind, 0), peak)
+        memory = self.report["memory"]
+        for kind, peak in self.driver.memory().items():
+            memory[kind] = max(memory.get(kind, 0), peak)
 
 
 def _nothing() -> bytes:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from tasks.clients.runtime import RuntimePath, WebProvider
+from tasks.inference.preprocessing import Placement
 from tasks.inference.sessions import Predictions, PromptedImage
-from tasks.web.chromium import Refused, ServedModel, Site, Steps
+from tasks.web.chromium import Driver, Refused, ServedModel, Site, Steps
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from playwright.sync_api import Page
 
     from tasks.inference.prompts import Prompt
 
@@ -25,13 +26,32 @@ class ImageRun(Steps):
     """The image part: the server's image is encoded, and the prompts about it are decoded."""
 
     def __init__(
-        self, page: Page, site: Site, model: ServedModel, prompted: PromptedImage, threads: int
+        self,
+        driver: Driver,
+        site: Site,
+        model: ServedModel,
+        prompted: PromptedImage,
+        threads: int,
+        paths: Sequence[RuntimePath] = (),
     ) -> None:
-        super().__init__(page, site, model, threads)
+        super().__init__(driver, site, model, threads, paths=paths)
         self.prompted = prompted
         self.height, self.width = prompted.image.shape[:2]
         self.predictions: dict[str, Predictions] = {}
         self.image: NDArray[np.float32] | None = None
+        self.address = "/image/image.png"
+
+    @property
+    def place(self) -> Placement:
+        """Where the image lies in the encoder's input."""
+        return Placement(self.model.size, self.width, self.height, self.model.client.resize)
+
+    def image_pixels(self) -> NDArray[np.uint8]:
+        """The pixels that the page fed the encoder."""
+        from tasks.inference.preprocessing import pixels_of
+
+        assert self.image is not None
+        return pixels_of(self.image, self.place)
 
     def wasm(self, encoder_runs: int, decoder_runs: int) -> None:
         """Run everything on WASM; raises `Refused`, which names the part and the provider."""
@@ -80,14 +100,14 @@ class ImageRun(Steps):
         super().refuse(reason)
         self.predictions.pop(self._provider, None)
 
-    def _start(self, provider: str) -> None:
+    def _start(self, provider: WebProvider) -> None:
         super()._start(provider)
         self.predictions[provider] = Predictions()
 
     def _encode(self, runs: int) -> None:
         times = []
         for _ in range(runs):
-            encoded = self._step_of("encoder", "run", "encode", image="/image/image.png")
+            encoded = self._step_of("encoder", "run", "encode", image=self.address)
             times.append(encoded["milliseconds"])
         features = {role: self.site.array(posted) for role, posted in encoded["values"].items()}
         self.image = features.pop("image")
@@ -140,7 +160,8 @@ class ImageRun(Steps):
         import numpy as np
 
         refined = self.predictions[self._provider].mask_inputs.get(name)
-        best = self.predictions["wasm"].best_mask(previous)  # which the page has kept
+        first = next(iter(self.predictions.values()))  # whose answers the page has kept
+        best = first.best_mask(previous)
         if refined is None or not np.array_equal(refined, best):
             raise Refused(
                 f"prompt {name!r} was to refine the best mask of prompt {previous!r}; the page fed "

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ SERVED = (
 )
 
 
-def versions() -> dict[str, str]:
+def versions(names: Collection[str] = LOADERS) -> dict[str, str]:
     """The versions of what loads models that the lock file asks for; empty without a lock file.
 
     By the place of each in ``node_modules``: one package may have another of its own.
@@ -54,7 +55,7 @@ def versions() -> dict[str, str]:
     return {
         place.partition("/")[2]: str(package.get("version"))
         for place, package in sorted(_packages(MANIFESTS[1]).items())
-        if place.rpartition("node_modules/")[2] in LOADERS
+        if place.rpartition("node_modules/")[2] in names
     }
 
 
@@ -72,6 +73,11 @@ def libraries() -> dict[str, Path]:
     return {
         f"/{name}": FOLDER / "node_modules" / name / folder for name, folder in LIBRARIES.items()
     }
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package."""
+    return str(json.loads((MODULES / package / "package.json").read_text())["version"])
 
 
 def are_installed() -> bool:

@@ -38,6 +38,7 @@ def application(
     documents: Mapping[str, Callable[[], Any]] | None = None,
     files: Mapping[str, Path] | None = None,
     arrays: MutableMapping[str, bytes] | None = None,
+    steps: Callable[[bytes], bytes] | None = None,
     names: Sequence[str] = (),
     isolated: bool = True,
 ) -> Starlette:
@@ -47,12 +48,14 @@ def application(
     :param documents: JSON made at each request, by path.
     :param files: single files from anywhere, by path.
     :param arrays: gets what a page posts to ``/arrays/<name>``; without it none can post.
+    :param steps: answers what a page posts to ``/steps``, in a thread; it may wait.
     :param names: host names and addresses in requests that are answered, beside loopback's.
     :param isolated: its pages are, so that onnxruntime-web can have threads.
     """
     import mimetypes
 
     from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import FileResponse, JSONResponse, Response
@@ -87,12 +90,19 @@ def application(
         arrays[request.path_params["name"]] = await request.body()
         return Response(status_code=204)
 
+    async def next_step(request: Request) -> Response:
+        assert steps is not None
+        body = await request.body()
+        return Response(await run_in_threadpool(steps, body), headers=headers)
+
     routes: list[BaseRoute] = [
         Route(path, document(make)) for path, make in (documents or {}).items()
     ]
     routes += [Route(path, file(each)) for path, each in (files or {}).items()]
     if arrays is not None:
         routes.append(Route("/arrays/{name}", keep, methods=["POST"]))
+    if steps is not None:
+        routes.append(Route("/steps", next_step, methods=["POST"]))
     routes += [
         Mount(path, Folder(directory=folder, html=path == "/", check_dir=False))
         for path, folder in folders.items()

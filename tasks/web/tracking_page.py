@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from tasks.clients.runtime import WebProvider
 from tasks.config.models import TRACKING_GRAPHS
 from tasks.inference.prompts import Prompt
 from tasks.inference.scripts import Answers, Script, run_script
@@ -33,7 +34,7 @@ class TrackingRun(Steps):
         assert self.model.video is not None
         return self.model.video
 
-    def run_script(self, provider: str, script: Script) -> Answers:
+    def run_script(self, provider: WebProvider, script: Script) -> Answers:
         """Create the sessions on a provider and run a script; a `Refused` names graph or step."""
         self._start(provider)
         for part in self.parts:

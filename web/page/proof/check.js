@@ -16,8 +16,10 @@ import { allPosted, decodeRuns, offer, posted } from './steps.js'
 const loaded = new Loaded()
 /** @type {import('../shared/preprocessing.js').Placement} */
 let place
-/** @type {import('../shared/feeds.js').Features} */
+/** @type {import('../shared/feeds.js').Features} those of the image, as they were first computed */
 let features
+/** The image's address. */
+let encoded = ''
 /** @type {Record<string, Answers>} */
 const answers = {}
 
@@ -36,7 +38,7 @@ offer({
     const [found, milliseconds] = await timed(() =>
       encode(runtimes[provider], session, manifest, pixels, place),
     )
-    features ??= found
+    if (image !== encoded) [features, encoded] = [found, image]
     const tensor = imageTensor(pixels, place, manifest.preprocessing)
     const input = { data: tensor, dims: inputShape(manifest) }
     return { milliseconds, values: await allPosted({ ...found, image: input }) }

@@ -6,9 +6,17 @@ import { logged } from './steps.js'
 
 /** @typedef {import('../shared/model.js').Provider} Provider */
 /** @typedef {import('../shared/model.js').Session} Session */
+/** @typedef {import('onnxruntime-web').InferenceSession.ExecutionProviderConfig} ProviderConfig */
+/** @typedef {'NHWC' | 'NCHW'} Layout */
 
 /** Where the server has the model. */
 export const BASE = '/model'
+
+/** A module with an instruction of SIMD, (i32x4.splat, i8x16.popcnt), that does nothing. */
+const SIMD = Uint8Array.of(
+  ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0],
+  ...[10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11],
+)
 
 /** What the steps have made so far. */
 export class Loaded {
@@ -18,6 +26,8 @@ export class Loaded {
   files = {}
   /** @type {Record<string, import('../shared/model.js').Runtime>} by provider */
   runtimes = {}
+  /** @type {Record<string, ProviderConfig>} what sessions are created with, by provider */
+  #providers = {}
   /** @type {Record<string, Session>} */
   #sessions = {}
 
@@ -31,7 +41,13 @@ export class Loaded {
       /** Where this runs. */
       environment: async () => {
         this.manifest = await (await fetch(`${BASE}/manifest.json`)).json()
-        return { isolated: crossOriginIsolated, adapter: await adapter().catch(() => null) }
+        return {
+          isolated: crossOriginIsolated,
+          adapter: await adapter().catch(() => null),
+          shared: typeof SharedArrayBuffer === 'function',
+          jspi: 'Suspending' in WebAssembly,
+          simd: WebAssembly.validate(SIMD),
+        }
       },
 
       /** @param {{ part: string }} step */
@@ -50,12 +66,15 @@ export class Loaded {
        * Start onnxruntime-web, which it does with its first session: one of a graph that does
        * nothing.
        *
-       * @param {{ provider: Provider, threads: number, nothing: number[] }} step
+       * @param {{ provider: Provider, threads: number, nothing: number[], bundle: string,
+       *   layout: Layout | null }} step address of the build; the layout that WebGPU prefers
        */
-      start: async ({ provider, threads, nothing }) => {
+      start: async ({ provider, threads, nothing, bundle, layout }) => {
+        const config = layout ? { name: provider, preferredLayout: layout } : provider
+        this.#providers[provider] = /** @type {ProviderConfig} */ (config)
         const [ort, milliseconds] = await timed(async () => {
-          const ort = await runtime(provider, threads)
-          await createSession(ort, Uint8Array.from(nothing), provider)
+          const ort = await runtime(provider, threads, bundle)
+          await createSession(ort, Uint8Array.from(nothing), config)
           return ort
         })
         this.runtimes[provider] = ort
@@ -65,7 +84,7 @@ export class Loaded {
       /** @param {{ part: string, provider: Provider }} step */
       create: async ({ part, provider }) => {
         const [session, milliseconds] = await timed(() =>
-          createSession(this.runtimes[provider], this.files[part], provider),
+          createSession(this.runtimes[provider], this.files[part], this.#providers[provider]),
         )
         this.#sessions[`${part} ${provider}`] = session
         return { milliseconds }
@@ -81,7 +100,8 @@ export class Loaded {
         const lines = await logged(async () => {
           const options = { logSeverityLevel: /** @type {const} */ (0) }
           const ort = this.runtimes[provider]
-          await (await createSession(ort, this.files[part], provider, options)).release()
+          const config = this.#providers[provider]
+          await (await createSession(ort, this.files[part], config, options)).release()
         })
         return { placement: nodePlacement(lines) }
       },

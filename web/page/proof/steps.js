@@ -8,9 +8,19 @@ import { words } from '../shared/words.js'
 
 /** @type {string[] | null} */
 let log = null
-const write = console.error
+/** @type {string[]} what was logged since the last step, for a driver that sees no console */
+let lines = []
 // Replaced here, as onnxruntime-web logs to the console.error that there is when it starts.
-console.error = (...parts) => (log ? log.push(parts.join(' ')) : write(...parts))
+for (const name of /** @type {const} */ (['warn', 'error'])) {
+  const write = console[name]
+  console[name] = (...parts) => {
+    if (log) log.push(parts.join(' '))
+    else {
+      lines.push(parts.join(' '))
+      write(...parts)
+    }
+  }
+}
 
 /**
  * What onnxruntime-web logs meanwhile, kept from the console.
@@ -76,7 +86,8 @@ export async function decodeRuns(runs, decode) {
 }
 
 /**
- * Offer steps to who drives the page, as `window.check({ step, ...arguments })`. An error is
+ * Offer steps to who drives the page, as `window.check({ step, ...arguments })`, or to the server
+ * that the page's address names a driver (`?driver=server`), for browsers without one. An error is
  * returned in its own words.
  *
  * @param {Record<string, (job: any) => Promise<unknown>>} steps
@@ -91,4 +102,24 @@ export function offer(steps) {
     }
   }
   Object.assign(window, { check })
+  if (new URLSearchParams(location.search).get('driver') === 'server') void serve(check)
+}
+
+/**
+ * Take steps from the server one after the other, with what the page logs meanwhile.
+ *
+ * @param {(job: any) => Promise<unknown>} check
+ */
+async function serve(check) {
+  addEventListener('error', ({ message }) => lines.push(message))
+  addEventListener('unhandledrejection', ({ reason }) => lines.push(words(reason)))
+  /** @type {unknown} */
+  let answer = null
+  for (;;) {
+    const response = await fetch('/steps', { method: 'POST', body: JSON.stringify(answer) })
+    const job = await response.json()
+    if (job?.step === 'close') return
+    answer = job && { result: await check(job), lines }
+    if (job) lines = []
+  }
 }

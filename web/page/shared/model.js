@@ -11,18 +11,23 @@ import { imageTensor } from './preprocessing.js'
 /** @typedef {import('./preprocessing.js').Placement} Placement */
 /** @typedef {import('./preprocessing.js').Prompt} Prompt */
 /** @typedef {'wasm' | 'webgpu'} Provider an execution provider of onnxruntime-web */
-const BUNDLES = { wasm: 'ort.wasm.min.mjs', webgpu: 'ort.webgpu.min.mjs' }
+/** @type {Record<Provider, string>} */
+const BUNDLES = {
+  wasm: '/onnxruntime-web/ort.wasm.min.mjs',
+  webgpu: '/onnxruntime-web/ort.webgpu.min.mjs',
+}
 
 /**
  * onnxruntime-web for a provider.
  *
  * @param {Provider} provider
  * @param {number} threads of WASM; more than one needs a cross-origin isolated page
+ * @param {string} [bundle] the address of another build
  * @returns {Promise<Runtime>}
  */
-export async function runtime(provider, threads) {
+export async function runtime(provider, threads, bundle = BUNDLES[provider]) {
   /** @type {Runtime} */
-  const ort = await import(`/onnxruntime-web/${BUNDLES[provider]}`)
+  const ort = await import(bundle)
   ort.env.wasm.numThreads = threads
   ort.env.logLevel = 'error'
   return ort
@@ -139,7 +144,7 @@ let creating = Promise.resolve()
  *
  * @param {Runtime} ort
  * @param {Uint8Array} file
- * @param {Provider} provider
+ * @param {Provider | import('onnxruntime-web').InferenceSession.ExecutionProviderConfig} provider
  * @param {import('onnxruntime-web').InferenceSession.SessionOptions} [options] further ones
  * @returns {Promise<Session>}
  */
