@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from conftest import give_up
 from project import ROOT, Project
@@ -212,3 +214,31 @@ def test_another_engine_draws_the_same_masks_without_a_driver(name: str, with_br
     assert project.build("report").status == 0
     page = (project.root / "build/report/report.html").read_text()
     assert page.count(f'<th scope="row">{ran[0].browser}</th>') == len(paths)
+
+
+# What onnxruntime's layout transformer rewrites for a provider that prefers NHWC
+# (layout_transformation.cc of 1.27), of what there is in models of images.
+REWRITTEN = {
+    *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace"),
+    *("GlobalAveragePool", "GridSample", "InstanceNormalization", "MaxPool", "Resize"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
+def test_a_layout_of_tensors_changes_no_node_of_the_decoder_and_few_of_the_encoder(
+    demo: Project,
+) -> None:
+    rewritten = {}
+    for graph in ("encoder", "decoder"):
+        model = onnx.load(demo.root / f"build/models/demo/{graph}.onnx").graph
+        shapes = {each.name: tuple(each.dims) for each in model.initializer}
+        rewritten[graph] = [
+            (node.op_type, shapes[node.input[1]][2:] if node.op_type == "Conv" else ())
+            for node in model.node
+            if node.op_type in REWRITTEN
+        ]
+    assert rewritten["decoder"] == []
+    operators = Counter(operator for operator, _ in rewritten["encoder"])
+    assert operators.keys() == {"Conv", "MaxPool"}
+    assert (1, 1) not in [kernel for _, kernel in rewritten["encoder"]]

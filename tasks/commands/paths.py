@@ -296,13 +296,19 @@ def environment_of(
 def figures_of(program: BrowserProgram, path: RuntimePath, **figures: Any) -> PathFigures:
     """The figures of a path in a browser."""
     return PathFigures(
-        browser=browsers.identity(program.executable)["browser"] or program.name,
+        browser=name_of(program),
         build=path.build,
         version=packages.version_of(path.package),
         provider=path.provider,
         layout=path.layout,
         **figures,
     )
+
+
+def name_of(program: BrowserProgram) -> str:
+    """A browser's name and version: Debian's Chromium also says where it was built."""
+    version = browsers.identity(program.executable)["browser"]
+    return version.partition(" built on ")[0] or program.name
 
 
 def run_path(
