@@ -41,6 +41,9 @@ LIMITS: dict[tuple[str, str], Schema] = {
     ("File", "sha256"): HASH,
     ("File", "size"): SIZE,
     ("File", "needs"): {"description": "least version of each runtime; absent: no graph"},
+    ("File", "runs_on"): {
+        "description": "versions of each runtime that ran a file of its opset, precision and format"
+    },
     ("Ious", "mean"): IOU,
     ("Ious", "worst"): IOU,
     ("VariantEntry", ""): reason_where_not("deployed"),

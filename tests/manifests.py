@@ -39,7 +39,8 @@ def variant(name: str = "fp32", **changes: Any) -> VariantEntry:
 def manifest(**changes: Any) -> Manifest:
     """A manifest of a model in single precision, with changed fields."""
     image = Tensor("image", "float32", (1, 3, 1024, 1024), "image")
-    file = File(1 << 20, "0" * 64, {"onnxruntime": "1.17"})
+    runs_on: Any = {"onnxruntime": ("1.17.0", "1.32.0")}
+    file = File(1 << 20, "0" * 64, {"onnxruntime": "1.17"}, runs_on)
     made = Manifest(
         schema_version=SCHEMA_VERSION,
         model="tiny",

@@ -46,7 +46,7 @@ def test_a_whole_folder_has_a_line_for_each_check_and_status_0(folder: Path) -> 
     done = check(folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "ok      manifest   schema 5, tiny for samexporter",
+        "ok      manifest   schema 6, tiny for samexporter",
         "ok      files      3 files, 0.0 MiB, each as the manifest says",
         "ok      others     nothing else is there",
         "ok      tensors    those of 2 graphs are as the manifest says",
@@ -195,7 +195,7 @@ SAYS: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "an earlier schema": (
         lambda m: m.update(schema_version=4),
-        "has schema_version 4, and this build reads 5",
+        "has schema_version 4, and this build reads 6",
     ),
     "a file elsewhere": (
         lambda m: m["files"].update({"../x": {"size": 1, "sha256": "0" * 64}}),
@@ -234,7 +234,7 @@ def test_a_manifest_that_does_not_hold_is_named(
     ("text", "words"),
     [
         ("", "is no JSON, so it was cut off or edited"),
-        ('{"schema_version": 5, "files": NaN}', "holds NaN, which is no JSON"),
+        ('{"schema_version": 6, "files": NaN}', "holds NaN, which is no JSON"),
         ("[]", "is not a manifest of this build"),
         ('{"name": "An app", "icons": []}', "It seems to be another program's"),
         (b"\xff\xfe", "is no JSON"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,18 @@ def test_a_file_that_came_or_went_is_named(before: Path, tmp_path: Path) -> None
     deployed_folder.relist(now, "more.json", b"{}")
     assert "  more.json: new (0.0 MiB)" in compare(before, now).stdout
     assert "  more.json: no longer there (0.0 MiB)" in compare(now, before).stdout
+
+
+def test_what_is_said_of_a_file_whose_bytes_are_the_same_has_a_line(
+    before: Path, tmp_path: Path
+) -> None:
+    now = write(tmp_path / "now")
+    content = json.loads((now / "manifest.json").read_text())
+    content["files"]["encoder.onnx"]["runs_on"] = {"onnxruntime": ["1.33.0"]}
+    (now / "manifest.json").write_text(json.dumps(content))
+    done = compare(before, now)
+    assert done.returncode == 1
+    assert "  encoder.onnx runs_on" in done.stdout
 
 
 def test_a_model_stands_for_the_folder_that_it_is_deployed_to(

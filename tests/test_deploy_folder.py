@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -341,6 +342,16 @@ def test_the_least_onnxruntime_of_a_file_follows_from_opset_format_and_precision
     assert runtimes.needs(opset, precision, file) == {"onnxruntime": least}
 
 
+def test_a_file_was_tried_in_the_least_the_installed_and_the_newest_and_onnx_in_openvino() -> None:
+    assert runtimes.runs_on(20, "q8", "encoder_quantized.onnx", "1.27.0") == {
+        "onnxruntime": ("1.17.0", "1.27.0", "1.32.0"),
+        "openvino": ("2026.4.1",),
+    }
+    assert runtimes.runs_on(17, "q4", "encoder_q4.ort", "1.32.0") == {
+        "onnxruntime": ("1.23.0", "1.32.0")
+    }
+
+
 def test_every_opset_format_and_precision_that_can_be_configured_has_a_least_onnxruntime() -> None:
     assert set(runtimes.OPSETS) == set(OPSETS)
     assert set(runtimes.FORMATS) == set(get_args(Format))
@@ -360,6 +371,12 @@ def test_the_manifest_and_the_report_name_the_least_onnxruntime(project: Project
         **dict.fromkeys(
             ("encoder_q4.onnx", "decoder_q4.onnx", "encoder_q4.ort", "decoder_q4.ort"), "1.23"
         ),
+    }
+    installed = version("onnxruntime")
+    assert files["encoder.ort"]["runs_on"] == {"onnxruntime": ["1.19.0", installed, "1.32.0"]}
+    assert files["decoder_q4.onnx"]["runs_on"] == {
+        "onnxruntime": ["1.23.0", installed, "1.32.0"],
+        "openvino": ["2026.4.1"],
     }
     page = (project.root / "build/report/report.html").read_text()
     assert "onnxruntime, from" in page

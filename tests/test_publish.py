@@ -337,8 +337,9 @@ def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
     assert "Our Licence 1.0" in text
     files = json.loads((tiny.folder / "manifest.json").read_text())["files"]
     assert all(f"`{each}`" in text for each in files if each.endswith(".onnx"))
-    assert "| variant | files | size | onnxruntime, from |" in text
-    assert " MiB | 1.17 |" in text
+    assert "| variant | files | size | onnxruntime, from | natively, tried in |" in text
+    assert " MiB | 1.17 | onnxruntime 1.17.0, " in text
+    assert ", 1.32.0; openvino 2026.4.1 |" in text
 
 
 def test_the_card_of_edgetam_calls_it_so(tiny: Published) -> None:

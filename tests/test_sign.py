@@ -300,7 +300,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an older manifest": (
         edit_json("manifest.json", lambda m: m.update(schema_version=4)),
-        "has schema_version 4, and this build reads 5",
+        "has schema_version 4, and this build reads 6",
     ),
     "an earlier deployment's manifest": (
         take("manifest.json", "other"),

@@ -215,7 +215,7 @@ def test_a_report_without_figures_proves_nothing(
 def test_a_manifest_that_is_no_text_is_written_anew(built: Build, content: bytes) -> None:
     (built.deployed / "manifest.json").write_bytes(content)
     assert succeeded(built.build()) == {"deploy:tiny"}
-    assert built.manifest["schema_version"] == 5
+    assert built.manifest["schema_version"] == 6
 
 
 def test_a_file_where_the_folder_should_be_is_said(build: Build) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import pickle
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,10 @@ def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
             "size": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
             "needs": {"onnxruntime": "1.17"},
+            "runs_on": {
+                "onnxruntime": ["1.17.0", version("onnxruntime"), "1.32.0"],
+                "openvino": ["2026.4.1"],
+            },
         }
     assert set(manifest["files"]) == {"encoder.onnx", "decoder.onnx"}
     (image,) = manifest["encoder"]["inputs"]

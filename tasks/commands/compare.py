@@ -120,12 +120,18 @@ def _changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
     for name in dict.fromkeys([*before, *now]):
         if name not in now:
             yield Change("files", name, f"no longer there ({mebibytes(before[name]['size'])})")
-        elif name not in before:
+            continue
+        if name not in before:
             yield Change("files", name, f"new ({mebibytes(now[name]['size'])})")
-        elif before[name]["sha256"] != now[name]["sha256"]:
-            old, new = before[name]["size"], now[name]["size"]
+            continue
+        was, is_now = before[name], now[name]
+        if was["sha256"] != is_now["sha256"]:
+            old, new = was["size"], is_now["size"]
             share = f"{100 * (new - old) / max(old, 1):+.1f} %" if new != old else "as large"
             yield Change("files", name, f"{mebibytes(old)} → {mebibytes(new)} ({share})")
+        content = {"size": None, "sha256": None}
+        for path, text in _differences({**was, **content}, {**is_now, **content}):
+            yield Change("files", " ".join((name, *path)), text)
 
 
 def _differences(

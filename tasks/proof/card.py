@@ -87,6 +87,7 @@ def card(
         "providers": PROVIDERS,
         "smaller": any(each.fidelity for each in manifest.variants),
         "needs": {each.name: _needs(manifest, each) for each in manifest.deployed},
+        "tried": {each.name: _tried(manifest, each) for each in manifest.deployed},
         "largest": _largest(manifest.verification),
         "download": f"hf download {repo}{f' --revision {revision}' * other_branch}",
         "options": f', {{ revision: "{revision}" }}' * other_branch,
@@ -171,6 +172,16 @@ def _needs(manifest: Manifest, variant: VariantEntry) -> str:
     """The least onnxruntime that runs all files of a variant."""
     needs = [manifest.files[file].needs or {} for file in variant.files.values()]
     return newest(each["onnxruntime"] for each in needs)
+
+
+def _tried(manifest: Manifest, variant: VariantEntry) -> str:
+    """The runtimes that ran files of each kind that a variant has, with their versions."""
+    of_files = [manifest.files[file].runs_on or {} for file in variant.files.values()]
+    tried = []
+    for runtime, versions in of_files[0].items():
+        in_all = [v for v in versions if all(v in each.get(runtime, ()) for each in of_files)]
+        tried += [f"{runtime} {', '.join(in_all)}"] if in_all else []
+    return "; ".join(tried)
 
 
 def _largest(verification: Verification | None) -> dict[str, Figure] | None:

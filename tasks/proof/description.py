@@ -6,10 +6,11 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from tasks.clients.client import description
-from tasks.clients.contract import Tensor
+from tasks.clients.contract import Precision, Tensor
 from tasks.inference.metrics import rounded, significant
 from tasks.model.families.registry import family_of
 from tasks.proof import manifest, runtimes
@@ -33,13 +34,11 @@ def documents(model: JudgedModel, also: Also = lambda described: {}) -> dict[str
 
     :param also: gives further texts, of the manifest with all files but these.
     """
-    needs = {
-        name: runtimes.needs(model.target.source.opset, each.variant.precision, name)
-        for each in model.deployed
-        for name in each.names.values()
+    precisions = {
+        name: each.variant.precision for each in model.deployed for name in each.names.values()
     }
     graphs = {
-        name: File(path.stat().st_size, sha256, needs[name])
+        name: _graph_file(model.target.source.opset, precisions[name], name, path, sha256)
         for name, (path, sha256) in model.files.items()
     }
     described = manifest_of(model, graphs)
@@ -49,6 +48,16 @@ def documents(model: JudgedModel, also: Also = lambda described: {}) -> dict[str
     files = {**graphs, **_files_of(texts)}
     content = json.dumps(as_json(replace(described, files=files)), indent=2, allow_nan=False)
     return {**texts, model.target.manifest.name: content + "\n"}
+
+
+def _graph_file(opset: int, precision: Precision, name: str, path: Path, sha256: str) -> File:
+    installed = versions("onnxruntime")["onnxruntime"]
+    return File(
+        path.stat().st_size,
+        sha256,
+        runtimes.needs(opset, precision, name),
+        runtimes.runs_on(opset, precision, name, installed),
+    )
 
 
 def _files_of(texts: Mapping[str, str]) -> dict[str, File]:

@@ -29,22 +29,26 @@ from tasks.clients.runtime import Build, TensorLayout
 from tasks.config.checkpoint_record import Checkpoint
 from tasks.inference.checks import Figure
 from tasks.proof.figures import Ious
+from tasks.proof.runtimes import Runtime
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
-SCHEMA_VERSION: Literal[5] = 5
+SCHEMA_VERSION: Literal[6] = 6
 
 Provider = Literal["wasm", "webgpu", "native"]
 
 
 @dataclass(frozen=True)
 class File:
-    """A deployed file; ``needs`` has the least version of each runtime that runs a graph."""
+    """A deployed file. Of a graph ``needs`` has the least version that is promised of a runtime,
+    and ``runs_on`` the versions of each that ran it, or one of its kind, and gave its numbers.
+    """
 
     size: int
     sha256: str
     needs: Mapping[str, str] | None = None
+    runs_on: Mapping[Runtime, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -309,7 +313,7 @@ class Manifest:
     ``recommended`` lacks a provider on which nothing is proven.
     """
 
-    schema_version: Literal[5]
+    schema_version: Literal[6]
     model: str
     model_type: str | None
     config: str | None

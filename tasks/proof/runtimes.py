@@ -1,17 +1,23 @@
-"""The least version of onnxruntime that runs a file. Pure.
+"""Which runtimes run a file: the least onnxruntime that is promised, and what was tried. Pure.
 
-Measured: every variant of a narrow model at each opset, the demo and its graphs that track were
-loaded and run from 1.15.1 to 1.27.0; docs/variants.md has the table. ``attention = "fused"`` needs
-no more than its opset does.
+tests/test_runtimes.py runs a file of each kind in each version that `runs_on` names for it. Before,
+every variant of a narrow model at each opset, the demo and its graphs that track were loaded and
+run from 1.15.1 to 1.27.0; docs/variants.md has the table. ``attention = "fused"`` needs no more
+than its opset does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePath
+from typing import Literal
 
 from tasks.clients.contract import Format, Precision
 
+Runtime = Literal["onnxruntime", "openvino"]
+
+# The newest of each that was tried.
+NEWEST: Mapping[Runtime, str] = {"onnxruntime": "1.32.0", "openvino": "2026.4.1"}
 OLDEST_TRIED = "1.15"  # earlier ones have no wheel for a Python that this project runs on
 
 # onnxruntime's own table has opset 19 from 1.15 on, which lacks its Reshape.
@@ -27,11 +33,34 @@ PRECISIONS: Mapping[Precision, str] = {
 
 
 def needs(opset: int, precision: Precision, file: str) -> dict[str, str]:
-    """What a manifest says of a file: the least version of each runtime, by name."""
-    format: Format = "ort" if PurePath(file).suffix == ".ort" else "onnx"
-    return {"onnxruntime": newest((OPSETS[opset], FORMATS[format], PRECISIONS[precision]))}
+    """What a manifest promises of a file: the least version of each runtime, by name."""
+    parts = OPSETS[opset], FORMATS[_format_of(file)], PRECISIONS[precision]
+    return {"onnxruntime": newest(parts)}
+
+
+def runs_on(
+    opset: int, precision: Precision, file: str, installed: str
+) -> dict[Runtime, tuple[str, ...]]:
+    """What a manifest says was tried of a file, or of one of its kind: versions by runtime.
+
+    :param installed: the version of onnxruntime that proves the file itself.
+    """
+    least = f"{needs(opset, precision, file)['onnxruntime']}.0"
+    versions = sorted({least, installed, NEWEST["onnxruntime"]}, key=_numbers)
+    tried: dict[Runtime, tuple[str, ...]] = {"onnxruntime": tuple(versions)}
+    if _format_of(file) == "onnx":  # the other is onnxruntime's own
+        tried["openvino"] = (NEWEST["openvino"],)
+    return tried
+
+
+def _format_of(file: str) -> Format:
+    return "ort" if PurePath(file).suffix == ".ort" else "onnx"
 
 
 def newest(versions: Iterable[str]) -> str:
     """The newest of some versions."""
-    return max(versions, key=lambda each: [int(part) for part in each.split(".")])
+    return max(versions, key=_numbers)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]
