@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import deployed_folder
 import huggingface
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -32,6 +35,7 @@ from project import ROOT, Project, programs
 from tasks.drawing.scenes import scene
 from tasks.inference.masks import interior_point
 from tasks.inference.metrics import mask_iou
+from tasks.inference.painting import PAIR_GAP, PAIR_SIDE
 from tasks.inference.sam2_predictor import predictor_of
 from tasks.model import load
 from tasks.web import chromium, packages, server
@@ -766,3 +770,41 @@ def test_nimbusimage_gets_the_masks_of_its_own_preprocessing_best_first(
             order = np.argsort(-answer["iou_scores"][0, 0])
             assert near(found["iou_predictions"], answer["iou_scores"][:, 0, order], SCORES)
             assert near_masks(found["masks"], answer["pred_masks"][:, 0, order])
+
+
+# --- doit compare ------------------------------------------------------------------------------
+
+
+def ious_said(output: str) -> list[float]:
+    """The IoU of each prompt that `doit compare` has a line for."""
+    return [float(each) for each in re.findall(r"\n  [a-z ]+: IoU ([01]\.\d+)", output)]
+
+
+@pytest.mark.parametrize("client", ["osam", "transformers.js", "nimbusimage"])
+def test_doit_compare_puts_the_same_prompts_to_the_files_of_any_two_clients(
+    deployed: Callable[[str], Path], client: str, tmp_path: Path
+) -> None:
+    drawn = tmp_path / "differences.png"
+    folders = deployed(CLIENTS[0]), deployed(client)
+    done = deployed_folder.run("compare", "--picture", drawn, *folders)
+    assert done.returncode == 1, done.stderr
+    ious = ious_said(done.stdout)
+    assert len(ious) == (3 if client == "transformers.js" else 4)  # that one sends no mask
+    assert min(ious) > 0.99
+    assert not drawn.exists()
+
+
+def test_doit_compare_draws_the_masks_of_a_decoder_that_was_changed(
+    deployed: Callable[[str], Path], tmp_path: Path
+) -> None:
+    right, wrong = deployed(CLIENTS[0]), tmp_path / "wrong"
+    shutil.copytree(right, wrong)
+    decoder = onnx.load(wrong / "decoder.onnx")
+    largest = max(decoder.graph.initializer, key=lambda each: len(each.raw_data))
+    largest.raw_data = (np.frombuffer(largest.raw_data, np.float32) * 1.5).tobytes()
+    deployed_folder.relist(wrong, "decoder.onnx", decoder.SerializeToString())
+    drawn = tmp_path / "new/differences.png"
+    done = deployed_folder.run("compare", "--picture", drawn, right, wrong)
+    assert min(ious_said(done.stdout)) < 0.99
+    assert f"  those below 0.99 are drawn in {drawn}\n" in done.stdout
+    assert Image.open(drawn).width == 3 * PAIR_SIDE + 2 * PAIR_GAP

@@ -56,6 +56,7 @@ def test_bytes_options_versions_and_figures_have_a_line_each(tmp_path: Path) -> 
         "figures:",
         "model:",
         "1 of 3 files are the same.",
+        "masks:",
     ]
     for line in (
         "  encoder.onnx: 0.0 MiB → 0.0 MiB (+0.8 %)",
@@ -65,8 +66,19 @@ def test_bytes_options_versions_and_figures_have_a_line_each(tmp_path: Path) -> 
         "  variants fp32 fidelity mask_iou mean: 0.99 → 0.98",
         "  variants q8: new",
         "  license: Apache-2.0 → MIT",
+        f"  not compared: {before}'s decoder takes point_coords, and no samexporter that this "
+        "version knows feeds it that",
     ):
         assert line in lines, done.stdout
+
+
+def test_files_that_are_not_those_of_the_manifest_are_not_run(before: Path, tmp_path: Path) -> None:
+    now = write(tmp_path / "now", seed=22)
+    (now / "encoder.onnx").write_bytes(b"another")
+    assert (
+        f"not compared: {now}/encoder.onnx is not the file that its manifest lists"
+        in compare(now, before).stdout
+    )
 
 
 def test_a_file_that_came_or_went_is_named(before: Path, tmp_path: Path) -> None:
@@ -122,6 +134,11 @@ def test_of_a_repository_nothing_but_the_manifest_is_downloaded(
     done = compare("hf:my-lab/tiny", before, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not any("onnx" in each for each in hub.requests)
+    now = write(tmp_path / "now", seed=22)
+    assert (
+        "not compared: of hf:my-lab/tiny the manifest alone was downloaded"
+        in compare("hf:my-lab/tiny", now, **environment).stdout
+    )
 
 
 @pytest.mark.parametrize(

@@ -77,3 +77,20 @@ def test_of_two_masks_both_outlines_and_what_one_alone_has_are_in_their_colours(
         assert (outlines == color).all(axis=-1).sum() > 500
         assert (apart == color).all(axis=-1).sum() > 2000
     assert (outlines == painting.DARK).all(axis=-1).any()
+
+
+def test_masks_that_differ_stand_beside_each_other_and_what_one_alone_has(tmp_path: Path) -> None:
+    one, other = square(20, 20, 30), square(20, 20, 60)
+    prompt = Prompt("box", box=(0.2, 0.2, 0.8, 0.8))
+    image = np.full((100, 100, 3), 100, np.uint8)
+    pairs = [painting.MaskPair(0.25, image, prompt, one, other)] * 2
+    painting.draw_pairs(pairs, ("a", "b"), str(tmp_path / "pairs.png"))
+    drawn = np.array(Image.open(tmp_path / "pairs.png"))
+    step, head = painting.PAIR_SIDE + painting.PAIR_GAP, painting.SMALL + 2 * painting.PAIR_GAP
+    for row in range(2):
+        # Where the second mask is and the first is not: above is what each panel has there.
+        y = head + row * (painting.PAIR_SIDE + head) + head + int(0.7 * painting.PAIR_SIDE)
+        first, second, alone = drawn[y, int(0.7 * painting.PAIR_SIDE) :: step][:3]
+        assert first.tolist() == [100, 100, 100]
+        assert second.tolist() == [(100 + each) // 2 for each in painting.ACTUAL]
+        assert alone.tolist() == list(painting.ACTUAL)

@@ -1,4 +1,4 @@
-"""`doit compare A B`: what changed between two deployments, by their manifests. Builds nothing."""
+"""`doit compare A B`: what changed between two deployments, and in their masks. Builds nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from doit import get_var
 from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
+from tasks.building.stage import option
 from tasks.commands.check import CANNOT_TELL, HUB
+from tasks.commands.compare_masks import Side, compare_masks
 from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.console.sizes import mebibytes
 from tasks.records.listing import MANIFEST
@@ -38,14 +40,17 @@ class Change(NamedTuple):
 class Compare(Plain, Suggesting, Command):  # type: ignore[misc]
     """Compares two deployments (an entry point names it)."""
 
-    doc_purpose = "show what changed between two deployments: bytes, options, versions, figures"
-    doc_usage = "A B"
+    doc_purpose = "show what changed between two deployments: bytes, options, figures, masks"
+    doc_usage = "[--picture FILE] A B"
     doc_description = (
         "Each is a folder, hf:OWNER/NAME[@REVISION], or a model of the configuration, which stands "
         "for the folder that it is deployed to. Exit status as diff's: 0: nothing, 1: something, "
-        "2: a manifest cannot be read. Files are compared by the hashes in the manifests."
+        "2: a manifest cannot be read. Files are compared by the hashes in the manifests. Where "
+        "graphs differ and both are on this machine, they get the same prompts about a drawn image."
     )
-    cmd_options = ()
+    cmd_options = (
+        option("picture", "where masks that differ are drawn", default="build/compare.png"),
+    )
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Print a line for each change."""
@@ -56,14 +61,17 @@ class Compare(Plain, Suggesting, Command):  # type: ignore[misc]
         except StageError as error:
             print(error)
             return CANNOT_TELL
-        changed = changes(before, now)
-        for line in lines_of(changed, before, now):
+        changed = changes(before.manifest, now.manifest)
+        for line in lines_of(changed, before.manifest, now.manifest):
+            print(line)
+        masks = list(compare_masks(before, now, Path(params["picture"])))
+        for line in ["masks:", *(f"  {each}" for each in masks)] if masks else []:
             print(line)
         return 1 if changed else 0
 
 
-def read(place: str) -> dict[str, Any]:
-    """The manifest of a deployment, of whatever version.
+def read(place: str) -> Side:
+    """A deployment, whose manifest is of whatever version.
 
     :raises StageError: when there is none.
     """
@@ -74,7 +82,8 @@ def read(place: str) -> dict[str, Any]:
 
             repo, revision = match["repo"], match["revision"] or "main"
             copy_repository(repo, revision, Path(copy), only=MANIFEST)
-        path = (Path(copy) if match else _folder(place)) / MANIFEST
+        folder = None if match else _folder(place)
+        path = (folder or Path(copy)) / MANIFEST
         try:
             content: dict[str, Any] = json.loads(path.read_bytes())
             sizes = [int(each["size"]) for each in content["files"].values()]
@@ -84,7 +93,7 @@ def read(place: str) -> dict[str, Any]:
             raise StageError(f"{place}: its {MANIFEST} is none of this build: {error!r}") from error
     if not sizes:
         raise StageError(f"{place}: its {MANIFEST} lists no files")
-    return content
+    return Side(place, content, folder)
 
 
 def _folder(place: str) -> Path:

@@ -38,6 +38,7 @@ LARGE, MEDIUM, SMALL = 42, 28, 26  # letters
 
 # A picture of two masks, in pixels.
 PAIR_SIDE, PAIR_GAP = 400, 8
+NAME = 28  # letters of a mask's name
 
 
 def paint(canvas: NDArray[np.float32], mask: Bools, color: Color, rim: int = 3) -> None:
@@ -116,40 +117,102 @@ def sheet(
 
 
 class MaskPair(NamedTuple):
-    """A prompt about an image (S, S, 3), the logits (M, M) of two masks, and the masks' IoU."""
+    """A prompt about an image (S, S, 3), two masks (M, M) or their logits, and the masks' IoU."""
 
     iou: float
     image: NDArray[np.uint8]
     prompt: Prompt
-    expected: Floats
-    actual: Floats
+    expected: Floats | Bools
+    actual: Floats | Bools
 
 
 def draw_pair(pair: MaskPair, path: str) -> None:
     """Paint the part of an image around two masks: both outlines, then what one alone has."""
-    side = PAIR_SIDE
+    part = _part_of(pair)
+    outlines = part.image.copy()
+    outlines[outline(part.expected, 5)] = EXPECTED
+    outlines[outline(part.actual, 2)] = ACTUAL
+    _row([_with_prompt(outlines, part), _apart(part)]).save(path)
+
+
+def draw_pairs(pairs: Sequence[MaskPair], names: tuple[str, str], path: str) -> None:
+    """Paint a row for each pair: both masks, named at the top, then what one alone has."""
+    head = SMALL + 2 * PAIR_GAP
+    width, height = 3 * PAIR_SIDE + 2 * PAIR_GAP, PAIR_SIDE + head
+    picture = Image.new("RGB", (width, head + len(pairs) * height), "white")
+    pen = ImageDraw.Draw(picture)
+    columns = range(0, width, PAIR_SIDE + PAIR_GAP)
+    for left, name, color in zip(
+        columns, (*names, "one alone"), (EXPECTED, ACTUAL, DARK), strict=True
+    ):
+        shown = name if len(name) <= NAME else f"…{name[1 - NAME :]}"  # paths differ at their end
+        write(pen, (left, PAIR_GAP), shown, SMALL, fill=DARK)
+        pen.line((left, head - 3, left + PAIR_SIDE, head - 3), fill=color, width=5)
+    for number, pair in enumerate(pairs):
+        part, top = _part_of(pair), head + number * height
+        panels = [_apart(part)]
+        for mask, color in ((part.actual, ACTUAL), (part.expected, EXPECTED)):
+            canvas = part.image.copy()
+            paint(canvas, mask, color)
+            panels.insert(0, _with_prompt(canvas, part))
+        said = f"{pair.prompt.name}, IoU {pair.iou:.4f}"
+        write(pen, (0, top + PAIR_GAP), said, SMALL, fill=DARK)
+        picture.paste(_row(panels), (0, top + head))
+    picture.save(path)
+
+
+class _Part(NamedTuple):
+    """The part of a pair's image (S, S, 3) that is shown, and of its masks (S, S)."""
+
+    prompt: Prompt
+    view: Box
+    image: Floats
+    expected: Bools
+    actual: Bools
+
+
+def _part_of(pair: MaskPair) -> _Part:
+    """What is around both masks and the prompt."""
     view = view_of([pair.expected > 0, pair.actual > 0], pair.prompt)
 
     def cut(image: Image.Image) -> NDArray[Any]:
         left, top, right, bottom = (image.width * each for each in view)
         box = left, top, right, bottom
-        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box))
+        size = PAIR_SIDE, PAIR_SIDE
+        return np.asarray(image.resize(size, Image.Resampling.BILINEAR, box))
+
+    def inside(mask: Floats | Bools) -> Bools:
+        logits = mask - np.float32(0.5) if mask.dtype == bool else mask
+        return np.asarray(cut(Image.fromarray(logits)) > 0)
 
     image = cut(Image.fromarray(pair.image)).astype(np.float32)
-    expected, actual = (cut(Image.fromarray(each)) > 0 for each in (pair.expected, pair.actual))
-    outlines = image.copy()
-    outlines[outline(expected, 5)] = EXPECTED
-    outlines[outline(actual, 2)] = ACTUAL
-    apart = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1) * 0.4
-    apart[outline(expected | actual)] = 255
-    apart[expected & ~actual] = EXPECTED
-    apart[actual & ~expected] = ACTUAL
-    panel = Image.fromarray(outlines.astype(np.uint8))
-    mark_prompt(ImageDraw.Draw(panel), pair.prompt, view, side / (view[2] - view[0]))
-    picture = Image.new("RGB", (2 * side + PAIR_GAP, side), "white")
-    picture.paste(panel, (0, 0))
-    picture.paste(Image.fromarray(apart.astype(np.uint8)), (side + PAIR_GAP, 0))
-    picture.save(path)
+    return _Part(pair.prompt, view, image, inside(pair.expected), inside(pair.actual))
+
+
+def _apart(part: _Part) -> Image.Image:
+    """A gray panel with what one mask alone has, in the colour of that mask."""
+    gray = np.repeat(part.image.mean(axis=-1, keepdims=True), 3, axis=-1) * 0.4
+    gray[outline(part.expected | part.actual)] = 255
+    gray[part.expected & ~part.actual] = EXPECTED
+    gray[part.actual & ~part.expected] = ACTUAL
+    return Image.fromarray(gray.astype(np.uint8))
+
+
+def _with_prompt(canvas: Floats, part: _Part) -> Image.Image:
+    """A panel with the prompt's clicks and box."""
+    panel = Image.fromarray(canvas.astype(np.uint8))
+    scale = PAIR_SIDE / (part.view[2] - part.view[0])
+    mark_prompt(ImageDraw.Draw(panel), part.prompt, part.view, scale)
+    return panel
+
+
+def _row(panels: Sequence[Image.Image]) -> Image.Image:
+    """Panels beside each other."""
+    step = PAIR_SIDE + PAIR_GAP
+    picture = Image.new("RGB", (len(panels) * step - PAIR_GAP, PAIR_SIDE), "white")
+    for number, panel in enumerate(panels):
+        picture.paste(panel, (number * step, 0))
+    return picture
 
 
 def mark_prompt(pen: ImageDraw.ImageDraw, prompt: Prompt, view: Box, scale: float) -> None:
