@@ -88,12 +88,16 @@ def feeds(at_once: int) -> dict[str, Any]:
     }
 
 
-def measure_here(graph: str, count: int, at_once: int) -> None:
-    """Print the milliseconds of so many prompts, and the memory that they took (in a process)."""
+def measure_here(graph: str, count: int, at_once: int, pattern: bool) -> None:
+    """Print the milliseconds of so many prompts, and the memory that they took (in a process).
+
+    :param pattern: whether onnxruntime plans memory by what an earlier run used, as by default.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    options.enable_mem_pattern = pattern
     start_onnxruntime()
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     inputs = feeds(at_once)
@@ -106,9 +110,10 @@ def measure_here(graph: str, count: int, at_once: int) -> None:
     print(json.dumps({"ms": statistics.median(times[1:]), "peak": high_water()}))
 
 
-def natively(graph: Path, count: int, at_once: int) -> dict[str, float]:
+def natively(graph: Path, count: int, at_once: int, pattern: bool = True) -> dict[str, float]:
     """One measurement in a process of its own."""
-    command = [sys.executable, __file__, "--measure", str(graph), str(count), str(at_once)]
+    job = map(str, (graph, count, at_once, int(pattern)))
+    command = [sys.executable, __file__, "--measure", *job]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -170,11 +175,12 @@ def three_clients(folder: Path, project: Any, checkpoint: Path, rounds: int) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        graph, count, at_once = given.measure
-        measure_here(graph, int(count), int(at_once))
+        graph, *numbers = given.measure
+        count, at_once, pattern = map(int, numbers)
+        measure_here(graph, count, at_once, bool(pattern))
         return
     found = browsers.find(BrowserCheck())
     with tempfile.TemporaryDirectory() as temporary:
@@ -212,6 +218,12 @@ def main() -> None:
                     given.rounds,
                 )
                 print(row, flush=True)
+        without = f"{MANY} prompts in one run, without a memory pattern against with one, native"
+        job = many, MANY, MANY
+        row = compare(
+            without, lambda: natively(*job, False), lambda: natively(*job, True), given.rounds
+        )
+        print(row, flush=True)
         print(three_clients(folder, project, checkpoint, min(3, given.rounds)), flush=True)
 
 

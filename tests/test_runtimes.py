@@ -21,7 +21,7 @@ import pytest
 from conftest import give_up
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from project import ROOT, Project
+from project import ROOT, Project, programs
 
 from tasks.clients.contract import Precision
 from tasks.config import parse
@@ -245,3 +245,38 @@ def test_a_file_whose_largest_tensor_is_in_another_order_is_seen(
     wrong_graph = [(tmp_path / "wrong.onnx", graph.feeds)]
     assert run([sys.executable], "onnxruntime", wrong_graph, tmp_path) == [""]
     assert difference(graph.answers, tmp_path / "0.npz") > LIMITS[precision]
+
+
+# Feeds the decoder of docs/use.md; prints the resident memory after a run, and the most until then.
+GROWTH = """
+import numpy
+feeds = dict(numpy.load("feeds.npz"))
+def peak():
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+before, peaks = peak(), []
+for _ in range(3):
+    decoder.run(None, feeds)
+    peaks.append(peak() - before)
+print(peaks[-1] / peaks[0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's peak of memory")
+@pytest.mark.parametrize(("pattern", "least", "most"), [(False, 0.99, 1.1), (True, 1.3, 3)])
+def test_many_prompts_take_no_more_memory_later_without_a_memory_pattern(
+    graphs: list[Graph], pattern: bool, least: float, most: float, tmp_path: Path
+) -> None:
+    graph = next(each for each in graphs if each.path.name == "decoder.onnx")
+    with np.load(graph.feeds) as feeds:
+        many = {
+            name: np.tile(values, (64, 1, 1)[: values.ndim]) if "point" in name else values
+            for name, values in feeds.items()
+        }
+    np.savez(tmp_path / "feeds.npz", **many)
+    (tmp_path / "sam2_demo").symlink_to(graph.path.parent)
+    (program,) = programs("use.md", "Many prompts at once", "python")
+    assert "options.enable_mem_pattern = False" in program
+    program = program.replace("= False", f"= {pattern}")
+    command = [sys.executable, "-c", program + GROWTH]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert least < float(done.stdout) < most
