@@ -86,6 +86,19 @@ def relist(folder: Path, name: str, content: bytes) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
+def swap(folder: Path) -> None:
+    """Let encoder and decoder have each other's names."""
+    (folder / "encoder.onnx").rename(folder / "e")
+    (folder / "decoder.onnx").rename(folder / "encoder.onnx")
+    (folder / "e").rename(folder / "decoder.onnx")
+
+
+def link(folder: Path) -> None:
+    """Put a link where the encoder was, to where it is then."""
+    (folder / "encoder.onnx").rename(folder.parent / "encoder.onnx")
+    (folder / "encoder.onnx").symlink_to("../encoder.onnx")
+
+
 def run(
     command: str, *arguments: str | Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:

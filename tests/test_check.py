@@ -12,7 +12,7 @@ from typing import Any
 
 import deployed_folder
 import pytest
-from deployed_folder import check, contents, graph, relist, write
+from deployed_folder import check, contents, graph, link, relist, swap, write
 from server import FileServer
 from writable_hub import WritableHub
 
@@ -86,17 +86,6 @@ def test_a_large_folder_takes_three_seconds_at_most(folder: Path) -> None:
 
 
 # --- what is wrong --------------------------------------------------------------------------------
-
-
-def swap(folder: Path) -> None:
-    (folder / "encoder.onnx").rename(folder / "e")
-    (folder / "decoder.onnx").rename(folder / "encoder.onnx")
-    (folder / "e").rename(folder / "decoder.onnx")
-
-
-def link(folder: Path) -> None:
-    (folder / "encoder.onnx").rename(folder.parent / "encoder.onnx")
-    (folder / "encoder.onnx").symlink_to("../encoder.onnx")
 
 
 def link_folder(folder: Path) -> None:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from deployed_folder import check, manifest_of, relist, text_of
+from deployed_folder import check, link, manifest_of, relist, swap, text_of
 from jsonschema import Draft7Validator
 from project import Project
 from referencing import Registry, Resource
@@ -151,17 +151,6 @@ def flip(name: str) -> Callable[[Path], None]:
         (folder / name).write_bytes(content)
 
     return change
-
-
-def swap(folder: Path) -> None:
-    (folder / "encoder.onnx").rename(folder / "e")
-    (folder / "decoder.onnx").rename(folder / "encoder.onnx")
-    (folder / "e").rename(folder / "decoder.onnx")
-
-
-def link(folder: Path) -> None:
-    (folder / "encoder.onnx").rename(folder.parent / "encoder.onnx")
-    (folder / "encoder.onnx").symlink_to("../encoder.onnx")
 
 
 def edit_json(name: str, change: Callable[[Any], object], listed: bool = False) -> Any:
