@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tasks.inference.painting import MaskPair
     from tasks.inference.reference_file import Reference
     from tasks.inference.sessions import Predictions, PromptedImage
-    from tasks.proof.figures import FidelityFigures
+    from tasks.proof.figures import ExtremeImage, FidelityFigures
 
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 
@@ -69,6 +69,7 @@ def measure_fidelity(target: Target, variant: Variant, work: Workspace) -> dict[
         prompts=target.prompts,
         reference=str(source.reference),
         draw=source.images,
+        try_extremes=variant.computes_in_half,
         picture=str(work.unfinished(picture)),
     )
     figures = work.run("tasks.fidelity:compare", request)
@@ -97,7 +98,7 @@ class FidelityRequest:
     """A variant's file of each graph, by its name, and what they are compared with.
 
     ``reference`` has PyTorch's answers about the images that ``draw`` draws. A PNG of the masks
-    that differ most is written to ``picture``.
+    that differ most is written to ``picture``. ``try_extremes``: see `extremes_of`.
     """
 
     graphs: Mapping[str, str]
@@ -107,6 +108,7 @@ class FidelityRequest:
     reference: str
     draw: str
     picture: str
+    try_extremes: bool = False
 
 
 def compare(request: FidelityRequest) -> dict[str, Any]:
@@ -131,9 +133,40 @@ def compare(request: FidelityRequest) -> dict[str, Any]:
                 raise StageError(f"{path} is not what {client.name} reads: {sentences(wrong)}")
         images = prompted_images(request, stored, client)
         answers = sessions.run_graphs(graphs, images, client)
+        extremes = extremes_of(graphs, images[0], client) if request.try_extremes else []
     figures, lowest = figures_of(images[:-1], answers, stored, request.masks)
     painting.draw_pair(lowest, request.picture)
-    return {"files": files, "against": {**stored.against, **against}, **asdict(figures)}
+    return {
+        "files": files,
+        "against": {**stored.against, **against},
+        **asdict(replace(figures, extremes=extremes)),
+    }
+
+
+def extremes_of(
+    graphs: Mapping[str, str], prompted: PromptedImage, client: Client
+) -> list[ExtremeImage]:
+    """Which outputs are not finite for images of extreme values, with the prompts of another."""
+    import numpy as np
+
+    from tasks.drawing.extremes import extreme_images
+    from tasks.inference import sessions
+    from tasks.proof.figures import ExtremeImage
+
+    drawn = extreme_images(max(prompted.image.shape))
+    images = [prompted._replace(image=image) for image in drawn.values()]
+    extremes = []
+    for name, answer in zip(drawn, sessions.run_graphs(graphs, images, client), strict=True):
+        outputs = {f"encoder {role}": [values] for role, values in answer.features.items()}
+        outputs["decoder masks"] = [*answer.masks.values(), *answer.full_masks.values()]
+        outputs["decoder iou_predictions"] = list(answer.scores.values())
+        broken = [
+            output
+            for output, several in outputs.items()
+            if not all(np.isfinite(values).all() for values in several)
+        ]
+        extremes.append(ExtremeImage(name, broken))
+    return extremes
 
 
 def prompted_images(

@@ -40,7 +40,9 @@ LIMITS: dict[tuple[str, str], Schema] = {
     ("Checkpoint", "size"): SIZE,
     ("File", "sha256"): HASH,
     ("File", "size"): SIZE,
-    ("File", "needs"): {"description": "least version of each runtime; absent: no graph"},
+    ("File", "needs"): {
+        "description": "least version of each runtime, feature of webgpu; absent: no graph"
+    },
     ("File", "runs_on"): {
         "description": "versions of each runtime that ran a file of its opset, precision and format"
     },

@@ -101,7 +101,7 @@ def built(first_run: FirstRun) -> Project:
 @pytest.fixture(scope="module")
 def varied(built: Project) -> Project:
     """The same in every precision; of the formats `.ort` for the smallest."""
-    keys = 'variants = ["fp32", "fp16", "q8", "q4", "q4f16"]\nbrowser = false\n'
+    keys = 'variants = ["fp32", "fp16", "q8", "q4", "q4f16", "half"]\nbrowser = false\n'
     configured = without_video((built.root / "config/models.toml").read_text())
     text = configured.replace("[models.demo]\n", f"[models.demo]\n{keys}")
     (built.root / "config/varied.toml").write_text(text)
@@ -324,7 +324,13 @@ def test_its_picture_is_drawn_with_any_option(
 
 @pytest.mark.parametrize(
     ("name", "mean", "share"),
-    [("fp16", 0.995, 0.51), ("q8", 0.97, 0.32), ("q4", 0.93, 0.5), ("q4f16", 0.93, 0.32)],
+    [
+        ("fp16", 0.995, 0.51),
+        ("q8", 0.97, 0.32),
+        ("q4", 0.93, 0.5),
+        ("q4f16", 0.93, 0.32),
+        ("half", 0.995, 0.51),
+    ],
 )
 def test_a_variant_is_near_pytorch_and_as_small_as_promised(
     varied: Project, name: str, mean: float, share: float

@@ -13,7 +13,7 @@ import pytest
 from mutations import MUTATIONS, OF_MANY, Change, Mutation, both, output_through
 from project import ROOT
 
-from tasks import export, fidelity, verify
+from tasks import export, fidelity, variant, verify
 from tasks.clients.client import Client
 from tasks.clients.contract import MaskChoice, PromptChoice
 from tasks.clients.registry import CLIENTS
@@ -24,7 +24,7 @@ from tasks.inference.naming import rename_tensors
 from tasks.inference.reference import Reference
 from tasks.model import load
 from tasks.model.trained import TrainedModel
-from tasks.proof.failures import Failure
+from tasks.proof.failures import Failure, sentences
 from tasks.proof.judgement import exceeded, fidelity_failures, violations
 from tasks.reference import ReferenceRequest, write_reference
 from tasks.running import child
@@ -136,7 +136,7 @@ def test_verify_catches(built: Built, client: str, mutation: Mutation, tmp_path:
 
 DRAW, IMAGES = "tasks.drawing.scenes:scene", 2
 LOOSE = FidelityCheck(images=IMAGES, q8=0.9, worst=0.3)
-Q8 = Variant("q8", "onnx")
+Q8, HALF = Variant("q8", "onnx"), Variant("half", "onnx")
 
 
 @pytest.fixture(scope="module")
@@ -148,15 +148,56 @@ def reference(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fidelity_of(files: dict[str, str], client: str, masks: MaskChoice, reference: Path) -> set[str]:
+def fidelity_of(
+    files: dict[str, str],
+    client: str,
+    masks: MaskChoice,
+    reference: Path,
+) -> set[str]:
     """The kinds of figures that fidelity fails files for."""
+    return {each.kind for each in failures_of(files, client, masks, reference, Q8)}
+
+
+def failures_of(
+    files: dict[str, str], client: str, masks: MaskChoice, reference: Path, of: Variant
+) -> list[Failure]:
+    """What fidelity says of the files of a variant."""
     picture = str(Path(files["encoder"]).parent / "picture.png")
     figures = fidelity.compare(
         fidelity.FidelityRequest(
-            files, client, masks, DECODERS[client][1], str(reference), DRAW, picture
+            *(files, client, masks, DECODERS[client][1], str(reference), DRAW, picture),
+            try_extremes=of.computes_in_half,
         )
     )
-    return {each.kind for each in fidelity_failures(figures, Q8, LOOSE)}
+    return fidelity_failures(figures, of, LOOSE)
+
+
+def in_half(files: dict[str, str]) -> dict[str, str]:
+    made = {graph: path.replace(".onnx", "_half.onnx") for graph, path in files.items()}
+    pairs = tuple((Path(files[graph]), Path(path)) for graph, path in made.items())
+    variant.convert(variant.ConversionRequest(pairs, "half", "onnx"))
+    return made
+
+
+@pytest.mark.parametrize("client", list(DECODERS))
+def test_files_in_half_precision_are_near_pytorch_and_finite_for_extreme_images(
+    built: Built, client: str, reference: Path, tmp_path: Path
+) -> None:
+    files = in_half(built.write(client, tmp_path))
+    assert failures_of(files, client, DECODERS[client][0], reference, HALF) == []
+
+
+def test_an_encoder_that_overflows_in_half_precision_alone_is_refused_with_output_and_image(
+    built: Built, reference: Path, tmp_path: Path
+) -> None:
+    # Larger, and as small as before.
+    change = both(
+        mutations.input_through("Mul", "image", 1e-5), mutations.input_through("Mul", "image", 1e5)
+    )
+    files = built.write("samexporter", tmp_path, Mutation("large", "encoder", change))
+    assert failures_of(files, "samexporter", "multi", reference, Q8) == []
+    failures = failures_of(in_half(files), "samexporter", "multi", reference, HALF)
+    assert "encoder image_embed is not finite for the image 'white'" in sentences(failures)
 
 
 @pytest.mark.parametrize("client", list(DECODERS))

@@ -21,6 +21,7 @@ from typing import Any
 from tasks.clients.client import (
     META_DECODER,
     META_ENCODER,
+    ON_THE_CPU,
     SAM_NEVER_SENDS,
     SAMEXPORTER_DECODER,
     SAMEXPORTER_ENCODER,
@@ -75,6 +76,7 @@ CLIENT = Client(
     encoder=SAMEXPORTER_ENCODER,
     decoder=SAMEXPORTER_DECODER,
     loads=("onnx",),
+    refused={"half": ON_THE_CPU},
     documents=documents,
 )
 

@@ -8,7 +8,7 @@ onnxruntime-web 1.19.2 runs it on WASM, with one thread: the page is not cross-o
 
 from __future__ import annotations
 
-from tasks.clients.client import META_DECODER, META_ENCODER, Client
+from tasks.clients.client import META_DECODER, META_ENCODER, ON_THE_CPU, Client
 from tasks.clients.runtime import RuntimePath
 
 CLIENT = Client(
@@ -31,9 +31,13 @@ CLIENT = Client(
         "prompts of different lengths": "it sends one box in a run",
     },
     image_sizes=(1024,),
-    refused=dict.fromkeys(
-        ("q4", "q4f16"), "onnxruntime-web 1.19.2 has no MatMulNBits of 8 bits, which it contains"
-    ),
+    refused={
+        **dict.fromkeys(
+            ("q4", "q4f16"),
+            "onnxruntime-web 1.19.2 has no MatMulNBits of 8 bits, which it contains",
+        ),
+        "half": ON_THE_CPU,
+    },
     paths=(RuntimePath("wasm", "default", "onnxruntime-web-1.19"),),
     wasm_alone=True,
 )

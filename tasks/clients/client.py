@@ -222,6 +222,9 @@ SAMEXPORTER_DECODER = GraphFile(
 )
 
 
+# Why a client that does not use a GPU takes nothing in half precision.
+ON_THE_CPU = "it runs on the CPU, which computes in single precision"
+
 # What no client of SAM 1 sends.
 SAM_NEVER_SENDS: Mapping[PromptPart, str] = {
     "corner label": "SAM 1 knows two corners, as a box, and none by itself"

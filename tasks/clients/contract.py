@@ -28,8 +28,8 @@ Interface = Literal[
 ]
 # The kind of file that stores a graph.
 Format = Literal["onnx", "ort"]
-# How weights are stored.
-Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16"]
+# How weights are stored; with "half" values are, too, and computed with.
+Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16", "half"]
 # The tensors that encoder and decoder share: SAM 2's three feature maps, the coarsest of these
 # alone, or SAM 1's one.
 Layout = Literal["sam", "sam2", "sam2, one map"]

@@ -15,6 +15,7 @@ from dataclasses import replace
 from tasks.clients.client import (
     META_DECODER,
     META_ENCODER,
+    ON_THE_CPU,
     SAM_NEVER_SENDS,
     Client,
     GraphFile,
@@ -43,6 +44,7 @@ CLIENT = Client(
     prompts=("one",),
     image_sizes=(1024,),  # its mask input is 256 × 256
     loads=("onnx",),
+    refused={"half": ON_THE_CPU},
 )
 
 FOR_SAM = replace(

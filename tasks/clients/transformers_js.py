@@ -101,6 +101,7 @@ CLIENT = Client(
     interface="points and boxes",
     masks=("multi", "ranked"),
     prompts=("many",),
+    refused={"half": "it names files by its own precisions, which half is not"},
     never_sends={
         "mask": "Sam2Model's decoder has no mask input",
         "padding label": "Sam2Processor sends the labels of real points alone",

@@ -52,6 +52,7 @@ _LOGIT_TOLERANCE: Mapping[Precision, float] = {
     "q8": 0.1,
     "q4": 0.2,
     "q4f16": 0.2,
+    "half": 0.03,
 }
 
 
@@ -65,6 +66,7 @@ class FidelityCheck:
     q8: Annotated[Share, "likewise"] = 0.97
     q4: Annotated[Share, "likewise"] = 0.93
     q4f16: Annotated[Share, "likewise"] = 0.93
+    half: Annotated[Share, "likewise"] = 0.995
     worst: Annotated[Share, "how far below the mean the worst mask may be"] = 0.1
     ranking_flips: Annotated[
         Part, "the share of prompts whose masks PyTorch may rank otherwise"

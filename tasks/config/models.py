@@ -38,13 +38,14 @@ DRAWN = "tasks.drawing.scenes:scene"
 GraphFiles = Mapping[str, Path]
 
 
-# transformers.js's names, so that its users find the file they expect.
+# transformers.js's names, so that its users find the file they expect. It has none for "half".
 SUFFIXES: Mapping[Precision, str] = {
     "fp32": "",
     "fp16": "_fp16",
     "q8": "_quantized",
     "q4": "_q4",
     "q4f16": "_q4f16",
+    "half": "_half",
 }
 
 
@@ -64,6 +65,11 @@ class Variant:
     def is_smaller(self) -> bool:
         """Whether weights have fewer bits than in the checkpoint."""
         return self.precision != "fp32"
+
+    @property
+    def computes_in_half(self) -> bool:
+        """Whether it needs a GPU that computes in half precision."""
+        return self.precision == "half"
 
     def file_name(self, graph: str) -> str:
         """The file of a graph: ``encoder_quantized.onnx``."""

@@ -127,6 +127,7 @@ def _target(
             for kind in dict.fromkeys(formats)
             if kind in client.loads
             for precision in dict.fromkeys(precisions)
+            if (precision, kind) != ("half", "ort")
         ),
         default=table.default,
         browser=_browser(table, tables),
@@ -240,6 +241,8 @@ def _check_client(
     for each in precisions:
         if each in client.refused:
             add("variants", f"no {each} {of_client}: {client.refused[each]}")
+    if "half" in precisions:
+        _check_half(path, table, formats, mistakes)
     if table.webgpu and client.wasm_alone:
         add("webgpu", f"no webgpu {of_client}, which runs on WASM alone")
     if table.graphs is not None and set(table.graphs) != set(client.graphs):
@@ -256,6 +259,22 @@ def _check_client(
     if table.image_size is not None and sizes and table.image_size not in sizes:
         taken = ", ".join(map(str, sizes))
         add("image_size", f"{taken} {of_client}, which feeds no other, or another client")
+
+
+def _check_half(
+    path: KeyPath, table: ModelTable, formats: Sequence[str] | None, mistakes: Mistakes
+) -> None:
+    """Note each option that does not go with computing in half precision."""
+    add = partial(mistakes.add, path, "variants")
+    if formats and "onnx" not in formats:
+        add(
+            'no half with formats = ["ort"]: onnxruntime writes such a file with what the CPU '
+            "computes, which is single precision"
+        )
+    if table.webgpu is False:
+        add("no half with webgpu = false: nothing but WebGPU computes in half precision")
+    if table.attention == "fused":
+        add("no half with fused attention, which was not measured in half precision")
 
 
 def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:

@@ -71,7 +71,9 @@ class DefaultsTable:
         ClientName | None, f'the program that loads the files; else `"{DEFAULT_CLIENT}"`'
     ] = None
     clients: Annotated[ClientNames | None, "a list of several, instead of `client`"] = None
-    variants: Annotated[Precisions, "some of `fp32`, `fp16`, `q8`, `q4`, `q4f16`"] = ("fp32",)
+    variants: Annotated[Precisions, "some of `fp32`, `fp16`, `q8`, `q4`, `q4f16`, `half`"] = (
+        "fp32",
+    )
     formats: Annotated[
         Formats | None, "`onnx`, `ort` or both, where the client loads them; else the client's"
     ] = None

@@ -1,4 +1,4 @@
-"""Smaller weights for a graph: a conversion for each precision.
+"""A conversion of a graph for each precision: smaller weights, and what computes with them.
 
 Inputs and outputs stay float32. docs/variants.md has the measurements.
 """
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tasks.clients.contract import Precision
+from tasks.inference.half_precision import compute_in_half
 
 Floats = NDArray[np.float32]
 
@@ -285,9 +286,16 @@ def q4f16(model: onnx.ModelProto) -> None:
     store_rest_in_half(model)
 
 
+def half(model: onnx.ModelProto) -> None:
+    """Computing in half precision, and the weights of what does not stored in it."""
+    compute_in_half(model)
+    store_rest_in_half(model)
+
+
 CONVERSIONS: dict[Precision, Callable[[onnx.ModelProto], None]] = {
     "fp16": store_rest_in_half,
     "q8": q8,
     "q4": q4,
     "q4f16": q4f16,
+    "half": half,
 }

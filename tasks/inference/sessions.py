@@ -14,6 +14,8 @@ from onnxruntime import InferenceSession
 from tasks.clients.client import Client, GraphFile
 from tasks.inference.checks import Figure, largest, largest_difference
 from tasks.inference.graph_file import read_graph
+from tasks.inference.half_precision import computes_in_half
+from tasks.inference.half_rounding import as_rounded_on_a_gpu
 from tasks.inference.preprocessing import Floats, Placement, masks_over, preprocess
 from tasks.inference.prompts import Prompt, prompt_tensors
 from tasks.system.errors import StageError
@@ -78,15 +80,21 @@ class PromptedImage(NamedTuple):
 def create_session(path: str, spinning: bool = False) -> InferenceSession:
     """A session on the CPU; the file's ending says its format.
 
+    A graph that computes in half precision answers as a GPU does, and takes twice its time.
+
     :raises StageError: when the file does not hold all of its graph.
     :param spinning: its threads spin while they wait, as onnxruntime's do by default. That gains
         some 3 % on an idle machine, and takes twice as long on a busy one.
     """
+    content: str | bytes = path
     if path.endswith(".onnx"):
-        read_graph(path)
+        model = read_graph(path)
+        if computes_in_half(model):
+            as_rounded_on_a_gpu(model)
+            content = model.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def run_session(

@@ -21,6 +21,7 @@ Kind = Literal[
     "truth iou",
     "embedding iou",  # of a decoder alone
     "ranking flips",
+    "not finite",  # an output of a variant in half precision
     "mask logits",  # of a variant, over all prompts
     "mask scores",
     "answers",  # of tracked frames
@@ -97,6 +98,8 @@ _SENTENCES: Mapping[Kind, str] = {
     "{value}, {rule} asks for {limit}",
     "ranking flips": "masks are ranked otherwise than {reference}'s: share of the prompts {value}, "
     "{rule} allows {limit}",
+    "not finite": "{tensor} is not finite for the image '{prompt}': half precision overflows, its "
+    "largest number is 65504",
     "mask logits": "mask logits, relative to {reference}'s: " + _DIFFERS,
     "mask scores": "scores of masks: " + _DIFFERS,
     "answers": "{prompt}: expected {limit} of them, as {reference} has, and there are {value}",

@@ -28,13 +28,21 @@ class LowestIou:
 
 
 @dataclass(frozen=True)
+class ExtremeImage:
+    """An image of extreme values, and the outputs that are not finite: ``encoder image_embed``."""
+
+    image: str
+    not_finite: Sequence[str]
+
+
+@dataclass(frozen=True)
 class FidelityFigures:
     """How a variant's masks differ from PyTorch's, over so many ``images`` and ``prompts``.
 
     ``ranking_flips`` is the share of prompts whose masks are ranked otherwise, ``logit_error`` the
     mean over all masks, relative to their magnitude, ``score_error`` the largest. ``input_error``
     is the largest relative difference of logits for prompts with every value of every input;
-    ``input_prompt`` the prompt that has it.
+    ``input_prompt`` the prompt that has it. ``extremes``: tried with values in half precision.
     """
 
     images: int
@@ -46,6 +54,7 @@ class FidelityFigures:
     input_prompt: str
     score_error: Figure
     lowest: LowestIou
+    extremes: Sequence[ExtremeImage] = ()
 
 
 @dataclass(frozen=True)

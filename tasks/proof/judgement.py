@@ -172,10 +172,21 @@ def fidelity_failures(report: Figures, variant: Variant, check: FidelityCheck) -
         (logits, "mask logits", report["input_error"], "logit_tolerance"),
         (at_most(check.score_tolerance), "mask scores", report["score_error"], "score_tolerance"),
     ]
-    return [
+    return (overflows(report) if variant.computes_in_half else []) + [
         failure
         for check, kind, figure, key in expected
         for failure in exceeding(check, kind, figure, f"[fidelity] {key}", reference=PYTORCH)
+    ]
+
+
+def overflows(report: Figures) -> list[Failure]:
+    """The outputs that are not finite for an image of extreme values."""
+    if not report["extremes"]:
+        raise KeyError("extremes")  # none was tried, so nothing is proven
+    return [
+        Failure("not finite", None, tensor=output, prompt=each["image"])
+        for each in report["extremes"]
+        for output in each["not_finite"]
     ]
 
 
@@ -252,17 +263,18 @@ def drift_failures(figures: Figures, rules: TrackingRules, reference: str) -> li
 def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
     """The rules for a variant in the browser.
 
-    Integer products round a little differently on each machine: with eight bits, each mask must
-    agree as well as ``[fidelity]`` asks of the worst, and nothing more.
+    Integer products round a little differently on each machine, and so does half precision, which
+    WASM computes in single: each mask must agree as well as ``[fidelity]`` asks of the worst, and
+    nothing more.
     """
-    if variant.precision != "q8":
+    if variant.precision not in ("q8", "half"):
         return checks.browser
     return replace(
         checks.browser,
         encoder_tolerance=math.inf,
         mask_tolerance=math.inf,
         score_tolerance=math.inf,
-        mask_iou=checks.fidelity.worst_iou("q8"),
+        mask_iou=checks.fidelity.worst_iou(variant.precision),
     )
 
 

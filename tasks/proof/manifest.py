@@ -42,7 +42,8 @@ Provider = Literal["wasm", "webgpu", "native"]
 @dataclass(frozen=True)
 class File:
     """A deployed file. Of a graph ``needs`` has the least version that is promised of a runtime,
-    and ``runs_on`` the versions of each that ran it, or one of its kind, and gave its numbers.
+    and a feature that ``webgpu`` must have; ``runs_on`` the versions of each that ran it, or one of
+    its kind, and gave its numbers.
     """
 
     size: int

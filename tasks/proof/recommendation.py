@@ -2,7 +2,8 @@
 
 Within a model, on each of `PROVIDERS`:
 
-1. Only what is deployed counts, and in a browser only what was proven on the provider.
+1. Only what is deployed counts, and in a browser only what was proven on the provider. A variant
+   that computes in half precision does not count: whether an adapter can, only the page knows.
 2. In a browser the precision decides, in the order of `PREFERRED`.
 3. Natively it is the smallest download whose image takes at most `MAX_SLOWDOWN` times as long as
    the fastest's; without times, the smallest download.
@@ -20,6 +21,7 @@ from typing import NamedTuple
 
 from tasks.console.sizes import mebibytes
 from tasks.proof.failures import PROVIDERS
+from tasks.proof.runtimes import FEATURES
 
 MAX_SLOWDOWN = 1.25
 MIN_NATIVE_IOU = 0.9  # mean over masks
@@ -80,7 +82,11 @@ def recommend(candidates: Sequence[Candidate]) -> dict[str, Choice]:
     """
     choices = {}
     for provider in PROVIDERS:
-        proven = [each for each in candidates if provider in each.proven]
+        proven = [
+            each
+            for each in candidates
+            if provider in each.proven and each.precision not in FEATURES
+        ]
         if proven:
             chosen, why = _chosen(proven, provider)
             choices[provider] = Choice(chosen, _sentence(chosen, proven, provider, why))

@@ -29,13 +29,21 @@ PRECISIONS: Mapping[Precision, str] = {
     "q8": "1.17",  # 1.16 refuses the scales of the decoder's DequantizeLinear when it runs
     "q4": "1.23",  # small matrices are a MatMulNBits of eight bits
     "q4f16": "1.23",
+    "half": "1.17",  # no earlier one was tried
 }
 
 
+# The feature that WebGPU's adapter must have, where a precision needs one.
+FEATURES: Mapping[Precision, str] = {"half": "shader-f16"}
+
+
 def needs(opset: int, precision: Precision, file: str) -> dict[str, str]:
-    """What a manifest promises of a file: the least version of each runtime, by name."""
+    """What a manifest promises of a file: the least version of each runtime, by name; and the
+    feature that it needs of ``webgpu``.
+    """
     parts = OPSETS[opset], FORMATS[_format_of(file)], PRECISIONS[precision]
-    return {"onnxruntime": newest(parts)}
+    feature = {"webgpu": FEATURES[precision]} if precision in FEATURES else {}
+    return {"onnxruntime": newest(parts), **feature}
 
 
 def runs_on(

@@ -33,3 +33,17 @@ test('a proof on one provider says nothing of the other', () => {
   assert.equal(proven, false)
   assert.match(text, /^Not proven on WebGPU: /)
 })
+
+test('what files need of an adapter is said with their proof on it', () => {
+  const files = { 'encoder_half.onnx': { needs: { onnxruntime: '1.17', webgpu: 'shader-f16' } } }
+  /** @param {object} figures @param {import('../page/shared/model.js').Provider} provider */
+  const told = (figures, provider) => {
+    const browser = { browser: 'Chromium 150', providers: { [provider]: figures } }
+    const variants = [{ name: 'half', files: { encoder: 'encoder_half.onnx' }, browser }]
+    return proofOf({ files, variants }, 'half', provider).text
+  }
+  const needed = ' It needs an adapter with shader-f16.'
+  assert.ok(told({ proven: true }, 'webgpu').endsWith(needed))
+  assert.ok(told({ proven: false, reason: 'refused' }, 'webgpu').endsWith(needed))
+  assert.ok(!told({ proven: true }, 'wasm').includes('shader-f16'))
+})

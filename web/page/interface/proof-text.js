@@ -21,13 +21,15 @@ export function proofOf(manifest, variant, provider) {
     const text = `Not proven on ${name}: ${browser.browser} has not run these files there.`
     return { proven: false, text }
   }
+  const needed = found && manifest.files?.[found.files?.encoder]?.needs?.[provider]
+  const needs = needed ? ` It needs an adapter with ${needed}.` : ''
   if (!figures.proven) {
-    return { proven: false, text: `Not proven on ${name}: ${ended(figures.reason)}` }
+    return { proven: false, text: `Not proven on ${name}: ${ended(figures.reason)}${needs}` }
   }
   const parts = figures.parts ?? []
   const only = parts.length === 1 ? `, the ${parts[0]} alone` : ''
   const emulated = figures.software ? ', emulated' : ''
-  return { proven: true, text: `Proven on ${name} in ${browser.browser}${emulated}${only}.` }
+  return { proven: true, text: `Proven on ${name} in ${browser.browser}${emulated}${only}.${needs}` }
 }
 
 /** @param {string | undefined} reason */
