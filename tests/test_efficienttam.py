@@ -132,7 +132,10 @@ def test_masks_of_an_image_are_the_packages(
             assert wanted.std() > 0.01 or name.endswith("scores")
 
 
-@pytest.mark.parametrize("variant", ["", "_1", "_2"])
+@pytest.mark.parametrize(
+    "variant",
+    [*(pytest.param(each, marks=pytest.mark.slow) for each in ("", "_1")), "_2"],
+)
 def test_objects_are_followed_as_the_package_does(
     variant: str, ask: Ask, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
