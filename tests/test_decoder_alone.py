@@ -415,7 +415,7 @@ def test_the_documents_programs_write_an_embedding_and_decode_it(
     (tmp_path / "index.html").write_text("<!doctype html><title>A page</title>")
     folders = {
         "/vit_b": mobile.root / "public/vit_t",
-        "/onnxruntime-web": packages.MODULES / CLIENT.runtime / "dist",
+        "/onnxruntime-web": packages.MODULES / CLIENT.paths[0].package / "dist",
         "/fflate": packages.MODULES / "fflate/esm",
         "/": tmp_path,
     }
