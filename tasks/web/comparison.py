@@ -58,7 +58,8 @@ def answers_of_onnxruntime(run: ImageRun, answers: Predictions) -> Predictions:
     """onnxruntime's answers to the pixels and the mask inputs that a page had."""
     from tasks.inference import sessions
 
-    prompted = run.prompted._replace(mask_inputs=answers.mask_inputs)
+    answered = [each for each in run.prompted.prompts if each.name in answers.masks]
+    prompted = run.prompted._replace(prompts=answered, mask_inputs=answers.mask_inputs)
     if run.image is not None:
         prompted = prompted._replace(image=run.image_pixels())
     (expected,) = sessions.run_graphs(run.model.graphs, [prompted], run.model.client)
