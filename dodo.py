@@ -39,6 +39,7 @@ CONFIG = parse.load(
     overwrite=get_var("overwrite"),
 )
 BROWSER = browsers.find(CONFIG.checks.browser)
+PROGRAMS = browsers.programs(CONFIG.checks.browser, BROWSER)
 browser.check_required(CONFIG, BROWSER)
 FINGERPRINTS.remember_in(CONFIG.build / "state" / "fingerprints.json")
 BUILD = Build(CONFIG)
@@ -161,7 +162,7 @@ def task_speed() -> Tasks:
 def task_paths() -> Tasks:
     """run a model in every browser, build and version of onnxruntime-web that there is"""
     for target in CONFIG.targets:
-        yield BUILD.task(paths.declare(target, BROWSER))
+        yield BUILD.task(paths.declare(target, BROWSER, PROGRAMS))
 
 
 def task_publish() -> Tasks:

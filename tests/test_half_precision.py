@@ -89,9 +89,9 @@ def test_inputs_and_outputs_stay_in_single_and_what_is_between_is_in_half(tmp_pa
     ]
     tensors = [values("weights", 64, 32), values("scale", 32)]
     made = in_half(save(tmp_path / "graph.onnx", nodes, tensors, [TALL, 64]))
-    found = types(made)
-    assert (found["x"], found["y"]) == (SINGLE, SINGLE)
-    assert {found[name] for name in ("a", "b", "c")} == {HALF}
+    kinds = types(made)
+    assert (kinds["x"], kinds["y"]) == (SINGLE, SINGLE)
+    assert {kinds[name] for name in ("a", "b", "c")} == {HALF}
     assert {each.data_type for each in onnx.load(made).graph.initializer} == {HALF}
 
 

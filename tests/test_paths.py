@@ -183,6 +183,27 @@ def test_a_browser_that_draws_other_masks_fails_and_is_in_the_table(with_browser
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
+def test_a_software_adapter_answers_to_prompts_in_each_order_and_to_a_second_image(
+    with_browser: Any,
+) -> None:
+    check = BrowserCheck()
+    chromium = browsers.programs(check, browsers.find(check))[0]
+    project = with_browser(chromium.executable)
+    outcome = project.build("paths:demo", "--client-paths")
+    assert outcome.status == 0, outcome.output
+    wasm, webgpu = paths_of(project)
+    assert (wasm.provider, webgpu.provider, webgpu.layout) == ("wasm", "webgpu", "NHWC")
+    assert webgpu.ran == ["encoder", "decoder"]
+    assert webgpu.nodes_placed
+    assert webgpu.mask_iou is not None
+    assert webgpu.mask_iou >= 0.999
+    log = (project.root / "build/logs/paths~demo.log").read_text()
+    assert log.count("encoder on webgpu: run") == 2
+    assert log.count("decoder on webgpu: create its session") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("demo")
 def test_a_browser_that_is_not_there_is_named(with_browser: Any) -> None:
     outcome = with_browser("no-such-browser").build("paths:demo")
     assert outcome.status == 1

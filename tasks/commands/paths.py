@@ -48,10 +48,9 @@ LAYOUTS: tuple[TensorLayout, ...] = ("NHWC", "NCHW")
 VERSIONS = (PINNED, "onnxruntime-web-1.30", "onnxruntime-web-1.19")
 
 
-def declare(target: Target, browser: Browser) -> Stage:
+def declare(target: Target, browser: Browser, programs: tuple[BrowserProgram, ...]) -> Stage:
     """The runs of one model."""
     source, check = target.source, target.source.checks.browser
-    programs = browsers.programs(check, browser)
     reads: list[str | Path] = [
         *target.graph_files(FP32).values(),
         *code.javascript(f"web/page/{target.client.page}"),

@@ -41,9 +41,9 @@ Provider = Literal["wasm", "webgpu", "native"]
 
 @dataclass(frozen=True)
 class File:
-    """A deployed file. Of a graph ``needs`` has the least version that is promised of a runtime,
-    and a feature that ``webgpu`` must have; ``runs_on`` the versions of each that ran it, or one of
-    its kind, and gave its numbers.
+    """A deployed file. For a graph ``needs`` has the least promised version of each runtime, and a
+    feature that ``webgpu`` must have; ``runs_on`` has the versions of each runtime that ran it, or
+    a graph of its kind, and gave its numbers.
     """
 
     size: int
