@@ -115,7 +115,9 @@ def test_another_model_is_not_picked_unasked_after_tracking(
     context = chromium.new_context()
     page = context.new_page()
     page.goto(address)
-    name = page.get_by_label("Model", exact=True).input_value()
+    model = page.get_by_label("Model", exact=True)
+    expect(model).not_to_have_value("")  # the page fetches the models' names
+    name = model.input_value()
     page.close()
 
     context.route("**/models.json", lambda route: route.fulfill(body=json.dumps([name, "two"])))
