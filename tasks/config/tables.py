@@ -56,12 +56,16 @@ class BuildTable:
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class CacheTable:
     url: Annotated[
-        CacheAddress | None, "`doit cache=ADDRESS` replaces it, `doit cache=off` does without"
+        CacheAddress | None,
+        "the address; `doit cache=ADDRESS` replaces it, `doit cache=off` builds without a cache",
     ] = None
-    write: Annotated[bool, "what is built here goes there"] = True
-    proofs: Annotated[bool, "proofs of others are taken, instead of made here; see below"] = False
+    write: Annotated[bool, "store the results of this build in the cache"] = True
+    proofs: Annotated[bool, "take the proofs of others instead of running them here; see below"] = (
+        False
+    )
     options: Annotated[
-        Mapping[str, Any] | None, 'for fsspec\'s file system, as `{ endpoint_url = "https://…" }`'
+        Mapping[str, Any] | None,
+        'options of fsspec\'s file system, such as `{ endpoint_url = "https://…" }`',
     ] = None
 
 
