@@ -28,18 +28,18 @@ class BrowserCheck:
         OnOffAuto, '`true`: a missing browser is an error; `"auto"`: it is not; `false`: no proof'
     ] = "auto"
     executable: Annotated[
-        Text | None, "a Chromium, Chrome or Edge, a path or name; else the first that is installed"
+        Text | None, "path or name of a Chromium, Chrome or Edge; default: the first installed one"
     ] = None
     executables: Annotated[
         tuple[Text, ...],
-        "the browsers of `doit paths`, paths or names; else a Chromium, Firefox and WebKitGTK, "
-        "where they are installed",
+        "paths or names of the browsers for `doit paths`; default: a Chromium, Firefox and "
+        "WebKitGTK, where installed",
     ] = ()
     step_limit: Annotated[Positive, "seconds that a step of `doit paths` may take in a browser"] = (
         600.0
     )
     webgpu: Annotated[bool, "the decoder must run on WebGPU too, where there is an adapter"] = True
-    mask_iou: Annotated[Share, "the least IoU of the browser's masks with onnxruntime's"] = 0.999
+    mask_iou: Annotated[Share, "the minimum IoU of the browser's masks with onnxruntime's"] = 0.999
     encoder_tolerance: Annotated[Positive, "as in `[verify]`, but against onnxruntime"] = 1e-3
     mask_tolerance: Annotated[Positive, "likewise"] = 1e-2
     score_tolerance: Annotated[Positive, "likewise"] = 1e-3
@@ -61,7 +61,7 @@ class FidelityCheck:
     """How near a variant's masks must come to PyTorch's (``[fidelity]``)."""
 
     images: Annotated[Count, "drawn images, with four prompts on each"] = 8
-    fp32: Annotated[Share, "the least mean IoU with PyTorch's masks in single precision"] = 0.999
+    fp32: Annotated[Share, "the minimum mean IoU with PyTorch's masks in single precision"] = 0.999
     fp16: Annotated[Share, "the same for this precision"] = 0.995
     q8: Annotated[Share, "likewise"] = 0.97
     q4: Annotated[Share, "likewise"] = 0.93
@@ -69,13 +69,13 @@ class FidelityCheck:
     half: Annotated[Share, "likewise"] = 0.995
     worst: Annotated[Share, "how far below the mean the worst mask may be"] = 0.1
     ranking_flips: Annotated[
-        Part, "the share of prompts whose masks PyTorch may rank otherwise"
+        Part, "the share of prompts whose masks PyTorch may rank differently"
     ] = 0.1
     score_tolerance: Annotated[
-        Positive, "by how much the score of a mask may differ from PyTorch's"
+        Positive, "the largest difference of a mask's score from PyTorch's"
     ] = 0.1
     logit_tolerance: Annotated[
-        Positive | None, "by how much a prompt's logits may differ from PyTorch's, see below"
+        Positive | None, "the largest difference of a prompt's logits from PyTorch's, see below"
     ] = None
 
     def mean_iou(self, precision: Precision) -> float:
@@ -95,8 +95,8 @@ class FidelityCheck:
 class TrackingCheck:
     """How near tracked masks of fp32 must come to PyTorch's (``[tracking]``)."""
 
-    mask_iou: Annotated[Share, "the least mean IoU over all frames of the clips"] = 0.999
-    worst: Annotated[Share, "the least IoU of a single mask"] = 0.99
+    mask_iou: Annotated[Share, "the minimum mean IoU over all frames of the clips"] = 0.999
+    worst: Annotated[Share, "the minimum IoU of a single mask"] = 0.99
     score_tolerance: Annotated[
         Positive, "the largest difference of an object's score in logits; see below"
     ] = 1e-3

@@ -49,7 +49,7 @@ class BuildTable:
         "public/onnx-models/sam"
     )
     cluster: Annotated[
-        Scheduler, "the Dask scheduler of workers ([scale.md](scale.md)), `tcp://HOST:PORT`"
+        Scheduler, "the workers' Dask scheduler ([scale.md](scale.md)), `tcp://HOST:PORT`"
     ] = "off"
 
 
@@ -72,14 +72,14 @@ class CacheTable:
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class DefaultsTable:
     client: Annotated[
-        ClientName | None, f'the program that loads the files; else `"{DEFAULT_CLIENT}"`'
+        ClientName | None, f'the program that loads the files; default: `"{DEFAULT_CLIENT}"`'
     ] = None
-    clients: Annotated[ClientNames | None, "a list of several, instead of `client`"] = None
-    variants: Annotated[Precisions, "some of `fp32`, `fp16`, `q8`, `q4`, `q4f16`, `half`"] = (
+    clients: Annotated[ClientNames | None, "a list of clients, instead of `client`"] = None
+    variants: Annotated[Precisions, "any of `fp32`, `fp16`, `q8`, `q4`, `q4f16`, `half`"] = (
         "fp32",
     )
     formats: Annotated[
-        Formats | None, "`onnx`, `ort` or both, where the client loads them; else the client's"
+        Formats | None, "`onnx`, `ort` or both, where the client loads them; default: the client's"
     ] = None
 
 
@@ -93,8 +93,8 @@ class Publishing:
     repo: Annotated[
         Repository | None, "OWNER/NAME on the Hugging Face hub, with `{folder}` or `{model}` in it"
     ]
-    revision: Annotated[Branch, "a branch of it"] = "main"
-    private: Annotated[bool, "a repository that is made for it is private"] = False
+    revision: Annotated[Branch, "a branch of the repository"] = "main"
+    private: Annotated[bool, "new repositories are private"] = False
 
     def repository(self, target: Target) -> str:
         """The OWNER/NAME that a model goes to."""
@@ -123,41 +123,47 @@ class ModelTable:
     ] = AUTO
     config: Annotated[Text | None, "a YAML file of an architecture, instead of `model_type`"] = None
     url: Annotated[CheckpointLocation | None, "the checkpoint, see below"]
-    sha256: Annotated[Sha256 | None, "its hash; without it the build warns and prints it"] = None
-    size: Annotated[Size | None, "its size in bytes"] = None
+    sha256: Annotated[
+        Sha256 | None, "the checkpoint's hash; without it, the build warns and prints the hash"
+    ] = None
+    size: Annotated[Size | None, "the checkpoint's size in bytes"] = None
     client: Annotated[ClientName | None, "the program that loads the files"] = None
-    clients: Annotated[ClientNames | None, "a list of several; else those of `[defaults]`"] = None
+    clients: Annotated[ClientNames | None, "a list of clients; default: those of `[defaults]`"] = (
+        None
+    )
     graphs: Annotated[
-        Graphs | None, "the graphs to build, which are those that the client loads; else these"
+        Graphs | None, "the graphs to build: those that the client loads, which are the default"
     ] = None
     folder: Annotated[
-        Folder | None, "the folder in the deploy folder; else the `model_type`, or the name"
+        Folder | None, "the folder in the deploy folder; default: the `model_type`, or the name"
     ] = None
-    deploy: Annotated[Text | None, "another deploy folder; else that of `[build]`"] = None
-    default: Annotated[bool, "a bare `doit` builds it"] = True
+    deploy: Annotated[Text | None, "the deploy folder; default: that of `[build]`"] = None
+    default: Annotated[bool, "a bare `doit` builds this model"] = True
     image_size: Annotated[
-        ImageSize | None, "height and width of the input in pixels; else the architecture's"
+        ImageSize | None, "height and width of the input in pixels; default: the architecture's"
     ] = None
     video: Annotated[bool, "builds tracking graphs too, see [video.md](video.md)"] = False
     opset: Annotated[Opset, "the ONNX opset, 17 to 20"] = DEFAULT_OPSET
     masks: Annotated[
-        MaskChoice | None, "the masks that the decoder returns, see below; else the client's"
+        MaskChoice | None, "the masks that the decoder returns, see below; default: the client's"
     ] = None
     prompts: Annotated[
-        PromptChoice | None, '`"one"` or `"many"` prompts in a run; else the client\'s'
+        PromptChoice | None, '`"one"` or `"many"` prompts in a run; default: the client\'s'
     ] = None
     attention: Annotated[AttentionKind, "how the encoder's attention is written"] = "plain"
-    browser: Annotated[OnOffAuto | None, "as `[browser] enabled`; else that"] = None
-    webgpu: Annotated[bool | None, "as `[browser] webgpu`; else that"] = None
-    variants: Annotated[Precisions | None, "the precisions; else those of `[defaults]`"] = None
-    formats: Annotated[Formats | None, "the file formats; else those of `[defaults]`"] = None
+    browser: Annotated[OnOffAuto | None, "replaces `[browser] enabled` for this model"] = None
+    webgpu: Annotated[bool | None, "replaces `[browser] webgpu` for this model"] = None
+    variants: Annotated[Precisions | None, "the precisions; default: those of `[defaults]`"] = None
+    formats: Annotated[Formats | None, "the file formats; default: those of `[defaults]`"] = None
     truth: Annotated[
         Function | None, "`module:function` that draws images with known masks, see below"
     ] = None
-    truth_data: Annotated[Patterns, 'the files that it reads, as `["masks/*.tif"]`'] = ()
-    truth_iou: Annotated[Share, "the least mean IoU with them, from one click"] = Source.truth_iou
+    truth_data: Annotated[Patterns, 'the files that `truth` reads, such as `["masks/*.tif"]`'] = ()
+    truth_iou: Annotated[Share, "the minimum mean IoU with the known masks, from one click"] = (
+        Source.truth_iou
+    )
     license: Annotated[
-        Text | None, "of the weights, for the manifest; needed to [publish](publish.md)"
+        Text | None, "the licence of the weights, for the manifest; needed to [publish](publish.md)"
     ] = None
     origin: Annotated[Text | None, "where the weights are from, for the manifest"] = None
 
