@@ -11,7 +11,7 @@ from project import ROOT
 
 
 @pytest.mark.parametrize("script", ["test", "check"])
-def test_the_scripts_pass(npm_packages: None, script: str) -> None:
+def test_the_web_scripts_pass_their_tests_and_type_check(npm_packages: None, script: str) -> None:
     npm = shutil.which("npm")
     assert npm
     done = subprocess.run(

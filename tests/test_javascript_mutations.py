@@ -459,7 +459,7 @@ def run(node: str, tests: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: f"{each.script}: {each.name}")
-def test_a_mistake_is_caught(node: str, mutated: Path, mutation: Mutation) -> None:
+def test_the_scripts_tests_catch_a_mutation(node: str, mutated: Path, mutation: Mutation) -> None:
     done = run(node, mutated / "test" / mutation.tests)
     assert done.returncode != 0, "the tests pass"
     # A script that cannot be read at all proves nothing of its tests.
@@ -467,6 +467,6 @@ def test_a_mistake_is_caught(node: str, mutated: Path, mutation: Mutation) -> No
 
 
 @pytest.mark.parametrize("tests", sorted(set(TESTS.values())))
-def test_scripts_without_a_mistake_pass(node: str, scripts: Path, tests: str) -> None:
+def test_unmodified_scripts_pass(node: str, scripts: Path, tests: str) -> None:
     done = run(node, scripts / "test" / tests)
     assert done.returncode == 0, done.stdout + done.stderr

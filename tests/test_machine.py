@@ -29,13 +29,11 @@ PROOFS = {"verify:tiny", "reference:tiny", "fidelity:tiny:fp32", "fidelity:tiny:
         ("", set()),
     ],
 )
-def test_of_a_processors_flags_those_count_that_change_results(
-    flags: str, features: set[str]
-) -> None:
+def test_only_processor_flags_that_affect_results_are_kept(flags: str, features: set[str]) -> None:
     assert machine.parse(flags.split()) == features
 
 
-def test_this_processor_is_known_by_its_system_and_architecture() -> None:
+def test_the_processor_is_identified_by_system_and_architecture() -> None:
     system, architecture, *_ = machine.processor().split()
     assert (system, architecture) == (os.uname().sysname, os.uname().machine)
 
@@ -52,7 +50,7 @@ def succeeded(outcome: Outcome) -> set[str]:
     return outcome.ran
 
 
-def test_a_build_folder_that_comes_to_another_processor_is_proven_again_and_not_made_again(
+def test_moving_a_build_to_another_processor_reruns_only_the_proofs(
     built: Project,
 ) -> None:
     assert succeeded(built.build(CHEAP_PROCESSOR="Linux x86_64 avx2")) == set()
@@ -63,7 +61,9 @@ def test_a_build_folder_that_comes_to_another_processor_is_proven_again_and_not_
     assert succeeded(built.build(CHEAP_PROCESSOR="Linux x86_64 avx512_vnni")) == set()
 
 
-def test_what_another_processor_proved_is_not_published(built: Project, tmp_path: Path) -> None:
+def test_a_model_proven_on_another_processor_is_not_published(
+    built: Project, tmp_path: Path
+) -> None:
     built.configure(
         MODEL.replace("synthetic:", "tiny.pt") + 'license = "MIT"\n[publish]\nrepo = "a/b"\n'
     )

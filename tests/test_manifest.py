@@ -74,14 +74,14 @@ def check(path: Path) -> Manifest:
     return manifest
 
 
-def test_the_published_schema_is_that_of_the_types() -> None:
+def test_the_published_schema_matches_the_types() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert manifest_schema.FILE.read_text() == manifest_schema.text(), (
         "run `python tests/manifest_schema.py`"
     )
 
 
-def test_every_manifest_that_is_deployed_is_of_the_type_and_the_schema(built: Project) -> None:
+def test_every_deployed_manifest_matches_the_types_and_the_schema(built: Project) -> None:
     by_name = {each.model: each for each in map(check, deployed_in(built))}
     assert by_name.keys() == {"two", "two-transformers.js", "varied"}
     two, varied = by_name["two"], by_name["varied"]
@@ -98,7 +98,9 @@ def test_every_manifest_that_is_deployed_is_of_the_type_and_the_schema(built: Pr
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("video")
-def test_so_is_that_of_a_model_that_tracks(video_model: Project) -> None:
+def test_the_manifest_of_a_tracking_model_matches_the_types_and_the_schema(
+    video_model: Project,
+) -> None:
     (path,) = (video_model.root / "public").rglob("manifest.json")
     assert check(path).video is not None
 
@@ -162,7 +164,7 @@ def complete() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("change", WRONG_TYPES.values(), ids=WRONG_TYPES)
-def test_a_manifest_of_another_type_is_refused_by_the_schema_and_by_ours(
+def test_a_manifest_with_wrong_types_is_refused_by_the_schema_and_the_reader(
     change: Callable[[Any], None], tmp_path: Path
 ) -> None:
     content = complete()
@@ -174,7 +176,7 @@ def test_a_manifest_of_another_type_is_refused_by_the_schema_and_by_ours(
 
 
 @pytest.mark.parametrize("change", WRONG_VALUES.values(), ids=WRONG_VALUES)
-def test_a_manifest_that_contradicts_itself_is_refused_by_the_schema(
+def test_a_manifest_with_contradictory_values_is_refused_by_the_schema(
     change: Callable[[Any], None],
 ) -> None:
     content = complete()
@@ -183,7 +185,7 @@ def test_a_manifest_that_contradicts_itself_is_refused_by_the_schema(
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "[]", "3", "null", "{}"])
-def test_what_is_no_manifest_is_none(text: str, tmp_path: Path) -> None:
+def test_content_that_is_not_a_manifest_is_read_as_none(text: str, tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     assert read_manifest(path) is None
     assert read_listing(path) is None
@@ -215,7 +217,7 @@ def run_program(folder: Path, place: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_documents_program_takes_each_folder_that_is_deployed(
+def test_the_documented_program_accepts_each_deployed_folder(
     built: Project, tmp_path: Path
 ) -> None:
     for path in deployed_in(built):
@@ -231,7 +233,7 @@ def test_the_documents_program_takes_each_folder_that_is_deployed(
         (with_value("0" * 64, "files", "encoder.onnx", "sha256"), "encoder.onnx"),
     ],
 )
-def test_the_documents_program_refuses_another(
+def test_the_documented_program_refuses_a_folder_with_a_wrong_manifest(
     built: Project, change: Callable[[Any], None], words: str, tmp_path: Path
 ) -> None:
     (path,) = (each for each in deployed_in(built) if b'"model": "two",' in each.read_bytes())

@@ -128,9 +128,7 @@ def write(model: SAM2Base, path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (1, 1), (7, 16)])
-def test_features_are_conditioned_as_sam2_does(
-    model: SAM2Base, memories: int, pointers: int
-) -> None:
+def test_features_are_conditioned_as_in_sam2(model: SAM2Base, memories: int, pointers: int) -> None:
     given = inputs(model, memories, pointers)
     assert difference(MemoryReader(model)(*given), expected(model, *given)) < 2e-6
 

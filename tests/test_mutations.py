@@ -110,7 +110,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 @pytest.mark.parametrize("client", list(DECODERS))
-def test_the_graphs_as_they_are_built_pass(built: Built, client: str, tmp_path: Path) -> None:
+def test_unmodified_graphs_pass(built: Built, client: str, tmp_path: Path) -> None:
     assert built.failures(client, built.write(client, tmp_path)) == []
 
 
@@ -127,7 +127,9 @@ def with_clients() -> list[Any]:
 
 
 @pytest.mark.parametrize(("client", "mutation"), with_clients())
-def test_verify_catches(built: Built, client: str, mutation: Mutation, tmp_path: Path) -> None:
+def test_verify_catches_a_mutation(
+    built: Built, client: str, mutation: Mutation, tmp_path: Path
+) -> None:
     files = built.write(client, tmp_path, mutation)
     assert built.failures(client, files, square_alone=True)
 
@@ -180,14 +182,14 @@ def in_half(files: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("client", list(DECODERS))
-def test_files_in_half_precision_are_near_pytorch_and_finite_for_extreme_images(
+def test_half_precision_files_are_close_to_pytorch_and_finite_for_extreme_images(
     built: Built, client: str, reference: Path, tmp_path: Path
 ) -> None:
     files = in_half(built.write(client, tmp_path))
     assert failures_of(files, client, DECODERS[client][0], reference, HALF) == []
 
 
-def test_an_encoder_that_overflows_in_half_precision_alone_is_refused_with_output_and_image(
+def test_an_encoder_that_overflows_only_in_half_precision_is_refused_with_output_and_image(
     built: Built, reference: Path, tmp_path: Path
 ) -> None:
     # Larger, and as small as before.
@@ -201,7 +203,7 @@ def test_an_encoder_that_overflows_in_half_precision_alone_is_refused_with_outpu
 
 
 @pytest.mark.parametrize("client", list(DECODERS))
-def test_files_that_answer_as_pytorch_does_have_its_fidelity(
+def test_unmodified_files_pass_fidelity(
     built: Built, client: str, reference: Path, tmp_path: Path
 ) -> None:
     files = built.write(client, tmp_path)
@@ -245,7 +247,7 @@ LOSSES: Sequence[tuple[str, str, Change, str]] = (
         for client, name, change, kind in LOSSES
     ],
 )
-def test_fidelity_catches(
+def test_fidelity_catches_a_mutation(
     built: Built, client: str, change: Change, kind: str, reference: Path, tmp_path: Path
 ) -> None:
     files = built.write(client, tmp_path, Mutation(kind, "decoder", change))
@@ -253,7 +255,7 @@ def test_fidelity_catches(
 
 
 @pytest.mark.parametrize(("first", "kinds"), [(0, set()), (1, {"ranking flips"})])
-def test_fidelity_tells_whether_the_only_mask_is_the_best(
+def test_fidelity_checks_that_a_single_mask_is_the_best_one(
     built: Built, first: int, kinds: set[str], reference: Path, tmp_path: Path
 ) -> None:
     one = both(
@@ -282,7 +284,7 @@ TWO_MASKS = both(
         pytest.param(TWO_MASKS, id="two masks of three"),
     ],
 )
-def test_fidelity_refuses_files_with_other_tensors(
+def test_fidelity_refuses_files_that_break_the_contract(
     built: Built, change: Change, reference: Path, tmp_path: Path
 ) -> None:
     files = built.write("samexporter", tmp_path, Mutation("tensors", "decoder", change))

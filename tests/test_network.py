@@ -121,7 +121,7 @@ def download(url: str, folder: Path, attempts: int = 1) -> Fetched:
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
-def test_a_file_comes_through_a_socks_proxy(
+def test_a_file_is_downloaded_through_a_socks_proxy(
     tmp_path: Path,
     server: FileServer,
     proxy: Proxy,
@@ -135,7 +135,7 @@ def test_a_file_comes_through_a_socks_proxy(
     assert [each.split(":")[0] for each in proxy.targets] == ["files.invalid"]
 
 
-def test_a_file_comes_from_an_https_address_through_a_proxy(
+def test_a_file_is_downloaded_over_https_through_a_proxy(
     tmp_path: Path,
     secure: FileServer,
     company: Authority,
@@ -149,7 +149,7 @@ def test_a_file_comes_from_an_https_address_through_a_proxy(
     assert [each.split(":")[0] for each in proxy.targets] == ["files.invalid"]
 
 
-def test_a_proxy_is_passed_by_where_the_environment_says_so(
+def test_hosts_in_no_proxy_bypass_the_proxy(
     tmp_path: Path, server: FileServer, proxy: Proxy, environment: pytest.MonkeyPatch
 ) -> None:
     server.files["/model.pt"] = CONTENT
@@ -159,7 +159,7 @@ def test_a_proxy_is_passed_by_where_the_environment_says_so(
     assert proxy.targets == []
 
 
-def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
+def test_an_unusable_proxy_is_refused_without_showing_its_password(
     tmp_path: Path, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setenv("ALL_PROXY", "socks://me:secret@127.0.0.1:1")
@@ -169,7 +169,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
 
 
 @pytest.mark.parametrize("separator", ["/x", "#", "?"])
-def test_a_proxy_whose_password_is_not_escaped_is_refused_by_its_variable_alone(
+def test_a_proxy_with_an_unescaped_password_is_reported_only_by_its_variable(
     tmp_path: Path, separator: str, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setenv("https_proxy", f"http://me:secret{separator}@proxy:3128")
@@ -180,7 +180,7 @@ def test_a_proxy_whose_password_is_not_escaped_is_refused_by_its_variable_alone(
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-def test_a_companys_authority_is_trusted_by_either_variable_alone(
+def test_either_variable_makes_a_companys_certificate_authority_trusted(
     tmp_path: Path,
     secure: FileServer,
     company: Authority,
@@ -195,7 +195,7 @@ def test_a_companys_authority_is_trusted_by_either_variable_alone(
     huggingface_hub.close_session()
 
 
-def test_authorities_of_several_variables_are_all_trusted(
+def test_the_certificate_authorities_of_all_variables_are_trusted(
     tmp_path: Path, secure: FileServer, company: Authority, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setenv("SSL_CERT_FILE", str(make_authority(tmp_path / "other").file))
@@ -203,7 +203,7 @@ def test_authorities_of_several_variables_are_all_trusted(
     download(secure.url("/model.pt"), tmp_path)
 
 
-def test_a_certificate_that_nothing_vouches_for_is_refused_at_once_with_what_to_do(
+def test_an_untrusted_certificate_is_refused_without_retries_and_with_advice(
     tmp_path: Path, secure: FileServer, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setenv("SSL_CERT_FILE", str(make_authority(tmp_path / "other").file))
@@ -216,7 +216,7 @@ def test_a_certificate_that_nothing_vouches_for_is_refused_at_once_with_what_to_
 
 
 @pytest.mark.parametrize("content", [None, b"no certificate"])
-def test_a_file_without_certificates_is_refused_with_its_variable(
+def test_a_file_without_certificates_is_refused_with_the_name_of_its_variable(
     tmp_path: Path, content: bytes | None, environment: pytest.MonkeyPatch
 ) -> None:
     bundle = tmp_path / "ca.pem"
@@ -230,7 +230,7 @@ def test_a_file_without_certificates_is_refused_with_its_variable(
 @pytest.mark.parametrize(
     ("address", "login"), [("127.0.0.1", "me:word"), ("you:own@127.0.0.1", "you:own")]
 )
-def test_the_login_of_netrc_goes_to_its_host_unless_the_address_has_one(
+def test_the_netrc_login_is_sent_to_its_host_unless_the_url_has_a_login(
     tmp_path: Path,
     server: FileServer,
     address: str,

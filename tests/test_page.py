@@ -198,7 +198,7 @@ def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     return float((one & other).sum() / (one | other).sum())
 
 
-def test_a_click_draws_the_mask_that_onnxruntime_gives(page: Page, answer: Any) -> None:
+def test_a_click_draws_the_same_mask_as_onnxruntime(page: Page, answer: Any) -> None:
     click(page, 0.42, 0.55)
     masks, scores, _ = answer([[0.42 * SIZE, 0.55 * SIZE]], [1])
     index, score = shown(page)
@@ -231,7 +231,7 @@ def test_a_drag_draws_a_box(page: Page, answer: Any) -> None:
     assert iou(saved(page), masks[scores.argmax()]) > 0.99
 
 
-def test_a_refinement_starts_from_the_mask_that_was_shown(page: Page, answer: Any) -> None:
+def test_a_refinement_starts_from_the_displayed_mask(page: Page, answer: Any) -> None:
     click(page, 0.42, 0.55)
     page.get_by_role("radio", name="2:").check()
     page.locator("#refine").check()
@@ -245,7 +245,7 @@ def test_a_refinement_starts_from_the_mask_that_was_shown(page: Page, answer: An
     assert iou(saved(page), masks[best]) > 0.99
 
 
-def test_another_of_the_three_masks_can_be_chosen(page: Page, answer: Any) -> None:
+def test_each_of_the_three_masks_can_be_chosen(page: Page, answer: Any) -> None:
     click(page, 0.42, 0.55)
     masks, scores, _ = answer([[0.42 * SIZE, 0.55 * SIZE]], [1])
     for index in range(3):
@@ -268,7 +268,7 @@ def test_undo_goes_back_one_prompt_at_a_time(page: Page) -> None:
     expect(page.get_by_role("button", name="Save mask")).to_be_disabled()
 
 
-def test_the_keyboard_alone_places_points_and_boxes(page: Page, answer: Any) -> None:
+def test_points_and_boxes_can_be_placed_with_the_keyboard(page: Page, answer: Any) -> None:
     page.locator("#overlay").focus()
     for _ in range(2):
         page.keyboard.press("Shift+ArrowLeft")
@@ -293,7 +293,7 @@ def test_the_keyboard_alone_places_points_and_boxes(page: Page, answer: Any) -> 
     expect(page.get_by_role("button", name="Save mask")).to_be_disabled()
 
 
-def test_every_control_has_a_name_that_a_screen_reader_can_say(page: Page) -> None:
+def test_every_control_has_an_accessible_name(page: Page) -> None:
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('button, input, select, canvas, progress')]
           .filter((element) => element.ariaHidden !== 'true')
@@ -305,7 +305,7 @@ def test_every_control_has_a_name_that_a_screen_reader_can_say(page: Page) -> No
     expect(page.get_by_role("status")).to_be_visible()
 
 
-def test_loading_shows_how_much_of_the_files_has_come(page: Page, demo: Project) -> None:
+def test_loading_shows_the_download_progress(page: Page, demo: Project) -> None:
     sizes = [
         (demo.root / f"public/demo/{part}.onnx").stat().st_size for part in ("encoder", "decoder")
     ]
@@ -332,7 +332,7 @@ def objects(page: Page) -> int:
     return {"No": 0, "One": 1}[found[1]] if found[1].isalpha() else int(found[1])
 
 
-def test_everything_is_numbered_and_saved_as_labels(page: Page) -> None:
+def test_segment_everything_numbers_its_objects_and_saves_them_as_labels(page: Page) -> None:
     segment(page, 8)
     expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
     count = objects(page)
@@ -347,7 +347,7 @@ def test_everything_is_numbered_and_saved_as_labels(page: Page) -> None:
         assert mask[labels == each["id"]].all()
 
 
-def test_the_limits_choose_among_what_was_found(page: Page) -> None:
+def test_the_limits_filter_the_objects_of_segment_everything(page: Page) -> None:
     segment(page, 8)
     expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
     count = objects(page)
@@ -359,7 +359,7 @@ def test_the_limits_choose_among_what_was_found(page: Page) -> None:
     assert objects(page) == count
 
 
-def test_of_limits_that_follow_each_other_the_last_counts(page: Page) -> None:
+def test_the_last_of_several_quick_limit_changes_applies(page: Page) -> None:
     segment(page, 8)
     expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
     page.get_by_label("Least predicted IoU").evaluate(
@@ -373,7 +373,7 @@ def test_of_limits_that_follow_each_other_the_last_counts(page: Page) -> None:
     expect(page.locator("#status")).to_contain_text("No objects found")
 
 
-def test_everything_can_be_cancelled(page: Page) -> None:
+def test_segment_everything_can_be_cancelled(page: Page) -> None:
     segment(page, 32)
     cancel = page.get_by_role("button", name="Cancel")
     expect(page.get_by_role("button", name="Segment everything")).to_be_disabled()
@@ -402,7 +402,7 @@ def test_another_image_can_be_opened_while_a_mask_is_being_drawn(
     page.close()
 
 
-def test_another_image_can_be_opened_while_everything_is_segmented(
+def test_another_image_can_be_opened_while_segment_everything_runs(
     chromium: Browser, address: str, picture: Path, tmp_path: Path
 ) -> None:
     Image.new("RGB", (300, 150), "teal").save(tmp_path / "wide.png")
@@ -419,7 +419,7 @@ def test_another_image_can_be_opened_while_everything_is_segmented(
     page.close()
 
 
-def test_another_model_can_be_picked_at_any_time_and_keeps_the_prompt(
+def test_the_model_can_be_changed_at_any_time_and_the_prompt_stays(
     chromium: Browser, demo: Project, picture: Path
 ) -> None:
     folder = demo.root / "public/demo"
@@ -443,7 +443,7 @@ def test_another_model_can_be_picked_at_any_time_and_keeps_the_prompt(
         page.close()
 
 
-def test_a_model_that_fails_late_says_nothing_of_the_one_picked_since(
+def test_a_late_failure_of_a_deselected_model_shows_no_error(
     chromium: Browser, demo: Project
 ) -> None:
     folder = demo.root / "public/demo"
@@ -467,7 +467,7 @@ def test_a_model_that_fails_late_says_nothing_of_the_one_picked_since(
         page.close()
 
 
-def test_an_image_that_comes_late_does_not_replace_the_one_picked_since(
+def test_an_image_that_arrives_late_does_not_replace_a_newer_one(
     chromium: Browser, address: str, tmp_path: Path
 ) -> None:
     Image.new("RGB", (300, 150), "teal").save(tmp_path / "wide.png")
@@ -485,7 +485,7 @@ def test_an_image_that_comes_late_does_not_replace_the_one_picked_since(
     page.close()
 
 
-def test_a_dropped_image_is_opened_at_its_own_shape(
+def test_a_dropped_image_opens_with_its_own_aspect_ratio(
     chromium: Browser, address: str, tmp_path: Path
 ) -> None:
     Image.new("RGB", (300, 150), "teal").save(tmp_path / "wide.png")
@@ -506,7 +506,7 @@ def test_a_dropped_image_is_opened_at_its_own_shape(
     page.close()
 
 
-def test_the_sample_needs_no_file(chromium: Browser, address: str) -> None:
+def test_the_sample_image_opens(chromium: Browser, address: str) -> None:
     page = chromium.new_page()
     page.goto(address)
     page.get_by_role("button", name="Sample").click()
@@ -514,7 +514,9 @@ def test_the_sample_needs_no_file(chromium: Browser, address: str) -> None:
     page.close()
 
 
-def test_a_file_that_is_no_image_is_named(chromium: Browser, address: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_reported_by_name(
+    chromium: Browser, address: str, tmp_path: Path
+) -> None:
     (tmp_path / "notes.png").write_text("no picture")
     page = chromium.new_page()
     page.goto(address)
@@ -523,13 +525,13 @@ def test_a_file_that_is_no_image_is_named(chromium: Browser, address: str, tmp_p
     page.close()
 
 
-def test_a_browser_without_webgpu_is_told_and_uses_wasm(page: Page) -> None:
+def test_a_browser_without_webgpu_shows_a_notice_and_uses_wasm(page: Page) -> None:
     expect(page.locator("#webgpu")).to_contain_text("This browser has no WebGPU")
     assert page.locator("#provider").input_value() == "wasm"
     assert page.locator("#provider option[value=webgpu]").is_disabled()
 
 
-def test_a_model_is_fetched_once_and_again_when_its_hash_changes(
+def test_a_model_is_fetched_only_once_until_its_hash_changes(
     chromium: Browser, demo: Project, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -568,7 +570,7 @@ def test_a_model_is_fetched_once_and_again_when_its_hash_changes(
         context.close()
 
 
-def test_a_file_that_is_not_what_the_manifest_says_is_refused(
+def test_a_file_that_does_not_match_the_manifest_is_refused(
     chromium: Browser, demo: Project, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -609,7 +611,7 @@ def test_a_manifest_of_an_earlier_version_is_refused(
         page.close()
 
 
-def test_without_a_deployed_model_the_page_says_what_to_run(chromium: Browser) -> None:
+def test_without_a_deployed_model_the_page_shows_the_command_to_run(chromium: Browser) -> None:
     with server.serving(
         server.application({"/": packages.PAGE}, {"/models.json": list})
     ) as address:
@@ -639,7 +641,7 @@ def test_undo_and_clear_leave_the_other_objects_alone(page: Page) -> None:
     assert [each["id"] for each in saved_coco(page)["annotations"]] == [2]
 
 
-def test_the_key_n_begins_a_new_object(page: Page) -> None:
+def test_the_n_key_starts_a_new_object(page: Page) -> None:
     click(page, 0.42, 0.55)
     page.locator("#overlay").press("n")
     expect(page.get_by_role("radio", name="Work on Object 2")).to_be_checked()
@@ -647,7 +649,7 @@ def test_the_key_n_begins_a_new_object(page: Page) -> None:
     assert len(saved_coco(page)["annotations"]) == 2
 
 
-def test_an_object_without_a_prompt_is_used_before_another_is_added(page: Page) -> None:
+def test_new_object_reuses_an_object_without_a_prompt(page: Page) -> None:
     begin(page)
     expect(page.locator("#objects li")).to_have_count(1)
 
@@ -659,7 +661,7 @@ def test_a_deleted_object_is_no_longer_saved_and_the_others_keep_their_numbers(p
     assert [each["id"] for each in saved_coco(page)["annotations"]] == [1, 3]
 
 
-def test_a_deleted_object_comes_back_as_it_was(page: Page) -> None:
+def test_undo_restores_a_deleted_object(page: Page) -> None:
     three_objects(page)
     page.get_by_label("Name of object 2").fill("nucleus")
     page.get_by_label("Colour of nucleus").fill("#0077bb")
@@ -679,7 +681,7 @@ def test_a_deleted_object_comes_back_as_it_was(page: Page) -> None:
     expect(page.get_by_label("Name of object 2")).to_have_value("")
 
 
-def test_the_only_object_comes_back_when_its_deletion_is_undone(page: Page) -> None:
+def test_undo_restores_the_only_object(page: Page) -> None:
     click(page, 0.42, 0.55)
     mask = saved(page)
     page.get_by_role("button", name="Delete Object 1").click()
@@ -689,7 +691,7 @@ def test_the_only_object_comes_back_when_its_deletion_is_undone(page: Page) -> N
     assert iou(saved(page), mask) == 1
 
 
-def test_what_was_cleared_comes_back(page: Page) -> None:
+def test_undo_restores_a_cleared_prompt(page: Page) -> None:
     click(page, 0.42, 0.55)
     mask = saved(page)
     page.get_by_role("button", name="Clear").click()
@@ -698,7 +700,7 @@ def test_what_was_cleared_comes_back(page: Page) -> None:
     assert iou(saved(page), mask) == 1
 
 
-def test_escape_gives_up_a_box_before_it_clears(page: Page) -> None:
+def test_escape_cancels_a_box_before_it_clears_the_prompt(page: Page) -> None:
     click(page, 0.42, 0.55)
     image = page.locator("#overlay")
     for key in ("x", "Enter", "Escape"):
@@ -708,7 +710,7 @@ def test_escape_gives_up_a_box_before_it_clears(page: Page) -> None:
     expect(page.get_by_role("button", name="Save mask")).to_be_disabled()
 
 
-def test_escape_stops_the_search_for_everything_and_clears_nothing(page: Page) -> None:
+def test_escape_stops_segment_everything_and_clears_nothing(page: Page) -> None:
     click(page, 0.42, 0.55)
     segment(page, 32)
     expect(page.locator("#phase")).to_contain_text("of 1024 clicks")
@@ -717,7 +719,7 @@ def test_escape_stops_the_search_for_everything_and_clears_nothing(page: Page) -
     saved(page)
 
 
-def test_the_list_has_each_object_with_a_colour_of_its_own_and_its_area(page: Page) -> None:
+def test_the_list_shows_each_object_with_its_own_colour_and_its_area(page: Page) -> None:
     three_objects(page)
     colors = page.locator("#objects .swatch").evaluate_all("all => all.map((one) => one.value)")
     assert len(set(colors)) == 3
@@ -728,7 +730,7 @@ def test_the_list_has_each_object_with_a_colour_of_its_own_and_its_area(page: Pa
         )
 
 
-def test_objects_are_saved_together_as_labels(page: Page) -> None:
+def test_all_objects_are_saved_in_one_label_image(page: Page) -> None:
     click(page, 0.42, 0.55)
     first = saved(page)
     begin(page)
@@ -738,7 +740,7 @@ def test_objects_are_saved_together_as_labels(page: Page) -> None:
     assert (first[labels == 1]).all()
 
 
-def test_objects_are_saved_together_as_coco_has_them(page: Page) -> None:
+def test_all_objects_are_saved_in_one_coco_file(page: Page) -> None:
     click(page, 0.42, 0.55)
     page.get_by_label("Name of object 1").fill("nucleus")
     first = saved(page)
@@ -761,7 +763,9 @@ def test_objects_are_saved_together_as_coco_has_them(page: Page) -> None:
         assert each["image_id"] == 1
 
 
-def test_a_click_under_zoom_reaches_the_decoder_at_the_right_place(page: Page, answer: Any) -> None:
+def test_a_click_while_zoomed_reaches_the_decoder_at_the_right_place(
+    page: Page, answer: Any
+) -> None:
     box = area(page)
     x, y = box["x"] + 0.42 * box["width"], box["y"] + 0.55 * box["height"]
     page.mouse.move(x, y)
@@ -777,7 +781,7 @@ def test_a_click_under_zoom_reaches_the_decoder_at_the_right_place(page: Page, a
     assert iou(saved(page), masks[scores.argmax()]) > 0.99
 
 
-def test_a_box_under_zoom_reaches_the_decoder_at_the_right_place(page: Page, answer: Any) -> None:
+def test_a_box_while_zoomed_reaches_the_decoder_at_the_right_place(page: Page, answer: Any) -> None:
     box = area(page)
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.wheel(0, -400)
@@ -791,7 +795,7 @@ def test_a_box_under_zoom_reaches_the_decoder_at_the_right_place(page: Page, ans
     assert iou(saved(page), masks[scores.argmax()]) > 0.99
 
 
-def test_points_keep_their_size_on_the_screen_under_zoom(page: Page) -> None:
+def test_points_keep_their_screen_size_while_zoomed(page: Page) -> None:
     def green() -> int:
         found: int = page.locator("#overlay").evaluate(
             """(canvas) => {
@@ -825,7 +829,7 @@ def test_keys_and_buttons_zoom(page: Page) -> None:
     expect(shown).to_have_text("100 %")
 
 
-def test_masks_are_drawn_over_all_that_a_larger_window_shows(page: Page) -> None:
+def test_masks_cover_the_whole_frame_after_the_window_grows(page: Page) -> None:
     for _ in range(6):
         page.locator("#overlay").press("+")
     box = area(page)
@@ -841,7 +845,7 @@ def test_masks_are_drawn_over_all_that_a_larger_window_shows(page: Page) -> None
     assert area(page)["height"] == pytest.approx(frame["height"], abs=1)
 
 
-def test_space_and_a_drag_move_the_image_and_prompt_nothing(page: Page) -> None:
+def test_dragging_with_space_held_moves_the_image_without_prompting(page: Page) -> None:
     for _ in range(3):
         page.locator("#overlay").press("+")
     before = page.locator("#picture").bounding_box()
@@ -860,7 +864,7 @@ def test_space_and_a_drag_move_the_image_and_prompt_nothing(page: Page) -> None:
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
-def test_two_fingers_zoom_and_prompt_nothing(page: Page) -> None:
+def test_pinching_zooms_without_prompting(page: Page) -> None:
     box = area(page)
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     fingers = page.context.new_cdp_session(page)
@@ -878,7 +882,7 @@ def test_two_fingers_zoom_and_prompt_nothing(page: Page) -> None:
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
-def test_masks_are_magenta_at_first_and_another_look_is_kept(
+def test_masks_are_magenta_by_default_and_display_settings_are_kept(
     chromium: Browser, address: str, picture: Path
 ) -> None:
     context = chromium.new_context()
@@ -896,9 +900,7 @@ def test_masks_are_magenta_at_first_and_another_look_is_kept(
     context.close()
 
 
-def test_a_browser_that_keeps_nothing_shows_the_page_all_the_same(
-    chromium: Browser, address: str
-) -> None:
+def test_the_page_works_without_local_storage(chromium: Browser, address: str) -> None:
     page = chromium.new_page()
     page.add_init_script(
         """Object.defineProperty(window, 'localStorage', {
@@ -911,7 +913,7 @@ def test_a_browser_that_keeps_nothing_shows_the_page_all_the_same(
     page.close()
 
 
-def test_an_error_disappears_with_the_next_thing_that_works(page: Page, tmp_path: Path) -> None:
+def test_an_error_disappears_after_the_next_successful_action(page: Page, tmp_path: Path) -> None:
     (tmp_path / "notes.png").write_text("no picture")
     page.locator("#file").set_input_files(tmp_path / "notes.png")
     expect(page.get_by_role("alert")).to_contain_text("notes.png is not an image")
@@ -919,7 +921,7 @@ def test_an_error_disappears_with_the_next_thing_that_works(page: Page, tmp_path
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_a_model_in_the_address_that_is_not_there_is_named(chromium: Browser, address: str) -> None:
+def test_a_missing_model_in_the_url_is_reported_by_name(chromium: Browser, address: str) -> None:
     page = chromium.new_page()
     page.goto(f"{address}?model=nothing")
     alert = page.get_by_role("alert")
@@ -929,7 +931,7 @@ def test_a_model_in_the_address_that_is_not_there_is_named(chromium: Browser, ad
     page.close()
 
 
-def test_a_model_that_no_browser_has_run_says_that_it_is_not_proven(
+def test_a_model_that_no_browser_has_run_is_shown_as_not_proven(
     chromium: Browser, demo: Project, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -953,11 +955,11 @@ def test_a_model_that_no_browser_has_run_says_that_it_is_not_proven(
         page.close()
 
 
-def test_a_proven_model_says_where(page: Page) -> None:
+def test_a_proven_model_shows_where_it_was_proven(page: Page) -> None:
     expect(page.locator("#proof")).to_contain_text("Proven on WASM in")
 
 
-def test_the_panel_stays_where_it_is_whatever_is_said(page: Page, tmp_path: Path) -> None:
+def test_messages_do_not_move_the_panel(page: Page, tmp_path: Path) -> None:
     def places() -> list[list[int]]:
         found: list[list[int]] = page.locator("aside > *, #tools, #activity, #frame").evaluate_all(
             "all => all.map((one) => [one.offsetTop, one.offsetWidth, one.offsetHeight])"
@@ -979,14 +981,14 @@ def test_the_panel_stays_where_it_is_whatever_is_said(page: Page, tmp_path: Path
     assert places() == before
 
 
-def test_the_image_is_one_tab_away(page: Page) -> None:
+def test_one_press_of_tab_focuses_the_image(page: Page) -> None:
     page.evaluate("document.activeElement.blur(), getSelection().removeAllRanges()")
     page.locator("body").click(position={"x": 2, "y": 2})  # beside everything
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "overlay"
 
 
-def test_on_a_phone_the_image_comes_first_and_the_tools_are_in_reach(page: Page) -> None:
+def test_on_a_phone_the_image_and_the_tools_are_visible_without_scrolling(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     for part in ("#overlay", ".segments", "#undo", "#add", "#zoom-in", "#status"):
         expect(page.locator(part)).to_be_in_viewport(ratio=1)
@@ -1014,7 +1016,7 @@ def problems_of_access(page: Page) -> list[str]:
     return found
 
 
-def test_axe_finds_nothing_serious_in_the_page_as_it_opens(chromium: Browser, address: str) -> None:
+def test_axe_finds_nothing_serious_in_the_initial_page(chromium: Browser, address: str) -> None:
     page = chromium.new_page()
     page.goto(address)
     expect(page.locator("#status")).to_contain_text("is ready", timeout=60_000)

@@ -46,7 +46,7 @@ def there(page: Page, number: int = 1) -> list[int]:
     return sorted(frame for frame, each in saved_masks(page) if each == number)
 
 
-def test_an_object_that_ends_is_on_no_frame_behind(page: Page) -> None:
+def test_an_object_that_ends_is_absent_from_all_later_frames(page: Page) -> None:
     click(page, 160, 182)
     track(page, "Track on")
     assert there(page) == [0, 1, 2, 3, 4]
@@ -67,7 +67,9 @@ def test_an_object_that_ends_is_on_no_frame_behind(page: Page) -> None:
     assert there(page) == [0, 1, 2, 3, 4]
 
 
-def test_on_a_frame_where_it_is_not_it_has_no_mask_and_is_tracked_on_behind(page: Page) -> None:
+def test_an_object_marked_absent_on_a_frame_has_no_mask_there_but_is_tracked_beyond(
+    page: Page,
+) -> None:
     click(page, 160, 182)
     track(page, "Track on")
     show(page, 1)
@@ -85,7 +87,7 @@ def test_on_a_frame_where_it_is_not_it_has_no_mask_and_is_tracked_on_behind(page
     assert there(page) == [0, 1, 2, 3, 4]
 
 
-def test_an_object_begins_where_tracking_back_went_too_far(page: Page) -> None:
+def test_begins_here_removes_an_object_from_earlier_frames(page: Page) -> None:
     show(page, 4)
     click(page, 160, 182)
     track(page, "Track back")
@@ -94,7 +96,7 @@ def test_an_object_begins_where_tracking_back_went_too_far(page: Page) -> None:
     assert there(page) == [3, 4]
 
 
-def test_the_objects_that_are_ticked_are_tracked_over_the_frames_that_are_set(page: Page) -> None:
+def test_ticked_objects_are_tracked_over_the_chosen_frames(page: Page) -> None:
     show(page, 2)
     click(page, 50, 132)
     begin(page)

@@ -109,7 +109,7 @@ def encoded(page: Page) -> int:
 
 
 @pytest.mark.xdist_group("demo")
-def test_the_model_sees_the_contrast_that_is_chosen_and_masks_stay(
+def test_the_model_sees_the_chosen_contrast_and_existing_masks_stay(
     page: Page, demo: Project, tmp_path: Path
 ) -> None:
     picture = natural_image(SIZE)
@@ -131,7 +131,7 @@ def test_the_model_sees_the_contrast_that_is_chosen_and_masks_stay(
 
 
 @pytest.mark.xdist_group("demo")
-def test_each_key_of_a_slider_keeps_its_focus(page: Page, tmp_path: Path) -> None:
+def test_a_slider_keeps_its_focus_while_keys_move_it(page: Page, tmp_path: Path) -> None:
     Image.fromarray(natural_image(SIZE)).save(tmp_path / "cells.png")
     page.locator("#file").set_input_files(tmp_path / "cells.png")
     expect(page.locator("#status")).to_contain_text("Encoded in", timeout=60_000)
@@ -143,7 +143,7 @@ def test_each_key_of_a_slider_keeps_its_focus(page: Page, tmp_path: Path) -> Non
 
 
 @pytest.mark.xdist_group("video")
-def test_what_was_tracked_stays_and_frames_are_encoded_anew(
+def test_a_new_contrast_keeps_tracked_masks_and_encodes_frames_again(
     tracking_page: Page, tmp_path: Path
 ) -> None:
     page = tracking_page

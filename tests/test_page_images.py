@@ -159,7 +159,9 @@ DIM: dict[str, Write] = {
 
 
 @pytest.mark.parametrize("kind", DIM)
-def test_a_dim_picture_is_shown_from_black_to_white(page: Page, tmp_path: Path, kind: str) -> None:
+def test_a_dim_image_is_stretched_from_black_to_white(
+    page: Page, tmp_path: Path, kind: str
+) -> None:
     open_files(page, DIM[kind](tmp_path))
     shown = seen(page).astype(int)
     cold = np.ones((SIZE, SIZE), bool)
@@ -171,14 +173,14 @@ def test_a_dim_picture_is_shown_from_black_to_white(page: Page, tmp_path: Path, 
     assert shown.max() == 255
 
 
-def test_a_mask_of_0_and_1_is_black_and_white(page: Page, tmp_path: Path) -> None:
+def test_a_mask_of_0_and_1_is_shown_black_and_white(page: Page, tmp_path: Path) -> None:
     mask = (gray() > 110).astype(np.uint8)
     for name in ("mask.tif", "mask.png"):
         open_files(page, saved(Image.fromarray(mask), name)(tmp_path))
         assert (seen(page) == mask[..., None] * 255).all()
 
 
-def test_a_photograph_is_shown_and_fed_as_it_is(page: Page, tmp_path: Path) -> None:
+def test_a_photograph_is_shown_and_fed_unchanged(page: Page, tmp_path: Path) -> None:
     photograph = natural_image(SIZE)
     for name in ("photograph.png", "photograph.tif"):
         path = saved(Image.fromarray(photograph), name)(tmp_path)
@@ -187,14 +189,14 @@ def test_a_photograph_is_shown_and_fed_as_it_is(page: Page, tmp_path: Path) -> N
         assert (fed(page, path, SIZE) == photograph).all()
 
 
-def test_the_frames_of_a_stack_share_black_and_white(page: Page, tmp_path: Path) -> None:
+def test_all_frames_of_a_stack_share_one_range(page: Page, tmp_path: Path) -> None:
     for index, gain in enumerate((10, 16)):
         write_png(tmp_path / f"t{index}.png", (gray().astype(np.uint16) * gain)[..., None])
     open_files(page, tmp_path / "t0.png", tmp_path / "t1.png")
     assert np.abs(seen(page).mean() - gray().mean() * 10 / 16) < 2
 
 
-def test_frames_of_8_and_of_16_bits_have_no_range_in_common(page: Page, tmp_path: Path) -> None:
+def test_frames_of_8_and_of_16_bits_cannot_be_mixed(page: Page, tmp_path: Path) -> None:
     files = (
         saved(Image.fromarray(gray()), "a.png")(tmp_path),
         deep(twelve_bits()[..., None])(tmp_path),
@@ -206,7 +208,7 @@ def test_frames_of_8_and_of_16_bits_have_no_range_in_common(page: Page, tmp_path
 # --- what a person chooses ---
 
 
-def test_the_sliders_choose_what_is_black_and_white(page: Page, tmp_path: Path) -> None:
+def test_the_sliders_set_black_and_white(page: Page, tmp_path: Path) -> None:
     photograph = natural_image(SIZE)
     open_files(page, saved(Image.fromarray(photograph), "photograph.png")(tmp_path))
     expect(page.locator("#range")).to_have_text("0 is black, 255 is white.")
@@ -236,14 +238,14 @@ def test_black_stays_below_white(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_label("Black")).to_have_value("0")
 
 
-def test_another_file_has_its_own_range(page: Page, tmp_path: Path) -> None:
+def test_a_newly_opened_file_has_its_own_range(page: Page, tmp_path: Path) -> None:
     open_files(page, saved(Image.fromarray(natural_image(SIZE)), "photograph.png")(tmp_path))
     page.get_by_label("White").fill("100")
     open_files(page, saved(Image.fromarray(natural_image(SIZE)), "other.png")(tmp_path))
     expect(page.locator("#range")).to_have_text("0 is black, 255 is white.")
 
 
-def test_each_channel_has_a_contrast_of_its_own(page: Page, tmp_path: Path) -> None:
+def test_each_channel_has_its_own_contrast(page: Page, tmp_path: Path) -> None:
     channels = np.stack([gray().astype("u2") * 10, gray().T.astype("u2") * 100])
     options: Any = {"imagej": True, "metadata": {"axes": "CYX"}}
     tifffile.imwrite(tmp_path / "cells.tif", channels, **options)
@@ -335,7 +337,7 @@ def program() -> Callable[[str], Image.Image]:
 
 
 @pytest.mark.parametrize("kind", sorted(FILES.keys() - REFUSED))
-def test_the_program_gives_the_encoder_the_pixels_that_the_page_does(
+def test_the_documented_program_feeds_the_encoder_the_same_pixels_as_the_page(
     page: Page, tmp_path: Path, kind: str
 ) -> None:
     path = FILES[kind](tmp_path)
@@ -345,7 +347,7 @@ def test_the_program_gives_the_encoder_the_pixels_that_the_page_does(
 
 
 @pytest.mark.parametrize("kind", sorted(REFUSED))
-def test_the_program_refuses_colours_of_16_bits(tmp_path: Path, kind: str) -> None:
+def test_the_documented_program_refuses_16_bit_colours(tmp_path: Path, kind: str) -> None:
     with pytest.raises(SystemExit, match="Pillow reads 8 of the 16 bits"):
         program()(str(FILES[kind](tmp_path)))
 
@@ -357,7 +359,7 @@ def test_the_program_refuses_colours_of_16_bits(tmp_path: Path, kind: str) -> No
     "name",
     ["a.lsm", "a.stk", "a.svs", "a.ndpi", "a.btf", "a.qptiff", "a", "really_tiff.png", "a.mp4"],
 )
-def test_a_tiff_is_one_whatever_its_name(page: Page, tmp_path: Path, name: str) -> None:
+def test_a_tiff_is_recognized_under_any_name(page: Page, tmp_path: Path, name: str) -> None:
     Image.fromarray(gray()).save(tmp_path / name, "TIFF")
     open_files(page, tmp_path / name)
     assert (seen(page) == gray()[..., None]).all()
@@ -365,7 +367,7 @@ def test_a_tiff_is_one_whatever_its_name(page: Page, tmp_path: Path, name: str) 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP", "GIF", "AVIF"])
 @pytest.mark.parametrize("name", ["picture.tif", "picture", "picture.webm"])
-def test_an_image_is_one_whatever_its_name(
+def test_an_image_is_recognized_under_any_name(
     page: Page, tmp_path: Path, kind: str, name: str
 ) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -375,7 +377,7 @@ def test_an_image_is_one_whatever_its_name(
     expect(page.locator("#timeline")).to_be_hidden()
 
 
-def test_a_drawing_is_opened(page: Page, tmp_path: Path) -> None:
+def test_an_svg_drawing_is_opened(page: Page, tmp_path: Path) -> None:
     path = tmp_path / "drawing"
     path.write_text((packages.PAGE / "sample.svg").read_text())
     open_files(page, path)
@@ -393,7 +395,7 @@ def test_a_drawing_is_opened(page: Page, tmp_path: Path) -> None:
         (b"", "is empty."),
     ],
 )
-def test_what_is_not_read_is_called_by_its_kind(
+def test_an_unsupported_file_is_refused_with_its_kind(
     page: Page, tmp_path: Path, start: bytes, sentence: str
 ) -> None:
     (tmp_path / "cells.tif").write_bytes(start)
@@ -406,7 +408,7 @@ def test_what_is_not_read_is_called_by_its_kind(
 
 @pytest.mark.parametrize(("width", "height"), [(65_536, 2), (2, 70_000), (20_000, 14_000)])
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_what_no_canvas_holds_is_refused_before_any_work(
+def test_an_image_too_large_for_a_canvas_is_refused_up_front(
     page: Page, tmp_path: Path, kind: str, width: int, height: int
 ) -> None:
     path = tmp_path / "large"
@@ -418,7 +420,7 @@ def test_what_no_canvas_holds_is_refused_before_any_work(
     expect(alert).to_contain_text("crop it, or save it smaller")
 
 
-def test_the_longest_side_is_shown(page: Page, tmp_path: Path) -> None:
+def test_an_image_of_the_maximum_width_is_shown(page: Page, tmp_path: Path) -> None:
     picture = np.zeros((2, 65_535), np.uint8)
     picture[:, -1] = 255
     open_files(page, saved(Image.fromarray(picture), "long.png")(tmp_path))
@@ -447,7 +449,7 @@ def moving(position: int) -> Image.Image:
         ("AVIF", {"duration": 100, "quality": 100}),
     ],
 )
-def test_each_frame_of_a_moving_image_is_shown_once(
+def test_each_frame_of_an_animated_image_is_shown_once(
     page: Page, tmp_path: Path, kind: str, options: dict[str, Any]
 ) -> None:
     path = tmp_path / "moving"
@@ -505,19 +507,19 @@ def test_each_frame_of_a_video_is_shown_once(
     assert levels_of(page, 6) == pytest.approx(GRAYS, abs=6)
 
 
-def test_a_video_of_one_frame_is_an_image(page: Page, tmp_path: Path) -> None:
+def test_a_video_of_one_frame_opens_as_an_image(page: Page, tmp_path: Path) -> None:
     open_files(page, film(tmp_path / "film.webm", [200], sound=2000))
     expect(page.locator("#timeline")).to_be_hidden()
     assert abs(seen(page).mean() - 200) < 6
 
 
-def test_a_frame_that_a_video_hides_is_none(page: Page, tmp_path: Path) -> None:
+def test_hidden_frames_of_a_video_are_skipped(page: Page, tmp_path: Path) -> None:
     open_files(page, film(tmp_path / "film.webm", GRAYS, hidden={2, 4}))
     expected = [gray for index, gray in enumerate(GRAYS) if index not in (2, 4)]
     assert levels_of(page, 4) == pytest.approx(expected, abs=6)
 
 
-def test_a_dim_video_is_made_brighter(page: Page, tmp_path: Path) -> None:
+def test_a_dim_video_is_brightened(page: Page, tmp_path: Path) -> None:
     open_files(page, film(tmp_path / "film.webm", [3, 10, 30]))
     first, middle, last = levels_of(page, 3)
     assert (first < 10, 40 < middle < 100, last > 245) == (True, True, True)
@@ -526,7 +528,7 @@ def test_a_dim_video_is_made_brighter(page: Page, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("decoder", "name"), [("VideoDecoder", "film.webm"), ("ImageDecoder", "film.gif")]
 )
-def test_a_browser_that_cannot_take_frames_apart_says_so(
+def test_a_browser_without_the_needed_decoder_shows_an_error(
     page: Page, tmp_path: Path, decoder: str, name: str
 ) -> None:
     if name.endswith("gif"):
@@ -541,7 +543,7 @@ def test_a_browser_that_cannot_take_frames_apart_says_so(
     page.evaluate("name => { window[name] = window.kept }", decoder)
 
 
-def test_a_video_that_is_cut_off_is_refused(page: Page, tmp_path: Path) -> None:
+def test_a_truncated_video_is_refused(page: Page, tmp_path: Path) -> None:
     path = film(tmp_path / "film.webm", GRAYS)
     path.write_bytes(path.read_bytes()[:120])
     page.locator("#file").set_input_files(path)

@@ -32,7 +32,7 @@ def page(chromium: Browser) -> Iterator[Page]:
         context.close()
 
 
-def test_the_sample_is_opened_once_the_browser_is_online(page: Page) -> None:
+def test_the_sample_opens_when_the_browser_is_online_again(page: Page) -> None:
     page.context.set_offline(True)
     page.get_by_role("button", name="Sample").click()
     expect(page.get_by_role("alert")).to_contain_text("Is the server of this page running")
@@ -41,9 +41,7 @@ def test_the_sample_is_opened_once_the_browser_is_online(page: Page) -> None:
     expect(page.get_by_role("alert")).not_to_contain_text("Is the server")
 
 
-def test_a_file_whose_reader_could_not_be_loaded_is_opened_later(
-    page: Page, tmp_path: Path
-) -> None:
+def test_a_file_opens_once_its_reader_can_be_loaded(page: Page, tmp_path: Path) -> None:
     write_webm(tmp_path / "film.webm", [np.full((48, 64, 3), 200, np.uint8)] * 3, rate=10)
     page.context.set_offline(True)
     page.locator("#file").set_input_files(tmp_path / "film.webm")
@@ -54,7 +52,7 @@ def test_a_file_whose_reader_could_not_be_loaded_is_opened_later(
     expect(page.locator("#status")).to_have_text("film.webm is open.")
 
 
-def test_a_broken_file_is_not_tried_again(page: Page, tmp_path: Path) -> None:
+def test_a_broken_file_offers_no_retry(page: Page, tmp_path: Path) -> None:
     page.get_by_role("button", name="Dismiss").click()
     (tmp_path / "notes.png").write_text("no picture")
     page.locator("#file").set_input_files(tmp_path / "notes.png")
@@ -62,7 +60,7 @@ def test_a_broken_file_is_not_tried_again(page: Page, tmp_path: Path) -> None:
     assert page.get_by_role("button", name="Try again").count() == 0
 
 
-def test_a_model_is_listed_once_one_is_deployed(chromium: Browser) -> None:
+def test_retrying_lists_a_newly_deployed_model(chromium: Browser) -> None:
     models: list[str] = []
     folders = {**packages.libraries(), "/": packages.PAGE}
     app = server.application(folders, {"/models.json": lambda: models})
@@ -78,7 +76,7 @@ def test_a_model_is_listed_once_one_is_deployed(chromium: Browser) -> None:
 
 @pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("missing", ["models.json", "manifest.json", "encoder.onnx"])
-def test_a_model_that_failed_to_load_can_be_tried_again(
+def test_a_model_that_failed_to_load_can_be_retried(
     chromium: Browser, demo: Project, missing: str
 ) -> None:
     config = parse.load(demo.root / "config/models.toml")

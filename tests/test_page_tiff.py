@@ -94,7 +94,7 @@ def tracked(page: Page) -> Array:
 
 
 @pytest.mark.parametrize("axes", ["TC", "TZC"])
-def test_a_stack_is_tracked_as_the_same_frames_alone_are(
+def test_a_channel_of_a_stack_is_tracked_like_a_stack_of_only_that_channel(
     page: Page, frames: Array, tmp_path: Path, axes: str
 ) -> None:
     open_files(page, write(tmp_path / "cells.tif", frames, "T"))
@@ -112,7 +112,7 @@ def scaled(pixels: Array) -> Array:
     return ((pixels - low) / (high - low) * 255).clip(0, 255)
 
 
-def test_each_channel_has_its_own_range_alone_and_as_a_colour(
+def test_each_channel_has_its_own_range_in_gray_and_as_a_colour(
     page: Page, frames: Array, tmp_path: Path
 ) -> None:
     stack = with_neighbours(frames, "TC")
@@ -126,7 +126,7 @@ def test_each_channel_has_its_own_range_alone_and_as_a_colour(
     assert np.abs(seen(page) - np.stack([magenta, green, 0 * green], -1)).max() <= 1
 
 
-def test_frames_are_slices_where_there_is_no_time(
+def test_slices_are_frames_in_a_stack_without_time(
     page: Page, frames: Array, tmp_path: Path
 ) -> None:
     open_files(page, write(tmp_path / "cells.tif", frames, "Z"))
@@ -145,9 +145,7 @@ def test_masks_stay_when_another_channel_is_shown(
     np.testing.assert_array_equal(labels(page, "cells-labels.tif"), before)
 
 
-def test_a_click_on_an_image_is_answered_by_the_channel_that_is_shown(
-    page: Page, frames: Array, tmp_path: Path
-) -> None:
+def test_a_click_segments_the_displayed_channel(page: Page, frames: Array, tmp_path: Path) -> None:
     ready = "Click what to segment"
 
     def clicked(path: Path, channel: str = "") -> Array:
@@ -163,7 +161,7 @@ def test_a_click_on_an_image_is_answered_by_the_channel_that_is_shown(
     assert (clicked(channels) != alone).any()
 
 
-def test_files_of_several_channels_are_frames_of_them(
+def test_several_files_of_several_channels_open_as_frames(
     page: Page, frames: Array, tmp_path: Path
 ) -> None:
     stack = with_neighbours(frames, "TC")
@@ -179,7 +177,7 @@ def test_files_of_several_channels_are_frames_of_them(
     )
 
 
-def test_pages_of_another_size_are_said_to_be_left_out(
+def test_pages_of_another_size_are_skipped_with_a_message(
     page: Page, frames: Array, tmp_path: Path
 ) -> None:
     path = tmp_path / "slide.tif"
@@ -191,7 +189,7 @@ def test_pages_of_another_size_are_said_to_be_left_out(
     expect(page.get_by_role("alert")).to_contain_text("One page of another size is not shown")
 
 
-def test_a_time_lapse_of_two_channels_is_corrected_saved_and_its_labels_open_again(
+def test_a_two_channel_time_lapse_is_corrected_and_saved_and_its_labels_open_again(
     page: Page, frames: Array, tmp_path: Path
 ) -> None:
     open_files(page, write(tmp_path / "cells.tif", with_neighbours(frames, "TC"), "TC"))
@@ -211,7 +209,7 @@ def test_a_time_lapse_of_two_channels_is_corrected_saved_and_its_labels_open_aga
 
 
 @pytest.mark.parametrize("kind", ["ycbcr", "rgb", "gray", "tables"])
-def test_a_jpeg_of_colours_of_less_resolution_is_what_tifffile_reads(
+def test_jpeg_in_a_tiff_is_shown_as_tifffile_reads_it(
     page: Page, tmp_path: Path, kind: str
 ) -> None:
     y, x = np.mgrid[:240, :320]

@@ -189,7 +189,7 @@ def followed(chromium: Browser, address: str, stack: Path) -> Iterator[tuple[Pag
     page.close()
 
 
-def test_objects_are_tracked_as_in_python(
+def test_tracking_matches_the_python_tracker(
     followed: tuple[Page, list[Any]], deployed: Path, frames: NDArray[np.uint8]
 ) -> None:
     page, clicks = followed
@@ -215,7 +215,7 @@ def test_labels_and_coco_have_the_same_objects_on_each_frame(
             assert not (labels[frame] == number)[~masks[frame, number]].any()
 
 
-def test_the_masks_of_a_frame_are_shown_when_it_is(followed: tuple[Page, list[Any]]) -> None:
+def test_showing_a_frame_shows_its_masks(followed: tuple[Page, list[Any]]) -> None:
     page, _ = followed
     masks = saved_masks(page)
     for frame in range(COUNT):
@@ -225,7 +225,7 @@ def test_the_masks_of_a_frame_are_shown_when_it_is(followed: tuple[Page, list[An
             assert float(told.split()[0]) == pytest.approx(100 * masks[frame, number].mean(), abs=1)
 
 
-def test_a_correction_is_tracked_on_from_and_what_was_before_stays(
+def test_tracking_continues_from_a_correction_and_keeps_earlier_frames(
     page: Page, deployed: Path, frames: NDArray[np.uint8]
 ) -> None:
     tracker = reference(deployed, frames)
@@ -243,7 +243,7 @@ def test_a_correction_is_tracked_on_from_and_what_was_before_stays(
         assert iou(labels[frame] == 1, mask_of(expected[frame][1].low_res_masks)) > 0.99
 
 
-def test_undo_of_a_correction_shows_what_was_tracked(page: Page) -> None:
+def test_undoing_a_correction_restores_the_tracked_mask(page: Page) -> None:
     show(page, COUNT - 2)
     click(page, 160, 182)
     track(page, "Track on")
@@ -255,7 +255,7 @@ def test_undo_of_a_correction_shows_what_was_tracked(page: Page) -> None:
     assert (saved(page)[-1] == before).all()
 
 
-def test_coco_has_the_frames_the_names_and_an_identity_for_each_mask(page: Page) -> None:
+def test_coco_has_the_frames_the_names_and_a_track_id_for_each_mask(page: Page) -> None:
     click(page, 160, 182)
     page.get_by_label("Name of object 1").fill("nucleus")
     show(page, 1)
@@ -267,7 +267,7 @@ def test_coco_has_the_frames_the_names_and_an_identity_for_each_mask(page: Page)
     assert told == [(1, 1, 1), (2, 2, 1)]
 
 
-def test_tracking_can_be_cancelled_and_keeps_what_it_found(page: Page) -> None:
+def test_cancelled_tracking_keeps_its_masks(page: Page) -> None:
     click(page, 160, 182)
     page.get_by_role("button", name="Track on").click()
     cancel = page.get_by_role("button", name="Cancel")
@@ -281,7 +281,7 @@ def test_tracking_can_be_cancelled_and_keeps_what_it_found(page: Page) -> None:
     assert [bool(each.any()) for each in saved(page)[count + 1 :]] == [False] * (COUNT - count - 1)
 
 
-def test_keys_and_buttons_show_frames(page: Page, frames: NDArray[np.uint8]) -> None:
+def test_keys_and_buttons_change_the_frame(page: Page, frames: NDArray[np.uint8]) -> None:
     status = page.locator("#status")
     page.locator("#overlay").focus()
     for key, frame in ((".", 2), (".", 3), (",", 2), ("End", COUNT), ("Home", 1)):
@@ -306,7 +306,7 @@ def seen(page: Page) -> NDArray[np.uint8]:
     return np.frombuffer(base64.b64decode(values), np.uint8).reshape(*shape, 4)[..., :3]
 
 
-def test_what_was_said_on_a_frame_is_there_again_when_it_is_shown(page: Page) -> None:
+def test_prompts_of_a_frame_reappear_when_it_is_shown_again(page: Page) -> None:
     click(page, 160, 182)
     first = page.locator("#objects .area").inner_text()
     show(page, 1)
@@ -315,7 +315,7 @@ def test_what_was_said_on_a_frame_is_there_again_when_it_is_shown(page: Page) ->
     expect(page.locator("#objects .area")).to_have_text(first)
 
 
-def test_a_stack_of_16_bits_is_scaled_to_the_range_of_all_its_pages(
+def test_a_16_bit_stack_is_scaled_to_the_range_of_all_its_pages(
     page: Page, frames: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     pages = [(each[..., 0].astype(np.uint16) * 16 + 1000) for each in frames]
@@ -328,7 +328,9 @@ def test_a_stack_of_16_bits_is_scaled_to_the_range_of_all_its_pages(
     assert np.abs(seen(page)[..., 1] - expected).max() < 3  # of each frame some samples are counted
 
 
-def test_several_images_are_frames_in_the_order_of_their_names(page: Page, tmp_path: Path) -> None:
+def test_several_images_open_as_frames_in_the_order_of_their_names(
+    page: Page, tmp_path: Path
+) -> None:
     grays = {"t10.png": 200, "t9.png": 90, "t2.tif": 20}
     for name, gray in grays.items():
         Image.new("L", (40, 30), gray).save(tmp_path / name)
@@ -358,14 +360,14 @@ def test_the_frames_of_a_video_are_read_one_by_one(page: Page, tmp_path: Path) -
         assert np.abs(seen(page).mean() - grays[frame]) < 6, frame
 
 
-def test_before_a_prompt_there_is_nothing_to_track(page: Page) -> None:
+def test_tracking_without_a_prompt_shows_an_error(page: Page) -> None:
     page.get_by_role("button", name="Track on").click()
     expect(page.get_by_role("alert")).to_contain_text("nothing to track yet: click an object")
     click(page, 160, 182)
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_a_click_outside_the_frame_is_told(page: Page) -> None:
+def test_a_click_outside_the_image_shows_a_message(page: Page) -> None:
     frame, overlay = page.locator("#frame").bounding_box(), area(page)
     assert frame
     assert overlay["x"] - frame["x"] > 20
@@ -410,7 +412,7 @@ def video_among_images(folder: Path) -> list[Path]:
         (video_among_images, "film.mp4 is a video: open it by itself"),
     ],
 )
-def test_what_cannot_be_opened_is_told_and_leaves_what_was_done(
+def test_a_file_that_cannot_be_opened_shows_an_error_and_changes_nothing(
     page: Page, tmp_path: Path, write: Callable[[Path], list[Path]], sentence: str
 ) -> None:
     click(page, 160, 182)
@@ -424,7 +426,7 @@ def test_what_cannot_be_opened_is_told_and_leaves_what_was_done(
     expect(page.locator("#objects .area")).to_have_text(before)
 
 
-def test_a_model_that_cannot_track_says_so_and_segments_each_frame(
+def test_a_model_that_cannot_track_shows_a_notice_and_segments_single_frames(
     chromium: Browser, deployed: Path, stack: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
@@ -451,7 +453,7 @@ def test_a_model_that_cannot_track_says_so_and_segments_each_frame(
         page.close()
 
 
-def test_what_a_page_kept_is_removed_after_it_was_left(
+def test_the_database_of_a_closed_page_is_removed(
     chromium: Browser, address: str, stack: Path
 ) -> None:
     context = chromium.new_context()

@@ -175,7 +175,7 @@ def iou(one: Mask, other: Mask) -> float:
     return float((one & other).sum() / (one | other).sum())
 
 
-def test_a_click_under_zoom_draws_the_mask_of_the_view_in_its_place(
+def test_a_click_while_zoomed_draws_the_mask_of_the_view_in_place(
     page: Page, answer: Callable[..., Mask]
 ) -> None:
     look_at(page, 1100, 400)
@@ -208,7 +208,7 @@ def test_points_reach_the_decoder_within_a_hundredth_of_a_pixel(page: Page, fact
     assert (point["x"] + left, point["y"] + top) == pytest.approx(at, abs=0.01)
 
 
-def test_the_last_views_stay_encoded(page: Page) -> None:
+def test_recent_views_stay_encoded(page: Page) -> None:
     places = [(200, 250), (1300, 250), (200, 1000), (1300, 1000), (750, 640)]
     for place in places[:4]:
         look_at(page, *place)
@@ -228,7 +228,7 @@ def test_the_last_views_stay_encoded(page: Page) -> None:
     assert len(encoded(page)) == 6
 
 
-def test_a_correction_in_another_view_leaves_what_is_outside_of_it(page: Page) -> None:
+def test_a_correction_in_another_view_keeps_the_mask_outside_that_view(page: Page) -> None:
     look_at(page, 400, 400)
     click(page, 400, 400)
     before = saved(page)
@@ -245,7 +245,7 @@ def test_a_correction_in_another_view_leaves_what_is_outside_of_it(page: Page) -
     assert (saved(page) == before).all()
 
 
-def test_a_part_of_what_was_drawn_over_the_whole_image_is_corrected_under_zoom(page: Page) -> None:
+def test_a_mask_of_the_whole_image_can_be_corrected_while_zoomed(page: Page) -> None:
     click(page, 700, 600)
     before = saved(page)
     look_at(page, 700, 600)
@@ -259,7 +259,9 @@ def test_a_part_of_what_was_drawn_over_the_whole_image_is_corrected_under_zoom(p
     assert (after != before)[inside].any()
 
 
-def test_what_was_drawn_under_zoom_is_corrected_as_finely_when_all_is_shown(page: Page) -> None:
+def test_a_mask_drawn_while_zoomed_is_corrected_at_the_same_resolution_when_zoomed_out(
+    page: Page,
+) -> None:
     look_at(page, 700, 600)
     click(page, 700, 600)
     page.locator("#zoom-fit").click()
@@ -271,7 +273,7 @@ def test_what_was_drawn_under_zoom_is_corrected_as_finely_when_all_is_shown(page
     assert [each["foreground"] for each in second["prompt"]["points"]] == [True, False]
 
 
-def test_a_model_that_is_opened_later_encodes_the_views_of_the_prompts_anew(page: Page) -> None:
+def test_changing_the_model_encodes_the_views_of_the_prompts_again(page: Page) -> None:
     look_at(page, 400, 400)
     click(page, 400, 400)
     look_at(page, 1100, 900)
@@ -285,7 +287,7 @@ def test_a_model_that_is_opened_later_encodes_the_views_of_the_prompts_anew(page
     assert (saved(page) == before).all()
 
 
-def test_frames_are_encoded_whole(page: Page, file: Path, tmp_path: Path) -> None:
+def test_frames_of_a_stack_are_encoded_whole(page: Page, file: Path, tmp_path: Path) -> None:
     other = tmp_path / "second.png"
     other.write_bytes(file.read_bytes())
     page.locator("#file").set_input_files([file, other])
@@ -297,7 +299,7 @@ def test_frames_are_encoded_whole(page: Page, file: Path, tmp_path: Path) -> Non
     assert encoded(page) == ["the whole image"]
 
 
-def test_axe_finds_nothing_serious_under_zoom(page: Page) -> None:
+def test_axe_finds_nothing_serious_while_zoomed(page: Page) -> None:
     look_at(page, 400, 400)
     page.add_script_tag(path=packages.FOLDER / "node_modules/axe-core/axe.min.js")
     for size in ({"width": 390, "height": 844}, {"width": 1280, "height": 800}):

@@ -170,7 +170,7 @@ def test_a_perfect_prediction_has_an_ap_of_1(page: Page, tmp_path: Path, runs: b
         assert precision(found, tmp_path, iou_type) == 1
 
 
-def test_coco_has_just_the_pixels_of_the_saved_mask(page: Page) -> None:
+def test_coco_has_exactly_the_pixels_of_the_saved_mask(page: Page) -> None:
     click(page, 0.42, 0.55)
     (mask,) = coco.masks(saved_coco(page))
     assert (mask == saved(page)).all()
@@ -248,7 +248,7 @@ def test_masks_of_another_size_are_refused_and_change_nothing(page: Page, tmp_pa
     assert ids(page) == [1]
 
 
-def test_labels_in_colours_are_refused_for_their_numbers_would_be_lost(
+def test_labels_in_colours_are_refused_because_their_numbers_would_be_lost(
     page: Page, tmp_path: Path
 ) -> None:
     labels = np.zeros((SIZE, SIZE), np.uint8)
@@ -276,7 +276,7 @@ def everything(page: Page) -> int:
     return page.locator("#objects li").count()
 
 
-def test_what_everything_finds_can_be_deleted_corrected_and_kept(page: Page) -> None:
+def test_objects_of_segment_everything_can_be_deleted_corrected_and_kept(page: Page) -> None:
     count = everything(page)
     assert count > 2
     page.get_by_role("button", name="Delete Object 2", exact=True).click()
@@ -289,21 +289,21 @@ def test_what_everything_finds_can_be_deleted_corrected_and_kept(page: Page) -> 
     assert len(ids(page)) == count - 1
 
 
-def test_everything_joins_the_objects_that_are_there_without_these_again(page: Page) -> None:
+def test_segment_everything_adds_no_duplicates_of_existing_objects(page: Page) -> None:
     count = everything(page)
     segment(page, 8)
     expect(page.locator("#status")).to_contain_text("No objects found by 64 clicks")
     assert page.locator("#objects li").count() == count
 
 
-def test_undo_takes_back_all_that_everything_found(page: Page) -> None:
+def test_undo_removes_all_objects_of_segment_everything(page: Page) -> None:
     click(page, 0.42, 0.55)
     everything(page)
     page.get_by_role("button", name="Undo").click()
     assert ids(page) == [1]
 
 
-def test_the_limits_change_nothing_once_a_person_has_changed_an_object(page: Page) -> None:
+def test_the_limits_have_no_effect_after_an_object_was_edited(page: Page) -> None:
     everything(page)
     page.get_by_role("button", name="Delete Object 2", exact=True).click()
     before = ids(page)
@@ -315,7 +315,7 @@ def test_the_limits_change_nothing_once_a_person_has_changed_an_object(page: Pag
 # Undo, and which object a click is of.
 
 
-def test_undo_reverts_the_last_action_whichever_object_is_chosen(page: Page) -> None:
+def test_undo_reverts_the_last_action_even_on_an_object_that_is_not_chosen(page: Page) -> None:
     three_objects(page)
     page.get_by_role("radio", name="Work on Object 1").check()
     page.get_by_role("button", name="Undo").click()
@@ -323,7 +323,7 @@ def test_undo_reverts_the_last_action_whichever_object_is_chosen(page: Page) -> 
     assert chosen(page) == "3"
 
 
-def test_redo_makes_again_what_was_undone(page: Page) -> None:
+def test_redo_repeats_undone_actions(page: Page) -> None:
     three_objects(page)
     before = saved_coco(page)
     undo, redo = (page.get_by_role("button", name=name) for name in ("Undo", "Redo"))
@@ -337,7 +337,7 @@ def test_redo_makes_again_what_was_undone(page: Page) -> None:
     assert saved_coco(page) == before
 
 
-def test_a_click_on_the_mask_of_another_object_chooses_that(page: Page) -> None:
+def test_a_click_on_the_mask_of_another_object_chooses_that_object(page: Page) -> None:
     click(page, 0.42, 0.55)
     begin(page)
     click(page, 0.75, 0.3)
@@ -349,7 +349,7 @@ def test_a_click_on_the_mask_of_another_object_chooses_that(page: Page) -> None:
     assert saved_coco(page) == before
 
 
-def test_with_shift_a_click_on_another_mask_sets_a_point(page: Page) -> None:
+def test_a_shift_click_on_another_mask_adds_a_point(page: Page) -> None:
     click(page, 0.42, 0.55)
     begin(page)
     click(page, 0.75, 0.3)
@@ -363,7 +363,7 @@ def test_with_shift_a_click_on_another_mask_sets_a_point(page: Page) -> None:
     assert after[1] != before[1]
 
 
-def test_the_first_click_of_a_new_object_sets_a_point_on_any_mask(page: Page) -> None:
+def test_the_first_click_of_a_new_object_adds_a_point_on_any_mask(page: Page) -> None:
     click(page, 0.42, 0.55)
     x, y = alone(page, 1)
     begin(page)
@@ -372,7 +372,7 @@ def test_the_first_click_of_a_new_object_sets_a_point_on_any_mask(page: Page) ->
     assert len(page.locator("#objects .area").all_inner_texts()) == 2
 
 
-def test_keys_work_wherever_the_focus_is_but_not_in_a_text_field(page: Page) -> None:
+def test_keys_work_with_the_focus_anywhere_but_in_a_text_field(page: Page) -> None:
     click(page, 0.42, 0.55)
     page.get_by_role("button", name="Segment everything").focus()
     page.keyboard.press("b")
@@ -401,7 +401,7 @@ def painted(page: Page) -> NDArray[np.bool_]:
     return np.array(found) > 0
 
 
-def test_masks_and_marks_can_be_hidden_and_a_click_shows_its_mask(page: Page) -> None:
+def test_masks_and_marks_can_be_hidden_and_a_click_shows_masks_again(page: Page) -> None:
     click(page, 0.42, 0.55)
     both = painted(page).sum()
     page.get_by_label("Marks", exact=True).uncheck()
@@ -426,7 +426,7 @@ def question(page: Page) -> Any:
     return page.get_by_role("dialog")
 
 
-def test_another_image_is_not_opened_before_a_person_says_so(
+def test_opening_another_image_asks_for_confirmation(
     chromium: Browser, address: str, picture: Path, other: Path
 ) -> None:
     page = opened_page(chromium, address, picture)
@@ -447,7 +447,7 @@ def test_another_image_is_not_opened_before_a_person_says_so(
     page.close()
 
 
-def test_nothing_is_asked_about_what_is_saved_or_undone(
+def test_saved_or_undone_work_needs_no_confirmation(
     chromium: Browser, address: str, picture: Path, other: Path
 ) -> None:
     page = opened_page(chromium, address, picture)
@@ -465,7 +465,7 @@ def test_nothing_is_asked_about_what_is_saved_or_undone(
     page.close()
 
 
-def test_a_page_with_something_unsaved_is_not_left_unasked(
+def test_leaving_a_page_with_unsaved_work_asks_for_confirmation(
     chromium: Browser, address: str, picture: Path
 ) -> None:
     page = opened_page(chromium, address, picture)
@@ -480,7 +480,7 @@ def test_a_page_with_something_unsaved_is_not_left_unasked(
     page.close()
 
 
-def test_a_mask_that_is_still_decoded_is_saved_too(
+def test_a_mask_that_is_still_being_decoded_is_saved_too(
     chromium: Browser, address: str, picture: Path
 ) -> None:
     page = opened_page(chromium, address, picture)
@@ -504,7 +504,7 @@ def crash(page: Page) -> None:
         page.goto("chrome://crash")
 
 
-def test_after_a_crash_the_last_state_is_restored(
+def test_the_last_state_is_restored_after_a_crash(
     chromium: Browser, address: str, picture: Path
 ) -> None:
     context = chromium.new_context()
@@ -540,7 +540,7 @@ def test_after_a_crash_the_last_state_is_restored(
     context.close()
 
 
-def test_what_was_discarded_after_a_crash_does_not_come_again(
+def test_work_discarded_after_a_crash_is_not_offered_again(
     chromium: Browser, address: str, picture: Path
 ) -> None:
     context = chromium.new_context()
@@ -556,7 +556,7 @@ def test_what_was_discarded_after_a_crash_does_not_come_again(
     context.close()
 
 
-def test_on_a_phone_the_new_controls_fit_and_axe_finds_nothing_serious(page: Page) -> None:
+def test_on_a_phone_the_controls_fit_and_axe_finds_nothing_serious(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     three_objects(page)
     for part in ("#undo", "#redo", "#add", "#zoom-in", "#status"):

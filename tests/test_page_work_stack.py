@@ -62,7 +62,7 @@ def two_tracked(page: Page) -> None:
     track(page, "Track on")
 
 
-def test_each_frame_of_a_stack_has_a_file_name_and_a_perfect_prediction_its_objects(
+def test_coco_of_a_stack_has_a_file_name_and_the_objects_of_each_frame(
     page: Page,
 ) -> None:
     two_tracked(page)
@@ -77,7 +77,7 @@ def test_each_frame_of_a_stack_has_a_file_name_and_a_perfect_prediction_its_obje
 
 
 @pytest.mark.parametrize("button", ["Save labels", "Save COCO"])
-def test_what_was_saved_of_a_stack_opens_as_the_same_objects(
+def test_saved_masks_of_a_stack_open_as_the_same_objects(
     page: Page, stack: Path, tmp_path: Path, button: str
 ) -> None:
     two_tracked(page)
@@ -98,7 +98,7 @@ def test_what_was_saved_of_a_stack_opens_as_the_same_objects(
     assert 3 in after[2]
 
 
-def test_undo_of_a_click_on_another_frame_shows_that_frame(page: Page) -> None:
+def test_undoing_a_click_on_another_frame_shows_that_frame(page: Page) -> None:
     show(page, 3)
     click(page, 160, 182)
     show(page, 0)
@@ -109,7 +109,7 @@ def test_undo_of_a_click_on_another_frame_shows_that_frame(page: Page) -> None:
     assert [bool(each.any()) for each in labels_of(page)] == [False, False, False, True, False]
 
 
-def test_another_model_is_not_picked_unasked_after_tracking(
+def test_changing_the_model_after_tracking_asks_for_confirmation(
     chromium: Browser, address: str, stack: Path
 ) -> None:
     context = chromium.new_context()

@@ -23,13 +23,13 @@ def test_no_two_objects_of_an_image_have_the_same_colour() -> None:
     assert len(set(painting.COLORS)) >= clicks.CLICKS
 
 
-def test_the_rim_of_a_mask_is_inside_it() -> None:
+def test_the_outline_of_a_mask_lies_inside_it() -> None:
     mask = square(10, 10, 10)
     assert painting.outline(mask).sum() == 36
     assert not (painting.outline(mask, 2) & ~mask).any()
 
 
-def test_a_view_has_both_masks_and_the_prompt_in_it() -> None:
+def test_a_view_contains_both_masks_and_the_prompt() -> None:
     prompt = Prompt("clicks", ((0.2, 0.2), (0.55, 0.3)), (1, 0))
     left, top, right, bottom = painting.view_of([square(15, 15, 20), square(20, 10, 20)], prompt)
     assert left < 0.15
@@ -44,22 +44,22 @@ def test_a_view_at_an_edge_stays_in_the_image() -> None:
     assert box == pytest.approx((0, 0.7, 0.3, 1))
 
 
-def test_a_view_of_no_mask_is_around_the_prompt() -> None:
+def test_a_view_of_an_empty_mask_is_centred_on_the_prompt() -> None:
     box = painting.view_of([square(0, 0, 0)], Prompt("click", ((0.5, 0.5),), (1,)), least=0.2)
     assert box == pytest.approx((0.4, 0.4, 0.6, 0.6))
 
 
-def test_a_box_that_fills_the_image_is_seen_whole() -> None:
+def test_the_view_of_a_box_that_fills_the_image_is_the_whole_image() -> None:
     assert painting.view_of([], Prompt("box", box=(0.0, 0.0, 1.0, 1.0))) == (0, 0, 1, 1)
 
 
-def test_the_picture_is_explained_by_its_figures() -> None:
+def test_the_caption_of_the_picture_states_its_figures() -> None:
     assert picture.in_words(clicks=14, images=3, truth=0.891, pytorch=0.99996) == (
         "14 clicks on 3 drawn images: mean IoU with the true masks 0.89, with PyTorch's masks 1.000"
     )
 
 
-def test_of_two_masks_both_outlines_and_what_one_alone_has_are_in_their_colours(
+def test_a_pair_of_masks_is_drawn_as_coloured_outlines_and_differences(
     tmp_path: Path,
 ) -> None:
     expected, found = (np.where(square(30 + shift, 30, 40), 5.0, -5.0) for shift in (0, 4))
@@ -79,7 +79,7 @@ def test_of_two_masks_both_outlines_and_what_one_alone_has_are_in_their_colours(
     assert (outlines == painting.DARK).all(axis=-1).any()
 
 
-def test_masks_that_differ_stand_beside_each_other_and_what_one_alone_has(tmp_path: Path) -> None:
+def test_differing_masks_are_drawn_side_by_side_with_their_differences(tmp_path: Path) -> None:
     one, other = square(20, 20, 30), square(20, 20, 60)
     prompt = Prompt("box", box=(0.2, 0.2, 0.8, 0.8))
     image = np.full((100, 100, 3), 100, np.uint8)

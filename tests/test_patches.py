@@ -85,7 +85,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def test_the_positional_embedding_is_the_original(model: SAM2Base) -> None:
+def test_the_positional_embedding_matches_the_original(model: SAM2Base) -> None:
     trunk = model.image_encoder.trunk
     side = model.image_size // 4
     expected = trunk._get_pos_embed((side, side))
@@ -93,14 +93,14 @@ def test_the_positional_embedding_is_the_original(model: SAM2Base) -> None:
     assert difference((down @ sources).reshape(expected.shape), expected) < 1e-6
 
 
-def test_a_positional_embedding_that_is_not_square_is_the_original(model: SAM2Base) -> None:
+def test_a_positional_embedding_that_is_not_square_matches_the_original(model: SAM2Base) -> None:
     trunk = model.image_encoder.trunk
     expected = trunk._get_pos_embed((32, 48))
     down, sources = encoder_patches.positional_embedding(trunk, 32, 48)
     assert difference((down @ sources).reshape(expected.shape), expected) < 1e-6
 
 
-def test_the_trunk_is_the_original(model: SAM2Base) -> None:
+def test_the_trunk_matches_the_original(model: SAM2Base) -> None:
     trunk = model.image_encoder.trunk
     image = torch.randn(1, 3, 256, 256)
     for found, expected in zip(
@@ -109,7 +109,7 @@ def test_the_trunk_is_the_original(model: SAM2Base) -> None:
         assert difference(found, expected) < 1e-5
 
 
-def test_every_block_and_its_attention_is_the_original(model: SAM2Base) -> None:
+def test_every_block_and_its_attention_match_the_original(model: SAM2Base) -> None:
     """On maps that fill no whole number of windows, so that padding is seen."""
     x = torch.randn(1, 40, 56, model.image_encoder.trunk.blocks[0].dim)
     for block in model.image_encoder.trunk.blocks:
@@ -123,7 +123,7 @@ def test_every_block_and_its_attention_is_the_original(model: SAM2Base) -> None:
         x = expected
 
 
-def test_the_pyramid_is_the_original_with_the_convolutions_behind_it(model: SAM2Base) -> None:
+def test_the_pyramid_with_the_convolutions_behind_it_matches_the_original(model: SAM2Base) -> None:
     neck, head = model.image_encoder.neck, model.sam_mask_decoder
     channels = neck.backbone_channel_list[::-1]
     maps = [torch.randn(1, each, 64 >> level, 64 >> level) for level, each in enumerate(channels)]
@@ -139,7 +139,9 @@ def test_the_pyramid_is_the_original_with_the_convolutions_behind_it(model: SAM2
         assert difference(each, original) < 1e-5
 
 
-def test_a_pyramid_that_adds_to_every_level_keeps_its_convolutions_apart(model: SAM2Base) -> None:
+def test_a_pyramid_that_adds_to_every_level_keeps_its_convolutions_separate(
+    model: SAM2Base,
+) -> None:
     neck, head = model.image_encoder.neck, model.sam_mask_decoder
     maps = [
         torch.randn(1, each, 32 >> level, 32 >> level)
@@ -157,7 +159,7 @@ def test_a_pyramid_that_adds_to_every_level_keeps_its_convolutions_apart(model: 
 
 
 @pytest.mark.parametrize("from_above", [[2, 3], [0, 1, 2, 3]])
-def test_a_pyramid_of_larger_kernels_is_the_original(
+def test_a_pyramid_with_larger_kernels_matches_the_original(
     model: SAM2Base, from_above: list[int]
 ) -> None:
     neck, head = model.image_encoder.neck, model.sam_mask_decoder
@@ -175,7 +177,9 @@ def test_a_pyramid_of_larger_kernels_is_the_original(
         assert difference(each, original) < 1e-5
 
 
-def test_its_decoder_is_that_of_tiny(model: SAM2Base, request: pytest.FixtureRequest) -> None:
+def test_every_size_has_the_decoder_of_tiny(
+    model: SAM2Base, request: pytest.FixtureRequest
+) -> None:
     """Whose patches are tested below."""
     name = request.node.callspec.params["model"]
     tiny = load.build_model(f"{name.partition('_')[0]}_hiera_tiny")
@@ -197,7 +201,7 @@ def described(model: SAM2Base) -> list[object]:
     ]
 
 
-def test_points_of_every_label_are_embedded_as_the_original_does(
+def test_points_of_every_label_are_embedded_as_in_the_original(
     decoder: SAM2ImageDecoder,
 ) -> None:
     coords = torch.rand(2, 5, 2) * 1024
@@ -207,7 +211,7 @@ def test_points_of_every_label_are_embedded_as_the_original_does(
 
 
 @pytest.mark.parametrize("given", [0.0, 1.0])
-def test_a_previous_mask_is_embedded_as_the_original_does(
+def test_a_previous_mask_is_embedded_as_in_the_original(
     decoder: SAM2ImageDecoder, given: float
 ) -> None:
     mask, has_mask = torch.randn(1, 1, 256, 256) * 5, torch.tensor([given])
@@ -218,7 +222,7 @@ def test_a_previous_mask_is_embedded_as_the_original_does(
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("count", [1, 8, 40])
-def test_the_decoders_attentions_are_the_original_for_few_and_many_tokens(
+def test_the_decoders_attentions_match_the_original_for_few_and_many_tokens(
     tiny: SAM2Base, count: int, batch: int
 ) -> None:
     transformer = tiny.sam_mask_decoder.transformer
@@ -288,7 +292,7 @@ def one_by_one(decoder: SAM2ImageDecoder, inputs: Sequence[Tensor]) -> tuple[Ten
     ("points", "has_mask", "prompts", "masks"),
     [(1, 0.0, 1, 1), (3, 1.0, 1, 1), (2, 0.0, 3, 1), (2, 1.0, 3, 1), (2, 1.0, 3, 3)],
 )
-def test_the_three_masks_and_scores_are_the_originals(
+def test_the_three_masks_and_scores_match_the_original(
     tiny: SAM2Base,
     decoder: SAM2ImageDecoder,
     points: int,
@@ -304,7 +308,7 @@ def test_the_three_masks_and_scores_are_the_originals(
     assert difference(found_scores, scores) < 1e-5
 
 
-def test_ranked_masks_are_the_three_best_first(
+def test_ranked_masks_are_the_three_masks_sorted_by_score(
     tiny: SAM2Base, decoder: SAM2ImageDecoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = tiny.sam_mask_decoder.iou_prediction_head.layers[-1]
@@ -321,7 +325,7 @@ def test_ranked_masks_are_the_three_best_first(
     assert difference(found_scores, scores.gather(1, order)) < 1e-5
 
 
-def test_of_equal_scores_the_earlier_is_ranked_first() -> None:
+def test_masks_with_equal_scores_keep_their_order() -> None:
     scores = torch.tensor([[0.5, 0.9, 0.5], [0.1, 0.1, 0.1], [0.3, 0.2, 0.3]])
     permuted = scores[:, None] @ mask_prediction.ranking(scores)
     assert permuted[:, 0].tolist() == scores.sort(dim=1, descending=True).values.tolist()
@@ -329,7 +333,7 @@ def test_of_equal_scores_the_earlier_is_ranked_first() -> None:
     assert places[:, 0].tolist() == [[1, 0, 2], [0, 1, 2], [0, 2, 1]]
 
 
-def test_a_point_of_label_minus_1_is_as_if_it_were_not_there(
+def test_points_with_label_minus_1_have_no_effect(
     tiny: SAM2Base, decoder: SAM2ImageDecoder
 ) -> None:
     """So a prompt gets the same mask alone and beside longer ones, and from a client that pads."""
@@ -345,7 +349,7 @@ def test_a_point_of_label_minus_1_is_as_if_it_were_not_there(
     assert difference(original[0], alone[0]) > 1e-3  # for which it is one more
 
 
-def test_all_masks_are_the_models_single_one_and_the_three(
+def test_all_masks_are_the_single_mask_and_the_three_masks(
     tiny: SAM2Base, decoder: SAM2ImageDecoder
 ) -> None:
     inputs = prompt(tiny, 2, 0.0)
@@ -365,7 +369,7 @@ def test_all_masks_are_the_models_single_one_and_the_three(
 @pytest.mark.parametrize("prompts", [1, 3])
 @pytest.mark.parametrize("points", [0, 1, 3])
 @pytest.mark.parametrize("boxed", [False, True])
-def test_boxes_and_points_give_the_masks_that_corners_do(
+def test_boxes_and_points_give_the_same_masks_as_corners(
     tiny: SAM2Base, decoder: SAM2ImageDecoder, prompts: int, points: int, boxed: bool
 ) -> None:
     if not (points or boxed):
@@ -385,9 +389,7 @@ def test_boxes_and_points_give_the_masks_that_corners_do(
     assert objects.shape == (1, prompts, 1)
 
 
-def test_the_best_mask_is_the_one_of_the_highest_score(
-    tiny: SAM2Base, decoder: SAM2ImageDecoder
-) -> None:
+def test_the_best_mask_has_the_highest_score(tiny: SAM2Base, decoder: SAM2ImageDecoder) -> None:
     inputs = prompt(tiny, 2, 0.0, prompts=3)
     masks, scores = one_by_one(decoder, inputs)
     with decoder_patches.patched_decoder(decoder, "best", "points"):
@@ -441,7 +443,7 @@ def exported_decoder(
 
 
 @pytest.mark.parametrize(("prompts", "masks"), [(3, 2), (1, 2), (2, 3)])
-def test_masks_that_do_not_fit_the_prompts_are_refused_by_the_graph(
+def test_the_graph_refuses_masks_that_do_not_fit_the_prompts(
     exported_decoder: onnxruntime.InferenceSession, tiny: SAM2Base, prompts: int, masks: int
 ) -> None:
     inputs = prompt(tiny, 2, 1.0, prompts, masks)
@@ -454,7 +456,7 @@ def test_masks_that_do_not_fit_the_prompts_are_refused_by_the_graph(
 
 
 @pytest.mark.parametrize(("coords", "labels"), [((2, 2), (2, 3)), ((2, 2), (3, 2))])
-def test_labels_that_do_not_fit_the_points_are_refused_by_the_graph(
+def test_the_graph_refuses_labels_that_do_not_fit_the_points(
     exported_decoder: onnxruntime.InferenceSession,
     tiny: SAM2Base,
     coords: tuple[int, int],
@@ -470,7 +472,7 @@ def test_labels_that_do_not_fit_the_points_are_refused_by_the_graph(
         exported_decoder.run(None, feeds)
 
 
-def test_after_the_export_the_modules_are_as_they_were(model: SAM2Base) -> None:
+def test_the_patches_leave_the_modules_unchanged(model: SAM2Base) -> None:
     encoder = SAM2ImageEncoder(model).eval()
     decoder = SAM2ImageDecoder(model, multimask_output=True).eval()
 

@@ -34,7 +34,7 @@ BUILDS: list[tuple[str, Build]] = [
 EVERYTHING = {"simd": True, "jspi": True, "adapter": {"name": "a GPU", "software": False}}
 
 
-def test_a_model_takes_the_paths_of_its_client_first_and_then_every_other() -> None:
+def test_the_paths_of_the_client_come_first_and_all_others_follow() -> None:
     assert runtime_paths(nimbusimage.CLIENT.paths, BUILDS) == [
         RuntimePath("wasm", "webgpu"),
         RuntimePath("webgpu", "webgpu", layout="NHWC"),
@@ -48,17 +48,17 @@ def test_a_model_takes_the_paths_of_its_client_first_and_then_every_other() -> N
     ]
 
 
-def test_a_client_with_an_onnxruntime_of_its_own_takes_no_other() -> None:
+def test_a_client_with_its_own_onnxruntime_uses_no_other() -> None:
     used = transformers_js.CLIENT.paths
     assert runtime_paths(used, BUILDS) == list(used)
 
 
-def test_a_client_without_webgpu_takes_none() -> None:
+def test_a_client_without_webgpu_has_only_wasm_paths() -> None:
     paths = runtime_paths(bioimageio.CLIENT.paths, BUILDS)
     assert {path.provider for path in paths} == {"wasm"}
 
 
-def test_the_versions_are_installed_packages_the_pinned_one_the_newest_and_the_oldest() -> None:
+def test_the_versions_are_the_pinned_the_newest_and_the_oldest_installed_package() -> None:
     packages = json.loads((ROOT / "web/package.json").read_text())["dependencies"]
     pinned, newest, oldest = (packages[name].rpartition("@")[2] for name in VERSIONS)
     numbers = [tuple(map(int, each.split("."))) for each in (oldest, pinned, newest)]
@@ -74,7 +74,7 @@ def test_the_versions_are_installed_packages_the_pinned_one_the_newest_and_the_o
         ({"jspi": False}, "wasm", "jspi", "no JavaScript Promise Integration"),
     ],
 )
-def test_a_browser_that_lacks_a_feature_has_one_reason_for_all_paths_that_need_it(
+def test_a_missing_browser_feature_is_one_reason_for_all_paths_that_need_it(
     lacking: dict[str, Any], provider: Any, build: Build, reason: str
 ) -> None:
     path = RuntimePath(provider, build)
@@ -91,7 +91,7 @@ def figures(**values: Any) -> PathFigures:
 
 @pytest.mark.parametrize("iou", [0.998, float("nan")])
 @pytest.mark.parametrize("kind", ["mask_iou", "tracking_iou"])
-def test_other_masks_than_onnxruntimes_are_a_problem(kind: str, iou: float) -> None:
+def test_masks_that_differ_from_onnxruntimes_are_a_problem(kind: str, iou: float) -> None:
     (problem,) = disagreements([figures(), figures(**{kind: iou})], 0.999)
     assert problem.startswith("Firefox 153, onnxruntime-web/webgpu 1.27.0, WASM: IoU")
     assert problem.endswith("expected at least 0.999")
@@ -106,11 +106,11 @@ def test_other_masks_than_onnxruntimes_are_a_problem(kind: str, iou: float) -> N
         ("/opt/google/chrome/google-chrome", "Chromium"),
     ],
 )
-def test_a_program_takes_the_options_of_its_engine(program: str, engine: str) -> None:
+def test_the_engine_of_a_browser_is_recognized_by_its_program(program: str, engine: str) -> None:
     assert engine_of(program) == engine
 
 
-def test_browsers_that_the_configuration_names_take_the_place_of_those_that_are_there() -> None:
+def test_configured_browsers_replace_the_detected_ones() -> None:
     check = BrowserCheck(executables=(sys.executable, "no-such-browser"))
     assert browsers.programs(check, Browser("chromium")) == (
         BrowserProgram("Chromium", sys.executable),
@@ -142,7 +142,7 @@ def test_a_browser_that_does_not_open_the_page_is_refused_with_the_reason(
     assert not (tmp_path / "profile").exists()
 
 
-def test_a_program_that_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_program_that_does_not_start_is_refused_by_name(tmp_path: Path) -> None:
     program = BrowserProgram("Chromium", str(tmp_path / "nothing"))
     browser = StartedBrowser(program, tmp_path / "profile", StepExchange(), 1)
     with pytest.raises(Refused, match=r"nothing does not start: No such file"):
@@ -170,7 +170,7 @@ def with_browser(demo: Project, tmp_path: Path) -> Any:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
-def test_a_browser_that_draws_other_masks_fails_and_is_in_the_table(with_browser: Any) -> None:
+def test_a_browser_that_draws_other_masks_fails_and_is_recorded(with_browser: Any) -> None:
     project = with_browser(str(ROOT / "tests/fakes/wrong_browser.py"))
     outcome = project.build("paths:demo", "--client-paths")
     assert outcome.status == 1
@@ -183,7 +183,7 @@ def test_a_browser_that_draws_other_masks_fails_and_is_in_the_table(with_browser
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
-def test_a_software_adapter_answers_to_prompts_in_each_order_and_to_a_second_image(
+def test_a_software_adapter_runs_the_prompts_in_each_order_and_a_second_image(
     with_browser: Any,
 ) -> None:
     check = BrowserCheck()
@@ -204,7 +204,7 @@ def test_a_software_adapter_answers_to_prompts_in_each_order_and_to_a_second_ima
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
-def test_a_browser_that_is_not_there_is_named(with_browser: Any) -> None:
+def test_a_missing_browser_is_reported_by_name(with_browser: Any) -> None:
     outcome = with_browser("no-such-browser").build("paths:demo")
     assert outcome.status == 1
     assert "There is no program no-such-browser ([browser] executables)" in outcome.output
@@ -247,7 +247,7 @@ REWRITTEN = {
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("demo")
-def test_a_layout_of_tensors_changes_no_node_of_the_decoder_and_few_of_the_encoder(
+def test_the_tensor_layout_changes_no_node_of_the_decoder_and_few_of_the_encoder(
     demo: Project,
 ) -> None:
     rewritten = {}

@@ -74,25 +74,25 @@ def test_every_stage_ran(built: Built) -> None:
     assert built.outcome.ran == expected | {"variant:small:q8", "browser:small:q8"}
 
 
-def test_the_graphs_give_what_pytorch_gives(built: Built) -> None:
+def test_the_graphs_match_pytorch(built: Built) -> None:
     differences = built.report("verify")["differences"]
     assert max(differences["features"].values()) < 1e-4
     assert max(each["masks"] for each in differences["prompts"].values()) < 1e-3
     assert len(differences["prompts"]) > 40
 
 
-def test_they_track_what_pytorchs_predictor_tracks(built: Built) -> None:
+def test_tracking_matches_pytorchs_predictor(built: Built) -> None:
     tracked = built.report("tracking")
     assert tracked["mask_iou"]["worst"] > 0.999
 
 
-def test_they_do_in_chromium_what_they_do_in_onnxruntime(built: Built) -> None:
+def test_chromium_matches_onnxruntime(built: Built) -> None:
     wasm = built.report("browser")["providers"]["wasm"]
     assert wasm["mask_iou"] > 0.999
     assert wasm["tracking"]["mask_iou"]["worst"] > 0.999
 
 
-def test_smaller_weights_that_track_otherwise_are_refused_by_each_proof(built: Built) -> None:
+def test_a_variant_that_tracks_differently_is_refused_by_each_proof(built: Built) -> None:
     for name in ("tracking.q8", "browser.q8"):
         report = built.report(name)
         assert not report["passed"]

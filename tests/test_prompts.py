@@ -32,14 +32,14 @@ def sends(client: Client, part: PromptPart) -> bool:
 
 
 @every
-def test_there_are_few_points_and_many(client: Client, many: bool) -> None:
+def test_prompts_have_few_and_many_points(client: Client, many: bool) -> None:
     counts = {len(each.points) for each in prompts_of(client, many) if not each.box}
     assert counts >= ({1, 2, 5, 12} if sends(client, "point") else set())
     assert (0 in counts) == sends(client, "mask")
 
 
 @every
-def test_every_label_occurs_alone_and_beside_others(client: Client, many: bool) -> None:
+def test_every_label_occurs_alone_and_with_others(client: Client, many: bool) -> None:
     prompts = prompts_of(client, many)
     unsent = set()
     if not sends(client, "point"):
@@ -68,7 +68,7 @@ def test_a_padding_point_comes_first_in_the_middle_and_last(client: Client, many
 
 
 @every
-def test_a_box_comes_alone_with_points_and_with_corners_outside(client: Client, many: bool) -> None:
+def test_boxes_occur_alone_with_points_and_with_corners_outside(client: Client, many: bool) -> None:
     boxes = [each for each in prompts_of(client, many) if each.box]
     if not sends(client, "box"):
         assert boxes == []
@@ -80,7 +80,7 @@ def test_a_box_comes_alone_with_points_and_with_corners_outside(client: Client, 
 
 
 @every
-def test_a_mask_comes_alone_with_points_with_a_box_and_without_counting(
+def test_masks_occur_alone_with_points_with_a_box_and_switched_off(
     client: Client, many: bool
 ) -> None:
     masks = [each for each in prompts_of(client, many) if each.refines]
@@ -96,7 +96,7 @@ def test_a_mask_comes_alone_with_points_with_a_box_and_without_counting(
 
 
 @every
-def test_every_mask_is_of_an_earlier_prompt(client: Client, many: bool) -> None:
+def test_every_mask_comes_from_an_earlier_prompt(client: Client, many: bool) -> None:
     earlier: set[str] = set()
     for each in prompts_of(client, many):
         assert each.refines is None or each.refines in earlier
@@ -138,12 +138,12 @@ def test_several_prompts_share_a_run_each_with_its_own_mask(client: Client) -> N
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
-def test_of_the_masks_in_a_run_all_count_or_none(client: Client) -> None:
+def test_the_masks_of_a_run_are_all_used_or_all_switched_off(client: Client) -> None:
     for run in runs(client):
         assert len({(each.refines is None, each.mask_counts) for each in run}) == 1
 
 
-def test_what_a_client_never_sends_has_a_reason_and_is_not_sent() -> None:
+def test_prompt_parts_that_a_client_never_sends_have_a_reason_and_are_not_sent() -> None:
     for name, client in CLIENTS.items():
         for part, reason in client.never_sends.items():
             assert part in get_args(PromptPart)
@@ -152,7 +152,7 @@ def test_what_a_client_never_sends_has_a_reason_and_is_not_sent() -> None:
             assert not parts_of(run) & client.never_sends.keys(), name
 
 
-def test_a_mask_alone_is_sent_with_no_points_or_with_the_padding_of_its_client() -> None:
+def test_a_mask_alone_is_sent_without_points_or_with_the_padding_of_its_client() -> None:
     (alone,) = [
         each for each in prompts_of(CLIENTS["samexporter"], False) if each.name == "mask alone"
     ]
@@ -165,6 +165,6 @@ def test_a_mask_alone_is_sent_with_no_points_or_with_the_padding_of_its_client()
     assert padded["point_labels"].tolist() == [[-1]]
 
 
-def test_pytorch_is_not_sent_the_points_that_only_fill_a_row() -> None:
+def test_padding_points_are_not_sent_to_pytorch() -> None:
     prompt = Prompt("some", ((0.1, 0.2), (0.3, 0.4), (0.5, 0.6)), (-1, 1, -1))
     assert prompt.without_padding() == (((0.3, 0.4),), (1,))

@@ -129,7 +129,7 @@ def measure(project: Project, folder: Path) -> dict[str, Any]:
     )
 
 
-def test_verify_finds_one_weight_that_is_off_by_a_tenth(deployed: Project, tmp_path: Path) -> None:
+def test_verify_detects_a_weight_that_is_off_by_a_tenth(deployed: Project, tmp_path: Path) -> None:
     (tmp_path / "encoder.onnx").symlink_to(app(deployed) / "encoder.onnx")
     decoder = onnx.load(app(deployed) / "decoder.onnx")
     weight = max(decoder.graph.initializer, key=lambda tensor: len(tensor.raw_data))
@@ -142,7 +142,7 @@ def test_verify_finds_one_weight_that_is_off_by_a_tenth(deployed: Project, tmp_p
     assert str(failures[0]).startswith("masks of prompt 'one point': differs by ")
 
 
-def test_verify_finds_an_axis_that_is_another_than_the_contracts(
+def test_verify_detects_an_axis_that_differs_from_the_contract(
     deployed: Project, tmp_path: Path
 ) -> None:
     (tmp_path / "encoder.onnx").symlink_to(app(deployed) / "encoder.onnx")
@@ -166,7 +166,7 @@ def put_weights_in_another_file(path: Path) -> None:
 
 
 @pytest.mark.parametrize("graph", ["encoder", "decoder"])
-def test_a_graph_whose_weights_lie_in_another_file_is_refused(project: Project, graph: str) -> None:
+def test_a_graph_with_its_weights_in_another_file_is_refused(project: Project, graph: str) -> None:
     before = contents(app(project))
     put_weights_in_another_file(project.root / f"build/models/m/{graph}.onnx")
     outcome = project.doit("run", "-s", "verify:m")
@@ -175,7 +175,7 @@ def test_a_graph_whose_weights_lie_in_another_file_is_refused(project: Project, 
     assert contents(app(project)) == before
 
 
-def test_an_export_whose_weights_lie_in_another_file_is_not_simplified(project: Project) -> None:
+def test_an_export_with_its_weights_in_another_file_is_not_simplified(project: Project) -> None:
     put_weights_in_another_file(project.root / "build/models/m/exported/encoder.onnx")
     outcome = project.doit("run", "-s", "-a", "simplify:m")
     refused(outcome, "expected a graph in one file; it refers to weights.bin")
@@ -196,9 +196,7 @@ def test_tensors_in_another_order_are_refused(project: Project, kind: str) -> No
 # --- a proof names its bytes -------------------------------------------------------------------
 
 
-def test_graphs_that_nothing_has_proven_are_not_deployed(
-    simplified: Project, tmp_path: Path
-) -> None:
+def test_unproven_graphs_are_not_deployed(simplified: Project, tmp_path: Path) -> None:
     project = simplified.copy_to(tmp_path / "project")
     outcome = project.doit("run", "-s", "deploy:m")
     refused(outcome, "build/models/m/verify.json is missing", "`doit verify:m` makes it")
@@ -207,7 +205,7 @@ def test_graphs_that_nothing_has_proven_are_not_deployed(
 
 @pytest.mark.parametrize("options", [["-s"], ["-s", "-a"], ["-s", "-n", "2"]])
 @pytest.mark.parametrize("graph", ["encoder", "decoder"])
-def test_a_graph_that_was_altered_after_its_proof_is_not_deployed(
+def test_a_graph_altered_after_its_proof_is_not_deployed(
     project: Project, graph: str, options: list[str]
 ) -> None:
     before = contents(app(project))
@@ -251,7 +249,7 @@ def test_the_report_of_another_build_proves_nothing(project: Project, weights: l
         ("[verify]\nmask_tolerance = 1e-12", "[verify] mask_tolerance allows 1e-12"),
     ],
 )
-def test_what_was_proven_under_another_configuration_is_not_deployed_alone(
+def test_graphs_proven_under_another_configuration_are_not_deployed(
     project: Project, text: str, words: str
 ) -> None:
     before = contents(app(project))
@@ -261,12 +259,12 @@ def test_what_was_proven_under_another_configuration_is_not_deployed_alone(
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "null", '{"files": [], "passed": true}'])
-def test_a_report_that_is_none_proves_nothing(project: Project, text: str) -> None:
+def test_a_malformed_report_proves_nothing(project: Project, text: str) -> None:
     (project.root / "build/models/m/verify.json").write_text(text)
     refused(project.doit("run", "-s", "deploy:m"), "not a report of this build")
 
 
-def test_a_report_that_was_marked_as_passed_is_judged_by_its_figures(project: Project) -> None:
+def test_a_report_is_judged_by_its_figures_and_not_by_its_passed_flag(project: Project) -> None:
     path = project.root / "build/models/m/verify.json"
     report = json.loads(path.read_text())
     report["differences"]["features"]["image_embed"] = 0.5
@@ -294,7 +292,9 @@ def rebuilt(verified_again: Project, tmp_path: Path) -> Project:
 
 
 @pytest.mark.parametrize("name", ["encoder.onnx", "decoder.onnx", "manifest.json"])
-def test_a_folder_in_the_way_of_one_file_leaves_all_as_it_was(rebuilt: Project, name: str) -> None:
+def test_a_folder_in_place_of_a_file_leaves_the_deployment_unchanged(
+    rebuilt: Project, name: str
+) -> None:
     (app(rebuilt) / name).unlink()
     (app(rebuilt) / name).mkdir()
     (app(rebuilt) / name / "mine").write_text("keep")
@@ -303,7 +303,7 @@ def test_a_folder_in_the_way_of_one_file_leaves_all_as_it_was(rebuilt: Project, 
     assert contents(app(rebuilt)) == before
 
 
-def test_a_disk_that_fills_up_leaves_all_as_it_was(rebuilt: Project) -> None:
+def test_a_full_disk_leaves_the_deployment_unchanged(rebuilt: Project) -> None:
     before = contents(app(rebuilt))
     sizes = sorted(
         (rebuilt.root / f"build/models/m/{each}.onnx").stat().st_size
@@ -326,7 +326,7 @@ def test_a_disk_that_fills_up_leaves_all_as_it_was(rebuilt: Project) -> None:
     assert set(contents(app(rebuilt))) == {"encoder.onnx", "decoder.onnx", "manifest.json"}
 
 
-def test_only_its_own_leftovers_are_removed(rebuilt: Project) -> None:
+def test_a_deploy_removes_only_its_own_leftovers(rebuilt: Project) -> None:
     own = (rebuilt.root / "build/state/id").read_text()
     for name in (f".staged-{own}/encoder.onnx", ".staged-another/encoder.onnx", ".notes.part"):
         (app(rebuilt) / name).parent.mkdir(exist_ok=True)
@@ -336,7 +336,7 @@ def test_only_its_own_leftovers_are_removed(rebuilt: Project) -> None:
     assert left == {".staged-another/encoder.onnx", ".notes.part"}
 
 
-def test_a_run_that_was_killed_between_two_renames_is_undone_by_the_next(
+def test_a_deploy_killed_between_two_renames_is_undone_by_the_next_one(
     rebuilt: Project,
 ) -> None:
     before = contents(app(rebuilt))
@@ -386,7 +386,7 @@ def change_during(project: Project, path: Path, data: bytes, *arguments: str) ->
     return output
 
 
-def test_a_local_checkpoint_saved_while_it_was_copied_is_copied_again(
+def test_a_local_checkpoint_saved_during_its_copy_is_copied_again(
     project: Project, weights: list[bytes]
 ) -> None:
     hold(project, "tasks/checkpoint.py", "    work.deliver(target)\n    FINGERPRINTS")
@@ -397,7 +397,7 @@ def test_a_local_checkpoint_saved_while_it_was_copied_is_copied_again(
     assert (project.root / "build/checkpoints/m.pt").read_bytes() == weights[1]
 
 
-def test_a_checkpoint_that_changed_under_an_export_is_exported_again(
+def test_a_checkpoint_changed_during_its_export_is_exported_again(
     project: Project, weights: list[bytes]
 ) -> None:
     hold(
@@ -412,7 +412,7 @@ def test_a_checkpoint_that_changed_under_an_export_is_exported_again(
     assert contents(app(project)) == before
 
 
-def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) -> None:
+def test_a_source_file_saved_while_a_stage_runs_reruns_that_stage(project: Project) -> None:
     hold(
         project,
         "tasks/export.py",
@@ -425,7 +425,7 @@ def test_a_source_saved_while_a_stage_ran_reruns_that_stage(project: Project) ->
     assert succeeded(project.build("export:m")) == set()
 
 
-def test_a_graph_written_to_while_it_is_measured_is_not_proven(project: Project) -> None:
+def test_a_graph_changed_while_it_is_measured_is_not_proven(project: Project) -> None:
     before = "            cases = cases_for("
     hold(project, "tasks/verify.py", before)
     decoder = project.root / "build/models/m/decoder.onnx"

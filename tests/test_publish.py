@@ -142,7 +142,7 @@ def published(tiny: Published) -> Published:
 # --- what goes ---
 
 
-def test_a_dry_run_lists_what_would_go_and_sends_nothing(tiny: Published) -> None:
+def test_a_dry_run_lists_the_files_and_sends_nothing(tiny: Published) -> None:
     told = tiny.says("publish:tiny", "--dry-run", HF_TOKEN="")
     assert f"{tiny.hub.address}/{REPO} would be made, if it is not private" in told
     for name in (*DEPLOYED, "README.md"):
@@ -152,7 +152,7 @@ def test_a_dry_run_lists_what_would_go_and_sends_nothing(tiny: Published) -> Non
     assert not [each for each in tiny.hub.requests if not each.startswith("GET")]
 
 
-def test_the_deployed_files_their_manifest_and_a_card_go_in_one_commit(tiny: Published) -> None:
+def test_the_deployed_files_the_manifest_and_a_card_are_sent_in_one_commit(tiny: Published) -> None:
     told = tiny.says()
     size = sum(len(each) for name, each in tiny.there.items() if name != ".gitattributes")
     assert f"sent 6 files, {size:,} bytes: {tiny.hub.address}/{REPO}, commit " in told
@@ -162,9 +162,7 @@ def test_the_deployed_files_their_manifest_and_a_card_go_in_one_commit(tiny: Pub
         assert tiny.there[name] == (tiny.folder / name).read_bytes()
 
 
-def test_a_model_that_is_not_built_is_built_and_deployed_first(
-    project: Project, hub: WritableHub
-) -> None:
+def test_an_unbuilt_model_is_built_and_deployed_first(project: Project, hub: WritableHub) -> None:
     fresh = Published(project, hub)
     fresh.configure()
     (project.root / "tiny.pt").write_bytes(b"weights")
@@ -172,13 +170,13 @@ def test_a_model_that_is_not_built_is_built_and_deployed_first(
     assert fresh.there.keys() > DEPLOYED
 
 
-def test_published_again_nothing_is_committed(published: Published) -> None:
+def test_publishing_again_commits_nothing(published: Published) -> None:
     assert f"nothing to publish: {published.hub.address}/{REPO} has these files" in published.says()
     assert "nothing to publish" in published.says("publish:tiny", "--dry-run")
     assert len(published.hub.commits) == 1
 
 
-def test_another_checkpoint_sends_what_it_changed(published: Published) -> None:
+def test_another_checkpoint_sends_the_changed_files(published: Published) -> None:
     uploaded = len(published.hub.uploads)
     (published.project.root / "tiny.pt").write_bytes(b"better")
     published.says()
@@ -189,7 +187,7 @@ def test_another_checkpoint_sends_what_it_changed(published: Published) -> None:
 
 
 @pytest.mark.slow
-def test_another_origin_sends_the_manifest_and_the_card_alone(published: Published) -> None:
+def test_another_origin_sends_only_the_manifest_and_the_card(published: Published) -> None:
     uploaded = len(published.hub.uploads)
     published.configure(TINY.replace('"us"', '"them"'))
     told = published.says("publish:tiny", "--dry-run")
@@ -200,7 +198,7 @@ def test_another_origin_sends_the_manifest_and_the_card_alone(published: Publish
 
 
 @pytest.mark.slow
-def test_another_template_sends_the_card_alone(published: Published) -> None:
+def test_another_template_sends_only_the_card(published: Published) -> None:
     template = published.project.root / "tasks/templates/card.md"
     template.write_text(template.read_text().replace("## Origin", "## Our origin"))
     assert "sent 1 file, " in published.says()
@@ -208,7 +206,7 @@ def test_another_template_sends_the_card_alone(published: Published) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_deployed_no_longer_is_removed_and_what_others_put_there_stays(
+def test_files_no_longer_deployed_are_removed_and_files_of_others_stay(
     published: Published,
 ) -> None:
     published.hub.add(REPO, {"photo.png": b"theirs", "onnx/notes.txt": b"theirs"})
@@ -223,14 +221,14 @@ def test_what_is_deployed_no_longer_is_removed_and_what_others_put_there_stays(
 
 
 @pytest.mark.slow
-def test_a_file_that_was_lost_on_the_hub_is_sent_again(published: Published) -> None:
+def test_a_file_missing_or_changed_on_the_hub_is_sent_again(published: Published) -> None:
     published.hub.add(REPO, {"decoder.onnx": None, "encoder.onnx": b"exchanged"})
     published.says()
     assert published.last == {"decoder.onnx": "lfsFile", "encoder.onnx": "lfsFile"}
 
 
 @pytest.mark.slow
-def test_a_repository_is_made_private_and_a_branch_made_where_it_is_asked_for(
+def test_a_private_repository_and_a_branch_are_created_on_request(
     tiny: Published,
 ) -> None:
     tiny.configure(publish=f'{PUBLISH}private = true\nrevision = "trial"\n')
@@ -244,14 +242,14 @@ def test_a_repository_is_made_private_and_a_branch_made_where_it_is_asked_for(
 
 
 @pytest.mark.slow
-def test_several_models_go_to_repositories_of_their_own(tiny: Published) -> None:
+def test_several_models_are_sent_to_their_own_repositories(tiny: Published) -> None:
     tiny.configure(TINY + TINY.replace("tiny", "other").replace("other.pt", "tiny.pt"))
     tiny.says("-n", "2", "publish:tiny", "publish:other")
     assert set(tiny.hub.repositories) == {REPO, "my-lab/sam2_other"}
     assert tiny.hub.files("my-lab/sam2_other").keys() == tiny.there.keys()
 
 
-def test_the_login_of_the_hub_is_used_and_the_token_goes_to_no_other_host(
+def test_the_stored_login_is_used_and_the_token_goes_to_no_other_host(
     tiny: Published,
 ) -> None:
     stored = tiny.project.root / "hf/token"
@@ -266,7 +264,7 @@ def test_the_login_of_the_hub_is_used_and_the_token_goes_to_no_other_host(
 # --- a signature ---
 
 
-def test_a_signature_goes_with_what_it_is_of_and_is_removed_with_the_key(tiny: Published) -> None:
+def test_a_signature_is_sent_with_its_files_and_removed_with_the_key(tiny: Published) -> None:
     key = tiny.project.root / "key.pem"
     subprocess.run(["openssl", *MAKE_KEY.split(), key], check=True, capture_output=True)
     tiny.configure(publish=f'{PUBLISH}[sign]\nkey = "{key}"\n')
@@ -289,7 +287,7 @@ def test_a_signature_goes_with_what_it_is_of_and_is_removed_with_the_key(tiny: P
 
 
 @pytest.mark.slow
-def test_what_a_person_wrote_below_the_line_of_the_card_is_kept(published: Published) -> None:
+def test_text_added_below_the_line_of_the_card_is_kept(published: Published) -> None:
     own = "\n## How we use it\n\nOn Mondays.\n"
     published.hub.add(REPO, {"README.md": published.there["README.md"] + own.encode()})
     assert "nothing to publish" in published.says()
@@ -301,7 +299,7 @@ def test_what_a_person_wrote_below_the_line_of_the_card_is_kept(published: Publi
 
 
 @pytest.mark.slow
-def test_a_card_that_another_wrote_is_replaced_and_the_dry_run_says_so(tiny: Published) -> None:
+def test_a_card_written_by_others_is_replaced_and_the_dry_run_warns_of_it(tiny: Published) -> None:
     tiny.hub.make(REPO, {"README.md": b"# Ours\n"})
     told = " ".join(tiny.says("publish:tiny", "--dry-run").split())
     assert f"README.md of {REPO} was not written by `doit publish`, and is replaced" in told
@@ -310,7 +308,7 @@ def test_a_card_that_another_wrote_is_replaced_and_the_dry_run_says_so(tiny: Pub
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
-def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
+def test_the_card_shows_how_the_client_loads_the_files_from_the_repository(
     client: Client, tiny: Published
 ) -> None:
     model = TINY.replace('"Apache-2.0"', '"Our Licence 1.0"')
@@ -342,7 +340,7 @@ def test_the_card_says_how_the_client_loads_the_files_from_the_repository(
     assert ", 1.32.0; openvino 2026.4.1 |" in text
 
 
-def test_the_card_of_edgetam_calls_it_so(tiny: Published) -> None:
+def test_the_card_of_edgetam_names_edgetam(tiny: Published) -> None:
     manifest = read_manifest(tiny.folder / "manifest.json")
     assert manifest is not None
     for kind, words in (("edgetam", "EdgeTAM in ONNX"), ("sam2_hiera_tiny", "SAM 2 in ONNX")):
@@ -350,7 +348,7 @@ def test_the_card_of_edgetam_calls_it_so(tiny: Published) -> None:
         assert f"\n{words}: a click" in text
 
 
-def test_a_checkpoint_of_the_hub_is_the_base_model_and_a_text_breaks_no_table() -> None:
+def test_a_checkpoint_from_the_hub_is_the_base_model_and_table_cells_are_escaped() -> None:
     assert card.base_model("hf:facebook/sam2-hiera-tiny@main/model.safetensors") == (
         "facebook/sam2-hiera-tiny"
     )
@@ -358,7 +356,7 @@ def test_a_checkpoint_of_the_hub_is_the_base_model_and_a_text_breaks_no_table() 
     assert card.cell("a|b\n<c>") == r"a\|b &lt;c>"
 
 
-def test_the_card_says_what_each_provider_did() -> None:
+def test_the_card_shows_the_proof_on_each_provider() -> None:
     proofs = {"webgpu": ProviderProof(True, software=True, parts=("decoder",))}
     tried = manifests.variant(
         browser=BrowserProof("Chromium 1", "onnxruntime-web 1", RULES, proofs)
@@ -385,7 +383,7 @@ def test_the_card_says_what_each_provider_did() -> None:
         ),
     ],
 )
-def test_what_may_not_be_published_is_refused_before_anything_is_built(
+def test_a_model_that_may_not_be_published_is_refused_before_anything_is_built(
     project: Project, hub: WritableHub, models: str, publish: str, words: str
 ) -> None:
     fresh = Published(project, hub)
@@ -461,7 +459,7 @@ def alter(project: Project, what: str) -> None:
         ("a package", "verify:tiny: numpy was"),
     ],
 )
-def test_what_lies_there_is_refused_when_it_is_not_what_was_proven_and_deployed(
+def test_files_that_differ_from_the_proven_and_deployed_state_are_not_published(
     tiny: Published, what: str, words: str
 ) -> None:
     alter(tiny.project, what)
@@ -500,7 +498,7 @@ PROVEN = manifests.manifest(
     ],
 )
 @pytest.mark.parametrize("in_browser", ["auto", True])
-def test_a_manifest_must_say_of_every_deployed_variant_that_it_is_proven(
+def test_the_manifest_must_have_a_proof_of_every_deployed_variant(
     change: dict[str, Any], words: str | None, in_browser: Any
 ) -> None:
     location = CheckpointLocation("file", "x.pt")
@@ -513,14 +511,14 @@ def test_a_manifest_must_say_of_every_deployed_variant_that_it_is_proven(
     assert found == words if words is None else words in (found or "")
 
 
-def test_without_s_what_was_exchanged_is_deployed_again_and_published(tiny: Published) -> None:
+def test_without_s_a_replaced_file_is_deployed_again_and_published(tiny: Published) -> None:
     before = (tiny.folder / "encoder.onnx").read_bytes()
     alter(tiny.project, "a file and its manifest")
     tiny.says()
     assert tiny.there["encoder.onnx"] == before
 
 
-def test_what_fails_its_proof_is_not_published(tiny: Published) -> None:
+def test_a_model_that_fails_its_proof_is_not_published(tiny: Published) -> None:
     (tiny.project.root / "tiny.pt").write_bytes(b"better")
     assert "verify:tiny" in tiny.refused(CHEAP_DIFFERENCE="1")
     assert tiny.hub.requests == []
@@ -534,7 +532,7 @@ def test_what_fails_its_proof_is_not_published(tiny: Published) -> None:
         ("hf_unknown", "Invalid credentials in Authorization header"),
     ],
 )
-def test_without_a_token_that_may_write_it_is_said_how_to_get_one(
+def test_without_a_write_token_the_error_explains_how_to_get_one(
     tiny: Published, token: str, words: str
 ) -> None:
     message = tiny.refused(HF_TOKEN=token)
@@ -547,7 +545,7 @@ def test_without_a_token_that_may_write_it_is_said_how_to_get_one(
 
 
 @pytest.mark.slow
-def test_another_commit_meanwhile_is_not_overwritten(published: Published) -> None:
+def test_a_concurrent_commit_is_not_overwritten(published: Published) -> None:
     def commit() -> None:
         published.hub.meanwhile = lambda: None
         published.hub.add(REPO, {"encoder.onnx": b"of another"})
@@ -563,7 +561,7 @@ def test_another_commit_meanwhile_is_not_overwritten(published: Published) -> No
 
 
 @pytest.mark.slow
-def test_a_hub_that_breaks_off_amid_an_upload_has_no_commit_and_gets_the_rest_next_time(
+def test_an_interrupted_upload_makes_no_commit_and_the_next_run_sends_the_rest(
     tiny: Published,
 ) -> None:
     sha256 = sha256_of((tiny.folder / "decoder.onnx").read_bytes())
@@ -580,7 +578,7 @@ def test_a_hub_that_breaks_off_amid_an_upload_has_no_commit_and_gets_the_rest_ne
     assert sorted(tiny.hub.uploads) == sorted({*tiny.hub.uploads})  # none twice
 
 
-def test_a_hub_that_breaks_off_at_the_commit_leaves_that_open(tiny: Published) -> None:
+def test_an_interruption_at_the_commit_is_reported_as_an_unknown_outcome(tiny: Published) -> None:
     tiny.hub.faults[f"POST /api/models/{REPO}/commit"] = None
     assert "Whether the commit arrived is not known" in tiny.refused()
     tiny.hub.faults.clear()
@@ -588,7 +586,7 @@ def test_a_hub_that_breaks_off_at_the_commit_leaves_that_open(tiny: Published) -
     assert len(tiny.hub.commits) == 1
 
 
-def test_killed_amid_an_upload_it_leaves_no_commit(tiny: Published) -> None:
+def test_a_publish_killed_during_an_upload_leaves_no_commit(tiny: Published) -> None:
     tiny.hub.held.clear()
     tiny.project.environment |= tiny.environment
     process = tiny.project.start("publish:tiny")
@@ -629,7 +627,7 @@ QUOTA = "Private repository storage limit reached, please upgrade your plan"
         ),
     ],
 )
-def test_what_the_hub_refuses_is_said_in_its_words(
+def test_errors_of_the_hub_are_shown_in_its_words(
     tiny: Published, request_: str, answer: Answer, words: str
 ) -> None:
     tiny.hub.faults[request_] = answer
@@ -644,18 +642,20 @@ def test_what_the_hub_refuses_is_said_in_its_words(
         ({"HF_HUB_OFFLINE": "1"}, "offline by HF_HUB_OFFLINE"),
     ],
 )
-def test_without_a_hub_it_says_so(tiny: Published, environment: dict[str, str], words: str) -> None:
+def test_an_unreachable_hub_is_reported(
+    tiny: Published, environment: dict[str, str], words: str
+) -> None:
     assert words in tiny.refused(**environment)
 
 
-def test_a_hub_that_has_no_xet_transfer_is_answered_in_a_sentence(tiny: Published) -> None:
+def test_a_hub_without_xet_transfer_is_reported_in_a_sentence(tiny: Published) -> None:
     message = tiny.refused(HF_HUB_DISABLE_XET="0")
     assert f"{tiny.hub.address} cannot be reached, or broke off" in message
     assert "xet-write-token" in message
     assert tiny.hub.commits == []
 
 
-def test_a_file_that_a_gitignore_of_the_hub_leaves_out_is_not_left_out_in_silence(
+def test_a_file_excluded_by_a_gitignore_on_the_hub_is_an_error(
     tiny: Published,
 ) -> None:
     tiny.hub.make(REPO, {".gitignore": b"*.onnx\n"})
@@ -666,7 +666,7 @@ def test_a_file_that_a_gitignore_of_the_hub_leaves_out_is_not_left_out_in_silenc
 # --- what is decided ---
 
 
-def test_files_are_told_apart_by_the_hash_that_the_hub_has_of_them() -> None:
+def test_files_are_compared_by_the_hashes_of_the_hub() -> None:
     remote = {
         "large": RemoteFile(1, "sha", "pointer"),
         "small": RemoteFile(1, None, "blob"),
@@ -692,21 +692,21 @@ def test_files_are_told_apart_by_the_hash_that_the_hub_has_of_them() -> None:
         ("", set()),
     ],
 )
-def test_only_a_manifest_tells_which_files_an_earlier_commit_of_ours_put_there(
+def test_only_a_manifest_names_the_files_of_an_earlier_publish(
     manifest: str, names: set[str] | None
 ) -> None:
     expected = {"encoder.onnx", "onnx/decoder.onnx"} if names is None else names
     assert published_names(manifest, "") == expected
 
 
-def test_a_picture_is_of_an_earlier_commit_of_ours_where_its_card_shows_it() -> None:
+def test_a_picture_counts_as_published_if_the_generated_part_of_the_card_shows_it() -> None:
     shown = "![masks](demo.png)\n"
     assert published_names("", f"{shown}{card.MARK}\n") == {"demo.png"}
     assert published_names("", f"{card.MARK}\n{shown}") == set()  # a person's
     assert published_names("", shown) == set()
 
 
-def test_status_does_not_miss_what_was_not_published(published: Published) -> None:
+def test_status_does_not_list_publish_as_missing(published: Published) -> None:
     assert "publish" not in published.says("status", "tiny")
     assert "Runs whenever it is named" in published.says("info", "publish:tiny")
 
@@ -731,7 +731,7 @@ license = "Apache-2.0"
 
 
 @pytest.mark.slow
-def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_card_says(
+def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_card_shows(
     npm_packages: None, hub: WritableHub, tmp_path: Path
 ) -> None:
     project = Project(tmp_path / "project", cheap=False)
@@ -780,6 +780,6 @@ def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_car
     assert "demo.png" not in hub.files(name)
 
 
-def test_the_hub_on_loopback_begins_a_repository_as_the_hub_does(hub: WritableHub) -> None:
+def test_the_hub_on_loopback_creates_a_repository_as_the_real_hub_does(hub: WritableHub) -> None:
     hub.make("a/b")
     assert hub.files("a/b") == {".gitattributes": ATTRIBUTES}

@@ -29,23 +29,23 @@ def chosen(candidates: list[Candidate], provider: str = "wasm") -> Choice:
 # --- the recommendation ------------------------------------------------------------------------
 
 
-def test_in_a_browser_the_precision_decides_among_what_is_proven_there() -> None:
+def test_in_a_browser_the_precision_decides_among_the_proven_variants() -> None:
     candidates = [candidate("fp32", 16, wasm=700), candidate("q8", 5, wasm=800)]
     assert chosen(candidates).candidate.name == "q8"
     assert chosen(candidates, "webgpu").candidate.name == "fp32"
 
 
-def test_what_was_not_proven_on_a_provider_is_not_recommended_there() -> None:
+def test_a_variant_not_proven_on_a_provider_is_not_recommended_there() -> None:
     candidates = [candidate("q8", 5, frozenset({"native"})), candidate("fp16", 8)]
     assert chosen(candidates).candidate.name == "fp16"
 
 
-def test_of_one_precision_the_first_that_was_asked_for_is_recommended() -> None:
+def test_the_first_requested_variant_of_a_precision_is_recommended() -> None:
     candidates = [candidate("fp32.ort", 17), candidate("fp32", 16)]
     assert chosen(candidates).candidate.name == "fp32.ort"
 
 
-def test_natively_it_is_the_smallest_download_that_is_nearly_as_fast_as_the_fastest() -> None:
+def test_natively_the_smallest_of_the_fast_variants_is_recommended() -> None:
     candidates = [
         candidate("fp32", 16, native=100),
         candidate("fp16", 8, native=124),
@@ -54,12 +54,12 @@ def test_natively_it_is_the_smallest_download_that_is_nearly_as_fast_as_the_fast
     assert chosen(candidates, "native").candidate.name == "fp16"
 
 
-def test_without_times_it_is_the_smallest_download() -> None:
+def test_without_times_the_smallest_download_is_recommended() -> None:
     candidates = [candidate("fp32", 16), candidate("q4", 4)]
     assert chosen(candidates, "native").candidate.name == "q4"
 
 
-def test_a_variant_without_a_time_is_not_called_fast() -> None:
+def test_a_variant_without_a_time_does_not_count_as_fast() -> None:
     candidates = [candidate("fp32", 16, native=800), candidate("q4", 4)]
     assert chosen(candidates, "native").candidate.name == "fp32"
 
@@ -68,7 +68,7 @@ def test_a_provider_on_which_nothing_is_proven_has_no_recommendation() -> None:
     assert recommend([candidate("fp32", 16, frozenset({"native"}))]).keys() == {"native"}
 
 
-def test_a_recommendation_says_why_in_figures() -> None:
+def test_a_recommendation_gives_its_reasons_in_figures() -> None:
     times = {"wasm": 600, "native": 600}
     candidates = [candidate("fp32", 16, wasm=500, native=500), candidate("q8", 5, **times)]
     assert chosen(candidates).why == (
@@ -95,7 +95,7 @@ def row(name: str, size: int = 1 << 20, reason: str | None = None, **values: Any
     return VariantFigures(name, {}, [size], entry=entry, **values)
 
 
-def test_what_is_not_deployed_is_not_recommended() -> None:
+def test_a_variant_that_is_not_deployed_is_not_recommended() -> None:
     rows = [row("fp32"), row("q8", size=1, reason="too far")]
     recommended = ModelFigures("tiny", rows, {}).recommended
     assert {name: each.candidate.name for name, each in recommended.items()} == {
@@ -104,7 +104,7 @@ def test_what_is_not_deployed_is_not_recommended() -> None:
     }
 
 
-def test_a_variant_says_whether_it_is_deployed_where_and_why_not() -> None:
+def test_a_variant_shows_whether_it_is_deployed_where_it_is_unproven_and_why_not() -> None:
     assert (row("fp32").state, row("fp32").unproven) == ("deployed", ["WebGPU"])
     left_out = row("q8", reason="too far")
     assert (left_out.state, left_out.unproven) == ("not deployed: too far", [])
@@ -115,7 +115,7 @@ def test_a_variant_says_whether_it_is_deployed_where_and_why_not() -> None:
 # --- among models --------------------------------------------------------------------------------
 
 
-def test_of_several_models_the_smallest_of_the_fast_is_recommended() -> None:
+def test_among_models_the_smallest_of_the_fast_ones_is_recommended() -> None:
     models = {
         "large": [candidate("q8", 220, wasm=60_000)],
         "tiny": [candidate("q8", 40, wasm=6000)],
@@ -149,7 +149,7 @@ def test_a_fast_model_whose_images_are_too_small_for_its_weights_is_not_recommen
     assert "among those that draw PyTorch's masks" in wasm.why
 
 
-def test_true_masks_that_not_every_model_has_leave_none_out() -> None:
+def test_true_masks_exclude_no_model_unless_every_model_has_them() -> None:
     models = {
         "known": [candidate("q8", 40, wasm=6000)._replace(truth=0.9)],
         "unknown": [candidate("q8", 14, wasm=1000)],
@@ -161,7 +161,7 @@ def timed(milliseconds: float) -> dict[str, Any]:
     return {"wasm": {"encoder_run_ms": [milliseconds]}}
 
 
-def test_what_is_deployed_is_ranked_by_its_time_on_wasm_and_then_by_size() -> None:
+def test_deployed_variants_are_ranked_by_time_on_wasm_and_then_by_size() -> None:
     models = [
         ModelFigures("a", [row("fp32", times=timed(9)), row("q8", size=5), row("q4", size=3)], {}),
         ModelFigures("b", [row("fp32", times=timed(4)), row("q8", reason="too far")], {}),
@@ -170,14 +170,14 @@ def test_what_is_deployed_is_ranked_by_its_time_on_wasm_and_then_by_size() -> No
     assert ranked == [("b", "fp32"), ("a", "fp32"), ("a", "q4"), ("a", "q8")]
 
 
-def test_another_image_size_counts_as_a_distance_from_pytorch() -> None:
+def test_another_image_size_counts_as_a_difference_from_pytorch() -> None:
     native = {"mask_iou": {"mean": 0.9}}
     near = row("q8", fidelity={"mask_iou": {"mean": 0.99}})
     (fp32, q8) = figures.ranking([ModelFigures("small", [row("fp32"), near], {"native": native})])
     assert fp32.like_pytorch == q8.like_pytorch == 0.9
 
 
-def test_true_masks_of_different_drawings_do_not_compare_models() -> None:
+def test_true_masks_of_different_drawings_are_not_compared() -> None:
     truths = [
         {"truth": {"iou": {"1 click": iou}}, "options": {"truth": f"drawn:{iou}"}}
         for iou in (0.9, 0.5)
@@ -192,7 +192,7 @@ def test_true_masks_of_different_drawings_do_not_compare_models() -> None:
 # --- columns, pictures, charts -----------------------------------------------------------------
 
 
-def test_a_column_is_there_when_one_variant_has_a_figure() -> None:
+def test_a_column_is_shown_when_any_variant_has_a_figure() -> None:
     times = {"wasm": {"encoder_run_ms": [5.0]}, "webgpu": {"error": "refused"}}
     assert ModelFigures("tiny", [row("fp32"), row("q8", times=times)], {}).columns == {"wasm"}
 
@@ -210,11 +210,11 @@ def test_masks_are_shown_only_where_they_differ(fidelity: Any, seen: bool) -> No
     assert figures.differs(fidelity) is seen
 
 
-def test_bars_are_drawn_of_what_was_measured_only() -> None:
+def test_the_chart_has_bars_for_measured_values_only() -> None:
     assert [each.title for each in figures.charts_of([row("fp32")])] == ["Download"]
 
 
-def test_bars_are_as_long_as_their_values_and_keep_clear_of_their_texts() -> None:
+def test_bars_are_proportional_to_their_values_and_do_not_touch_their_texts() -> None:
     drawn = charts.chart("t", {"a": [10], "b": [4, 5, 20]}, str)
     a, b = drawn.bars
     assert a.width == pytest.approx(2 * b.width)
@@ -222,16 +222,16 @@ def test_bars_are_as_long_as_their_values_and_keep_clear_of_their_texts() -> Non
     assert drawn.left + b.high < drawn.figures
 
 
-def test_each_bar_has_a_row_of_its_own() -> None:
+def test_each_bar_has_its_own_row() -> None:
     drawn = charts.chart("t", {str(n): [n] for n in range(10)}, str)
     assert [each.y for each in drawn.bars] == list(range(0, drawn.height, drawn.height // 10))
 
 
-def test_bars_of_nothing_have_no_length() -> None:
+def test_a_bar_for_zero_has_no_length() -> None:
     assert charts.chart("t", {"a": [0.0]}, str).bars[0].width == 0
 
 
-def test_frames_are_told_in_the_order_in_which_they_were_tracked_without_prompts() -> None:
+def test_frames_are_listed_in_tracking_order_without_the_prompts() -> None:
     by_frame = [
         {"step": 0, "frame": 1, "iou": 0.5},
         {"step": 1, "frame": 1, "iou": 1.0},
@@ -253,7 +253,7 @@ def tracked(**clips: list[float]) -> dict[str, Any]:
     }
 
 
-def test_each_variant_that_tracked_has_a_line_in_the_chart_of_each_clip() -> None:
+def test_each_tracking_variant_has_a_line_in_the_chart_of_each_clip() -> None:
     rows = [
         row("fp32", tracking=tracked(stack=[1.0, 1.0], lapse=[1.0, 1.0])),
         row("fp16"),
@@ -265,7 +265,7 @@ def test_each_variant_that_tracked_has_a_line_in_the_chart_of_each_clip() -> Non
     assert figures.drift_of([row("fp32")]) == []
 
 
-def test_lines_fall_from_one_to_a_round_floor_below_the_least() -> None:
+def test_line_charts_range_from_one_to_a_round_floor_below_the_lowest_value() -> None:
     drawn = charts.line_chart("t", {"a": [1.0, 0.97], "b": [1.0, 1.0]})
     assert (drawn.floor, drawn.steps) == (0.9, 2)
     a, b = ([tuple(map(float, p.split(","))) for p in line.points.split()] for line in drawn.lines)

@@ -220,7 +220,7 @@ def python_with(runtime: str, wanted: str, place: Path) -> list[str]:
         *runtimes.NEWEST.items(),
     ],
 )
-def test_every_kind_of_file_answers_alike_in_each_runtime_that_its_manifest_names(
+def test_every_kind_of_file_gives_the_same_answers_in_each_runtime_of_its_manifest(
     graphs: list[Graph], runtime: runtimes.Runtime, wanted: str, tmp_path: Path
 ) -> None:
     named = [each for each in graphs if wanted in each.tried.get(runtime, ())]
@@ -240,7 +240,7 @@ def test_every_kind_of_file_answers_alike_in_each_runtime_that_its_manifest_name
 
 
 @pytest.mark.parametrize("precision", runtimes.PRECISIONS)
-def test_a_file_whose_largest_tensor_is_in_another_order_is_seen(
+def test_a_file_with_its_largest_tensor_reversed_exceeds_the_limits(
     graphs: list[Graph], precision: Precision, tmp_path: Path
 ) -> None:
     graph = next(
@@ -274,7 +274,7 @@ print(peaks[-1] / peaks[0])
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's peak of memory")
 @pytest.mark.parametrize(("pattern", "least", "most"), [(False, 0.99, 1.1), (True, 1.3, 3)])
-def test_many_prompts_take_no_more_memory_later_without_a_memory_pattern(
+def test_repeated_runs_of_many_prompts_need_no_more_memory_without_a_memory_pattern(
     graphs: list[Graph], pattern: bool, least: float, most: float, tmp_path: Path
 ) -> None:
     graph = next(each for each in graphs if each.path.name == "decoder.onnx")

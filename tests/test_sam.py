@@ -122,7 +122,7 @@ def largest(answers: list[Predictions], cases: list[Case]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("client", SAM_CLIENTS, ids=[each.name for each in SAM_CLIENTS])
-def test_a_clients_graphs_answer_as_segment_anything(
+def test_the_graphs_of_each_client_match_segment_anything(
     client: Client, pytorch: SmallSam, tmp_path: Path
 ) -> None:
     paths = write_graphs(pytorch, client, tmp_path)
@@ -138,7 +138,7 @@ def test_a_clients_graphs_answer_as_segment_anything(
 
 
 @pytest.mark.parametrize("precision", ["fp16", "q8"])
-def test_an_encoder_of_smaller_weights_takes_a_canvas_too(
+def test_an_encoder_with_smaller_weights_takes_a_canvas_too(
     precision: Precision, pytorch: SmallSam, tmp_path: Path
 ) -> None:
     client = CLIENTS["anylabeling (sam)"]
@@ -154,7 +154,7 @@ def test_an_encoder_of_smaller_weights_takes_a_canvas_too(
     assert 0 < np.abs(actual - expected).max() < 0.1 * np.abs(expected).max()
 
 
-def test_a_box_with_the_padding_point_of_sam_2_is_another_prompt(
+def test_a_box_with_the_padding_point_of_sam_2_gives_another_mask(
     pytorch: SmallSam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = CLIENTS["nimbusimage (sam)"]
@@ -166,9 +166,7 @@ def test_a_box_with_the_padding_point_of_sam_2_is_another_prompt(
     assert found["one point"]["masks"] < 1e-4
 
 
-def test_a_client_that_feeds_minus_one_for_no_mask_gets_the_answer_without_one(
-    pytorch: SmallSam, tmp_path: Path
-) -> None:
+def test_has_mask_input_of_minus_one_means_no_mask(pytorch: SmallSam, tmp_path: Path) -> None:
     client = CLIENTS["osam (sam)"]
     paths = write_graphs(pytorch, client, tmp_path)
     decoder = onnxruntime.InferenceSession(paths["decoder"])
@@ -188,7 +186,7 @@ def test_a_client_that_feeds_minus_one_for_no_mask_gets_the_answer_without_one(
 
 
 @pytest.mark.parametrize("size", [(90, 120), (120, 90), (1, 300), (256, 256), (700, 701)])
-def test_masks_have_the_images_size_whatever_its_proportions(
+def test_masks_have_the_images_size_at_any_aspect_ratio(
     size: tuple[int, int], pytorch: SmallSam, shared: dict[str, Path]
 ) -> None:
     client = CLIENTS["nimbusimage (sam)"]
@@ -212,7 +210,9 @@ def shared(pytorch: SmallSam, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return write_graphs(pytorch, CLIENTS["nimbusimage (sam)"], folder)
 
 
-def test_no_graph_computes_sizes_but_of_the_image(shared: dict[str, Path], tmp_path: Path) -> None:
+def test_no_graph_computes_sizes_other_than_the_images(
+    shared: dict[str, Path], tmp_path: Path
+) -> None:
     pairs = [[str(path), str(tmp_path / f"{name}.onnx")] for name, path in shared.items()]
     # In a child: it hides torch from itself.
     child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, tmp_path / "log", verbose=False)

@@ -93,7 +93,7 @@ def test_every_client_gets_its_files(built: Project) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["", "-transformers.js", "-osam", "-anylabeling"])
-def test_the_browser_answers_as_onnxruntime(built: Project, suffix: str) -> None:
+def test_the_browser_matches_onnxruntime(built: Project, suffix: str) -> None:
     report = json.loads((built.root / f"build/models/mobile{suffix}/browser.json").read_text())
     assert report["providers"]["wasm"]["mask_iou"] > 0.999
     assert report["failures"] == []
@@ -133,7 +133,7 @@ def test_osams_program_draws_pytorchs_mask(
     assert mask_iou(mask, expected[0]) > SCALED
 
 
-def test_the_programs_of_use_draw_it_too(
+def test_the_programs_of_use_md_draw_pytorchs_mask(
     built: Project, image: Path, expected: np.ndarray, executable: str | None, tmp_path: Path
 ) -> None:
     files = built.root / "public/sam_demo"
@@ -188,7 +188,7 @@ def warped_back(logits: np.ndarray, scale: float, image: np.ndarray) -> np.ndarr
 
 
 @pytest.mark.parametrize("height", [600, 1400])
-def test_x_anylabeling_draws_the_mask_of_segment_anythings_predictor_on_its_canvas(
+def test_x_anylabeling_draws_the_mask_that_segment_anything_draws_on_its_canvas(
     built: Project, height: int
 ) -> None:
     image = natural_image(height, 1000)
@@ -207,7 +207,7 @@ def test_x_anylabeling_draws_the_mask_of_segment_anythings_predictor_on_its_canv
 
 
 @pytest.mark.parametrize("name", ["mobile", "mobile-anylabeling"])
-def test_the_page_draws_a_mask_of_a_click(
+def test_a_click_on_the_page_draws_a_mask(
     built: Project, chromium: Browser, image: Path, name: str
 ) -> None:
     config = parse.load(built.root / "config/models.toml")

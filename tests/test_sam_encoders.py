@@ -73,14 +73,14 @@ def difference_when_patched(encoder: nn.Module, image: Tensor) -> float:
         return difference(encoder(image), expected)
 
 
-def test_a_vit_is_the_original(small: ImageEncoderViT) -> None:
+def test_a_vit_matches_the_original(small: ImageEncoderViT) -> None:
     assert sam_vit.BLOCK < 24 * 24
     assert difference_when_patched(small, torch.randn(1, 3, 384, 384)) < 1e-5
 
 
 @pytest.mark.parametrize("axis", ["rel_pos_h", "rel_pos_w"])
 @pytest.mark.parametrize("block", [0, 1])
-def test_the_comparison_sees_both_axes_of_relative_positions(
+def test_the_comparison_detects_changes_on_both_axes_of_relative_positions(
     small: ImageEncoderViT, axis: str, block: int
 ) -> None:
     table = getattr(small.blocks[block].attn, axis)
@@ -94,7 +94,7 @@ def test_the_comparison_sees_both_axes_of_relative_positions(
 
 @pytest.mark.parametrize("size", [(21, 28), (24, 24), (10, 30)])
 @pytest.mark.parametrize("heads", [1, 4])
-def test_windows_are_undone(size: tuple[int, int], heads: int) -> None:
+def test_merging_windows_reverses_their_partition(size: tuple[int, int], heads: int) -> None:
     rows = torch.randn(size[0] * size[1], 8)
     windows = sam_vit.in_windows(rows, size, 7, heads)
     assert torch.equal(sam_vit.out_of_windows(windows, size, 7), rows)
@@ -103,7 +103,7 @@ def test_windows_are_undone(size: tuple[int, int], heads: int) -> None:
 
 
 @pytest.mark.parametrize("window", [7, 14])
-def test_a_block_of_mobilesam_is_the_original_where_windows_are_padded(window: int) -> None:
+def test_a_block_of_mobilesam_with_padded_windows_matches_the_original(window: int) -> None:
     """It pads before it normalizes, so that padding is not zero where attention sees it."""
     sam.build("vit_t")
     from samexporter.mobile_encoder.tiny_vit_sam import TinyViTBlock
@@ -128,7 +128,7 @@ def mobile() -> Any:
 
 
 @pytest.mark.slow
-def test_mobilesam_is_the_original_and_timms(mobile: Any) -> None:
+def test_mobilesam_matches_the_original_and_timm(mobile: Any) -> None:
     """MobileSAM's own code and timm's, which was written apart from it."""
     image = torch.randn(1, 3, 1024, 1024)
     encoder = mobile.image_encoder
@@ -190,7 +190,7 @@ def test_parameters_have_the_names_and_shapes_of_mobilesams_checkpoint(mobile: A
     assert len(shapes) == 439
 
 
-def test_made_up_weights_of_mobilesam_are_of_use_to_a_comparison(mobile: Any) -> None:
+def test_synthetic_weights_of_mobilesam_are_suitable_for_comparisons(mobile: Any) -> None:
     """None is zero or one, and features neither die away nor explode."""
     for name, weights in mobile.state_dict().items():
         if weights.is_floating_point() and weights.numel() > 1:
@@ -206,7 +206,7 @@ def test_building_mobilesam_prints_nothing(capfd: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("name", ["small", "mobile"])
-def test_patches_leave_an_encoder_as_it_was(name: str, request: pytest.FixtureRequest) -> None:
+def test_patches_leave_an_encoder_unchanged(name: str, request: pytest.FixtureRequest) -> None:
     model = request.getfixturevalue(name)
     encoder = getattr(model, "image_encoder", model)
     before = {name: weights.clone() for name, weights in encoder.state_dict().items()}
@@ -235,7 +235,7 @@ def operators(graph: onnx.ModelProto) -> set[str]:
     return {node.op_type for node in graph.graph.node}
 
 
-def test_the_graph_of_a_vit_has_no_shape_operators_and_equals_it(
+def test_the_graph_of_a_vit_has_no_shape_operators_and_matches_the_vit(
     small: ImageEncoderViT, tmp_path: Path
 ) -> None:
     graph = graph_of(small, 384, 16, tmp_path)
@@ -268,7 +268,7 @@ def difference_of_graph(folder: Path, encoder: nn.Module, size: int) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAM_1[:3])
-def test_an_encoder_of_real_size_is_the_original(name: str) -> None:
+def test_an_encoder_of_full_size_matches_the_original(name: str) -> None:
     if name != "vit_b":
         # A block of each kind, which the others repeat.
         encoder = with_noise(sam.build(name).image_encoder)

@@ -106,7 +106,7 @@ class OfTheTrainer:
     """Stands for an object that micro-sam's trainer pickles beside the weights."""
 
 
-def test_objects_of_micro_sams_trainer_are_refused_with_how_to_save_again(
+def test_objects_of_micro_sams_trainer_are_refused_with_advice_on_saving_again(
     own: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
@@ -153,7 +153,7 @@ def of_transformers() -> SamModel:
 
 
 @pytest.mark.parametrize("form", ["save_pretrained", "state dict"])
-def test_a_model_of_transformers_answers_the_same_under_segment_anythings_names(
+def test_a_transformers_model_gives_the_same_answers_in_segment_anything(
     form: str, of_transformers: SamModel, tmp_path: Path
 ) -> None:
     if form == "save_pretrained":
@@ -212,7 +212,7 @@ def test_an_architecture_is_recognized_by_its_weights(name: str) -> None:
     assert other_families.family_of(shapes) is None
 
 
-def test_a_hiera_of_a_vits_size_is_not_taken_for_it() -> None:
+def test_a_hiera_of_the_size_of_a_vit_is_not_mistaken_for_a_vit() -> None:
     shapes = {"image_encoder.trunk.patch_embed.proj.weight": (768, 3, 7, 7)}
     shapes |= {f"image_encoder.trunk.blocks.{block}.norm1.weight": (768,) for block in range(12)}
     assert recognition.name_of(shapes) is None
@@ -233,7 +233,7 @@ def weights_of(name: str) -> Weights:
 
 @pytest.mark.parametrize("table", ["auto", "sam2.1_hiera_tiny"])
 @pytest.mark.parametrize("name", ["vit_b", "vit_t"])
-def test_weights_of_sam_1_in_a_table_of_sam_2_are_refused_with_what_to_write(
+def test_sam_1_weights_in_a_sam_2_table_are_refused_with_the_right_model_type(
     table: str, name: str, tmp_path: Path
 ) -> None:
     torch.save(weights_of(name), tmp_path / "sam.pt")
@@ -245,7 +245,7 @@ def test_weights_of_sam_1_in_a_table_of_sam_2_are_refused_with_what_to_write(
     )
 
 
-def test_weights_of_sam_2_in_a_table_of_sam_1_are_refused_with_what_to_write(
+def test_sam_2_weights_in_a_sam_1_table_are_refused_with_the_right_model_type(
     tmp_path: Path,
 ) -> None:
     torch.save({"model": weights_of("sam2.1_hiera_tiny")}, tmp_path / "tiny.pt")
@@ -253,15 +253,13 @@ def test_weights_of_sam_2_in_a_table_of_sam_1_are_refused_with_what_to_write(
         load.load_model("vit_b", tmp_path / "tiny.pt")
 
 
-def test_an_encoder_of_another_size_than_the_table_says_is_named(tmp_path: Path) -> None:
+def test_an_encoder_of_another_size_than_configured_is_identified(tmp_path: Path) -> None:
     torch.save({"model_state": under("sam.", weights_of("vit_l"))}, tmp_path / "best.pt")
     with pytest.raises(StageError, match=r"does not fit vit_b: .* Its weights are those of vit_l"):
         load.load_model("vit_b", tmp_path / "best.pt")
 
 
-def test_weights_of_two_families_among_one_anothers_are_refused(
-    own: Weights, tmp_path: Path
-) -> None:
+def test_mixed_weights_of_two_families_are_refused(own: Weights, tmp_path: Path) -> None:
     torch.save({"model": {**own, **weights_of("sam2.1_hiera_tiny")}}, tmp_path / "both.pt")
     with pytest.raises(StageError) as error:
         weights.read(tmp_path / "both.pt")
@@ -270,7 +268,7 @@ def test_weights_of_two_families_among_one_anothers_are_refused(
     assert "Save the wanted one alone" in str(error.value)
 
 
-def test_models_of_two_families_in_a_file_are_refused(own: Weights, tmp_path: Path) -> None:
+def test_a_file_with_models_of_two_families_is_refused(own: Weights, tmp_path: Path) -> None:
     content = {"sam": own, "sam2": weights_of("sam2.1_hiera_tiny")}
     torch.save(content, tmp_path / "two.pt")
     with pytest.raises(StageError, match=r"holds 2 models: found weights under `sam.` and `sam2.`"):
@@ -293,7 +291,7 @@ def is_of_classifier(name: str) -> bool:
 
 
 @pytest.mark.parametrize("classifier", ["with", "without"])
-def test_mobilesam_is_loaded_with_and_without_the_weights_of_a_classifier(
+def test_mobilesam_loads_with_and_without_the_weights_of_a_classifier(
     classifier: str, mobile: Path, tmp_path: Path
 ) -> None:
     content = weights.read(mobile)
@@ -306,7 +304,7 @@ def test_mobilesam_is_loaded_with_and_without_the_weights_of_a_classifier(
         assert is_of_classifier(name) or torch.equal(each, content[name])
 
 
-def test_mobilesams_attention_uses_the_distances_that_were_loaded(mobile: Path) -> None:
+def test_mobilesams_attention_uses_the_loaded_distances(mobile: Path) -> None:
     """Its code keeps a table of them from when it is made, and would use initial zeros."""
     attention = load.load_model("vit_t", mobile).image_encoder.layers[1].blocks[0].attn
     expected = attention.attention_biases[:, attention.attention_bias_idxs]
@@ -314,7 +312,7 @@ def test_mobilesams_attention_uses_the_distances_that_were_loaded(mobile: Path) 
     assert not (attention.ab == 0).any()
 
 
-def test_anything_else_in_a_file_of_mobilesam_is_refused(mobile: Path, tmp_path: Path) -> None:
+def test_unexpected_weights_in_a_mobilesam_file_are_refused(mobile: Path, tmp_path: Path) -> None:
     content = weights.read(mobile)
     content["image_encoder.layers.3.blocks.2.attn.norm.weight"] = torch.ones(320)
     torch.save(content, tmp_path / "mobile.pt")
@@ -323,7 +321,7 @@ def test_anything_else_in_a_file_of_mobilesam_is_refused(mobile: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_vit_b_is_loaded_from_micro_sams_file(tmp_path: Path) -> None:
+def test_vit_b_loads_from_a_micro_sam_file(tmp_path: Path) -> None:
     load.make_synthetic("vit_b", 1, str(tmp_path / "synthetic.pt"))
     content = weights.read(tmp_path / "synthetic.pt")
     for name, each in content.items():

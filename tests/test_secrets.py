@@ -121,7 +121,7 @@ def test_the_search_finds_a_secret_in_any_file(tmp_path: Path, left: str) -> Non
         nothing_secret(tmp_path)
 
 
-def test_the_search_finds_a_secret_in_a_name_and_in_what_was_said(tmp_path: Path) -> None:
+def test_the_search_finds_a_secret_in_a_file_name_and_in_output(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         nothing_secret(tmp_path, Outcome(0, f"downloaded {SIGNATURE}", {}))
     (tmp_path / f"{MARK}.log").touch()
@@ -131,7 +131,7 @@ def test_the_search_finds_a_secret_in_a_name_and_in_what_was_said(tmp_path: Path
 # --- everything that is left ---
 
 
-def test_a_build_sends_the_whole_address_and_leaves_nothing_secret_of_it(
+def test_a_build_sends_the_whole_address_and_leaves_no_secrets_behind(
     project: Project, offered: FileServer, tmp_path: Path
 ) -> None:
     project.configure(table(with_secrets(offered.url("/m.pt")), cache=WITH_CACHE))
@@ -162,7 +162,7 @@ def test_a_build_sends_the_whole_address_and_leaves_nothing_secret_of_it(
     ],
     ids=["refused", "broken off", "a page", "redirected", "another hash", "another size"],
 )
-def test_a_download_that_fails_leaves_nothing_secret(
+def test_a_failed_download_leaves_no_secrets_behind(
     project: Project,
     offered: FileServer,
     tmp_path: Path,
@@ -179,9 +179,7 @@ def test_a_download_that_fails_leaves_nothing_secret(
     nothing_secret(tmp_path, failed)
 
 
-def test_a_server_that_cannot_be_reached_is_named_without_what_is_secret(
-    project: Project, tmp_path: Path
-) -> None:
+def test_an_unreachable_server_is_named_without_secrets(project: Project, tmp_path: Path) -> None:
     host = f"127.0.0.1:{free_port()}"
     project.configure(table(with_secrets(f"http://{host}/m.pt")))
     failed = project.doit("checkpoint:tiny", CHEAP_IMPATIENT="1")
@@ -189,7 +187,7 @@ def test_a_server_that_cannot_be_reached_is_named_without_what_is_secret(
     nothing_secret(tmp_path, failed)
 
 
-def test_a_cache_that_fails_and_the_commands_that_are_proposed_show_nothing_secret(
+def test_cache_errors_and_suggested_commands_show_no_secrets(
     project: Project, tmp_path: Path
 ) -> None:
     project.configure(table("synthetic:", cache=f'[cache]\nurl = "x"\n{OPTIONS}'))
@@ -204,7 +202,7 @@ def test_a_cache_that_fails_and_the_commands_that_are_proposed_show_nothing_secr
     nothing_secret(tmp_path, built, proposed, looked, mistyped)
 
 
-def test_a_build_at_work_and_its_lock_show_nothing_secret(project: Project, tmp_path: Path) -> None:
+def test_a_running_build_and_its_lock_show_no_secrets(project: Project, tmp_path: Path) -> None:
     project.configure(table("synthetic:"))
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
@@ -225,7 +223,7 @@ def hub(server: FileServer) -> Iterator[WritableHub]:
     made.close()
 
 
-def test_what_is_published_has_nothing_secret(
+def test_published_files_contain_no_secrets(
     project: Project, offered: FileServer, hub: WritableHub, tmp_path: Path
 ) -> None:
     project.configure(table(with_secrets(offered.url("/m.pt")), f'sha256 = "{PIN}"'))
@@ -240,7 +238,7 @@ def test_what_is_published_has_nothing_secret(
     nothing_secret(tmp_path, refused, published, *received, *hub.requests)
 
 
-def test_an_upload_that_is_tried_again_shows_no_signature(
+def test_a_retried_upload_shows_no_signature(
     project: Project, offered: FileServer, hub: WritableHub, tmp_path: Path
 ) -> None:
     project.configure(table(offered.url(f"/m.pt{QUERY}"), f'sha256 = "{PIN}"'))
@@ -255,7 +253,7 @@ def test_an_upload_that_is_tried_again_shows_no_signature(
 
 
 @pytest.mark.slow
-def test_a_cluster_is_sent_nothing_secret_and_its_workers_open_the_cache_by_themselves(
+def test_a_cluster_receives_no_secrets_and_its_workers_open_the_cache_themselves(
     tmp_path: Path,
 ) -> None:
     quick = Quick(tmp_path / "project")
@@ -281,7 +279,7 @@ def test_a_cluster_is_sent_nothing_secret_and_its_workers_open_the_cache_by_them
     nothing_secret(tmp_path, done, refused)
 
 
-def test_a_traceback_is_shown_without_what_is_secret(tmp_path: Path) -> None:
+def test_a_traceback_shows_no_secrets(tmp_path: Path) -> None:
     def act(work: Workspace) -> None:
         raise RuntimeError(f"no answer from {with_secrets('https://host/m.pt')}")
 
@@ -295,7 +293,7 @@ def test_a_traceback_is_shown_without_what_is_secret(tmp_path: Path) -> None:
 # --- what is the same file ---
 
 
-def test_a_new_password_and_signature_rebuild_nothing_and_another_parameter_does(
+def test_a_new_password_and_signature_rebuild_nothing_but_another_parameter_does(
     project: Project, offered: FileServer
 ) -> None:
     url = offered.url("/m.pt")
@@ -339,7 +337,9 @@ def test_a_download_is_resumed_with_a_new_signature(project: Project, offered: F
         ("token=abc", ""),
     ],
 )
-def test_what_signs_an_address_does_not_name_the_file(query: str, names_the_file: str) -> None:
+def test_signing_parameters_of_an_address_do_not_identify_the_file(
+    query: str, names_the_file: str
+) -> None:
     assert address.query_of_file(f"https://host/m.pt?{query}#part") == names_the_file
 
 
@@ -391,12 +391,12 @@ def test_an_address_is_shown_without_user_password_query_and_fragment(
         "key-s3cr3t is no key",
     ],
 )
-def test_a_text_of_a_library_is_shown_without_what_is_secret(text: str) -> None:
+def test_a_message_of_a_library_is_shown_without_secrets(text: str) -> None:
     url = "https://me-s3cr3t:p%2Fs3cr3t@host/m.pt?sig=s3cr3t"
     assert not secrets_in(address.without_secrets(text, url, {"a": {"key": "key-s3cr3t"}}).encode())
 
 
-def test_a_text_without_secrets_is_shown_as_it_is() -> None:
+def test_a_message_without_secrets_is_shown_unchanged() -> None:
     text = "Could not connect to http://127.0.0.1:1/lab: is it there? Did you mean 'm.pt'?"
     assert address.without_secrets(text, "s3://lab/x", {"anon": True}) == text
 
@@ -423,7 +423,7 @@ def test_a_text_without_secrets_is_shown_as_it_is() -> None:
         {"cache": {"url": f"file:build/{QUERY}", "options": {"key": OPTION}, "write": 3}},
     ],
 )
-def test_a_mistake_in_the_configuration_is_told_without_what_is_secret(
+def test_a_configuration_error_shows_no_secrets(
     tables: dict[str, object],
 ) -> None:
     with pytest.raises(ConfigurationError) as told:
@@ -432,14 +432,14 @@ def test_a_mistake_in_the_configuration_is_told_without_what_is_secret(
     assert not secrets_in(str(told.value).encode())
 
 
-def test_a_cache_on_the_command_line_that_may_hold_a_password_in_its_path_is_refused() -> None:
+def test_a_cache_on_the_command_line_with_a_possible_password_in_its_path_is_refused() -> None:
     tables = {"models": {"m": {"url": "synthetic:", "model_type": "edgetam"}}}
     with pytest.raises(ConfigurationError, match="cache: found 'ftp://host/x'") as told:
         parse(tables, Path("models.toml"), cache=f"ftp://me:12/{MARK}@host/x")
     assert not secrets_in(str(told.value).encode())
 
 
-def test_an_address_in_what_is_published_of_the_weights_has_nothing_secret() -> None:
+def test_addresses_in_the_origin_and_the_license_lose_their_secrets() -> None:
     text = f"fine-tuned, https://me:{MARK}@host/x?sig={MARK}"
     told = {"url": "synthetic:", "model_type": "edgetam", "origin": text, "license": text}
     (model,) = parse({"models": {"m": told}}, Path("models.toml")).sources
@@ -456,7 +456,7 @@ def test_an_address_in_what_is_published_of_the_weights_has_nothing_secret() -> 
         f"http://[{MARK}@host",
     ],
 )
-def test_a_hub_that_cannot_be_is_refused_by_its_variable_alone(
+def test_an_invalid_hub_address_is_reported_only_by_its_variable(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
@@ -466,14 +466,14 @@ def test_a_hub_that_cannot_be_is_refused_by_its_variable_alone(
     assert not secrets_in(str(refusal.value).encode())
 
 
-def test_a_name_on_the_command_line_that_is_an_address_is_told_without_what_is_secret() -> None:
+def test_an_address_given_as_a_variable_name_is_reported_without_secrets() -> None:
     with pytest.raises(ConfigurationError) as told:
         check_variables([f"https://{USER}@host/m.pt?{SIGNATURE}"], ["cache"])
     assert "https://host/m.pt=" in str(told.value)
     assert not secrets_in(str(told.value).encode())
 
 
-def test_a_source_and_a_cache_do_not_print_their_address() -> None:
+def test_the_repr_of_a_source_and_of_a_cache_shows_no_secrets() -> None:
     assert MARK not in repr(CheckpointLocation("http", with_secrets("https://host/m.pt")))
     assert MARK not in repr(CacheSettings(CACHE, options={"key": OPTION}))
 
@@ -486,7 +486,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize(("umask", "folder"), [(0o077, 0o755), (0o022, 0o2775), (0o002, 0o750)])
-def test_records_are_for_their_owner_and_deployed_files_follow_the_folder(
+def test_records_are_private_and_deployed_files_follow_the_permissions_of_the_folder(
     project: Project, offered: FileServer, umask: int, folder: int
 ) -> None:
     offered.faults.append(Fault(drop_after=99))
@@ -517,7 +517,7 @@ def test_records_are_for_their_owner_and_deployed_files_follow_the_folder(
         assert mode(place / "onnx") == folder
 
 
-def test_a_folder_that_a_group_deploys_to_has_folders_of_the_group(project: Project) -> None:
+def test_a_deploy_into_a_group_folder_keeps_the_permissions_of_the_group(project: Project) -> None:
     project.configure(table("synthetic:"))
     (project.root / "public").mkdir()
     (project.root / "public").chmod(0o2775)
@@ -526,7 +526,7 @@ def test_a_folder_that_a_group_deploys_to_has_folders_of_the_group(project: Proj
     assert mode(project.root / "public/sam2_hiera_tiny/manifest.json") == 0o664
 
 
-def test_the_note_beside_a_part_of_a_download_is_for_its_owner(
+def test_the_note_beside_a_partial_download_is_private(
     project: Project, offered: FileServer
 ) -> None:
     offered.faults.extend([Fault(drop_after=99), *[Fault(status=503)] * 6])

@@ -19,19 +19,19 @@ def test_loopback_is_the_default_and_needs_no_name() -> None:
     assert reachable("127.0.0.1", []) == ["127.0.0.1"]
 
 
-def test_a_host_is_reached_by_itself_and_by_the_names_that_are_given() -> None:
+def test_a_host_is_reachable_by_its_address_and_by_the_given_names() -> None:
     assert reachable("10.0.0.7", ["lab42"]) == ["10.0.0.7", "lab42"]
     assert reachable("0.0.0.0", ["localhost", "lab42"]) == ["localhost", "lab42"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_all_addresses_are_refused_without_a_name(host: str) -> None:
+def test_serving_on_all_addresses_is_refused_without_a_name(host: str) -> None:
     with pytest.raises(InvalidCommand, match=r"add --name with each host name"):
         reachable(host, [])
 
 
 @pytest.mark.parametrize("name", ["*", "*.example", "http://lab42", "lab42:8000", "lab42/", ""])
-def test_a_name_that_is_none_is_refused(name: str) -> None:
+def test_an_invalid_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidCommand, match="expected a host name or an address"):
         reachable("0.0.0.0", [name])
 
@@ -44,7 +44,7 @@ def served(project: Project) -> Project:
     return project
 
 
-def test_the_command_serves_on_the_host_by_the_names(served: Project) -> None:
+def test_the_command_serves_only_the_given_names_on_the_host(served: Project) -> None:
     command = ("serve", "--host", "0.0.0.0", "--name", "lab42", "--name", "lab43")
     serving = served.start(*command)
     assert serving.stdout is not None
@@ -62,7 +62,7 @@ def test_the_command_serves_on_the_host_by_the_names(served: Project) -> None:
         assert serving.wait() == 0
 
 
-def test_a_host_of_another_machine_is_called_that(served: Project) -> None:
+def test_an_address_of_another_machine_is_refused(served: Project) -> None:
     # 192.0.2.0/24 is for documents alone.
     outcome = served.doit("serve", "--host", "192.0.2.1")
     assert outcome.status == 3
@@ -70,9 +70,7 @@ def test_a_host_of_another_machine_is_called_that(served: Project) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_that_is_not_over_https_says_what_to_do(
-    executable: str | None, tmp_path: Path
-) -> None:
+def test_a_page_without_https_explains_what_to_do(executable: str | None, tmp_path: Path) -> None:
     documents = {"/models.json": lambda: ["one"]}
     app = server.application({"/": packages.PAGE}, documents, names=["lab42.example"])
     with server.serving(app) as address, sync_playwright() as playwright:

@@ -32,7 +32,7 @@ def address(folder: Path) -> Iterator[str]:
         yield address
 
 
-def test_it_listens_on_loopback_only(address: str) -> None:
+def test_the_server_listens_on_loopback_only(address: str) -> None:
     assert address.startswith("http://127.0.0.1:")
     others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None)}
     for other in others - {"127.0.0.1", "::1"}:
@@ -40,7 +40,7 @@ def test_it_listens_on_loopback_only(address: str) -> None:
             httpx2.get(address.replace("127.0.0.1", str(other)), timeout=1)
 
 
-def test_pages_are_isolated_as_threads_of_wasm_need(address: str) -> None:
+def test_pages_are_cross_origin_isolated_for_wasm_threads(address: str) -> None:
     headers = httpx2.get(address).headers
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
@@ -54,7 +54,7 @@ def test_pages_are_isolated_as_threads_of_wasm_need(address: str) -> None:
         ("runtime.wasm", "application/wasm"),
     ],
 )
-def test_modules_and_webassembly_have_the_types_that_browsers_ask_for(
+def test_modules_and_webassembly_have_the_types_that_browsers_require(
     address: str, name: str, media_type: str
 ) -> None:
     assert httpx2.get(f"{address}/m/{name}").headers["Content-Type"].split(";")[0] == media_type
@@ -68,7 +68,7 @@ def test_an_unchanged_file_is_not_sent_again(address: str, folder: Path) -> None
     assert httpx2.get(url, headers={"If-None-Match": etag}).content == b"another"
 
 
-def test_a_part_of_a_file_is_sent_when_asked_for(address: str) -> None:
+def test_a_range_request_gets_that_part_of_a_file(address: str) -> None:
     answer = httpx2.get(f"{address}/m/encoder.onnx", headers={"Range": "bytes=10-19"})
     assert answer.status_code == 206
     assert answer.content == bytes(range(10, 20))
@@ -76,7 +76,7 @@ def test_a_part_of_a_file_is_sent_when_asked_for(address: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/m/nothing.onnx", "/nothing", "/later/encoder.onnx"])
-def test_a_missing_file_is_404_and_no_page(address: str, path: str) -> None:
+def test_a_missing_file_is_404_without_an_html_page(address: str, path: str) -> None:
     answer = httpx2.get(address + path)
     assert answer.status_code == 404
     assert "<" not in answer.text
@@ -102,12 +102,12 @@ def test_a_file_that_appears_later_is_served(address: str, folder: Path) -> None
     assert httpx2.get(f"{address}/later/encoder.onnx").content == b"built"
 
 
-def test_another_name_for_loopback_is_refused(address: str) -> None:
+def test_a_request_for_another_host_name_is_refused(address: str) -> None:
     answer = httpx2.get(address, headers={"Host": "rebound.example"})
     assert answer.status_code == 400
 
 
-def test_a_document_is_made_at_each_request(address: str) -> None:
+def test_a_document_is_generated_at_each_request(address: str) -> None:
     assert httpx2.get(f"{address}/list.json").json() == ["tiny"]
 
 
@@ -121,7 +121,7 @@ def test_a_port_that_is_taken_is_an_error(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["lab42.example", "10.0.0.7", "LAB42.example"])
-def test_a_name_that_was_given_is_answered_and_others_are_not(folder: Path, name: str) -> None:
+def test_only_requests_for_the_given_names_are_answered(folder: Path, name: str) -> None:
     app = application({"/": folder}, names=["lab42.example", "10.0.0.7"])
     with serving(app, host="0.0.0.0") as address:
         port = address.rpartition(":")[2]
@@ -131,7 +131,7 @@ def test_a_name_that_was_given_is_answered_and_others_are_not(folder: Path, name
             assert httpx2.get(url, headers={"Host": other}).status_code == 400
 
 
-def test_an_address_of_ip_6_is_served_and_named_as_browsers_want_it(folder: Path) -> None:
+def test_an_ipv6_address_is_served_and_written_in_brackets(folder: Path) -> None:
     try:
         with serving(application({"/": folder}, names=["::1"]), host="::1") as address:
             assert address.startswith("http://[::1]:")

@@ -307,7 +307,7 @@ WITH_KEY = {
 
 
 @pytest.mark.parametrize("kind", TAMPERING)
-def test_tampering_is_seen_and_named(kind: str, folder: Path, keys: Path) -> None:
+def test_tampering_is_detected_and_described(kind: str, folder: Path, keys: Path) -> None:
     tamper, words = TAMPERING[kind]
     tamper(folder)
     done = check(folder, *(["--key", keys / "ours.pub"] if kind in WITH_KEY else []))
@@ -326,7 +326,7 @@ def test_tampering_is_seen_and_named(kind: str, folder: Path, keys: Path) -> Non
         ("text.pub", "text.pub is no public key in PEM"),
     ],
 )
-def test_without_a_public_key_it_cannot_be_told_who_signed(
+def test_without_a_usable_public_key_the_signer_cannot_be_checked(
     key: str, words: str, folder: Path, keys: Path
 ) -> None:
     (keys / "text.pub").write_text("ssh-ed25519 AAAA")
@@ -335,7 +335,7 @@ def test_without_a_public_key_it_cannot_be_told_who_signed(
     assert words in done.stdout
 
 
-def test_without_model_signing_it_cannot_be_told_who_signed(
+def test_without_model_signing_the_signer_cannot_be_checked(
     folder: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.proof.integrity import check_folder
@@ -377,7 +377,7 @@ def hashes(project: Project) -> dict[str, str]:
     return {name: files.sha256_of(folder / name) for name in contents(folder) if name != SIGNATURE}
 
 
-def test_a_signature_is_of_each_deployed_file_and_no_graph_is_another_for_it(
+def test_a_signature_covers_every_deployed_file_and_changes_no_graph(
     deployed_once: Project, keys: Path, tmp_path: Path
 ) -> None:
     there = contents(app(deployed_once))
@@ -393,7 +393,7 @@ def test_a_signature_is_of_each_deployed_file_and_no_graph_is_another_for_it(
     assert {name: there[name] for name in GRAPHS}.items() <= contents(app(unsigned)).items()
 
 
-def test_the_statement_says_how_the_files_were_made(deployed_once: Project) -> None:
+def test_the_statement_records_how_the_files_were_made(deployed_once: Project) -> None:
     folder = app(deployed_once)
     statement = json.loads((folder / STATEMENT).read_text())
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
@@ -438,7 +438,7 @@ def schema_of_cyclonedx() -> Draft7Validator:
         (None, None),
     ],
 )
-def test_the_bill_of_materials_is_of_cyclonedx_and_has_licence_and_origin(
+def test_the_bill_of_materials_is_valid_cyclonedx_with_licence_and_origin(
     license: str | None, expected: object
 ) -> None:
     described = manifest_of(deployed_folder.contents(), license=license)
@@ -456,12 +456,12 @@ def test_the_bill_of_materials_is_of_cyclonedx_and_has_licence_and_origin(
         assert named[name]["hashes"] == [{"alg": "SHA-256", "content": file.sha256}]
 
 
-def test_what_was_deployed_is_of_the_schema_too(deployed_once: Project) -> None:
+def test_the_deployed_bill_of_materials_follows_the_schema(deployed_once: Project) -> None:
     made = json.loads((app(deployed_once) / MATERIALS).read_text())
     assert [each.message for each in schema_of_cyclonedx().iter_errors(made)] == []
 
 
-def test_a_signature_stays_while_files_and_key_do(project: Project, keys: Path) -> None:
+def test_a_signature_stays_while_files_and_key_are_unchanged(project: Project, keys: Path) -> None:
     before = contents(app(project))
     assert "nothing to do" in deploys(project)
     succeeded(project.doit("forget", "deploy:tiny"))
@@ -475,20 +475,20 @@ def test_a_signature_stays_while_files_and_key_do(project: Project, keys: Path) 
 
 
 @pytest.mark.parametrize("damage", ["removed", "edited"])
-def test_a_signature_that_is_gone_or_edited_is_made_anew(project: Project, damage: str) -> None:
+def test_a_removed_or_edited_signature_is_recreated(project: Project, damage: str) -> None:
     path = app(project) / SIGNATURE
     path.unlink() if damage == "removed" else path.write_text("{}")
     deploys(project)
     assert signature_of(project).files == hashes(project)
 
 
-def test_without_a_key_everything_of_a_signature_goes(project: Project) -> None:
+def test_a_deploy_without_a_key_removes_all_files_of_a_signature(project: Project) -> None:
     configure(project, None)
     deploys(project)
     assert set(contents(app(project))) == {*GRAPHS, "manifest.json"}
 
 
-def test_a_fresh_clone_without_a_key_leaves_no_signature_of_files_that_it_replaces(
+def test_a_fresh_clone_without_a_key_removes_the_signature_of_files_it_replaces(
     project: Project, keys: Path
 ) -> None:
     shutil.rmtree(project.root / "build/state")
@@ -497,7 +497,7 @@ def test_a_fresh_clone_without_a_key_leaves_no_signature_of_files_that_it_replac
     assert SIGNATURE not in contents(app(project))
 
 
-def test_another_programs_file_of_that_name_is_not_replaced(project: Project) -> None:
+def test_another_programs_file_with_the_signatures_name_is_not_replaced(project: Project) -> None:
     shutil.rmtree(app(project))
     put(app(project) / SIGNATURE, "theirs")
     (project.root / "build/state/deployments.json").unlink()
@@ -529,7 +529,7 @@ def sealed(place: Path) -> Path:
 
 @pytest.mark.parametrize("step", range(1, 9))
 @pytest.mark.parametrize("ends", [OSError, Killed])
-def test_a_seal_never_lies_beside_files_that_it_is_not_of(
+def test_a_seal_never_lies_beside_files_that_it_does_not_cover(
     step: int, ends: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = sealed(tmp_path / "place")
@@ -555,7 +555,7 @@ def test_a_seal_never_lies_beside_files_that_it_is_not_of(
         assert there == before
 
 
-def test_a_whole_replacement_has_the_new_seal(tmp_path: Path) -> None:
+def test_a_completed_replacement_has_the_new_seal(tmp_path: Path) -> None:
     place = sealed(tmp_path / "place")
     replace(place)
     assert contents(place) == {
@@ -593,7 +593,7 @@ def test_a_key_that_cannot_sign_is_refused_and_nothing_is_replaced(
     assert contents(app(project)) == before
 
 
-def test_a_passphrase_comes_from_the_environment_and_is_kept_nowhere(
+def test_a_passphrase_comes_from_the_environment_and_is_stored_nowhere(
     project: Project, keys: Path
 ) -> None:
     configure(project, keys / "hidden.pem")
@@ -606,7 +606,7 @@ def test_a_passphrase_comes_from_the_environment_and_is_kept_nowhere(
     assert not any(PASSPHRASE.encode() in each for each in [*kept, output.encode()])
 
 
-def test_a_passphrase_is_asked_for_on_a_terminal(project: Project, keys: Path) -> None:
+def test_a_terminal_prompts_for_a_passphrase(project: Project, keys: Path) -> None:
     configure(project, keys / "hidden.pem")
     process, terminal = pty.fork()
     if process == 0:
@@ -635,16 +635,14 @@ def test_a_passphrase_is_asked_for_on_a_terminal(project: Project, keys: Path) -
     assert signature_of(project).files == hashes(project)
 
 
-def test_without_a_key_nothing_of_model_signing_is_imported(
-    project: Project, tmp_path: Path
-) -> None:
+def test_without_a_key_model_signing_is_not_imported(project: Project, tmp_path: Path) -> None:
     for name in ("model_signing", "cryptography", "OpenSSL"):
         put(project.root / f"{name}.py", f"raise ImportError('there is no {name}')")
     configure(project, None, 'masks = "best"')
     deploys(project)
 
 
-def test_without_model_signing_a_deploy_with_a_key_says_what_to_install(
+def test_a_deploy_with_a_key_but_without_model_signing_shows_what_to_install(
     project: Project, keys: Path
 ) -> None:
     put(project.root / "sitecustomize.py", "import sys\nsys.modules['model_signing'] = None")

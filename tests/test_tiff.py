@@ -135,9 +135,7 @@ def readings(
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_samples_are_those_that_tifffile_reads(
-    readings: dict[str, tuple[Path, Reading]], name: str
-) -> None:
+def test_samples_match_tifffile(readings: dict[str, tuple[Path, Reading]], name: str) -> None:
     path, reading = readings[name]
     assert "error" not in reading.said, reading.said
     expected = tifffile.imread(path).astype(float)
@@ -155,7 +153,7 @@ def read_one(path: Path) -> Reading:
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_a_colour_map_gives_the_colours(tmp_path: Path, byteorder: str) -> None:
+def test_a_colour_map_is_applied(tmp_path: Path, byteorder: str) -> None:
     x = np.arange(256)
     colors = np.stack([x * 2, x * 2 - 255, 255 - x]).clip(0, 255).astype("u2") * 256
     path, pixels = tmp_path / "lut.tif", picture("u1")
@@ -165,7 +163,7 @@ def test_a_colour_map_gives_the_colours(tmp_path: Path, byteorder: str) -> None:
 
 
 @pytest.mark.parametrize(("subsampling", "most"), [((1, 1), 2), ((2, 2), 8)])
-def test_jpeg_is_nearly_what_tifffile_reads(
+def test_jpeg_nearly_matches_tifffile(
     tmp_path: Path, subsampling: tuple[int, int], most: int
 ) -> None:
     y, x = np.mgrid[:96, :128]
@@ -225,7 +223,7 @@ def expected_of(axes: str) -> Array:
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
 @pytest.mark.parametrize("axes", LAYOUTS)
-def test_an_imagej_stack_has_its_axes(tmp_path: Path, axes: str, byteorder: str) -> None:
+def test_the_axes_of_an_imagej_stack_are_read(tmp_path: Path, axes: str, byteorder: str) -> None:
     path = tmp_path / "stack.tif"
     metadata = {"axes": f"{axes}YX"}
     tifffile.imwrite(path, planes(axes), imagej=True, metadata=metadata, byteorder=byteorder)
@@ -235,20 +233,20 @@ def test_an_imagej_stack_has_its_axes(tmp_path: Path, axes: str, byteorder: str)
 @pytest.mark.parametrize(
     "axes", ["C", "TC", "CT", "ZC", "TZC", "TCZ", "ZTC", "ZCT", "CTZ", "CZT", "TZ", "ZT"]
 )
-def test_an_ome_stack_has_its_axes_in_any_order(tmp_path: Path, axes: str) -> None:
+def test_the_axes_of_an_ome_stack_are_read_in_any_order(tmp_path: Path, axes: str) -> None:
     path = tmp_path / "stack.ome.tif"
     tifffile.imwrite(path, planes(axes), photometric="minisblack", metadata={"axes": f"{axes}YX"})
     np.testing.assert_array_equal(values(read_one(path)), expected_of(axes))
 
 
 @pytest.mark.parametrize("axes", ["C", "TC", "CT", "TZC", "CZT"])
-def test_a_stack_of_tifffile_has_its_axes(tmp_path: Path, axes: str) -> None:
+def test_the_axes_of_a_tifffile_stack_are_read(tmp_path: Path, axes: str) -> None:
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, planes(axes), photometric="minisblack", metadata={"axes": f"{axes}YX"})
     np.testing.assert_array_equal(values(read_one(path)), expected_of(axes))
 
 
-def test_ome_says_which_page_a_plane_is_on_and_what_it_is_called(tmp_path: Path) -> None:
+def test_ome_metadata_gives_the_page_of_each_plane_and_the_channel_names(tmp_path: Path) -> None:
     path = tmp_path / "stack.ome.tif"
     names = ["DAPI", "GFP &amp; µ"]
     tifffile.imwrite(
@@ -271,7 +269,7 @@ def test_ome_says_which_page_a_plane_is_on_and_what_it_is_called(tmp_path: Path)
     assert reading.said["channels"] == [names[0], "GFP & µ"]
 
 
-def test_samples_of_a_page_that_are_no_colours_are_channels(tmp_path: Path) -> None:
+def test_samples_of_a_page_that_are_not_colours_are_channels(tmp_path: Path) -> None:
     path = tmp_path / "samples.tif"
     four = np.moveaxis(planes("TC", {"T": 3, "C": 4}), 1, -1)
     tifffile.imwrite(
@@ -293,7 +291,7 @@ def without_directories(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_an_imagej_stack_of_one_directory_has_all_its_images(
+def test_all_images_of_an_imagej_stack_with_one_directory_are_read(
     tmp_path: Path, byteorder: str
 ) -> None:
     path = tmp_path / "large.tif"
@@ -303,13 +301,13 @@ def test_an_imagej_stack_of_one_directory_has_all_its_images(
     np.testing.assert_array_equal(values(reading), expected_of("TZC"))
 
 
-def test_a_stack_that_tifffile_wrote_with_one_directory_has_all_its_images(tmp_path: Path) -> None:
+def test_all_images_of_a_tifffile_stack_with_one_directory_are_read(tmp_path: Path) -> None:
     path = tmp_path / "large.tif"
     tifffile.imwrite(path, planes("T"), photometric="minisblack", truncate=True)
     np.testing.assert_array_equal(values(read_one(path)), expected_of("T"))
 
 
-def test_a_metamorph_stack_has_all_its_images(tmp_path: Path) -> None:
+def test_all_images_of_a_metamorph_stack_are_read(tmp_path: Path) -> None:
     path = tmp_path / "stack.stk"
     pixels = planes("T")
     uic2 = (33629, 5, 3, (1, 1) * 3, True)  # a fraction for each image
@@ -324,7 +322,9 @@ def test_a_metamorph_stack_has_all_its_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values(read_one(path)), expected_of("T"))
 
 
-def test_a_zeiss_stack_has_its_axes_and_the_samples_of_a_page_are_channels(tmp_path: Path) -> None:
+def test_the_axes_of_a_zeiss_stack_are_read_and_samples_of_a_page_are_channels(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "stack.lsm"
     about = bytearray(60)
     struct.pack_into("<5i", about, 8, 24, 16, SIZES["Z"], 3, SIZES["T"])
@@ -344,7 +344,7 @@ def test_a_zeiss_stack_has_its_axes_and_the_samples_of_a_page_are_channels(tmp_p
 # What is left out is said.
 
 
-def test_pages_of_other_sizes_are_left_out_and_said(tmp_path: Path) -> None:
+def test_pages_of_other_sizes_are_skipped_with_a_message(tmp_path: Path) -> None:
     path = tmp_path / "slide.svs"
     with tifffile.TiffWriter(path) as tiff:
         for side in (64, 64, 32, 16):
@@ -356,7 +356,7 @@ def test_pages_of_other_sizes_are_left_out_and_said(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_with_fewer_pages_than_it_says_is_all_frames(tmp_path: Path) -> None:
+def test_the_pages_of_a_file_with_fewer_than_it_declares_are_frames(tmp_path: Path) -> None:
     path = tmp_path / "cut.tif"
     description = "ImageJ=1.54f\nimages=24\nchannels=2\nslices=4\nframes=3\n"
     pages = planes("T", {"T": 5}).astype("u1")
@@ -367,7 +367,7 @@ def test_a_file_with_fewer_pages_than_it_says_is_all_frames(tmp_path: Path) -> N
     assert "says that it has 24 pages (T 3, Z 4, C 2), but it has 5" in note
 
 
-def test_further_images_of_ome_are_said(tmp_path: Path) -> None:
+def test_further_ome_images_are_skipped_with_a_message(tmp_path: Path) -> None:
     path = tmp_path / "positions.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as tiff:
         for _ in range(2):
@@ -377,7 +377,7 @@ def test_further_images_of_ome_are_said(tmp_path: Path) -> None:
     assert reading.said["notes"] == [f"{path.name} has 2 images: the first is shown."]
 
 
-def test_one_of_several_files_of_ome_shows_its_own_planes(tmp_path: Path) -> None:
+def test_one_of_several_ome_files_shows_its_own_planes(tmp_path: Path) -> None:
     path = tmp_path / "b.ome.tif"
     tifffile.imwrite(path, planes("T"), photometric="minisblack", metadata=None)
     blocks = "".join(
@@ -425,7 +425,9 @@ def refused(path: Path) -> str:
         ("png", "PNG"),
     ],
 )
-def test_a_compression_that_cannot_be_read_is_named(tmp_path: Path, method: str, name: str) -> None:
+def test_an_unsupported_compression_is_refused_by_name(
+    tmp_path: Path, method: str, name: str
+) -> None:
     path = tmp_path / "image.tif"
     pixels = planes("TC").astype("u1")
     if method == "ccittfax4":
@@ -457,7 +459,9 @@ def test_a_compression_that_cannot_be_read_is_named(tmp_path: Path, method: str,
         ("c8", "complex numbers of 64 bits"),
     ],
 )
-def test_numbers_that_cannot_be_read_are_named(tmp_path: Path, kind: str, words: str) -> None:
+def test_unsupported_number_types_are_refused_by_name(
+    tmp_path: Path, kind: str, words: str
+) -> None:
     path = tmp_path / "it's.tif"
     pixels = planes("TC").astype(kind)
     tifffile.imwrite(path, pixels, photometric="minisblack", metadata={"axes": "TCYX"})
@@ -466,7 +470,7 @@ def test_numbers_that_cannot_be_read_are_named(tmp_path: Path, kind: str, words:
     np.testing.assert_array_equal(values(read_one(converted(error, tmp_path))), expected_of("TC"))
 
 
-def test_a_chain_of_pages_that_bites_its_tail_ends(tmp_path: Path) -> None:
+def test_a_circular_chain_of_pages_ends(tmp_path: Path) -> None:
     path = tmp_path / "loop.tif"
     tifffile.imwrite(path, planes("T"), photometric="minisblack", metadata=None)
     data = bytearray(path.read_bytes())
@@ -478,7 +482,7 @@ def test_a_chain_of_pages_that_bites_its_tail_ends(tmp_path: Path) -> None:
     assert read_one(path).said["frames"] == 3
 
 
-def test_lzw_data_that_is_broken_ends_in_an_error(tmp_path: Path) -> None:
+def test_broken_lzw_data_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "broken.tif"
     tifffile.imwrite(path, picture("u2"), photometric="minisblack", compression="lzw")
     with tifffile.TiffFile(path) as tiff:
@@ -489,7 +493,7 @@ def test_lzw_data_that_is_broken_ends_in_an_error(tmp_path: Path) -> None:
     assert "broken.tif is broken" in refused(path)
 
 
-def test_a_colour_map_of_differences_of_swapped_bytes_is_refused(tmp_path: Path) -> None:
+def test_a_big_endian_colour_map_image_with_a_predictor_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "lut.tif"
     lut = np.tile(np.arange(65536, dtype="u2"), (3, 1))
     options = {"compression": "lzw", "predictor": 2, "byteorder": ">"}
@@ -497,7 +501,7 @@ def test_a_colour_map_of_differences_of_swapped_bytes_is_refused(tmp_path: Path)
     assert "has a colour map of numbers that are differences" in refused(path)
 
 
-def test_axes_without_names_are_said_to_be_frames(tmp_path: Path) -> None:
+def test_axes_without_names_are_frames_with_a_message(tmp_path: Path) -> None:
     path = tmp_path / "unnamed.tif"
     tifffile.imwrite(path, planes("TZC"), photometric="minisblack")
     reading = read_one(path)
@@ -506,7 +510,7 @@ def test_axes_without_names_are_said_to_be_frames(tmp_path: Path) -> None:
     assert reading.said["notes"] == [note]
 
 
-def test_samples_beside_the_colours_are_said_to_be_left_out(tmp_path: Path) -> None:
+def test_samples_beside_the_colours_are_skipped_with_a_message(tmp_path: Path) -> None:
     path = tmp_path / "five.tif"
     five = np.stack([picture("u1", seed) for seed in range(5)], -1)
     tifffile.imwrite(path, five, photometric="rgb", extrasamples=["unspecified"] * 2)

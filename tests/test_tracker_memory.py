@@ -61,7 +61,7 @@ def of_two_objects(count: int) -> Tracker:
     return tracker
 
 
-def test_400_frames_of_two_objects_take_no_more_memory_than_a_window_of_them() -> None:
+def test_tracking_400_frames_needs_only_the_memory_of_a_window_of_frames() -> None:
     """Of each object a mask of 0.25 MiB and a memory of 1 MiB: 1,000 MiB in all."""
     tracker = of_two_objects(400)
     tracemalloc.start()
@@ -74,7 +74,7 @@ def test_400_frames_of_two_objects_take_no_more_memory_than_a_window_of_them() -
     assert most < 60 * MIB
 
 
-def test_what_left_memory_is_the_same_when_it_is_looked_at_again(
+def test_results_moved_out_of_memory_are_unchanged_when_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Corrections of early frames, both ways, and a mask that is refined twice."""
@@ -100,7 +100,7 @@ def test_what_left_memory_is_the_same_when_it_is_looked_at_again(
         assert np.array_equal(one.pointer, other.pointer)
 
 
-def test_a_prompt_on_each_frame_is_in_memory_for_each_frame_looks_at_all_of_them() -> None:
+def test_prompts_on_every_frame_stay_in_memory_because_every_frame_uses_them() -> None:
     tracker = Tracker(answers, CONSTANTS, frames(30))
     for frame in range(30):
         tracker.prompt(frame, 1, CLICK)
@@ -108,7 +108,7 @@ def test_a_prompt_on_each_frame_is_in_memory_for_each_frame_looks_at_all_of_them
     assert tracker._shelf._file is None
 
 
-def test_a_disk_without_room_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         def seek(self, place: int) -> None:
             pass

@@ -90,9 +90,7 @@ def assert_equal(found: Answers, expected: Answers) -> None:
         pytest.param(scripts.stack, id="stack"),
     ],
 )
-def test_every_answer_is_that_of_sam2s_predictor(
-    built: Built, drawn: Callable[[int], Script]
-) -> None:
+def test_every_answer_matches_sam2s_predictor(built: Built, drawn: Callable[[int], Script]) -> None:
     script = drawn(FRAMES)
     expected: Answers = dict(run_with_pytorch(built.predictor, script))
     seen = through_jpeg(script)
@@ -124,13 +122,13 @@ def test_the_reference_keeps_memories_in_single_precision(built: Built) -> None:
     )
 
 
-def test_the_scripts_ask_for_objects_that_are_there_and_for_some_that_are_not(built: Built) -> None:
+def test_the_scripts_have_present_and_absent_objects(built: Built) -> None:
     seen = through_jpeg(scripts.time_lapse(FRAMES))
     scores = [answer.score for _, answer in run_script(built.tracker(seen.frames), seen)]
     assert min(scores) < 0 < max(scores)
 
 
-def test_the_encoder_runs_once_a_frame_for_all_objects(built: Built) -> None:
+def test_the_encoder_runs_once_per_frame_for_all_objects(built: Built) -> None:
     runs = []
 
     def counted(graph: str, feeds: Any) -> Any:
@@ -146,7 +144,7 @@ def test_the_encoder_runs_once_a_frame_for_all_objects(built: Built) -> None:
     assert runs.count("memory_attention") == 2 * 3
 
 
-def test_a_prompt_after_tracking_conditions_on_nothing_of_another_object(built: Built) -> None:
+def test_a_prompt_after_tracking_does_not_depend_on_another_object(built: Built) -> None:
     frames = scripts.time_lapse(3).frames
     tracker = built.tracker(frames)
     alone = built.tracker(frames).prompt(1, 1, CLICK)
@@ -155,7 +153,7 @@ def test_a_prompt_after_tracking_conditions_on_nothing_of_another_object(built: 
     assert np.array_equal(tracker.prompt(1, 1, CLICK).low_res_masks, alone.low_res_masks)
 
 
-def test_a_correction_of_a_prompted_frame_changes_what_follows(built: Built) -> None:
+def test_a_correction_of_a_prompted_frame_changes_later_tracking(built: Built) -> None:
     tracker = built.tracker(scripts.time_lapse(3).frames)
     tracker.prompt(0, 1, CLICK)
     before = [found[1].pointer for _, found in tracker.track()]
@@ -175,7 +173,7 @@ def test_a_correction_of_a_prompted_frame_changes_what_follows(built: Built) -> 
         (0, Prompt(mask=np.zeros((360, 480), bool)), "the mask on frame 0 is empty"),
     ],
 )
-def test_a_prompt_that_says_nothing_is_refused_and_leaves_no_object(
+def test_an_invalid_prompt_is_refused_and_leaves_no_object(
     built: Built, frame: int, prompt: Prompt, words: str
 ) -> None:
     tracker = built.tracker(scripts.time_lapse(3).frames)
@@ -185,7 +183,7 @@ def test_a_prompt_that_says_nothing_is_refused_and_leaves_no_object(
         list(tracker.track())
 
 
-def test_a_single_frame_is_answered_as_sam2s_predictor_does_and_can_be_corrected(
+def test_a_single_frame_matches_sam2s_predictor_and_can_be_corrected(
     built: Built,
 ) -> None:
     """There sam2 divides the age of a pointer, 0, by how far pointers reach, 0: not a number."""
@@ -214,14 +212,14 @@ def test_the_newest_memories_are_selected_with_the_prompted_one() -> None:
     assert chosen.pointers == [(0, 9), *((9 - age, age) for age in range(1, 9))]
 
 
-def test_backwards_the_frames_behind_are_the_newest() -> None:
+def test_in_reverse_the_following_frames_are_the_newest() -> None:
     chosen = select(8, True, 24, [12], range(9, 24), PUBLISHED)
     assert chosen.memories[:2] == [(12, 6), (14, 5)]
     assert chosen.memories[-1] == (9, 0)
     assert chosen.pointers[:2] == [(12, 4), (9, 1)]
 
 
-def test_a_frame_before_the_prompted_one_has_its_memory_and_no_pointer() -> None:
+def test_a_frame_before_the_prompted_one_gets_its_memory_but_no_pointer() -> None:
     assert select(0, False, 24, [12], [], PUBLISHED) == Selection([(12, 6)], [])
     both_ways = replace(PUBLISHED, pointers_from_past_only=False)
     assert select(0, False, 24, [12], [], both_ways).pointers == [(12, -12)]
@@ -229,12 +227,12 @@ def test_a_frame_before_the_prompted_one_has_its_memory_and_no_pointer() -> None
     assert select(0, False, 24, [12], [], unsigned).pointers == [(12, 12)]
 
 
-def test_pointers_reach_as_far_as_the_clip_is_long() -> None:
+def test_pointers_are_limited_by_the_length_of_the_clip() -> None:
     assert len(select(20, False, 24, [0], range(1, 20), PUBLISHED).pointers) == 16
     assert len(select(3, False, 3, [0], range(1, 3), PUBLISHED).pointers) == 3
 
 
-def test_conditioning_frames_beyond_the_limit_count_as_tracked_ones() -> None:
+def test_conditioning_frames_beyond_the_limit_count_as_tracked_frames() -> None:
     few = replace(PUBLISHED, max_conditioning_frames=2)
     chosen = select(10, False, 24, [0, 4, 9, 20], range(5, 9), few)
     assert {frame for frame, time in chosen.memories if time == 6} == {9, 20}
@@ -264,7 +262,7 @@ def test_a_checkpoint_without_a_memory_is_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_memory_that_no_graph_holds_is_refused_with_its_key(
+def test_an_unsupported_memory_setting_is_refused_with_its_key(
     tmp_path: Path, old: str, new: str, key: str
 ) -> None:
     import sam2
@@ -283,7 +281,7 @@ def test_a_memory_that_no_graph_holds_is_refused_with_its_key(
         load.build_model(str(path), video=True)
 
 
-def test_a_yaml_file_with_a_memory_is_built_as_sam2s_builder_for_videos_does(
+def test_a_yaml_file_with_a_memory_builds_the_same_model_as_sam2s_video_builder(
     tmp_path: Path,
 ) -> None:
     import sam2

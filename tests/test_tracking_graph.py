@@ -41,13 +41,13 @@ def built_graph(project: Project, name: str) -> Path:
     return project.root / f"build/models/{NAME}/{name}.onnx"
 
 
-def test_the_graphs_that_track_are_deployed_beside_the_others(built: Project) -> None:
+def test_the_tracking_graphs_are_deployed_with_the_others(built: Project) -> None:
     names = {f"{name}.onnx" for name in ("encoder", "decoder", *TRACKING_GRAPHS)}
     assert set(manifest(built)["files"]) == names
     assert names < {path.name for path in deployed(built).iterdir()}
 
 
-def test_the_manifest_has_what_a_tracker_must_know(built: Project) -> None:
+def test_the_manifest_has_the_constants_of_the_tracker(built: Project) -> None:
     told = manifest(built)["video"]
     assert told["memories"] == 7
     assert told["max_pointers"] == 16
@@ -60,7 +60,9 @@ def test_the_manifest_has_what_a_tracker_must_know(built: Project) -> None:
     assert single["tracking"]["occlusion_flips"] == 0
 
 
-def test_the_pages_tracker_answers_as_ours_and_webgpu_takes_every_node(built: Project) -> None:
+def test_the_pages_tracker_matches_the_python_tracker_and_webgpu_takes_every_node(
+    built: Project,
+) -> None:
     report = json.loads((built.root / f"build/models/{NAME}/browser.json").read_text())
     assert report["passed"] is True
     tracked = report["providers"]["wasm"]["tracking"]
@@ -80,7 +82,7 @@ def test_a_second_build_has_nothing_to_do(built: Project) -> None:
     assert built.build().ran == set()
 
 
-def test_a_model_without_video_has_none_of_it_and_the_same_encoder(
+def test_a_model_without_video_has_no_tracking_graphs_and_the_same_encoder(
     built: Project, tmp_path: Path
 ) -> None:
     project = Project(tmp_path / "project", cheap=False)
@@ -96,9 +98,7 @@ def test_a_model_without_video_has_none_of_it_and_the_same_encoder(
 
 
 @pytest.mark.parametrize("name", TRACKING_GRAPHS)
-def test_a_graph_that_was_not_proven_is_never_deployed(
-    built: Project, tmp_path: Path, name: str
-) -> None:
+def test_an_unproven_graph_is_never_deployed(built: Project, tmp_path: Path, name: str) -> None:
     """Changed after its proof, and with `-s` deployed without another."""
     graph = built_graph(built, name)
     before, was = graph.read_bytes(), manifest(built)
@@ -135,7 +135,7 @@ def test_a_memory_that_differs_from_pytorchs_fails_its_proof(
     assert again.status != 0
 
 
-def test_video_of_a_model_for_images_is_refused_before_anything_is_exported(
+def test_video_for_an_image_model_is_refused_before_anything_is_exported(
     tmp_path: Path,
 ) -> None:
     project = Project(tmp_path / "project", cheap=False)
@@ -150,7 +150,7 @@ def test_video_of_a_model_for_images_is_refused_before_anything_is_exported(
     assert "narrow.yaml model.num_maskmem: found 0" in outcome.output
 
 
-def test_a_graph_that_the_browser_does_not_load_is_named_and_not_deployed(
+def test_a_graph_that_the_browser_does_not_load_fails_the_proof_by_name(
     built: Project, tmp_path: Path, executable: str | None
 ) -> None:
     graphs = {

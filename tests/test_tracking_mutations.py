@@ -121,12 +121,12 @@ def mutated(proof: Proof, mutation: Mutation, folder: Path) -> dict[str, str]:
     return {mutation.graph: str(path)}
 
 
-def test_graphs_that_are_not_changed_pass(proof: Proof) -> None:
+def test_unmodified_graphs_pass(proof: Proof) -> None:
     assert proof.judged(proof.graphs) == []
     assert proof.first_failures({}, proof.constants) == []
 
 
-def test_the_weights_show_an_object_that_is_there_and_one_that_is_not(proof: Proof) -> None:
+def test_the_clips_have_present_and_absent_objects(proof: Proof) -> None:
     for answers in proof.expected.values():
         scores = [answer.score for answer in answers.values()]
         assert min(scores) < 0 < max(scores)
@@ -143,7 +143,7 @@ def test_a_wrong_constant_is_caught(proof: Proof, other: OtherConstants) -> None
 
 
 @pytest.mark.slow
-def test_the_whole_proof_catches_a_score_that_is_no_number_where_the_object_is_absent(
+def test_the_whole_proof_catches_a_nan_score_of_an_absent_object(
     proof: Proof, tmp_path: Path
 ) -> None:
     (mutation,) = [each for each in MUTATIONS if each.name == "no score where the object is absent"]

@@ -73,7 +73,7 @@ def test_each_figure_beyond_its_limit_is_a_failure(figures: dict[str, Any], kind
 
 @pytest.mark.parametrize("provider", ["wasm", "webgpu"])
 @pytest.mark.parametrize(("figures", "kind"), WRONG)
-def test_in_the_browser_too_and_the_provider_is_named(
+def test_each_figure_beyond_its_limit_in_the_browser_is_a_failure_of_its_provider(
     figures: dict[str, Any], kind: str, provider: str
 ) -> None:
     tracked = {"wasm": {"tracking": GOOD}, provider: {"tracking": {**GOOD, **figures}}}
@@ -81,14 +81,14 @@ def test_in_the_browser_too_and_the_provider_is_named(
     assert (failure.kind, failure.reference, failure.provider) == (kind, "onnxruntime", provider)
 
 
-def test_a_model_that_tracks_is_not_proven_by_its_images_alone() -> None:
+def test_a_tracking_model_is_not_proven_by_its_images_only() -> None:
     report = in_browser(wasm={})
     assert browser_failures(report, BrowserCheck(), 1.0) == []
     with pytest.raises(KeyError, match="tracking"):
         browser_failures(report, BrowserCheck(), 1.0, RULES)
 
 
-def test_nothing_that_was_answered_proves_nothing() -> None:
+def test_zero_answers_prove_nothing() -> None:
     with pytest.raises(KeyError, match="answers"):
         tracking_failures({**GOOD, "answers": 0}, RULES)
     report = in_browser(wasm={"tracking": {**GOOD, "answers": 0}})
@@ -96,14 +96,14 @@ def test_nothing_that_was_answered_proves_nothing() -> None:
         browser_failures(report, BrowserCheck(), 1.0, RULES)
 
 
-def test_a_graph_that_wasm_refuses_is_the_failure() -> None:
+def test_a_graph_that_wasm_refuses_is_the_only_failure() -> None:
     refused = {"words": "memory_attention on wasm: create its session", "graph": "memory_attention"}
     report = in_browser(wasm={"refused": refused, "tracking": {"frames": []}})
     (failure,) = browser_failures(report, BrowserCheck(), 1.0, RULES)
     assert (failure.kind, failure.graph) == ("refused", "memory_attention")
 
 
-def test_of_a_smaller_variant_numbers_may_differ_but_must_be_finite() -> None:
+def test_the_numbers_of_a_smaller_variant_may_differ_but_must_be_finite() -> None:
     errors = {
         "score_error": "object scores",
         "pointer_error": "pointers",
@@ -132,7 +132,7 @@ def figures_of(*pairs: tuple[Answers, Answers]) -> dict[str, Any]:
     return {"violations": [], **asdict(compare_answers(scripts))}
 
 
-def test_the_same_answers_differ_in_nothing() -> None:
+def test_equal_answers_have_no_differences() -> None:
     figures = figures_of((answers(), answers()))
     assert tracking_failures(figures, RULES) == []
     assert (figures["answers"], figures["expected"]) == (6, 6)
@@ -146,7 +146,7 @@ def test_the_same_answers_differ_in_nothing() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("key", list(answers()))
 @pytest.mark.parametrize("field", ["score", "pointer", "predicted_iou", "magnitude"])
-def test_an_answer_that_is_no_number_fails_wherever_it_is(
+def test_an_answer_that_is_not_finite_fails_wherever_it_is(
     value: float, key: tuple[int, int, int], field: str
 ) -> None:
     """Python's ``max`` and ``min`` skip NaN unless it is first."""
@@ -177,18 +177,18 @@ def test_a_pointer_is_judged_relative_to_its_largest_number() -> None:
     assert [each.kind for each in tracking_failures(figures, RULES)] == ["pointers"]
 
 
-def test_a_pointer_of_another_width_is_none() -> None:
+def test_pointers_of_different_widths_have_no_error_figure() -> None:
     short = {key: each._replace(pointer=each.pointer[:1]) for key, each in answers().items()}
     assert figures_of((short, answers()))["pointer_error"] is None
 
 
-def test_an_object_that_only_one_finds_is_decided_otherwise() -> None:
+def test_an_object_that_only_one_side_finds_is_an_occlusion_flip() -> None:
     other = answers()
     other[0, 2, 2] = other[0, 2, 2]._replace(score=0.001)
     assert figures_of((other, answers()))["occlusion_flips"] == pytest.approx(1 / 6)
 
 
-def test_an_answer_that_is_missing_or_that_nobody_expects_fails() -> None:
+def test_a_missing_or_unexpected_answer_fails() -> None:
     fewer = answers()
     del fewer[0, 1, 1]
     other = {(1, *key[1:]): each for key, each in answers().items()}
@@ -200,11 +200,11 @@ def test_an_answer_that_is_missing_or_that_nobody_expects_fails() -> None:
     assert kinds >= {"mean iou", "worst iou", "object scores", "pointers", "occlusion"}
 
 
-def test_a_clip_without_answers_fails_beside_one_that_has_them() -> None:
+def test_a_clip_without_answers_fails_beside_a_complete_one() -> None:
     assert tracking_failures(figures_of((answers(), answers()), ({}, answers())), RULES)
 
 
-def test_figures_that_are_no_numbers_are_told_as_such_and_written_as_none() -> None:
+def test_nan_figures_are_shown_as_not_a_number_and_written_as_none() -> None:
     nothing = figures_of(({}, answers()))
     summary = tracking.summary_of(nothing)
     assert summary.startswith("IoU with SAM2VideoPredictor's masks not a number, worst not a num")

@@ -164,26 +164,24 @@ def assert_equal(files: dict[str, Path], forward: Any) -> None:
         assert np.abs(np.clip(masks, -32, 32) - right).max() <= MASKS, name
 
 
-def test_graphs_of_an_image_models_folder_answer_as_transformers_does(
+def test_graphs_from_an_image_models_folder_match_transformers(
     built: Project, image_model: Any
 ) -> None:
     assert_equal(graphs(built, "image"), image_model)
 
 
-def test_graphs_of_a_video_models_folder_answer_as_transformers_does(
+def test_graphs_from_a_video_models_folder_match_transformers(
     built: Project, video_model: Any
 ) -> None:
     assert_equal(graphs(built, "video"), video_model._single_frame_forward)
 
 
-def test_graphs_of_edgetams_folder_answer_as_transformers_does(
-    built: Project, edgetam: Any
-) -> None:
+def test_graphs_from_edgetams_folder_match_transformers(built: Project, edgetam: Any) -> None:
     folder = built.root / "build/models/edgetam"
     assert_equal({each: folder / f"{each}.onnx" for each in ("encoder", "decoder")}, edgetam)
 
 
-def test_a_model_of_another_image_size_is_compared_with_its_weights_at_their_own(
+def test_a_model_of_another_image_size_is_compared_with_its_native_size(
     built: Project,
 ) -> None:
     manifest = json.loads((built.root / "public/onnx-models/sam/small/manifest.json").read_text())

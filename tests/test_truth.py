@@ -30,21 +30,21 @@ def test_a_click_is_far_from_the_edge_of_the_mask() -> None:
     assert interior_point(disc(64, 20, 40, 9)) == (20, 40)
 
 
-def test_a_click_is_on_the_object_even_where_its_middle_is_not() -> None:
+def test_a_click_is_on_the_object_even_if_its_centre_is_not() -> None:
     ring = disc(64, 32, 32, 20) & ~disc(64, 32, 32, 10)
     row, column = interior_point(ring)
     assert ring[row, column]
     assert 13 <= np.hypot(row - 32, column - 32) <= 17
 
 
-def test_an_object_at_the_images_edge_and_one_of_a_pixel_can_be_clicked() -> None:
+def test_an_object_of_one_pixel_at_the_images_edge_can_be_clicked() -> None:
     mask = np.zeros((8, 8), bool)
     mask[0, 7] = True
     assert interior_point(mask) == (0, 7)
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 90)])
-def test_masks_are_enlarged_as_torch_does_it(height: int, width: int) -> None:
+def test_masks_are_enlarged_as_in_torch(height: int, width: int) -> None:
     logits = np.random.default_rng(0).standard_normal((2, 16, 16)).astype(np.float32)
     expected = torch.nn.functional.interpolate(
         torch.from_numpy(logits)[None], (height, width), mode="bilinear", align_corners=False
@@ -54,7 +54,7 @@ def test_masks_are_enlarged_as_torch_does_it(height: int, width: int) -> None:
     assert found == pytest.approx(expected[0].numpy(), abs=1e-5)
 
 
-def test_of_masks_of_a_placed_image_only_its_own_cells_are_enlarged() -> None:
+def test_only_the_cells_of_the_image_in_a_padded_mask_are_enlarged() -> None:
     logits = np.full((1, 16, 16), -1, np.float32)
     logits[:, :8] = 1  # the upper half, where a 2:1 image lies
     place = preprocessing.Placement(64, 100, 50, "longest side")
@@ -62,13 +62,13 @@ def test_of_masks_of_a_placed_image_only_its_own_cells_are_enlarged() -> None:
     assert (preprocessing.masks_over(logits, place)[:, :-4] > 0).all()
 
 
-def test_iou_is_the_shared_part_of_both_and_1_for_two_empty_masks() -> None:
+def test_iou_is_intersection_over_union_and_1_for_two_empty_masks() -> None:
     one, other = np.array([1, 1, 0, 0], bool), np.array([0, 1, 1, 0], bool)
     assert metrics.mask_iou(one, other) == pytest.approx(1 / 3)
     assert metrics.mask_iou(one & False, other & False) == 1
 
 
-def test_rank_correlation_sees_order_alone_and_shares_ranks_of_equals() -> None:
+def test_rank_correlation_depends_on_order_only_and_averages_the_ranks_of_ties() -> None:
     one = np.array([0.1, 0.2, 0.3, 0.4])
     assert metrics.rank_correlation(one, one**3) == pytest.approx(1)
     assert metrics.rank_correlation(one, -one) == pytest.approx(-1)
@@ -106,7 +106,7 @@ def draw(seed: int, size: int) -> Scene:
     return found
 
 
-def test_masks_that_are_the_truth_have_an_iou_of_1_and_scores_that_rank_them() -> None:
+def test_true_masks_have_an_iou_of_1_and_scores_that_rank_them() -> None:
     found = truth.measure(Perfect(), draw, range(3), 2)
     assert (found["images"], found["objects"]) == (3, 6)
     assert found["iou"]["1 click"] == 1
@@ -114,7 +114,7 @@ def test_masks_that_are_the_truth_have_an_iou_of_1_and_scores_that_rank_them() -
     assert found["score_correlation"] > 0.9
 
 
-def test_axes_that_are_swapped_show_in_the_iou() -> None:
+def test_swapped_axes_lower_the_iou() -> None:
     class Swapped(Perfect):
         def predict(self, prompt: Prompt, mask: Any = None) -> truth.Answer:
             points = tuple((y, x) for x, y in prompt.points)
@@ -123,13 +123,13 @@ def test_axes_that_are_swapped_show_in_the_iou() -> None:
     assert truth.measure(Swapped(), draw, range(3), 2)["iou"]["1 click"] < 0.6
 
 
-def test_a_function_that_is_not_there_is_named() -> None:
+def test_a_missing_function_is_reported_by_name() -> None:
     with pytest.raises(StageError, match=r"tasks.drawing.scenes has no function scenery"):
         truth.load("tasks.drawing.scenes:scenery")
     assert truth.load("tasks.drawing.scenes:scene") is scene
 
 
-def test_a_model_that_segments_too_badly_is_named_with_both_figures() -> None:
+def test_a_model_that_segments_too_badly_fails_with_both_figures() -> None:
     def failures(known: dict[str, Any] | None) -> list[Failure]:
         prompt = {"masks": 0.0, "scores": 0.0}
         differences = {"features": {"image_embed": 0.0}, "prompts": {"box": prompt}}
@@ -143,7 +143,7 @@ def test_a_model_that_segments_too_badly_is_named_with_both_figures() -> None:
     assert failures(None) == []
 
 
-def test_a_scene_is_the_same_for_the_same_seed_and_another_for_another() -> None:
+def test_equal_seeds_give_equal_scenes_and_different_seeds_different_ones() -> None:
     one, again, other = scene(4, 256), scene(4, 256), scene(5, 256)
     assert np.array_equal(one.image, again.image)
     assert np.array_equal(one.labels, again.labels)
@@ -151,7 +151,7 @@ def test_a_scene_is_the_same_for_the_same_seed_and_another_for_another() -> None
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_objects_of_a_scene_can_be_told_from_what_is_around_them(seed: int) -> None:
+def test_objects_of_a_scene_differ_in_colour_from_their_surroundings(seed: int) -> None:
     drawn = scene(seed, 512)
     assert drawn.image.shape == (512, 512, 3)
     assert drawn.image.dtype == np.uint8

@@ -39,7 +39,7 @@ def placed(mask: NDArray[np.bool_], left: int, top: int) -> NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize(("click", "corner"), VIEWS)
-def test_in_python_a_view_has_the_mask_that_it_has_as_an_image(
+def test_in_python_a_view_has_the_same_mask_as_a_cropped_image(
     demo: Project,
     image: Path,
     click: tuple[int, int],
@@ -65,7 +65,9 @@ def test_in_python_a_view_has_the_mask_that_it_has_as_an_image(
     assert (found == placed(alone, left, top)).all()
 
 
-def test_in_javascript_too(demo: Project, image: Path, chromium: Browser, tmp_path: Path) -> None:
+def test_in_javascript_a_view_has_the_same_mask_as_a_cropped_image(
+    demo: Project, image: Path, chromium: Browser, tmp_path: Path
+) -> None:
     module, _ = programs("use.md", "JavaScript, in a browser", "js")
     (tmp_path / "program.js").write_text(module)
     (tmp_path / "index.html").write_text("<!doctype html><title>A page</title>")

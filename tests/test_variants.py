@@ -82,9 +82,7 @@ def operators(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("spinning", [False, True])
-def test_a_sessions_threads_spin_only_where_that_is_asked_for(
-    tmp_path: Path, spinning: bool
-) -> None:
+def test_the_threads_of_a_session_spin_only_on_request(tmp_path: Path, spinning: bool) -> None:
     session = create_session(str(small_model(tmp_path / "small.onnx")), spinning)
     told = session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning")
     assert told == str(int(spinning))
@@ -94,7 +92,7 @@ def test_a_sessions_threads_spin_only_where_that_is_asked_for(
     ("precision", "error", "share"),
     [("fp16", 1e-3, 0.51), ("q8", 0.03, 0.32), ("q4", 0.2, 0.75), ("q4f16", 0.2, 0.45)],
 )
-def test_a_precision_is_near_the_original_and_smaller_by_what_it_promises(
+def test_each_precision_is_close_to_the_original_and_as_small_as_promised(
     tmp_path: Path, precision: Precision, error: float, share: float
 ) -> None:
     source, made = converted(tmp_path, precision)
@@ -103,7 +101,7 @@ def test_a_precision_is_near_the_original_and_smaller_by_what_it_promises(
     assert made.stat().st_size < share * source.stat().st_size
 
 
-def test_half_precision_is_of_the_weights_alone_and_computed_in_single(tmp_path: Path) -> None:
+def test_fp16_stores_weights_in_half_precision_and_computes_in_single(tmp_path: Path) -> None:
     _, made = converted(tmp_path, "fp16")
     graph = onnx.load(made).graph
     types = {tensor.data_type for tensor in graph.initializer if np.prod(tensor.dims) >= 256}
@@ -112,7 +110,7 @@ def test_half_precision_is_of_the_weights_alone_and_computed_in_single(tmp_path:
     assert {node.attribute[0].i for node in casts} == {TensorProto.FLOAT}
 
 
-def test_a_value_beyond_half_precision_is_kept_finite(tmp_path: Path) -> None:
+def test_a_value_beyond_the_range_of_half_precision_stays_finite(tmp_path: Path) -> None:
     model = onnx.load(small_model(tmp_path / "small.onnx"))
     weights = numpy_helper.to_array(model.graph.initializer[0]).copy()
     weights[0, 0] = 1e6
@@ -122,7 +120,7 @@ def test_a_value_beyond_half_precision_is_kept_finite(tmp_path: Path) -> None:
     assert np.isfinite(answer(tmp_path / "half.onnx")).all()
 
 
-def test_eight_bits_quantize_a_value_once_for_all_products_of_it(tmp_path: Path) -> None:
+def test_q8_quantizes_a_value_once_for_all_its_products(tmp_path: Path) -> None:
     _, made = converted(tmp_path, "q8")
     found = operators(made)
     assert found.count("MatMulInteger") == 4
@@ -166,7 +164,7 @@ def test_pointwise_convolutions_are_in_eight_bits_and_depthwise_ones_are_not(
     assert np.abs(found[0] - expected[0]).max() < 0.01 * np.abs(expected[0]).max()
 
 
-def test_four_bits_are_for_large_matrices_and_eight_for_small(tmp_path: Path) -> None:
+def test_q4_uses_four_bits_for_large_matrices_and_eight_for_small_ones(tmp_path: Path) -> None:
     _, made = converted(tmp_path, "q4")
     bits = {
         node.input[1]: next(each.i for each in node.attribute if each.name == "bits")
@@ -181,7 +179,7 @@ def test_four_bits_are_for_large_matrices_and_eight_for_small(tmp_path: Path) ->
     }
 
 
-def test_a_graph_of_fused_attention_keeps_one_version_of_its_operators(tmp_path: Path) -> None:
+def test_a_graph_with_fused_attention_keeps_one_version_of_its_operators(tmp_path: Path) -> None:
     source, made = small_model(tmp_path / "small.onnx"), tmp_path / "made.onnx"
     model = onnx.load(source)
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
@@ -190,7 +188,7 @@ def test_a_graph_of_fused_attention_keeps_one_version_of_its_operators(tmp_path:
     assert [each.domain for each in onnx.load(made).opset_import] == ["", "com.microsoft"]
 
 
-def test_the_best_scale_of_four_bits_is_never_worse_than_that_of_the_largest_weight() -> None:
+def test_the_best_scale_of_four_bits_is_never_worse_than_the_largest_weights_scale() -> None:
     blocks = np.random.default_rng(3).standard_normal((50, 4, 32)).astype(np.float32)
     scales, integers = quantization.quantize_blocks(blocks, 4)
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1)[..., None], -1) / -8
@@ -201,14 +199,14 @@ def test_the_best_scale_of_four_bits_is_never_worse_than_that_of_the_largest_wei
     assert errors[0].sum() < 0.95 * errors[1].sum()
 
 
-def test_a_block_of_nothing_stays_nothing() -> None:
+def test_a_block_of_zeros_stays_zero() -> None:
     scales, integers = quantization.quantize_blocks(np.zeros((1, 1, 32), np.float32), 4)
     assert np.isfinite(scales).all()
     assert (integers == 8).all()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "q8", "q4f16"])
-def test_an_ort_file_answers_the_same_and_is_not_larger_than_its_onnx_file(
+def test_an_ort_file_gives_the_same_answers_and_is_not_larger_than_its_onnx_file(
     tmp_path: Path, precision: Precision
 ) -> None:
     source, made = small_model(tmp_path / "small.onnx"), tmp_path / "made.onnx"
@@ -223,7 +221,7 @@ def test_an_ort_file_answers_the_same_and_is_not_larger_than_its_onnx_file(
     assert (tmp_path / "made.ort").stat().st_size < made.stat().st_size + 20_000
 
 
-def test_a_variant_is_named_as_transformers_js_names_it() -> None:
+def test_variant_files_are_named_as_in_transformers_js() -> None:
     def names(variant: Variant) -> tuple[str, str]:
         return variant.file_name("encoder"), variant.file_name("decoder")
 
@@ -258,7 +256,7 @@ FINE = {"logit_error": 0.1, "input_error": 0.1, "score_error": 0.1}
         (float("nan"), float("nan"), float("nan"), ["mean IoU", "worst IoU", "ranked otherwise"]),
     ],
 )
-def test_a_variant_must_be_near_on_average_and_nowhere_far_and_rank_masks_alike(
+def test_a_variant_must_meet_the_limits_of_mean_iou_worst_iou_and_ranking(
     mean: float, worst: float, flips: float, complaints: list[str]
 ) -> None:
     report = {"mask_iou": {"mean": mean, "worst": worst}, "ranking_flips": flips, **FINE}
@@ -285,7 +283,7 @@ def test_a_variant_must_be_near_on_average_and_nowhere_far_and_rank_masks_alike(
         ),
     ],
 )
-def test_a_variants_logits_and_scores_must_be_numbers_and_its_scores_near(
+def test_a_variants_logits_and_scores_must_be_finite_and_within_tolerance(
     figures: dict[str, float | None], complaint: str
 ) -> None:
     report = {"mask_iou": {"mean": 1.0, "worst": 1.0}, "ranking_flips": 0.0, **FINE, **figures}
@@ -299,7 +297,7 @@ class Drawn:
         self.labels = np.zeros((256, 256), np.int32)
 
 
-def test_prompts_are_on_the_objects_of_the_image() -> None:
+def test_prompts_lie_on_the_objects_of_the_image() -> None:
     drawn = Drawn()
     drawn.labels[10:60, 10:110] = 1
     drawn.labels[100:180, 40:200] = 2
@@ -312,7 +310,7 @@ def test_prompts_are_on_the_objects_of_the_image() -> None:
     assert box == Prompt("box", box=(10 / 256, 10 / 256, 109 / 256, 59 / 256))
 
 
-def test_an_image_with_one_object_leaves_nothing_out() -> None:
+def test_an_image_with_one_object_has_no_background_click() -> None:
     drawn = Drawn()
     drawn.labels[10:60, 10:110] = 1
     assert prompts_about(drawn)[1].labels == (1,)

@@ -66,7 +66,7 @@ def succeeded(outcome: Outcome) -> set[str]:
     return outcome.ran
 
 
-def test_every_variant_is_a_stage_of_its_own_that_is_measured_and_deployed(build: Build) -> None:
+def test_every_variant_has_its_own_stages_and_is_measured_and_deployed(build: Build) -> None:
     assert succeeded(build.build()) == BEFORE | {
         "variant:tiny:q8",
         "reference:tiny",
@@ -90,17 +90,17 @@ def test_every_variant_is_a_stage_of_its_own_that_is_measured_and_deployed(build
     assert succeeded(build.build()) == set()
 
 
-def test_a_model_in_single_precision_alone_has_none_of_these_stages(build: Build) -> None:
+def test_a_model_in_single_precision_only_has_no_stages_for_variants(build: Build) -> None:
     build.write('["fp32"]')
     assert succeeded(build.build()) == {*BEFORE, "deploy:tiny"}
 
 
-def test_adding_a_variant_builds_that_one(built: Build) -> None:
+def test_adding_a_variant_builds_only_that_variant(built: Build) -> None:
     built.write('["fp32", "q8", "q4"]')
     assert succeeded(built.build()) == {"variant:tiny:q4", "fidelity:tiny:q4", "deploy:tiny"}
 
 
-def test_a_variant_that_is_taken_out_takes_its_files_along(built: Build) -> None:
+def test_removing_a_variant_removes_its_files(built: Build) -> None:
     built.write('["fp32"]')
     assert succeeded(built.build()) == {"deploy:tiny"}
     assert built.files() == {"encoder.onnx", "decoder.onnx"}
@@ -113,7 +113,7 @@ def test_an_ort_file_is_made_from_an_onnx_file_that_need_not_be_deployed(build: 
     assert build.manifest["encoder"]["file"] == "encoder_quantized.ort"
 
 
-def test_defaults_hold_for_every_model_that_does_not_say_otherwise(build: Build) -> None:
+def test_defaults_apply_to_every_model_that_does_not_override_them(build: Build) -> None:
     tables = "".join(
         f'[models.{name}]\nmodel_type = "sam2_hiera_{name}"\nurl = "synthetic:"\n{keys}\n'
         for name, keys in (("tiny", ""), ("small", 'variants = ["fp32"]'))
@@ -127,7 +127,7 @@ def test_defaults_hold_for_every_model_that_does_not_say_otherwise(build: Build)
     assert (small / "encoder.ort").is_file()
 
 
-def test_a_variant_below_its_fidelity_is_left_out_and_it_is_said_by_how_much(
+def test_a_variant_below_its_fidelity_is_not_deployed_and_reported_with_its_figure(
     build: Build,
 ) -> None:
     outcome = build.doit(CHEAP_BELOW="_quantized.onnx")
@@ -147,7 +147,9 @@ def test_a_variant_that_became_worse_is_withdrawn(built: Build) -> None:
     assert built.files() == {"encoder.onnx", "decoder.onnx"}
 
 
-def test_a_build_whose_every_variant_is_below_deploys_nothing_and_fails(build: Build) -> None:
+def test_a_build_deploys_nothing_and_fails_when_every_variant_is_below_its_fidelity(
+    build: Build,
+) -> None:
     build.write('["q8"]')
     outcome = build.doit(CHEAP_BELOW="_quantized.onnx")
     assert outcome.status != 0
@@ -155,12 +157,12 @@ def test_a_build_whose_every_variant_is_below_deploys_nothing_and_fails(build: B
     assert not build.deployed.exists()
 
 
-def test_another_threshold_judges_that_precision_again(built: Build) -> None:
+def test_another_threshold_judges_only_that_precision_again(built: Build) -> None:
     built.write(more="[fidelity]\nq8 = 0.9\n")
     assert succeeded(built.build()) == {"fidelity:tiny:q8", "deploy:tiny"}
 
 
-def test_more_images_ask_pytorch_again(built: Build) -> None:
+def test_more_images_rerun_the_reference_in_pytorch(built: Build) -> None:
     built.write(more="[fidelity]\nimages = 9\n")
     ran = succeeded(built.build())
     assert "reference:tiny" in ran
@@ -185,7 +187,7 @@ def test_an_unknown_variant_is_refused_before_anything_runs(build: Build) -> Non
     assert not (build.root / "build/models").exists()
 
 
-def test_figures_of_fewer_images_than_asked_are_not_taken_for_them(built: Build) -> None:
+def test_figures_from_fewer_images_than_configured_are_refused(built: Build) -> None:
     built.write(more="[fidelity]\nimages = 64\n")
     outcome = built.doit("run", "-s", "-a", "fidelity:tiny:q8")
     assert outcome.status != 0
@@ -212,13 +214,13 @@ def test_a_report_without_figures_proves_nothing(
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b""])
-def test_a_manifest_that_is_no_text_is_written_anew(built: Build, content: bytes) -> None:
+def test_an_unreadable_manifest_is_rewritten(built: Build, content: bytes) -> None:
     (built.deployed / "manifest.json").write_bytes(content)
     assert succeeded(built.build()) == {"deploy:tiny"}
     assert built.manifest["schema_version"] == 6
 
 
-def test_a_file_where_the_folder_should_be_is_said(build: Build) -> None:
+def test_a_file_in_place_of_the_deploy_folder_is_reported(build: Build) -> None:
     build.deployed.parent.mkdir(parents=True)
     build.deployed.write_text("mine")
     assert build.doit("status").status == 0
@@ -231,7 +233,7 @@ def test_a_file_where_the_folder_should_be_is_said(build: Build) -> None:
 # --- report ------------------------------------------------------------------------------------
 
 
-def test_the_report_tells_of_every_variant_and_of_what_was_not_deployed(build: Build) -> None:
+def test_the_report_lists_every_variant_and_which_ones_are_not_deployed(build: Build) -> None:
     outcome = build.doit("deploy:tiny", "report", CHEAP_BELOW="_quantized.onnx")
     assert outcome.status == 0, outcome.output
     page = (build.root / "build/report/report.html").read_text()
@@ -251,7 +253,7 @@ def test_the_report_is_written_again_only_when_a_stages_report_changed(built: Bu
     assert built.build("deploy:tiny", "report").results["report"] == "success"
 
 
-def test_a_report_of_nothing_says_so(build: Build) -> None:
+def test_a_report_without_models_says_that_none_is_built(build: Build) -> None:
     outcome = build.doit("report")
     assert outcome.status == 0, outcome.output
     assert "No model is built yet" in (build.root / "build/report/report.html").read_text()
@@ -266,12 +268,12 @@ def test_status_names_models_that_were_never_built(build: Build) -> None:
     assert outcome.output.split() == ["tiny", "never", "built"]
 
 
-def test_status_says_that_a_built_model_is_fresh_and_how_large(built: Build) -> None:
+def test_status_shows_that_a_built_model_is_fresh_and_its_size(built: Build) -> None:
     assert "fresh, " in (line := built.doit("status").output)
     assert "MiB built" in line
 
 
-def test_status_says_what_made_a_stage_stale_and_which_wait_for_it(built: Build) -> None:
+def test_status_shows_why_a_stage_is_stale_and_which_stages_wait_for_it(built: Build) -> None:
     built.pretend_installed("onnxsim", "99")
     lines = {line.split()[0]: line for line in built.doit("status").output.splitlines()}
     assert "onnxsim was " in lines["simplify:tiny"]
@@ -280,7 +282,7 @@ def test_status_says_what_made_a_stage_stale_and_which_wait_for_it(built: Build)
     assert lines["export:tiny"].endswith("fresh")
 
 
-def test_status_tells_of_what_a_removed_model_left(built: Build) -> None:
+def test_status_lists_the_leftovers_of_a_removed_model(built: Build) -> None:
     built.configure(
         '[browser]\nenabled = false\n[models.other]\nmodel_type = "sam2_hiera_tiny"\n'
         'url = "synthetic:"\nfolder = "other"\n'

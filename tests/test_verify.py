@@ -34,7 +34,7 @@ def test_figures_within_their_tolerances_pass() -> None:
     assert beyond_tolerance(figures(encoder=1e-4, masks=1e-3), Tolerances()) == []
 
 
-def test_a_figure_beyond_its_tolerance_is_named_with_both() -> None:
+def test_a_figure_beyond_its_tolerance_fails_with_both_values() -> None:
     found = beyond_tolerance(figures(masks=0.5), Tolerances(mask_tolerance=0.1))
     assert found == [Failure("masks", 0.5, 0.1, "[verify] mask_tolerance", prompt="box")]
     assert [str(each) for each in found] == [
@@ -48,7 +48,7 @@ def test_not_a_number_is_never_within_a_tolerance() -> None:
     assert "differs by not a number" in str(failure)
 
 
-def test_a_tensor_of_another_shape_a_missing_and_a_foreign_one_break_the_contract() -> None:
+def test_missing_and_unknown_tensors_and_other_shapes_break_the_contract() -> None:
     expected = GraphTensors((tensor("a", 1, 2), tensor("b", 1)), ())
     found = GraphTensors((tensor("a", 1, "n"), Tensor("c", "int64", (1,))), ())
     broken = violations({"decoder": expected}, {"decoder": found})
@@ -87,7 +87,7 @@ def shapes(client: str, graph: str, **options: Any) -> tuple[list[str], list[str
     return [str(each) for each in found.inputs], [str(each) for each in found.outputs]
 
 
-def test_the_contract_of_the_published_models_is_the_recipes() -> None:
+def test_the_contract_of_the_published_models_matches_the_recipe() -> None:
     assert shapes("samexporter", "decoder", prompts="one") == (
         [
             "image_embed float32 (1, 256, 64, 64)",
@@ -102,7 +102,7 @@ def test_the_contract_of_the_published_models_is_the_recipes() -> None:
     )
 
 
-def test_the_contract_of_transformers_js_is_that_of_its_model() -> None:
+def test_the_contract_of_transformers_js_matches_its_model() -> None:
     assert shapes("transformers.js", "encoder") == (
         ["pixel_values float32 (1, 3, 1024, 1024)"],
         [
@@ -151,7 +151,7 @@ def test_a_box_becomes_its_two_corners_before_the_points() -> None:
     assert found["point_labels"].tolist() == [[2, 3, 0]]
 
 
-def test_a_box_stays_one_where_the_client_takes_boxes() -> None:
+def test_a_box_stays_a_box_if_the_client_takes_boxes() -> None:
     boxes = [Prompt("one", box=(0.25, 0.5, 0.75, 1)), Prompt("two", box=(0, 0, 0.5, 0.5))]
     found = fed(boxes, "transformers.js")
     assert found["boxes"] == [[25, 50, 75, 100], [0, 0, 50, 50]]
@@ -159,13 +159,13 @@ def test_a_box_stays_one_where_the_client_takes_boxes() -> None:
     assert fed([Prompt("point", ((0.5, 0.5),), (1,))], "transformers.js")["boxes"] == []
 
 
-def test_nimbusimages_padding_point_is_fed_where_there_is_no_box() -> None:
+def test_nimbusimages_padding_point_is_fed_only_without_a_box() -> None:
     point, box = Prompt("point", ((0.5, 0.5),), (1,)), Prompt("box", box=(0, 0, 0.5, 0.5))
     assert fed([point], "nimbusimage")["point_labels"] == [[1, -1]]
     assert fed([box], "nimbusimage")["point_labels"] == [[2, 3]]
 
 
-def test_of_prompts_at_once_the_shorter_are_padded_and_boxes_are_for_all_or_none() -> None:
+def test_shorter_prompts_of_a_run_are_padded_and_all_or_none_have_boxes() -> None:
     one = Prompt("one", ((0.5, 0.5),), (1,))
     two = Prompt("two", ((0.1, 0.2), (0.3, 0.4)), (1, 0))
     assert fed([one, two], "samexporter")["point_labels"] == [[1, -1], [1, 0]]
@@ -173,7 +173,7 @@ def test_of_prompts_at_once_the_shorter_are_padded_and_boxes_are_for_all_or_none
         fed([one, Prompt("box", box=(0, 0, 1, 1))], "samexporter")
 
 
-def test_a_point_goes_where_the_client_puts_that_part_of_the_image() -> None:
+def test_points_are_placed_where_the_client_places_the_image() -> None:
     point = Prompt("point", ((0.5, 0.5),), (1,))
     stretched, placed = (Placement(100, 300, 100, each) for each in ("stretch", "longest side"))
     assert fed([point], "samexporter", stretched)["point_coords"] == [[[50, 50]]]
@@ -204,7 +204,7 @@ def test_a_canvas_has_the_images_values_and_is_black_elsewhere() -> None:
     np.testing.assert_array_equal(pixels_of(canvas, place), image)
 
 
-def test_the_mean_color_becomes_zero_and_so_does_what_is_no_image() -> None:
+def test_the_mean_color_and_the_padding_become_zero() -> None:
     image = np.full((4, 4, 3), PREPROCESSING["mean"])
     assert np.abs(preprocess(image, Placement(4, 4, 4, "stretch"))).max() < 1e-6
     wide = np.zeros((2, 4, 3), np.uint8)
@@ -215,7 +215,7 @@ def test_the_mean_color_becomes_zero_and_so_does_what_is_no_image() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 90), (64, 64), (200, 31)])
-def test_images_are_resized_as_sam2_does_it(height: int, width: int) -> None:
+def test_images_are_resized_as_in_sam2(height: int, width: int) -> None:
     image = natural_image(height, width)
     expected = Resize((64, 64))(torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)))
     found = resized(image, 64, 64).transpose(2, 0, 1)

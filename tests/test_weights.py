@@ -181,7 +181,7 @@ TRAINERS: dict[str, Callable[[Weights, Path], Any]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors"])
-def test_weights_are_the_same_in_each_form_whatever_the_file_is_called(
+def test_weights_are_the_same_in_each_form_under_any_file_name(
     form: str, name: str, own: Weights, tmp_path: Path
 ) -> None:
     FORMS[form](own, tmp_path / name)
@@ -194,7 +194,9 @@ def test_weights_are_the_same_in_each_form_whatever_the_file_is_called(
 
 
 @pytest.mark.parametrize("form", TRAINERS)
-def test_weights_are_read_from_what_trainers_write(form: str, own: Weights, tmp_path: Path) -> None:
+def test_weights_are_read_from_the_checkpoints_of_trainers(
+    form: str, own: Weights, tmp_path: Path
+) -> None:
     TRAINERS[form](own, tmp_path / "weights.pt")
     found = weights.read(tmp_path / "weights.pt")
     assert found.keys() == own.keys()
@@ -259,7 +261,9 @@ def test_a_damaged_safetensors_file_is_refused(
         (b"", "a file that begins with b''"),
     ],
 )
-def test_a_file_that_is_something_else_is_named(content: bytes, found: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_checkpoint_is_refused_with_its_kind(
+    content: bytes, found: str, tmp_path: Path
+) -> None:
     (tmp_path / "model.pt").write_bytes(content)
     message = refusal(tmp_path / "model.pt")
     assert "model.pt is not a checkpoint: it is " in message
@@ -278,7 +282,7 @@ class RunsCode:
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
-def test_nothing_in_a_file_is_run(name: str, own: Weights, tmp_path: Path) -> None:
+def test_no_code_in_a_file_is_run(name: str, own: Weights, tmp_path: Path) -> None:
     torch.save({"model": own, "trainer": RunsCode(tmp_path / "ran")}, tmp_path / name)
     message = refusal(tmp_path / name)
     assert "holds more than tensors" in message
@@ -309,7 +313,7 @@ class Calls:
     ],
     ids=["a command", "code", "a path", "a model", "an array"],
 )
-def test_what_torch_refuses_in_a_file_is_named_and_no_advice_to_allow_it_is_passed_on(
+def test_objects_that_torch_refuses_are_named_without_torchs_advice_to_allow_them(
     extra: Any, said: str, own: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -321,14 +325,14 @@ def test_what_torch_refuses_in_a_file_is_named_and_no_advice_to_allow_it_is_pass
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit|.*TorchScript")
-def test_a_torchscript_archive_is_named(tmp_path: Path) -> None:
+def test_a_torchscript_archive_is_refused_by_name(tmp_path: Path) -> None:
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), tmp_path / "scripted.pt")
     message = refusal(tmp_path / "scripted.pt")
     assert "it is a TorchScript archive, which is a program" in message
     assert "weights_only" not in message
 
 
-def test_nothing_of_numpys_runs_for_its_scalars(tmp_path: Path) -> None:
+def test_no_code_of_numpy_runs_for_its_scalars(tmp_path: Path) -> None:
     """numpy itself would refuse these arguments."""
     scalar = np.float64(1).__reduce__()[0]
     torch.save({"loss": Calls(scalar, "no type", "no bytes")}, tmp_path / "log.pt")
@@ -345,7 +349,7 @@ def test_nothing_of_numpys_runs_for_its_scalars(tmp_path: Path) -> None:
         ({"\x1b[31mred" + "d" * 300: 1}, "found keys redd"),
     ],
 )
-def test_a_torch_file_without_weights_says_what_it_holds(
+def test_a_torch_file_without_weights_is_refused_with_its_contents(
     content: Any, said: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "log.pt")
@@ -394,7 +398,9 @@ def test_two_models_in_a_file_are_refused_with_their_names(
     assert "torch.save({'model': model.state_dict()}" in message
 
 
-def test_a_choice_between_a_model_and_its_average_is_told(own: Weights, tmp_path: Path) -> None:
+def test_the_choice_between_a_model_and_its_average_is_reported(
+    own: Weights, tmp_path: Path
+) -> None:
     torch.save({"model_ema": noisy(own), "model": own}, tmp_path / "both.pt")
     note = weights.choose(tmp_path / "both.pt").note
     assert note is not None
@@ -403,7 +409,7 @@ def test_a_choice_between_a_model_and_its_average_is_told(own: Weights, tmp_path
     assert weights.choose(tmp_path / "average.pt").note is None
 
 
-def test_a_part_of_another_model_beside_a_whole_one_is_left_out_and_told(
+def test_a_part_of_another_model_beside_a_whole_one_is_left_out_and_reported(
     own: Weights, tmp_path: Path
 ) -> None:
     encoder = {name: each for name, each in own.items() if name.startswith("image_encoder.")}
@@ -432,7 +438,7 @@ def test_two_positional_embeddings_that_differ_are_refused_with_their_names(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_weight_that_is_no_number_is_refused_by_its_name(
+def test_a_weight_that_is_not_finite_is_refused_by_name(
     value: float, own: Weights, tmp_path: Path
 ) -> None:
     name = "sam_mask_decoder.iou_token.weight"
@@ -468,7 +474,7 @@ def test_weights_of_another_precision_are_cast(
     ],
     ids=["integers", "quantized", "sparse"],
 )
-def test_weights_that_are_no_plain_numbers_are_refused(
+def test_integer_quantized_and_sparse_weights_are_refused(
     packed: Callable[[torch.Tensor], torch.Tensor], own: Weights, tmp_path: Path
 ) -> None:
     name = "sam_mask_decoder.iou_token.weight"
@@ -477,7 +483,7 @@ def test_weights_that_are_no_plain_numbers_are_refused(
         load.load_model(NARROW, tmp_path / "packed.pt")
 
 
-def test_a_lora_adapter_is_refused_with_what_to_do(own: Weights, tmp_path: Path) -> None:
+def test_a_lora_adapter_is_refused_with_advice(own: Weights, tmp_path: Path) -> None:
     name = "base_model.model.vision_encoder.backbone.blocks.0.attn.qkv"
     adapter = {f"{name}.lora_{each}.weight": torch.ones(2, 2) for each in "AB"}
     save_file(adapter, tmp_path / "adapter_model.safetensors")
@@ -498,9 +504,7 @@ def test_a_published_architecture_is_recognized_by_its_weights(name: str) -> Non
     assert image == name.replace("sam2_", "sam2.1_")
 
 
-def test_weights_of_an_architecture_that_nobody_knows_are_refused(
-    own: Weights, tmp_path: Path
-) -> None:
+def test_weights_of_an_unknown_architecture_are_refused(own: Weights, tmp_path: Path) -> None:
     save_file(own, tmp_path / "mine.safetensors")
     with pytest.raises(StageError) as error:
         load.load_model("auto", tmp_path / "mine.safetensors")
@@ -552,11 +556,11 @@ def test_weights_of_another_family_are_refused_with_its_name(
 
 
 @pytest.mark.parametrize("name", ["sam2_hiera_tiny", "sam2.1_hiera_tiny", "edgetam", NARROW])
-def test_no_supported_architecture_is_taken_for_another_family(name: str) -> None:
+def test_no_supported_architecture_is_mistaken_for_another_family(name: str) -> None:
     assert other_families.family_of(load.build_model(name).state_dict()) is None
 
 
-def test_a_pickled_model_of_ultralytics_is_refused_as_fastsams(
+def test_a_pickled_model_of_ultralytics_is_refused_as_fastsam(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = type("SegmentationModel", (), {"__module__": "ultralytics.nn.tasks"})
@@ -569,13 +573,15 @@ def test_a_pickled_model_of_ultralytics_is_refused_as_fastsams(
     assert "a YOLO model, as FastSAM's are" in message
 
 
-def test_weights_that_do_not_fit_say_which_architecture_they_do_fit(tmp_path: Path) -> None:
+def test_the_error_for_weights_that_do_not_fit_names_the_architecture_they_do_fit(
+    tmp_path: Path,
+) -> None:
     load.make_synthetic("sam2_hiera_tiny", 1, str(tmp_path / "tiny.pt"))
     with pytest.raises(StageError, match=r"Its weights are those of sam2_hiera_tiny\.$"):
         load.load_model("sam2_hiera_small", tmp_path / "tiny.pt")
 
 
-def test_a_model_of_images_needs_no_memory(tmp_path: Path) -> None:
+def test_an_image_model_needs_no_memory_weights(tmp_path: Path) -> None:
     load.make_synthetic("sam2.1_hiera_tiny", 1, str(tmp_path / "tiny.pt"))
     whole = weights.read(tmp_path / "tiny.pt")
     kept = {name: each for name, each in whole.items() if not recognition.is_of_memory(name)}
@@ -600,7 +606,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     return weights.read(path)
 
 
-def test_a_model_of_images_may_have_been_trained_to_remember_fewer_frames(
+def test_an_image_model_may_have_been_trained_to_remember_fewer_frames(
     tiny: Weights, tmp_path: Path
 ) -> None:
     torch.save({"model": {**tiny, FRAMES: tiny[FRAMES][:4].clone()}}, tmp_path / "four.pt")
@@ -609,7 +615,7 @@ def test_a_model_of_images_may_have_been_trained_to_remember_fewer_frames(
     assert all(torch.equal(state[name], each) for name, each in tiny.items() if name != FRAMES)
 
 
-def test_a_model_that_tracks_must_remember_as_many_frames_as_the_architecture(
+def test_a_tracking_model_must_remember_as_many_frames_as_the_architecture(
     tiny: Weights, tmp_path: Path
 ) -> None:
     torch.save({"model": {**tiny, FRAMES: tiny[FRAMES][:4].clone()}}, tmp_path / "four.pt")
@@ -632,7 +638,7 @@ def test_weights_of_the_other_generation_are_refused_for_images_too(
 
 
 @pytest.mark.slow
-def test_the_build_says_which_weights_it_took_and_what_it_refused(
+def test_the_build_reports_which_weights_it_took_and_which_it_refused(
     own: Weights, tmp_path: Path
 ) -> None:
     project = Project(tmp_path / "project", cheap=False)

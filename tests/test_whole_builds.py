@@ -74,9 +74,7 @@ def folder(project: Project, size: str) -> Path:
 
 
 @pytest.mark.parametrize("size", EACH)
-def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
-    built: Project, size: str
-) -> None:
+def test_each_size_is_deployed_with_a_correct_manifest(built: Project, size: str) -> None:
     manifest = json.loads((folder(built, size) / "manifest.json").read_text())
     for name, told in manifest["files"].items():
         data = (folder(built, size) / name).read_bytes()
@@ -106,7 +104,7 @@ def test_each_size_is_deployed_with_a_manifest_that_tells_the_truth(
 
 
 @pytest.mark.parametrize("size", EACH)
-def test_no_encoder_holds_operators_that_compute_shapes(built: Project, size: str) -> None:
+def test_no_encoder_has_operators_that_compute_shapes(built: Project, size: str) -> None:
     graph = onnx.load(folder(built, size) / "encoder.onnx", load_external_data=False).graph
     operators = {node.op_type for node in graph.node}
     assert not operators & {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile"}
@@ -154,7 +152,7 @@ def test_large_runs_in_the_browser_within_its_4_gib(
     assert wasm["mask_iou"] >= 0.999
 
 
-def test_tiny_is_proven_on_wasm_and_its_decoder_on_webgpu_which_is_named_as_software(
+def test_tiny_is_proven_on_wasm_and_its_decoder_on_webgpu(
     built: Project, executable: str | None, tmp_path: Path
 ) -> None:
     providers = prove(built, "tiny", executable, tmp_path)["providers"]
@@ -197,13 +195,13 @@ def refusal(model_type: str, checkpoint: Path) -> str:
     return str(error.value)
 
 
-def test_a_checkpoint_of_another_size_names_what_does_not_fit(built: Project) -> None:
+def test_a_checkpoint_of_another_size_is_refused_with_the_missing_keys(built: Project) -> None:
     message = refusal("sam2_hiera_small", built.root / "build/checkpoints/tiny.pt")
     assert "does not fit sam2_hiera_small" in message
     assert "missing keys (image_encoder.trunk.blocks.12." in message
 
 
-def test_a_checkpoint_of_a_newer_architecture_names_the_unexpected_keys(
+def test_a_checkpoint_of_a_newer_architecture_is_refused_with_the_unexpected_keys(
     built: Project, tmp_path: Path
 ) -> None:
     weights = torch.load(built.root / "build/checkpoints/tiny.pt", weights_only=True)
@@ -227,7 +225,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_without_running_it(
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut off"])
-def test_a_file_that_is_no_checkpoint_is_refused_with_what_was_expected(
+def test_a_file_that_is_not_a_checkpoint_is_refused_with_the_expected_formats(
     tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "bad.pt").write_bytes(content)
@@ -236,7 +234,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_with_what_was_expected(
     )
 
 
-def test_a_state_dict_of_something_else_is_refused_with_what_was_found(tmp_path: Path) -> None:
+def test_a_state_dict_of_another_model_is_refused_with_its_keys(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(1)}, tmp_path / "bare.pt")
     message = refusal("sam2_hiera_tiny", tmp_path / "bare.pt")
     assert "does not fit sam2_hiera_tiny" in message
