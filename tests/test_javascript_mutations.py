@@ -1,4 +1,4 @@
-"""Small mistakes in the page's scripts that feed the graphs: its own tests must catch each."""
+"""Small mistakes in the page's scripts that feed the graphs: the scripts' tests must catch each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from project import ROOT
 
 @dataclass(frozen=True)
 class Mutation:
-    """A mistake in a script: what it says, which occurs once, and what it says instead."""
+    """A mistake in a script: ``old``, which occurs exactly once, is replaced by ``new``."""
 
     name: str
     script: str
@@ -24,7 +24,7 @@ class Mutation:
 
     @property
     def tests(self) -> str:
-        """The file of the tests that must catch it."""
+        """The test file that must catch the mistake."""
         return TESTS[self.script]
 
 
@@ -88,7 +88,7 @@ MUTATIONS = [
         "x: (x + 0.5) * scaleX,",
     ),
     Mutation(
-        "a box's corners are as they were drawn",
+        "a box's corners are not sorted",
         "shared/preprocessing.js",
         "Math.min(left, right) * scaleX",
         "left * scaleX",
@@ -100,7 +100,7 @@ MUTATIONS = [
         "Math.min(top, bottom)",
     ),
     Mutation(
-        "mean and deviation are exchanged",
+        "mean and deviation are swapped",
         "shared/preprocessing.js",
         "(v - mean[channel]) / std[channel]",
         "(v - std[channel]) / mean[channel]",
@@ -118,19 +118,19 @@ MUTATIONS = [
         "const start = (channel * size + y) * size\ntensor.fill(values[0], start, start + size)\n",
     ),
     Mutation(
-        "an image is padded at its left",
+        "an image is padded on the left",
         "shared/preprocessing.js",
         "const start = (channel * size + y) * size\n",
         "const start = (channel * size + y) * size + size - scaledWidth\n",
     ),
     Mutation(
-        "cells lie at their corners",
+        "cells are sampled at their corners",
         "shared/preprocessing.js",
         "((i + 0.5) / count) * extent - 0.5",
         "(i / count) * extent",
     ),
     Mutation(
-        "a mask is what lies below the threshold",
+        "a mask is the part below the threshold",
         "shared/preprocessing.js",
         "> threshold",
         "< threshold",
@@ -149,7 +149,7 @@ MUTATIONS = [
         "if (box && manifest",
     ),
     Mutation(
-        "a padding point is beside a box too",
+        "a padding point is added beside a box too",
         "shared/feeds.js",
         "if (!box && manifest",
         "if (manifest",
@@ -158,13 +158,13 @@ MUTATIONS = [
         "a padding point is background", "shared/feeds.js", "labelOf.padding", "labelOf.background"
     ),
     Mutation(
-        "clicks on and beside the object are exchanged",
+        "foreground and background clicks are swapped",
         "shared/feeds.js",
         "foreground ? labelOf.foreground : labelOf.background",
         "foreground ? labelOf.background : labelOf.foreground",
     ),
     Mutation(
-        "the labels of a box's corners are exchanged",
+        "the labels of a box's corners are swapped",
         "shared/feeds.js",
         "labels.unshift(labelOf.box_top_left, labelOf.box_bottom_right)",
         "labels.unshift(labelOf.box_bottom_right, labelOf.box_top_left)",
@@ -190,13 +190,13 @@ MUTATIONS = [
         "[place.width, place.height]",
     ),
     Mutation(
-        "the mask of the least score is the best",
+        "the mask with the lowest score is the best",
         "shared/feeds.js",
         "scores[i] > scores",
         "scores[i] < scores",
     ),
     Mutation(
-        "of ranked masks the last is the best",
+        "the last of the ranked masks is the best",
         "shared/feeds.js",
         "return index\n  for",
         "return scores.length - 1\n  for",
@@ -208,13 +208,13 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        "a mask is that of another prompt",
+        "a prompt gets the mask of another prompt",
         "shared/feeds.js",
         "(prompt * dims[1] + index) * size",
         "(index * dims[0] + prompt) * size",
     ),
     Mutation(
-        "answers come in another order",
+        "answers are in reverse order",
         "shared/feeds.js",
         "concatenated(values.map((each) => each.data))",
         "concatenated(values.map((each) => each.data).reverse())",
@@ -232,7 +232,7 @@ MUTATIONS = [
         "(x / height) * size",
     ),
     Mutation(
-        "the labels of corners are exchanged", "shared/tracker.js", "[2, 3] : []", "[3, 2] : []"
+        "the labels of corners are swapped", "shared/tracker.js", "[2, 3] : []", "[3, 2] : []"
     ),
     Mutation(
         "a box comes after the points",
@@ -253,31 +253,31 @@ MUTATIONS = [
         "before.lowResMasks",
     ),
     Mutation(
-        "`multimask` is never asked for",
+        "`multimask` is never requested",
         "shared/tracker.js",
         "Float32Array.of(several ? 1 : 0)",
         "Float32Array.of(0)",
     ),
     Mutation(
-        "a memory is never one of a prompt",
+        "a memory is never marked as prompted",
         "shared/tracker.js",
         "Float32Array.of(prompted ? 1 : 0)",
         "Float32Array.of(0)",
     ),
     Mutation(
-        "memories are told no object's score",
+        "memories get a constant object score",
         "shared/tracker.js",
         "Float32Array.of(objectScore)",
         "Float32Array.of(1)",
     ),
     Mutation(
-        "times of memories are in another order",
+        "times of memories are in reverse order",
         "shared/tracker.js",
         "Int32Array.from(chosen.memories, ([, time]) => time)",
         "Int32Array.from(chosen.memories, ([, time]) => time).reverse()",
     ),
     Mutation(
-        "memories are in another order",
+        "memories are in reverse order",
         "shared/tracker.js",
         "memories: floats(concatenated(memories)",
         "memories: floats(concatenated(memories.reverse())",
@@ -290,25 +290,25 @@ MUTATIONS = [
         "this.constants.max_pointers), 1)",
     ),
     Mutation(
-        "features with memory for a given mask",
+        "a given mask gets features with memory",
         "shared/tracker.js",
         "this.decode(frame, given.image_embed_without_memory, {",
         "this.decode(frame, image_embed, {",
     ),
     Mutation(
-        "the decoder's mask for a given one",
+        "a given mask is replaced by the decoder's",
         "shared/tracker.js",
         "lowResMasks: given.low_res_masks.data.slice(),",
         "",
     ),
     Mutation(
-        "a correction does not look at memories",
+        "a correction ignores memories",
         "shared/tracker.js",
         "const embedding = corrects\n",
         "const embedding = !corrects\n",
     ),
     Mutation(
-        "the wrong direction", "shared/memory-bank.js", "reverse ? -1 : 1", "reverse ? 1 : -1"
+        "the direction is reversed", "shared/memory-bank.js", "reverse ? -1 : 1", "reverse ? 1 : -1"
     ),
     Mutation(
         "a memory's time is one off",
@@ -323,7 +323,7 @@ MUTATIONS = [
         "(each) => [each, 0]",
     ),
     Mutation(
-        "one memory less",
+        "one memory too few",
         "shared/memory-bank.js",
         "age = constants.memories - 1; age > 0",
         "age = constants.memories - 2; age > 0",
@@ -335,7 +335,7 @@ MUTATIONS = [
         "const stride = 1",
     ),
     Mutation(
-        "one pointer less",
+        "one pointer too few",
         "shared/memory-bank.js",
         "age < Math.min(frames",
         "age + 1 < Math.min(frames",
@@ -347,7 +347,7 @@ MUTATIONS = [
         "pointers.push([frame - back * age, age - 1])",
     ),
     Mutation(
-        "ages have no sign",
+        "ages lose their sign",
         "shared/memory-bank.js",
         "signed_pointer_times ? age :",
         "signed_pointer_times ? Math.abs(age) :",
@@ -359,31 +359,31 @@ MUTATIONS = [
         "",
     ),
     Mutation(
-        "all prompted frames are looked at",
+        "all prompted frames are used",
         "shared/memory-bank.js",
         "limit === -1 || conditioning.length <= limit",
         "true",
     ),
     Mutation(
-        "corrections condition",
+        "corrections are conditioning frames",
         "shared/memory-bank.js",
         "!this.corrects(frame) || always",
         "true || always",
     ),
     Mutation(
-        "more points ask for three masks too",
+        "more points request three masks too",
         "shared/memory-bank.js",
         "&& points <= allowed[1]",
         "",
     ),
     Mutation(
-        "a box is as it was drawn",
+        "a box's corners are not sorted",
         "frames/tracking-worker.js",
         "[Math.min(x0, x1), Math.min(y0, y1), Math.max(x0, x1), Math.max(y0, y1)]",
         "[x0, y0, x1, y1]",
     ),
     Mutation(
-        "labels are exchanged",
+        "labels are swapped",
         "frames/tracking-worker.js",
         "(foreground ? 1 : 0)",
         "(foreground ? 0 : 1)",
@@ -407,13 +407,13 @@ MUTATIONS = [
         "? prompts.length : prompts.length",
     ),
     Mutation(
-        "features under the names of the graph",
+        "features have the names of the graph",
         "shared/model.js",
         "[role, found[name]]",
         "[name, found[name]]",
     ),
     Mutation(
-        "inputs by their position",
+        "inputs are fed by position",
         "shared/tracking-graphs.js",
         "feeds[name]\n",
         "Object.values(feeds)[made.inputNames.indexOf(name)]\n",
@@ -454,7 +454,7 @@ def mutated(scripts: Path, mutation: Mutation) -> Iterator[Path]:
 
 
 def run(node: str, tests: Path) -> subprocess.CompletedProcess[str]:
-    """The tests of a file, in a process of their own."""
+    """Run a test file in its own process."""
     return subprocess.run([node, str(tests)], capture_output=True, text=True, check=False)
 
 
@@ -462,7 +462,7 @@ def run(node: str, tests: Path) -> subprocess.CompletedProcess[str]:
 def test_the_scripts_tests_catch_a_mutation(node: str, mutated: Path, mutation: Mutation) -> None:
     done = run(node, mutated / "test" / mutation.tests)
     assert done.returncode != 0, "the tests pass"
-    # A script that cannot be read at all proves nothing of its tests.
+    # A script that cannot be parsed would fail any test.
     assert "SyntaxError" not in done.stdout + done.stderr
 
 

@@ -1,4 +1,4 @@
-"""What a processor is known by, and what is proven again on another."""
+"""How a processor is identified, and what is proven again on another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest's type and its JSON Schema hold what is deployed, and nothing else."""
+"""The manifest's types and its JSON Schema accept deployed manifests, and nothing else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ formats = ["onnx", "ort"]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Weights for two clients without a browser; made-up ones whose q8 is refused, with one."""
+    """A model for two clients without a browser; a synthetic one with a browser, its q8 refused."""
     project = Project(tmp_path_factory.mktemp("built") / "project", cheap=True)
     install_packages(project.root)
     browser = project.root / "chromium"
@@ -65,7 +65,7 @@ def problems(content: object) -> list[str]:
 
 
 def check(path: Path) -> Manifest:
-    """A manifest that the schema takes, and that comes back as it was when it is read."""
+    """Check a manifest against the schema, and that reading it loses nothing."""
     content = json.loads(path.read_text())
     assert problems(content) == []
     manifest = read_manifest(path)
@@ -105,7 +105,7 @@ def test_the_manifest_of_a_tracking_model_matches_the_types_and_the_schema(
     assert check(path).video is not None
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- refused manifests ----------------------------------------------------------------------------
 
 
 def without(*path: str | int) -> Callable[[Any], None]:
@@ -134,25 +134,23 @@ WRONG_TYPES = {
     "null where there must be a value": with_value(None, "client"),
     "text for a number": with_value("12", "files", "encoder.onnx", "size"),
     "a fraction of a byte": with_value(1.5, "files", "encoder.onnx", "size"),
-    "a number for a truth value": with_value(1, "checkpoint", "synthetic"),
-    "a truth value for a number": with_value(True, "verification", "tolerances", "masks"),
+    "a number for a boolean": with_value(1, "checkpoint", "synthetic"),
+    "a boolean for a number": with_value(True, "verification", "tolerances", "masks"),
     "text for a figure": with_value("NaN", "verification", "encoder", "image_embed"),
     "one mean too few": with_value([1, 2], "preprocessing", "mean"),
     "a list for an object": with_value([], "files"),
-    "a state that is neither": with_value("maybe", "variants", 0, "deployed"),
+    "text for a boolean": with_value("maybe", "variants", 0, "deployed"),
     "an unknown precision": with_value("q3", "variants", 0, "precision"),
     "an unknown provider": with_value({"variant": "fp32", "why": ""}, "recommended", "cuda"),
     "an unknown key": with_value({"wasm": "fp32"}, "prefer"),
     "an earlier schema": with_value(4, "schema_version"),
 }
 WRONG_VALUES = {
-    "null where a key is left out": with_value(None, "video"),
-    "left out without a reason": with_value(False, "variants", 0, "deployed"),
+    "null instead of an absent key": with_value(None, "video"),
+    "not deployed, without a reason": with_value(False, "variants", 0, "deployed"),
     "deployed, with a reason against it": with_value("too far", "variants", 0, "reason"),
-    "no hash": with_value("123", "files", "encoder.onnx", "sha256"),
-    "more than the whole": with_value(
-        {"mean": 1.5, "worst": 1}, "variants", 0, "fidelity", "mask_iou"
-    ),
+    "not a hash": with_value("123", "files", "encoder.onnx", "sha256"),
+    "an IoU above 1": with_value({"mean": 1.5, "worst": 1}, "variants", 0, "fidelity", "mask_iou"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The memory attention as a graph, held against sam2's own."""
+"""The memory attention as a graph, compared with sam2's own."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def expected(
     pointers: Tensor,
     pointer_times: Tensor,
 ) -> Tensor:
-    """What sam2 makes of it: `SAM2Base._prepare_memory_conditioned_features` from its step 2 on."""
+    """sam2's own result: `SAM2Base._prepare_memory_conditioned_features` from its step 2 on."""
 
     def rows(maps: Tensor) -> Tensor:
         return maps.flatten(2).permute(2, 0, 1)
@@ -84,10 +84,10 @@ def expected(
     parts = model.hidden_dim // model.mem_dim
     places = rows(model.memory_encoder.position_encoding(memories[:1]))
     tokens = pointers.reshape(-1, 1, model.mem_dim)
-    told = torch.zeros(len(pointers), 1, model.mem_dim)
+    encodings = torch.zeros(len(pointers), 1, model.mem_dim)
     if model.add_tpos_enc_to_obj_ptrs:
         sines = get_1d_sine_pe(pointer_times, dim=model.hidden_dim)
-        told = model.obj_ptr_tpos_proj(sines)[:, None]
+        encodings = model.obj_ptr_tpos_proj(sines)[:, None]
     features = image_embed - model.no_mem_embed.reshape(1, -1, 1, 1)
     found: Tensor = model.memory_attention(
         curr=[rows(features)],
@@ -96,7 +96,7 @@ def expected(
         memory_pos=torch.cat(
             [
                 *(places + model.maskmem_tpos_enc[int(time)] for time in memory_times),
-                told.repeat_interleave(parts, dim=0),
+                encodings.repeat_interleave(parts, dim=0),
             ]
         ),
         num_obj_ptr_tokens=len(tokens),

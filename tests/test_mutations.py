@@ -1,4 +1,4 @@
-"""A wrong graph does not pass: the proof of its stage catches every mutation of `mutations`."""
+"""Wrong graphs do not pass: the proof of their stage catches every mutation in `mutations`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tasks.system.errors import StageError
 
 pytestmark = pytest.mark.slow
 
-# A decoder of each kind: prompts in one run and one by one, masks as they are and ranked.
+# A decoder of each kind: prompts in one run or one by one, masks unranked or ranked.
 DECODERS: Mapping[str, tuple[MaskChoice, PromptChoice]] = {
     "samexporter": ("multi", "many"),
     "nimbusimage": ("ranked", "one"),
@@ -78,18 +78,18 @@ class Built:
         return files
 
     def failures(
-        self, client: str, files: dict[str, str], square_alone: bool = False
+        self, client: str, files: dict[str, str], square_only: bool = False
     ) -> list[Failure]:
-        """What verify says of files, by the rules that hold by default.
+        """The failures that verify finds in files, by the default rules.
 
-        :param square_alone: leave out the images that are not square.
+        :param square_only: leave out the images that are not square.
         """
         try:
-            return self._failures(client, files, square_alone)
-        except StageError as error:  # the build ends with it
+            return self._failures(client, files, square_only)
+        except StageError as error:  # it ends a build
             return [Failure("refused", str(error))]
 
-    def _failures(self, client: str, files: dict[str, str], square_alone: bool) -> list[Failure]:
+    def _failures(self, client: str, files: dict[str, str], square_only: bool) -> list[Failure]:
         masks, prompts = DECODERS[client]
         loads: Client = CLIENTS[client]
         contract = loads.contract(self.pytorch.dimensions, masks, prompts)
@@ -98,7 +98,7 @@ class Built:
         if client not in self._cases:
             many = prompts == "many"
             self._cases[client] = cases_for(self.pytorch, loads, masks, many, None)
-        cases = self._cases[client][: 1 if square_alone else None]
+        cases = self._cases[client][: 1 if square_only else None]
         answers = verify.run_on(files, cases, loads)
         differences = verify.merge_differences(verify.differences_of(answers, cases))
         return exceeded(differences, Tolerances(), "[verify]")
@@ -115,7 +115,7 @@ def test_unmodified_graphs_pass(built: Built, client: str, tmp_path: Path) -> No
 
 
 def with_clients() -> list[Any]:
-    """Each mutation for each kind of decoder that it can be made of."""
+    """Each mutation with each kind of decoder that it applies to."""
     pairs = [
         *(("samexporter", each) for each in (*MUTATIONS, *OF_MANY)),
         *(("nimbusimage", each) for each in MUTATIONS if each.graph == "decoder"),
@@ -131,7 +131,7 @@ def test_verify_catches_a_mutation(
     built: Built, client: str, mutation: Mutation, tmp_path: Path
 ) -> None:
     files = built.write(client, tmp_path, mutation)
-    assert built.failures(client, files, square_alone=True)
+    assert built.failures(client, files, square_only=True)
 
 
 # --- a variant against PyTorch ------------------------------------------------------------------
@@ -143,7 +143,7 @@ Q8, HALF = Variant("q8", "onnx"), Variant("half", "onnx")
 
 @pytest.fixture(scope="module")
 def reference(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PyTorch's answers about drawn images, for masks as they are and ranked ones."""
+    """PyTorch's answers for drawn images, with unranked and with ranked masks."""
     path = tmp_path_factory.mktemp("reference") / "reference.npz"
     trained = TrainedModel(str(built.yaml), str(built.checkpoint))
     write_reference(ReferenceRequest(trained, ("multi", "ranked"), DRAW, IMAGES, str(path)))
@@ -156,14 +156,14 @@ def fidelity_of(
     masks: MaskChoice,
     reference: Path,
 ) -> set[str]:
-    """The kinds of figures that fidelity fails files for."""
+    """The kinds of failures that fidelity finds in files."""
     return {each.kind for each in failures_of(files, client, masks, reference, Q8)}
 
 
 def failures_of(
     files: dict[str, str], client: str, masks: MaskChoice, reference: Path, of: Variant
 ) -> list[Failure]:
-    """What fidelity says of the files of a variant."""
+    """The failures that fidelity finds in the files of a variant."""
     picture = str(Path(files["encoder"]).parent / "picture.png")
     figures = fidelity.compare(
         fidelity.FidelityRequest(
@@ -192,7 +192,7 @@ def test_half_precision_files_are_close_to_pytorch_and_finite_for_extreme_images
 def test_an_encoder_that_overflows_only_in_half_precision_is_refused_with_output_and_image(
     built: Built, reference: Path, tmp_path: Path
 ) -> None:
-    # Larger, and as small as before.
+    # Scale the image up, beyond half precision, and down again.
     change = both(
         mutations.input_through("Mul", "image", 1e-5), mutations.input_through("Mul", "image", 1e5)
     )
@@ -217,13 +217,13 @@ EXCHANGED = both(
 )
 NO_LOGITS = mutations.not_a_number_where_negative("masks")
 LOSSES: Sequence[tuple[str, str, Change, str]] = (
-    ("samexporter", "scores not numbers", NO_SCORES, "mask scores"),
-    ("nimbusimage", "scores not numbers", NO_SCORES, "mask scores"),
+    ("samexporter", "scores are NaN", NO_SCORES, "mask scores"),
+    ("nimbusimage", "scores are NaN", NO_SCORES, "mask scores"),
     ("nimbusimage", "scores all 0", output_through("Mul", "iou_predictions", 0.0), "mask scores"),
-    ("samexporter", "masks not numbers", NO_LOGITS, "mask logits"),
-    ("nimbusimage", "second best first", EXCHANGED, "ranking flips"),
-    ("samexporter", "scores turned", output_through("Neg", "iou_predictions"), "ranking flips"),
-    ("samexporter", "masks turned", output_through("Neg", "masks"), "mean iou"),
+    ("samexporter", "masks are NaN where negative", NO_LOGITS, "mask logits"),
+    ("nimbusimage", "second best mask first", EXCHANGED, "ranking flips"),
+    ("samexporter", "scores negated", output_through("Neg", "iou_predictions"), "ranking flips"),
+    ("samexporter", "masks negated", output_through("Neg", "masks"), "mean iou"),
     ("samexporter", "third mask larger", mutations.third_mask_scaled, "mask logits"),
     ("nimbusimage", "masks larger", output_through("Mul", "masks", 1.7), "mask logits"),
     *(
@@ -236,7 +236,12 @@ LOSSES: Sequence[tuple[str, str, Change, str]] = (
             "a mask never counts",
         )
     ),
-    ("samexporter", "first mask for all", mutations.ON_DECODERS_OF_MANY[0][1], "mask logits"),
+    (
+        "samexporter",
+        "first mask for all prompts",
+        mutations.ON_DECODERS_OF_MANY[0][1],
+        "mask logits",
+    ),
 )
 
 
@@ -280,7 +285,7 @@ TWO_MASKS = both(
     [
         pytest.param(mutations.reordered("input", lambda each: each[::-1]), id="inputs reversed"),
         pytest.param(mutations.reordered("output", lambda each: each[::-1]), id="outputs reversed"),
-        pytest.param(mutations.declared("point_coords", 0, 1), id="one prompt alone"),
+        pytest.param(mutations.declared("point_coords", 0, 1), id="only one prompt"),
         pytest.param(TWO_MASKS, id="two masks of three"),
     ],
 )

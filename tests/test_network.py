@@ -1,4 +1,4 @@
-"""Proxies and certificates that the environment names, with real proxies and a real authority."""
+"""Proxies and certificates from the environment, with real proxies and a real authority."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONTENT = bytes(range(256)) * 1024
 
 @dataclass
 class Authority:
-    """The file of an authority's certificate, and what a server shows that it signed."""
+    """The certificate file of an authority, and the TLS context of a server that it certified."""
 
     file: Path
     server: ssl.SSLContext
@@ -108,7 +108,7 @@ VARIABLES = (
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """One that names no proxy and no certificates."""
+    """An environment without proxies and certificates."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

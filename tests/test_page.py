@@ -26,10 +26,10 @@ from tasks.inference.preprocessing import Placement, preprocess
 from tasks.inference.prompts import natural_image
 from tasks.web import packages, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # the demo is built once
 
 SIZE = 256
-# Looked at in every frame: a small model encodes between two looks of `expect`.
+# Polled on every animation frame: `expect` polls too rarely to see a small model encode.
 ENCODES = "document.querySelector('#phase').textContent === 'Encoding the image…'"
 
 
@@ -68,7 +68,7 @@ def opened(chromium: Browser, address: str, picture: Path) -> Page:
 
 @pytest.fixture
 def page(opened: Page) -> Page:
-    """The page without a prompt or a problem, and all of the image in sight."""
+    """The page without prompts or errors, with the whole image in view."""
     opened.set_viewport_size({"width": 1280, "height": 720})
     if opened.get_by_role("alert").is_visible():
         opened.get_by_role("button", name="Dismiss").click()
@@ -93,14 +93,14 @@ def area(page: Page) -> FloatRect:
 
 
 def on_screen(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Where a place in parts of the image is seen, under zoom too."""
+    """The screen position of a point in fractions of the image, also while zoomed."""
     box = page.locator("#picture").bounding_box()
     assert box
     return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
 
 def click(page: Page, x: float, y: float, **options: Any) -> None:
-    """Click in parts of the image and wait for the mask."""
+    """Click at a point in fractions of the image, and wait for the mask."""
     box = area(page)
     position = {"x": x * box["width"], "y": y * box["height"]}
     page.locator("#overlay").click(position=position, **options)
@@ -118,7 +118,7 @@ def begin(page: Page) -> None:
 
 
 def three_objects(page: Page) -> None:
-    """Click on three places, each of an object of its own."""
+    """Click on three places, each for a new object."""
     click(page, 0.42, 0.55)
     begin(page)
     click(page, 0.75, 0.3)
@@ -144,7 +144,7 @@ def saved(page: Page) -> NDArray[np.bool_]:
 
 
 def saved_labels(page: Page) -> NDArray[np.uint8]:
-    """The picture of labels that the page saves."""
+    """The label image that the page saves."""
     with page.expect_download() as download:
         page.get_by_role("button", name="Save labels").click()
     assert download.value.suggested_filename == "cells-labels.png"
@@ -162,7 +162,7 @@ def saved_coco(page: Page) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def answer(demo: Project) -> Any:
-    """onnxruntime's own masks over the image and scores for a prompt in pixels."""
+    """onnxruntime's masks at the image's size, scores and logits for a prompt in pixels."""
     encoder, decoder = (
         onnxruntime.InferenceSession(
             demo.root / f"public/demo/{part}.onnx", providers=["CPUExecutionProvider"]
@@ -185,7 +185,7 @@ def answer(demo: Project) -> Any:
             "has_mask_input": np.array([mask is not None], np.float32),
         }
         masks, scores = decoder.run(["masks", "iou_predictions"], inputs)
-        # As sam2 itself makes masks of the image's size.
+        # As sam2 itself scales masks to the image's size.
         over = torch.nn.functional.interpolate(
             torch.from_numpy(masks), (SIZE, SIZE), mode="bilinear", align_corners=False
         )
@@ -241,7 +241,7 @@ def test_a_refinement_starts_from_the_displayed_mask(page: Page, answer: Any) ->
     masks, scores, _ = answer([first, second], [1, 1], logits[1])
     without, _, _ = answer([first, second], [1, 1])
     best = scores.argmax()
-    assert iou(without[best], masks[best]) < 0.99  # else this would show nothing
+    assert iou(without[best], masks[best]) < 0.99  # otherwise the test would show nothing
     assert iou(saved(page), masks[best]) > 0.99
 
 
@@ -318,7 +318,7 @@ def test_loading_shows_the_download_progress(page: Page, demo: Project) -> None:
 
 
 def segment(page: Page, side: int, least: float = 0) -> None:
-    """Ask for everything, with so many clicks in each direction and these limits."""
+    """Run Segment everything with this many clicks in each direction and these limits."""
     page.get_by_label("Clicks", exact=True).select_option(str(side))
     for limit in ("Least predicted IoU", "Least stability"):
         page.get_by_label(limit).fill(str(least))
@@ -326,7 +326,7 @@ def segment(page: Page, side: int, least: float = 0) -> None:
 
 
 def objects(page: Page) -> int:
-    """How many the page says it has found."""
+    """The number of objects in the status message."""
     found = re.match(r"(\d+|One|No) objects? found by", page.locator("#status").inner_text())
     assert found
     return {"No": 0, "One": 1}[found[1]] if found[1].isalpha() else int(found[1])
@@ -457,7 +457,7 @@ def test_a_late_failure_of_a_deselected_model_shows_no_error(
         page.goto(address)
         page.get_by_label("Model").select_option("two")
         while len(held) < 2:
-            page.wait_for_timeout(10)  # lets Playwright hand over the next request
+            page.wait_for_timeout(10)  # lets Playwright deliver the next request
         one, two = held
         with page.expect_response("**/models/one/manifest.json"):
             one.fulfill(status=500)
@@ -559,7 +559,7 @@ def test_a_model_is_fetched_only_once_until_its_hash_changes(
 
         assert visit() == ["encoder.onnx", "decoder.onnx"]
         assert visit() == []
-        # Another file of the same size under the same name, and a manifest that says so.
+        # Another file of the same name and size, with its hash in the manifest.
         changed = (folder / "decoder.onnx").read_bytes().replace(b"pytorch", b"PyTorch", 1)
         (folder / "decoder.onnx").write_bytes(changed)
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -983,7 +983,7 @@ def test_messages_do_not_move_the_panel(page: Page, tmp_path: Path) -> None:
 
 def test_one_press_of_tab_focuses_the_image(page: Page) -> None:
     page.evaluate("document.activeElement.blur(), getSelection().removeAllRanges()")
-    page.locator("body").click(position={"x": 2, "y": 2})  # beside everything
+    page.locator("body").click(position={"x": 2, "y": 2})  # an empty place
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "overlay"
 
@@ -999,7 +999,7 @@ def test_on_a_phone_the_image_and_the_tools_are_visible_without_scrolling(page: 
 
 
 def problems_of_access(page: Page) -> list[str]:
-    """What axe-core finds that is serious or critical, in both colour schemes."""
+    """The serious and critical violations that axe-core finds, in both colour schemes."""
     if not page.evaluate("'axe' in window"):
         page.add_script_tag(path=packages.FOLDER / "node_modules/axe-core/axe.min.js")
     found: list[str] = []

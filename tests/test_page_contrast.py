@@ -1,4 +1,4 @@
-"""What another contrast makes of masks, in a real Chromium with a small model."""
+"""The effect of contrast settings on masks, in a real Chromium with a small model."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def labels(page: Page) -> NDArray[np.uint16]:
 
 
 def expected(demo: Project, picture: NDArray[np.uint8]) -> Mask:
-    """onnxruntime's own mask of a click."""
+    """onnxruntime's mask of a click."""
     encoder, decoder = (
         onnxruntime.InferenceSession(demo.root / f"public/demo/{part}.onnx")
         for part in ("encoder", "decoder")
@@ -121,12 +121,14 @@ def test_the_model_sees_the_chosen_contrast_and_existing_masks_stay(
     assert iou(before, expected(demo, picture)) > 0.98
     page.get_by_label("Black").fill("60")
     page.get_by_label("White").fill("140")
-    expect(page.locator("#waiting")).to_be_hidden()  # from the first change until it is encoded
+    expect(
+        page.locator("#waiting")
+    ).to_be_hidden()  # shown from the first change until the encoding ends
     assert iou(mask(page), before) == 1
     page.get_by_role("button", name="New object").click()
     click(page)
     stretched = ((picture.astype(float) - 60) * 255 / 80).clip(0, 255).round().astype(np.uint8)
-    assert iou(before, expected(demo, stretched)) < 0.95  # else this would show nothing
+    assert iou(before, expected(demo, stretched)) < 0.95  # otherwise the test would show nothing
     assert iou(mask(page), expected(demo, stretched)) > 0.98
 
 

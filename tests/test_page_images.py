@@ -1,4 +1,4 @@
-"""What the page of `doit serve` shows and feeds of files of all sorts, in a real Chromium."""
+"""How the page of `doit serve` shows and feeds files of all kinds, in a real Chromium."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Write = Callable[[Path], Path]
 
 @pytest.fixture(scope="module")
 def page(chromium: Browser) -> Iterator[Page]:
-    """The page without a model: it opens files all the same."""
+    """The page without a model, which still opens files."""
     folders = {**packages.libraries(), "/": packages.PAGE}
     app = server.application(folders, {"/models.json": list})
     with server.serving(app) as address:
@@ -48,7 +48,7 @@ def open_files(page: Page, *files: Path) -> None:
 
 
 def seen(page: Page) -> Pixels:
-    """The image or frame that is shown, RGB; on white where it is transparent."""
+    """The displayed image or frame, RGB; transparent pixels on white."""
     return pixels(
         page.evaluate(
             """() => {
@@ -67,7 +67,7 @@ def seen(page: Page) -> Pixels:
 
 
 def fed(page: Page, file: Path, size: int, frame: int = 0) -> Pixels:
-    """What the encoder gets of a file, RGB of `size` × `size`."""
+    """The pixels of a file that the encoder gets, RGB, `size` × `size`."""
     return pixels(
         page.evaluate(
             """async ([name, content, size, frame]) => {
@@ -92,13 +92,13 @@ def pixels(answer: tuple[int, int, str]) -> Pixels:
 
 
 def gray() -> Pixels:
-    """A picture without noise that spans all of 8 bits."""
+    """A noiseless image that spans all 8 bits."""
     wave = np.sin(np.arange(SIZE) / 20)
     return (127.5 + 127.5 * wave * wave[:, None]).round().astype(np.uint8)
 
 
 def write_png(path: Path, samples: NDArray[np.uint16]) -> Path:
-    """A PNG of 16 bits of (H, W, C): Pillow writes gray ones alone."""
+    """Write samples (H, W, C) as a 16-bit PNG; Pillow writes only gray ones."""
     height, width, channels = samples.shape
     kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     rows = samples.astype(">u2").reshape(height, -1)
@@ -125,7 +125,7 @@ def deep(samples: NDArray[np.uint16], name: str = "deep.png") -> Write:
     return lambda folder: write_png(folder / name, samples)
 
 
-# --- dim pictures ---
+# --- dim images ---
 
 
 def twelve_bits() -> NDArray[np.uint16]:
@@ -166,7 +166,7 @@ def test_a_dim_image_is_stretched_from_black_to_white(
     shown = seen(page).astype(int)
     cold = np.ones((SIZE, SIZE), bool)
     cold.ravel()[::400] = "hot" not in kind
-    # Black and white are percentiles: up to 1 % of the range of the brightest and darkest is cut.
+    # Black and white are percentiles: up to 1 % of the range is cut at the bright and dark ends.
     steps = 255 / 27 if "3 to 30" in kind else 4
     assert np.abs(shown - gray()[..., None])[cold].max() <= steps + 1
     assert shown.min() == 0
@@ -205,7 +205,7 @@ def test_frames_of_8_and_of_16_bits_cannot_be_mixed(page: Page, tmp_path: Path) 
     expect(page.get_by_role("alert")).to_contain_text("Some frames have 8 bits a sample")
 
 
-# --- what a person chooses ---
+# --- contrast settings ---
 
 
 def test_the_sliders_set_black_and_white(page: Page, tmp_path: Path) -> None:
@@ -266,12 +266,12 @@ def test_each_channel_has_its_own_contrast(page: Page, tmp_path: Path) -> None:
     expect(words).to_have_text("Channel 2: 0 is black, 12750 is white.")
 
 
-# --- one rule for the page and for the program ---
+# --- the page and the documented program agree ---
 
 
 def turned(folder: Path) -> Path:
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter to the right
+    exif[0x0112] = 6  # a quarter turn to the right
     Image.fromarray(natural_image(SIZE)).save(folder / "turned.png", exif=exif)
     return folder / "turned.png"
 
@@ -285,7 +285,7 @@ def transparent(scale: float = 1) -> Write:
 
 
 def with_a_profile(folder: Path) -> Path:
-    """A profile with red and green exchanged, which a browser would apply."""
+    """An image with a profile that swaps red and green, which a browser would apply."""
     from PIL import ImageCms
 
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -324,7 +324,7 @@ def sparse(ground: int, height: int) -> Pixels:
 
 FILES["few bright objects"] = saved(Image.fromarray(sparse(2, 220)), "sparse.png")
 FILES["few dim objects"] = saved(Image.fromarray(sparse(2, 90)), "sparse.png")
-# Pillow reads 8 bits of each.
+# Pillow reads only 8 bits of these.
 REFUSED = {"12 bits of a colour", "gray and transparent"}
 
 
@@ -341,7 +341,7 @@ def test_the_documented_program_feeds_the_encoder_the_same_pixels_as_the_page(
     page: Page, tmp_path: Path, kind: str
 ) -> None:
     path = FILES[kind](tmp_path)
-    # A canvas keeps colours of 8 bits times their alpha, which is little of dim ones.
+    # A canvas stores 8-bit colours multiplied by alpha, which leaves few shades of dim ones.
     most = 5 if kind == "transparent and dim" else 1
     assert np.abs(fed(page, path, SIZE).astype(int) - np.array(program()(str(path)))).max() <= most
 
@@ -352,7 +352,7 @@ def test_the_documented_program_refuses_16_bit_colours(tmp_path: Path, kind: str
         program()(str(FILES[kind](tmp_path)))
 
 
-# --- what a file is ---
+# --- kinds of files ---
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ GRAYS = [30, 70, 110, 150, 190, 230]
 
 
 def moving(position: int) -> Image.Image:
-    """A square on black, at a place of its own on each frame."""
+    """A square on black, at a different place on each frame."""
     picture = np.zeros((48, 96, 3), np.uint8)
     picture[10:30, 10 * position : 10 * position + 20] = GRAYS[position]
     return Image.fromarray(picture)
@@ -479,7 +479,7 @@ def film(path: Path, grays: list[int], **options: Any) -> Path:
 
 
 def levels_of(page: Page, count: int) -> list[float]:
-    """How bright each frame is, read from the last to the first and then on."""
+    """The brightness of each frame; the frames are shown backwards, and then forwards."""
     expect(page.locator("#frame-number")).to_have_text(f"1 of {count}")
     for index in reversed(range(count)):
         show(page, index)

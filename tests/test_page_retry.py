@@ -1,4 +1,4 @@
-"""What the page of `doit serve` could not load, and loads when it is tried again."""
+"""The page of `doit serve` retries to load what it could not load at first."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from tasks.commands import serve
 from tasks.config import parse
 from tasks.web import packages, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # a model that is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # the model is built once
 
 SIZE, COUNT = 256, 4
 TALL: Any = {"width": 1280, "height": 1600}
@@ -36,7 +36,7 @@ def address(video_model: Project) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def opened(chromium: Browser, address: str) -> Page:
     page = new_page(chromium, address)
-    page.set_viewport_size(TALL)  # the row of channels takes nothing from the image
+    page.set_viewport_size(TALL)  # so that the row of channels takes no space from the image
     return page
 
 
@@ -49,7 +49,7 @@ def page(opened: Page) -> Page:
 
 @pytest.fixture(scope="module")
 def frames() -> Array:
-    """A time-lapse of few shades, so that the same ones are the range however they are counted."""
+    """A time-lapse of few shades, so that every way to count them gives the same range."""
     return time_lapse(5, COUNT, SIZE, SIZE, 0.25).frames[..., 0].astype("u2") // 16 * 160 + 100
 
 

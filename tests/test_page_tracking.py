@@ -31,7 +31,7 @@ from tasks.inference.sessions import run_by_name
 from tasks.inference.tracker import Tracker
 from tasks.web import packages, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # a model that is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # the model is built once
 
 SIZE, COUNT = 256, 5
 Labels = NDArray[np.uint16]
@@ -55,7 +55,7 @@ def address(video_model: Project) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def frames() -> NDArray[np.uint8]:
-    """Of the encoder's own size, so that nothing is resampled."""
+    """Frames of the encoder's own size, so that nothing is resampled."""
     return time_lapse(5, COUNT, SIZE, SIZE, 0.25).frames
 
 
@@ -73,7 +73,7 @@ def write_stack(path: Path, pages: Sequence[NDArray[Any]], **options: Any) -> Pa
 def new_page(chromium: Browser, address: str) -> Page:
     page = chromium.new_page(viewport={"width": 1280, "height": 800})
     page.goto(address)
-    # What the test before made is not saved.
+    # The previous test leaves unsaved work.
     page.add_locator_handler(page.get_by_role("button", name="Discard"), lambda each: each.click())
     expect(page.locator("#status")).to_contain_text("is ready", timeout=60_000)
     return page
@@ -86,7 +86,7 @@ def opened(chromium: Browser, address: str) -> Page:
 
 @pytest.fixture
 def page(opened: Page, stack: Path) -> Page:
-    """The page with the stack as it opens, nothing prompted."""
+    """The page with the newly opened stack, without prompts."""
     if opened.get_by_role("alert").is_visible():
         opened.get_by_role("button", name="Dismiss").click()
     opened.get_by_label("Foreground").check()
@@ -98,7 +98,7 @@ def open_files(page: Page, *files: Path) -> None:
     status = page.locator("#status")
     status.evaluate(
         "status => { status.textContent = '' }"
-    )  # it may say so of what was open before
+    )  # it may show the same text for the previous file
     page.locator("#file").set_input_files(files)
     expect(status).to_contain_text("frames. Click an object", timeout=60_000)
 
@@ -110,7 +110,7 @@ def area(page: Page) -> FloatRect:
 
 
 def click(page: Page, x: int, y: int) -> tuple[float, float]:
-    """Click near a pixel of the frame and wait for the mask; where, in parts of the frame."""
+    """Click near a pixel and wait for the mask; returns the click in fractions of the frame."""
     box = area(page)
     at = round(x / SIZE * box["width"]), round(y / SIZE * box["height"])
     page.locator("#overlay").click(position={"x": at[0], "y": at[1]})
@@ -152,8 +152,8 @@ def saved(page: Page) -> Labels:
 
 def reference(deployed: Path, frames: Sequence[NDArray[np.uint8]]) -> Tracker:
     """The Python tracker over the same files."""
-    told = json.loads((deployed / "manifest.json").read_text())["video"]
-    constants = {each.name: told[each.name] for each in fields(TrackingConstants)}
+    video = json.loads((deployed / "manifest.json").read_text())["video"]
+    constants = {each.name: video[each.name] for each in fields(TrackingConstants)}
     names = ("encoder", *TRACKING_GRAPHS)
     run = run_by_name({name: str(deployed / f"{name}.onnx") for name in names})
     return Tracker(run, TrackingConstants(**constants), frames)
@@ -178,7 +178,7 @@ def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
 
 @pytest.fixture(scope="module")
 def followed(chromium: Browser, address: str, stack: Path) -> Iterator[tuple[Page, list[Any]]]:
-    """A page on which two objects were tracked from the first frame on; where they were clicked."""
+    """A page with two objects tracked from the first frame on, and the clicks on them."""
     page = new_page(chromium, address)
     open_files(page, stack)
     clicks = [click(page, 160, 182)]
@@ -221,8 +221,8 @@ def test_showing_a_frame_shows_its_masks(followed: tuple[Page, list[Any]]) -> No
     for frame in range(COUNT):
         show(page, frame)
         for number in (1, 2):
-            told = page.locator("#objects .area").nth(number - 1).inner_text()
-            assert float(told.split()[0]) == pytest.approx(100 * masks[frame, number].mean(), abs=1)
+            text = page.locator("#objects .area").nth(number - 1).inner_text()
+            assert float(text.split()[0]) == pytest.approx(100 * masks[frame, number].mean(), abs=1)
 
 
 def test_tracking_continues_from_a_correction_and_keeps_earlier_frames(
@@ -263,8 +263,8 @@ def test_coco_has_the_frames_the_names_and_a_track_id_for_each_mask(page: Page) 
     found = json.loads(download(page, "Save COCO", "cells-coco.json").read_text())
     assert [image["frame_index"] for image in found["images"]] == list(range(COUNT))
     assert [each["name"] for each in found["categories"]] == ["nucleus"]
-    told = [(each["id"], each["image_id"], each["track_id"]) for each in found["annotations"]]
-    assert told == [(1, 1, 1), (2, 2, 1)]
+    ids = [(each["id"], each["image_id"], each["track_id"]) for each in found["annotations"]]
+    assert ids == [(1, 1, 1), (2, 2, 1)]
 
 
 def test_cancelled_tracking_keeps_its_masks(page: Page) -> None:
@@ -294,7 +294,7 @@ def test_keys_and_buttons_change_the_frame(page: Page, frames: NDArray[np.uint8]
 
 
 def seen(page: Page) -> NDArray[np.uint8]:
-    """The frame that is shown, RGB."""
+    """The displayed frame, RGB."""
     shape = page.locator("#picture canvas").evaluate("canvas => [canvas.height, canvas.width]")
     values = page.locator("#picture canvas").evaluate(
         """canvas => {
@@ -321,11 +321,11 @@ def test_a_16_bit_stack_is_scaled_to_the_range_of_all_its_pages(
     pages = [(each[..., 0].astype(np.uint16) * 16 + 1000) for each in frames]
     open_files(page, write_stack(tmp_path / "deep.tif", pages, compression="tiff_deflate"))
     flat = np.stack(pages).reshape(COUNT, -1)
-    # Of three neighbours the middle one counts.
+    # The page takes the median of three neighbours.
     middles = np.median([flat[:, :-2], flat[:, 1:-1], flat[:, 2:]], axis=0)
     low, high = np.percentile(middles, [0.1, 99.9])
     expected = ((pages[0] - low) / (high - low) * 255).clip(0, 255)
-    assert np.abs(seen(page)[..., 1] - expected).max() < 3  # of each frame some samples are counted
+    assert np.abs(seen(page)[..., 1] - expected).max() < 3  # only some samples are counted
 
 
 def test_several_images_open_as_frames_in_the_order_of_their_names(

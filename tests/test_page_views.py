@@ -1,4 +1,4 @@
-"""The page of `doit serve` with a large image: a click under zoom is answered from the view."""
+"""The page of `doit serve` with a large image: a click while zoomed segments only the view."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.inference.preprocessing import Placement, preprocess
 from tasks.inference.prompts import natural_image
 from tasks.web import packages, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # the demo is built once
 
 SIZE = 256
 WIDTH, HEIGHT = 1536, 1280
@@ -71,7 +71,7 @@ def opened(chromium: Browser, address: str) -> Page:
 
 @pytest.fixture
 def page(opened: Page, file: Path) -> Page:
-    """The page with the large image as it opens."""
+    """The page with the newly opened large image."""
     opened.get_by_label("Foreground").check()
     opened.locator("#refine").uncheck()
     undo_all(opened)  # the page would ask before it discards objects
@@ -87,14 +87,14 @@ def forget_status(page: Page) -> None:
 
 
 def on_screen(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Where a pixel of the image is seen."""
+    """The screen position of a pixel of the image."""
     box = page.locator("#picture").bounding_box()
     assert box
     return box["x"] + x / WIDTH * box["width"], box["y"] + y / HEIGHT * box["height"]
 
 
 def look_at(page: Page, x: float, y: float, factor: float = 6) -> None:
-    """Show all, then zoom at a pixel of the image."""
+    """Show the whole image, then zoom in on one of its pixels."""
     page.locator("#zoom-fit").click()
     page.mouse.move(*on_screen(page, x, y))
     page.mouse.wheel(0, -np.log(factor) / 0.0015)
@@ -102,7 +102,7 @@ def look_at(page: Page, x: float, y: float, factor: float = 6) -> None:
 
 
 def click(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Click near a pixel of the image that is seen, and wait for the mask; on which pixel."""
+    """Click near a visible pixel and wait for the mask; returns the clicked pixel."""
     forget_status(page)
     to = [round(each) for each in on_screen(page, x, y)]
     page.mouse.click(*to)
@@ -126,7 +126,7 @@ def calls(page: Page, which: str) -> list[dict[str, Any]]:
 
 
 def encoded(page: Page) -> list[str]:
-    """Names of what was encoded since the image was opened."""
+    """The names of the views encoded since the image was opened."""
     return [each["name"] for each in calls(page, "encode")]
 
 
@@ -138,7 +138,7 @@ def box_of(name: str) -> tuple[int, int, int, int]:
 
 @pytest.fixture(scope="module")
 def answer(demo: Project, image: NDArray[np.uint8]) -> Callable[..., Mask]:
-    """onnxruntime's best mask over a view, which it encodes as an image."""
+    """onnxruntime's best mask of a view, encoded as an image of its own."""
     encoder, decoder = (
         onnxruntime.InferenceSession(
             demo.root / f"public/demo/{part}.onnx", providers=["CPUExecutionProvider"]
@@ -190,7 +190,7 @@ def test_a_click_while_zoomed_draws_the_mask_of_the_view_in_place(
     times = re.findall(r"([\d.]+) times as fine", page.locator("#zoomed").inner_text())
     assert float(times[0]) == pytest.approx(WIDTH / max(right - left, bottom - top), abs=0.06)
     mask = saved(page)
-    # Chromium and Pillow scale the view differently, and random weights make much of that.
+    # Chromium and Pillow scale the view differently, and random weights amplify the difference.
     assert iou(mask, answer((left, top, right, bottom), [[*at]], [1])) > 0.9
     mask[top:bottom, left:right] = False
     assert not mask.any()
@@ -222,7 +222,7 @@ def test_recent_views_stay_encoded(page: Page) -> None:
     click(page, *places[4])
     look_at(page, *places[0])
     click(page, *places[0])
-    assert len(encoded(page)) == 5  # the first was used last but one
+    assert len(encoded(page)) == 5  # the first view is still encoded, as it was used just before
     look_at(page, *places[1])
     click(page, *places[1])
     assert len(encoded(page)) == 6

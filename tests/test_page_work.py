@@ -1,4 +1,4 @@
-"""What a person makes on the page of `doit serve`: corrected, saved, asked about and restored."""
+"""Work on the page of `doit serve`: correcting, saving, confirming and restoring it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tasks.config import parse
 from tasks.inference.prompts import natural_image
 from tasks.web import server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # the demo is built once
 
 SIZE = 256
 
@@ -82,7 +82,7 @@ def opened(chromium: Browser, address: str, picture: Path) -> Page:
 
 @pytest.fixture
 def page(opened: Page) -> Page:
-    """The page without a prompt, masks and marks shown."""
+    """The page without prompts, with masks and marks shown."""
     opened.set_viewport_size({"width": 1280, "height": 720})
     undo_all(opened)
     for box in ("Masks", "Marks"):
@@ -93,7 +93,7 @@ def page(opened: Page) -> Page:
 
 
 def chosen(page: Page) -> str:
-    """The number of the object that is worked on."""
+    """The number of the current object."""
     return page.locator("#objects li.current .number").inner_text()
 
 
@@ -102,7 +102,7 @@ def ids(page: Page) -> list[int]:
 
 
 def alone(page: Page, number: int) -> tuple[float, float]:
-    """A place in parts of the image that this object alone covers, and all around it too."""
+    """A point, in fractions of the image, in the middle of a place that only this object covers."""
     found = saved_coco(page)
     masks = dict(zip(ids(page), coco.masks(found), strict=True))
     left = np.pad(masks.pop(number), 1)
@@ -122,7 +122,7 @@ def eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def press(page: Page, x: float, y: float, **options: Any) -> None:
-    """Click in parts of the image, whatever comes of it."""
+    """Click at a point in fractions of the image, without waiting for a result."""
     box = area(page)
     page.locator("#overlay").click(
         position={"x": x * box["width"], "y": y * box["height"]}, **options
@@ -133,7 +133,7 @@ def press(page: Page, x: float, y: float, **options: Any) -> None:
 
 
 def precision(truth: dict[str, Any], folder: Path, iou_type: str) -> float:
-    """AP of a prediction that is just what the annotations say, as pycocotools has it."""
+    """pycocotools' AP of a prediction that equals the annotations."""
     (folder / "truth.json").write_text(json.dumps(truth))
     predicted = [
         {
@@ -176,7 +176,7 @@ def test_coco_has_exactly_the_pixels_of_the_saved_mask(page: Page) -> None:
     assert (mask == saved(page)).all()
 
 
-# Opening what was saved.
+# Opening saved files.
 
 
 def open_masks(page: Page, path: Path) -> None:
@@ -266,11 +266,11 @@ def test_labels_in_colours_are_refused_because_their_numbers_would_be_lost(
     expect(page.locator("#objects li")).to_have_count(1)
 
 
-# Objects of "everything".
+# Objects of "Segment everything".
 
 
 def everything(page: Page) -> int:
-    """Segment everything; how many objects there are then."""
+    """Segment everything; returns the number of objects."""
     segment(page, 8)
     expect(page.locator("#status")).to_contain_text("found by 64 clicks", timeout=60_000)
     return page.locator("#objects li").count()
@@ -312,7 +312,7 @@ def test_the_limits_have_no_effect_after_an_object_was_edited(page: Page) -> Non
     assert ids(page) == before
 
 
-# Undo, and which object a click is of.
+# Undo, and which object a click belongs to.
 
 
 def test_undo_reverts_the_last_action_even_on_an_object_that_is_not_chosen(page: Page) -> None:
@@ -390,7 +390,7 @@ def test_keys_work_with_the_focus_anywhere_but_in_a_text_field(page: Page) -> No
 
 
 def painted(page: Page) -> NDArray[np.bool_]:
-    """Where something is drawn over the image."""
+    """The pixels on which something is drawn over the image."""
     found = page.locator("#overlay").evaluate(
         """(canvas) => {
           const { width, height } = canvas
@@ -461,7 +461,7 @@ def test_saved_or_undone_work_needs_no_confirmation(
     saved_labels(page)
     page.get_by_role("radio", name="2:").check()
     page.locator("#file").set_input_files(other)
-    expect(question(page)).to_be_visible()  # another mask is another change
+    expect(question(page)).to_be_visible()  # another mask is an unsaved change
     page.close()
 
 
@@ -532,7 +532,7 @@ def test_the_last_state_is_restored_after_a_crash(
     assert [each["name"] for each in after["categories"]] == ["object", "nucleus"]
     page.close()
 
-    page = context.new_page()  # it is saved now
+    page = context.new_page()  # the work is saved now
     page.goto(address)
     expect(page.locator("#status")).to_contain_text("is ready", timeout=60_000)
     open_image(page, picture)

@@ -1,4 +1,4 @@
-"""What a person makes of a stack on the page: tracked, asked about, saved, opened and restored."""
+"""Work on a stack on the page: tracking, confirming, saving, opening and restoring it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.commands import serve
 from tasks.config import parse
 from tasks.web import server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # a model that is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # the model is built once
 
 SIZE, COUNT = 256, 5
 
@@ -41,7 +41,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def page(chromium: Browser, address: str, stack: Path) -> Iterator[Page]:
-    """A page of a browser that keeps nothing of others, with the stack."""
+    """The page with the stack, in its own browser context."""
     context = chromium.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.goto(address)
@@ -92,7 +92,7 @@ def test_saved_masks_of_a_stack_open_as_the_same_objects(
     show(page, 2)
     begin(page)
     click(page, 100, 30)
-    track(page, "Track on")  # the further object alone; the others stay
+    track(page, "Track on")  # only the new object; the others stay
     after = labels_of(page)
     assert (after[:2] == before[:2]).all()
     assert 3 in after[2]

@@ -1,4 +1,4 @@
-"""What is drawn on pictures of masks."""
+"""Pictures of masks."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_differing_masks_are_drawn_side_by_side_with_their_differences(tmp_path:
     drawn = np.array(Image.open(tmp_path / "pairs.png"))
     step, head = painting.PAIR_SIDE + painting.PAIR_GAP, painting.SMALL + 2 * painting.PAIR_GAP
     for row in range(2):
-        # Where the second mask is and the first is not: above is what each panel has there.
+        # The colour of each panel at a point that is only in the second mask.
         y = head + row * (painting.PAIR_SIDE + head) + head + int(0.7 * painting.PAIR_SIDE)
         first, second, alone = drawn[y, int(0.7 * painting.PAIR_SIDE) :: step][:3]
         assert first.tolist() == [100, 100, 100]

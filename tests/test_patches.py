@@ -1,4 +1,4 @@
-"""Each export patch against what it replaces, with parameters that are not zero."""
+"""Each export patch compared with the code that it replaces, with nonzero parameters."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-# Of the others each test takes seconds. They have the same decoder, with which see below.
+# Each test of the other sizes takes seconds. They have the same decoder: see below.
 SMALL = ("sam2_hiera_tiny", "sam2.1_hiera_tiny")
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
-    group = pytest.mark.xdist_group(f"patches-{name}")  # nothing is shared with the next
+    group = pytest.mark.xdist_group(f"patches-{name}")  # the architectures share nothing
     if name in SMALL:
         return [group]
-    # SAM 2.1's encoders are those of SAM 2: tasks/model/recognition.py tells them apart elsewhere.
+    # SAM 2.1 has the encoders of SAM 2: tasks/model/recognition.py tells them apart elsewhere.
     return [group, pytest.mark.nightly if name.startswith("sam2.1_") else pytest.mark.slow]
 
 
@@ -69,7 +69,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[SAM2Base]:
 
 @pytest.fixture(scope="module", params=[pytest.param(name, marks=marks(name)) for name in SMALL])
 def tiny(request: pytest.FixtureRequest) -> Iterator[SAM2Base]:
-    """Tiny of both generations, for the decoder that all sizes of one have."""
+    """Tiny of both generations, for the decoder that all sizes of a generation share."""
     with torch.no_grad():
         yield with_noise(request.param)
 
@@ -110,7 +110,7 @@ def test_the_trunk_matches_the_original(model: SAM2Base) -> None:
 
 
 def test_every_block_and_its_attention_match_the_original(model: SAM2Base) -> None:
-    """On maps that fill no whole number of windows, so that padding is seen."""
+    """On maps that do not divide into whole windows, so that padding matters."""
     x = torch.randn(1, 40, 56, model.image_encoder.trunk.blocks[0].dim)
     for block in model.image_encoder.trunk.blocks:
         expected = block(x)
@@ -180,14 +180,14 @@ def test_a_pyramid_with_larger_kernels_matches_the_original(
 def test_every_size_has_the_decoder_of_tiny(
     model: SAM2Base, request: pytest.FixtureRequest
 ) -> None:
-    """Whose patches are tested below."""
+    """The tests below cover the patches of tiny's decoder."""
     name = request.node.callspec.params["model"]
     tiny = load.build_model(f"{name.partition('_')[0]}_hiera_tiny")
     assert described(model) == described(tiny)
 
 
 def described(model: SAM2Base) -> list[object]:
-    """The parts of a decoder, every one with the plain values that it was constructed with."""
+    """The parts of a decoder, each with the plain values that it was constructed with."""
     parts = (model.sam_mask_decoder, model.sam_prompt_encoder)
     plain = (bool, int, float, str, tuple, type(None))
     return [
@@ -275,7 +275,7 @@ def prompt(
 
 
 def one_by_one(decoder: SAM2ImageDecoder, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """samexporter's answers to several prompts; outside of a trace its modules take one."""
+    """samexporter's answers to several prompts; outside a trace its modules take only one."""
     *features, coords, labels, masks, has_mask = inputs
     each_mask = masks.expand(len(coords), -1, -1, -1)
     answers = [
@@ -336,7 +336,7 @@ def test_masks_with_equal_scores_keep_their_order() -> None:
 def test_points_with_label_minus_1_have_no_effect(
     tiny: SAM2Base, decoder: SAM2ImageDecoder
 ) -> None:
-    """So a prompt gets the same mask alone and beside longer ones, and from a client that pads."""
+    """A prompt thus gets the same mask alone, beside longer ones, and from a client that pads."""
     inputs = list(prompt(tiny, 2, 0.0))
     padded = list(inputs)
     padded[3] = torch.cat([inputs[3], torch.rand(1, 2, 2) * 1024], dim=1)
@@ -346,7 +346,7 @@ def test_points_with_label_minus_1_have_no_effect(
     assert difference(padded_found[0], alone[0]) < 1e-5
     assert difference(padded_found[1], alone[1]) < 1e-5
     original = decoder(*padded)
-    assert difference(original[0], alone[0]) > 1e-3  # for which it is one more
+    assert difference(original[0], alone[0]) > 1e-3  # which counts it as one more point
 
 
 def test_all_masks_are_the_single_mask_and_the_three_masks(
@@ -404,7 +404,7 @@ def test_the_best_mask_has_the_highest_score(tiny: SAM2Base, decoder: SAM2ImageD
 def test_the_single_mask_follows_the_models_stability_rule(
     tiny: SAM2Base, monkeypatch: pytest.MonkeyPatch, threshold: float
 ) -> None:
-    """Thresholds that always keep the single mask, that decide, and that never keep it."""
+    """Thresholds that always, sometimes and never keep the single mask."""
     head = tiny.sam_mask_decoder
     assert head.dynamic_multimask_via_stability
     monkeypatch.setattr(head, "dynamic_multimask_stability_thresh", threshold)
@@ -431,13 +431,13 @@ def test_an_empty_single_mask_counts_as_stable(tiny: SAM2Base) -> None:
 def exported_decoder(
     tiny: SAM2Base, decoder: SAM2ImageDecoder, tmp_path_factory: pytest.TempPathFactory
 ) -> onnxruntime.InferenceSession:
-    """The decoder for many prompts as the build makes it."""
+    """The decoder for many prompts, as the build exports it."""
     folder = tmp_path_factory.mktemp("decoder")
     tensors = traced_contract(dimensions_of(tiny), "points", "ranked", "many")["decoder"]
     raw, made = folder / "raw.onnx", folder / "decoder.onnx"
     patched = decoder_patches.patched_decoder(decoder, "ranked", "points")
     export.write_traced(raw, Traceable(decoder, patched, tensors), 20)
-    pairs = {"pairs": [[str(raw), str(made)]]}  # in a child: it hides torch from itself
+    pairs = {"pairs": [[str(raw), str(made)]]}  # in a child process, which hides torch from itself
     child.run("tasks.simplify:simplify_graphs", pairs, folder / "log", verbose=False)
     return onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
 

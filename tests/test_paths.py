@@ -1,4 +1,4 @@
-"""Execution paths: which there are, what a browser lacks, and what they draw (`doit paths`)."""
+"""Execution paths (`doit paths`): which exist, which a browser cannot run, and what they draw."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def paths_of(project: Project) -> list[PathFigures]:
 
 @pytest.fixture
 def with_browser(demo: Project, tmp_path: Path) -> Any:
-    """The model that is built, where `doit paths` starts another browser."""
+    """The built model, in a project whose `doit paths` starts another browser."""
 
     def use(executable: str) -> Project:
         project = demo.copy_to(tmp_path / "project")
@@ -237,8 +237,8 @@ def test_another_engine_draws_the_same_masks_without_a_driver(name: str, with_br
     assert page.count(f'<th scope="row">{ran[0].browser}</th>') == len(paths)
 
 
-# What onnxruntime's layout transformer rewrites for a provider that prefers NHWC
-# (layout_transformation.cc of 1.27), of what there is in models of images.
+# The operators of image models that onnxruntime's layout transformer rewrites for a provider that
+# prefers NHWC (layout_transformation.cc of 1.27).
 REWRITTEN = {
     *("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace"),
     *("GlobalAveragePool", "GridSample", "InstanceNormalization", "MaxPool", "Resize"),

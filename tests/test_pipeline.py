@@ -1,4 +1,4 @@
-"""Every stage for real on a small model: one build, from a checkpoint to proven, deployed files."""
+"""Every real stage on a small model: one build, from a checkpoint to proven, deployed files."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRACKING |= {"tracking_decoder.onnx"}
 
 
 class Built:
-    """The project, and how its one build ended."""
+    """The project, and the outcome of its one build."""
 
     def __init__(self, project: Project, outcome: Outcome) -> None:
         self.project, self.outcome = project, outcome
@@ -40,19 +40,19 @@ class Built:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What is deployed."""
+        """The deployed manifest."""
         content: dict[str, Any] = json.loads((self.app / "manifest.json").read_text())
         return content
 
     def report(self, name: str) -> dict[str, Any]:
-        """A report of a proof."""
+        """The report of a proof."""
         content: dict[str, Any] = json.loads((self.models / f"{name}.json").read_text())
         return content
 
 
 @pytest.fixture(scope="module")
 def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """The demo's architecture that tracks, with random weights, for images of 256 pixels."""
+    """The demo's tracking architecture with random weights, for images of 256 pixels."""
     project = Project(tmp_path_factory.mktemp("pipeline") / "project", cheap=False)
     (project.root / "web").symlink_to(ROOT / "web")
     text = (ROOT / "demo/sam2_demo_video.yaml").read_text()

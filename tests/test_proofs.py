@@ -1,4 +1,4 @@
-"""Nothing unproven is deployed, by any road: the real command, real children, a small model."""
+"""Nothing unproven is deployed by any route: the real command, real children, a small model."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[bytes]]:
 
 @pytest.fixture(scope="module")
 def simplified(weights: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Built from the first checkpoint up to its graphs, which nothing has proven."""
+    """A project built from the first checkpoint up to its graphs, which are unproven."""
     project = Project(tmp_path_factory.mktemp("proofs") / "project", cheap=False)
     text = (ROOT / "tests/narrow.yaml").read_text().replace("512", "256")
     (project.root / "small.yaml").write_text(text)
@@ -62,7 +62,7 @@ def simplified(weights: list[bytes], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def deployed(simplified: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Built, proven and deployed."""
+    """The same project, proven and deployed."""
     project = simplified.copy_to(tmp_path_factory.mktemp("deployed") / "project")
     assert succeeded(project.build()) == {"verify:m", "deploy:m"}
     return project
@@ -70,7 +70,7 @@ def deployed(simplified: Project, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def project(deployed: Project, tmp_path: Path) -> Project:
-    """A copy of it to do harm to."""
+    """A copy of the deployed project, for a test to damage."""
     return deployed.copy_to(tmp_path / "project")
 
 
@@ -109,11 +109,11 @@ def refused(outcome: Outcome, *words: str) -> None:
         assert word in outcome.output, outcome.output
 
 
-# --- what verify finds --------------------------------------------------------------------------
+# --- what verify detects ------------------------------------------------------------------------
 
 
 def measure(project: Project, folder: Path) -> dict[str, Any]:
-    """What verify measures of graphs in some folder."""
+    """verify's measurements of the graphs in a folder."""
     return verify.measure(
         verify.VerifyRequest(
             model=TrainedModel(
@@ -183,7 +183,7 @@ def test_an_export_with_its_weights_in_another_file_is_not_simplified(project: P
 
 @pytest.mark.parametrize("kind", ["input", "output"])
 def test_tensors_in_another_order_are_refused(project: Project, kind: str) -> None:
-    """samexporter, X-AnyLabeling and osam take them by position."""
+    """samexporter, X-AnyLabeling and osam take tensors by position."""
     path = project.root / "build/models/m/decoder.onnx"
     model = onnx.load(path)
     mutations.reordered(kind, lambda values: values[::-1])(model, {})
@@ -193,7 +193,7 @@ def test_tensors_in_another_order_are_refused(project: Project, kind: str) -> No
     refused(project.doit("run", "-s", "deploy:m"), "expected tensors in the order")
 
 
-# --- a proof names its bytes -------------------------------------------------------------------
+# --- a proof holds only for its bytes ----------------------------------------------------------
 
 
 def test_unproven_graphs_are_not_deployed(simplified: Project, tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_report_is_judged_by_its_figures_and_not_by_its_passed_flag(project: P
     refused(project.doit("run", "-s", "deploy:m"), "encoder output image_embed: differs by 0.5")
 
 
-# --- a deploy is one unit ----------------------------------------------------------------------
+# --- a deploy is atomic ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -309,7 +309,7 @@ def test_a_full_disk_leaves_the_deployment_unchanged(rebuilt: Project) -> None:
         (rebuilt.root / f"build/models/m/{each}.onnx").stat().st_size
         for each in ("encoder", "decoder")
     )
-    # A limit on file size makes the kernel refuse a write in its middle, as a full disk does.
+    # A file size limit makes the kernel refuse a write halfway, as a full disk does.
     run = subprocess.run(
         ["prlimit", f"--fsize={sum(sizes) // 2}", *rebuilt.command("deploy:m")],
         cwd=rebuilt.root,
@@ -349,17 +349,17 @@ def test_a_deploy_killed_between_two_renames_is_undone_by_the_next_one(
     assert rebuilt.doit("run", "deploy:m").status == -9
     assert app(rebuilt).joinpath("encoder.onnx").read_bytes() != before["encoder.onnx"]
     path.write_text(text)
-    # The next one is refused, and what it finds is as it was before both.
+    # The next deploy is refused, and restores the state before both.
     flip_a_byte(rebuilt.root / "build/models/m/decoder.onnx")
     refused(rebuilt.doit("run", "-s", "deploy:m"), "is not what verify measured")
     assert contents(app(rebuilt)) == before
 
 
-# --- what was read is what is recorded ---------------------------------------------------------
+# --- stages record what they read --------------------------------------------------------------
 
 
 def hold(project: Project, module: str, before: str) -> None:
-    """Have a module wait in front of one of its lines, while there is a FIFO to wait for."""
+    """Make a module wait before one of its lines, as long as the FIFOs exist."""
     path = project.root / module
     text = path.read_text()
     assert text.count(before) == 1
@@ -373,7 +373,7 @@ def hold(project: Project, module: str, before: str) -> None:
 
 
 def change_during(project: Project, path: Path, data: bytes, *arguments: str) -> str:
-    """Run a command, and write a file while it waits where `hold` has it wait."""
+    """Run a command, and write a file while the command waits where `hold` makes it wait."""
     process = project.start(*arguments)
     wait_for_opening(project.root / "reached", process)
     path.write_bytes(data)
@@ -391,7 +391,7 @@ def test_a_local_checkpoint_saved_during_its_copy_is_copied_again(
 ) -> None:
     hold(project, "tasks/checkpoint.py", "    work.deliver(target)\n    FINGERPRINTS")
     source = project.root / "weights.pt"
-    source.write_bytes(weights[0] + b" ")  # something to do
+    source.write_bytes(weights[0] + b" ")  # so that there is something to do
     change_during(project, source, weights[1], "checkpoint:m")
     assert "checkpoint:m" in succeeded(project.build("checkpoint:m"))
     assert (project.root / "build/checkpoints/m.pt").read_bytes() == weights[1]
@@ -441,4 +441,4 @@ def test_a_graph_changed_while_it_is_measured_is_not_proven(project: Project) ->
 
 def test_a_copy_of_the_project_has_nothing_to_do(project: Project) -> None:
     assert succeeded(project.build()) == set()
-    assert shutil.which("prlimit")  # of util-linux, which the tests of full disks need
+    assert shutil.which("prlimit")  # of util-linux; the test of a full disk needs it
