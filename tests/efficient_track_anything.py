@@ -1,6 +1,6 @@
-"""What PyPI's efficient-track-anything answers: functions for a process of its own.
+"""Answers of PyPI's efficient-track-anything, from functions that run in their own process.
 
-`child.run` starts it. The package is called ``sam2``, so it is imported there alone.
+`child.run` starts the process. The package is imported only there, because its name is ``sam2``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SCRIPTS = {"time-lapse": lambda: time_lapse(8), "stack": lambda: stack(8)}
 
 
 def install(folder: Path) -> None:
-    """Install it as a person would, by the command that the build gives."""
+    """Install the package as a person would, with the command that the build shows."""
     subprocess.run(install_command(folder, EFFICIENT_TRACK_ANYTHING).split(), check=True)
 
 
@@ -43,7 +43,7 @@ def describe(folder: str, architectures: list[str]) -> dict[str, Any]:
 def segment(
     folder: str, architecture: str, checkpoint: str, size: int, destination: str
 ) -> dict[str, Any]:
-    """Write its predictor's answers about an image."""
+    """Write the answers of the package's predictor for an image."""
     import_first(folder, EFFICIENT_TRACK_ANYTHING)
     from tasks.model import load
 
@@ -53,7 +53,7 @@ def segment(
 
 
 def answers(model: Any) -> dict[str, Any]:
-    """The answers of this process's sam2 about an image that is not square."""
+    """The answers of this process's sam2 for an image that is not square."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     predictor = SAM2ImagePredictor(model)
@@ -89,7 +89,7 @@ def answers(model: Any) -> dict[str, Any]:
 def follow(
     folder: str, architecture: str, checkpoint: str, size: int, destination: str
 ) -> dict[str, Any]:
-    """Write its masks and pointers of the objects in the scripts, by step, frame and object."""
+    """Write the package's masks and pointers of the scripts' objects, by step, frame and object."""
     import_first(folder, EFFICIENT_TRACK_ANYTHING)
     from tasks.model import load
 
@@ -107,7 +107,7 @@ def follow(
 
 
 def follow_one(predictor: Any, script: Script, number: int) -> dict[tuple[int, int, int], Any]:
-    """Its mask and pointer of an object, alone in its state: it cannot correct one of several."""
+    """The masks and pointers of one object in its own state: sam2 cannot correct one of several."""
     height, width = script.frames.shape[1:3]
     with tempfile.TemporaryDirectory() as frames:
         write_jpegs(script.frames, Path(frames))
@@ -133,7 +133,7 @@ def follow_one(predictor: Any, script: Script, number: int) -> dict[tuple[int, i
             prompt = each.prompt.in_pixels(width, height)
             if prompt.mask is not None:
                 _, _, masks = predictor.add_new_mask(state, each.frame, number, prompt.mask)
-            else:  # it takes no box, but its corners
+            else:  # it takes the corners of a box, not a box
                 points, labels = map(np.array, prompt.with_corners())
                 _, _, masks = predictor.add_new_points(state, each.frame, number, points, labels)
             keep(step, each.frame, masks)

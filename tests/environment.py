@@ -1,7 +1,7 @@
-"""Lets `uv run pytest` run in an environment that has the tests' packages too.
+"""Makes `uv run pytest` install the tests' packages first.
 
-A build's environment has none of them. pytest loads this first (`-p` in pyproject.toml), before it
-takes hold of the output.
+A build's environment lacks them. pytest loads this module first (`-p` in pyproject.toml), before it
+captures output.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GROUP = "test"  # in pyproject.toml
 
 
 def missing_packages() -> list[str]:
-    """The requirements of the group that are not installed in just their versions."""
+    """The requirements of the group that are not installed in exactly their versions."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     missing = []
     for requirement in project["dependency-groups"][GROUP]:
@@ -32,7 +32,7 @@ def missing_packages() -> list[str]:
 
 
 def install_and_start_again() -> None:
-    """Have uv install the group, and start pytest anew with the same arguments."""
+    """Let uv install the group, and start pytest again with the same arguments."""
     missing = missing_packages()
     if not missing:
         return

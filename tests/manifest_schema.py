@@ -1,7 +1,7 @@
-"""The JSON Schema that follows from the types of a manifest.
+"""The JSON Schema derived from the types of a manifest.
 
-`python tests/manifest_schema.py` writes docs/manifest.schema.json: the structure from the types,
-and what they do not say from `LIMITS`.
+`python tests/manifest_schema.py` writes docs/manifest.schema.json: the structure comes from the
+types, and further limits and descriptions from `LIMITS`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", NoneTy
 
 HASH = {"pattern": "^[0-9a-f]{64}$", "description": "SHA-256 of the content"}
 SIZE = {"minimum": 0, "description": "bytes"}
-IOU = {"minimum": 0, "maximum": 1, "description": "null: a number that is not finite"}
+IOU = {"minimum": 0, "maximum": 1, "description": "null: not a finite number"}
 
 
 def reason_where_not(key: str) -> Schema:
-    """What is not deployed, or not proven, has a reason, and nothing else has."""
+    """An entry has a reason if it is not deployed, or not proven, and only then."""
     return {
         "if": {"properties": {key: {"const": True}}},
         "then": {"properties": {"reason": False}},
@@ -34,14 +34,14 @@ def reason_where_not(key: str) -> Schema:
     }
 
 
-# What the types do not say, by definition and property; an empty property is the whole definition.
+# Additions to the types, by definition and property; an empty property is the whole definition.
 LIMITS: dict[tuple[str, str], Schema] = {
     ("Checkpoint", "sha256"): HASH,
     ("Checkpoint", "size"): SIZE,
     ("File", "sha256"): HASH,
     ("File", "size"): SIZE,
     ("File", "needs"): {
-        "description": "least version of each runtime, feature of webgpu; absent: no graph"
+        "description": "minimum version of each runtime, feature of webgpu; absent: not a graph"
     },
     ("File", "runs_on"): {
         "description": "versions of each runtime that ran a file of its opset, precision and format"
@@ -51,25 +51,29 @@ LIMITS: dict[tuple[str, str], Schema] = {
     ("VariantEntry", ""): reason_where_not("deployed"),
     ("ProviderProof", ""): reason_where_not("proven"),
     ("ProviderProof", "software"): {"description": "whether the WebGPU adapter is emulated"},
-    ("ProviderProof", "nodes"): {"description": "of each graph, by where they run"},
+    ("ProviderProof", "nodes"): {
+        "description": "number of nodes of each graph on WebGPU and on the CPU"
+    },
     ("Manifest", ""): {"oneOf": [{"required": ["encoder"]}, {"required": ["embeddings"]}]},
-    ("Manifest", "client"): {"description": "the program that the files are made for"},
+    ("Manifest", "client"): {"description": "the program for which the files are made"},
     ("Manifest", "client_version"): {"description": "the version that its contract was read from"},
     ("Manifest", "model_type"): {"description": "null: `config` describes the architecture"},
-    ("Manifest", "files"): {"description": "every file but this one, by path in the folder"},
-    ("Manifest", "encoder"): {"description": "as decoder; absent: the decoder is alone"},
-    ("Manifest", "decoder"): {"description": "of the first variant that is deployed"},
-    ("Manifest", "variants"): {"description": "all that were asked for, also if not deployed"},
+    ("Manifest", "files"): {"description": "every file except this one, by path in the folder"},
+    ("Manifest", "encoder"): {"description": "as decoder; absent: the folder has only a decoder"},
+    ("Manifest", "decoder"): {"description": "of the first deployed variant"},
+    ("Manifest", "variants"): {"description": "all requested variants, also those not deployed"},
     ("Manifest", "recommended"): {"description": "no key: nothing is proven on the provider"},
     ("Manifest", "verification"): {"description": "null: single precision is not deployed"},
     ("Manifest", "browser"): {"description": "of the first variant; null: no browser ran it"},
-    ("Manifest", "embeddings"): {"description": "what a decoder alone decodes"},
+    ("Manifest", "embeddings"): {"description": "the embeddings that a decoder alone decodes"},
     ("Embeddings", "checkpoint_sha256"): HASH,
     ("StoredEmbedding", "size"): SIZE,
-    ("Manifest", "video"): {"description": "absent: there are no graphs that track"},
+    ("Manifest", "video"): {"description": "absent: no tracking graphs"},
     ("Masks", "pixels_per_cell"): {"description": "null: masks have the size of the image"},
     ("Tensor", "shape"): {"description": "a name where the caller chooses the size"},
-    ("Tensor", "role"): {"description": "what it is for, whatever the client calls it"},
+    ("Tensor", "role"): {
+        "description": "the purpose of the tensor, independent of its name in the client"
+    },
 }
 
 
@@ -91,7 +95,7 @@ def schema() -> Schema:
 
 
 def of_kind(kind: Any, definitions: dict[str, Schema]) -> Schema:
-    """The schema of a type; that of a dataclass is added to the definitions."""
+    """The schema of a type; the schema of a dataclass is added to the definitions."""
     origin, arguments = get_origin(kind), get_args(kind)
     if kind in PLAIN:
         return {"type": PLAIN[kind]}

@@ -1,4 +1,4 @@
-"""A manifest that names one file, for tests of what reads manifests."""
+"""A small manifest, for tests of the code that reads manifests."""
 
 from __future__ import annotations
 

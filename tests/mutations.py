@@ -1,7 +1,7 @@
-"""Small changes that make an encoder or a decoder wrong, each of which some proof must notice.
+"""Small changes that make an encoder or a decoder wrong: a proof must catch each.
 
-A change edits a graph in place and fails where it would change nothing, so that no mutation is a
-graph as it should be. Tensors go by their roles, as in the files of samexporter and NimbusImage.
+A change edits a graph in place and fails if it would change nothing, so that no mutation is a
+correct graph. Tensors are named by their roles, as in the files of samexporter and NimbusImage.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 Values = NDArray[Any]
-# Edits a graph; the weights of the model in PyTorch tell what is what in it.
+# Edits a graph; the weights of the PyTorch model identify its constants.
 Change = Callable[[ModelProto, dict[str, Values]], None]
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """A wrong graph: what is wrong with it, and how it comes about."""
+    """A wrong graph: its fault, and the change that causes it."""
 
     name: str
     graph: str
@@ -41,7 +41,7 @@ def constant(model: ModelProto, values: Any, dtype: Any = np.float32) -> str:
 def input_through(operator: str, name: str, *constants: Any, **attributes: Any) -> Change:
     """An input passes through an operator before anything reads it.
 
-    :param constants: the operator's further inputs; integers are for axes and places.
+    :param constants: the operator's further inputs; integers are axes and places.
     """
 
     def change(model: ModelProto, weights: dict[str, Values]) -> None:
@@ -56,7 +56,7 @@ def input_through(operator: str, name: str, *constants: Any, **attributes: Any) 
 
 
 def _reroute(model: ModelProto, name: str, instead: str) -> None:
-    """Let all that reads a tensor read another."""
+    """Make all readers of a tensor read another one."""
     readers = [node for node in model.graph.node if name in node.input]
     assert readers
     for node in readers:
@@ -76,7 +76,7 @@ def output_through(operator: str, name: str, *constants: Any, **attributes: Any)
 
 
 def _before_output(model: ModelProto, name: str) -> str:
-    """Give what computes an output another name, so that a further node may compute it."""
+    """Rename an output where it is computed, so that a further node can compute the output."""
     assert name in {each.name for each in model.graph.output}
     right = f"{name}_before_{len(model.graph.node)}"
     for node in model.graph.node:
@@ -105,7 +105,7 @@ def both(*changes: Change) -> Change:
 def weight(like: Callable[[dict[str, Values]], Values], edit: Callable[[Values], None]) -> Change:
     """A constant of a graph is edited in place.
 
-    :param like: which values it has, in one of the layouts that the export may store.
+    :param like: the values of the constant, in one of the layouts that the export may store.
     :param edit: changes an array in the layout of ``like``.
     """
 
@@ -132,7 +132,7 @@ def weight(like: Callable[[dict[str, Values]], Values], edit: Callable[[Values],
 def node_where(
     fits: Callable[[NodeProto], bool], edit: Callable[[ModelProto, NodeProto], None]
 ) -> Change:
-    """The first node of some kind is edited."""
+    """The first node that fits is edited."""
 
     def change(model: ModelProto, weights: dict[str, Values]) -> None:
         node = next(each for each in model.graph.node if fits(each))
@@ -146,7 +146,7 @@ def node_where(
 def output_of_node(
     fits: Callable[[NodeProto], bool], operator: str, *constants: Any, **attributes: Any
 ) -> Change:
-    """What the first node of some kind computes passes through an operator."""
+    """The output of the first node that fits passes through an operator."""
 
     def edit(model: ModelProto, node: NodeProto) -> None:
         name = node.output[0]
@@ -187,9 +187,9 @@ def scaled_constant(
     reads: Callable[[Values], bool] = lambda values: True,
     first: bool = False,
 ) -> Change:
-    """The constant that the first node of some operator reads is scaled.
+    """A constant that the first fitting node of an operator reads is scaled.
 
-    :param first: only the first of its parts, along its first axis.
+    :param first: scale only the first part along the first axis.
     """
 
     def change(model: ModelProto, weights: dict[str, Values]) -> None:
@@ -236,7 +236,7 @@ def declared(name: str, axis: int, size: int) -> Change:
 
 
 def of_masks(count: int) -> Change:
-    """The outputs are declared with so many masks for a prompt."""
+    """The outputs are declared with this many masks for a prompt."""
 
     def change(model: ModelProto, weights: dict[str, Values]) -> None:
         for value in model.graph.output:
@@ -305,7 +305,7 @@ def in_place(index: Any, value: Any) -> Callable[[Values], None]:
 
 
 def exchanged(one: int, other: int) -> Callable[[Values], None]:
-    """Two rows change places."""
+    """Two rows are swapped."""
 
     def edit(values: Values) -> None:
         values[[one, other]] = values[[other, one]]
@@ -314,7 +314,7 @@ def exchanged(one: int, other: int) -> Callable[[Values], None]:
 
 
 def without_constant(name: str, like: Callable[[dict[str, Values]], Values]) -> Change:
-    """A constant per channel is taken out of an output again."""
+    """A constant per channel is subtracted from an output."""
 
     def change(model: ModelProto, weights: dict[str, Values]) -> None:
         values = like(weights).reshape(1, -1, 1, 1)
@@ -331,7 +331,7 @@ def times(factor: float) -> Callable[[Values], None]:
     return edit
 
 
-# --- which constants of a decoder mean what -----------------------------------------------------
+# --- the constants of a decoder -----------------------------------------------------------------
 
 DECODER, ENCODER = "sam_mask_decoder", "sam_prompt_encoder"
 
@@ -379,29 +379,29 @@ ON_DECODERS: Sequence[tuple[str, Change]] = (
     ),
     ("a padding point counts as background", labels_replaced(-1, 0)),
     ("a padding point counts as foreground", labels_replaced(-1, 1)),
-    ("a background point is passed over", labels_replaced(0, -1)),
-    ("a foreground point has no label", labels_replaced(1, 9)),
-    ("foreground and background are exchanged", weight(label_table, exchanged(0, 1))),
-    ("the corners of a box are exchanged", weight(label_table, exchanged(2, 3))),
-    ("a box's second corner has no label", weight(label_table, in_place(3, 0))),
+    ("a background point is ignored", labels_replaced(0, -1)),
+    ("a foreground point has an unknown label", labels_replaced(1, 9)),
+    ("foreground and background are swapped", weight(label_table, exchanged(0, 1))),
+    ("the corners of a box are swapped", weight(label_table, exchanged(2, 3))),
+    ("a box's second corner has a zero embedding", weight(label_table, in_place(3, 0))),
     ("coordinates are clamped to the image", input_through("Clip", "point_coords", 0.0, SIDE)),
     ("coordinates are mirrored at zero", input_through("Abs", "point_coords")),
     ("coordinates are off by half a pixel", input_through("Add", "point_coords", 0.5)),
     ("coordinates are off by a twentieth of a pixel", input_through("Add", "point_coords", 0.05)),
     ("coordinates are scaled by 1.001", input_through("Mul", "point_coords", 1.001)),
-    ("x and y are exchanged", input_through("Gather", "point_coords", [1, 0], axis=2)),
-    ("coordinates are whole pixels", input_through("Floor", "point_coords")),
-    ("points far outside come nearer", input_through("Clip", "point_coords", -SIDE, 2 * SIDE)),
+    ("x and y are swapped", input_through("Gather", "point_coords", [1, 0], axis=2)),
+    ("coordinates are rounded down to whole pixels", input_through("Floor", "point_coords")),
+    ("points far outside are moved nearer", input_through("Clip", "point_coords", -SIDE, 2 * SIDE)),
     # The mask input.
     ("a mask always counts", input_through("Add", "has_mask_input", 1.0)),
     ("a mask never counts", input_through("Mul", "has_mask_input", 0.0)),
     ("a mask counts half", input_through("Mul", "has_mask_input", 0.5)),
-    ("a mask input's sign is turned", input_through("Neg", "mask_input")),
-    ("a mask input is cut at zero", input_through("Clip", "mask_input", 0.0)),
+    ("a mask input has the wrong sign", input_through("Neg", "mask_input")),
+    ("a mask input is clipped at zero", input_through("Clip", "mask_input", 0.0)),
     ("a mask input is transposed", input_through("Transpose", "mask_input", perm=[0, 1, 3, 2])),
     ("a mask input is off by a cell", shifted("mask_input", 3, input_through)),
     (
-        "an image without a mask has no embedding of that",
+        "the embedding for no mask is zero",
         weight(named(f"{ENCODER}.no_mask_embed.weight"), in_place(slice(None), 0)),
     ),
     (
@@ -414,7 +414,7 @@ ON_DECODERS: Sequence[tuple[str, Change]] = (
         output_of_node(is_operator("ReduceMax"), "Mul", 0.0),
     ),
     ("the padding point is dropped", weight(constant_tokens, in_place(5, 0))),
-    ("two mask tokens are exchanged", weight(constant_tokens, exchanged(2, 3))),
+    ("two mask tokens are swapped", weight(constant_tokens, exchanged(2, 3))),
     ("the score's token is off", weight(constant_tokens, in_place(0, 0.1))),
     # Attention and what follows.
     ("one of eight heads is zero", scaled_constant("MatMul", 1, 0.0, is_of_heads, first=True)),
@@ -422,20 +422,20 @@ ON_DECODERS: Sequence[tuple[str, Change]] = (
     ("a normalization's scale is off", scaled_constant("LayerNormalization", 1, 1.01)),
     ("the positions of the image are dropped", scaled_constant("Add", 1, 0.0, is_image_wide)),
     ("an activation is left out", node_where(is_operator("Gelu"), with_operator("Identity"))),
-    # What comes out.
-    ("the masks' sign is turned", output_through("Neg", "masks")),
+    # The outputs.
+    ("the masks have the wrong sign", output_through("Neg", "masks")),
     ("masks are scaled by 1.001", output_through("Mul", "masks", 1.001)),
     ("masks are off by 0.01", output_through("Add", "masks", 0.01)),
     ("masks are transposed", output_through("Transpose", "masks", perm=[0, 1, 3, 2])),
     ("masks are off by a cell", shifted("masks", 3, output_through)),
     ("masks are rounded", output_through("Round", "masks")),
-    ("masks are not a number where they are negative", not_a_number_where_negative("masks")),
+    ("masks are NaN where they are negative", not_a_number_where_negative("masks")),
     (
-        "masks are exchanged, and their scores are not",
+        "masks are swapped, and their scores are not",
         output_through("Gather", "masks", [1, 0, 2], axis=1),
     ),
     (
-        "scores are exchanged, and their masks are not",
+        "scores are swapped, and their masks are not",
         output_through("Gather", "iou_predictions", [1, 0, 2], axis=1),
     ),
     (
@@ -445,24 +445,24 @@ ON_DECODERS: Sequence[tuple[str, Change]] = (
             output_through("Gather", "iou_predictions", [1, 0, 2], axis=1),
         ),
     ),
-    ("scores are not numbers", output_through("Mul", "iou_predictions", np.nan)),
+    ("scores are NaN", output_through("Mul", "iou_predictions", np.nan)),
     ("scores are negative", output_through("Neg", "iou_predictions")),
     ("scores are off by a thousandth", output_through("Add", "iou_predictions", 0.001)),
-    ("a mask is too few", output_through("Slice", "masks", [0], [2], [1])),
+    ("one mask is missing", output_through("Slice", "masks", [0], [2], [1])),
     # The contract.
-    ("the outputs are exchanged", reordered("output", lambda each: each[::-1])),
+    ("the outputs are swapped", reordered("output", lambda each: each[::-1])),
     ("the inputs are reversed", reordered("input", lambda each: each[::-1])),
-    ("only one point is taken", declared("point_coords", 1, 1)),
+    ("only one point is accepted", declared("point_coords", 1, 1)),
     ("labels are integers", with_dtype("point_labels", TensorProto.INT64)),
 )
 
 ON_ENCODERS: Sequence[tuple[str, Change]] = (
-    ("red and blue are exchanged", input_through("Gather", "image", [2, 1, 0], axis=1)),
+    ("red and blue are swapped", input_through("Gather", "image", [2, 1, 0], axis=1)),
     ("the image is transposed", input_through("Transpose", "image", perm=[0, 1, 3, 2])),
     ("the image is off by a pixel", shifted("image", 3, input_through)),
     ("the image is a little brighter", input_through("Add", "image", 0.01)),
     ("the image has less contrast", input_through("Mul", "image", 0.99)),
-    ("the image is cut at a value", input_through("Clip", "image", -1.0, 1.0)),
+    ("the image is clipped", input_through("Clip", "image", -1.0, 1.0)),
     ("a normalization's scale is off", scaled_constant("LayerNormalization", 1, 1.01)),
     ("a convolution's weights are off", scaled_constant("Conv", 1, 1.01)),
     (
@@ -472,16 +472,19 @@ ON_ENCODERS: Sequence[tuple[str, Change]] = (
     ("the embedding is scaled by 1.001", output_through("Mul", "image_embed", 1.001)),
     ("the embedding is transposed", output_through("Transpose", "image_embed", perm=[0, 1, 3, 2])),
     ("features are off by a cell", shifted("high_res_feats_0", 2, output_through)),
-    ("features are not numbers where negative", not_a_number_where_negative("high_res_feats_1")),
+    ("features are NaN where negative", not_a_number_where_negative("high_res_feats_1")),
     ("an activation is left out", node_where(is_operator("Gelu"), with_operator("Identity"))),
     ("a softmax sums over another axis", node_where(is_operator("Softmax"), with_axis(1))),
     ("the outputs are in another order", reordered("output", lambda each: each[::-1])),
 )
 
-# Where prompts share a run.
+# For decoders of many prompts in a run.
 ON_DECODERS_OF_MANY: Sequence[tuple[str, Change]] = (
     ("all prompts refine the first mask", input_through("Slice", "mask_input", [0], [1], [0])),
-    ("a padding point is seen where another prompt has points", lambda *model: seen_by_all(*model)),
+    (
+        "a padding point is seen where another prompt has points",
+        lambda *model: seen_by_all(*model),
+    ),
 )
 
 

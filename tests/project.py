@@ -31,7 +31,7 @@ def programs(document: str, heading: str, language: str) -> list[str]:
 
 
 def wait_for_opening(fifo: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until a process has opened a FIFO for writing; fail when it ends without."""
+    """Wait until a process has opened a FIFO for writing; fail if the process ends first."""
 
     def open_at_its_end() -> None:
         process.wait()
@@ -47,7 +47,7 @@ def wait_for_opening(fifo: Path, process: subprocess.Popen[str]) -> None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a doit command ended: exit status, what it printed, and what became of each task."""
+    """The outcome of a doit command: exit status, output, and the result of each task."""
 
     status: int
     output: str
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def install_packages(root: Path, version: str = "1.27.0") -> None:
-    """Let onnxruntime-web seem to be asked for and installed in a copy of the project."""
+    """Make onnxruntime-web look required and installed in a copy of the project."""
     packages = {"": {}, "node_modules/onnxruntime-web": {"version": version}}
     text = json.dumps({"packages": packages})
     runtime = root / "web/node_modules/onnxruntime-web"
@@ -75,7 +75,7 @@ def install_packages(root: Path, version: str = "1.27.0") -> None:
 
 @cache
 def template(cheap: bool) -> Path:
-    """The project's files with their compiled modules, which hold for copies that keep times."""
+    """The project's files with compiled modules, which stay valid in copies with equal file times."""
     folder = Path(tempfile.mkdtemp(prefix="sam2-onnx-build-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copy2(ROOT / "dodo.py", folder)
@@ -153,7 +153,7 @@ class Project:
         return Outcome(outcome.status, outcome.output + errors, results)
 
     def pretend_installed(self, package: str, version: str) -> None:
-        """Let importlib.metadata find another version of a package, as after an upgrade."""
+        """Make importlib.metadata find another version of a package, as after an upgrade."""
         for earlier in self.root.glob(f"{package}-*.dist-info"):
             shutil.rmtree(earlier)
         info = self.root / f"{package}-{version}.dist-info"

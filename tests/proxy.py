@@ -9,15 +9,14 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 
 
 class Proxy:
-    """Logs the hosts that it is to connect to in `targets`; whatever their names, it connects to
-    loopback."""
+    """Logs the requested hosts in `targets`, and connects to loopback instead."""
 
     def __init__(self) -> None:
         self.targets: list[str] = []
         owner = self
 
         class Handler(StreamRequestHandler):
-            rbufsize = 0  # what follows the handshake is for the tunnel
+            rbufsize = 0  # bytes after the handshake belong to the tunnel
 
             def handle(self) -> None:
                 first = self.rfile.read(1)
@@ -41,9 +40,9 @@ class Proxy:
 
 
 def _socks(handler: StreamRequestHandler) -> tuple[str, bytes]:
-    """The target, behind the version; and the answer to it."""
-    handler.rfile.read(handler.rfile.read(1)[0])  # the ways in which a client can log in
-    handler.wfile.write(b"\x05\x00")  # without
+    """Read a SOCKS5 request after its version byte; returns the target, and the answer to send."""
+    handler.rfile.read(handler.rfile.read(1)[0])  # the client's login methods
+    handler.wfile.write(b"\x05\x00")  # no login
     kind = handler.rfile.read(4)[3]
     if kind == 3:
         host = handler.rfile.read(handler.rfile.read(1)[0]).decode()
@@ -54,7 +53,7 @@ def _socks(handler: StreamRequestHandler) -> tuple[str, bytes]:
 
 
 def _connect(handler: StreamRequestHandler) -> tuple[str, bytes]:
-    """The target, behind the first letter of CONNECT; and the answer to it."""
+    """Read a CONNECT request after its first letter; returns the target, and the answer to send."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += handler.rfile.read(1)

@@ -1,7 +1,8 @@
-"""Runs graphs in a runtime. Needs numpy and that runtime alone, in whatever version.
+"""Runs graphs in a runtime. Needs only numpy and that runtime, in any version.
 
-The arguments are the runtime's name and a JSON file of jobs: of each the ``graph``, the ``feeds``,
-and where the ``answers`` go (files of numpy). Prints a JSON list of errors, empty where a job ran.
+The arguments are the runtime's name and a JSON file of jobs. Each job has the paths of a ``graph``,
+of its ``feeds``, and of the ``answers`` to write (files of numpy). Prints a JSON list of errors: an
+empty text for each job that ran.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ def in_onnxruntime(graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
 def in_openvino(graph: str, feeds: dict[str, Any]) -> dict[str, Any]:
     import openvino
 
-    # By itself it computes in bfloat16 where the processor can, and quantizes values of products
-    # whose weights are of few bits.
+    # By default OpenVINO computes in bfloat16 if the processor can, and quantizes values before it
+    # multiplies them with weights of few bits.
     options = {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
     compiled = openvino.compile_model(graph, "CPU", options)
     answers = compiled(feeds)
-    # An output has further names, of the graph's inside.
+    # An output also has the names of tensors inside the graph.
     return {name: answers[each] for each in compiled.outputs for name in each.names}
 
 
@@ -44,7 +45,7 @@ def main(runtime: str, jobs: str) -> None:
             with np.load(job["feeds"]) as feeds:
                 np.savez(job["answers"], **run(job["graph"], dict(feeds)))
             errors.append("")
-        except Exception as error:  # each runtime has its own
+        except Exception as error:  # each runtime has its own classes
             errors.append(f"{type(error).__name__}: {error}"[:300])
     print(json.dumps(errors))
 

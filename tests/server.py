@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that serves bytes, and misbehaves when told to."""
+"""A real HTTP server on loopback that serves bytes, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Fault:
 class FileServer:
     """Serves `files` (bytes with ETag and ranges, or a file on disk).
 
-    Logs the `requests` that get something, and in `heads` the paths that HEAD asks for. Of the
-    paths in `stalled` it sends the headers, and nothing more until it is reset.
+    Logs GET requests in `requests`, and the paths of HEAD requests in `heads`. For a path in
+    `stalled` it sends the headers, and nothing more until it is reset.
 
     :param tls: the server's certificate, for https.
     """
@@ -78,7 +78,7 @@ class FileServer:
         self._server.server_close()
 
     def reset(self) -> None:
-        """Serve nothing, and forget what was asked."""
+        """Remove all files and faults, and clear the logs."""
         self.files.clear()
         self.etags.clear()
         self.faults.clear()
@@ -150,7 +150,9 @@ class FileServer:
         if handler.command == "GET" and handler.path in self.stalled:
             handler.wfile.flush()
             self._released.wait()
-        with suppress(BrokenPipeError, ConnectionResetError):  # the client may have had enough
+        with suppress(
+            BrokenPipeError, ConnectionResetError
+        ):  # the client may have closed the connection
             if isinstance(body, Path):
                 with body.open("rb") as file:
                     shutil.copyfileobj(file, handler.wfile, 1 << 20)

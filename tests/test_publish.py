@@ -20,7 +20,7 @@ from conftest import give_up
 from hub import Answer
 from project import ROOT, Outcome, Project
 from server import FileServer
-from writable_hub import ATTRIBUTES, READS_ONLY, TOKEN, WritableHub, said
+from writable_hub import ATTRIBUTES, READS_ONLY, TOKEN, WritableHub, error_answer
 
 from tasks.clients.client import Client
 from tasks.clients.registry import CLIENTS
@@ -71,7 +71,7 @@ def hub(server: FileServer) -> Iterator[WritableHub]:
 
 
 class Published:
-    """A project with a model that is built, and a hub."""
+    """A project with a built model, and a hub."""
 
     def __init__(self, project: Project, hub: WritableHub) -> None:
         self.project = project
@@ -91,7 +91,7 @@ class Published:
         arguments = arguments or ("publish:tiny",)
         return self.project.doit(*arguments, **{**self.environment, **environment})
 
-    def says(self, *arguments: str, **environment: str) -> str:
+    def output_of(self, *arguments: str, **environment: str) -> str:
         outcome = self(*arguments, **environment)
         assert outcome.status == 0, outcome.output
         return outcome.output
@@ -107,12 +107,12 @@ class Published:
         return self.project.root / "public/sam2_tiny"
 
     @property
-    def there(self) -> dict[str, bytes]:
+    def remote(self) -> dict[str, bytes]:
         return self.hub.files(REPO)
 
     @property
     def last(self) -> dict[str, str]:
-        """What the last commit did with each file that it names."""
+        """The operation of the last commit on each of its files."""
         return self.hub.commits[-1].paths
 
 
@@ -128,58 +128,61 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture
 def tiny(built_once: Project, hub: WritableHub, tmp_path: Path) -> Published:
-    """A model that is deployed, and a hub without a repository."""
+    """A deployed model, and a hub without a repository."""
     return Published(built_once.copy_to(tmp_path / "project"), hub)
 
 
 @pytest.fixture
 def published(tiny: Published) -> Published:
-    """A model that is deployed and published."""
-    tiny.says()
+    """A deployed and published model."""
+    tiny.output_of()
     return tiny
 
 
-# --- what goes ---
+# --- what is sent ---
 
 
 def test_a_dry_run_lists_the_files_and_sends_nothing(tiny: Published) -> None:
-    told = tiny.says("publish:tiny", "--dry-run", HF_TOKEN="")
-    assert f"{tiny.hub.address}/{REPO} would be made, if it is not private" in told
+    output = tiny.output_of("publish:tiny", "--dry-run", HF_TOKEN="")
+    assert f"{tiny.hub.address}/{REPO} would be made, if it is not private" in output
     for name in (*DEPLOYED, "README.md"):
-        assert re.search(rf"add +{re.escape(name)} \(", told), name
-    assert "nothing was sent; 6 files" in told
+        assert re.search(rf"add +{re.escape(name)} \(", output), name
+    assert "nothing was sent; 6 files" in output
     assert tiny.hub.repositories == {}
     assert not [each for each in tiny.hub.requests if not each.startswith("GET")]
 
 
 def test_the_deployed_files_the_manifest_and_a_card_are_sent_in_one_commit(tiny: Published) -> None:
-    told = tiny.says()
-    size = sum(len(each) for name, each in tiny.there.items() if name != ".gitattributes")
-    assert f"sent 6 files, {size:,} bytes: {tiny.hub.address}/{REPO}, commit " in told
+    output = tiny.output_of()
+    size = sum(len(each) for name, each in tiny.remote.items() if name != ".gitattributes")
+    assert f"sent 6 files, {size:,} bytes: {tiny.hub.address}/{REPO}, commit " in output
     assert len(tiny.hub.commits) == 1
-    assert tiny.there.keys() == {*DEPLOYED, "README.md", ".gitattributes"}
+    assert tiny.remote.keys() == {*DEPLOYED, "README.md", ".gitattributes"}
     for name in DEPLOYED:
-        assert tiny.there[name] == (tiny.folder / name).read_bytes()
+        assert tiny.remote[name] == (tiny.folder / name).read_bytes()
 
 
 def test_an_unbuilt_model_is_built_and_deployed_first(project: Project, hub: WritableHub) -> None:
     fresh = Published(project, hub)
     fresh.configure()
     (project.root / "tiny.pt").write_bytes(b"weights")
-    fresh.says()
-    assert fresh.there.keys() > DEPLOYED
+    fresh.output_of()
+    assert fresh.remote.keys() > DEPLOYED
 
 
 def test_publishing_again_commits_nothing(published: Published) -> None:
-    assert f"nothing to publish: {published.hub.address}/{REPO} has these files" in published.says()
-    assert "nothing to publish" in published.says("publish:tiny", "--dry-run")
+    assert (
+        f"nothing to publish: {published.hub.address}/{REPO} has these files"
+        in published.output_of()
+    )
+    assert "nothing to publish" in published.output_of("publish:tiny", "--dry-run")
     assert len(published.hub.commits) == 1
 
 
 def test_another_checkpoint_sends_the_changed_files(published: Published) -> None:
     uploaded = len(published.hub.uploads)
     (published.project.root / "tiny.pt").write_bytes(b"better")
-    published.says()
+    published.output_of()
     assert published.last.keys() == {*DEPLOYED, "README.md"}
     assert published.last["encoder.onnx"] == "lfsFile"
     assert published.last["manifest.json"] == "file"
@@ -190,9 +193,9 @@ def test_another_checkpoint_sends_the_changed_files(published: Published) -> Non
 def test_another_origin_sends_only_the_manifest_and_the_card(published: Published) -> None:
     uploaded = len(published.hub.uploads)
     published.configure(TINY.replace('"us"', '"them"'))
-    told = published.says("publish:tiny", "--dry-run")
-    assert re.findall(r"(?:add|change|remove) +(\S+)", told) == ["manifest.json", "README.md"]
-    published.says()
+    output = published.output_of("publish:tiny", "--dry-run")
+    assert re.findall(r"(?:add|change|remove) +(\S+)", output) == ["manifest.json", "README.md"]
+    published.output_of()
     assert published.last == {"manifest.json": "file", "README.md": "file"}
     assert len(published.hub.uploads) == uploaded
 
@@ -201,7 +204,7 @@ def test_another_origin_sends_only_the_manifest_and_the_card(published: Publishe
 def test_another_template_sends_only_the_card(published: Published) -> None:
     template = published.project.root / "tasks/templates/card.md"
     template.write_text(template.read_text().replace("## Origin", "## Our origin"))
-    assert "sent 1 file, " in published.says()
+    assert "sent 1 file, " in published.output_of()
     assert published.last == {"README.md": "file"}
 
 
@@ -211,19 +214,19 @@ def test_files_no_longer_deployed_are_removed_and_files_of_others_stay(
 ) -> None:
     published.hub.add(REPO, {"photo.png": b"theirs", "onnx/notes.txt": b"theirs"})
     published.configure(TINY.replace(', "fp16"', ""))
-    told = published.says("publish:tiny", "--dry-run")
-    assert re.findall(r"remove +(\S+),", told) == ["encoder_fp16.onnx", "decoder_fp16.onnx"]
-    assert re.findall(r"leave +(\S+),", told) == [".gitattributes", "photo.png", "onnx/notes.txt"]
-    assert ", 2 removed" in published.says()
+    output = published.output_of("publish:tiny", "--dry-run")
+    assert re.findall(r"remove +(\S+),", output) == ["encoder_fp16.onnx", "decoder_fp16.onnx"]
+    assert re.findall(r"leave +(\S+),", output) == [".gitattributes", "photo.png", "onnx/notes.txt"]
+    assert ", 2 removed" in published.output_of()
     assert published.last["encoder_fp16.onnx"] == "deletedFile"
-    assert published.there.keys() >= {"photo.png", "onnx/notes.txt", ".gitattributes"}
-    assert "encoder_fp16.onnx" not in published.there
+    assert published.remote.keys() >= {"photo.png", "onnx/notes.txt", ".gitattributes"}
+    assert "encoder_fp16.onnx" not in published.remote
 
 
 @pytest.mark.slow
 def test_a_file_missing_or_changed_on_the_hub_is_sent_again(published: Published) -> None:
     published.hub.add(REPO, {"decoder.onnx": None, "encoder.onnx": b"exchanged"})
-    published.says()
+    published.output_of()
     assert published.last == {"decoder.onnx": "lfsFile", "encoder.onnx": "lfsFile"}
 
 
@@ -232,21 +235,21 @@ def test_a_private_repository_and_a_branch_are_created_on_request(
     tiny: Published,
 ) -> None:
     tiny.configure(publish=f'{PUBLISH}private = true\nrevision = "trial"\n')
-    told = tiny.says("publish:tiny", "--dry-run")
-    assert f"{REPO}/tree/trial would be made, for its members alone" in told
-    tiny.says()
+    output = tiny.output_of("publish:tiny", "--dry-run")
+    assert f"{REPO}/tree/trial would be made, for its members alone" in output
+    tiny.output_of()
     assert tiny.hub.visibility[REPO] == "private"
     assert tiny.hub.files(REPO, "trial").keys() > DEPLOYED
-    assert tiny.there.keys() == {".gitattributes"}
-    assert "nothing to publish" in tiny.says()
+    assert tiny.remote.keys() == {".gitattributes"}
+    assert "nothing to publish" in tiny.output_of()
 
 
 @pytest.mark.slow
 def test_several_models_are_sent_to_their_own_repositories(tiny: Published) -> None:
     tiny.configure(TINY + TINY.replace("tiny", "other").replace("other.pt", "tiny.pt"))
-    tiny.says("-n", "2", "publish:tiny", "publish:other")
+    tiny.output_of("-n", "2", "publish:tiny", "publish:other")
     assert set(tiny.hub.repositories) == {REPO, "my-lab/sam2_other"}
-    assert tiny.hub.files("my-lab/sam2_other").keys() == tiny.there.keys()
+    assert tiny.hub.files("my-lab/sam2_other").keys() == tiny.remote.keys()
 
 
 def test_the_stored_login_is_used_and_the_token_goes_to_no_other_host(
@@ -255,8 +258,8 @@ def test_the_stored_login_is_used_and_the_token_goes_to_no_other_host(
     stored = tiny.project.root / "hf/token"
     stored.parent.mkdir()
     stored.write_text(TOKEN)
-    told = tiny.says(HF_TOKEN="")
-    assert TOKEN not in told
+    output = tiny.output_of(HF_TOKEN="")
+    assert TOKEN not in output
     assert tiny.hub.sent_to_storage
     assert TOKEN not in str(tiny.hub.sent_to_storage)
 
@@ -268,18 +271,20 @@ def test_a_signature_is_sent_with_its_files_and_removed_with_the_key(tiny: Publi
     key = tiny.project.root / "key.pem"
     subprocess.run(["openssl", *MAKE_KEY.split(), key], check=True, capture_output=True)
     tiny.configure(publish=f'{PUBLISH}[sign]\nkey = "{key}"\n')
-    tiny.says()
+    tiny.output_of()
     signature = {SIGNATURE, STATEMENT, MATERIALS}
-    assert tiny.there.keys() == {*DEPLOYED, *signature, "README.md", ".gitattributes"}
+    assert tiny.remote.keys() == {*DEPLOYED, *signature, "README.md", ".gitattributes"}
     for name in signature:
-        assert tiny.there[name] == (tiny.folder / name).read_bytes()
-    assert "nothing to publish" in tiny.says()
+        assert tiny.remote[name] == (tiny.folder / name).read_bytes()
+    assert "nothing to publish" in tiny.output_of()
     (tiny.folder / SIGNATURE).write_text("{}")
-    told = tiny.refused("-s", "publish:tiny")
-    assert f"is not published, for `doit check` refuses it: - signature: {SIGNATURE} is no" in told
-    tiny.says()
+    output = tiny.refused("-s", "publish:tiny")
+    assert (
+        f"is not published, for `doit check` refuses it: - signature: {SIGNATURE} is no" in output
+    )
+    tiny.output_of()
     tiny.configure()
-    tiny.says()
+    tiny.output_of()
     assert {name for name, verb in tiny.last.items() if verb == "deletedFile"} == signature
 
 
@@ -289,11 +294,11 @@ def test_a_signature_is_sent_with_its_files_and_removed_with_the_key(tiny: Publi
 @pytest.mark.slow
 def test_text_added_below_the_line_of_the_card_is_kept(published: Published) -> None:
     own = "\n## How we use it\n\nOn Mondays.\n"
-    published.hub.add(REPO, {"README.md": published.there["README.md"] + own.encode()})
-    assert "nothing to publish" in published.says()
+    published.hub.add(REPO, {"README.md": published.remote["README.md"] + own.encode()})
+    assert "nothing to publish" in published.output_of()
     published.configure(TINY.replace('"us"', '"them"'))
-    published.says()
-    text = published.there["README.md"].decode()
+    published.output_of()
+    text = published.remote["README.md"].decode()
     assert "| weights | them |" in text
     assert text.endswith(f"{card.MARK}\n{own}")
 
@@ -301,10 +306,10 @@ def test_text_added_below_the_line_of_the_card_is_kept(published: Published) -> 
 @pytest.mark.slow
 def test_a_card_written_by_others_is_replaced_and_the_dry_run_warns_of_it(tiny: Published) -> None:
     tiny.hub.make(REPO, {"README.md": b"# Ours\n"})
-    told = " ".join(tiny.says("publish:tiny", "--dry-run").split())
-    assert f"README.md of {REPO} was not written by `doit publish`, and is replaced" in told
-    tiny.says()
-    assert b"# Ours" not in tiny.there["README.md"]
+    output = " ".join(tiny.output_of("publish:tiny", "--dry-run").split())
+    assert f"README.md of {REPO} was not written by `doit publish`, and is replaced" in output
+    tiny.output_of()
+    assert b"# Ours" not in tiny.remote["README.md"]
 
 
 @pytest.mark.parametrize("client", CLIENTS.values(), ids=list(CLIENTS))
@@ -315,8 +320,8 @@ def test_the_card_shows_how_the_client_loads_the_files_from_the_repository(
     kinds = {"sam": "vit_b", "sam2": "auto", "sam2, one map": "efficienttam_s"}
     model += f'model_type = "{kinds[client.layout]}"\n'
     tiny.configure(model + f'client = "{client.name}"\n')
-    tiny.says()
-    _, head, text = tiny.there["README.md"].decode().split("---\n", 2)
+    tiny.output_of()
+    _, head, text = tiny.remote["README.md"].decode().split("---\n", 2)
     assert yaml.safe_load(head) == {
         "license": "other",
         "license_name": "our-licence-1.0",
@@ -368,7 +373,7 @@ def test_the_card_shows_the_proof_on_each_provider() -> None:
     assert card.in_browser(tried, "wasm") == r"not proven: a mask \| differs"
 
 
-# --- what is refused ---
+# --- refusals ---
 
 
 @pytest.mark.parametrize(
@@ -400,21 +405,21 @@ def alter(project: Project, what: str) -> None:
     configuration = project.root / "config/models.toml"
     if what == "a file":
         (folder / "encoder.onnx").write_bytes(b"another")
-    elif what == "a file that is gone":
+    elif what == "a missing file":
         (folder / "encoder.onnx").unlink()
     elif what == "a file and its manifest":
         content = b"another"
         (folder / "encoder.onnx").write_bytes(content)
-        told = json.loads(manifest.read_text())
-        told["files"]["encoder.onnx"] = {
+        listed = json.loads(manifest.read_text())
+        listed["files"]["encoder.onnx"] = {
             "size": len(content),
             "sha256": sha256_of(content),
         }
-        manifest.write_text(json.dumps(told, indent=2) + "\n")
+        manifest.write_text(json.dumps(listed, indent=2) + "\n")
     elif what == "the figures of the manifest":
-        told = json.loads(manifest.read_text())
-        told["verification"]["encoder"]["image_embed"] = 1e-9
-        manifest.write_text(json.dumps(told, indent=2) + "\n")
+        listed = json.loads(manifest.read_text())
+        listed["verification"]["encoder"]["image_embed"] = 1e-9
+        manifest.write_text(json.dumps(listed, indent=2) + "\n")
     elif what == "a report":
         report = project.root / "build/models/tiny/verify.json"
         report.write_text(report.read_text().replace('"passed": true', '"passed": false'))
@@ -444,7 +449,7 @@ def alter(project: Project, what: str) -> None:
     ("what", "words"),
     [
         ("a file", "public/sam2_tiny/encoder.onnx is not what"),
-        ("a file that is gone", "public/sam2_tiny/encoder.onnx is not what"),
+        ("a missing file", "public/sam2_tiny/encoder.onnx is not what"),
         ("a file and its manifest", "public/sam2_tiny/manifest.json was edited"),
         ("the figures of the manifest", "public/sam2_tiny/manifest.json was edited"),
         ("a report", "build/models/tiny/verify.json changed"),
@@ -514,8 +519,8 @@ def test_the_manifest_must_have_a_proof_of_every_deployed_variant(
 def test_without_s_a_replaced_file_is_deployed_again_and_published(tiny: Published) -> None:
     before = (tiny.folder / "encoder.onnx").read_bytes()
     alter(tiny.project, "a file and its manifest")
-    tiny.says()
-    assert tiny.there["encoder.onnx"] == before
+    tiny.output_of()
+    assert tiny.remote["encoder.onnx"] == before
 
 
 def test_a_model_that_fails_its_proof_is_not_published(tiny: Published) -> None:
@@ -541,7 +546,7 @@ def test_without_a_write_token_the_error_explains_how_to_get_one(
     assert tiny.hub.repositories == {}
 
 
-# --- what goes wrong on the way ---
+# --- failures while sending ---
 
 
 @pytest.mark.slow
@@ -554,9 +559,9 @@ def test_a_concurrent_commit_is_not_overwritten(published: Published) -> None:
     published.hub.meanwhile = commit
     message = published.refused()
     assert f"{REPO} was changed by another while this was published" in message
-    assert published.there["encoder.onnx"] == b"of another"
+    assert published.remote["encoder.onnx"] == b"of another"
     assert len(published.hub.commits) == 1
-    published.says()
+    published.output_of()
     assert published.last.keys() == {"encoder.onnx", "manifest.json", "README.md"}
 
 
@@ -573,16 +578,16 @@ def test_an_interrupted_upload_makes_no_commit_and_the_next_run_sends_the_rest(
     tiny.hub.faults.clear()
     uploaded = list(tiny.hub.uploads)
     assert uploaded
-    tiny.says()
-    assert tiny.there.keys() > DEPLOYED
-    assert sorted(tiny.hub.uploads) == sorted({*tiny.hub.uploads})  # none twice
+    tiny.output_of()
+    assert tiny.remote.keys() > DEPLOYED
+    assert sorted(tiny.hub.uploads) == sorted({*tiny.hub.uploads})  # none was sent twice
 
 
 def test_an_interruption_at_the_commit_is_reported_as_an_unknown_outcome(tiny: Published) -> None:
     tiny.hub.faults[f"POST /api/models/{REPO}/commit"] = None
     assert "Whether the commit arrived is not known" in tiny.refused()
     tiny.hub.faults.clear()
-    tiny.says()
+    tiny.output_of()
     assert len(tiny.hub.commits) == 1
 
 
@@ -595,9 +600,9 @@ def test_a_publish_killed_during_an_upload_leaves_no_commit(tiny: Published) -> 
     process.communicate()
     tiny.hub.held.set()
     assert tiny.hub.commits == []
-    assert tiny.there.keys() == {".gitattributes"}
-    tiny.says()
-    assert tiny.there.keys() > DEPLOYED
+    assert tiny.remote.keys() == {".gitattributes"}
+    tiny.output_of()
+    assert tiny.remote.keys() > DEPLOYED
 
 
 QUOTA = "Private repository storage limit reached, please upgrade your plan"
@@ -606,10 +611,10 @@ QUOTA = "Private repository storage limit reached, please upgrade your plan"
 @pytest.mark.parametrize(
     ("request_", "answer", "words"),
     [
-        (f"POST /{REPO}.git", said(403, QUOTA, **{"X-Error-Message": QUOTA}), QUOTA),
-        ("GET /api/models/", said(500, "out of order"), "The hub answers 500"),
+        (f"POST /{REPO}.git", error_answer(403, QUOTA, **{"X-Error-Message": QUOTA}), QUOTA),
+        ("GET /api/models/", error_answer(500, "out of order"), "The hub answers 500"),
         ("GET /api/models/", Answer(200, {}, b"<html>"), "does not answer as a hub does"),
-        ("POST /api/repos", said(429, "slow down"), "The hub asks to wait"),
+        ("POST /api/repos", error_answer(429, "slow down"), "The hub asks to wait"),
         (
             f"POST /{REPO}.git",
             Answer(
@@ -663,7 +668,7 @@ def test_a_file_excluded_by_a_gitignore_on_the_hub_is_an_error(
     assert tiny.hub.commits == []
 
 
-# --- what is decided ---
+# --- which files change ---
 
 
 def test_files_are_compared_by_the_hashes_of_the_hub() -> None:
@@ -702,13 +707,13 @@ def test_only_a_manifest_names_the_files_of_an_earlier_publish(
 def test_a_picture_counts_as_published_if_the_generated_part_of_the_card_shows_it() -> None:
     shown = "![masks](demo.png)\n"
     assert published_names("", f"{shown}{card.MARK}\n") == {"demo.png"}
-    assert published_names("", f"{card.MARK}\n{shown}") == set()  # a person's
+    assert published_names("", f"{card.MARK}\n{shown}") == set()  # added by a person
     assert published_names("", shown) == set()
 
 
 def test_status_does_not_list_publish_as_missing(published: Published) -> None:
-    assert "publish" not in published.says("status", "tiny")
-    assert "Runs whenever it is named" in published.says("info", "publish:tiny")
+    assert "publish" not in published.output_of("status", "tiny")
+    assert "Runs whenever it is named" in published.output_of("info", "publish:tiny")
 
 
 # --- the demo ---
@@ -737,12 +742,12 @@ def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_car
     project = Project(tmp_path / "project", cheap=False)
     project.configure(DEMO)
     demo = Published(project, hub)
-    demo.says("demo")
-    demo.says("publish:demo")
+    demo.output_of("demo")
+    demo.output_of("publish:demo")
     name, folder = "my-lab/sam2_demo", project.root / "build/demo/sam2_demo"
-    there = hub.files(name)
-    assert there["demo.png"] == (project.root / "build/demo/demo.png").read_bytes()
-    told = json.loads(there["manifest.json"])["files"]
+    remote = hub.files(name)
+    assert remote["demo.png"] == (project.root / "build/demo/demo.png").read_bytes()
+    listed = json.loads(remote["manifest.json"])["files"]
 
     # By huggingface_hub's own command, as a person would get it.
     command = Path(sys.executable).with_name("hf")
@@ -752,14 +757,14 @@ def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_car
         check=True,
         capture_output=True,
     )
-    for file in (*told, "manifest.json"):
+    for file in (*listed, "manifest.json"):
         assert (tmp_path / "back" / file).read_bytes() == (folder / file).read_bytes()
 
     # By transformers.js, with the card's own lines.
     modules = packages.RUNTIME.parent
     if not (modules / "@huggingface/transformers").exists():
         give_up("needs @huggingface/transformers")
-    (code,) = re.findall(r"```js\n(.*?)```", there["README.md"].decode(), re.DOTALL)
+    (code,) = re.findall(r"```js\n(.*?)```", remote["README.md"].decode(), re.DOTALL)
     code = code.replace('"image.png"', json.dumps(str(ROOT / "docs/coins.jpg")))
     (tmp_path / "node_modules").symlink_to(modules)
     (tmp_path / "program.mjs").write_text(
@@ -773,10 +778,10 @@ def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_car
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1].startswith("3,")
 
-    # A picture of other files does not stay.
+    # A picture of other files is removed.
     project.configure(DEMO.replace("Apache-2.0", "MIT"))
-    told_by = demo.says("publish:demo")
-    assert "`doit demo` draws it anew" in told_by
+    output = demo.output_of("publish:demo")
+    assert "`doit demo` draws it anew" in output
     assert "demo.png" not in hub.files(name)
 
 

@@ -244,7 +244,7 @@ def test_frames_are_listed_in_tracking_order_without_the_prompts() -> None:
 
 
 def tracked(**clips: list[float]) -> dict[str, Any]:
-    """A report of objects that were followed through frames: IoUs of each frame, by clip."""
+    """A report of tracked objects: the IoUs of each frame, by clip."""
     return {
         "clips": [
             {"name": name, "by_frame": [{"step": 0, "frame": n, "iou": iou} for n, iou in ious]}

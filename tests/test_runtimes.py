@@ -1,7 +1,7 @@
 """Every kind of deployed file in the runtimes that its manifest names, each in its own process.
 
-A kind is an opset, a precision, a format, a graph and the client's form of it. What a runtime gives
-is held against what the installed onnxruntime gives for the same inputs.
+A kind is an opset, a precision, a format, a graph and the client's form of it. A runtime's
+answers are compared with those of the installed onnxruntime for the same inputs.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ client = "samexporter"
 opset = 19
 """
 
-# The largest difference of an output, relative to its largest magnitude. Of q8 each value is
-# quantized as it comes, so that one that is rounded otherwise moves those behind it: 0.04 was seen.
-# Of half each runtime rounds what it casts.
+# The largest difference of an output, relative to its largest magnitude. q8 quantizes values at run
+# time, so that one value that is rounded differently moves all later ones: 0.04 was measured. In
+# half, each runtime rounds its casts.
 LIMITS: dict[Precision, float] = dict.fromkeys(runtimes.PRECISIONS, 1e-4) | {
     "q8": 0.08,
     "half": 0.03,
@@ -95,7 +95,7 @@ FREE = {"num_prompts": 2, "points_batch": 2, "num_points": 3, "num_boxes": 0, "m
 
 
 class Graph(NamedTuple):
-    """A file, what of it its manifest names, and files of inputs and of the right answers."""
+    """A file, its precision, its manifest's runtimes, and files of inputs and right answers."""
 
     path: Path
     precision: Precision
@@ -134,7 +134,7 @@ def feeds_for(path: Path) -> dict[str, NDArray[Any]]:
 def run(
     python: list[str], runtime: str, graphs: Iterable[tuple[Path, Path]], place: Path
 ) -> list[str]:
-    """Run graphs with files of inputs in one process; their errors, and ``<number>.npz`` each."""
+    """Run graphs with input files in one process; returns errors, writes ``<number>.npz`` each."""
     jobs = [
         {"graph": str(graph), "feeds": str(feeds), "answers": str(place / f"{number}.npz")}
         for number, (graph, feeds) in enumerate(graphs)
@@ -148,7 +148,7 @@ def run(
 
 
 def difference(right: Path, answers: Path) -> float:
-    """The largest of any output, relative to its magnitude; infinite of what is no number."""
+    """The largest of any output, relative to its magnitude; infinite if a value is not finite."""
     with np.load(right) as expected, np.load(answers) as actual:
         values = [(actual[name], expected[name]) for name in expected.files]
     if any(one.shape != other.shape or not np.isfinite(one).all() for one, other in values):
@@ -158,7 +158,7 @@ def difference(right: Path, answers: Path) -> float:
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
-    """A graph of every kind, with what the installed onnxruntime answers."""
+    """A graph of every kind, with the answers of the installed onnxruntime."""
     place = tmp_path_factory.mktemp("runtimes")
     project = Project(place / "project", cheap=False)
     architecture = (ROOT / "demo/sam2_demo_video.yaml").read_text()
@@ -189,7 +189,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> list[Graph]:
 
 
 def python_with(runtime: str, wanted: str, place: Path) -> list[str]:
-    """The command of a Python with a version of a runtime; what it lacks is the reason to skip."""
+    """The command of a Python with a version of a runtime; skips the test if it is unavailable."""
     numpy = "numpy<2" if runtimes.newest([wanted, "1.19.0"]) != wanted else "numpy"
     command = ["uv", "run", "--no-project", "--python", "3.11", "--with", f"{runtime}=={wanted}"]
     command += ["--with", numpy, "python"]
@@ -258,7 +258,8 @@ def test_a_file_with_its_largest_tensor_reversed_exceeds_the_limits(
     assert difference(graph.answers, tmp_path / "0.npz") > LIMITS[precision]
 
 
-# Feeds the decoder of docs/use.md; prints the resident memory after a run, and the most until then.
+# Runs the decoder of docs/use.md three times; prints the growth of the memory peak in all runs,
+# relative to its growth in the first.
 GROWTH = """
 import numpy
 feeds = dict(numpy.load("feeds.npz"))

@@ -1,4 +1,4 @@
-"""SAM 1's graphs answer as segment-anything's own predictor, in each client's form."""
+"""SAM 1's graphs match segment-anything's own predictor, in each client's form."""
 
 from __future__ import annotations
 
@@ -214,9 +214,11 @@ def test_no_graph_computes_sizes_other_than_the_images(
     shared: dict[str, Path], tmp_path: Path
 ) -> None:
     pairs = [[str(path), str(tmp_path / f"{name}.onnx")] for name, path in shared.items()]
-    # In a child: it hides torch from itself.
+    # In a child process, which hides torch from itself.
     child.run("tasks.simplify:simplify_graphs", {"pairs": pairs}, tmp_path / "log", verbose=False)
     for name, (_, path) in zip(shared, pairs, strict=True):
         operators = {node.op_type for node in onnx.load(path).graph.node}
         assert not operators & {"Shape", "Mod", "Range", "If", "Loop"}, name
-        assert name == "decoder" or "Gather" not in operators  # it takes the tokens of the scores
+        assert (
+            name == "decoder" or "Gather" not in operators
+        )  # the decoder gathers the tokens of the scores

@@ -43,8 +43,8 @@ folder = "sam_demo"
 clients = ["nimbusimage", "transformers.js", "osam", "anylabeling"]
 """
 CLICK = 430, 330  # on a body of the image
-# The least IoU with PyTorch's mask: random weights draw masks of a few pixels' lines, and each
-# program scales images and logits by a library of its own.
+# The lowest IoU with PyTorch's mask: random weights draw masks of thin lines, and each program
+# scales images and logits with its own library.
 SCALED = 0.95
 
 
@@ -52,7 +52,7 @@ SCALED = 0.95
 def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
     project = Project(tmp_path_factory.mktemp("sam") / "project", cheap=False)
     (project.root / "web").symlink_to(ROOT / "web")
-    public = project.root / "public"  # for whoever loads the configuration from elsewhere
+    public = project.root / "public"  # for tests that load the configuration from elsewhere
     project.configure(CONFIGURATION.replace('"public"', f'"{public}"'))
     outcome = project.build()
     assert outcome.status == 0, outcome.output
@@ -68,7 +68,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(built: Project, image: Path) -> np.ndarray:
-    """The masks (4, H, W) of a click in PyTorch: the single one, and the three."""
+    """The masks (5, H, W) of a click in PyTorch: the best of three, the single one, the three."""
     model = load.load_model("vit_t", built.root / "build/checkpoints/mobile.pt")
     predictor = load_function(FAMILY.predictor)(model, "longest side")
     predictor.set_image(np.array(Image.open(image)))

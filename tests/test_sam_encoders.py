@@ -1,4 +1,4 @@
-"""The image encoders of SAM 1 and MobileSAM: their patches against the code that they replace."""
+"""The patches of SAM 1's and MobileSAM's image encoders, compared with the code they replace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.model.families.family import Traceable
 from tasks.model.published import SAM_1
 from tasks.running import child
 
-# What computes with sizes or places while a graph runs.
+# Operators that compute sizes or places while a graph runs.
 SHAPE_OPERATORS = {"Shape", "Gather", "Mod", "Range", "ConstantOfShape", "Einsum", "If", "Tile"}
 
 
@@ -42,8 +42,8 @@ def with_noise(module: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def small() -> ImageEncoderViT:
-    """A ViT of few channels. Its map of 24 squared places fills no whole number of windows, and is
-    more than a block of queries."""
+    """A ViT with few channels. Its map of 24 × 24 places does not divide into whole windows, and is
+    larger than a block of queries."""
     torch.manual_seed(1)
     return with_noise(
         ImageEncoderViT(
@@ -67,7 +67,7 @@ def difference(answer: Tensor, expected: Tensor) -> float:
 
 
 def difference_when_patched(encoder: nn.Module, image: Tensor) -> float:
-    """How far an encoder's answer is from its own without patches."""
+    """The difference between an encoder's answers with and without patches."""
     expected = encoder(image)
     with sam_vit.patched_image_encoder(encoder, "plain"):
         return difference(encoder(image), expected)
@@ -104,14 +104,14 @@ def test_merging_windows_reverses_their_partition(size: tuple[int, int], heads: 
 
 @pytest.mark.parametrize("window", [7, 14])
 def test_a_block_of_mobilesam_with_padded_windows_matches_the_original(window: int) -> None:
-    """It pads before it normalizes, so that padding is not zero where attention sees it."""
+    """MobileSAM pads before it normalizes, so that padding is not zero in the attention."""
     sam.build("vit_t")
     from samexporter.mobile_encoder.tiny_vit_sam import TinyViTBlock
 
     block = with_noise(TinyViTBlock(16, (24, 20), num_heads=2, window_size=window))
     block.attn.norm.bias.add_(1.0)
     block.local_conv.bn.running_var.abs_()
-    block.eval()  # again, for its own table of distances is made here
+    block.eval()  # again, because this builds its table of distances
     rows = torch.randn(1, 24 * 20, 16)
     expected = block(rows)[0].transpose(0, 1).reshape(1, 16, 24, 20)
     x = rows.transpose(1, 2).reshape(1, 16, 24, 20)
@@ -129,7 +129,7 @@ def mobile() -> Any:
 
 @pytest.mark.slow
 def test_mobilesam_matches_the_original_and_timm(mobile: Any) -> None:
-    """MobileSAM's own code and timm's, which was written apart from it."""
+    """MobileSAM's own code, and timm's, which was written independently."""
     image = torch.randn(1, 3, 1024, 1024)
     encoder = mobile.image_encoder
     assert difference(encoder(image), of_timm(encoder)(image)) < 1e-5
@@ -191,7 +191,7 @@ def test_parameters_have_the_names_and_shapes_of_mobilesams_checkpoint(mobile: A
 
 
 def test_synthetic_weights_of_mobilesam_are_suitable_for_comparisons(mobile: Any) -> None:
-    """None is zero or one, and features neither die away nor explode."""
+    """No weight is zero or one, and features neither vanish nor explode."""
     for name, weights in mobile.state_dict().items():
         if weights.is_floating_point() and weights.numel() > 1:
             assert not ((weights == 0) | (weights == 1)).any(), name
@@ -226,7 +226,7 @@ def graph_of(encoder: nn.Module, size: int, channels: int, folder: Path) -> onnx
     patched = sam_vit.patched_image_encoder(encoder, "plain")
     raw, made = folder / "raw.onnx", folder / "encoder.onnx"
     export.write_traced(raw, Traceable(encoder, patched, tensors), 20)
-    pairs = {"pairs": [[str(raw), str(made)]]}  # in a child: it hides torch from itself
+    pairs = {"pairs": [[str(raw), str(made)]]}  # in a child process, which hides torch from itself
     child.run("tasks.simplify:simplify_graphs", pairs, folder / "log", verbose=False)
     return onnx.load(made)
 
@@ -255,7 +255,7 @@ def test_the_graph_of_mobilesam_has_no_shape_operators_and_no_batch_norms(
 
 
 def difference_of_graph(folder: Path, encoder: nn.Module, size: int) -> float:
-    """How far a graph's answer is from PyTorch's."""
+    """The difference between a graph's answer and PyTorch's."""
     import onnxruntime
 
     image = torch.randn(1, 3, size, size)
@@ -270,7 +270,7 @@ def difference_of_graph(folder: Path, encoder: nn.Module, size: int) -> float:
 @pytest.mark.parametrize("name", SAM_1[:3])
 def test_an_encoder_of_full_size_matches_the_original(name: str) -> None:
     if name != "vit_b":
-        # A block of each kind, which the others repeat.
+        # One block of each kind; the others repeat them.
         encoder = with_noise(sam.build(name).image_encoder)
         first_global = next(n for n, each in enumerate(encoder.blocks) if not each.window_size)
         encoder.blocks = nn.ModuleList([encoder.blocks[0], encoder.blocks[first_global]])

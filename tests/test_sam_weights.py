@@ -1,4 +1,4 @@
-"""Checkpoints of SAM 1 and MobileSAM as people have them, read under segment-anything's names."""
+"""Checkpoints of SAM 1 and MobileSAM in common forms, read under segment-anything's names."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def under(prefix: str, own: Weights) -> Weights:
     return {f"{prefix}{name}": each for name, each in own.items()}
 
 
-# The decoder of micro-sam's automatic segmentation, of torch_em's UNETR.
+# The decoder of micro-sam's automatic segmentation, a UNETR of torch_em.
 AUTOMATIC = {"decoder.blocks.0.block.0.weight": torch.ones(2, 2), "out_conv.weight": torch.ones(3)}
 
 FORMS: dict[str, Callable[[Weights, Path], Any]] = {
@@ -200,7 +200,7 @@ def test_two_positional_embeddings_that_differ_are_refused(
 
 
 def shapes_of(name: str) -> recognition.Shapes:
-    """The shapes of an architecture's weights; segment-anything's models are made without any."""
+    """The shapes of an architecture's weights; segment-anything's models are built without data."""
     with torch.device("meta" if name in ("vit_b", "vit_l", "vit_h") else "cpu"):
         return recognition.shapes_of(load.build_model(name).state_dict())
 
@@ -227,7 +227,7 @@ def test_a_vit_of_another_size_is_refused_with_its_size(own: Weights, tmp_path: 
 
 
 def weights_of(name: str) -> Weights:
-    """Weights of an architecture's shapes, which take no room: of each all numbers are one."""
+    """Weights with an architecture's shapes that take no memory: each repeats a single number."""
     return {each: torch.zeros(()).expand(shape) for each, shape in shapes_of(name).items()}
 
 
@@ -305,7 +305,7 @@ def test_mobilesam_loads_with_and_without_the_weights_of_a_classifier(
 
 
 def test_mobilesams_attention_uses_the_loaded_distances(mobile: Path) -> None:
-    """Its code keeps a table of them from when it is made, and would use initial zeros."""
+    """Its code builds a table of them when it is constructed, and would use the initial zeros."""
     attention = load.load_model("vit_t", mobile).image_encoder.layers[1].blocks[0].attn
     expected = attention.attention_biases[:, attention.attention_bias_idxs]
     assert torch.equal(attention.ab, expected)

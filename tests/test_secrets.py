@@ -1,4 +1,4 @@
-"""What is secret in an address stays in the configuration: everything that is left is searched."""
+"""Secrets in addresses stay in the configuration: everything a build leaves is searched."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tasks.remote import hub as hub_files
 from tasks.remote.cache_settings import CacheSettings
 from tasks.system.errors import StageError
 
-MARK = "s3cr3t"  # is in every secret
+MARK = "s3cr3t"  # a part of every secret
 USER, PASSWORD = f"url-user-{MARK}", f"url%2Fpassword%40{MARK}"
 SIGNATURE, FILE = f"url-signature-{MARK}", f"url-file-{MARK}"
 QUERY = f"?X-Amz-Signature={SIGNATURE}&file={FILE}"
@@ -44,7 +44,7 @@ PIN = hashlib.sha256(CONTENT).hexdigest()
 
 
 def traces() -> dict[bytes, str]:
-    """What to search for: the mark, and each secret as others write it, in base64 or as a hash."""
+    """What to search for: the mark, and each secret in base64 and as a hash."""
     found = {MARK.encode(): "as it is"}
     pairs = (f"{USER}:url/password@{MARK}", f"{CACHE_USER}:{CACHE_PASSWORD}")
     secrets = (USER, PASSWORD, SIGNATURE, FILE, QUERY, QUERY[1:], CACHE_USER, CACHE_PASSWORD)
@@ -64,18 +64,18 @@ def secrets_in(content: bytes) -> list[str]:
 
 
 def secrets_below(folder: Path) -> dict[str, list[str]]:
-    """What is secret in the names and contents of all files below a folder, but configurations."""
+    """The secrets in names and contents of all files below a folder, except configurations."""
     found = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not name.endswith("config/models.toml"):
-            said = secrets_in(name.encode() + b"\n" + path.read_bytes())
-            found |= {name: said} if said else {}
+            secrets = secrets_in(name.encode() + b"\n" + path.read_bytes())
+            found |= {name: secrets} if secrets else {}
     return found
 
 
-def nothing_secret(folder: Path, *outcomes: Outcome | str | bytes) -> None:
-    """Search what was left below a folder, and what was said."""
+def assert_no_secrets(folder: Path, *outcomes: Outcome | str | bytes) -> None:
+    """Search all files below a folder, and outputs."""
     assert secrets_below(folder) == {}
     for each in outcomes:
         text = each.output if isinstance(each, Outcome) else each
@@ -100,7 +100,7 @@ WITH_CACHE = f'[cache]\nurl = "{CACHE}"\n{OPTIONS}'
 
 @pytest.fixture
 def offered(server: FileServer) -> FileServer:
-    """A server that has the checkpoint for whoever sends the query."""
+    """A server that sends the checkpoint to requests with the query."""
     server.files[f"/m.pt{QUERY}"] = CONTENT
     return server
 
@@ -118,17 +118,17 @@ def test_the_search_finds_a_secret_in_any_file(tmp_path: Path, left: str) -> Non
     (tmp_path / "deep/er/log").write_bytes(b"\xff\x00" + left.encode() + b"\n")
     assert list(secrets_below(tmp_path)) == ["deep/er/log"]
     with pytest.raises(AssertionError):
-        nothing_secret(tmp_path)
+        assert_no_secrets(tmp_path)
 
 
 def test_the_search_finds_a_secret_in_a_file_name_and_in_output(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        nothing_secret(tmp_path, Outcome(0, f"downloaded {SIGNATURE}", {}))
+        assert_no_secrets(tmp_path, Outcome(0, f"downloaded {SIGNATURE}", {}))
     (tmp_path / f"{MARK}.log").touch()
     assert secrets_below(tmp_path)
 
 
-# --- everything that is left ---
+# --- what a build leaves ---
 
 
 def test_a_build_sends_the_whole_address_and_leaves_no_secrets_behind(
@@ -141,17 +141,17 @@ def test_a_build_sends_the_whole_address_and_leaves_no_secrets_behind(
     assert path == f"/m.pt{QUERY}"
     sent = base64.b64encode(f"{USER}:url/password@{MARK}".encode()).decode()
     assert headers["Authorization"] == f"Basic {sent}"
-    told = [project.doit(*words) for words in (["status"], ["info", "checkpoint:tiny"], ["cache"])]
-    told += [project.doit("report"), project.doit("dumpdb")]
-    nothing_secret(tmp_path, built, *told)
+    shown = [project.doit(*words) for words in (["status"], ["info", "checkpoint:tiny"], ["cache"])]
+    shown += [project.doit("report"), project.doit("dumpdb")]
+    assert_no_secrets(tmp_path, built, *shown)
     manifest = json.loads((project.root / "public/sam2_hiera_tiny/manifest.json").read_text())
     assert manifest["checkpoint"]["url"] == offered.url("/m.pt")
     assert f"{offered.url('/m.pt')} is the right file" in built.output
-    assert "memory://lab/onnx" in told[2].output
+    assert "memory://lab/onnx" in shown[2].output
 
 
 @pytest.mark.parametrize(
-    ("faults", "more", "said"),
+    ("faults", "more", "words"),
     [
         ([Fault(status=403)], "", "cannot be had: the server answered 403"),
         ([Fault(drop_after=99), *[Fault(status=503)] * 6], "", "6 attempts"),
@@ -168,15 +168,15 @@ def test_a_failed_download_leaves_no_secrets_behind(
     tmp_path: Path,
     faults: Iterable[Fault],
     more: str,
-    said: str,
+    words: str,
 ) -> None:
     offered.faults.extend(faults)
     project.configure(table(with_secrets(offered.url("/m.pt")), more))
     failed = project.doit("checkpoint:tiny", CHEAP_IMPATIENT="1")
     assert failed.status == 1
-    assert said in failed.output
+    assert words in failed.output
     assert f"{offered.url('/m.pt')} " in failed.output
-    nothing_secret(tmp_path, failed)
+    assert_no_secrets(tmp_path, failed)
 
 
 def test_an_unreachable_server_is_named_without_secrets(project: Project, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_an_unreachable_server_is_named_without_secrets(project: Project, tmp_pa
     project.configure(table(with_secrets(f"http://{host}/m.pt")))
     failed = project.doit("checkpoint:tiny", CHEAP_IMPATIENT="1")
     assert f"{host} cannot be reached: Connection refused" in failed.output
-    nothing_secret(tmp_path, failed)
+    assert_no_secrets(tmp_path, failed)
 
 
 def test_cache_errors_and_suggested_commands_show_no_secrets(
@@ -199,7 +199,7 @@ def test_cache_errors_and_suggested_commands_show_no_secrets(
     mistyped = project.doit("export:tiny", given.removeprefix("cache=").partition("?")[0])
     assert f"`doit cache=ftp://{host}/lab export`" in proposed.output
     assert f"ftp://{host}/lab" in looked.output
-    nothing_secret(tmp_path, built, proposed, looked, mistyped)
+    assert_no_secrets(tmp_path, built, proposed, looked, mistyped)
 
 
 def test_a_running_build_and_its_lock_show_no_secrets(project: Project, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_running_build_and_its_lock_show_no_secrets(project: Project, tmp_path
     wait_for_opening(fifo, process)
     second = project.doit("export:tiny")
     assert "cache=memory://lab/onnx export:tiny`, since" in second.output
-    nothing_secret(tmp_path, second)
+    assert_no_secrets(tmp_path, second)
     process.kill()
     process.communicate()
 
@@ -235,7 +235,7 @@ def test_published_files_contain_no_secrets(
     files = hub.files("my-lab/sam2_hiera_tiny")
     assert offered.url("/m.pt") in files["README.md"].decode()
     received = [*files.values(), *(each.message.encode() for each in hub.commits)]
-    nothing_secret(tmp_path, refused, published, *received, *hub.requests)
+    assert_no_secrets(tmp_path, refused, published, *received, *hub.requests)
 
 
 def test_a_retried_upload_shows_no_signature(
@@ -249,7 +249,7 @@ def test_a_retried_upload_shows_no_signature(
         "publish:tiny", **environment, HF_ENDPOINT=hub.address, CHEAP_IMPATIENT="1"
     )
     assert "503 thrown while requesting PUT http://localhost:" in failed.output
-    nothing_secret(tmp_path, failed)
+    assert_no_secrets(tmp_path, failed)
 
 
 @pytest.mark.slow
@@ -276,7 +276,7 @@ def test_a_cluster_receives_no_secrets_and_its_workers_open_the_cache_themselves
     sent = given.read_text()
     assert str(tmp_path / "cache") in sent
     assert "ftp://127.0.0.1:1/lab" in sent
-    nothing_secret(tmp_path, done, refused)
+    assert_no_secrets(tmp_path, done, refused)
 
 
 def test_a_traceback_shows_no_secrets(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_traceback_shows_no_secrets(tmp_path: Path) -> None:
     assert not secrets_in(message.encode())
 
 
-# --- what is the same file ---
+# --- which addresses are the same file ---
 
 
 def test_a_new_password_and_signature_rebuild_nothing_but_another_parameter_does(
@@ -322,7 +322,7 @@ def test_a_download_is_resumed_with_a_new_signature(project: Project, offered: F
     offered.etags = dict.fromkeys(offered.files, f'"{hash(CONTENT)}"')
     project.configure(table(with_secrets(offered.url("/m.pt"), renewed)))
     assert project.doit("checkpoint:tiny").status == 0
-    assert offered.ranges()[-1] == f"bytes={3 << 16}-"  # the whole chunks of what came
+    assert offered.ranges()[-1] == f"bytes={3 << 16}-"  # the whole chunks that arrived
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_a_download_is_resumed_with_a_new_signature(project: Project, offered: F
         ("versionId=3&X-Amz-Date=1&X-Amz-Signature=2", "versionId=3"),
         ("Expires=1&Signature=2&Key-Pair-Id=3&id=4", "id=4"),
         ("sv=2024&se=2026&sp=r&sig=x&file=y", "file=y"),
-        ("se=2026&sp=r", "se=2026&sp=r"),  # without a signature they are not Azure's
+        ("se=2026&sp=r", "se=2026&sp=r"),  # without a signature these are not Azure's
         ("token=abc", ""),
     ],
 )
@@ -426,23 +426,23 @@ def test_a_message_without_secrets_is_shown_unchanged() -> None:
 def test_a_configuration_error_shows_no_secrets(
     tables: dict[str, object],
 ) -> None:
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as error:
         parse({"models": {"m": {"url": "synthetic:"}}, **tables}, Path("models.toml"))
-    assert "allowed: " in str(told.value)
-    assert not secrets_in(str(told.value).encode())
+    assert "allowed: " in str(error.value)
+    assert not secrets_in(str(error.value).encode())
 
 
 def test_a_cache_on_the_command_line_with_a_possible_password_in_its_path_is_refused() -> None:
     tables = {"models": {"m": {"url": "synthetic:", "model_type": "edgetam"}}}
-    with pytest.raises(ConfigurationError, match="cache: found 'ftp://host/x'") as told:
+    with pytest.raises(ConfigurationError, match="cache: found 'ftp://host/x'") as error:
         parse(tables, Path("models.toml"), cache=f"ftp://me:12/{MARK}@host/x")
-    assert not secrets_in(str(told.value).encode())
+    assert not secrets_in(str(error.value).encode())
 
 
 def test_addresses_in_the_origin_and_the_license_lose_their_secrets() -> None:
     text = f"fine-tuned, https://me:{MARK}@host/x?sig={MARK}"
-    told = {"url": "synthetic:", "model_type": "edgetam", "origin": text, "license": text}
-    (model,) = parse({"models": {"m": told}}, Path("models.toml")).sources
+    model_table = {"url": "synthetic:", "model_type": "edgetam", "origin": text, "license": text}
+    (model,) = parse({"models": {"m": model_table}}, Path("models.toml")).sources
     assert model.origin == model.license == "fine-tuned, https://host/x"
 
 
@@ -467,10 +467,10 @@ def test_an_invalid_hub_address_is_reported_only_by_its_variable(
 
 
 def test_an_address_given_as_a_variable_name_is_reported_without_secrets() -> None:
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as error:
         check_variables([f"https://{USER}@host/m.pt?{SIGNATURE}"], ["cache"])
-    assert "https://host/m.pt=" in str(told.value)
-    assert not secrets_in(str(told.value).encode())
+    assert "https://host/m.pt=" in str(error.value)
+    assert not secrets_in(str(error.value).encode())
 
 
 def test_the_repr_of_a_source_and_of_a_cache_shows_no_secrets() -> None:
@@ -478,7 +478,7 @@ def test_the_repr_of_a_source_and_of_a_cache_shows_no_secrets() -> None:
     assert MARK not in repr(CacheSettings(CACHE, options={"key": OPTION}))
 
 
-# --- who may read what ---
+# --- permissions of files ---
 
 
 def mode(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""`doit serve --host`: which names are answered, and what is refused."""
+"""`doit serve --host`: which names it answers, and what it refuses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_command_serves_only_the_given_names_on_the_host(served: Project) ->
 
 
 def test_an_address_of_another_machine_is_refused(served: Project) -> None:
-    # 192.0.2.0/24 is for documents alone.
+    # 192.0.2.0/24 is reserved for documentation.
     outcome = served.doit("serve", "--host", "192.0.2.1")
     assert outcome.status == 3
     assert "--host 192.0.2.1 is no address of this machine" in outcome.output

@@ -87,7 +87,7 @@ def test_a_missing_file_is_404_without_an_html_page(address: str, path: str) -> 
 )
 def test_nothing_above_a_folder_is_served(address: str, path: str) -> None:
     connection = http.client.HTTPConnection(address.removeprefix("http://"))
-    connection.request("GET", path)  # others would take the dots out
+    connection.request("GET", path)  # other clients would remove the dots
     assert connection.getresponse().status == 404
     connection.close()
 

@@ -1,4 +1,4 @@
-"""A signed deployment: who made it, how, and of what; and every edit of it is seen."""
+"""A signed deployment: who made it, how and from what; every edit of it is detected."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# --- what was done to a signed folder -------------------------------------------------------------
+# --- tampering with a signed folder ---------------------------------------------------------------
 
 
 def sign(folder: Path, key: Path) -> None:
-    """Sign what lies in a folder."""
+    """Sign the files of a folder."""
     scratch = folder.parent / f"scratch of {folder.name}"
     scratch.mkdir()
     there = {path.name: path for path in folder.iterdir() if path.name != SIGNATURE}
@@ -112,9 +112,9 @@ def folder(signed_once: Path, tmp_path: Path) -> Path:
 def test_a_signed_folder_is_checked_with_and_without_the_key(folder: Path, keys: Path) -> None:
     done = check(folder, "--key", keys / "ours.pub")
     assert done.returncode == 0, done.stdout + done.stderr
-    says = done.stdout.splitlines()
-    assert "ok      statement  statement.intoto.json is of these files" in says
-    assert f"of these files, by the key {fingerprint(keys)[:16]}… of {keys}/ours.pub" in says[-1]
+    lines = done.stdout.splitlines()
+    assert "ok      statement  statement.intoto.json is of these files" in lines
+    assert f"of these files, by the key {fingerprint(keys)[:16]}… of {keys}/ours.pub" in lines[-1]
     done = check(folder)
     assert done.returncode == 0
     assert "whose it is was not checked: --key FILE does" in done.stdout
@@ -154,7 +154,7 @@ def flip(name: str) -> Callable[[Path], None]:
 
 
 def edit_json(name: str, change: Callable[[Any], object], listed: bool = False) -> Any:
-    """Edit a file; ``listed``: and have the manifest list it as it is."""
+    """Edit a JSON file; ``listed``: and update its entry in the manifest."""
 
     def edit(folder: Path) -> None:
         content = json.loads((folder / name).read_text())
@@ -166,7 +166,7 @@ def edit_json(name: str, change: Callable[[Any], object], listed: bool = False) 
 
 
 def edit_payload(folder: Path, change: Callable[[Any], object]) -> None:
-    """Edit what a signature says, as its signature does not."""
+    """Edit the payload of a signature without signing it again."""
     bundle = json.loads((folder / SIGNATURE).read_text())
     envelope = bundle["dsseEnvelope"]
     payload = json.loads(base64.b64decode(envelope["payload"]))
@@ -176,7 +176,7 @@ def edit_payload(folder: Path, change: Callable[[Any], object]) -> None:
 
 
 def forge(folder: Path) -> None:
-    """Exchange a graph, and write its hash wherever the old one stands."""
+    """Replace a graph, and its hash everywhere."""
     old = signature.read(folder / SIGNATURE).files
     relist(folder, "encoder.onnx", deployed_folder.contents(2)["encoder.onnx"])
     new = {name: files.sha256_of(folder / name) for name in old}
@@ -198,7 +198,7 @@ def truncate(folder: Path) -> None:
 
 
 def strip(folder: Path) -> None:
-    """Leave no sign of a signature."""
+    """Remove every trace of a signature."""
     deployed = deployed_folder.contents()
     (folder / "manifest.json").write_text(text_of(manifest_of(deployed)))
     for name in (SIGNATURE, STATEMENT, MATERIALS):
@@ -239,7 +239,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "decoder.onnx").rename(folder / "d.onnx"),
         "d.onnx is not listed in the manifest: it has the content of decoder.onnx, so it was",
     ),
-    "an exchanged graph that is listed": (
+    "a replaced graph that is listed": (
         lambda folder: relist(folder, "encoder.onnx", deployed_folder.contents(2)["encoder.onnx"]),
         f"{SIGNATURE} is of another encoder.onnx",
     ),
@@ -260,7 +260,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / SIGNATURE).write_text('{"signature": "none"}'),
         f"{SIGNATURE} is no signature of model-signing, or was edited",
     ),
-    "an edited signature, of a graph that is exchanged everywhere": (
+    "an edited signature, for a graph that is replaced everywhere": (
         forge,
         f"{SIGNATURE} was edited: what it says was not signed by this key",
     ),
@@ -268,7 +268,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / SIGNATURE).unlink(),
         f"{SIGNATURE} was removed: {STATEMENT} comes with one",
     ),
-    "every sign of a signature removed": (strip, "not signed, and "),
+    "every trace of a signature removed": (strip, "not signed, and "),
     "an edited statement": (
         edit_json(STATEMENT, subject_elsewhere),
         f"{STATEMENT} was changed: expected sha256",
@@ -298,11 +298,11 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-# What a person sees who has the signer's public key.
+# Detected only with the signer's public key.
 WITH_KEY = {
     "a signature by another key",
-    "an edited signature, of a graph that is exchanged everywhere",
-    "every sign of a signature removed",
+    "an edited signature, for a graph that is replaced everywhere",
+    "every trace of a signature removed",
 }
 
 
@@ -449,8 +449,8 @@ def test_the_bill_of_materials_is_valid_cyclonedx_with_licence_and_origin(
     assert list(schema_of_cyclonedx().iter_errors(broken))
     component = made["metadata"]["component"]
     assert component.get("licenses") == expected
-    told = {each["name"]: each["value"] for each in component["modelCard"]["properties"]}
-    assert told["origin"] == "us"
+    properties = {each["name"]: each["value"] for each in component["modelCard"]["properties"]}
+    assert properties["origin"] == "us"
     named = {each["name"]: each for each in made["components"]}
     for name, file in described.files.items():
         assert named[name]["hashes"] == [{"alg": "SHA-256", "content": file.sha256}]
@@ -510,7 +510,7 @@ def test_another_programs_file_with_the_signatures_name_is_not_replaced(project:
 
 
 class Killed(BaseException):
-    """As by a signal."""
+    """Ends a deploy as a signal would."""
 
 
 def replace(place: Path) -> None:
@@ -538,7 +538,7 @@ def test_a_seal_never_lies_beside_files_that_it_does_not_cover(
     def rename(source: Any, target: Any) -> None:
         nonlocal calls
         calls += 1
-        if calls == step or (calls > step and ends is Killed):  # which undoes nothing
+        if calls == step or (calls > step and ends is Killed):  # a kill undoes nothing
             raise ends("at this step")
         real(source, target)
 
@@ -600,7 +600,7 @@ def test_a_passphrase_comes_from_the_environment_and_is_stored_nowhere(
     output = refused(project.doit("run", "deploy:tiny", SIGN_KEY_PASSPHRASE="wrong"))
     assert "that is not its passphrase" in output
     output = succeeded(project.doit("run", "deploy:tiny", SIGN_KEY_PASSPHRASE=PASSPHRASE))
-    assert check(app(project), "--key", keys / "hidden.pub").returncode == 1  # graphs are made up
+    assert check(app(project), "--key", keys / "hidden.pub").returncode == 1  # the graphs are fake
     assert signature_of(project).files == hashes(project)
     kept = [each.read_bytes() for each in project.root.rglob("*") if each.is_file()]
     assert not any(PASSPHRASE.encode() in each for each in [*kept, output.encode()])
@@ -620,7 +620,7 @@ def test_a_terminal_prompts_for_a_passphrase(project: Project, keys: Path) -> No
     while True:
         try:
             read = os.read(terminal, 1024)
-        except OSError:  # as Linux says that the other end is closed
+        except OSError:  # Linux's sign that the other end is closed
             break
         output += read
         if b"Passphrase of" in output and not answered:

@@ -1,4 +1,4 @@
-"""What the page reads of a TIFF is what tifffile reads: pixels and axes, or a sentence why not."""
+"""The page reads the pixels and axes of a TIFF as tifffile does, or explains why it cannot."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from project import ROOT
 
 READER = ROOT / "web/test/tiff-reader.js"
-HEIGHT, WIDTH = 61, 83  # fills no tile
+HEIGHT, WIDTH = 61, 83  # not a multiple of any tile
 Array = NDArray[Any]
 
 
 def picture(kind: str, seed: int = 0) -> Array:
-    """Smooth shades with noise, over the whole range of a type of numbers."""
+    """Smooth shades with noise, over the whole range of a number type."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     noise = np.random.default_rng(seed).uniform(0, 0.1, (HEIGHT, WIDTH))
     shades = ((np.sin(x / 9 + seed) * np.cos(y / 7) + 1) / 2.3 + noise).clip(0, 1)
@@ -39,9 +39,9 @@ def picture(kind: str, seed: int = 0) -> Array:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the page's reader says of a file, and its samples: frame, slice, plane, row, column."""
+    """The page's report on a file, and its samples: frame, slice, plane, row, column."""
 
-    said: dict[str, Any]
+    report: dict[str, Any]
     samples: Array
 
 
@@ -59,12 +59,12 @@ def read(*paths: Path) -> list[Reading]:
     assert done.returncode == 0, done.stderr
     readings = []
     for path, line in zip(paths, done.stdout.splitlines(), strict=True):
-        said = json.loads(line)
+        report = json.loads(line)
         samples = np.zeros(0)
-        if "error" not in said:
-            shape = (said["frames"], said["slices"], -1, said["height"], said["width"])
+        if "error" not in report:
+            shape = (report["frames"], report["slices"], -1, report["height"], report["width"])
             samples = np.fromfile(f"{path}.samples").reshape(shape)
-        readings.append(Reading(said, samples))
+        readings.append(Reading(report, samples))
     return readings
 
 
@@ -137,18 +137,18 @@ def readings(
 @pytest.mark.parametrize("name", FILES)
 def test_samples_match_tifffile(readings: dict[str, tuple[Path, Reading]], name: str) -> None:
     path, reading = readings[name]
-    assert "error" not in reading.said, reading.said
+    assert "error" not in reading.report, reading.report
     expected = tifffile.imread(path).astype(float)
     if expected.shape[-1] == 3:
         expected = np.moveaxis(expected, -1, 0)
     samples = reading.samples
     np.testing.assert_array_equal(samples.reshape(expected.shape), expected)
-    assert reading.said["seconds"] < 2
+    assert reading.report["seconds"] < 2
 
 
 def read_one(path: Path) -> Reading:
     (reading,) = read(path)
-    assert "error" not in reading.said, reading.said
+    assert "error" not in reading.report, reading.report
     return reading
 
 
@@ -175,7 +175,7 @@ def test_jpeg_nearly_matches_tifffile(
     assert np.abs(shown - tifffile.imread(path)).max() <= most
 
 
-# The axes. Each plane of these files has one value, which says where it belongs.
+# The axes. Each plane of these files has one value, which encodes its place.
 
 SIZES = {"T": 3, "Z": 4, "C": 2}
 
@@ -204,7 +204,7 @@ def expected_values(
     )
 
 
-LAYOUTS = {  # which axis the frames are, which the slices, which the channels
+LAYOUTS = {  # the axes of frames, slices and channels
     "T": "T  ",
     "Z": "Z  ",
     "C": "  C",
@@ -266,7 +266,7 @@ def test_ome_metadata_gives_the_page_of_each_plane_and_the_channel_names(tmp_pat
     tifffile.tiffcomment(path, changed.encode())
     reading = read_one(path)
     np.testing.assert_array_equal(values(reading), expected_of("TC")[..., ::-1])
-    assert reading.said["channels"] == [names[0], "GFP & µ"]
+    assert reading.report["channels"] == [names[0], "GFP & µ"]
 
 
 def test_samples_of_a_page_that_are_not_colours_are_channels(tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_samples_of_a_page_that_are_not_colours_are_channels(tmp_path: Path) -> 
 
 
 def without_directories(path: Path) -> Path:
-    """Leave the first directory alone, as ImageJ writes a stack above 4 GiB."""
+    """Keep only the first directory, as ImageJ does for a stack above 4 GiB."""
     data = bytearray(path.read_bytes())
     order = "<" if data[:2] == b"II" else ">"
     (offset,) = struct.unpack_from(f"{order}I", data, 4)
@@ -341,7 +341,7 @@ def test_the_axes_of_a_zeiss_stack_are_read_and_samples_of_a_page_are_channels(
     np.testing.assert_array_equal(values(read_one(path)), expected)
 
 
-# What is left out is said.
+# Skipped contents are reported.
 
 
 def test_pages_of_other_sizes_are_skipped_with_a_message(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_pages_of_other_sizes_are_skipped_with_a_message(tmp_path: Path) -> None
             tiff.write(np.full((side, side), side, "u1"), photometric="minisblack", metadata=None)
     reading = read_one(path)
     assert reading.samples.shape == (2, 1, 1, 64, 64)
-    assert reading.said["notes"] == [
+    assert reading.report["notes"] == [
         "2 pages of other sizes are not shown: the first is 64 × 64 pixels."
     ]
 
@@ -362,8 +362,8 @@ def test_the_pages_of_a_file_with_fewer_than_it_declares_are_frames(tmp_path: Pa
     pages = planes("T", {"T": 5}).astype("u1")
     tifffile.imwrite(path, pages, photometric="minisblack", description=description, metadata=None)
     reading = read_one(path)
-    assert reading.said["frames"] == 5
-    (note,) = reading.said["notes"]
+    assert reading.report["frames"] == 5
+    (note,) = reading.report["notes"]
     assert "says that it has 24 pages (T 3, Z 4, C 2), but it has 5" in note
 
 
@@ -374,7 +374,7 @@ def test_further_ome_images_are_skipped_with_a_message(tmp_path: Path) -> None:
             tiff.write(planes("TC"), photometric="minisblack", metadata={"axes": "TCYX"})
     reading = read_one(path)
     np.testing.assert_array_equal(values(reading), expected_of("TC"))
-    assert reading.said["notes"] == [f"{path.name} has 2 images: the first is shown."]
+    assert reading.report["notes"] == [f"{path.name} has 2 images: the first is shown."]
 
 
 def test_one_of_several_ome_files_shows_its_own_planes(tmp_path: Path) -> None:
@@ -393,15 +393,15 @@ def test_one_of_several_ome_files_shows_its_own_planes(tmp_path: Path) -> None:
     )
     reading = read_one(path)
     np.testing.assert_array_equal(values(reading), expected_of("T"))
-    assert reading.said["channels"] == ["two"]
-    assert reading.said["notes"] == ["b.ome.tif is one of 2 files: its own planes are shown."]
+    assert reading.report["channels"] == ["two"]
+    assert reading.report["notes"] == ["b.ome.tif is one of 2 files: its own planes are shown."]
 
 
-# What cannot be read is named, with a command that converts it.
+# Unreadable contents are named, with a command that converts the file.
 
 
 def converted(error: str, folder: Path) -> Path:
-    """Run the command of a message, and give the file that it wrote."""
+    """Run the command of a message; returns the file that it wrote."""
     (code,) = [part for part in error.split('"') if part.startswith("import tifffile")]
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
     (path,) = folder.glob("*-plain.tif")
@@ -410,8 +410,8 @@ def converted(error: str, folder: Path) -> Path:
 
 def refused(path: Path) -> str:
     (reading,) = read(path)
-    assert reading.said["seconds"] < 1
-    return str(reading.said["error"])
+    assert reading.report["seconds"] < 1
+    return str(reading.report["error"])
 
 
 @pytest.mark.parametrize(
@@ -479,7 +479,7 @@ def test_a_circular_chain_of_pages_ends(tmp_path: Path) -> None:
     (entries,) = struct.unpack_from("<H", data, last)
     struct.pack_into("<I", data, last + 2 + 12 * entries, first)
     path.write_bytes(data)
-    assert read_one(path).said["frames"] == 3
+    assert read_one(path).report["frames"] == 3
 
 
 def test_broken_lzw_data_is_an_error(tmp_path: Path) -> None:
@@ -505,13 +505,15 @@ def test_axes_without_names_are_frames_with_a_message(tmp_path: Path) -> None:
     path = tmp_path / "unnamed.tif"
     tifffile.imwrite(path, planes("TZC"), photometric="minisblack")
     reading = read_one(path)
-    assert reading.said["frames"] == 24
+    assert reading.report["frames"] == 24
     note = "unnamed.tif does not name its axes (3 × 4 × 2): each page is a frame."
-    assert reading.said["notes"] == [note]
+    assert reading.report["notes"] == [note]
 
 
 def test_samples_beside_the_colours_are_skipped_with_a_message(tmp_path: Path) -> None:
     path = tmp_path / "five.tif"
     five = np.stack([picture("u1", seed) for seed in range(5)], -1)
     tifffile.imwrite(path, five, photometric="rgb", extrasamples=["unspecified"] * 2)
-    assert read_one(path).said["notes"] == ["Red, green and blue are shown, of 5 samples a pixel."]
+    assert read_one(path).report["notes"] == [
+        "Red, green and blue are shown, of 5 samples a pixel."
+    ]

@@ -1,4 +1,4 @@
-"""What the Python tracker keeps in memory: what a frame looks at, however many there were."""
+"""The Python tracker keeps in memory only what a frame uses, however long the video is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIB = 2**20
 
 
 def answers(graph: str, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-    """Graphs as large as those of 1024 pixels whose every answer depends on all that they get."""
+    """Fake graphs with outputs as large as at 1024 pixels, which depend on all their inputs."""
     seed = sum(float(np.abs(each).sum(dtype=np.float64)) for each in feeds.values())
     value = np.float32(seed % 7 - 3)
 
@@ -62,7 +62,7 @@ def of_two_objects(count: int) -> Tracker:
 
 
 def test_tracking_400_frames_needs_only_the_memory_of_a_window_of_frames() -> None:
-    """Of each object a mask of 0.25 MiB and a memory of 1 MiB: 1,000 MiB in all."""
+    """On each frame an object has a mask of 0.25 MiB and a memory of 1 MiB: 1,000 MiB in all."""
     tracker = of_two_objects(400)
     tracemalloc.start()
     try:
@@ -77,7 +77,7 @@ def test_tracking_400_frames_needs_only_the_memory_of_a_window_of_frames() -> No
 def test_results_moved_out_of_memory_are_unchanged_when_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Corrections of early frames, both ways, and a mask that is refined twice."""
+    """With corrections of early frames, in both directions, and a mask that is refined twice."""
 
     def played() -> list[tuple[int, int, Result]]:
         tracker = of_two_objects(40)

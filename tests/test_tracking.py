@@ -1,4 +1,4 @@
-"""The graphs that track and the Python tracker over them, held against sam2's own predictor."""
+"""The tracking graphs and the Python tracker that runs them, compared with sam2's predictor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PUBLISHED = TrackingConstants(SIZE, 7, 1, 16, -1, True, True, (0, 1), True, Fals
 
 
 class Built:
-    """A model of random weights in PyTorch and as graphs."""
+    """A model with random weights, in PyTorch and as graphs."""
 
     def __init__(self, architecture: str, folder: Path) -> None:
         checkpoint = str(folder / "checkpoint.pt")
@@ -186,11 +186,11 @@ def test_an_invalid_prompt_is_refused_and_leaves_no_object(
 def test_a_single_frame_matches_sam2s_predictor_and_can_be_corrected(
     built: Built,
 ) -> None:
-    """There sam2 divides the age of a pointer, 0, by how far pointers reach, 0: not a number."""
+    """For one frame sam2 divides the age of a pointer, 0, by the reach of pointers, 0: NaN."""
     drawn = scripts.time_lapse(2)
-    asked = Script("one", drawn.frames[:1], (PromptStep(0, 1, CLICK), TrackStep(0)))
-    expected = dict(run_with_pytorch(built.predictor, asked))
-    seen = through_jpeg(asked)
+    single = Script("one", drawn.frames[:1], (PromptStep(0, 1, CLICK), TrackStep(0)))
+    expected = dict(run_with_pytorch(built.predictor, single))
+    seen = through_jpeg(single)
     tracker = built.tracker(seen.frames)
     found = dict(run_script(tracker, seen))
     assert_equal(found, expected)

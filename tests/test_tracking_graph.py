@@ -1,4 +1,4 @@
-"""A model with `video = true` through the real command: what is deployed of it, and what is not."""
+"""A model with `video = true` through the real command: what is deployed, and what is not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.config.models import TRACKING_GRAPHS
 from tasks.proof.judgement import TrackingRules, browser_failures
 from tasks.running import child
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # which is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("video")]  # the model is built once
 
 NAME = "tiny"
 
@@ -48,12 +48,12 @@ def test_the_tracking_graphs_are_deployed_with_the_others(built: Project) -> Non
 
 
 def test_the_manifest_has_the_constants_of_the_tracker(built: Project) -> None:
-    told = manifest(built)["video"]
-    assert told["memories"] == 7
-    assert told["max_pointers"] == 16
-    assert told["signed_pointer_times"] is True
-    assert told["files"] == {name: f"{name}.onnx" for name in TRACKING_GRAPHS}
-    (memory,) = told["tensors"]["memory_encoder"]["outputs"]
+    video = manifest(built)["video"]
+    assert video["memories"] == 7
+    assert video["max_pointers"] == 16
+    assert video["signed_pointer_times"] is True
+    assert video["files"] == {name: f"{name}.onnx" for name in TRACKING_GRAPHS}
+    (memory,) = video["tensors"]["memory_encoder"]["outputs"]
     assert memory["shape"] == [1, 64, 16, 16]
     (single,) = manifest(built)["variants"]
     assert single["tracking"]["mask_iou"]["worst"] >= 0.99
@@ -74,8 +74,8 @@ def test_the_pages_tracker_matches_the_python_tracker_and_webgpu_takes_every_nod
     assert {name: placed[name]["cpu"] for name in TRACKING_GRAPHS} == dict.fromkeys(
         TRACKING_GRAPHS, 0
     )
-    told = manifest(built)["browser"]["providers"]["wasm"]["tracking"]
-    assert told["masks"] == 27
+    proof = manifest(built)["browser"]["providers"]["wasm"]["tracking"]
+    assert proof["masks"] == 27
 
 
 def test_a_second_build_has_nothing_to_do(built: Project) -> None:
@@ -99,7 +99,7 @@ def test_a_model_without_video_has_no_tracking_graphs_and_the_same_encoder(
 
 @pytest.mark.parametrize("name", TRACKING_GRAPHS)
 def test_an_unproven_graph_is_never_deployed(built: Project, tmp_path: Path, name: str) -> None:
-    """Changed after its proof, and with `-s` deployed without another."""
+    """The graph changes after its proof, and `-s` deploys without another proof."""
     graph = built_graph(built, name)
     before, was = graph.read_bytes(), manifest(built)
     with graph.open("ab") as file:
@@ -177,4 +177,4 @@ def test_a_graph_that_the_browser_does_not_load_fails_the_proof_by_name(
     (failure,) = failures
     assert (failure.kind, failure.graph) == ("refused", "memory_attention")
     assert "memory_attention on wasm: create its session" in str(failure)
-    assert result["providers"]["wasm"]["ious"]  # what was measured before stays
+    assert result["providers"]["wasm"]["ious"]  # earlier measurements are kept

@@ -32,7 +32,7 @@ RULES = TrackingRules("[tracking]", "mask_iou", mask_iou=0.999, worst=0.99, scor
 class Proof:
     """The demo's weights for images of 128 pixels as graphs, and PyTorch's answers.
 
-    By trained weights what a tracker remembers, and when that was, decides what it draws.
+    With trained weights, the masks depend on what a tracker remembers, and on when that was.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -63,7 +63,7 @@ class Proof:
         self._encoded: dict[bytes, Mapping[str, Any]] = {}
 
     def encoded(self, feeds: Mapping[str, Any]) -> Mapping[str, Any]:
-        """No mutation is in the encoder: a frame is encoded once for all."""
+        """No mutation changes the encoder, so each frame is encoded only once."""
         key = feeds["image"].tobytes()
         if key not in self._encoded:
             self._encoded[key] = self._run("encoder", feeds)
@@ -72,10 +72,10 @@ class Proof:
     def first_failures(
         self, graphs: Mapping[str, str], constants: TrackingConstants
     ) -> list[Failure]:
-        """What is wrong with the first answer that alone makes the proof fail.
+        """The failures of the first answer that by itself makes the proof fail.
 
-        Each answer is judged as the proof judges all of them: the worst mask, the largest
-        differences. Only the mean is not that of one.
+        Each answer is judged as the proof judges all of them: by the worst mask and the largest
+        differences. Only the mean is left out.
         """
         other = run_by_name(graphs)
 
@@ -97,7 +97,7 @@ class Proof:
         return []
 
     def judged(self, graphs: Mapping[str, str]) -> list[Failure]:
-        """What the whole proof finds wrong."""
+        """The failures of the whole proof."""
         figures = tracking.compare(
             tracking.TrackingRequest(dict(graphs), "nimbusimage", self.reference)
         )
@@ -139,14 +139,16 @@ def test_a_wrong_graph_is_caught(proof: Proof, mutation: Mutation, tmp_path: Pat
 
 @pytest.mark.parametrize("other", CONSTANTS, ids=str)
 def test_a_wrong_constant_is_caught(proof: Proof, other: OtherConstants) -> None:
-    assert proof.first_failures({}, replace(proof.constants, **other.told))
+    assert proof.first_failures({}, replace(proof.constants, **other.changes))
 
 
 @pytest.mark.slow
 def test_the_whole_proof_catches_a_nan_score_of_an_absent_object(
     proof: Proof, tmp_path: Path
 ) -> None:
-    (mutation,) = [each for each in MUTATIONS if each.name == "no score where the object is absent"]
+    (mutation,) = [
+        each for each in MUTATIONS if each.name == "the score of an absent object is NaN"
+    ]
     assert mutation.graph == DECODER
     found = proof.judged({**proof.graphs, **mutated(proof, mutation, tmp_path)})
     judged = {each.kind: each.found for each in found}

@@ -1,4 +1,4 @@
-"""What is found wrong in figures of tracking, against PyTorch and in the browser."""
+"""Failures in tracking figures, against PyTorch and in the browser."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WRONG = [
 
 
 def in_browser(**providers: dict[str, Any]) -> dict[str, Any]:
-    """A browser's report whose images are as they should be."""
+    """A browser's report with no differences for images."""
     agreed = {
         "differences": {"features": {"image_embed": 0.0}, "prompts": {}},
         "ious": {"one point": 1.0},

@@ -1,7 +1,7 @@
-"""Checkpoints that transformers wrote, held against transformers' own forward pass.
+"""Graphs from transformers' checkpoints, compared with transformers' own forward pass.
 
 That implementation shares no code with sam2's, from which the graphs are traced. The demo's weights
-are read alike from every form, and under transformers' names give the same graphs, byte for byte.
+are the same in every form, and under transformers' names give the same graphs, byte for byte.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ YAML = "demo/sam2_demo.yaml"
 
 
 def with_random_weights(model: Any) -> Any:
-    """A model of transformers of which no weight is zero, with one positional embedding.
+    """A transformers model without zero weights, with one positional embedding.
 
-    A new one has two, which differ: sam2 has no such model.
+    A new one has two that differ; sam2 has no such model.
     """
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -59,14 +59,14 @@ def image_model() -> Any:
 def video_model() -> Any:
     torch.manual_seed(0)
     model = with_random_weights(Sam2VideoModel(Sam2VideoConfig()))
-    with torch.no_grad():  # of an object that is not there it returns no mask
+    with torch.no_grad():  # it returns no mask of an absent object
         model.mask_decoder.pred_obj_score_head.proj_out.bias.add_(10)
     return model
 
 
 @pytest.fixture(scope="module")
 def edgetam(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """transformers' EdgeTAM; made-up statistics of batch norms must fit the weights."""
+    """transformers' EdgeTAM; the synthetic statistics of batch norms must fit the weights."""
     checkpoint = tmp_path_factory.mktemp("edgetam") / "edgetam.pt"
     load.make_synthetic("edgetam", 1, str(checkpoint))
     return huggingface.build(load.load_model("edgetam", checkpoint))
@@ -82,7 +82,7 @@ def built(
     parallel = {f"module.{name}": tensor for name, tensor in own.items()}
     torch.save({"model_state": parallel, "step": 7}, project.root / "parallel")
     save_file(own, project.root / "safetensors")
-    # transformers has no model without an object score, as the demo's is.
+    # The demo's model has no object score; transformers has no such model.
     (project.root / "renamed").mkdir()
     renamed = {name: each.contiguous() for name, each in huggingface.renamed(own).items()}
     save_file(renamed, project.root / "renamed/model.safetensors")
@@ -132,7 +132,7 @@ def run(path: Path, **feeds: Array) -> dict[str, Array]:
 
 
 def assert_equal(files: dict[str, Path], forward: Any) -> None:
-    """Hold an encoder and a decoder against a model of transformers, on an image and prompts."""
+    """Compare an encoder and a decoder with a transformers model, on an image and prompts."""
     image = preprocess(scene(16, 1024).image, Placement(1024, 1024, 1024, "stretch"))
     features = run(files["encoder"], image=image)
     for name, (points, labels) in PROMPTS.items():
@@ -158,9 +158,9 @@ def assert_equal(files: dict[str, Path], forward: Any) -> None:
         right = expected.iou_scores.numpy().ravel()
         assert np.abs(scores - right).max() <= SCORES, name
         right = expected.pred_masks.numpy().reshape(-1, *masks.shape[1:])
-        if len(right) == 1:  # the model of videos returns the best
+        if len(right) == 1:  # the video model returns only the best
             masks = masks[[scores.argmax()]]
-        right = np.clip(right, -32, 32)  # as sam2's predictor cuts them
+        right = np.clip(right, -32, 32)  # as sam2's predictor clips them
         assert np.abs(np.clip(masks, -32, 32) - right).max() <= MASKS, name
 
 

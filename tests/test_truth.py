@@ -1,4 +1,4 @@
-"""How known masks are compared: clicks, IoU, scores against IoUs; and what drawn scenes hold."""
+"""Comparison with known masks: clicks, IoU, scores against IoUs; and the drawn scenes."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_rank_correlation_depends_on_order_only_and_averages_the_ranks_of_ties()
 
 
 class Perfect(truth.Segmenter):
-    """Answers with the true mask where a prompt lies on an object, and says how sure it is."""
+    """Answers a prompt on an object with its true mask and a high score."""
 
     def __init__(self) -> None:
         self.size = 256

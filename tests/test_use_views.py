@@ -16,11 +16,11 @@ from project import Project, programs
 from tasks.inference.prompts import natural_image
 from tasks.web import packages, server
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # the demo is built once
 
 SIZE = 256
 WIDTH, HEIGHT = 700, 400
-# A click, and the view of 300 pixels around it: left, top; in the middle, and at two edges.
+# A click, and left and top of the view of 300 pixels around it: in the middle, and at two edges.
 VIEWS = [((350, 210), (200, 60)), ((20, 390), (0, 100)), ((690, 5), (400, 0))]
 LENGTH = 300
 

@@ -1,4 +1,4 @@
-"""What each precision makes of a graph, in onnxruntime."""
+"""The effect of each precision on a graph, in onnxruntime."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS, WIDTH, HIDDEN = 40, 64, 1088
 
 
 def small_model(path: Path) -> Path:
-    """A Gemm with transposed weights, a MatMul of many, one of few, and a map that is added."""
+    """A Gemm with transposed weights, MatMuls with many and with few weights, and an added map."""
     random = np.random.default_rng(0)
 
     def weights(name: str, *shape: int) -> TensorProto:
@@ -84,8 +84,10 @@ def operators(path: Path) -> list[str]:
 @pytest.mark.parametrize("spinning", [False, True])
 def test_the_threads_of_a_session_spin_only_on_request(tmp_path: Path, spinning: bool) -> None:
     session = create_session(str(small_model(tmp_path / "small.onnx")), spinning)
-    told = session.get_session_options().get_session_config_entry("session.intra_op.allow_spinning")
-    assert told == str(int(spinning))
+    entry = session.get_session_options().get_session_config_entry(
+        "session.intra_op.allow_spinning"
+    )
+    assert entry == str(int(spinning))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Variants in the build: what is made, what is deployed, what reruns; and what is told of it."""
+"""Variants in the build: what is made, deployed and rerun; their report and status."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 @pytest.fixture
 def built(built_once: Build, tmp_path: Path) -> Build:
-    """A copy of what was built once."""
+    """A copy of the built project."""
     return built_once.copy_to(tmp_path / "project")
 
 
@@ -240,7 +240,7 @@ def test_the_report_lists_every_variant_and_which_ones_are_not_deployed(build: B
     assert "<b>q8</b>" in page
     assert "q8 asks for 0.97" in page
     assert "data:image/png;base64," in page
-    assert "http" not in page  # all of it is in the file
+    assert "http" not in page  # the page refers to nothing outside
     text = (build.root / "build/report/report.md").read_text()
     assert "| fp32 | 0.1 MiB | 0.9990 (at least 0.999) | deployed |" in text
 

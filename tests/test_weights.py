@@ -1,4 +1,4 @@
-"""Checkpoints as people have them: told apart by what is in them, read under sam2's names."""
+"""Checkpoints in common forms: recognized by their contents, read under sam2's names."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def own() -> Weights:
 
 
 def of_transformers(own: Weights) -> Weights:
-    """As transformers' own conversion names them."""
+    """The weights under the names of transformers' own conversion."""
     return {name: each.contiguous() for name, each in renamed(own).items()}
 
 
 def with_tied_matrix(own: Weights) -> Weights:
-    """As ``save_pretrained`` writes them: of two names of one matrix, the other."""
+    """The weights as ``save_pretrained`` writes them: a shared matrix under its other name."""
     found = of_transformers(own)
     matrix = found.pop("prompt_encoder.shared_embedding.positional_embedding")
     return {"shared_image_embedding.positional_embedding": matrix, **found}
 
 
 def with_both_matrices(own: Weights) -> Weights:
-    """As transformers' state dict names them: one matrix under two names."""
+    """The weights as in transformers' state dict: one matrix under two names."""
     found = of_transformers(own)
     matrix = found["prompt_encoder.shared_embedding.positional_embedding"]
     return {**found, "shared_image_embedding.positional_embedding": matrix.clone()}
@@ -76,7 +76,7 @@ def in_one_storage(own: Weights) -> Weights:
 
 
 def save_with_numpy_1(content: Any, path: Path) -> None:
-    """Save in torch's older format, in whose bytes a module can be named as it was."""
+    """Save in torch's older format, whose bytes can name a module by its former name."""
     torch.save(content, path, _use_new_zipfile_serialization=False)
     new = path.read_bytes()
     assert b"cnumpy._core.multiarray\n" in new
@@ -186,7 +186,7 @@ def test_weights_are_the_same_in_each_form_under_any_file_name(
 ) -> None:
     FORMS[form](own, tmp_path / name)
     found = weights.read(tmp_path / name)
-    if form.startswith("transformers"):  # tests/huggingface.py names those of images alone
+    if form.startswith("transformers"):  # tests/huggingface.py renames only the weights for images
         own = {each: own[each] for each in own if not recognition.is_of_memory(each)}
     assert found.keys() == own.keys()
     assert all(torch.equal(found[each], own[each]) for each in own)
@@ -210,11 +210,11 @@ def test_weights_of_a_safetensors_file_are_mapped_and_not_copied(
     before = resident_memory()
     found = weights.read(tmp_path / "large.safetensors")
     assert found["large"].numel() == 64 << 20
-    assert resident_memory() - before < 64 << 20  # bytes, of 256 MiB
+    assert resident_memory() - before < 64 << 20  # the tensor has 256 MiB
 
 
 def resident_memory() -> int:
-    """Of this process, in bytes."""
+    """The resident memory of this process, in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
@@ -293,7 +293,7 @@ def test_no_code_in_a_file_is_run(name: str, own: Weights, tmp_path: Path) -> No
 
 
 class Calls:
-    """Is pickled as a call of what it is made with."""
+    """Pickles as a call of a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = function, arguments
@@ -303,7 +303,7 @@ class Calls:
 
 
 @pytest.mark.parametrize(
-    ("extra", "said"),
+    ("extra", "words"),
     [
         (Calls(os.system, "echo ran > ran"), "it names posix.system"),
         (Calls(eval, "1 + 1"), "it names eval"),
@@ -314,12 +314,12 @@ class Calls:
     ids=["a command", "code", "a path", "a model", "an array"],
 )
 def test_objects_that_torch_refuses_are_named_without_torchs_advice_to_allow_them(
-    extra: Any, said: str, own: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extra: Any, words: str, own: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": own, "extra": extra}, "model.pt")
     message = refusal(Path("model.pt"))
-    assert f"holds more than tensors, and loading that could run code: {said} (" in message
+    assert f"holds more than tensors, and loading that could run code: {words} (" in message
     assert not re.search("weights_only|safe_globals|\x1b", message)
     assert not Path("ran").exists()
 
@@ -340,7 +340,7 @@ def test_no_code_of_numpy_runs_for_its_scalars(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "words"),
     [
         ({"epoch": 3, "losses": [0.1]}, "found keys epoch, losses; expected"),
         ({"epoch": 3, "model": {}}, "found keys epoch, model (empty); expected"),
@@ -350,11 +350,11 @@ def test_no_code_of_numpy_runs_for_its_scalars(tmp_path: Path) -> None:
     ],
 )
 def test_a_torch_file_without_weights_is_refused_with_its_contents(
-    content: Any, said: str, tmp_path: Path
+    content: Any, words: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "log.pt")
     message = refusal(tmp_path / "log.pt")
-    assert f"has no state dict: {said}" in message
+    assert f"has no state dict: {words}" in message
     assert "\x1b" not in message
     assert len(message) < 600
 
@@ -434,7 +434,7 @@ def test_two_positional_embeddings_that_differ_are_refused_with_their_names(
     )
 
 
-# --- weights that are no numbers, or not plain ones ---
+# --- weights that are not finite, or not plain numbers ---
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -492,14 +492,14 @@ def test_a_lora_adapter_is_refused_with_advice(own: Weights, tmp_path: Path) -> 
     assert "merge_and_unload()" in message
 
 
-# --- which architecture weights are of -----------------------------------------------------------
+# --- the architecture of weights -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["sam2_hiera_tiny", *list(PUBLISHED)[4:8]])
 def test_a_published_architecture_is_recognized_by_its_weights(name: str) -> None:
     shapes = recognition.shapes_of(load.build_model(name).state_dict())
     assert recognition.name_of(shapes) == name
-    # Of images, both generations are one.
+    # Without a memory, both generations are the same.
     image = recognition.name_of(recognition.without_memory(shapes))
     assert image == name.replace("sam2_", "sam2.1_")
 

@@ -1,6 +1,6 @@
-"""The real thing at real size: the smallest and the largest architecture, the others nightly.
+"""Real builds at full size: the smallest and the largest architecture, the others nightly.
 
-Their weights are synthetic, and fetched over HTTP.
+The weights are synthetic, and downloaded over HTTP.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sizes(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def built(sizes: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Several sizes: made up once, served over loopback, and built from there by one `doit`."""
+    """Several sizes: generated once, served on loopback, and built from there by one `doit`."""
     project = Project(tmp_path_factory.mktemp("real") / "project", cheap=False)
     made_up = "".join(
         f'[models.{size}]\nmodel_type = "sam2_hiera_{size}"\nurl = "synthetic:?seed=1"\n'
@@ -76,9 +76,9 @@ def folder(project: Project, size: str) -> Path:
 @pytest.mark.parametrize("size", EACH)
 def test_each_size_is_deployed_with_a_correct_manifest(built: Project, size: str) -> None:
     manifest = json.loads((folder(built, size) / "manifest.json").read_text())
-    for name, told in manifest["files"].items():
+    for name, entry in manifest["files"].items():
         data = (folder(built, size) / name).read_bytes()
-        assert told == {
+        assert entry == {
             "size": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
             "needs": {"onnxruntime": "1.17"},
@@ -125,7 +125,7 @@ def test_every_stage_of_every_size_stays_within_6_gib(
 
 
 def prove(project: Project, size: str, executable: str | None, scratch: Path) -> dict[str, Any]:
-    """What the browser says of a size's deployed files; of tiny's decoder on WebGPU too."""
+    """The browser's proof of a size's deployed files; for tiny also of the decoder on WebGPU."""
     parts = ("encoder", "decoder")
     arguments = {
         "graphs": {part: str(folder(project, size) / f"{part}.onnx") for part in parts},
@@ -147,7 +147,7 @@ def prove(project: Project, size: str, executable: str | None, scratch: Path) ->
 def test_large_runs_in_the_browser_within_its_4_gib(
     built: Project, executable: str | None, tmp_path: Path
 ) -> None:
-    """WASM addresses 4 GiB, and large's encoder is 0.8 GiB that is copied more than once."""
+    """WASM addresses 4 GiB, and large's encoder of 0.8 GiB is copied more than once."""
     wasm = prove(built, "large", executable, tmp_path)["providers"]["wasm"]
     assert wasm["mask_iou"] >= 0.999
 

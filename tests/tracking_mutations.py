@@ -1,8 +1,8 @@
-"""Small changes to the graphs that track, and to what a tracker is told: each must be caught.
+"""Small changes to the tracking graphs and to a tracker's constants: the proof must catch each.
 
-`MUTATIONS` are data: what is wrong, in which graph, and how it is made so. Inputs and outputs have
-the names of the contract, and weights those of the modules; what was folded is looked for by the
-node that reads it.
+`MUTATIONS` are data: what is wrong, in which graph, and the change that causes it. Inputs and
+outputs have the names of the contract, and weights those of the modules; folded constants are found
+by the node that reads them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Mutation:
-    """What is wrong with a graph. ``change`` makes it so, and fails where it finds nothing to."""
+    """A fault of a graph. ``change`` causes it, and fails if it finds nothing to change."""
 
     name: str
     graph: str
@@ -34,18 +34,18 @@ class Mutation:
 
 @dataclass(frozen=True)
 class OtherConstants:
-    """What a tracker is told otherwise than the model has it."""
+    """Constants of a tracker that differ from the model's."""
 
-    told: dict[str, Any]
+    changes: dict[str, Any]
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {value}" for name, value in self.told.items())
+        return ", ".join(f"{name} {value}" for name, value in self.changes.items())
 
 
 def read_as(name: str, *nodes: tuple[str, *tuple[Array, ...]]) -> Change:
     """An input goes through some operators before anything reads it.
 
-    :param nodes: each an operator, and what it takes beside the input.
+    :param nodes: each an operator and its further inputs.
     """
 
     def change(model: ModelProto) -> None:
@@ -66,7 +66,7 @@ def read_as(name: str, *nodes: tuple[str, *tuple[Array, ...]]) -> Change:
 
 
 def given_as(name: str, *nodes: tuple[str, *tuple[Array, ...]]) -> Change:
-    """An output goes through some operators before it is returned; inside it stays what it is."""
+    """An output goes through some operators when it is returned; other nodes read it unchanged."""
 
     def change(model: ModelProto) -> None:
         assert name in {each.name for each in model.graph.output}, name
@@ -80,7 +80,7 @@ def given_as(name: str, *nodes: tuple[str, *tuple[Array, ...]]) -> Change:
 
 
 def returned(name: str, inside: str) -> Change:
-    """An output is another tensor."""
+    """An output is replaced by another tensor."""
 
     def change(model: ModelProto) -> None:
         assert name in {each.name for each in model.graph.output}, name
@@ -109,7 +109,7 @@ def not_a_number_where_absent(name: str) -> Change:
 
 
 def weight(name: str, make: Callable[[Array], Array]) -> Change:
-    """A weight is another, by its name."""
+    """A weight, found by its name, is changed."""
 
     def change(model: ModelProto) -> None:
         (found,) = [each for each in model.graph.initializer if each.name == name]
@@ -119,7 +119,7 @@ def weight(name: str, make: Callable[[Array], Array]) -> Change:
 
 
 def folded(find: Callable[[ModelProto], str], make: Callable[[Array], Array]) -> Change:
-    """A constant that was made ready is another, by what reads it."""
+    """A folded constant, found by the node that reads it, is changed."""
 
     def change(model: ModelProto) -> None:
         name = find(model)
@@ -130,7 +130,7 @@ def folded(find: Callable[[ModelProto], str], make: Callable[[Array], Array]) ->
 
 
 def attribute(operator: str, name: str, before: list[int], now: list[int]) -> Change:
-    """The first node of an operator that has an attribute of a value gets another."""
+    """In the first node of an operator whose attribute has a value, that value is changed."""
 
     def change(model: ModelProto) -> None:
         for node in model.graph.node:
@@ -252,14 +252,14 @@ READER, WRITER, DECODER, GIVEN = (
 
 MUTATIONS = [
     Mutation("the age of pointers is ignored", READER, read_as("pointer_times", NEVER)),
-    Mutation("pointers are of other ages", READER, read_as("pointer_times", BACKWARDS)),
+    Mutation("the ages of pointers are reversed", READER, read_as("pointer_times", BACKWARDS)),
     Mutation("pointers are ignored", READER, read_as("pointers", NEVER)),
     Mutation(
-        "memories have the time of the one before",
+        "memories have the time of the previous one",
         READER,
         read_as("memory_times", ("Add", np.int32(3)), ("Mod", np.int32(4))),
     ),
-    Mutation("memories are in another order", READER, read_as("memory_times", BACKWARDS)),
+    Mutation("the times of memories are reversed", READER, read_as("memory_times", BACKWARDS)),
     Mutation("memories have no time", READER, folded(beside("Gather", -1, -1), nothing)),
     Mutation("features have no place across", READER, folded(beside("Add", 1, -1, -1), nothing)),
     Mutation("features have no place down", READER, folded(beside("Add", 1, -1, 1, -1), nothing)),
@@ -276,17 +276,29 @@ MUTATIONS = [
     Mutation("`has_mask_input` is ignored", DECODER, read_as("has_mask_input", NEVER)),
     Mutation("`has_mask_input` is always 1", DECODER, read_as("has_mask_input", NEVER, ALWAYS)),
     Mutation("a mask to refine is upside down", DECODER, read_as("mask_input", UPSIDE_DOWN)),
-    Mutation("the sign of the object's score", DECODER, given_as("object_score_logits", ("Neg",))),
     Mutation(
-        "no score where the object is absent",
+        "the object's score has the wrong sign", DECODER, given_as("object_score_logits", ("Neg",))
+    ),
+    Mutation(
+        "the score of an absent object is NaN",
         DECODER,
         not_a_number_where_absent("object_score_logits"),
     ),
-    Mutation("no logits where it is absent", DECODER, not_a_number_where_absent("low_res_masks")),
-    Mutation("no pointer where it is absent", DECODER, not_a_number_where_absent("object_pointer")),
-    Mutation("no IoU where it is absent", DECODER, not_a_number_where_absent("iou_predictions")),
     Mutation(
-        "the pointer of an absent object is nothing",
+        "the logits of an absent object are NaN",
+        DECODER,
+        not_a_number_where_absent("low_res_masks"),
+    ),
+    Mutation(
+        "the pointer of an absent object is NaN",
+        DECODER,
+        not_a_number_where_absent("object_pointer"),
+    ),
+    Mutation(
+        "the IoU of an absent object is NaN", DECODER, not_a_number_where_absent("iou_predictions")
+    ),
+    Mutation(
+        "the pointer of an absent object is zero",
         DECODER,
         folded(beside("Mul", 1, -1), nothing),
     ),
@@ -296,24 +308,24 @@ MUTATIONS = [
         folded(scalar("Where", -1024), lambda values: values + 1014),
     ),
     Mutation(
-        "an attention head is off", DECODER, folded(beside("MatMul", 8, -1, -1), without_first)
+        "an attention head is zero", DECODER, folded(beside("MatMul", 8, -1, -1), without_first)
     ),
     Mutation(
         "points are half a pixel off", DECODER, read_as("point_coords", ("Add", np.float32(0.5)))
     ),
     Mutation(
-        "clicks on and beside the object are exchanged",
+        "foreground and background clicks are swapped",
         DECODER,
         folded(beside("MatMul", 5, -1), exchanged(1, 2)),
     ),
     Mutation(
-        "the corners of a box are exchanged",
+        "the corners of a box are swapped",
         DECODER,
         folded(beside("MatMul", 5, -1), exchanged(3, 4)),
     ),
-    Mutation("padding points are nothing", DECODER, folded(beside("MatMul", 5, -1), without_first)),
+    Mutation("padding points are zero", DECODER, folded(beside("MatMul", 5, -1), without_first)),
     Mutation(
-        "the worst of three masks is given",
+        "the worst of three masks is returned",
         DECODER,
         folded(beside("MatMul", 3, 3), times(-1)),
     ),
@@ -338,33 +350,35 @@ MUTATIONS = [
     ),
     Mutation("every memory is marked absent", WRITER, read_as("object_score_logits", NEVER)),
     Mutation(
-        "an absent object's mark is nothing", WRITER, folded(beside("Mul", 1, -1, 1, 1), nothing)
+        "an absent object's mark is zero", WRITER, folded(beside("Mul", 1, -1, 1, 1), nothing)
     ),
     Mutation("a mask counts for 5 % more", WRITER, folded(scalar("Mul", 20), times(1.05))),
     Mutation("a mask's bias is 5 % smaller", WRITER, folded(scalar("Add", -10), times(0.95))),
     Mutation(
-        "memories are of features with memory", WRITER, folded(beside("Sub", 1, -1, 1, 1), nothing)
+        "memories are made from features with memory",
+        WRITER,
+        folded(beside("Sub", 1, -1, 1, 1), nothing),
     ),
     Mutation("masks are remembered upside down", WRITER, read_as("low_res_masks", UPSIDE_DOWN)),
     Mutation(
         "a stride begins a pixel later", WRITER, attribute("Conv", "pads", [1] * 4, [0, 0, 2, 2])
     ),
-    Mutation("the sign of the mask's logits", GIVEN, given_as("low_res_masks", ("Neg",))),
-    Mutation("the sign of the mask input", GIVEN, given_as("mask_input", ("Neg",))),
+    Mutation("the mask's logits have the wrong sign", GIVEN, given_as("low_res_masks", ("Neg",))),
+    Mutation("the mask input has the wrong sign", GIVEN, given_as("mask_input", ("Neg",))),
     Mutation(
         "a mask is scaled a pixel off", GIVEN, attribute("Conv", "pads", [2] * 4, [1, 1, 3, 3])
     ),
     Mutation(
-        "features with memory for those without",
+        "features with memory replace those without",
         GIVEN,
         returned("image_embed_without_memory", "image_embed"),
     ),
-    Mutation("a given object is absent", GIVEN, given_as("object_score_logits", ("Neg",))),
+    Mutation("a given object counts as absent", GIVEN, given_as("object_score_logits", ("Neg",))),
 ]
 
 CONSTANTS = [
-    OtherConstants(told)
-    for told in (
+    OtherConstants(changes)
+    for changes in (
         {"memories": 3},
         {"memory_stride": 1},
         {"memory_stride": 3},

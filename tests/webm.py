@@ -1,4 +1,4 @@
-"""A video made of still images, as Pillow alone can make one."""
+"""A WebM video made of still images, with Pillow only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-WEBP_HEADER = 20  # RIFF's and that of its one chunk, in which a key frame of VP8 is
+WEBP_HEADER = 20  # RIFF's header and that of its only chunk, a key frame of VP8
 
 
 def write_webm(
@@ -25,12 +25,12 @@ def write_webm(
 ) -> None:
     """Write RGB frames (H, W, 3), each a key frame of VP8.
 
-    The container's elements are those that https://www.webmproject.org/docs/container asks for.
+    The container has the elements that https://www.webmproject.org/docs/container requires.
 
-    :param rate: frames a second, where ``times`` does not say when each is shown.
-    :param times: of the frames, in milliseconds.
-    :param hidden: the frames that are decoded, but not shown.
-    :param sound: how many milliseconds of silence there are.
+    :param rate: frames per second, used without ``times``.
+    :param times: the times of the frames, in milliseconds.
+    :param hidden: the indices of frames that are decoded, but not shown.
+    :param sound: the length of a silent sound track, in milliseconds; 0: no sound track.
     """
     height, width = frames[0].shape[:2]
     times = times or [index * (1000 // rate) for index in range(len(frames))]

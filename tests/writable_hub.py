@@ -1,7 +1,7 @@
-"""A hub on loopback that can be written to, and keeps what it is given.
+"""A writable hub on loopback that stores what clients upload.
 
-It speaks what huggingface_hub asks of https://huggingface.co to make a repository, to list it, to
-upload large files (the basic transfer of Git LFS) and to commit; hub.py has how files are read.
+It speaks the protocol with which huggingface_hub makes a repository on https://huggingface.co,
+lists it, uploads large files (the basic transfer of Git LFS) and commits; hub.py answers reads.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ LICENSES = {"apache-2.0", "mit", "cc-by-nc-4.0", "other"}
 
 
 def blob_id(content: bytes) -> str:
-    """What git calls a file."""
+    """The ID that git gives a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def said(status: int, words: str, **headers: str) -> Answer:
+def error_answer(status: int, words: str, **headers: str) -> Answer:
     body = json.dumps({"error": words}).encode()
     return Answer(status, {"Content-Type": "application/json", **headers}, body)
 
@@ -43,7 +43,7 @@ def as_json(content: object) -> Answer:
 
 @dataclass
 class Commit:
-    """What a client committed: the message, and what it said of each path."""
+    """A client's commit: its message, its parent, and the operation on each path."""
 
     message: str
     parent: str | None
@@ -51,12 +51,11 @@ class Commit:
 
 
 class WritableHub(Hub):
-    """``commits`` are those that clients made; ``objects`` are the large files, by SHA-256.
+    """``commits`` are the commits of clients; ``objects`` are the large files, by SHA-256.
 
-    ``faults`` answer requests whose method and path begin so: with an Answer, or by breaking off
-    amid the body where there is None. ``signature`` is the query of where to upload to.
-    ``meanwhile`` is called before a commit is looked at, and ``held`` holds uploads: it is waited
-    for after ``reached`` is set.
+    ``faults`` has answers to requests by the beginning of their method and path; None breaks off
+    the connection amid the body. ``signature`` is the query of upload addresses. ``meanwhile`` is
+    called before a commit is processed. An upload sets ``reached``, and then waits for ``held``.
     """
 
     def __init__(self, storage: FileServer) -> None:
@@ -73,13 +72,13 @@ class WritableHub(Hub):
         super().__init__(storage)
 
     def make(self, name: str, files: dict[str, bytes] | None = None) -> Repository:
-        """A repository as the hub makes it, with some files."""
+        """Make a repository as the hub does, with some files."""
         made = self.repositories[name] = Repository({}, {})
         self.add(name, {".gitattributes": ATTRIBUTES, **(files or {})})
         return made
 
     def add(self, name: str, files: dict[str, bytes | None], branch: str = "main") -> str:
-        """Commit files, or the removal of them where there is None."""
+        """Commit files; None removes a file."""
         repository = self.repositories[name]
         parent = repository.branches.get(branch, "")
         content = {**repository.commits.get(parent, {}), **files}
@@ -90,14 +89,14 @@ class WritableHub(Hub):
         return commit
 
     def files(self, name: str, branch: str = "main") -> dict[str, bytes]:
-        """What a branch holds."""
+        """The files of a branch."""
         repository = self.repositories[name]
         return repository.commits[repository.branches[branch]]
 
     def is_large(self, content: bytes) -> bool:
         return hashlib.sha256(content).hexdigest() in self.objects
 
-    # --- what is asked ---
+    # --- reading ---
 
     def answer(self, method: str, path: str, headers: dict[str, str]) -> Answer:
         route = urlsplit(path).path
@@ -117,7 +116,9 @@ class WritableHub(Hub):
         repository = self.repositories[name]
         commit = repository.branches.get(revision, revision)
         if commit not in repository.commits:
-            return said(404, f"Invalid rev id: {revision}", **{"X-Error-Code": "RevisionNotFound"})
+            return error_answer(
+                404, f"Invalid rev id: {revision}", **{"X-Error-Code": "RevisionNotFound"}
+            )
         if kind != "tree":
             return as_json({"id": name, "sha": commit, "private": False, "siblings": []})
         return as_json(self.tree(repository.commits[commit]))
@@ -126,9 +127,11 @@ class WritableHub(Hub):
         sent = headers.get("authorization", headers.get("Authorization", ""))
         if sent not in ("", f"Bearer {TOKEN}", f"Bearer {READS_ONLY}"):
             words = "Invalid credentials in Authorization header"
-            return said(401, words, **{"X-Error-Message": words})
+            return error_answer(401, words, **{"X-Error-Message": words})
         if name not in self.repositories:
-            return said(404 if sent else 401, "not found", **{"X-Error-Code": "RepoNotFound"})
+            return error_answer(
+                404 if sent else 401, "not found", **{"X-Error-Code": "RepoNotFound"}
+            )
         return None
 
     def tree(self, files: dict[str, bytes]) -> list[dict[str, Any]]:
@@ -144,7 +147,7 @@ class WritableHub(Hub):
             found.append(entry)
         return found
 
-    # --- what is given ---
+    # --- writing ---
 
     def take(self, request: BaseHTTPRequestHandler) -> Answer | None:
         route = urlsplit(request.path).path
@@ -162,7 +165,7 @@ class WritableHub(Hub):
             return self.validate(json.loads(body)["content"])
         if headers.get("authorization") == f"Bearer {READS_ONLY}":
             words = "you must use a write token to do this"
-            return said(403, words, **{"X-Error-Message": words})
+            return error_answer(403, words, **{"X-Error-Message": words})
         if route == "/api/repos/create":
             return self.create(json.loads(body), headers)
         match = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(preupload|commit|branch)/([^/]+)", route)
@@ -187,27 +190,27 @@ class WritableHub(Hub):
 
     def create(self, asked: dict[str, Any], headers: dict[str, str]) -> Answer:
         if headers.get("authorization") != f"Bearer {TOKEN}":
-            return said(401, "not logged in")
+            return error_answer(401, "not logged in")
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.repositories:
-            return said(409, "You already created this model repo")
+            return error_answer(409, "You already created this model repo")
         self.make(name)
         self.visibility[name] = asked.get("visibility")
         return as_json({"url": f"{self.address}/{name}"})
 
     def validate(self, content: str) -> Answer:
-        told = yaml.safe_load(content.split("---\n")[1])
-        if told.get("license") not in LICENSES:
+        card = yaml.safe_load(content.split("---\n")[1])
+        if card.get("license") not in LICENSES:
             errors = [{"message": f'"license" must be one of {sorted(LICENSES)}'}]
             body = json.dumps({"errors": errors, "warnings": []}).encode()
             return Answer(400, {"Content-Type": "application/json"}, body)
         return as_json({"errors": [], "warnings": []})
 
     def modes(self, name: str, branch: str, asked: list[dict[str, Any]]) -> Answer:
-        """How each file is to be sent: as a large one by its name, its size or its first bytes."""
+        """How to send each file: as a large file, by its name, size or first bytes, or inline."""
         there = self.files(name, branch)
         ignored = there.get(".gitignore", b"").decode().split()
-        told = []
+        entries = []
         for each in asked:
             path, content = each["path"], there.get(each["path"])
             large = (
@@ -219,7 +222,7 @@ class WritableHub(Hub):
             if content is not None:
                 sha256 = hashlib.sha256(content).hexdigest()
                 known = sha256 if self.is_large(content) else blob_id(content)
-            told.append(
+            entries.append(
                 {
                     "path": path,
                     "uploadMode": "lfs" if large else "regular",
@@ -227,7 +230,7 @@ class WritableHub(Hub):
                     "oid": known,
                 }
             )
-        return as_json({"files": told})
+        return as_json({"files": entries})
 
     def offer(self, objects: list[dict[str, Any]]) -> Answer:
         host = self.address.replace("127.0.0.1", "localhost")
@@ -243,7 +246,7 @@ class WritableHub(Hub):
         self.held.wait()
         self.sent_to_storage.append(headers)
         if hashlib.sha256(content).hexdigest() != sha256:
-            return said(400, "the content has another hash")
+            return error_answer(400, "the content has another hash")
         self.objects[sha256] = content
         self.uploads.append(sha256)
         return Answer(200)
@@ -253,12 +256,12 @@ class WritableHub(Hub):
         header, *operations = ((line["key"], line["value"]) for line in lines)
         parent = header[1].get("parentCommit")
         if parent is not None and parent != self.repositories[name].branches[branch]:
-            return said(412, "A commit has happened since. Please refresh and try again.")
+            return error_answer(412, "A commit has happened since. Please refresh and try again.")
         files: dict[str, bytes | None] = {}
         for key, value in operations:
             if key == "lfsFile":
                 if value["oid"] not in self.objects:
-                    return said(400, f"{value['path']}: no object {value['oid']}")
+                    return error_answer(400, f"{value['path']}: no object {value['oid']}")
                 files[value["path"]] = self.objects[value["oid"]]
             elif key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
