@@ -75,7 +75,7 @@ def install_packages(root: Path, version: str = "1.27.0") -> None:
 
 @cache
 def template(cheap: bool) -> Path:
-    """The project's files with compiled modules, which stay valid in copies with equal file times."""
+    """The project's files and compiled modules, which stay valid in copies that keep file times."""
     folder = Path(tempfile.mkdtemp(prefix="sam2-onnx-build-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copy2(ROOT / "dodo.py", folder)

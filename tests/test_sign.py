@@ -606,7 +606,7 @@ def test_a_passphrase_comes_from_the_environment_and_is_stored_nowhere(
     assert not any(PASSPHRASE.encode() in each for each in [*kept, output.encode()])
 
 
-def test_a_terminal_prompts_for_a_passphrase(project: Project, keys: Path) -> None:
+def test_a_deploy_prompts_for_a_passphrase_on_a_terminal(project: Project, keys: Path) -> None:
     configure(project, keys / "hidden.pem")
     process, terminal = pty.fork()
     if process == 0:

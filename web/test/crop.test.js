@@ -1,5 +1,5 @@
-// Which part of a large image is encoded by itself, what of a prompt lies in it, and how its mask is
-// placed into the image's.
+// Crops of a large image: which part is encoded separately, which parts of a prompt lie in it, and how
+// its mask is placed in the image's mask.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -13,7 +13,7 @@ const SIDE = 32
 const seen = (left, top, width, height) => ({ left, top, width, height })
 const click = (x, y, foreground = true) => ({ x, y, foreground })
 
-test('all that is seen lies in the crop, with a margin, wherever it is', () => {
+test('the crop contains the visible part with a margin, wherever that part is', () => {
   for (const [left, top] of [[0, 0], [3000.4, 1200.7], [5144, 3196]]) {
     const crop = cropOf(seen(left, top, 1000, 900), IMAGE, SIZE, [])
     assert.deepEqual([crop.width, crop.height], [1250, 1250])
@@ -25,29 +25,29 @@ test('all that is seen lies in the crop, with a margin, wherever it is', () => {
   }
 })
 
-test('an object is enlarged twofold at most', () => {
+test('an object is enlarged at most twofold', () => {
   assert.equal(cropOf(seen(3000, 2000, 60, 40), IMAGE, SIZE, []).width, SIZE / 2)
 })
 
-test('where the whole image is as good, and where it is small, there is no crop', () => {
+test('there is no crop if the whole image is as good, or small', () => {
   assert.equal(cropOf(seen(0, 0, 6144, 4096), IMAGE, SIZE, []), null)
   assert.equal(cropOf(seen(900, 0, 4000, 4000), IMAGE, SIZE, []), null)
   assert.equal(cropOf(seen(10, 10, 50, 50), { width: 1200, height: 800 }, SIZE, []), null)
 })
 
-test('a long and narrow image has crops of its height', () => {
+test('crops of a long and narrow image have its height', () => {
   const crop = cropOf(seen(9000, 0, 400, 300), { width: 20000, height: 300 }, SIZE, [])
   assert.deepEqual(crop, { left: 8944, top: 0, width: 512, height: 300 })
 })
 
-test('what was encoded will do while it holds what is seen and is not much coarser', () => {
+test('an encoded crop is reused while it contains the visible part and is not much coarser', () => {
   const made = cropOf(seen(3000, 2000, 1000, 900), IMAGE, SIZE, [])
   assert.equal(cropOf(seen(3100, 1900, 900, 900), IMAGE, SIZE, [made]), made)
   assert.notEqual(cropOf(seen(3300, 2000, 1000, 900), IMAGE, SIZE, [made]), made) // beyond its edge
   assert.notEqual(cropOf(seen(3200, 2200, 300, 300), IMAGE, SIZE, [made]), made) // much closer
 })
 
-test('points reach the decoder exactly, whatever the crop', () => {
+test('points reach the decoder exactly in any crop', () => {
   for (const at of [[3000.37, 2000.81], [4.004, 3.996], [6143.99, 4095.5]]) {
     const crop = cropOf(seen(at[0] - 70, at[1] - 70, 140, 140), IMAGE, SIZE, [])
     const place = placementOf(crop, IMAGE, SIZE, 'stretch')
@@ -62,7 +62,7 @@ test('points reach the decoder exactly, whatever the crop', () => {
   }
 })
 
-test('of a prompt a crop gets what lies in it', () => {
+test('a crop gets only the parts of a prompt inside it', () => {
   const crop = seen(1000, 1000, 500, 500)
   const points = [click(1010, 1020), click(990, 1020, false), click(1500, 1500, false)]
   const { prompt, isWhole } = within({ points, box: [1100, 1100, 1600, 1200] }, crop)
@@ -70,7 +70,7 @@ test('of a prompt a crop gets what lies in it', () => {
   assert.deepEqual(prompt, { points: [click(10, 20), click(500, 500, false)], box: null })
 })
 
-test('a point that is set out of sight lies in what is encoded', () => {
+test('the encoded part contains a point that is set outside the visible part', () => {
   const before = { points: [click(10, 10)], box: null }
   const points = [...before.points, click(4000, 50)]
   const at = withNews(seen(3000, 0, 500, 500), { points, box: null }, before)
@@ -82,7 +82,7 @@ test('a point that is set out of sight lies in what is encoded', () => {
 /** @param {any} crop @param {object[]} points @param {any} [around] */
 const step = (crop, points, around = null) => ({ crop, around, prompt: { points, box: null } })
 
-test('a prompt in another view leaves the mask as it is around that', () => {
+test('a prompt in another view leaves the mask around that view unchanged', () => {
   const [one, other] = [seen(0, 0, 512, 512), seen(3000, 0, 512, 512)]
   const first = step(one, [click(100, 100)])
   const both = { points: [click(100, 100), click(3100, 100)], box: null }
@@ -92,7 +92,7 @@ test('a prompt in another view leaves the mask as it is around that', () => {
   assert.deepEqual(whereOf(third, second, other), { crop: other, around: first })
 })
 
-test('what was drawn finely is corrected as finely from afar', () => {
+test('a finely drawn mask is corrected at the same resolution when zoomed out', () => {
   const fine = seen(0, 0, 512, 512)
   const first = step(fine, [click(100, 100)])
   const points = [click(100, 100), click(120, 100, false)]
@@ -126,7 +126,7 @@ const pixels = (mask, size, region = allOf(size)) => [
 const RESIZES = /** @type {const} */ (['stretch', 'longest side'])
 const CROP = { left: 150, top: 100, width: 128, height: 100 }
 
-test('at the size of the image a crop has the mask that it would have as an image', () => {
+test('at the size of the image a crop has the same mask as an image of its own', () => {
   for (const resize of RESIZES) {
     const place = placementOf(CROP, DRAWN, 128, resize)
     const mask = maskOf(answered(place, (x, y) => (x - 12) ** 2 + (y - 9) ** 2 < 40 || y < 2))
@@ -141,7 +141,7 @@ test('at the size of the image a crop has the mask that it would have as an imag
   }
 })
 
-test('drawn at any size, in any part, a crop lies where it lies in the image', () => {
+test('drawn at any size and in any part, a crop keeps its place in the image', () => {
   const mask = maskOf(answered(placementOf(CROP, DRAWN, 128, 'stretch'), () => true))
   for (const scale of [0.13, 0.5, 1, 1.7, 4.1]) {
     const size = { width: Math.round(600 * scale), height: Math.round(400 * scale) }
@@ -158,7 +158,7 @@ test('drawn at any size, in any part, a crop lies where it lies in the image', (
   }
 })
 
-test('a mask changes where the view was encoded, and nowhere else', () => {
+test('a mask changes only inside the encoded view', () => {
   const whole = answered(placement(600, 400, 128, 'stretch'), (x, y) => x > 6 && x < 20 && y > 5 && y < 20)
   const place = placementOf(CROP, DRAWN, 128, 'stretch')
   const fine = (x, y) => x > 15 && y > 10
@@ -184,14 +184,14 @@ test('a mask changes where the view was encoded, and nowhere else', () => {
   }
 })
 
-test('where a view has nothing inside, what was there before is taken away there alone', () => {
+test('an empty mask of a view removes the earlier mask only in that view', () => {
   const whole = answered(placement(600, 400, 128, 'stretch'), () => true)
   const after = maskOf(answered(placementOf(CROP, DRAWN, 128, 'stretch'), () => false, whole))
   const left = pixels(after, DRAWN).reduce((sum, value) => sum + value, 0)
   assert.equal(left, 600 * 400 - 128 * 100)
 })
 
-test('a small object has a share of the image and a place in it', () => {
+test('a small object has a share of the image and a middle', () => {
   const large = { width: 6144, height: 6144 }
   const crop = { left: 4000, top: 2000, width: 512, height: 512 }
   const inside = (x, y) => x >= 14 && x < 17 && y >= 20 && y < 23 // 48 × 48 pixels
@@ -201,7 +201,7 @@ test('a small object has a share of the image and a place in it', () => {
   assert(Math.abs(mask.middle.y * 6144 - (2000 + 21.5 * 16)) < 20)
 })
 
-test('a mask is refined in another view by what of it lies there', () => {
+test('a mask is refined in another view from its part in that view', () => {
   const place = placementOf(CROP, DRAWN, 128, 'stretch')
   const first = answered(placement(600, 400, 128, 'stretch'), (x) => x < 11) // 206 pixels
   const logits = maskOf(first).logitsIn(place)
@@ -217,7 +217,7 @@ test('a mask is refined in another view by what of it lies there', () => {
   assert(whole[8 * SIDE + 2] > 0 && whole[10 * SIDE + 9] < 0 && whole[10 * SIDE + 13] > 0)
 })
 
-test('the resolution is told as the sides are', () => {
+test('the resolution follows from the sides', () => {
   assert.equal(fineness(seen(0, 0, 1024, 1024), IMAGE), 6)
   assert.equal(nameOf(CROP), '128 × 100 at 150, 100')
 })

@@ -1,10 +1,10 @@
-// Where masks are kept that are not at hand; Node.js is a browser that keeps nothing.
+// Storage of masks that are not in use; Node.js stands for a browser that stores nothing.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { claimDatabase, openStore } from '../page/frames/database.js'
 
-test('where the browser keeps nothing they are kept in memory', async () => {
+test('values are kept in memory if the browser stores nothing', async () => {
   const { name, left } = await claimDatabase()
   assert.equal(left, null)
   const [masks, memories] = [await openStore(name, 'masks'), await openStore(name, 'memories')]

@@ -1,4 +1,4 @@
-// Everything in an image: the grid, and which masks are objects.
+// Segment everything: the grid of clicks, and which masks are objects.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -49,14 +49,14 @@ test('a mask counts its cells and knows the box around them', () => {
   assert.deepEqual(found.box, [2, 3, 6, 8])
 })
 
-test('a mask without a cell in the image is none', () => {
+test('a mask without a cell in the image is dropped', () => {
   const point = { x: 0, y: 0, foreground: true }
   assert.equal(candidate(rectangle(0, 0, 0, 0), SIZE, 1, point, square, 0), null)
   const wide = placement(32, 16, 16, 'longest side') // the lower half is padding
   assert.equal(candidate(rectangle(0, 8, 16, 16), SIZE, 1, point, wide, 0), null)
 })
 
-test('what lies in the padding does not count', () => {
+test('cells in the padding do not count', () => {
   const wide = placement(32, 16, 16, 'longest side')
   const found = mask(rectangle(0, 6, 4, 12), 0.9, wide)
   assert.equal(found.area, 8)
@@ -78,7 +78,7 @@ test('the overlap of two masks is their IoU', () => {
   assert.equal(overlap(one, mask(rectangle(8, 0, 12, 4))), 0)
 })
 
-test('of masks that overlap by 0.7 the one with the highest score is the object', () => {
+test('among masks that overlap by 0.7, the one with the highest score is the object', () => {
   const good = mask(rectangle(0, 0, 10, 10), 0.9)
   const same = mask(rectangle(0, 0, 10, 9), 0.8)
   const part = mask(rectangle(0, 0, 5, 10), 0.7)
@@ -86,7 +86,7 @@ test('of masks that overlap by 0.7 the one with the highest score is the object'
   assert.deepEqual(objectsAmong([same, part, good, other], all), [other, good, part])
 })
 
-test('an object is at least as good and as stable as the limits', () => {
+test('an object is at least as good and as stable as the limits require', () => {
   const logits = rectangle(0, 0, 4, 4)
   logits.set([0.5, 0.5, 0.5, 0.5], 8 * SIZE)
   const shaky = mask(logits, 0.9)
@@ -96,7 +96,7 @@ test('an object is at least as good and as stable as the limits', () => {
   assert.deepEqual(objectsAmong([shaky, poor], { score: 0.6, stability: 0.9 }), [poor])
 })
 
-test('there are as many objects as there are', () => {
+test('the number of objects is not limited', () => {
   const cells = Array.from({ length: SIZE * SIZE }, (_, i) => {
     const [x, y] = [i % SIZE, Math.floor(i / SIZE)]
     return mask(rectangle(x, y, x + 1, y + 1))
@@ -104,7 +104,7 @@ test('there are as many objects as there are', () => {
   assert.equal(objectsAmong([...cells, ...cells], all).length, SIZE * SIZE)
 })
 
-test('an object that is there already is none of those that are found, whatever its score', () => {
+test('an existing object is not found again, whatever its score', () => {
   const there = mask(rectangle(0, 0, 10, 10), 0.1)
   const same = mask(rectangle(0, 0, 10, 9), 0.9)
   const other = mask(rectangle(12, 12, 16, 16), 0.5)

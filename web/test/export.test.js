@@ -1,4 +1,4 @@
-// What is saved: PNGs of one channel, and COCO's annotations.
+// Saved files: PNGs with one channel, and COCO annotations.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { inflateSync } from 'node:zlib'
@@ -26,13 +26,13 @@ const json = (data) => JSON.parse(JSON.stringify(data))
 /** @param {string} category @param {number} [number] */
 const region = (category, number = 1) => ({ number, category, part: part(['.##', '#.#']) })
 
-test('run-lengths go down the columns and begin with what is outside', () => {
+test('run-lengths go down the columns and begin with the background', () => {
   assert.deepEqual(runLengths(part(['.##', '#.#']), image), [1, 2, 1, 2])
   assert.deepEqual(runLengths(part(['##', '##']), { width: 2, height: 2 }), [0, 4])
   assert.deepEqual(runLengths(part(['..', '..']), { width: 2, height: 2 }), [4])
 })
 
-test('run-lengths are of the whole image', () => {
+test('run-lengths cover the whole image', () => {
   assert.deepEqual(runLengths(part(['#'], 1, 1), { width: 3, height: 4 }), [5, 1, 6])
   assert.deepEqual(runLengths(part(['##', '##'], 1, 0), { width: 3, height: 2 }), [2, 4])
 })
@@ -42,7 +42,7 @@ test('a polygon goes along the edges of the pixels', () => {
   assert.deepEqual(contours(part(['#.', '##'])), [[1, 0, 1, 1, 2, 1, 2, 2, 0, 2, 0, 0]])
 })
 
-test('pieces are polygons of their own, also where they touch at a corner', () => {
+test('each piece is its own polygon, even if pieces touch at a corner', () => {
   assert.deepEqual(contours(part(['#.', '.#'])), [[1, 0, 1, 1, 0, 1, 0, 0], [2, 1, 2, 2, 1, 2, 1, 1]])
 })
 
@@ -51,7 +51,7 @@ test('a mask with a hole has no polygons', () => {
   assert.notEqual(contours(part(['##.', '#.#', '###'])), null) // it is open at a corner
 })
 
-test("COCO's annotation has the polygon, the area and the box of an object that is no crowd", () => {
+test("a COCO annotation has an object's polygon, area and box, and is not a crowd", () => {
   const data = new Coco({ width: 9, height: 8 })
   addImage(data, 'cells.png', [{ number: 4, category: 'cell', part: part(['.##.', '....'], 2, 5) }])
   const { images, annotations, categories } = json(data)
@@ -63,7 +63,7 @@ test("COCO's annotation has the polygon, the area and the box of an object that 
   assert.deepEqual(categories, [{ id: 1, name: 'cell', supercategory: '' }])
 })
 
-test('run-lengths are of an object with a hole, or of all where they are wanted; none is a crowd', () => {
+test('an object with a hole has run-lengths, as all have on request; none is a crowd', () => {
   for (const [rows, runs] of /** @type {const} */ ([
     [['###', '#.#', '###'], false],
     [['###', '###', '###'], true],

@@ -1,4 +1,4 @@
-// What the decoder is fed, and what is read of its answers, for each contract.
+// The decoder's inputs, and how its answers are read, for each contract.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -9,7 +9,7 @@ import { imageSize, padded, points, pointsAndBoxes } from './contracts.js'
 
 /** @typedef {import('../page/shared/preprocessing.js').Prompt} Prompt */
 
-// Twice as wide as high: one pixel is one of the input across, and two down.
+// Twice as wide as high: a pixel is one input pixel wide and two high.
 const place = placement(8, 4, 8, 'stretch')
 const features = { image_embed: { data: new Float32Array(16), dims: [1, 4, 2, 2] } }
 /** @type {Prompt} */
@@ -32,7 +32,7 @@ const fed = (manifest, prompts, previous = null) =>
 /** @param {import('../page/shared/feeds.js').Feed} feed */
 const plain = ({ data, dims }) => [[...data].map(Number), dims]
 
-test('tensors are fed under the names of the contract, whatever their roles are called', () => {
+test('tensors are fed under the names of the contract, not of their roles', () => {
   for (const manifest of [points, padded, pointsAndBoxes, imageSize]) {
     const names = manifest.decoder.inputs.map(({ name }) => name)
     assert.deepEqual(Object.keys(fed(manifest, [click])).sort(), names.sort())
@@ -40,7 +40,7 @@ test('tensors are fed under the names of the contract, whatever their roles are 
   assert.equal(fed(pointsAndBoxes, [click])['image_embeddings.2'].data, features.image_embed.data)
 })
 
-test('a box is two points of labels 2 and 3, first, where the contract has no boxes', () => {
+test('without boxes in the contract, a box is two points with labels 2 and 3, before the others', () => {
   const feeds = fed(points, [both])
   assert.deepEqual(plain(feeds.point_coords), [[2, 2, 6, 6, 3, 2], [1, 3, 2]])
   assert.deepEqual(plain(feeds.point_labels), [[2, 3, 1], [1, 3]])
@@ -60,7 +60,7 @@ test('prompts of several kinds cannot be fed at once', () => {
   }
 })
 
-test('a padding point is appended where the contract asks for it and there is no box', () => {
+test('a padding point is appended if the contract requires it and there is no box', () => {
   const feeds = fed(padded, [click])
   assert.deepEqual(plain(feeds.point_coords), [[3, 2, 0, 0], [1, 2, 2]])
   assert.deepEqual(plain(feeds.point_labels), [[1, -1], [1, 2]])
@@ -83,7 +83,7 @@ test('boxes alone: the axes of points have length zero, as transformers.js makes
   assert.deepEqual(plain(feeds.input_boxes), [[2, 2, 6, 6, 2, 2, 6, 6], [1, 2, 4]])
 })
 
-test('a box and a point are fed each to its own input', () => {
+test('a box and a point are each fed to their own input', () => {
   const feeds = fed(pointsAndBoxes, [both])
   assert.deepEqual(plain(feeds.input_points), [[3, 2], [1, 1, 1, 2]])
   assert.deepEqual(plain(feeds.input_labels), [[1], [1, 1, 1]])
@@ -102,32 +102,32 @@ test('the size of an image on a canvas is the canvas\'s', () => {
   assert.deepEqual(plain(size), [[684, 1024], [2]])
 })
 
-test('without a mask to refine one empty mask does for all prompts', () => {
+test('without a mask to refine, one empty mask serves all prompts', () => {
   const feeds = fed(points, [click, other])
   assert.deepEqual(plain(feeds.mask_input), [[0, 0, 0, 0], [1, 1, 2, 2]])
   assert.deepEqual(plain(feeds.has_mask_input), [[0], [1]])
 })
 
-test('there is an empty mask for each prompt where the contract says so', () => {
+test('there is an empty mask for each prompt if the contract requires it', () => {
   const manifest = structuredClone(points)
   manifest.decoder.inputs[3].shape[0] = 'num_prompts'
   assert.deepEqual(fed(manifest, [click, other]).mask_input.dims, [2, 1, 2, 2])
 })
 
-test('each prompt refines a mask of its own', () => {
+test('each prompt refines its own mask', () => {
   const masks = [Float32Array.of(1, 2, 3, 4), Float32Array.of(5, 6, 7, 8)]
   const feeds = fed(points, [click, other], masks)
   assert.deepEqual(plain(feeds.mask_input), [[1, 2, 3, 4, 5, 6, 7, 8], [2, 1, 2, 2]])
   assert.deepEqual(plain(feeds.has_mask_input), [[1], [1]])
 })
 
-test('a mask is not refined where the contract takes none', () => {
+test('a mask is not refined if the contract has no mask input', () => {
   assert.ok(refines(points))
   assert.ok(!refines(pointsAndBoxes))
   assert.throws(() => fed(pointsAndBoxes, [click], [new Float32Array(4)]), /no mask to refine/)
 })
 
-test('a type that is not known is refused with the name of the tensor', () => {
+test('an unknown type is refused with the name of the tensor', () => {
   const manifest = structuredClone(points)
   manifest.decoder.inputs[2].dtype = 'float64'
   assert.throws(() => fed(manifest, [click]), /point_labels is float64/)
@@ -143,7 +143,7 @@ test('a manifest without roles is refused', () => {
 /** @param {number} count @param {number[]} dims */
 const values = (count, dims) => ({ data: Float32Array.from(Array(count).keys()), dims })
 
-test('answers are masks and scores of each prompt, without an axis for the image', () => {
+test('answers are the masks and scores of each prompt, without an axis for the image', () => {
   const found = answers(pointsAndBoxes, {
     iou_scores: values(6, [1, 2, 3]),
     pred_masks: values(24, [1, 2, 3, 2, 2]),
@@ -155,7 +155,7 @@ test('answers are masks and scores of each prompt, without an axis for the image
   assert.deepEqual([...maskAt(found.masks, 1, 1)], [16, 17, 18, 19])
 })
 
-test('of masks in two sizes those of low resolution are taken', () => {
+test('from masks in two sizes, those of low resolution are taken', () => {
   const found = answers(imageSize, {
     masks: values(128, [1, 4, 4, 8]),
     iou_predictions: values(4, [1, 4]),
@@ -165,7 +165,7 @@ test('of masks in two sizes those of low resolution are taken', () => {
   assert.equal(found.objects, null)
 })
 
-test('answers given one by one are those of one run', () => {
+test('answers from single runs are joined as if from one run', () => {
   const one = { masks: values(12, [1, 3, 2, 2]), scores: values(3, [1, 3]), objects: null }
   const other = { ...one, scores: { data: Float32Array.of(7, 8, 9), dims: [1, 3] } }
   const two = joined([one, other])
@@ -174,7 +174,7 @@ test('answers given one by one are those of one run', () => {
   assert.deepEqual([...maskAt(two.masks, 0, 1)], [0, 1, 2, 3])
 })
 
-test('the best mask is the one of the highest score, or the first where they are ranked', () => {
+test('the best mask has the highest score, or is the first of ranked masks', () => {
   assert.equal(best(points, [0.2, 0.9, 0.5]), 1)
   assert.equal(best(points, [0.2]), 0)
   const ranked = { ...points, masks: { choice: /** @type {const} */ ('ranked') } }

@@ -1,4 +1,4 @@
-// Where an object is not, as a person said: what is shown of it, and what is tracked.
+// Objects that a person marked absent on frames: what is shown of them, and what is tracked.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -15,77 +15,77 @@ const click = (objects) => prompted(objects, CLICK, null, 1)
 const at = (objects, frame, change) => change(atFrame(objects, frame))
 const goneOf = (objects, count = 8) =>
   Array.from({ length: count }, (_, frame) => isGone(currentOf(objects), frame) ? 1 : 0).join('')
-const said = (where) => (objects) => left(objects, where, 2)
+const marked = (where) => (objects) => left(objects, where, 2)
 
-test('not here is of one frame, and ends and begins are of all behind and before', () => {
+test('“not here” affects one frame, “ends” all later and “begins” all earlier frames', () => {
   const objects = click(started('#000000'))
   assert.equal(goneOf(objects), '00000000')
-  assert.equal(goneOf(at(objects, 3, said('here'))), '00010000')
-  assert.equal(goneOf(at(objects, 3, said('after'))), '00001111')
+  assert.equal(goneOf(at(objects, 3, marked('here'))), '00010000')
+  assert.equal(goneOf(at(objects, 3, marked('after'))), '00001111')
   const later = at(started('#000000'), 5, click)
-  assert.equal(goneOf(at(later, 3, said('before'))), '11100000')
-  const both = at(at(later, 3, said('before')), 6, said('after'))
+  assert.equal(goneOf(at(later, 3, marked('before'))), '11100000')
+  const both = at(at(later, 3, marked('before')), 6, marked('after'))
   assert.equal(goneOf(both), '11100001')
 })
 
-test('on a single frame it can begin and end', () => {
+test('an object can begin and end on the same frame', () => {
   const objects = at(started('#000000'), 2, click)
-  assert.equal(goneOf(said('before')(said('after')(objects))), '11011111')
+  assert.equal(goneOf(marked('before')(marked('after')(objects))), '11011111')
 })
 
-test('a prompt behind the end says that it is there again', () => {
-  const objects = at(at(click(started('#000000')), 2, said('after')), 5, click)
+test('a prompt after the end makes the object present again', () => {
+  const objects = at(at(click(started('#000000')), 2, marked('after')), 5, click)
   assert.equal(goneOf(objects), '00011000')
-  assert.equal(goneOf(at(objects, 6, said('here'))), '00011010')
-  assert.equal(goneOf(at(objects, 6, said('after'))), '00011001')
+  assert.equal(goneOf(at(objects, 6, marked('here'))), '00011010')
+  assert.equal(goneOf(at(objects, 6, marked('after'))), '00011001')
 })
 
-test('a prompt on the last frame leaves it the last, and one where it is not brings it back', () => {
-  const objects = at(click(started('#000000')), 3, said('after'))
+test('a prompt on the last frame keeps the end, and one on an absent frame brings the object back', () => {
+  const objects = at(click(started('#000000')), 3, marked('after'))
   assert.equal(goneOf(at(objects, 3, click)), '00001111')
-  assert.equal(goneOf(at(at(objects, 2, said('here')), 2, click)), '00001111')
+  assert.equal(goneOf(at(at(objects, 2, marked('here')), 2, click)), '00001111')
 })
 
-test('said again it is taken back', () => {
-  const objects = at(click(started('#000000')), 3, said('after'))
-  assert.equal(goneOf(said('after')(objects)), '00000000')
+test('marking absence again takes it back', () => {
+  const objects = at(click(started('#000000')), 3, marked('after'))
+  assert.equal(goneOf(marked('after')(objects)), '00000000')
 })
 
-test('what is said to be not here has no prompt there', () => {
-  const objects = said('here')(click(started('#000000')))
+test('an object marked “not here” has no prompt on that frame', () => {
+  const objects = marked('here')(click(started('#000000')))
   assert.deepEqual(lastSteps(objects), [])
-  const ended = said('after')(click(started('#000000')))
+  const ended = marked('after')(click(started('#000000')))
   assert.deepEqual(lastSteps(ended).map(({ prompt }) => prompt), [CLICK])
-  assert.equal(goneOf(cleared(ended, 3)), '01111111') // its prompt alone is cleared
+  assert.equal(goneOf(cleared(ended, 3)), '01111111') // only its prompt is cleared
 })
 
-test('another object is where it was', () => {
-  const objects = click(added(at(click(started('#000000')), 0, said('after')), '#111111'))
+test('another object is unaffected', () => {
+  const objects = click(added(at(click(started('#000000')), 0, marked('after')), '#111111'))
   assert.deepEqual(objects.entries.map((entry) => isGone(entry, 4)), [true, false])
 })
 
-test('a tracked mask is neither shown nor saved where its object is not', () => {
+test('a tracked mask is neither shown nor saved where its object is absent', () => {
   const place = { size: 8, width: 8, height: 8, scaleX: 1, scaleY: 1, scaledWidth: 8, scaledHeight: 8 }
   const masks = { data: new Float32Array(4).fill(5), dims: [1, 1, 2, 2] }
   const answer = { masks, scores: Float32Array.of(1), best: 0, threshold: 0, place, milliseconds: 0 }
   const tracked = (frame) =>
     new Map([[1, { prompt: { points: [], box: null }, frame, id: 1, answer, choice: null }]])
-  const objects = at(click(started('#000000')), 3, said('after'))
+  const objects = at(click(started('#000000')), 3, marked('after'))
   const shown = Array.from({ length: 6 }, (_, frame) => {
     const there = atFrame(objects, frame)
     const found = masked(there, tracked(frame)).length
     assert.equal(found, shownStep(currentOf(there), tracked(frame))?.answer ? 1 : 0)
     return found
   })
-  assert.deepEqual(shown, [0, 1, 1, 1, 0, 0]) // on the first its click waits for an answer
+  assert.deepEqual(shown, [0, 1, 1, 1, 0, 0]) // on the first frame the click has no answer yet
 })
 
-/** What is looked at for each frame that is tracked, of graphs that tell which object is decoded. */
+/** A tracker over fake graphs, and how many memories each tracked frame uses. */
 function tracking(count = 8) {
   const values = (value, dims) => {
     return { data: new Float32Array(dims.reduce((product, each) => product * each, 1)).fill(value), dims }
   }
-  /** @type {[number, number][]} frames, and how many memories were looked at */
+  /** @type {[number, number][]} frames, and how many memories were used */
   const looked = []
   const tracker = new Tracker({
     constants,
@@ -123,7 +123,7 @@ async function tracked(film, args) {
   return found
 }
 
-test('tracking ends with the range, both ways', async () => {
+test('tracking ends with the range in both directions', async () => {
   const { film } = tracking()
   const on = await tracked(film, { prompts: [prompts(4, 1)], from: 4, until: 6 })
   assert.deepEqual(on, { 4: [1], 5: [1], 6: [1] })
@@ -132,7 +132,7 @@ test('tracking ends with the range, both ways', async () => {
   assert.deepEqual(await tracked(film, { prompts: [prompts(4, 1)], from: 4, until: 4 }), { 4: [1] })
 })
 
-test('objects that are not chosen are left as they were', async () => {
+test('objects that are not chosen stay unchanged', async () => {
   const { film, tracker } = tracking()
   const both = [prompts(0, 1), prompts(0, 2)]
   await tracked(film, { prompts: both })
@@ -143,7 +143,7 @@ test('objects that are not chosen are left as they were', async () => {
   assert.equal(before.history.others.size, 7)
 })
 
-test('where an object is not it has no mask, and nothing of it there is remembered', async () => {
+test('an absent object has no mask, and no memory of it is kept', async () => {
   const { film, looked } = tracking()
   const all = [prompts(0, 1), prompts(0, 2)]
   await tracked(film, { prompts: all })
@@ -154,10 +154,10 @@ test('where an object is not it has no mask, and nothing of it there is remember
   assert.deepEqual(found[5], [1, 2])
   assert.deepEqual(found[7], [2])
   const [first, second] = looked.filter(([frame]) => frame === 5)
-  assert.deepEqual([first[1], second[1]], [3, 5]) // of frames 0 to 2, and of 0 to 4
+  assert.deepEqual([first[1], second[1]], [3, 5]) // memories of frames 0 to 2, and 0 to 4
 })
 
-test('a correction outside of the range or of what is tracked is not made again', async () => {
+test('a correction outside the range or of an object that is not tracked is not repeated', async () => {
   const { film } = tracking()
   const all = [prompts(0, 1), prompts(0, 2)]
   await tracked(film, { prompts: all })
@@ -166,7 +166,7 @@ test('a correction outside of the range or of what is tracked is not made again'
   assert.deepEqual(found[3], [2])
 })
 
-test('behind a correction on the last frame of the range there is nothing to track', async () => {
+test('after a correction on the last frame of the range there is nothing to track', async () => {
   const { film } = tracking()
   await tracked(film, { prompts: [prompts(0, 1)] })
   await film.prompt(prompts(3, 1))

@@ -1,4 +1,4 @@
-// What of a stack's samples is black and white, and their pixels.
+// Which samples of a stack are black and white, and the resulting pixels.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -14,40 +14,40 @@ function rangeOf(...frames) {
 /** @param {Uint8ClampedArray} pixels */
 const reds = (pixels) => [...pixels].filter((_, i) => i % 4 === 0)
 
-test('the range is of the whole stack', () => {
+test('the range covers the whole stack', () => {
   assert.deepEqual(rangeOf([10, 20], [30, 400]), { low: 10, high: 400 })
 })
 
-test('one sample in a thousand may lie below it, and one above', () => {
+test('one sample in a thousand can lie below the range, and one above', () => {
   const samples = Uint16Array.from({ length: 10_001 }, (_, i) => i)
   assert.deepEqual(rangeOf(samples), { low: 10, high: 9990 })
 })
 
-test('few samples that differ from all others are the range', () => {
+test('a few samples that differ from all others define the range', () => {
   const samples = new Uint16Array(10_001)
   samples[5000] = 700
   assert.deepEqual(rangeOf(samples), { low: 0, high: 700 })
 })
 
-test('what is not a number is left out', () => {
+test('values that are not finite are left out', () => {
   assert.deepEqual(rangeOf([NaN, -0.5, 0.25, Infinity]), { low: -0.5, high: 0.25 })
   assert.deepEqual(rangeOf([NaN]), { low: 0, high: 1 })
 })
 
-test('of many frames each has its share of what is looked at', () => {
+test('each of many frames has an equal share of the sampled values', () => {
   const finder = new RangeFinder(10_000)
   for (let i = 0; i < 100; i++) finder.add(new Float32Array(50_000).fill(i))
   assert(finder.kept.length < 100 * 1000)
   assert.deepEqual(finder.range, { low: 0, high: 99 })
 })
 
-test('samples are scaled to 8 bits, and cut at the ends of the range', () => {
+test('samples are scaled to 8 bits, and clipped at the ends of the range', () => {
   const pixels = pixelsOf([[100, 300, 500, 0, 900]], { low: 100, high: 500 })
   assert.deepEqual(reds(pixels), [0, 128, 255, 0, 255])
   assert.deepEqual([...pixels.slice(4, 8)], [128, 128, 128, 255])
 })
 
-test('where the least is white, light and dark are exchanged', () => {
+test('light and dark are swapped if the least value is white', () => {
   const pixels = pixelsOf([[0, 255]], { low: 0, high: 255 }, true)
   assert.deepEqual(reds(pixels), [255, 0])
 })
@@ -67,7 +67,7 @@ test('single pixels that differ from their neighbours do not count', () => {
   assert.deepEqual(rangeOf(samples), { low: 101, high: 899 })
 })
 
-test('an even number of columns does not hide half of them', () => {
+test('an even number of columns does not hide every other column', () => {
   const samples = Uint8Array.from({ length: 2 ** 20 }, (_, i) => ((i >> 1) % 2 ? 200 : 10))
   assert.deepEqual(rangeOf(samples), { low: 10, high: 200 })
 })
@@ -79,37 +79,37 @@ function levelsOf(samples, areBytes = true) {
   return levels
 }
 
-test('samples of 8 bits stay as they are where they span 128 or more', () => {
+test('samples of 8 bits stay unchanged if they span 128 or more', () => {
   assert.deepEqual(levelsOf([20, 20, 147, 147]).of(0), { low: 20, high: 147 })
   assert.deepEqual(levelsOf([20, 20, 148, 148]).of(0), { low: 0, high: 255 })
 })
 
-test('a few bright objects on a dark ground of 8 bits are enough to stay', () => {
+test('a few bright objects on a dark background are enough to keep 8 bits unchanged', () => {
   const samples = new Uint8Array(60_000)
   samples.fill(3, 0, 30_000).fill(200, 10_000, 10_030)
   assert.deepEqual(levelsOf(samples).of(0), { low: 0, high: 255 })
   assert.deepEqual(levelsOf(samples, false).of(0), { low: 0, high: 3 })
 })
 
-test('an object that is less than the rest of a thousandth is seen on an even ground', () => {
+test('an object smaller than a thousandth is visible on an even background', () => {
   const samples = new Uint8Array(60_000).fill(1, 10_000, 10_003)
   assert.deepEqual(levelsOf(samples).of(0), { low: 0, high: 1 })
 })
 
-test('samples of more bits never do, however much they span', () => {
+test('samples of more bits are always scaled, however much they span', () => {
   assert.deepEqual(levelsOf([20, 20, 60_000, 60_000], false).of(0), { low: 20, high: 60_000 })
 })
 
-test('a picture of one value of 8 bits keeps it', () => {
+test('an 8-bit image with a single value keeps that value', () => {
   assert.deepEqual(levelsOf([7, 7, 7]).of(0), { low: 0, high: 255 })
 })
 
-test('frames of 8 bits and of more do not go together', () => {
+test('frames of 8 bits and of more cannot be mixed', () => {
   const levels = levelsOf([1, 2])
   assert.throws(() => levels.add(0, [500], false), /Some frames have 8 bits a sample, others more/)
 })
 
-test('each channel has its own range, and its own choice', () => {
+test('each channel has its own range and its own chosen range', () => {
   const levels = levelsOf([0, 0, 90, 90], false)
   levels.add(1, [500, 500, 900, 900], false)
   levels.choose(1, { low: 600, high: 700 })
@@ -118,20 +118,20 @@ test('each channel has its own range, and its own choice', () => {
   assert.deepEqual(levels.of(1), { low: 500, high: 900 })
 })
 
-test('one can choose beyond the range, but not far beyond what few samples have', () => {
+test('the sliders reach beyond the range, but not as far as a few outliers', () => {
   const samples = Array.from({ length: 2000 }, (_, i) => (i % 1000 ? 400 + (i % 100) : 65535))
   const { low, high } = levelsOf(samples, false).bounds(0)
   assert(low === 400 && high > 580 && high < 620)
   assert.deepEqual(levelsOf([3, 3, 30]).bounds(0), { low: 0, high: 255 })
 })
 
-test('pixels of 8 bits are stretched, and stay as transparent as they were', () => {
+test('pixels of 8 bits are stretched, and keep their transparency', () => {
   const pixels = Uint8ClampedArray.of(0, 10, 20, 77, 30, 15, 255, 0)
   stretch(pixels, { low: 10, high: 20 })
   assert.deepEqual([...pixels], [0, 0, 255, 77, 255, 128, 255, 0])
 })
 
-test('pixels that are not seen have no say', () => {
+test('invisible pixels do not affect the range', () => {
   const planes = seenPlanes(Uint8ClampedArray.of(1, 2, 3, 255, 9, 9, 9, 0, 4, 5, 6, 1))
   assert.deepEqual(planes.map((plane) => [...plane]), [[1, 4], [2, 5], [3, 6]])
 })

@@ -1,4 +1,4 @@
-// Undo and redo: of the last change, whichever object and frame it was of.
+// Undo and redo of the last change, on any object and frame.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -7,7 +7,7 @@ import { added, atFrame, changed, chosen, prompted, removed, started } from '../
 
 /** @typedef {import('../page/image/objects.js').Objects} Objects */
 
-/** Changes after which there is the last set, and undo of all of them. */
+/** The objects after the last change, and the history to undo it. */
 class Changes {
   history = new History()
   /** @param {Objects} now */
@@ -30,7 +30,7 @@ const clicked = (objects, x) =>
 /** @param {Objects} objects */
 const points = ({ entries }) => entries.map(({ steps }) => steps.at(-1)?.prompt.points[0]?.x ?? null)
 
-test('undo reverts the last change, though another object is worked on', () => {
+test('undo reverts the last change, even if another object is current', () => {
   const changes = new Changes(clicked(started('#111111'), 1))
   changes.make(added(changes.now, '#222222'))
   changes.make(clicked(changes.now, 2))
@@ -41,7 +41,7 @@ test('undo reverts the last change, though another object is worked on', () => {
   assert.deepEqual(points(changes.history.undo(back)), [1])
 })
 
-test('undo and redo of a deletion bring back and take the object as it was', () => {
+test('undo and redo of a deletion restore and remove the object unchanged', () => {
   const before = clicked(added(clicked(started('#111111'), 1), '#222222'), 2)
   const changes = new Changes(before)
   const without = changes.make(removed(before, 1))
@@ -50,7 +50,7 @@ test('undo and redo of a deletion bring back and take the object as it was', () 
   assert.deepEqual(changes.history.redo(back), without)
 })
 
-test('a change on another frame is undone on that frame, and made again there', () => {
+test('a change on another frame is undone and redone on that frame', () => {
   const changes = new Changes(atFrame(started('#111111'), 3))
   changes.make(clicked(changes.now, 1))
   const back = changes.history.undo(atFrame(changes.now, 5))
@@ -59,7 +59,7 @@ test('a change on another frame is undone on that frame, and made again there', 
   assert.deepEqual([again.frame, points(again)], [3, [1]])
 })
 
-test('after another change there is nothing to do again', () => {
+test('after another change there is nothing to redo', () => {
   const changes = new Changes(started('#111111'))
   changes.make(clicked(changes.now, 1))
   changes.now = changes.history.undo(changes.now)
@@ -67,14 +67,14 @@ test('after another change there is nothing to do again', () => {
   assert.equal(changes.history.redo(changes.now), changes.now)
 })
 
-test('a name that is typed is one change', () => {
+test('typing a name is one change', () => {
   const changes = new Changes(started('#111111'))
   for (const name of ['n', 'nu', 'nuc']) changes.make(changed(changes.now, 1, { name }), 'name 1')
   assert.equal(changes.history.undo(changes.now).entries[0].name, '')
   assert.equal(changes.history.past.length, 0)
 })
 
-test('an id that was undone is not given again: tracked masks are kept by it', () => {
+test('an undone id is not reused, because tracked masks are stored under it', () => {
   const changes = new Changes(clicked(started('#111111'), 1))
   changes.make(added(changes.now, '#222222'))
   const back = changes.history.undo(changes.now)

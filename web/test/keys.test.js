@@ -1,4 +1,4 @@
-// What keys ask for, and which of them an element needs for itself.
+// What keys do, and which of them an element keeps for itself.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -10,7 +10,7 @@ function press(key, held) {
   return requested(event)
 }
 
-test('keys ask for moves, tools, masks and acts', () => {
+test('keys stand for moves, tools, masks and actions', () => {
   assert.deepEqual(press('ArrowLeft'), { move: [-0.005, 0] })
   assert.deepEqual(press('ArrowDown', { shiftKey: true }), { move: [0, 0.05] })
   assert.deepEqual(press('x'), { tool: 'box' })
@@ -29,18 +29,18 @@ test('Ctrl+Z and ⌘Z undo; with Shift, or Y, they redo', () => {
   assert.equal(press('z'), null)
 })
 
-test('Enter sets a point or chooses an object, with Shift it sets a point', () => {
+test('Enter adds a point or chooses an object; with Shift it adds a point', () => {
   assert.deepEqual(press('Enter'), { place: 'any' })
   assert.deepEqual(press('Enter', { shiftKey: true }), { place: 'point' })
 })
 
-test('a text field needs all keys', () => {
+test('a text field keeps all keys', () => {
   for (const element of [{ tagName: 'INPUT', type: 'text' }, { tagName: 'INPUT', type: 'number' }, { tagName: 'TEXTAREA' }]) {
     for (const key of ['n', 'Escape', 'z', 'Backspace']) assert(needsKey(element, key), key)
   }
 })
 
-test('other controls need what works them, and leave the rest', () => {
+test('other controls keep the keys that operate them, and leave the rest', () => {
   const needs = (/** @type {string} */ tagName, /** @type {string} */ type) =>
     ['n', '1', 'z', 'Escape', 'Enter', ' ', 'ArrowUp', 'Home'].filter((key) => needsKey({ tagName, type }, key))
   assert.deepEqual(needs('BODY', ''), [])
@@ -51,7 +51,7 @@ test('other controls need what works them, and leave the rest', () => {
   assert.deepEqual(needs('SELECT', ''), ['n', '1', 'z', 'Enter', ' ', 'ArrowUp', 'Home'])
 })
 
-test("the browser keeps its own keys' meanings", () => {
+test("the browser's own keys keep their meaning", () => {
   for (const key of ['Tab', 'q', 'F5']) assert.equal(press(key), null)
   for (const key of ['+', '0', 'n', 'ArrowLeft']) assert.equal(press(key, { ctrlKey: true }), null)
 })

@@ -13,31 +13,31 @@ const png = (bits, chunk = '') =>
   `\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\x01\0\0\0\x02\0${String.fromCharCode(bits)}\0\0\0\0....` +
   `${chunk}\0\0\0\0IDATacTL`
 
-test('a TIFF is one in either byte order, and a large one', async () => {
+test('a TIFF is recognized in either byte order, and as BigTIFF', async () => {
   for (const start of ['II*\0', 'MM\0*', 'II+\0', 'MM\0+']) {
     assert.equal(await kindOf(`${start}........`, 'a.png'), 'tiff')
   }
 })
 
-test('a PNG is deep where it has 16 bits, and moves where that is said before its pixels', async () => {
+test('a PNG is deep if it has 16 bits, and animated if a chunk before its pixels says so', async () => {
   assert.equal(await kindOf(png(8)), 'image')
   assert.equal(await kindOf(png(16)), 'deep')
   assert.equal(await kindOf(png(8, '\0\0\0\bacTL........')), 'animation')
   await assert.rejects(kindOf(png(16, 'acTL')), /is animated and has 16 bits.*Save its frames/)
 })
 
-test('the size of a PNG is read before its pixels', async () => {
+test('the size of a PNG is read from its header', async () => {
   const file = new File([Uint8Array.from(png(8), (one) => one.charCodeAt(0))], 'a')
   assert.deepEqual((await contentOf(file)).size, { width: 256, height: 512 })
 })
 
-test('a WebP moves where a flag of its header says so', async () => {
+test('a WebP is animated if a flag in its header says so', async () => {
   assert.equal(await kindOf('RIFF....WEBPVP8X....\x02...'), 'animation')
   assert.equal(await kindOf('RIFF....WEBPVP8X....\x10...'), 'image')
   assert.equal(await kindOf('RIFF....WEBPVP8 ....\x02...'), 'image')
 })
 
-test('containers of videos and of images that begin alike are told apart', async () => {
+test('video and image containers with a common beginning are told apart', async () => {
   assert.equal(await kindOf('\0\0\0 ftypisom'), 'video')
   assert.equal(await kindOf('\0\0\0 ftypqt  '), 'video')
   assert.equal(await kindOf('\0\0\0 ftypavif'), 'image')
@@ -45,11 +45,11 @@ test('containers of videos and of images that begin alike are told apart', async
   assert.equal(await kindOf('\x1aE\xdf\xa3....'), 'video')
 })
 
-test('what is of no kind that is named is left to the browser', async () => {
+test('files of an unknown kind are left to the browser', async () => {
   assert.equal(await kindOf('something'), 'image')
 })
 
-test('a format that is not read is named, with what to do', async () => {
+test('an unsupported format is refused by name, with advice', async () => {
   await assert.rejects(kindOf('ZISRAWFILE'), {
     message: 'cells.tif is a Zeiss CZI, which is not read here. Open it in Fiji (ImageJ) and save it as TIFF.',
   })

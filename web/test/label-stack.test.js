@@ -1,4 +1,4 @@
-// A TIFF of labels, read again by another program.
+// A TIFF of labels, read back by another program.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -21,6 +21,6 @@ test('each page has its labels, of 16 bits', async () => {
   }
 })
 
-test('more than a TIFF holds is refused before anything is saved', () => {
+test('a stack too large for a TIFF is refused before anything is saved', () => {
   assert.throws(() => new LabelStack(600, 2048, 2048), /600 pages .* more than a TIFF of 4 GiB/)
 })

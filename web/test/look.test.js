@@ -1,4 +1,4 @@
-// The look of masks: their colours, and what is kept.
+// The look of masks: their colours, and the stored settings.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -11,29 +11,29 @@ const none = () => {
 /** @param {string | null} value */
 const storing = (value) => () => ({ getItem: () => value })
 
-test('the first object is magenta where nothing is kept', () => {
+test('the first object is magenta if nothing is stored', () => {
   assert.equal(storedLook(storing(null)).color, '#ee3377')
 })
 
-test('a browser without storage has the usual look', () => {
+test('a browser without storage has the default look', () => {
   assert.deepEqual(storedLook(none), storedLook(storing(null)))
   storeLook(storedLook(none), none)
 })
 
-test('what is kept is found again', () => {
+test('a stored look is restored', () => {
   let kept = ''
   const look = { color: '#ee7733', opacity: 0.7, outline: false }
   storeLook(look, () => ({ setItem: (_, value) => (kept = value) }))
   assert.deepEqual(storedLook(storing(kept)), look)
 })
 
-test('what is kept but makes no sense is not used', () => {
+test('an invalid stored look is not used', () => {
   const usual = storedLook(storing(null))
   assert.deepEqual(storedLook(storing('{')), usual)
   assert.deepEqual(storedLook(storing('{"color": "red", "opacity": 7, "outline": 1}')), usual)
 })
 
-test('a further object has a colour that no other has', () => {
+test('a further object gets an unused colour', () => {
   assert.equal(unusedColor(['#ee3377']), '#ee7733')
   assert.equal(unusedColor(['#33bbee', '#ee7733']), '#ee3377')
   const many = Array.from({ length: 255 }, (_, index) => colorOf(index + 1))

@@ -1,4 +1,4 @@
-// What is kept of tracked masks, and where.
+// How tracked masks are stored.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -13,7 +13,7 @@ function mask(id, value = 1) {
   return { id, logits, score: value, iou: 0.5, milliseconds: 1 }
 }
 
-/** MaskStore over a store that tells what is in it. */
+/** A MaskStore, and the store behind it. */
 function kept() {
   /** @type {Map<string, any>} */
   const store = new Map()
@@ -27,7 +27,7 @@ async function shown(tracks, frame) {
   return [...steps].map(([id, { answer }]) => [id, answer?.masks.data[0]])
 }
 
-test('objects that were tracked later are kept beside the others', async () => {
+test('objects tracked later are stored beside the others', async () => {
   const { tracks } = kept()
   await tracks.add(3, [mask(1), mask(2)])
   await tracks.add(3, [mask(2, 5), mask(4)])
@@ -40,7 +40,7 @@ test('a frame that was not tracked shows nothing', async () => {
   assert.deepEqual(await shown(tracks, 2), [])
 })
 
-test('masks are in the store, and few of them in memory', async () => {
+test('all masks are in the store, and only a few in memory', async () => {
   const { store, tracks } = kept()
   for (let frame = 0; frame < 200; frame++) await tracks.add(frame, [mask(1, frame)])
   assert.equal(store.size, 200)
@@ -48,7 +48,7 @@ test('masks are in the store, and few of them in memory', async () => {
   assert.deepEqual(await shown(tracks, 17), [[1, 17]])
 })
 
-test('what is cleared is gone from the store too', async () => {
+test('cleared masks are removed from the store too', async () => {
   const { store, tracks } = kept()
   await tracks.add(3, [mask(1)])
   await tracks.clear()
@@ -56,7 +56,7 @@ test('what is cleared is gone from the store too', async () => {
   assert.deepEqual(await shown(tracks, 3), [])
 })
 
-test('a store that has no room fails what is kept, and not what comes after', async () => {
+test('a full store fails only the current write, not the next one', async () => {
   const { store, tracks } = kept()
   const { set } = store
   store.set = () => {

@@ -1,4 +1,4 @@
-// Where the masks of objects are, what is counted on them, and several as one picture of labels.
+// The masks of objects: their place, their figures, and several in one label image.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -31,7 +31,7 @@ function step(place, cells) {
 
 const PLACES = [placement(300, 200, 128, 'stretch'), placement(300, 200, 128, 'longest side')]
 
-test('a mask is whole in the region in which it can be inside, at any size', () => {
+test('the region of a mask contains all of it, at any size', () => {
   for (const place of PLACES) {
     const mask = maskOf(step(place, [[3, 4], [11, 9], [12, 20]]))
     assert(mask)
@@ -46,7 +46,7 @@ test('a mask is whole in the region in which it can be inside, at any size', () 
   }
 })
 
-test('of a part of the image there is what lies in it', () => {
+test('a part of the image shows the part of the mask inside it', () => {
   const [place] = PLACES
   const mask = maskOf(step(place, [[3, 4], [11, 9]]))
   assert(mask)
@@ -60,7 +60,7 @@ test('of a part of the image there is what lies in it', () => {
   assert.equal(beside.values.length, 0)
 })
 
-test('a mask knows how much of the image it covers, and a place inside', () => {
+test('a mask has its share of the image, and a place inside', () => {
   for (const place of PLACES) {
     const mask = maskOf(step(place, [[10, 10], [11, 10], [10, 11], [11, 11]]))
     assert(mask?.middle)
@@ -79,7 +79,7 @@ test('a mask with nothing inside covers nothing and has no middle', () => {
   assert.equal(mask?.over(PLACES[0]).values.length, 0)
 })
 
-test('the mask that a person chose is that of the step', () => {
+test('the mask of a step is the one that a person chose', () => {
   const asked = step(PLACES[0], [[3, 4]])
   assert.notEqual(maskOf(asked)?.share, 0)
   assert.equal(maskOf(asked), maskOf({ ...asked })) // computed once
@@ -87,14 +87,14 @@ test('the mask that a person chose is that of the step', () => {
   assert.equal(maskOf({ ...asked, answer: null }), null)
 })
 
-test('around regions there is a margin, within what is seen', () => {
+test('regions get a margin, limited to the visible part', () => {
   const one = { left: 5, top: 6, right: 10, bottom: 12 }
   const other = { left: 8, top: 1, right: 30, bottom: 4 }
   const seen = { left: 0, top: 0, right: 32, bottom: 20 }
   assert.deepEqual(around([one, other], 4, seen), { left: 1, top: 0, right: 32, bottom: 16 })
 })
 
-test('where objects overlap the smaller is on top', () => {
+test('where objects overlap, the smaller one is on top', () => {
   const all = { left: 4, top: 6, right: 6, bottom: 8 }
   const below = { left: 4, top: 7, right: 6, bottom: 8 }
   const part = { region: all, values: Uint8Array.of(1, 1, 1, 1) }

@@ -1,4 +1,4 @@
-// What the graphs of a model are fed through a runtime, and under which names.
+// What a runtime feeds the graphs of a model, and under which names.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -23,7 +23,7 @@ const features = { image_embed: { data: new Float32Array(16), dims: [1, 4, 2, 2]
 /** @param {number} x @returns {Prompt} */
 const click = (x) => ({ points: [{ x, y: 1, foreground: true }], box: null })
 
-/** A decoder that answers with the x of each prompt, and what it was fed. */
+/** A decoder that answers with the x of each prompt, and the inputs that it was fed. */
 function decoder() {
   /** @type {any[]} */
   const runs = []
@@ -44,7 +44,7 @@ function decoder() {
 
 const masks = [3, 5, 7].map((value) => new Float32Array(4).fill(value))
 
-test('a decoder for one prompt gets each with its own mask, and the answers keep their order', async () => {
+test('a decoder for one prompt gets each prompt with its own mask; answers keep their order', async () => {
   const { session, runs } = decoder()
   const prompts = [click(3), click(5), click(7)]
   const found = await decode(ort, session, padded, features, prompts, place, masks)
@@ -78,7 +78,7 @@ test('the encoder is fed under the name of its contract, and answers by role', a
   assert.deepEqual(found, { image_embed: { data: Float32Array.of(1), dims: [1] } })
 })
 
-test('an encoder of a canvas is fed one of the shape that its contract has', async () => {
+test('an encoder for a canvas is fed a canvas of the shape in its contract', async () => {
   /** @type {any} */
   let fed
   const manifest = structuredClone(points)
@@ -95,7 +95,7 @@ test('an encoder of a canvas is fed one of the shape that its contract has', asy
   assert.deepEqual([...fed.pixels.data], [...Array(9).fill(7), ...Array(9).fill(0)])
 })
 
-test('a graph that tracks gets what it has inputs for, by name', async () => {
+test('a tracking graph is fed only the inputs that it has, by name', async () => {
   /** @type {any} */
   let fed
   const session = /** @type {any} */ ({

@@ -41,7 +41,7 @@ const mixed = [
   '\x1b[0;93m2026-11-24 10:22:37.995239 [W:onnxruntime:, session_state.cc:1367 VerifyEachNodeIsAssignedToAnEp] Some nodes were not assigned to the preferred execution providers which may or may not have an negative impact on performance. e.g. ORT explicitly assigns shape related ops to CPU to improve perf.\x1b[m',
 ]
 
-// The same graph as an .ort file, into which onnxruntime puts no copies.
+// The same graph as an .ort file, to which onnxruntime adds no copies.
 const ort = [
   '2026-11-24 10:22:38.189874 [V:onnxruntime:, session_state.cc:1347 VerifyEachNodeIsAssignedToAnEp] Node placements',
   '2026-11-24 10:22:38.189929 [V:onnxruntime:, session_state.cc:1353 VerifyEachNodeIsAssignedToAnEp]  Node(s) placed on [CPUExecutionProvider]. Number of nodes: 2',
@@ -61,17 +61,17 @@ test('all nodes on one provider', () => {
   assert.deepEqual(nodePlacement(cpu), { webgpu: 0, cpu: 307, copies: 0, cpuOperators: null })
 })
 
-test('nodes on both, and the copies between them', () => {
+test('nodes on both providers, and the copies between them', () => {
   assert.deepEqual(nodePlacement(mixed), { ...bare, copies: 3 })
   assert.deepEqual(nodePlacement(ort), bare)
 })
 
-test("a session's own log id does not matter", () => {
+test("a session's own log id has no effect", () => {
   const named = mixed.map((line) => line.replace('onnxruntime:,', 'onnxruntime:decoder,'))
   assert.deepEqual(nodePlacement(named), nodePlacement(mixed))
 })
 
-test('no number is made up from a log of another form', () => {
+test('a log in another format gives no numbers', () => {
   /** @param {RegExp} what @param {string} instead */
   const changed = (what, instead) => mixed.map((line) => line.replace(what, instead))
   const strange = {

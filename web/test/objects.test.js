@@ -1,4 +1,4 @@
-// The objects of an image: which there are, which one is worked on, what undo does.
+// The objects of an image: which exist, which one is current, what undo does.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -32,7 +32,7 @@ function step(x, since = x) {
   return { prompt, refines: null, frame: 0, id: 1, answer: null, choice: null, since }
 }
 
-/** Three objects with a step each; the third is worked on. */
+/** Three objects with a step each; the third is current. */
 function three() {
   let objects = stepped(started('#111111'), step(1))
   objects = stepped(added(objects, '#222222'), step(2))
@@ -48,7 +48,7 @@ test('an image starts with one object without a prompt', () => {
   assert.equal(lastStep(currentOf(objects)), null)
 })
 
-test('a further object is worked on, with the next number and its colour', () => {
+test('a further object becomes current, with the next number and its colour', () => {
   const objects = three()
   assert.deepEqual(numbers(objects), [1, 2, 3])
   assert.equal(currentOf(objects).number, 3)
@@ -62,7 +62,7 @@ test('an object without a prompt is used before another is added', () => {
   assert.equal(again.current, 4)
 })
 
-test('steps and clear are of the current object alone', () => {
+test('steps and clear affect only the current object', () => {
   const objects = stepped(chosen(three(), 2), step(4))
   const points = (/** @type {Objects} */ { entries }) =>
     entries.map((entry) => lastStep(entry)?.prompt.points[0].x ?? null)
@@ -77,12 +77,12 @@ test('the other objects keep their numbers when one is deleted', () => {
   assert.deepEqual(numbers(added(objects, '#444444')), [1, 3, 4])
 })
 
-test('after the current object is deleted the next is worked on, or the one before', () => {
+test('after deleting the current object, the next one becomes current, or the one before', () => {
   assert.equal(removed(chosen(three(), 2), 2).current, 3)
   assert.equal(removed(three(), 3).current, 2)
 })
 
-test('in place of the last object that is deleted there is a new one', () => {
+test('a new object replaces the only one when it is deleted', () => {
   const objects = removed(stepped(started('#111111'), step(1)), 1)
   assert.deepEqual(objects.entries.map(({ number, steps }) => [number, steps]), [[1, []]])
   assert.equal(objects.entries[0].color, '#111111')
@@ -93,7 +93,7 @@ test('an object is called by its name, or else by its number', () => {
   assert.deepEqual(objects.entries.map(titleOf), ['Object 1', 'nucleus', 'Object 3'])
 })
 
-test('an object that is not there cannot be chosen', () => {
+test('an object that does not exist cannot be chosen', () => {
   assert.equal(chosen(three(), 9).current, 3)
 })
 
@@ -107,7 +107,7 @@ test('the current object is answered first, then the others', () => {
   assert.equal(unanswered(objects), null)
 })
 
-test('each frame has steps of its own, which are there again when it is shown', () => {
+test('each frame has its own steps, which return when it is shown again', () => {
   const objects = atFrame(three(), 4)
   assert.deepEqual(objects.entries.map(lastStep), [null, null, null])
   const later = stepped(objects, step(7))
@@ -116,7 +116,7 @@ test('each frame has steps of its own, which are there again when it is shown', 
   assert.equal(lastStep(currentOf(atFrame(atFrame(later, 0), 4)))?.prompt.points[0].x, 7)
 })
 
-test('the last steps are those of all frames, without what was cleared', () => {
+test('the last steps are those of all frames, without cleared ones', () => {
   const objects = cleared(atFrame(stepped(atFrame(three(), 4), step(7)), 0), 8)
   assert.deepEqual(lastSteps(objects).map(({ prompt }) => prompt.points[0].x).sort(), [1, 2, 7])
 })
@@ -126,12 +126,12 @@ test('an object that was prompted on another frame is not taken for a new one', 
   assert.deepEqual(numbers(objects), [1, 2])
 })
 
-test('no object has the id of another that was deleted', () => {
+test('the id of a deleted object is not reused', () => {
   const objects = added(removed(three(), 3), '#444444')
   assert.deepEqual(objects.entries.map(({ id }) => id), [1, 2, 4])
 })
 
-test('a step on another frame is answered too, after those on the frame that is shown', () => {
+test('a step on another frame is answered too, after those on the shown frame', () => {
   const objects = atFrame(stepped(started('#111111'), step(1)), 4)
   assert.equal(unanswered(objects)?.prompt.points[0].x, 1)
   assert.equal(unanswered(stepped(objects, step(7)))?.prompt.points[0].x, 7)
@@ -145,7 +145,7 @@ test('the only object stays if it has no prompt', () => {
 const further = [{ step: step(1) }, { step: step(2) }]
 const colorOf = (/** @type {number} */ number) => `color ${number}`
 
-test('objects that come with their masks take the place of those without a prompt', () => {
+test('objects that come with masks replace those without a prompt', () => {
   const objects = joined(started('#111111'), further, colorOf)
   assert.deepEqual(numbers(objects), [1, 2])
   assert.deepEqual(objects.entries.map(({ id, color }) => [id, color]), [[2, 'color 1'], [3, 'color 2']])
@@ -153,18 +153,18 @@ test('objects that come with their masks take the place of those without a promp
   assert.deepEqual(numbers(joined(added(three(), '#444444'), further, colorOf)), [1, 2, 3, 4, 5])
 })
 
-test('objects keep the numbers that they come with, unless another has them', () => {
+test('objects keep their own numbers, unless another object has them', () => {
   const some = [{ number: 7, step: step(1) }, { number: 2, step: step(2) }]
   assert.deepEqual(numbers(joined(started('#111111'), some, colorOf)), [7, 2])
   assert.deepEqual(numbers(joined(three(), some, colorOf)), [1, 2, 3, 7, 8])
 })
 
-test('an object that has no prompt but masks on frames stays', () => {
+test('an object without a prompt but with masks on frames stays', () => {
   const objects = joined(started('#111111'), [{ number: 3, step: null }], colorOf)
   assert.deepEqual(numbers(added(objects, '#222222')), [3, 4])
 })
 
-test('a named object stays, and no step is asked for its mask if that was opened', () => {
+test('a named object stays, and no mask is decoded for an opened one', () => {
   const pixels = /** @type {any} */ ({})
   const named = changed(started('#111111'), 1, { name: 'nucleus' })
   const objects = joined(named, [{ step: { pixels } }], colorOf)
@@ -173,7 +173,7 @@ test('a named object stays, and no step is asked for its mask if that was opened
   assert.equal(unanswered(objects), null)
 })
 
-test('another mask is chosen in a step of its own', () => {
+test('choosing another mask is its own step', () => {
   const objects = stepped(started('#111111'), step(1))
   assert.equal(lastStep(currentOf(withChoice(objects, 2)))?.choice, 2)
   assert.equal(lastStep(currentOf(objects))?.choice, null)

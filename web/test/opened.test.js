@@ -1,4 +1,4 @@
-// Masks from files that were saved: labels in PNGs and other pictures, COCO.
+// Masks from saved files: labels in PNGs and other images, COCO.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { deflateSync } from 'node:zlib'
@@ -28,7 +28,7 @@ function drawn(objects) {
 }
 
 /**
- * Fills rectangles, of whose corners the upper right is the first.
+ * Fills rectangles whose first corner is the upper right one.
  *
  * @param {number[][]} polygons
  * @param {import('../page/image/masks.js').Region} region
@@ -50,13 +50,13 @@ const parts = () =>
     return { number, category: number === 7 ? 'nucleus' : 'object', part: new PixelMask(pixels).over(image) }
   })
 
-test('each label is an object with just its pixels, in the order of the numbers', () => {
+test('each label is an object with exactly its pixels, in the order of the numbers', () => {
   const objects = fromLabels(labels, image)
   assert.deepEqual([...objects.keys()], [1, 7, 300])
   assert.deepEqual(drawn(objects), labels)
 })
 
-test('a PNG that was saved has the same labels, of 8 and of 16 bits', async () => {
+test('a saved PNG has the same labels, with 8 and with 16 bits', async () => {
   for (const values of [labels, labels.map((each) => Math.min(each, 9))]) {
     const png = await fromPng(await (await grayPng(values, image)).arrayBuffer())
     assert.deepEqual({ ...png, labels: [...png.labels] }, { width: 4, height: 3, labels: values })
@@ -85,7 +85,7 @@ function png(rows, kind = 0) {
   return file.buffer.slice(file.byteOffset, file.byteOffset + file.byteLength)
 }
 
-test('a PNG of another program has its values, whatever its filters', async () => {
+test('a PNG of another program keeps its values under all filters', async () => {
   const rows = [[1, 5, 1, 1], [2, 1, 1, 1], [3, 1, 1, 1], [4, 1, 1, 1], [0, 9, 9, 9]]
   // prettier-ignore
   const expected = [
@@ -98,12 +98,12 @@ test('a PNG of another program has its values, whatever its filters', async () =
   assert.deepEqual([...(await fromPng(png(rows))).labels], expected)
 })
 
-test('a picture in colours is refused, with what is expected', async () => {
+test('a colour image is refused with the expected kind', async () => {
   await assert.rejects(fromPng(png([[0, 1, 1, 1]], 2)), /Expected one channel .* TIFF/)
   await assert.rejects(fromPng(new ArrayBuffer(50)), /no PNG/)
 })
 
-test('COCO that was saved has the same objects, and their names, from polygons and run-lengths', () => {
+test('saved COCO has the same objects and names, from polygons and run-lengths', () => {
   for (const runs of [false, true]) {
     const data = new Coco(image, runs)
     addImage(data, 'cells.png', parts())
@@ -123,7 +123,7 @@ test('the objects of a stack come back on their frames', () => {
   assert.deepEqual([...found.frames].map(([frame, objects]) => [frame, [...objects.keys()]]), [[0, [1]], [2, [1, 7]]])
 })
 
-test('what is of another image, of another size or no COCO is refused', () => {
+test('files of another image or size, or other than COCO, are refused', () => {
   const data = new Coco({ width: 5, height: 3 })
   addImage(data, 'cells.png', [])
   assert.throws(() => fromCoco(JSON.parse(JSON.stringify(data)), image, fill), /5 × 3 pixels, .* 4 × 3/)
@@ -134,7 +134,7 @@ test('what is of another image, of another size or no COCO is refused', () => {
   assert.throws(() => sameSize({ width: 1, height: 1 }, image), /open the image that they are of/)
 })
 
-test('run-lengths that are compressed are refused, with the way to convert them', () => {
+test('compressed run-lengths are refused, with a way to convert them', () => {
   const images = [{ id: 1, file_name: 'cells.png', width: 4, height: 3 }]
   const annotations = [{ id: 1, image_id: 1, category_id: 1, segmentation: { counts: 'PP' } }]
   assert.throws(() => fromCoco({ images, annotations }, image, fill), /annToMask/)

@@ -48,12 +48,12 @@ test('a canvas has raw red, green and blue, pixel by pixel, and is black beside 
   assert.deepEqual([...tensor], [1, 2, 3, 0, 0, 0, 0, 0, 0, 4, 5, 6, 0, 0, 0, 0, 0, 0])
 })
 
-test('a way to resize that is not known is refused', () => {
+test('an unknown way to resize is refused', () => {
   const other = /** @type {any} */ ('crop')
   assert.throws(() => placement(1, 1, 1, other), /"crop" is not known/)
 })
 
-test('a line of one pixel keeps a pixel', () => {
+test('an image one pixel high keeps a pixel', () => {
   assert.equal(placement(4000, 1, 512, longest).scaledHeight, 1)
 })
 
@@ -63,13 +63,13 @@ test('pixels become normalized planes of red, green and blue', () => {
   assert.deepEqual([...tensor], [1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0])
 })
 
-test('what the image does not cover is zero, not black', () => {
+test('the padding is zero, not black', () => {
   const rgba = new Uint8ClampedArray(1 * 2 * 4)
   const tensor = imageTensor(rgba, placement(1, 2, 2, longest), preprocessing)
   assert.deepEqual([...tensor.subarray(0, 4)], [-10, 0, -10, 0])
 })
 
-test('a stretched image leaves nothing to be padded', () => {
+test('a stretched image has no padding', () => {
   const rgba = Uint8ClampedArray.from(Array(4).fill([110, 60, 12, 255]).flat())
   const tensor = imageTensor(rgba, placement(8, 2, 2, 'stretch'), preprocessing)
   assert.deepEqual([...tensor], [1, 1, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1])
@@ -117,7 +117,7 @@ test('a mask is cut where the logits cross zero between the centres of cells', (
   assert.deepEqual([...mask.subarray(240)], first)
 })
 
-test('a mask covers the image alone, not the padding below it', () => {
+test('a mask covers only the image, not the padding below it', () => {
   const logits = Float32Array.from([1, 1, -1, -1])
   // The image is the upper half of the input, where the mask is.
   assert.deepEqual([...maskOver(logits, 2, placement(8, 4, 8, longest), 4, 1, 0)], [1, 1, 1, 1])
@@ -131,12 +131,12 @@ test('a mask of a stretched image covers all of it', () => {
   assert.deepEqual([...mask], [1, 1, 1, 1, 0, 0, 0, 0])
 })
 
-test('a mask is cut at the threshold of its contract', () => {
+test('a mask uses the threshold of its contract', () => {
   const logits = Float32Array.from([1, 3, 1, 3])
   assert.deepEqual([...maskOver(logits, 2, placement(2, 2, 2, longest), 2, 2, 2)], [0, 1, 0, 1])
 })
 
-test('a region of a mask is what the whole mask has there', () => {
+test('a region of a mask equals that part of the whole mask', () => {
   const logits = Float32Array.from({ length: 16 }, (_, i) => Math.sin(i * 2.3))
   const place = placement(20, 12, 16, longest)
   const whole = maskOver(logits, 4, place, 20, 12, 0)

@@ -1,4 +1,4 @@
-// Which frames a tracker looks at, what it feeds the graphs, and what it keeps of a long video.
+// Which frames a tracker uses, what it feeds the graphs, and what it keeps of a long video.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -15,14 +15,14 @@ test('the newest memories are selected with the prompted one', () => {
   assert.deepEqual(pointers, [[0, 9], ...range(1, 9).map((age) => [9 - age, age])])
 })
 
-test('in reverse the frames behind are the newest', () => {
+test('in reverse the following frames are the newest', () => {
   const { memories, pointers } = select(8, true, 24, [12], range(9, 24), published)
   assert.deepEqual(memories.slice(0, 2), [[12, 6], [14, 5]])
   assert.deepEqual(memories.at(-1), [9, 0])
   assert.deepEqual(pointers.slice(0, 2), [[12, 4], [9, 1]])
 })
 
-test('a frame before the prompted one has its memory and no pointer, unless both ways count', () => {
+test('a frame before the prompted one gets its memory but no pointer, unless both directions count', () => {
   const found = select(0, false, 24, [12], [], published)
   assert.deepEqual(found, { memories: [[12, 6]], pointers: [] })
   const bothWays = { ...published, pointers_from_past_only: false }
@@ -31,14 +31,14 @@ test('a frame before the prompted one has its memory and no pointer, unless both
   assert.deepEqual(select(0, false, 24, [12], [], unsigned).pointers, [[12, 12]])
 })
 
-test('with a stride the last frame counts, and before it every so many', () => {
+test('with a stride, the last frame counts, and every n-th before it', () => {
   const some = { ...published, memories: 4, memory_stride: 3 }
   const ages = (/** @type {ReturnType<typeof select>} */ { memories }) => memories.map(([at]) => at)
   assert.deepEqual(ages(select(11, false, 24, [0], range(1, 11), some)), [0, 6, 9, 10])
   assert.deepEqual(ages(select(11, true, 24, [23], range(12, 23), some)), [23, 18, 15, 12])
 })
 
-test('conditioning frames beyond the limit count as tracked ones', () => {
+test('conditioning frames beyond the limit count as tracked frames', () => {
   assert.deepEqual(nearest(10, [0, 4, 9, 20], 2), [9, 20])
   assert.deepEqual(nearest(10, [0, 4, 9, 20], 3), [9, 20, 4])
   const few = { ...published, max_conditioning_frames: 2 }
@@ -47,12 +47,12 @@ test('conditioning frames beyond the limit count as tracked ones', () => {
   assert.ok(!memories.some(([frame]) => frame === 0))
 })
 
-test('pointers reach as far as there are frames', () => {
+test('pointers are limited by the number of frames', () => {
   assert.equal(select(20, false, 24, [0], range(1, 20), published).pointers.length, 16)
   assert.equal(select(3, false, 3, [0], range(1, 3), published).pointers.length, 3)
 })
 
-test('several masks are asked for as the constants say', () => {
+test('several masks are requested as the constants say', () => {
   assert.ok(wantsSeveral(published, 1, false))
   assert.ok(!wantsSeveral(published, 2, false))
   assert.ok(!wantsSeveral({ ...published, multimask_when_tracking: false }, 0, true))
@@ -73,7 +73,7 @@ test('a prompt conditions before its frame is tracked, and corrects afterwards',
   assert.deepEqual([...history.others], [[1, 'corrected']])
 })
 
-test('a prompt that is taken back leaves what counted of the frame as tracked', () => {
+test('undoing a prompt keeps the settled result of its frame as tracked', () => {
   const history = new History()
   history.prompted(3, 'first', published)
   history.settle(3)
@@ -84,13 +84,13 @@ test('a prompt that is taken back leaves what counted of the frame as tracked', 
   assert.equal(history.conditioning.size, 0)
 })
 
-test('a mask is scaled with half of what is around', () => {
+test('a mask is scaled with half of its surroundings', () => {
   const mask = { data: [1, 1, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], width: 4, height: 4 }
   assert.deepEqual([...resizedMask(mask, 2)], [1, 0, 0, 0])
   assert.deepEqual([...resizedMask(mask, 4)], mask.data)
 })
 
-/** A tracker over graphs that answer with what they were fed. @param {number} count */
+/** A tracker over graphs that answer with their inputs. @param {number} count */
 function drawn(count) {
   /** @type {[string, any][]} */
   const runs = []
@@ -151,7 +151,7 @@ test("a prompt is scaled to the model's input, a box before the points", async (
   assert.deepEqual([multimask.data[0], has_mask_input.data[0]], [0, 0])
 })
 
-test('a later prompt on the same frame refines the mask, its logits limited', async () => {
+test('a later prompt on the same frame refines the mask, with limited logits', async () => {
   const { tracker, feeds } = drawn(3)
   await tracker.prompt(1, 1, click)
   await tracker.prompt(1, 1, click)
@@ -162,7 +162,7 @@ test('a later prompt on the same frame refines the mask, its logits limited', as
   assert.equal(feeds('memory_attention').length, 0)
 })
 
-test('memories and pointers of frames before are fed with their times', async () => {
+test('memories and pointers of earlier frames are fed with their times', async () => {
   const { tracker, feeds } = drawn(4)
   await tracker.prompt(0, 1, click)
   const found = await all(tracker)
@@ -180,7 +180,7 @@ test('memories and pointers of frames before are fed with their times', async ()
   assert.deepEqual(encoded.map((fed) => fed.low_res_masks.data[0]), [40, 141, 142, 143])
 })
 
-test('a single frame that is corrected looks at itself, at an age that is a number', async () => {
+test('a corrected single frame uses its own memory, at a finite age', async () => {
   const { tracker, feeds } = drawn(1)
   await tracker.prompt(0, 1, click)
   assert.equal((await all(tracker)).length, 1)
@@ -190,14 +190,14 @@ test('a single frame that is corrected looks at itself, at an age that is a numb
   assert.deepEqual([...pointer_times.data], [0])
 })
 
-test('the encoder runs once a frame for all objects', async () => {
+test('the encoder runs once per frame for all objects', async () => {
   const { tracker, encoded } = drawn(5)
   for (const object of [1, 2, 3]) await tracker.prompt(0, object, click)
   await all(tracker)
   assert.deepEqual(encoded, [0, 1, 2, 3, 4])
 })
 
-test('a correction looks at memories, and in the direction of the tracking', async () => {
+test('a correction uses memories in the direction of tracking', async () => {
   const { tracker, feeds } = drawn(5)
   await tracker.prompt(4, 1, click)
   await all(tracker, { from: 4, reverse: true })
@@ -209,16 +209,16 @@ test('a correction looks at memories, and in the direction of the tracking', asy
   ])
 })
 
-test("a mask says all of an object; the decoder's is only the pointer", async () => {
+test('a given mask defines an object; the decoder gives only the pointer', async () => {
   const { tracker, feeds } = drawn(2)
   const mask = { data: new Uint8Array(64).fill(1), width: 16, height: 4 }
   const { lowResMasks } = await tracker.prompt(0, 1, { mask })
-  assert.equal(lowResMasks[0], 40) // of the frame's own embedding, 0
+  assert.equal(lowResMasks[0], 40) // from the frame's own embedding, 0
   const [{ image_embed, mask_input, point_labels }] = feeds('tracking_decoder')
   assert.deepEqual([image_embed.data[0], mask_input.data[0], point_labels.data[0]], [-1, 9, -1])
 })
 
-test('what the memory window has left is in the store, and comes back from it', async () => {
+test('results outside the memory window are in the store, and are read back from it', async () => {
   const { tracker, store } = drawn(60)
   await tracker.prompt(0, 1, click)
   await all(tracker)
@@ -233,7 +233,7 @@ test('what the memory window has left is in the store, and comes back from it', 
   assert.equal(store.size, 0)
 })
 
-test('a correction replaces what the store has of a frame', async () => {
+test('a correction replaces the stored result of a frame', async () => {
   const { tracker } = drawn(60)
   await tracker.prompt(0, 1, click)
   await all(tracker)
@@ -243,7 +243,7 @@ test('a correction replaces what the store has of a frame', async () => {
   assert.equal(found[0].objects[0].pointer[0], -1)
 })
 
-test('tracking ends before the next frame once it is told to', async () => {
+test('tracking stops before the next frame on request', async () => {
   const { tracker } = drawn(9)
   await tracker.prompt(0, 1, click)
   const stop = new AbortController()
@@ -255,7 +255,7 @@ test('tracking ends before the next frame once it is told to', async () => {
   assert.deepEqual(seen, [0, 1, 2])
 })
 
-test('a frame on which a run failed does not count as tracked: a prompt there conditions', async () => {
+test('a frame with a failed run does not count as tracked: a prompt there conditions', async () => {
   const { tracker, feeds } = drawn(9)
   await tracker.prompt(0, 1, click)
   const { run } = tracker
@@ -272,7 +272,7 @@ test('a frame on which a run failed does not count as tracked: a prompt there co
   assert.deepEqual([...feeds('memory_attention').at(-1).memory_times.data].slice(0, 2), [6, 6])
 })
 
-test('a prompt that says nothing is refused in a sentence and leaves no object', async () => {
+test('an invalid prompt is refused with a message and leaves no object', async () => {
   const { tracker } = drawn(3)
   const empty = { data: [0, 0], width: 2, height: 1 }
   /** @type {[number, import('../page/shared/tracker.js').Prompt, RegExp][]} */

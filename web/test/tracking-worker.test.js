@@ -1,4 +1,4 @@
-// How what a person says reaches the tracker, whatever was undone, and what tracking makes of it.
+// How prompts reach the tracker, also after undo, and how tracking uses them.
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
@@ -6,7 +6,7 @@ import { Tracker } from '../page/shared/tracker.js'
 import { promptOf, Tracking } from '../page/frames/tracking-worker.js'
 import { published as constants } from './published.js'
 
-/** A sequence of as many frames, over graphs whose decoder tells which points it was given. */
+/** A sequence with this many frames, over graphs whose decoder records its points. */
 function tracking(count = 6) {
   /** @type {{ frame: number, points: number, refines: boolean }[]} */
   const decoded = []
@@ -44,7 +44,7 @@ function tracking(count = 6) {
 }
 
 /**
- * As many prompts, each with a point more.
+ * This many prompts, each with one more point.
  *
  * @param {number} frame
  * @param {number} clicks
@@ -67,7 +67,7 @@ async function tracked(tracking, args) {
   return parts
 }
 
-test("a box's corners come in order, points as pairs with a label each", () => {
+test("a box's corners are sorted; points are pairs with a label each", () => {
   const points = [{ x: 1, y: 2, foreground: true }, { x: 3, y: 4, foreground: false }]
   assert.deepEqual(promptOf({ points, box: [9, 8, 5, 6] }), {
     points: [[1, 2], [3, 4]],
@@ -94,7 +94,7 @@ test('a prompt that is repeated is not decoded again', async () => {
   assert.equal(decoded.length, 2)
 })
 
-test('after an undo the mask is drawn from what is left, and refines nothing else', async () => {
+test('after an undo the mask is decoded from the remaining prompt, and refines nothing else', async () => {
   const { tracking: film, decoded } = tracking()
   await film.prompt(prompts(2, 2))
   await tracked(film, { prompts: [prompts(2, 2)], from: 2 })
@@ -103,7 +103,7 @@ test('after an undo the mask is drawn from what is left, and refines nothing els
   assert.deepEqual(decoded, [{ frame: 2, points: 1, refines: false }])
 })
 
-test('what was taken back since is not tracked', async () => {
+test('an object undone since is not tracked', async () => {
   const { tracking: film, tracker } = tracking()
   await film.prompt(prompts(0, 1, 1))
   await film.prompt(prompts(0, 1, 2))
@@ -124,7 +124,7 @@ test('without a prompt there is nothing to track', async () => {
   await assert.rejects(tracked(film, {}), /Nothing to track/)
 })
 
-test('from a frame that was corrected tracking goes on behind it, and keeps the correction', async () => {
+test('tracking from a corrected frame starts after it, and keeps the correction', async () => {
   const { tracking: film, tracker } = tracking()
   await tracked(film, { prompts: [prompts(0, 1)] })
   await film.prompt(prompts(3, 2))
@@ -133,7 +133,7 @@ test('from a frame that was corrected tracking goes on behind it, and keeps the 
   assert.equal((await tracker.result(3, 1))?.lowResMasks[0], 2)
 })
 
-test('a correction that tracking passes again is made again', async () => {
+test('a correction that tracking passes again is repeated', async () => {
   const { tracking: film, tracker } = tracking()
   const both = [prompts(0, 1), prompts(3, 2)]
   await tracked(film, { prompts: both.slice(0, 1) })
@@ -144,7 +144,7 @@ test('a correction that tracking passes again is made again', async () => {
   assert.equal((await tracker.result(3, 1))?.lowResMasks[0], 2)
 })
 
-test('back from a correction on the second frame the first is reached', async () => {
+test('tracking back from a correction on the second frame reaches the first', async () => {
   const { tracking: film } = tracking()
   const both = [prompts(4, 1), prompts(1, 2)]
   await tracked(film, { prompts: both.slice(0, 1), from: 4, reverse: true })
@@ -154,7 +154,7 @@ test('back from a correction on the second frame the first is reached', async ()
   assert.equal(parts[0][1], 2)
 })
 
-test('where another object has no mask yet, a corrected frame is tracked too', async () => {
+test('a corrected frame is tracked too if another object has no mask on it yet', async () => {
   const { tracking: film } = tracking()
   await tracked(film, { prompts: [prompts(0, 1, 1)] })
   await film.prompt(prompts(3, 2, 1))
