@@ -107,7 +107,7 @@ def follow(
 
 
 def follow_one(predictor: Any, script: Script, number: int) -> dict[tuple[int, int, int], Any]:
-    """The masks and pointers of one object in its own state: sam2 cannot correct one of several."""
+    """Masks and pointers of one object in its own state: one of several cannot be corrected."""
     height, width = script.frames.shape[1:3]
     with tempfile.TemporaryDirectory() as frames:
         write_jpegs(script.frames, Path(frames))

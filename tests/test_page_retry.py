@@ -1,4 +1,4 @@
-"""The page of `doit serve` retries to load what it could not load at first."""
+"""How the page of `doit serve` loads files and models again that failed at first."""
 
 from __future__ import annotations
 

@@ -469,14 +469,14 @@ def test_leaving_a_page_with_unsaved_work_asks_for_confirmation(
     chromium: Browser, address: str, picture: Path
 ) -> None:
     page = opened_page(chromium, address, picture)
-    asked: list[str] = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    dialogs: list[str] = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.type), dialog.accept()))
     page.reload()
-    assert asked == []
+    assert dialogs == []
     open_image(page, picture)
     click(page, 0.42, 0.55)
     page.reload()
-    assert asked == ["beforeunload"]
+    assert dialogs == ["beforeunload"]
     page.close()
 
 

@@ -83,7 +83,7 @@ opset = 19
 """
 
 # The largest difference of an output, relative to its largest magnitude. q8 quantizes values at run
-# time, so that one value that is rounded differently moves all later ones: 0.04 was measured. In
+# time, so that one value that is rounded differently moves all later ones: 0.04 was measured. With
 # half, each runtime rounds its casts.
 LIMITS: dict[Precision, float] = dict.fromkeys(runtimes.PRECISIONS, 1e-4) | {
     "q8": 0.08,

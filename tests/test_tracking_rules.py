@@ -118,7 +118,7 @@ def test_the_numbers_of_a_smaller_variant_may_differ_but_must_be_finite() -> Non
 
 
 def answers() -> Answers:
-    """Two objects on three frames; the second is absent from the last on."""
+    """Two objects on three frames; the second is absent on the last."""
     mask = np.zeros((4, 6), bool)
     mask[:2] = True
     pointer = np.arange(1, 5, dtype=np.float32)

@@ -27,7 +27,7 @@ def write_webm(
 
     The container has the elements that https://www.webmproject.org/docs/container requires.
 
-    :param rate: frames per second, used without ``times``.
+    :param rate: frames per second, unless ``times`` gives the time of each frame.
     :param times: the times of the frames, in milliseconds.
     :param hidden: the indices of frames that are decoded, but not shown.
     :param sound: the length of a silent sound track, in milliseconds; 0: no sound track.

@@ -1,4 +1,4 @@
-// What a tracker must know of the published models, with an input of 8 pixels.
+// The tracking constants of the published models, with an input of 8 pixels.
 
 export const published = {
   image_size: 8,

@@ -1,5 +1,5 @@
-// Reads TIFFs as the page does, for tests/test_tiff.py: prints what each is, as a line of JSON, and
-// writes its samples beside it, of 64 bits each: by frame, slice, channel and plane.
+// Reads TIFFs as the page does, for tests/test_tiff.py: prints a description of each as a line of JSON,
+// and writes its samples beside it, 64 bits each: by frame, slice, channel and plane.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { basename } from 'node:path'
 
