@@ -481,10 +481,7 @@ ON_ENCODERS: Sequence[tuple[str, Change]] = (
 # For decoders of many prompts in a run.
 ON_DECODERS_OF_MANY: Sequence[tuple[str, Change]] = (
     ("all prompts refine the first mask", input_through("Slice", "mask_input", [0], [1], [0])),
-    (
-        "a padding point is seen where another prompt has points",
-        lambda *model: seen_by_all(*model),
-    ),
+    ("a padding point is seen where another prompt has points", lambda *model: seen_by_all(*model)),
 )
 
 

@@ -150,9 +150,7 @@ class FileServer:
         if handler.command == "GET" and handler.path in self.stalled:
             handler.wfile.flush()
             self._released.wait()
-        with suppress(
-            BrokenPipeError, ConnectionResetError
-        ):  # the client may have closed the connection
+        with suppress(BrokenPipeError, ConnectionResetError):  # the client may have disconnected
             if isinstance(body, Path):
                 with body.open("rb") as file:
                     shutil.copyfileobj(file, handler.wfile, 1 << 20)

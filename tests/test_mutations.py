@@ -236,12 +236,7 @@ LOSSES: Sequence[tuple[str, str, Change, str]] = (
             "a mask never counts",
         )
     ),
-    (
-        "samexporter",
-        "first mask for all prompts",
-        mutations.ON_DECODERS_OF_MANY[0][1],
-        "mask logits",
-    ),
+    ("samexporter", "first mask for all", mutations.ON_DECODERS_OF_MANY[0][1], "mask logits"),
 )
 
 

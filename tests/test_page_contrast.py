@@ -121,9 +121,7 @@ def test_the_model_sees_the_chosen_contrast_and_existing_masks_stay(
     assert iou(before, expected(demo, picture)) > 0.98
     page.get_by_label("Black").fill("60")
     page.get_by_label("White").fill("140")
-    expect(
-        page.locator("#waiting")
-    ).to_be_hidden()  # shown from the first change until the encoding ends
+    expect(page.locator("#waiting")).to_be_hidden()  # it is shown until the encoding ends
     assert iou(mask(page), before) == 1
     page.get_by_role("button", name="New object").click()
     click(page)

@@ -91,7 +91,7 @@ class Published:
         arguments = arguments or ("publish:tiny",)
         return self.project.doit(*arguments, **{**self.environment, **environment})
 
-    def output_of(self, *arguments: str, **environment: str) -> str:
+    def run(self, *arguments: str, **environment: str) -> str:
         outcome = self(*arguments, **environment)
         assert outcome.status == 0, outcome.output
         return outcome.output
@@ -135,7 +135,7 @@ def tiny(built_once: Project, hub: WritableHub, tmp_path: Path) -> Published:
 @pytest.fixture
 def published(tiny: Published) -> Published:
     """A deployed and published model."""
-    tiny.output_of()
+    tiny.run()
     return tiny
 
 
@@ -143,7 +143,7 @@ def published(tiny: Published) -> Published:
 
 
 def test_a_dry_run_lists_the_files_and_sends_nothing(tiny: Published) -> None:
-    output = tiny.output_of("publish:tiny", "--dry-run", HF_TOKEN="")
+    output = tiny.run("publish:tiny", "--dry-run", HF_TOKEN="")
     assert f"{tiny.hub.address}/{REPO} would be made, if it is not private" in output
     for name in (*DEPLOYED, "README.md"):
         assert re.search(rf"add +{re.escape(name)} \(", output), name
@@ -153,7 +153,7 @@ def test_a_dry_run_lists_the_files_and_sends_nothing(tiny: Published) -> None:
 
 
 def test_the_deployed_files_the_manifest_and_a_card_are_sent_in_one_commit(tiny: Published) -> None:
-    output = tiny.output_of()
+    output = tiny.run()
     size = sum(len(each) for name, each in tiny.remote.items() if name != ".gitattributes")
     assert f"sent 6 files, {size:,} bytes: {tiny.hub.address}/{REPO}, commit " in output
     assert len(tiny.hub.commits) == 1
@@ -166,23 +166,20 @@ def test_an_unbuilt_model_is_built_and_deployed_first(project: Project, hub: Wri
     fresh = Published(project, hub)
     fresh.configure()
     (project.root / "tiny.pt").write_bytes(b"weights")
-    fresh.output_of()
+    fresh.run()
     assert fresh.remote.keys() > DEPLOYED
 
 
 def test_publishing_again_commits_nothing(published: Published) -> None:
-    assert (
-        f"nothing to publish: {published.hub.address}/{REPO} has these files"
-        in published.output_of()
-    )
-    assert "nothing to publish" in published.output_of("publish:tiny", "--dry-run")
+    assert f"nothing to publish: {published.hub.address}/{REPO} has these files" in published.run()
+    assert "nothing to publish" in published.run("publish:tiny", "--dry-run")
     assert len(published.hub.commits) == 1
 
 
 def test_another_checkpoint_sends_the_changed_files(published: Published) -> None:
     uploaded = len(published.hub.uploads)
     (published.project.root / "tiny.pt").write_bytes(b"better")
-    published.output_of()
+    published.run()
     assert published.last.keys() == {*DEPLOYED, "README.md"}
     assert published.last["encoder.onnx"] == "lfsFile"
     assert published.last["manifest.json"] == "file"
@@ -193,9 +190,9 @@ def test_another_checkpoint_sends_the_changed_files(published: Published) -> Non
 def test_another_origin_sends_only_the_manifest_and_the_card(published: Published) -> None:
     uploaded = len(published.hub.uploads)
     published.configure(TINY.replace('"us"', '"them"'))
-    output = published.output_of("publish:tiny", "--dry-run")
+    output = published.run("publish:tiny", "--dry-run")
     assert re.findall(r"(?:add|change|remove) +(\S+)", output) == ["manifest.json", "README.md"]
-    published.output_of()
+    published.run()
     assert published.last == {"manifest.json": "file", "README.md": "file"}
     assert len(published.hub.uploads) == uploaded
 
@@ -204,7 +201,7 @@ def test_another_origin_sends_only_the_manifest_and_the_card(published: Publishe
 def test_another_template_sends_only_the_card(published: Published) -> None:
     template = published.project.root / "tasks/templates/card.md"
     template.write_text(template.read_text().replace("## Origin", "## Our origin"))
-    assert "sent 1 file, " in published.output_of()
+    assert "sent 1 file, " in published.run()
     assert published.last == {"README.md": "file"}
 
 
@@ -214,10 +211,10 @@ def test_files_no_longer_deployed_are_removed_and_files_of_others_stay(
 ) -> None:
     published.hub.add(REPO, {"photo.png": b"theirs", "onnx/notes.txt": b"theirs"})
     published.configure(TINY.replace(', "fp16"', ""))
-    output = published.output_of("publish:tiny", "--dry-run")
+    output = published.run("publish:tiny", "--dry-run")
     assert re.findall(r"remove +(\S+),", output) == ["encoder_fp16.onnx", "decoder_fp16.onnx"]
     assert re.findall(r"leave +(\S+),", output) == [".gitattributes", "photo.png", "onnx/notes.txt"]
-    assert ", 2 removed" in published.output_of()
+    assert ", 2 removed" in published.run()
     assert published.last["encoder_fp16.onnx"] == "deletedFile"
     assert published.remote.keys() >= {"photo.png", "onnx/notes.txt", ".gitattributes"}
     assert "encoder_fp16.onnx" not in published.remote
@@ -226,7 +223,7 @@ def test_files_no_longer_deployed_are_removed_and_files_of_others_stay(
 @pytest.mark.slow
 def test_a_file_missing_or_changed_on_the_hub_is_sent_again(published: Published) -> None:
     published.hub.add(REPO, {"decoder.onnx": None, "encoder.onnx": b"exchanged"})
-    published.output_of()
+    published.run()
     assert published.last == {"decoder.onnx": "lfsFile", "encoder.onnx": "lfsFile"}
 
 
@@ -235,19 +232,19 @@ def test_a_private_repository_and_a_branch_are_created_on_request(
     tiny: Published,
 ) -> None:
     tiny.configure(publish=f'{PUBLISH}private = true\nrevision = "trial"\n')
-    output = tiny.output_of("publish:tiny", "--dry-run")
+    output = tiny.run("publish:tiny", "--dry-run")
     assert f"{REPO}/tree/trial would be made, for its members alone" in output
-    tiny.output_of()
+    tiny.run()
     assert tiny.hub.visibility[REPO] == "private"
     assert tiny.hub.files(REPO, "trial").keys() > DEPLOYED
     assert tiny.remote.keys() == {".gitattributes"}
-    assert "nothing to publish" in tiny.output_of()
+    assert "nothing to publish" in tiny.run()
 
 
 @pytest.mark.slow
 def test_several_models_are_sent_to_their_own_repositories(tiny: Published) -> None:
     tiny.configure(TINY + TINY.replace("tiny", "other").replace("other.pt", "tiny.pt"))
-    tiny.output_of("-n", "2", "publish:tiny", "publish:other")
+    tiny.run("-n", "2", "publish:tiny", "publish:other")
     assert set(tiny.hub.repositories) == {REPO, "my-lab/sam2_other"}
     assert tiny.hub.files("my-lab/sam2_other").keys() == tiny.remote.keys()
 
@@ -258,7 +255,7 @@ def test_the_stored_login_is_used_and_the_token_goes_to_no_other_host(
     stored = tiny.project.root / "hf/token"
     stored.parent.mkdir()
     stored.write_text(TOKEN)
-    output = tiny.output_of(HF_TOKEN="")
+    output = tiny.run(HF_TOKEN="")
     assert TOKEN not in output
     assert tiny.hub.sent_to_storage
     assert TOKEN not in str(tiny.hub.sent_to_storage)
@@ -271,20 +268,20 @@ def test_a_signature_is_sent_with_its_files_and_removed_with_the_key(tiny: Publi
     key = tiny.project.root / "key.pem"
     subprocess.run(["openssl", *MAKE_KEY.split(), key], check=True, capture_output=True)
     tiny.configure(publish=f'{PUBLISH}[sign]\nkey = "{key}"\n')
-    tiny.output_of()
+    tiny.run()
     signature = {SIGNATURE, STATEMENT, MATERIALS}
     assert tiny.remote.keys() == {*DEPLOYED, *signature, "README.md", ".gitattributes"}
     for name in signature:
         assert tiny.remote[name] == (tiny.folder / name).read_bytes()
-    assert "nothing to publish" in tiny.output_of()
+    assert "nothing to publish" in tiny.run()
     (tiny.folder / SIGNATURE).write_text("{}")
     output = tiny.refused("-s", "publish:tiny")
     assert (
         f"is not published, for `doit check` refuses it: - signature: {SIGNATURE} is no" in output
     )
-    tiny.output_of()
+    tiny.run()
     tiny.configure()
-    tiny.output_of()
+    tiny.run()
     assert {name for name, verb in tiny.last.items() if verb == "deletedFile"} == signature
 
 
@@ -295,9 +292,9 @@ def test_a_signature_is_sent_with_its_files_and_removed_with_the_key(tiny: Publi
 def test_text_added_below_the_line_of_the_card_is_kept(published: Published) -> None:
     own = "\n## How we use it\n\nOn Mondays.\n"
     published.hub.add(REPO, {"README.md": published.remote["README.md"] + own.encode()})
-    assert "nothing to publish" in published.output_of()
+    assert "nothing to publish" in published.run()
     published.configure(TINY.replace('"us"', '"them"'))
-    published.output_of()
+    published.run()
     text = published.remote["README.md"].decode()
     assert "| weights | them |" in text
     assert text.endswith(f"{card.MARK}\n{own}")
@@ -306,9 +303,9 @@ def test_text_added_below_the_line_of_the_card_is_kept(published: Published) -> 
 @pytest.mark.slow
 def test_a_card_written_by_others_is_replaced_and_the_dry_run_warns_of_it(tiny: Published) -> None:
     tiny.hub.make(REPO, {"README.md": b"# Ours\n"})
-    output = " ".join(tiny.output_of("publish:tiny", "--dry-run").split())
+    output = " ".join(tiny.run("publish:tiny", "--dry-run").split())
     assert f"README.md of {REPO} was not written by `doit publish`, and is replaced" in output
-    tiny.output_of()
+    tiny.run()
     assert b"# Ours" not in tiny.remote["README.md"]
 
 
@@ -320,7 +317,7 @@ def test_the_card_shows_how_the_client_loads_the_files_from_the_repository(
     kinds = {"sam": "vit_b", "sam2": "auto", "sam2, one map": "efficienttam_s"}
     model += f'model_type = "{kinds[client.layout]}"\n'
     tiny.configure(model + f'client = "{client.name}"\n')
-    tiny.output_of()
+    tiny.run()
     _, head, text = tiny.remote["README.md"].decode().split("---\n", 2)
     assert yaml.safe_load(head) == {
         "license": "other",
@@ -519,7 +516,7 @@ def test_the_manifest_must_have_a_proof_of_every_deployed_variant(
 def test_without_s_a_replaced_file_is_deployed_again_and_published(tiny: Published) -> None:
     before = (tiny.folder / "encoder.onnx").read_bytes()
     alter(tiny.project, "a file and its manifest")
-    tiny.output_of()
+    tiny.run()
     assert tiny.remote["encoder.onnx"] == before
 
 
@@ -561,7 +558,7 @@ def test_a_concurrent_commit_is_not_overwritten(published: Published) -> None:
     assert f"{REPO} was changed by another while this was published" in message
     assert published.remote["encoder.onnx"] == b"of another"
     assert len(published.hub.commits) == 1
-    published.output_of()
+    published.run()
     assert published.last.keys() == {"encoder.onnx", "manifest.json", "README.md"}
 
 
@@ -578,7 +575,7 @@ def test_an_interrupted_upload_makes_no_commit_and_the_next_run_sends_the_rest(
     tiny.hub.faults.clear()
     uploaded = list(tiny.hub.uploads)
     assert uploaded
-    tiny.output_of()
+    tiny.run()
     assert tiny.remote.keys() > DEPLOYED
     assert sorted(tiny.hub.uploads) == sorted({*tiny.hub.uploads})  # none was sent twice
 
@@ -587,7 +584,7 @@ def test_an_interruption_at_the_commit_is_reported_as_an_unknown_outcome(tiny: P
     tiny.hub.faults[f"POST /api/models/{REPO}/commit"] = None
     assert "Whether the commit arrived is not known" in tiny.refused()
     tiny.hub.faults.clear()
-    tiny.output_of()
+    tiny.run()
     assert len(tiny.hub.commits) == 1
 
 
@@ -601,7 +598,7 @@ def test_a_publish_killed_during_an_upload_leaves_no_commit(tiny: Published) -> 
     tiny.hub.held.set()
     assert tiny.hub.commits == []
     assert tiny.remote.keys() == {".gitattributes"}
-    tiny.output_of()
+    tiny.run()
     assert tiny.remote.keys() > DEPLOYED
 
 
@@ -712,8 +709,8 @@ def test_a_picture_counts_as_published_if_the_generated_part_of_the_card_shows_i
 
 
 def test_status_does_not_list_publish_as_missing(published: Published) -> None:
-    assert "publish" not in published.output_of("status", "tiny")
-    assert "Runs whenever it is named" in published.output_of("info", "publish:tiny")
+    assert "publish" not in published.run("status", "tiny")
+    assert "Runs whenever it is named" in published.run("info", "publish:tiny")
 
 
 # --- the demo ---
@@ -742,8 +739,8 @@ def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_car
     project = Project(tmp_path / "project", cheap=False)
     project.configure(DEMO)
     demo = Published(project, hub)
-    demo.output_of("demo")
-    demo.output_of("publish:demo")
+    demo.run("demo")
+    demo.run("publish:demo")
     name, folder = "my-lab/sam2_demo", project.root / "build/demo/sam2_demo"
     remote = hub.files(name)
     assert remote["demo.png"] == (project.root / "build/demo/demo.png").read_bytes()
@@ -780,7 +777,7 @@ def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_car
 
     # A picture of other files is removed.
     project.configure(DEMO.replace("Apache-2.0", "MIT"))
-    output = demo.output_of("publish:demo")
+    output = demo.run("publish:demo")
     assert "`doit demo` draws it anew" in output
     assert "demo.png" not in hub.files(name)
 
