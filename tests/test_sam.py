@@ -219,6 +219,5 @@ def test_no_graph_computes_sizes_other_than_the_images(
     for name, (_, path) in zip(shared, pairs, strict=True):
         operators = {node.op_type for node in onnx.load(path).graph.node}
         assert not operators & {"Shape", "Mod", "Range", "If", "Loop"}, name
-        assert (
-            name == "decoder" or "Gather" not in operators
-        )  # the decoder gathers the tokens of the scores
+        # The decoder gathers the tokens of the scores.
+        assert name == "decoder" or "Gather" not in operators

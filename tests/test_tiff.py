@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from project import ROOT
 
 READER = ROOT / "web/test/tiff-reader.js"
-HEIGHT, WIDTH = 61, 83  # not a multiple of any tile
+HEIGHT, WIDTH = 61, 83  # not multiples of a tile's sides
 Array = NDArray[Any]
 
 
