@@ -60,7 +60,7 @@ class Built:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param("sam2_hiera_tiny", marks=pytest.mark.slow), "sam2.1_hiera_tiny"],
+    params=[pytest.param(each, marks=pytest.mark.slow) for each in ARCHITECTURES],
 )
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
     return Built(request.param, tmp_path_factory.mktemp("tracking"))
@@ -86,7 +86,7 @@ def assert_equal(found: Answers, expected: Answers) -> None:
 @pytest.mark.parametrize(
     "drawn",
     [
-        pytest.param(scripts.time_lapse, id="time-lapse", marks=pytest.mark.slow),
+        pytest.param(scripts.time_lapse, id="time-lapse"),
         pytest.param(scripts.stack, id="stack"),
     ],
 )

@@ -25,6 +25,8 @@ from tasks.proof.failures import Failure
 from tasks.proof.judgement import PYTORCH, TrackingRules, drift_failures, tracking_failures
 from tasks.running import child
 
+pytestmark = pytest.mark.slow
+
 DEMO = Path(__file__).parents[1] / "demo/sam2_demo_video.yaml"
 RULES = TrackingRules("[tracking]", "mask_iou", mask_iou=0.999, worst=0.99, scores=1e-3, flips=0.0)
 
@@ -142,7 +144,6 @@ def test_a_wrong_constant_is_caught(proof: Proof, other: OtherConstants) -> None
     assert proof.first_failures({}, replace(proof.constants, **other.changes))
 
 
-@pytest.mark.slow
 def test_the_whole_proof_catches_a_nan_score_of_an_absent_object(
     proof: Proof, tmp_path: Path
 ) -> None:
