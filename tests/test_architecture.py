@@ -48,7 +48,7 @@ def manifest(project: Project) -> dict[str, Any]:
 
 
 @slow
-def test_every_shape_follows_from_the_files_input_size_and_widths(built: Project) -> None:
+def test_all_shapes_follow_from_the_yaml_files_image_size_and_widths(built: Project) -> None:
     content = manifest(built)
     assert (content["model_type"], content["config"]) == (None, "narrow.yaml")
     shapes = {
@@ -72,26 +72,26 @@ def test_every_shape_follows_from_the_files_input_size_and_widths(built: Project
 
 
 @slow
-def test_it_is_verified_and_proven_like_the_rest(built: Project) -> None:
+def test_a_custom_model_passes_verification_and_the_browser_proof(built: Project) -> None:
     content = manifest(built)
     assert max(content["verification"]["encoder"].values()) < 1e-4
     assert content["browser"]["providers"]["wasm"]["mask_iou"] >= 0.999
 
 
 @slow
-def test_its_manifest_says_that_its_weights_are_made_up(built: Project) -> None:
+def test_the_manifest_marks_the_weights_as_synthetic(built: Project) -> None:
     assert manifest(built)["checkpoint"]["synthetic"] is True
 
 
 @slow
-def test_its_encoder_is_folded_like_the_rest(built: Project) -> None:
+def test_the_encoder_of_a_custom_model_is_constant_folded(built: Project) -> None:
     path = built.root / "public/onnx-models/sam/narrow/encoder.onnx"
     operators = {node.op_type for node in onnx.load(path).graph.node}
     assert not operators & {"Shape", "Range", "Mod", "If", "Loop", "Tile", "Resize"}
 
 
 @slow
-def test_its_masks_can_be_compared_with_the_truth(built: Project) -> None:
+def test_masks_of_a_custom_model_can_be_compared_with_true_masks(built: Project) -> None:
     graphs = [str(built.root / f"build/models/narrow/{part}.onnx") for part in PARTS]
     found = truth.measure(truth.Segmenter(*graphs, CLIENTS["samexporter"]), scene, range(2), 2)
     assert (found["images"], found["objects"]) == (2, 4)
@@ -100,7 +100,7 @@ def test_its_masks_can_be_compared_with_the_truth(built: Project) -> None:
 
 
 @slow
-def test_another_yaml_reruns_the_model_from_its_synthetic_checkpoint_on(built: Project) -> None:
+def test_a_changed_yaml_reruns_the_stages_from_the_synthetic_checkpoint_on(built: Project) -> None:
     assert built.build().ran == set()
     file = built.root / "narrow.yaml"
     file.write_text(file.read_text().replace("stages: [1, 2, 3, 2]", "stages: [1, 1, 2, 1]"))
@@ -174,7 +174,7 @@ def refusal(tmp_path: Path, *changes: tuple[str, str]) -> str:
         "sam2.modeling.sam2_base.NoSuchClass",
     ],
 )
-def test_a_target_that_is_no_class_of_sam2_is_refused_and_never_called(
+def test_a_target_that_is_not_a_sam2_class_is_refused_and_never_called(
     tmp_path: Path, target: str
 ) -> None:
     message = refusal(tmp_path, ("sam2.modeling.backbones.hieradet.Hiera", target))
@@ -212,7 +212,7 @@ def test_a_target_that_is_no_class_of_sam2_is_refused_and_never_called(
         ("embed_dim: 32", "embed_dim: ${nothing}", "is not a readable YAML file"),
     ],
 )
-def test_what_cannot_be_built_or_exported_is_refused_with_its_key(
+def test_an_unbuildable_or_unexportable_architecture_is_refused_with_its_key(
     tmp_path: Path, before: str, after: str, complaint: str
 ) -> None:
     assert complaint in refusal(tmp_path, (before, after))
@@ -241,7 +241,7 @@ COPY = "{{_target_: shutil.copy, src: {source}, dst: {copy}}}"
     ],
     ids=["escaped", "interpolated", "table", "in a list", "in lists of lists"],
 )
-def test_the_file_is_data_and_nothing_that_it_names_is_called(
+def test_loading_the_yaml_file_never_calls_a_function_that_it_names(
     tmp_path: Path, before: str, after: str, key: str
 ) -> None:
     source, copy = tmp_path / "source.txt", tmp_path / "copy.txt"
@@ -262,7 +262,7 @@ def test_the_file_is_data_and_nothing_that_it_names_is_called(
         (("[2, 3]", '["${oc.env:HOME}"]'), "image_encoder.neck.fpn_top_down_levels[0]"),
     ],
 )
-def test_an_interpolation_that_asks_more_than_the_file_is_refused(
+def test_an_interpolation_that_reaches_outside_the_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, str], key: str
 ) -> None:
     monkeypatch.setenv("HOME", "/home/not-to-be-read")
@@ -273,7 +273,7 @@ def test_an_interpolation_that_asks_more_than_the_file_is_refused(
     assert "not-to-be-read" not in message
 
 
-def test_parts_that_join_to_an_interpolation_are_refused(
+def test_an_interpolation_assembled_from_parts_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/not-to-be-read")
@@ -285,7 +285,7 @@ def test_parts_that_join_to_an_interpolation_are_refused(
     assert message.startswith("model.image_encoder.trunk.embed_dim: found '${oc.env:HOME}'")
 
 
-def test_weights_that_the_trunk_would_open_are_refused(tmp_path: Path) -> None:
+def test_a_weights_path_for_the_trunk_is_refused(tmp_path: Path) -> None:
     weights = tmp_path / "weights.pt"
     torch.save({}, weights)
     change = ("embed_dim: 32", f"embed_dim: 32\n      weights_path: {weights}")
@@ -305,7 +305,7 @@ def test_a_reference_within_the_file_is_resolved(tmp_path: Path, reference: str)
     assert architecture.build(file).memory_temporal_stride_for_eval == 512
 
 
-def test_a_target_may_be_a_reference_and_is_judged_by_what_it_refers_to(tmp_path: Path) -> None:
+def test_a_target_given_by_reference_is_checked_by_its_resolved_value(tmp_path: Path) -> None:
     target = ("_target_: sam2.modeling.backbones.hieradet.Hiera", "_target_: ${trunk}")
     harmless = ("\nmodel:", "\ntrunk: sam2.modeling.backbones.hieradet.Hiera\nmodel:")
     model = architecture.build(changed(tmp_path, target, harmless))
@@ -318,7 +318,7 @@ def test_a_target_may_be_a_reference_and_is_judged_by_what_it_refers_to(tmp_path
     "name",
     [pytest.param(each, marks=() if each.endswith("tiny") else slow) for each in PUBLISHED],
 )
-def test_sam2s_own_files_give_the_models_that_sam2s_own_builder_makes(name: str) -> None:
+def test_sam2s_own_yaml_files_build_the_same_models_as_sam2s_builder(name: str) -> None:
     expected = load.build_model(name)
     found = architecture.build(Path(sam2.__file__).parent / PUBLISHED[name])
     assert repr(found) == repr(expected)
@@ -341,12 +341,12 @@ def settings(model: torch.nn.Module) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_a_file_that_has_gone_is_named(tmp_path: Path) -> None:
+def test_a_missing_yaml_file_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"there is no file .*none.yaml"):
         architecture.build(tmp_path / "none.yaml")
 
 
-def test_a_checkpoint_that_does_not_fit_the_file_names_both_and_the_tensors(
+def test_a_checkpoint_mismatch_error_names_both_files_and_the_tensors(
     tmp_path: Path,
 ) -> None:
     wider = tmp_path / "wider.yaml"
@@ -359,14 +359,14 @@ def test_a_checkpoint_that_does_not_fit_the_file_names_both_and_the_tensors(
     assert "missing keys (image_encoder.trunk.blocks." in str(error.value)
 
 
-def test_half_precision_weights_are_cast_to_the_models_own(tmp_path: Path) -> None:
+def test_half_precision_weights_are_cast_to_single_precision(tmp_path: Path) -> None:
     weights = load.build_model(str(NARROW)).state_dict()
     torch.save({"model": {n: v.half() for n, v in weights.items()}}, tmp_path / "half.pt")
     model = load.load_model(str(NARROW), tmp_path / "half.pt")
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
-def test_a_single_mask_follows_the_stability_rule_as_sam2s_own_builder_sets_it() -> None:
+def test_the_single_mask_uses_the_stability_settings_of_sam2s_builder() -> None:
     decoder = architecture.build(NARROW).sam_mask_decoder
     assert decoder.dynamic_multimask_via_stability is True
     assert decoder.dynamic_multimask_stability_thresh == 0.98

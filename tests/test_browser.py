@@ -40,7 +40,7 @@ def report(project: Project) -> dict[str, Any]:
     return content
 
 
-def test_a_good_model_is_proven_on_wasm_with_its_figures(demo: Project) -> None:
+def test_a_correct_model_is_proven_on_wasm_with_its_measurements(demo: Project) -> None:
     found = report(demo)
     assert found["passed"] is True
     assert found["isolated"] is True
@@ -68,7 +68,7 @@ def test_a_good_model_is_proven_on_wasm_with_its_figures(demo: Project) -> None:
         assert 100 << 20 < found["memory"]["renderer"] < 4 << 30
 
 
-def test_what_was_proven_is_what_was_deployed(demo: Project) -> None:
+def test_the_deployed_files_are_the_proven_files(demo: Project) -> None:
     for name in ("encoder.onnx", "decoder.onnx"):
         deployed = demo.root / "public/demo" / name
         assert deployed.read_bytes() == (demo.root / "build/models/demo" / name).read_bytes()
@@ -121,7 +121,7 @@ def refused(result: dict[str, Any], graph: str) -> str:
     return str(refusal["words"])
 
 
-def test_samexporters_own_encoder_is_refused_in_onnxruntime_webs_words(
+def test_an_encoder_exported_by_samexporter_fails_with_onnxruntime_webs_error(
     prove: Any, tmp_path: Path
 ) -> None:
     load.make_synthetic("sam2_hiera_tiny", 0, str(tmp_path / "tiny.pt"))
@@ -138,7 +138,7 @@ def test_samexporters_own_encoder_is_refused_in_onnxruntime_webs_words(
     assert result["load_ms"]["encoder"] > 0  # the report holds what was measured until then
 
 
-def test_a_truncated_file_is_refused_in_onnxruntime_webs_words(
+def test_a_truncated_file_fails_with_onnxruntime_webs_error(
     demo: Project, prove: Any, tmp_path: Path
 ) -> None:
     whole = (demo.root / "build/models/demo/encoder.onnx").read_bytes()
@@ -148,14 +148,14 @@ def test_a_truncated_file_is_refused_in_onnxruntime_webs_words(
     assert "protobuf" in words.lower()
 
 
-def test_an_html_page_in_place_of_a_model_is_named_as_such(prove: Any, tmp_path: Path) -> None:
+def test_an_html_page_in_place_of_a_model_is_reported_as_html(prove: Any, tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<!doctype html><title>App</title>")
     words = refused(prove(decoder=tmp_path / "page.html"), "decoder")
     assert words.startswith("decoder: load: ")
     assert "found an HTML page, expected an ONNX file" in words
 
 
-def test_an_operator_that_the_browser_lacks_is_refused(
+def test_an_operator_unknown_to_onnxruntime_web_is_refused(
     demo: Project, prove: Any, tmp_path: Path
 ) -> None:
     graph = onnx.load(demo.root / "build/models/demo/decoder.onnx")
@@ -166,7 +166,7 @@ def test_an_operator_that_the_browser_lacks_is_refused(
     assert "NoSuchOperator" in words
 
 
-def test_a_browser_that_does_not_start_is_named(prove: Any) -> None:
+def test_a_browser_that_does_not_start_is_named_in_the_error(prove: Any) -> None:
     with pytest.raises(StageError, match=r"python.* does not start: .*\n?.*executable"):
         prove(executable=sys.executable)
 
@@ -193,7 +193,7 @@ def test_equal_answers_pass() -> None:
     assert judged(answers(1.0), answers(1.0)) == []
 
 
-def test_masks_that_overlap_too_little_are_named_with_the_rule() -> None:
+def test_masks_that_overlap_too_little_fail_and_name_the_rule() -> None:
     (logits, iou) = judged(answers(-1.0), answers(1.0))
     assert (logits.kind, logits.found, logits.rule) == ("masks", 2, "[browser] mask_tolerance")
     assert (iou.kind, iou.found, iou.rule) == ("mask iou", 0, "[browser] mask_iou")
@@ -209,7 +209,7 @@ def test_features_that_are_not_numbers_never_pass() -> None:
     assert "encoder output image_embed: differs by not a number" in str(failure)
 
 
-def test_an_iou_is_that_of_the_worst_of_several_masks() -> None:
+def test_least_iou_returns_the_iou_of_the_worst_mask() -> None:
     one = np.ones((2, 2, 2), np.float32)
     other = one.copy()
     other[1, 0, 0] = -1

@@ -78,7 +78,7 @@ def variants(build: Build) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in entries}
 
 
-def test_where_there_is_a_browser_it_proves_a_model_before_it_is_deployed(proven: Build) -> None:
+def test_an_available_browser_proves_a_model_before_it_is_deployed(proven: Build) -> None:
     assert json.loads(proven.report.read_text())["passed"] is True
     assert proven.manifest["browser"] == {
         "browser": "Chromium 1",
@@ -109,7 +109,7 @@ def test_where_there_is_a_browser_it_proves_a_model_before_it_is_deployed(proven
     assert succeeded(proven.build()) == set()
 
 
-def test_where_there_is_none_the_run_says_so_in_one_line_and_the_manifest_too(
+def test_without_a_browser_one_line_and_the_manifest_report_the_missing_proof(
     build: Build,
 ) -> None:
     outcome = build.doit("run", PATH="")
@@ -122,13 +122,13 @@ def test_where_there_is_none_the_run_says_so_in_one_line_and_the_manifest_too(
     assert build.manifest["browser"] is None
 
 
-def test_a_browser_that_comes_later_adds_its_proof_alone(build: Build) -> None:
+def test_a_browser_installed_later_reruns_only_the_proof_and_the_deploy(build: Build) -> None:
     assert succeeded(build.build()) == stages(*BEFORE, "deploy")
     build.install()
     assert succeeded(build.build()) == stages("browser", "deploy")
 
 
-def test_a_browser_that_is_asked_for_and_missing_is_an_error_before_anything_runs(
+def test_a_missing_required_browser_is_an_error_before_any_stage_runs(
     build: Build,
 ) -> None:
     build.write("enabled = true")
@@ -139,7 +139,7 @@ def test_a_browser_that_is_asked_for_and_missing_is_an_error_before_anything_run
     assert not (build.root / "build/checkpoints").exists()
 
 
-def test_a_named_program_that_is_not_there_is_said(build: Build) -> None:
+def test_a_missing_browser_executable_is_named_in_the_error(build: Build) -> None:
     build.install()
     (build.root / "chromium").unlink()
     outcome = build.doit("run", "browser:tiny")
@@ -147,7 +147,7 @@ def test_a_named_program_that_is_not_there_is_said(build: Build) -> None:
     assert f"there is no program {build.root / 'chromium'} ([browser] executable)" in outcome.output
 
 
-def test_a_model_that_is_not_for_browsers_has_no_such_stage(build: Build) -> None:
+def test_a_model_with_browser_false_has_no_browser_stage(build: Build) -> None:
     build.install()
     build.write(model="browser = false")
     outcome = build.doit("run")
@@ -156,7 +156,7 @@ def test_a_model_that_is_not_for_browsers_has_no_such_stage(build: Build) -> Non
     assert build.manifest["browser"] is None
 
 
-def test_a_file_that_the_browser_refuses_is_not_deployed_and_its_words_are_shown(
+def test_a_model_refused_by_the_browser_is_not_deployed_and_its_error_is_shown(
     build: Build,
 ) -> None:
     build.install()
@@ -175,7 +175,7 @@ def test_a_file_that_the_browser_refuses_is_not_deployed_and_its_words_are_shown
     assert not (build.root / "public").exists()
 
 
-def test_masks_that_differ_from_onnxruntimes_are_not_deployed(build: Build) -> None:
+def test_a_model_with_masks_unlike_onnxruntimes_is_not_deployed(build: Build) -> None:
     build.install()
     outcome = build.doit("run", CHEAP_IOU="0.9")
     assert outcome.status != 0
@@ -183,7 +183,7 @@ def test_masks_that_differ_from_onnxruntimes_are_not_deployed(build: Build) -> N
     assert not (build.root / "public").exists()
 
 
-def test_another_onnxruntime_web_reruns_the_proof_alone(proven: Build) -> None:
+def test_another_onnxruntime_web_reruns_only_the_proof_and_the_deploy(proven: Build) -> None:
     proven.install("1.28.0")
     assert succeeded(proven.build()) == stages("browser", "deploy")
 
@@ -191,7 +191,7 @@ def test_another_onnxruntime_web_reruns_the_proof_alone(proven: Build) -> None:
 NESTED = "node_modules/@huggingface/transformers/node_modules/onnxruntime-web"
 
 
-def test_another_onnxruntime_web_that_transformers_js_has_of_its_own_reruns_the_proof(
+def test_another_onnxruntime_web_nested_in_transformers_js_reruns_the_proof(
     proven: Build,
 ) -> None:
     for lock in ("package-lock.json", "node_modules/.package-lock.json"):
@@ -210,9 +210,7 @@ def test_another_onnxruntime_web_that_transformers_js_has_of_its_own_reruns_the_
     "file",
     ["ort.min.mjs", "ort.webgpu.min.mjs", "ort-wasm-simd-threaded.wasm"],
 )
-def test_an_onnxruntime_web_whose_files_were_exchanged_reruns_the_proof(
-    proven: Build, file: str
-) -> None:
+def test_a_replaced_file_of_onnxruntime_web_reruns_the_proof(proven: Build, file: str) -> None:
     place = proven.root / "web/node_modules/onnxruntime-web/dist"
     place.mkdir()
     (place / file).write_text("another build")
@@ -233,7 +231,7 @@ def starts(build: Build) -> list[str]:
     return (build.root / "started").read_text().splitlines()
 
 
-def test_another_browser_in_the_configuration_reruns_the_proof_alone(proven: Build) -> None:
+def test_another_browser_in_the_configuration_reruns_only_the_proof(proven: Build) -> None:
     browser(proven, "chrome", "Chrome 200")
     proven.write(executable="chrome")
     status = proven.doit("status", "tiny").output
@@ -241,7 +239,7 @@ def test_another_browser_in_the_configuration_reruns_the_proof_alone(proven: Bui
     assert succeeded(proven.build()) == stages("browser")
 
 
-def test_a_browser_of_another_version_in_the_same_place_reruns_the_proof_alone(
+def test_another_browser_version_at_the_same_path_reruns_only_the_proof(
     proven: Build,
 ) -> None:
     browser(proven, "chrome", "Chrome 200")
@@ -254,7 +252,7 @@ def test_a_browser_of_another_version_in_the_same_place_reruns_the_proof_alone(
 @pytest.mark.parametrize(
     "started", ["exec {root}/real/chrome", "NAME=real\nLIB={root}/$NAME\n$LIB/chrome"]
 )
-def test_a_script_is_of_the_version_of_the_browser_that_it_starts(
+def test_a_launcher_script_has_the_version_of_the_browser_that_it_starts(
     proven: Build, started: str
 ) -> None:
     browser(proven, "real/chrome", "Chrome 200")
@@ -268,7 +266,7 @@ def test_a_script_is_of_the_version_of_the_browser_that_it_starts(
     assert succeeded(proven.build()) == stages("browser")
 
 
-def test_a_browsers_proof_is_taken_from_a_cache_only_for_the_same_browser(
+def test_a_browser_proof_comes_from_the_cache_only_for_the_same_browser(
     proven: Build, tmp_path: Path
 ) -> None:
     cache = f'[cache]\nurl = "{tmp_path / "cache"}"\nproofs = true'
@@ -283,7 +281,7 @@ def test_a_browsers_proof_is_taken_from_a_cache_only_for_the_same_browser(
     assert "browser:tiny" in succeeded(proven.build(CHEAP_FAIL="prove"))
 
 
-def test_a_browser_is_asked_for_its_version_once(proven: Build) -> None:
+def test_the_browser_version_is_queried_once(proven: Build) -> None:
     browser(proven, "chrome", "Chrome 200")
     proven.write(executable="chrome")
     succeeded(proven.build())
@@ -293,31 +291,33 @@ def test_a_browser_is_asked_for_its_version_once(proven: Build) -> None:
 
 
 @pytest.mark.parametrize("change", ["mask_iou = 0.99", "mask_tolerance = 0.1", "webgpu = false"])
-def test_other_rules_for_the_browser_rerun_the_proof_alone(proven: Build, change: str) -> None:
+def test_changed_browser_rules_rerun_only_the_proof_and_the_deploy(
+    proven: Build, change: str
+) -> None:
     proven.write(change)
     assert succeeded(proven.build()) == stages("browser", "deploy")
 
 
-def test_a_wider_tolerance_of_verify_does_not_rerun_the_browser(proven: Build) -> None:
+def test_a_wider_verify_tolerance_does_not_rerun_the_browser_proof(proven: Build) -> None:
     text = (proven.root / "config/models.toml").read_text()
     proven.configure("[verify]\nmask_tolerance = 0.01\n" + text)
     assert succeeded(proven.build()) == stages("verify", "deploy")
 
 
-def test_the_encoder_on_webgpu_is_run_once_when_asked_for(proven: Build) -> None:
+def test_the_webgpu_encoder_option_runs_the_encoder_on_webgpu_once(proven: Build) -> None:
     assert succeeded(proven.build("browser:tiny", "--webgpu-encoder")) == stages("browser")
     assert "encoder" in json.loads(proven.report.read_text())["providers"]["webgpu"]
     assert succeeded(proven.build("browser:tiny", "--webgpu-encoder")) == set()
     assert succeeded(proven.build("browser:tiny")) == set()
 
 
-def test_the_manifest_stays_the_same_bytes_when_only_times_differ(proven: Build) -> None:
+def test_the_manifest_does_not_change_when_only_timings_differ(proven: Build) -> None:
     before = proven.manifest
     assert succeeded(proven.build("-a", "deploy:tiny")) >= stages("browser", "deploy")
     assert proven.manifest == before
 
 
-def test_the_report_has_the_browsers_figures(proven: Build) -> None:
+def test_the_report_contains_the_browser_measurements(proven: Build) -> None:
     assert succeeded(proven.build("report")) == set()
     page = (proven.root / "build/report/report.html").read_text()
     assert "1,024.0 MiB" in page  # the page's memory
@@ -325,7 +325,7 @@ def test_the_report_has_the_browsers_figures(proven: Build) -> None:
     assert "doit speed:tiny" in page  # no time that was not taken beside others
 
 
-def test_a_variant_that_webgpu_refuses_is_marked_and_one_that_wasm_refuses_is_left_out(
+def test_a_variant_refused_on_webgpu_is_marked_and_one_refused_on_wasm_is_left_out(
     build: Build,
 ) -> None:
     build.install()
@@ -346,7 +346,7 @@ def test_a_variant_that_webgpu_refuses_is_marked_and_one_that_wasm_refuses_is_le
     assert "wasm refused" in (build.root / "build/report/report.html").read_text()
 
 
-def test_a_webgpu_adapter_that_does_not_start_takes_nothing_from_what_wasm_proved(
+def test_a_webgpu_adapter_that_fails_to_start_does_not_affect_the_wasm_proof(
     build: Build,
 ) -> None:
     build.install()
@@ -360,7 +360,7 @@ def test_a_webgpu_adapter_that_does_not_start_takes_nothing_from_what_wasm_prove
     assert "webgpu" not in recommended
 
 
-def test_a_variant_whose_products_run_on_the_cpu_is_not_called_proven_on_webgpu(
+def test_a_variant_with_matrix_products_on_the_cpu_is_not_proven_on_webgpu(
     build: Build,
 ) -> None:
     build.install()
@@ -385,7 +385,7 @@ def test_a_variant_whose_products_run_on_the_cpu_is_not_called_proven_on_webgpu(
     assert "WASM multiplies matrices of 8 bits fastest" in recommended["wasm"]["why"]
 
 
-def test_a_variant_whose_masks_in_the_browser_are_not_pytorchs_is_left_out(build: Build) -> None:
+def test_a_variant_with_browser_masks_unlike_pytorchs_is_left_out(build: Build) -> None:
     build.install()
     build.write(model='variants = ["fp32", "fp16"]')
     succeeded(build.build(CHEAP_REFERENCE_IOU="0.5"))
@@ -414,7 +414,7 @@ INSTALLS = (
 )
 
 
-def test_another_lock_file_has_the_packages_installed_once(build: Build) -> None:
+def test_a_changed_lock_file_installs_the_packages_once(build: Build) -> None:
     Npm(build, f'echo "$@" >> ../called; {INSTALLS}')
     assert succeeded(build.build()) == stages(*BEFORE, "browser", "deploy")
     assert build.manifest["browser"]["runtime"] == "onnxruntime-web 1.28.0"  # type: ignore[index]
@@ -423,7 +423,7 @@ def test_another_lock_file_has_the_packages_installed_once(build: Build) -> None
     assert call.startswith("ci --ignore-scripts")
 
 
-def test_where_npm_fails_the_build_goes_on_and_says_so(build: Build) -> None:
+def test_a_failed_npm_install_is_reported_and_the_build_continues(build: Build) -> None:
     Npm(build, 'echo "npm error network" >&2; exit 1')
     outcome = build.doit("run")
     assert outcome.status == 0, outcome.output
@@ -437,7 +437,7 @@ def test_where_npm_fails_the_build_goes_on_and_says_so(build: Build) -> None:
     assert build.manifest["browser"]["runtime"] == "onnxruntime-web 1.28.0"  # type: ignore[index]
 
 
-def test_where_npm_fails_a_browser_that_is_asked_for_is_an_error(build: Build) -> None:
+def test_a_failed_npm_install_is_an_error_when_a_browser_is_required(build: Build) -> None:
     Npm(build, 'echo "npm error network" >&2; exit 1')
     build.write("enabled = true")
     outcome = build.doit("run")
@@ -446,7 +446,7 @@ def test_where_npm_fails_a_browser_that_is_asked_for_is_an_error(build: Build) -
     assert not (build.root / "public").exists()
 
 
-def test_a_deploy_alone_without_a_browsers_report_is_refused_where_one_is_asked_for(
+def test_deploy_alone_is_refused_without_a_required_browser_report(
     build: Build,
 ) -> None:
     build.install()

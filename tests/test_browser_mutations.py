@@ -107,12 +107,12 @@ def prove(graphs: dict[str, str], page: Path, executable: str | None, tmp_path: 
     return run
 
 
-def test_a_page_without_a_mistake_passes(prove: Prove) -> None:
+def test_the_unmodified_page_passes(prove: Prove) -> None:
     assert prove() == []
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda each: f"{each.script}: {each.name}")
-def test_a_mistake_is_caught(prove: Prove, page: Path, mutation: Mutation) -> None:
+def test_the_proof_catches_the_mistake(prove: Prove, page: Path, mutation: Mutation) -> None:
     script = page / mutation.script
     text = script.read_text(encoding="utf-8")
     assert text.count(mutation.old) == 1

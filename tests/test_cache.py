@@ -121,17 +121,17 @@ def test_a_second_clone_builds_without_computing_a_graph(first: Clone, second: C
     assert second.graph() == first.graph()
 
 
-def test_what_came_from_the_cache_is_as_fresh_as_what_was_built(second: Clone) -> None:
+def test_stages_restored_from_the_cache_are_up_to_date(second: Clone) -> None:
     succeeded(second.build("deploy:tiny"))
     assert second.build("deploy:tiny").ran == set()
 
 
-def test_a_model_of_another_name_shares_what_is_the_same(second: Clone) -> None:
+def test_a_model_under_another_name_reuses_the_cached_stages(second: Clone) -> None:
     second.model("mine")
     succeeded(second.build("deploy:mine", **NOTHING_COMPUTED))
 
 
-def test_the_folder_of_a_clone_and_its_build_do_not_shape_the_key(
+def test_the_project_and_build_folders_do_not_affect_the_cache_key(
     second: Clone, tmp_path: Path, cache: Path
 ) -> None:
     other = Clone(tmp_path / "deep/er/project", str(cache))
@@ -141,32 +141,32 @@ def test_the_folder_of_a_clone_and_its_build_do_not_shape_the_key(
     assert len(entries(cache, "export")) == len(entries(cache, "verify")) == 1
 
 
-def test_another_option_is_another_entry(second: Clone, cache: Path) -> None:
+def test_another_option_gets_its_own_entry(second: Clone, cache: Path) -> None:
     second.model(more="opset = 18")
     succeeded(second.build("export:tiny"))
     assert len(entries(cache, "export")) == 2
 
 
-def test_another_version_of_a_package_is_another_entry(second: Clone, cache: Path) -> None:
+def test_another_package_version_gets_its_own_entry(second: Clone, cache: Path) -> None:
     second.project.pretend_installed("onnxsim", "99")
     succeeded(second.build("simplify:tiny"))
     assert (len(entries(cache, "export")), len(entries(cache, "simplify"))) == (1, 2)
 
 
-def test_a_changed_source_is_another_entry(second: Clone, cache: Path) -> None:
+def test_a_changed_source_gets_its_own_entry(second: Clone, cache: Path) -> None:
     module = second.project.root / "tasks/simplify.py"
     module.write_text(module.read_text() + "\nCHANGED = True\n")
     succeeded(second.build("simplify:tiny"))
     assert (len(entries(cache, "export")), len(entries(cache, "simplify"))) == (1, 2)
 
 
-def test_a_variant_is_not_taken_for_another(second: Clone) -> None:
+def test_variants_are_cached_separately(second: Clone) -> None:
     second.model(more='variants = ["fp32", "fp16", "q8"]')
     succeeded(second.build("variant:tiny:fp16", "variant:tiny:q8"))
     assert second.graph("encoder_fp16.onnx") != second.graph("encoder_quantized.onnx")
 
 
-def test_status_info_and_the_line_of_a_stage_say_where_it_came_from(
+def test_status_info_and_build_output_name_the_cache_as_the_source(
     second: Clone, cache: Path
 ) -> None:
     built = second.project.doit("export:tiny")
@@ -177,7 +177,7 @@ def test_status_info_and_the_line_of_a_stage_say_where_it_came_from(
 
 
 @pytest.mark.slow
-def test_two_builds_that_fill_a_cache_at_once_both_leave_it_whole(
+def test_two_builds_that_fill_a_cache_concurrently_leave_it_intact(
     tmp_path: Path, cache: Path
 ) -> None:
     clones = [Clone(tmp_path / name / "project", str(cache)) for name in ("one", "two")]
@@ -192,16 +192,16 @@ def test_two_builds_that_fill_a_cache_at_once_both_leave_it_whole(
 # --- trust -------------------------------------------------------------------------------------
 
 
-def test_proofs_are_made_here_on_what_came(second: Clone) -> None:
+def test_proofs_run_locally_on_files_from_the_cache(second: Clone) -> None:
     assert "measure" in failed(second.build("deploy:tiny", CHEAP_FAIL="measure"))
 
 
-def test_proofs_of_others_are_taken_where_the_configuration_says_so(second: Clone) -> None:
+def test_proofs_come_from_the_cache_with_proofs_true(second: Clone) -> None:
     second.model(cache="proofs = true")
     succeeded(second.build("deploy:tiny", CHEAP_FAIL="measure"))
 
 
-def test_a_proof_of_another_processor_is_not_taken_and_a_graph_is(
+def test_a_graph_is_shared_between_processors_but_a_proof_is_not(
     second: Clone, cache: Path
 ) -> None:
     second.model(cache="proofs = true")
@@ -214,20 +214,20 @@ def test_a_proof_of_another_processor_is_not_taken_and_a_graph_is(
     assert len(entries(cache, "export")) == 1
 
 
-def test_a_poisoned_report_is_not_even_read(second: Clone, cache: Path) -> None:
+def test_a_poisoned_report_is_not_read(second: Clone, cache: Path) -> None:
     poison(cache, "verify", b"{}")
     outcome = succeeded(second.run("deploy:tiny"))
     assert "warning" not in outcome.output
 
 
-def test_a_proof_that_failed_is_not_shared(tmp_path: Path, cache: Path) -> None:
+def test_a_failed_proof_is_not_stored(tmp_path: Path, cache: Path) -> None:
     clone = Clone(tmp_path / "first/project", str(cache))
     failed(clone.build("deploy:tiny", CHEAP_DIFFERENCE="1"))
     assert entries(cache, "export")
     assert not entries(cache, "verify")
 
 
-def test_what_fails_on_files_of_the_cache_names_it_and_how_to_replace_them(
+def test_a_failure_on_cached_files_names_the_cache_and_the_rebuild_command(
     second: Clone, cache: Path
 ) -> None:
     output = failed(second.build("deploy:tiny", CHEAP_DIFFERENCE="1"))
@@ -235,7 +235,7 @@ def test_what_fails_on_files_of_the_cache_names_it_and_how_to_replace_them(
     assert "`doit -a simplify:tiny` builds them here" in output
 
 
-def test_a_build_that_is_forced_takes_nothing_and_replaces_what_is_there(
+def test_a_forced_build_ignores_the_cache_and_replaces_its_entries(
     second: Clone, cache: Path, first: Clone
 ) -> None:
     poison(cache, "simplify", b"poison")
@@ -246,7 +246,7 @@ def test_a_build_that_is_forced_takes_nothing_and_replaces_what_is_there(
 
 
 @pytest.mark.parametrize("arguments", [("-a", "simplify:tiny"), ("simplify:tiny",)])
-def test_a_damaged_file_is_replaced_by_a_build_that_makes_it_anew(
+def test_a_damaged_cached_file_is_replaced_by_a_rebuild(
     second: Clone, cache: Path, first: Clone, arguments: tuple[str, ...]
 ) -> None:
     """By one that takes nothing from the cache, and by one that does not look for it there."""
@@ -260,7 +260,7 @@ def test_a_damaged_file_is_replaced_by_a_build_that_makes_it_anew(
     assert damaged.read_bytes() == first.graph()
 
 
-def test_an_altered_file_is_a_warning_and_is_built_and_replaced(
+def test_an_altered_cached_file_is_a_warning_and_is_rebuilt_and_replaced(
     second: Clone, cache: Path, first: Clone, tmp_path: Path
 ) -> None:
     sha256 = hashlib.sha256(first.graph()).hexdigest()
@@ -273,7 +273,7 @@ def test_an_altered_file_is_a_warning_and_is_built_and_replaced(
 
 
 @pytest.mark.parametrize("content", [b"short", None], ids=["cut off", "gone"])
-def test_a_file_that_is_not_whole_is_a_warning(
+def test_a_truncated_or_missing_cached_file_is_a_warning(
     second: Clone, cache: Path, first: Clone, content: bytes | None
 ) -> None:
     for path in files(cache):
@@ -284,14 +284,14 @@ def test_a_file_that_is_not_whole_is_a_warning(
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"outputs": 3}', "[]", "null"])
-def test_an_entry_that_is_none_is_a_warning(second: Clone, cache: Path, text: str) -> None:
+def test_an_invalid_entry_is_a_warning(second: Clone, cache: Path, text: str) -> None:
     for path in entries(cache, "export"):
         path.write_text(text)
     outcome = succeeded(second.run("deploy:tiny"))
     assert "export: its entry is cut off, or none; it is built here" in outcome.output
 
 
-def test_an_entry_under_the_key_of_another_is_a_warning(
+def test_an_entry_stored_under_another_key_is_a_warning(
     second: Clone, cache: Path, first: Clone
 ) -> None:
     (simplified,), (exported,) = entries(cache, "simplify"), entries(cache, "export")
@@ -301,14 +301,14 @@ def test_an_entry_under_the_key_of_another_is_a_warning(
     assert second.graph() == first.graph()
 
 
-def test_a_name_that_leads_out_of_the_cache_is_a_warning(second: Clone, cache: Path) -> None:
+def test_a_file_name_that_leaves_the_cache_folder_is_a_warning(second: Clone, cache: Path) -> None:
     (path,) = entries(cache, "export")
     path.write_text(path.read_text().replace('"sha256": "', '"sha256": "../../../'))
     outcome = succeeded(second.run("deploy:tiny"))
     assert "names files by what is no SHA-256" in outcome.output
 
 
-def test_an_entry_places_no_file_but_those_that_the_stage_writes(
+def test_an_entry_cannot_place_files_that_the_stage_does_not_write(
     second: Clone, cache: Path, first: Clone, tmp_path: Path
 ) -> None:
     for path in entries(cache, "export") + entries(cache, "simplify"):
@@ -331,9 +331,7 @@ def test_an_entry_places_no_file_but_those_that_the_stage_writes(
     assert second.build("deploy:tiny").ran == set()
 
 
-def test_an_entry_with_a_further_file_is_a_warning(
-    second: Clone, cache: Path, first: Clone
-) -> None:
+def test_an_entry_with_an_extra_file_is_a_warning(second: Clone, cache: Path, first: Clone) -> None:
     (path,) = entries(cache, "simplify")
     entry = json.loads(path.read_text())
     entry["outputs"].append(entry["outputs"][0])
@@ -343,7 +341,7 @@ def test_an_entry_with_a_further_file_is_a_warning(
     assert second.graph() == first.graph()
 
 
-def test_a_link_out_of_the_cache_brings_nothing_in(
+def test_a_symlink_out_of_the_cache_imports_nothing(
     second: Clone, cache: Path, first: Clone, tmp_path: Path
 ) -> None:
     secret = tmp_path / "secret"
@@ -356,14 +354,16 @@ def test_a_link_out_of_the_cache_brings_nothing_in(
     assert second.graph() == first.graph()
 
 
-def test_what_changed_under_a_run_is_not_shared(tmp_path: Path, cache: Path) -> None:
+def test_a_stage_whose_source_changed_during_the_run_is_not_stored(
+    tmp_path: Path, cache: Path
+) -> None:
     clone = Clone(tmp_path / "first/project", str(cache))
     edited = str(clone.project.root / "tasks/export.py")
     succeeded(clone.build("export:tiny", CHEAP_EDIT=edited))
     assert not entries(cache, "export")
 
 
-def test_words_of_an_entry_cannot_steer_a_terminal() -> None:
+def test_control_characters_are_removed_from_the_text_of_an_entry() -> None:
     text = json.dumps(
         {"key": "k", "outputs": [], "result": {"summary": "\x1b[2Jfine\x07"}, "stored": ""}
     )
@@ -371,13 +371,13 @@ def test_words_of_an_entry_cannot_steer_a_terminal() -> None:
 
 
 @pytest.mark.parametrize("result", [{"summary": ["x"]}, {"note": {}}, {"peak_memory": "much"}])
-def test_a_result_of_other_types_is_none(result: dict[str, object]) -> None:
+def test_an_entry_with_wrongly_typed_results_is_invalid(result: dict[str, object]) -> None:
     text = json.dumps({"key": "k", "outputs": [], "result": result, "stored": ""})
     with pytest.raises(Broken, match="that is none"):
         parse_entry(text.encode(), "k")
 
 
-def test_an_entry_with_more_files_than_the_stage_makes_is_none() -> None:
+def test_an_entry_with_the_wrong_number_of_files_is_invalid() -> None:
     text = json.dumps({"key": "k", "outputs": [], "result": {}, "stored": ""})
     with pytest.raises(Broken, match="has 0 files, where 2 are expected"):
         parse_entry(text.encode(), "k", 2)
@@ -398,7 +398,7 @@ def from_address(clone: Clone, server: FileServer, pin: str | None) -> None:
 
 
 @pytest.mark.parametrize("pin", [PIN, None], ids=["pinned", "unpinned"])
-def test_a_checkpoint_is_taken_from_the_cache_where_its_hash_is_known(
+def test_a_checkpoint_comes_from_the_cache_only_with_a_pinned_hash(
     tmp_path: Path, cache: Path, server: FileServer, pin: str | None
 ) -> None:
     for name in ("first", "second"):
@@ -425,21 +425,21 @@ def test_a_poisoned_checkpoint_is_downloaded_instead(
 # --- a cache that fails ------------------------------------------------------------------------
 
 
-def test_a_cache_that_cannot_be_written_is_one_warning(tmp_path: Path, cache: Path) -> None:
+def test_an_unwritable_cache_is_one_warning(tmp_path: Path, cache: Path) -> None:
     cache.write_text("a file, where a folder is expected")
     clone = Clone(tmp_path / "first/project", str(cache))
     outcome = succeeded(clone.run("deploy:tiny"))
     assert outcome.output.count("warning: cache") == 1
 
 
-def test_a_cache_that_is_only_read_gets_nothing(second: Clone, cache: Path) -> None:
+def test_a_cache_with_write_false_receives_no_files(second: Clone, cache: Path) -> None:
     before = files(cache)
     second.model(more="opset = 18", cache="write = false")
     succeeded(second.build("deploy:tiny"))
     assert files(cache) == before
 
 
-def test_a_bucket_that_cannot_be_reached_is_one_warning_and_nothing_to_a_build_that_is_fresh(
+def test_an_unreachable_bucket_is_one_warning_and_none_for_a_fresh_build(
     tmp_path: Path,
 ) -> None:
     clone = Clone(tmp_path / "first/project", "s3://bucket/sam2")
@@ -459,7 +459,7 @@ def test_a_fresh_build_does_not_open_the_cache(second: Clone) -> None:
 
 
 @pytest.mark.parametrize("url", ["nothing://bucket/folder", "gcs://bucket/folder"])
-def test_an_address_that_nothing_opens_is_refused_before_anything_is_computed(
+def test_an_unsupported_cache_url_is_refused_before_any_stage_runs(
     tmp_path: Path, url: str
 ) -> None:
     clone = Clone(tmp_path / "first/project", url)
@@ -469,7 +469,7 @@ def test_an_address_that_nothing_opens_is_refused_before_anything_is_computed(
 
 
 @pytest.mark.parametrize("url", ["out/cache", "public/cache", "file:out"])
-def test_a_cache_in_a_folder_that_a_build_cleans_is_refused(second: Clone, url: str) -> None:
+def test_a_cache_inside_a_folder_that_builds_clean_is_refused(second: Clone, url: str) -> None:
     second.cache = url
     second.model()
     output = failed(second.build("deploy:tiny"))
@@ -477,7 +477,7 @@ def test_a_cache_in_a_folder_that_a_build_cleans_is_refused(second: Clone, url: 
     assert "a place that no build cleans" in output
 
 
-def test_the_command_line_names_another_cache_or_none(second: Clone, tmp_path: Path) -> None:
+def test_the_command_line_replaces_or_disables_the_cache(second: Clone, tmp_path: Path) -> None:
     assert "was told to fail" in failed(
         second.build("cache=off", "export:tiny", **NOTHING_COMPUTED)
     )
@@ -494,13 +494,13 @@ def test_the_command_line_names_another_cache_or_none(second: Clone, tmp_path: P
         ({"url": "x", "read": True}, "[cache] read: unknown"),
     ],
 )
-def test_a_mistake_in_the_table_is_told(table: dict[str, object], told: str) -> None:
+def test_a_mistake_in_the_cache_table_is_reported(table: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigurationError) as mistakes:
         parse({"cache": table, "models": {"m": {"url": "synthetic:"}}}, Path("models.toml"))
     assert told in str(mistakes.value)
 
 
-def test_a_path_of_this_machine_does_not_shape_a_key() -> None:
+def test_a_local_path_does_not_affect_the_cache_key() -> None:
     keys = [
         key_of("export", {"inputs": {"architecture": path}}, {path: "file 0"})
         for path in ("/home/me/model.yaml", "/tmp/model.yaml")
@@ -550,7 +550,7 @@ def test_two_clones_share_a_bucket(tmp_path: Path, bucket: str) -> None:
     assert "s3://lab/sam2: 5 files" in listed.output
 
 
-def test_a_bucket_without_credentials_is_one_warning(tmp_path: Path, bucket: str) -> None:
+def test_missing_bucket_credentials_are_one_warning(tmp_path: Path, bucket: str) -> None:
     clone = Clone(tmp_path / "first/project", "s3://lab/sam2")
     environment = {
         "AWS_ENDPOINT_URL": bucket,
@@ -589,7 +589,7 @@ class Faulty(fsspec.AbstractFileSystem):  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("fails", ["open", "value", "runtime", "import"])
-def test_whatever_a_file_system_raises_is_one_warning(
+def test_any_exception_of_a_file_system_is_one_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fails: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "faulty_module.py").write_text("raise OSError('no such realm')")
@@ -606,7 +606,7 @@ def test_whatever_a_file_system_raises_is_one_warning(
     assert capsys.readouterr().err.count("warning: cache faulty://x/y") == 1
 
 
-def test_a_server_that_sends_nothing_is_waited_for_no_longer_than_the_limit(
+def test_a_download_from_a_stalled_server_stops_at_the_time_limit(
     tmp_path: Path,
     server: FileServer,
     capsys: pytest.CaptureFixture[str],
@@ -641,7 +641,7 @@ class Stalling(MemoryFileSystem):  # type: ignore[misc]
         super().put_file(*arguments, **options)
 
 
-def test_a_server_that_takes_nothing_is_waited_for_once_and_the_build_goes_on(
+def test_a_stalled_upload_is_tried_once_and_the_build_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "PATIENCE", 0.2)
@@ -719,7 +719,7 @@ def group_folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("umask", ["022", "077"])
-def test_a_second_user_of_a_groups_folder_stores_reads_and_removes_whatever_the_umask(
+def test_group_members_store_read_and_remove_entries_with_any_umask(
     group_folder: Path, umask: str
 ) -> None:
     assert user(group_folder, 1001, umask, "export", "a", "b") == {"a": "a", "b": "b"}
@@ -729,7 +729,7 @@ def test_a_second_user_of_a_groups_folder_stores_reads_and_removes_whatever_the_
     assert not [each for each in (group_folder / "cache/v1").rglob("*") if each.is_file()]
 
 
-def test_a_folder_of_one_user_stays_as_the_umask_says(tmp_path: Path) -> None:
+def test_a_single_users_cache_folder_follows_the_umask(tmp_path: Path) -> None:
     made, cache = tmp_path / "made", tmp_path / "cache"
     made.write_bytes(b"made")
     cache.mkdir(mode=0o700)
@@ -742,13 +742,13 @@ def test_a_folder_of_one_user_stays_as_the_umask_says(tmp_path: Path) -> None:
 # --- doit cache --------------------------------------------------------------------------------
 
 
-def test_cache_lists_what_is_there(second: Clone) -> None:
+def test_doit_cache_lists_the_stored_entries(second: Clone) -> None:
     lines = second.project.doit("cache").output.splitlines()
     assert lines[0].endswith("5 files, 0.2 MiB")
     assert [line.split()[0] for line in lines[1:]] == ["export", "simplify", "verify"]
 
 
-def test_pruning_removes_what_is_old_with_the_files_that_nothing_else_names(
+def test_pruning_removes_old_entries_and_the_files_that_only_they_name(
     second: Clone, cache: Path
 ) -> None:
     (exported,) = entries(cache, "export")
@@ -765,9 +765,7 @@ def test_pruning_removes_what_is_old_with_the_files_that_nothing_else_names(
     succeeded(second.build("simplify:tiny"))
 
 
-def test_pruning_leaves_a_file_alone_whose_entry_may_be_on_its_way(
-    second: Clone, cache: Path
-) -> None:
+def test_pruning_keeps_a_new_file_that_has_no_entry_yet(second: Clone, cache: Path) -> None:
     fresh = cache / "v1/files/ab" / ("ab" * 32)
     fresh.parent.mkdir(exist_ok=True)
     fresh.write_bytes(b"being stored")
@@ -783,11 +781,13 @@ def test_pruning_leaves_a_file_alone_whose_entry_may_be_on_its_way(
         (["--prune", "--older-than", "soon"], "allowed: as in 12h, 30d or 8w"),
     ],
 )
-def test_a_wrong_use_of_the_command_is_told(second: Clone, arguments: list[str], told: str) -> None:
+def test_wrong_usage_prints_the_expected_usage(
+    second: Clone, arguments: list[str], told: str
+) -> None:
     assert told in failed(second.project.doit("cache", *arguments))
 
 
-def test_a_bucket_that_cannot_be_reached_is_no_traceback_of_the_command(tmp_path: Path) -> None:
+def test_doit_cache_reports_an_unreachable_bucket_without_a_traceback(tmp_path: Path) -> None:
     clone = Clone(tmp_path / "first/project", "s3://bucket/sam2")
     environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     output = failed(clone.project.doit("cache", **environment))
@@ -795,5 +795,5 @@ def test_a_bucket_that_cannot_be_reached_is_no_traceback_of_the_command(tmp_path
     assert "Traceback" not in output
 
 
-def test_without_a_cache_the_command_says_how_to_have_one(second: Clone) -> None:
+def test_doit_cache_fails_when_no_cache_is_configured(second: Clone) -> None:
     assert "has no cache" in failed(second.project.doit("cache=off", "cache"))

@@ -42,7 +42,7 @@ def edit_manifest(folder: Path, change: Callable[[Any], object]) -> None:
 # --- a folder that is whole -----------------------------------------------------------------------
 
 
-def test_a_whole_folder_has_a_line_for_each_check_and_status_0(folder: Path) -> None:
+def test_an_intact_folder_prints_a_line_per_check_and_exits_with_status_0(folder: Path) -> None:
     done = check(folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
@@ -54,7 +54,7 @@ def test_a_whole_folder_has_a_line_for_each_check_and_status_0(folder: Path) -> 
     ]
 
 
-def test_it_takes_no_torch_no_onnxruntime_and_no_configuration(
+def test_check_needs_neither_torch_nor_onnxruntime_nor_a_configuration(
     folder: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken"
@@ -65,7 +65,7 @@ def test_it_takes_no_torch_no_onnxruntime_and_no_configuration(
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_no_client_loads_may_lie_beside(folder: Path) -> None:
+def test_files_that_no_client_loads_are_allowed(folder: Path) -> None:
     for name in ("README.md", "LICENSE", "demo.png", ".gitattributes"):
         (folder / name).write_text("ours")
     (folder / ".cache/huggingface").mkdir(parents=True)
@@ -73,7 +73,7 @@ def test_what_no_client_loads_may_lie_beside(folder: Path) -> None:
     assert wrong(folder) == []
 
 
-def test_a_large_folder_takes_three_seconds_at_most(folder: Path) -> None:
+def test_a_large_folder_is_checked_within_three_seconds(folder: Path) -> None:
     weights = bytes(75 << 20)
     for name, tensors in deployed_folder.GRAPHS.items():
         relist(folder, name, graph(tensors, weights=weights))
@@ -166,7 +166,7 @@ def flip_copy(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("damage", "lines"), DAMAGE.values(), ids=DAMAGE)
-def test_what_was_done_to_files_is_named(
+def test_damaged_files_are_named_with_the_kind_of_damage(
     folder: Path, damage: Callable[[Path], object], lines: list[str]
 ) -> None:
     damage(folder)
@@ -211,7 +211,7 @@ SAYS: dict[str, tuple[Callable[[Any], object], str]] = {
 
 
 @pytest.mark.parametrize(("change", "words"), SAYS.values(), ids=SAYS)
-def test_a_manifest_that_does_not_hold_is_named(
+def test_an_invalid_manifest_is_reported_with_the_reason(
     folder: Path, change: Callable[[Any], object], words: str
 ) -> None:
     edit_manifest(folder, change)
@@ -230,14 +230,16 @@ def test_a_manifest_that_does_not_hold_is_named(
         ("[" * 100_000, "is no JSON"),
     ],
 )
-def test_another_manifest_is_named(folder: Path, text: str | bytes, words: str) -> None:
+def test_a_foreign_or_unreadable_manifest_is_reported(
+    folder: Path, text: str | bytes, words: str
+) -> None:
     (folder / "manifest.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     done = check(folder)
     assert done.returncode == 1
     assert words in done.stdout
 
 
-def test_a_graph_with_other_tensors_than_the_manifest_says_is_named(folder: Path) -> None:
+def test_a_graph_whose_tensors_differ_from_the_manifest_is_named(folder: Path) -> None:
     other = Tensor("masks", "float32", ("num_prompts", 4, 2), "masks")
     relist(folder, "decoder.onnx", graph((deployed_folder.POINTS, other)))
     (line,) = wrong(folder)
@@ -247,13 +249,13 @@ def test_a_graph_with_other_tensors_than_the_manifest_says_is_named(folder: Path
     )
 
 
-def test_a_listed_file_that_is_no_graph_is_named(folder: Path) -> None:
+def test_a_listed_file_that_is_not_a_graph_is_named(folder: Path) -> None:
     relist(folder, "decoder.onnx", b"no graph at all")
     (line,) = wrong(folder)
     assert line.startswith("tensors: decoder.onnx is no graph that can be read: ")
 
 
-def test_a_file_that_was_changed_is_not_read_as_a_graph(
+def test_a_changed_file_is_not_read_as_a_graph(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.inference import graph_file
@@ -280,7 +282,9 @@ def test_a_file_that_was_changed_is_not_read_as_a_graph(
         ("empty", "has no manifest.json: this build did not make it"),
     ],
 )
-def test_what_is_no_deployed_folder_is_status_2(name: str, words: str, tmp_path: Path) -> None:
+def test_a_folder_without_a_deployment_exits_with_status_2(
+    name: str, words: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     done = check(tmp_path / name)
     assert done.returncode == 2
@@ -289,7 +293,7 @@ def test_what_is_no_deployed_folder_is_status_2(name: str, words: str, tmp_path:
 
 
 @pytest.mark.parametrize("arguments", [(), ("a", "b"), ("hf:tiny",), ("hf:a/b/c",)])
-def test_it_says_what_it_takes(arguments: tuple[str, ...]) -> None:
+def test_wrong_arguments_print_the_expected_usage(arguments: tuple[str, ...]) -> None:
     done = check(*arguments)
     assert done.returncode == 3
     assert "hf:OWNER/NAME" in done.stderr
@@ -310,7 +314,7 @@ def check_on(hub: WritableHub, place: str, tmp_path: Path) -> Any:
     return check(place, environment={**environment, "TMPDIR": str(tmp_path)})
 
 
-def test_a_repository_is_checked_in_a_copy_that_goes_away(
+def test_a_repository_is_checked_in_a_temporary_copy(
     folder: Path, hub: WritableHub, tmp_path: Path
 ) -> None:
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -332,7 +336,7 @@ def test_a_repository_is_checked_in_a_copy_that_goes_away(
         (f"hf:{REPO}@v2", f"hf:{REPO} has no revision 'v2'"),
     ],
 )
-def test_a_repository_that_is_not_to_be_had_is_status_2(
+def test_an_unavailable_repository_exits_with_status_2(
     place: str, words: str, hub: WritableHub, tmp_path: Path
 ) -> None:
     hub.make(REPO)

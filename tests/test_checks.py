@@ -23,7 +23,7 @@ NAN, INFINITY = math.nan, math.inf
         (at_most(INFINITY), 1e30, INFINITY),
     ],
 )
-def test_a_check_passes_at_its_limit_and_fails_beyond(
+def test_a_check_passes_at_its_limit_and_fails_beyond_it(
     check: checks.Check, passes: float, fails: float
 ) -> None:
     assert check.passes(passes)
@@ -35,17 +35,19 @@ def test_a_check_passes_at_its_limit_and_fails_beyond(
 
 @pytest.mark.parametrize("check", [at_most(1e9), at_least(-1e9), equal(0), FINITE])
 @pytest.mark.parametrize("figure", [NAN, INFINITY, -INFINITY, None, [], [0.0, NAN], [NAN, 0.0]])
-def test_what_is_no_finite_number_fails_every_check(check: checks.Check, figure: object) -> None:
+def test_a_value_that_is_not_a_finite_number_fails_every_check(
+    check: checks.Check, figure: object
+) -> None:
     assert not check.passes(figure)  # type: ignore[arg-type]
 
 
-def test_a_limit_that_is_no_number_lets_nothing_pass() -> None:
+def test_nothing_passes_a_nan_limit() -> None:
     assert not at_most(NAN).passes(0.0)
     assert not at_least(NAN).passes(0.0)
 
 
 @pytest.mark.parametrize("summary", [checks.largest, checks.smallest, checks.mean])
-def test_a_summary_hides_no_figure_that_is_no_number(summary: object) -> None:
+def test_a_summary_of_a_non_finite_or_missing_value_is_none(summary: object) -> None:
     assert callable(summary)
     assert summary([0.0, NAN]) is None
     assert summary([NAN, 0.0]) is None
@@ -55,19 +57,19 @@ def test_a_summary_hides_no_figure_that_is_no_number(summary: object) -> None:
     assert summary(iter([2.0, 2.0])) == 2.0
 
 
-def test_summaries_are_what_they_are_called() -> None:
+def test_summaries_compute_the_largest_smallest_and_mean_value() -> None:
     figures = [3.0, -1.0, 1.0]
     assert checks.largest(figures) == 3.0
     assert checks.smallest(figures) == -1.0
     assert checks.mean(figures) == 1.0
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
+def test_numpy_scalars_count_as_numbers() -> None:
     assert at_most(1.0).passes(np.float32(0.5))  # type: ignore[arg-type]
     assert not FINITE.passes(np.float32("nan"))  # type: ignore[arg-type]
 
 
-def test_arrays_of_other_shapes_have_no_difference() -> None:
+def test_arrays_that_cannot_be_compared_have_no_difference() -> None:
     one = np.zeros((3, 4), np.float32)
     assert checks.largest_difference(one, one + 1) == 1.0
     assert checks.mean_difference(one, one + 1) == 1.0

@@ -26,7 +26,7 @@ def run(name: str, log: Path, **arguments: object) -> dict[str, object]:
     return child.run(f"child_functions:{name}", arguments, log, verbose=False)
 
 
-def test_a_childs_result_comes_back_with_its_peak_memory(tmp_path: Path) -> None:
+def test_a_child_returns_its_result_with_its_peak_memory(tmp_path: Path) -> None:
     result = run("add", tmp_path / "log", a=2, b=3)
     assert result["sum"] == 5
     assert 1e6 < result["peak_memory"] < 1e9  # type: ignore[operator]
@@ -41,26 +41,26 @@ REQUEST = child_functions.Request(
 
 
 @pytest.mark.parametrize("request_", [REQUEST, dataclasses.replace(REQUEST, truth=Path("t.py"))])
-def test_a_function_that_takes_one_dataclass_gets_an_equal_value(
+def test_a_function_with_one_dataclass_parameter_receives_an_equal_value(
     tmp_path: Path, request_: child_functions.Request
 ) -> None:
     sent = child.as_json(request_)
     assert run("show_request", tmp_path / "log", **sent)["text"] == repr(request_)
 
 
-def test_a_cluster_rewrites_the_paths_in_a_dataclass_that_it_sends(tmp_path: Path) -> None:
+def test_the_cluster_rewrites_paths_inside_a_dataclass(tmp_path: Path) -> None:
     sent = job.rebase_paths(child.as_json(REQUEST), "a", "b")
     received = run("show_request", tmp_path / "log", **sent)["text"]
     assert received == repr(REQUEST).replace("a/encoder.onnx", "b/encoder.onnx")
 
 
-def test_a_field_that_a_dataclass_does_not_have_is_an_error(tmp_path: Path) -> None:
+def test_an_unknown_field_of_a_dataclass_is_an_error(tmp_path: Path) -> None:
     sent = {**child.as_json(REQUEST), "another": 1}
     with pytest.raises(StageError, match="ClassValidationError: While structuring Request"):
         run("show_request", tmp_path / "log", **sent)
 
 
-def test_threads_of_torch_sleep_while_they_wait_unless_the_environment_says_otherwise(
+def test_the_omp_wait_policy_is_passive_unless_the_environment_sets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
@@ -69,13 +69,13 @@ def test_threads_of_torch_sleep_while_they_wait_unless_the_environment_says_othe
     assert run("wait_policy", tmp_path / "log")["policy"] == "ACTIVE"
 
 
-def test_what_a_child_prints_is_in_its_log(tmp_path: Path) -> None:
+def test_the_output_of_a_child_goes_to_its_log(tmp_path: Path) -> None:
     run("add", tmp_path / "log", a=2, b=3)
     assert (tmp_path / "log").read_text() == "adding\n"
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
-def test_a_child_may_print_what_the_terminals_encoding_lacks(
+def test_a_child_can_print_characters_that_the_terminal_encoding_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONIOENCODING", "ascii")
@@ -83,14 +83,16 @@ def test_a_child_may_print_what_the_terminals_encoding_lacks(
     assert (tmp_path / "log").read_text(encoding="utf-8") == "256 × 256 → masks\n"
 
 
-def test_verbose_shows_it_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verbose_also_prints_the_output_of_the_child(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     child.run("child_functions:add", {"a": 1, "b": 1}, tmp_path / "log", verbose=True)
     assert capsys.readouterr().err == "adding\n"
     assert (tmp_path / "log").read_text() == "adding\n"
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_a_log_is_for_its_owner_even_where_one_for_everybody_was(
+def test_a_log_is_private_to_its_owner_even_if_a_public_one_existed(
     tmp_path: Path, verbose: bool
 ) -> None:
     log = tmp_path / "log"
@@ -100,7 +102,7 @@ def test_a_log_is_for_its_owner_even_where_one_for_everybody_was(
     assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_an_expected_error_keeps_its_words_and_names_the_log(
+def test_an_expected_error_keeps_its_message_and_names_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = "import child_functions as c\ndef refuse():\n    print('refusing')\n    c.refuse()\n"
@@ -111,18 +113,18 @@ def test_an_expected_error_keeps_its_words_and_names_the_log(
     assert (tmp_path / "log").read_text() == "refusing\n"
 
 
-def test_a_log_in_which_there_is_nothing_is_not_named(tmp_path: Path) -> None:
+def test_an_empty_log_is_not_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"^expected 1, found 2$"):
         run("refuse", tmp_path / "log")
 
 
-def test_a_bug_is_named_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
+def test_an_unexpected_exception_is_named_and_its_traceback_is_in_the_log(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="ZeroDivisionError: a bug\nThe whole traceback is in"):
         run("crash", tmp_path / "log")
     assert "Traceback" in (tmp_path / "log").read_text()
 
 
-def test_a_child_killed_by_the_system_is_told_as_lack_of_memory(tmp_path: Path) -> None:
+def test_a_child_killed_by_the_system_is_reported_as_out_of_memory(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"signal 9.*memory"):
         run("kill_itself", tmp_path / "log")
 
@@ -142,7 +144,7 @@ def test_a_child_ends_when_its_build_is_killed(tmp_path: Path) -> None:
         assert held_by_the_child.read() == ""  # returns only once the child is gone
 
 
-def test_a_full_disk_in_a_child_says_so(tmp_path: Path) -> None:
+def test_a_full_disk_in_a_child_is_reported(tmp_path: Path) -> None:
     # A limit on file size makes the kernel refuse a write in its middle, as a full disk does.
     code = (
         "from pathlib import Path; from tasks.running import child; "
@@ -161,5 +163,5 @@ def test_a_full_disk_in_a_child_says_so(tmp_path: Path) -> None:
     assert "without a result" not in done.stderr
 
 
-def test_what_comes_back_may_be_larger_than_a_pipe_holds(tmp_path: Path) -> None:
+def test_a_result_can_be_larger_than_the_pipe_buffer(tmp_path: Path) -> None:
     assert len(run("much", tmp_path / "log", size=1 << 20)["text"]) == 1 << 20  # type: ignore[arg-type]

@@ -249,7 +249,7 @@ def upsampled(logits: Array, height: int, width: int) -> Array:
 
 
 @pytest.mark.parametrize("name", ["sam2_hiera_tiny", "demo"])
-def test_transformers_model_with_sam2s_weights_answers_as_sam2s_predictor(
+def test_transformers_with_sam2s_weights_matches_sam2s_predictor(
     name: str, model: Any, picture: Picture, tmp_path: Path
 ) -> None:
     if name != "demo":
@@ -332,7 +332,7 @@ def mask_by(command: list[str], folder: Path, files: Path, click: Array, image: 
         ("osam", "osam"),
     ],
 )
-def test_the_documents_program_draws_the_mask_of_what_was_clicked(
+def test_the_documented_python_program_draws_the_clicked_object(
     client: str,
     heading: str,
     deployed: Callable[[str], Path],
@@ -350,7 +350,7 @@ def test_the_documents_program_draws_the_mask_of_what_was_clicked(
     assert not (tmp_path / ".cache").exists()  # osam downloaded nothing
 
 
-def test_the_documents_program_for_transformers_js_does_too(
+def test_the_documented_transformers_js_program_draws_the_clicked_object(
     npm_packages: None,
     deployed: Callable[[str], Path],
     picture: Picture,
@@ -369,7 +369,7 @@ def test_the_documents_program_for_transformers_js_does_too(
 
 
 @pytest.mark.parametrize("client", ["samexporter", "nimbusimage", "anylabeling"])
-def test_the_python_of_use_draws_the_mask_of_what_was_clicked(
+def test_the_python_in_use_md_draws_the_clicked_object(
     client: str,
     deployed: Callable[[str], Path],
     picture: Picture,
@@ -410,7 +410,7 @@ def mask_by_javascript(
 
 
 @pytest.mark.parametrize("client", ["samexporter", "nimbusimage"])
-def test_the_javascript_of_use_does_too(
+def test_the_javascript_in_use_md_draws_the_clicked_object(
     client: str,
     deployed: Callable[[str], Path],
     picture: Picture,
@@ -423,7 +423,7 @@ def test_the_javascript_of_use_does_too(
     assert mask_iou(mask.reshape(true.shape), true) > 0.85
 
 
-def test_the_command_of_use_paints_it(
+def test_the_samexporter_command_in_use_md_paints_the_clicked_object(
     deployed: Callable[[str], Path], picture: Picture, image_file: Path, tmp_path: Path
 ) -> None:
     heading = "samexporter's command"
@@ -442,7 +442,7 @@ def test_the_command_of_use_paints_it(
     assert mask_iou(painted, picture.objects[0]) > 0.85
 
 
-def test_the_manifest_says_what_a_program_would_have_to_guess(
+def test_the_manifest_states_the_mask_scale_the_threshold_and_the_prompt_rules(
     deployed: Callable[[str], Path],
 ) -> None:
     def told(client: str) -> dict[str, Any]:
@@ -499,7 +499,7 @@ def generated(model: Any, embedding: Any, points: Array, labels: list[int]) -> A
     return mask
 
 
-def test_osams_class_finds_the_drawn_objects_on_an_image_that_is_not_square(
+def test_osams_own_class_finds_the_objects_in_a_non_square_image(
     osam_model: Any, picture: Picture
 ) -> None:
     embedding = osam_model.encode_image(picture.image)
@@ -512,7 +512,7 @@ def test_osams_class_finds_the_drawn_objects_on_an_image_that_is_not_square(
     assert np.mean(boxed) > 0.85, boxed
 
 
-def test_osam_prepares_an_image_as_sam2_does(
+def test_osam_preprocesses_an_image_as_sam2_does(
     osam_model: Any, picture: Picture, sam2: Reference
 ) -> None:
     # It stretches in 8 bits. Up to 0.6.0 it divided only the mean: a third off, and more.
@@ -522,7 +522,7 @@ def test_osam_prepares_an_image_as_sam2_does(
         assert near(each, expected[0], 0.1 * float(np.abs(expected).max()))
 
 
-def test_osams_decoder_gives_the_four_masks_at_the_images_size(
+def test_osams_decoder_returns_four_masks_at_the_image_size(
     deployed: Callable[[str], Path], picture: Picture, sam2: Reference
 ) -> None:
     decoder = Graph(deployed("osam") / "decoder.onnx")
@@ -588,7 +588,7 @@ def anylabeling(deployed: Callable[[str], Path]) -> XAnyLabeling:
     return XAnyLabeling(deployed("anylabeling"))
 
 
-def test_x_anylabeling_gets_sam2s_masks_of_one_prompt(
+def test_x_anylabeling_gets_sam2s_masks_for_one_prompt(
     anylabeling: XAnyLabeling, picture: Picture, sam2: Reference
 ) -> None:
     features = anylabeling.encode(picture.image)
@@ -605,7 +605,7 @@ def test_x_anylabeling_gets_sam2s_masks_of_one_prompt(
             assert near(scores[0], expected.scores, SCORES)
 
 
-def test_x_anylabeling_gets_the_same_masks_of_64_prompts_at_once(
+def test_x_anylabeling_gets_the_same_masks_for_64_prompts_at_once(
     anylabeling: XAnyLabeling, sam2: Reference
 ) -> None:
     # `predict_masks_batch`: of the grid of "segment everything" 64 points in each batch.
@@ -627,7 +627,7 @@ def test_x_anylabeling_gets_the_same_masks_of_64_prompts_at_once(
         assert near(scores[number], expected.scores, SCORES)
 
 
-def test_the_yaml_of_each_anylabeling_has_the_keys_that_it_asks_for(
+def test_the_yaml_files_have_the_keys_that_each_anylabeling_requires(
     deployed: Callable[[str], Path],
 ) -> None:
     folder = deployed("anylabeling")
@@ -677,7 +677,7 @@ def cases(picture: Picture) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         yield kind, prompts[:1] if kind == "points and boxes" else prompts
 
 
-def test_transformers_js_gets_the_features_of_sam2_and_of_transformers(
+def test_transformers_js_features_match_sam2_and_transformers(
     transformers_js: dict[str, Graph],
     sam2: Reference,
     picture: Picture,
@@ -692,7 +692,7 @@ def test_transformers_js_gets_the_features_of_sam2_and_of_transformers(
         assert near_features(found[name], expected[name])
 
 
-def test_transformers_js_gets_the_masks_of_transformers_and_of_sam2(
+def test_transformers_js_masks_match_transformers_and_sam2(
     transformers_js: dict[str, Graph],
     sam2: Reference,
     picture: Picture,
@@ -714,7 +714,7 @@ def test_transformers_js_gets_the_masks_of_transformers_and_of_sam2(
             assert near(found["iou_scores"][0, number], own.scores, SCORES), kind
 
 
-def test_transformers_reads_the_configuration_and_prepares_an_image_as_sam2_does(
+def test_transformers_reads_the_configuration_and_preprocesses_as_sam2_does(
     deployed: Callable[[str], Path], sam2: Reference, picture: Picture
 ) -> None:
     from transformers import AutoConfig, AutoImageProcessor
@@ -731,7 +731,7 @@ def test_transformers_reads_the_configuration_and_prepares_an_image_as_sam2_does
 # NimbusImage 818835a, src/pipelines/samPipeline.ts
 
 
-def test_nimbusimage_gets_the_masks_of_its_own_preprocessing_best_first(
+def test_nimbusimages_preprocessing_gives_transformers_masks_best_first(
     deployed: Callable[[str], Path],
     picture: Picture,
     transformers: Callable[..., dict[str, Array]],
@@ -781,7 +781,7 @@ def ious_said(output: str) -> list[float]:
 
 
 @pytest.mark.parametrize("client", ["osam", "transformers.js", "nimbusimage"])
-def test_doit_compare_puts_the_same_prompts_to_the_files_of_any_two_clients(
+def test_doit_compare_runs_the_same_prompts_for_any_two_clients(
     deployed: Callable[[str], Path], client: str, tmp_path: Path
 ) -> None:
     drawn = tmp_path / "differences.png"
@@ -794,7 +794,7 @@ def test_doit_compare_puts_the_same_prompts_to_the_files_of_any_two_clients(
     assert not drawn.exists()
 
 
-def test_doit_compare_draws_the_masks_of_a_decoder_that_was_changed(
+def test_doit_compare_draws_the_masks_of_a_changed_decoder(
     deployed: Callable[[str], Path], tmp_path: Path
 ) -> None:
     right, wrong = deployed(CLIENTS[0]), tmp_path / "wrong"

@@ -38,12 +38,12 @@ def refusal(model: Tables, **tables: Tables) -> str:
 # --- the configuration -------------------------------------------------------------------------
 
 
-def test_without_the_key_a_model_is_samexporters() -> None:
+def test_the_default_client_is_samexporter() -> None:
     (model,) = configured({}).targets
     assert (model.client.name, model.masks, model.prompts) == ("samexporter", "multi", "many")
 
 
-def test_a_client_is_a_default_for_all_models_and_each_may_have_another() -> None:
+def test_a_model_can_override_the_default_client() -> None:
     tables = {"nimbus": TINY, "other": {**TINY, "client": "osam", "folder": "other"}}
     config = parse({"defaults": {"client": "nimbusimage"}, "models": tables}, Path("m.toml"))
     assert [model.client.name for model in config.targets] == ["nimbusimage", "osam"]
@@ -57,7 +57,7 @@ def test_nimbusimage_gets_ranked_masks_for_one_prompt_and_an_ort_encoder() -> No
     assert names == {"encoder.onnx", "encoder.ort", "decoder.onnx"}
 
 
-def test_each_client_of_a_model_is_built_under_a_name_and_in_a_folder_of_its_own() -> None:
+def test_each_client_of_a_model_gets_its_own_name_and_folder() -> None:
     config = configured({"clients": ["nimbusimage", "transformers.js"]})
     assert [(model.name, model.deploy.name) for model in config.targets] == [
         ("tiny", "sam2_hiera_tiny"),
@@ -67,7 +67,7 @@ def test_each_client_of_a_model_is_built_under_a_name_and_in_a_folder_of_its_own
 
 
 @pytest.mark.parametrize("key", ["deploy", "folder"])
-def test_a_clients_name_can_stand_anywhere_in_the_path(key: str) -> None:
+def test_the_client_placeholder_works_anywhere_in_the_path(key: str) -> None:
     text = {"deploy": "apps/{client}/sam", "folder": "sam2_{client}"}[key]
     models = configured({"clients": ["nimbusimage", "osam"], key: text}).targets
     assert [str(model.deploy) for model in models] == {
@@ -83,7 +83,9 @@ def test_a_clients_name_can_stand_anywhere_in_the_path(key: str) -> None:
     ("model_type", "folder"),
     [("sam2_hiera_tiny", "sam2_hiera_tiny"), ("sam2.1_hiera_tiny", "sam2_1_hiera_tiny")],
 )
-def test_nimbusimages_folder_begins_as_it_asks(model_type: str, folder: str) -> None:
+def test_nimbusimages_folder_name_starts_with_the_required_prefix(
+    model_type: str, folder: str
+) -> None:
     (model,) = configured({"model_type": model_type, "client": "nimbusimage"}).targets
     assert model.deploy.name == folder
     (other,) = configured({"model_type": model_type}).targets
@@ -121,27 +123,29 @@ def test_nimbusimages_folder_begins_as_it_asks(model_type: str, folder: str) -> 
         ({"clients": []}, "clients: found []; allowed: a list of some of samexporter"),
     ],
 )
-def test_what_a_client_cannot_have_is_refused_with_the_reason(
+def test_an_option_that_a_client_does_not_support_is_refused_with_the_reason(
     model: Tables, complaint: str
 ) -> None:
     assert f"[models.tiny] {complaint}" in refusal(model)
 
 
-def test_two_clients_of_one_folder_are_refused() -> None:
+def test_two_clients_in_one_folder_are_refused() -> None:
     other = {**TINY, "client": "osam", "folder": "sam2_hiera_tiny"}
     tables = {"one": {**TINY, "client": "nimbusimage"}, "two": other}
     with pytest.raises(ConfigurationError, match=r"for osam, where .*for nimbusimage"):
         parse({"models": tables}, Path("models.toml"))
 
 
-def test_names_that_two_tables_would_build_under_are_refused() -> None:
+def test_a_build_name_used_by_two_tables_is_refused() -> None:
     tables = {"a": {**TINY, "clients": ["nimbusimage", "osam"]}, "a-osam": {**TINY, "folder": "f"}}
     with pytest.raises(ConfigurationError, match=r"\[models.a-osam\] clients: .*another name"):
         parse({"models": tables}, Path("models.toml"))
 
 
 @pytest.mark.parametrize("client", ["nimbusimage", "osam"])
-def test_an_image_size_that_a_client_does_not_feed_is_refused(client: str, tmp_path: Path) -> None:
+def test_an_image_size_that_a_client_does_not_support_is_refused(
+    client: str, tmp_path: Path
+) -> None:
     (tmp_path / "small.yaml").write_text("model:\n  image_size: 512\n")
     file = tmp_path / "models.toml"
     table = f'[models.m]\nconfig = "{tmp_path}/small.yaml"\nurl = "synthetic:"\n'
@@ -163,7 +167,7 @@ def doubling() -> onnx.ModelProto:
     return helper.make_model(helper.make_graph(nodes, "doubling", [x], [y, z]))
 
 
-def test_tensors_get_a_clients_names_and_order() -> None:
+def test_tensors_get_the_clients_names_and_order() -> None:
     model = doubling()
     names = {"inputs": [["x", "pixels"]], "outputs": [["z", "scores"], ["y", "masks"]]}
     rename_tensors(model.graph, names)
@@ -172,7 +176,7 @@ def test_tensors_get_a_clients_names_and_order() -> None:
     assert [each.name for each in model.graph.output] == ["scores", "masks"]
 
 
-def test_an_output_that_a_client_has_no_name_for_goes_with_what_it_alone_needs() -> None:
+def test_an_output_without_a_client_name_is_removed_with_its_nodes() -> None:
     model = doubling()
     rename_tensors(model.graph, {"inputs": [["x", "pixels"]], "outputs": [["z", "scores"]]})
     onnx.checker.check_model(model, full_check=True)
@@ -180,7 +184,7 @@ def test_an_output_that_a_client_has_no_name_for_goes_with_what_it_alone_needs()
     assert [each.op_type for each in model.graph.node] == ["Neg"]
 
 
-def test_a_name_that_the_graph_has_for_something_else_is_refused() -> None:
+def test_a_name_that_the_graph_already_uses_is_refused() -> None:
     with pytest.raises(ValueError, match="called inner already"):
         rename_tensors(doubling().graph, {"inputs": [["x", "inner"]], "outputs": [["y", "y"]]})
 
@@ -205,7 +209,7 @@ def manifest_for(client: Client) -> dict[str, Any]:
     }
 
 
-def test_transformers_js_is_told_which_precision_to_load_where() -> None:
+def test_the_config_for_transformers_js_names_the_precision_per_device() -> None:
     client = CLIENTS["transformers.js"]
     texts = client.documents(manifest_for(client))
     config = json.loads(texts["config.json"])
@@ -222,7 +226,7 @@ def test_transformers_js_is_told_which_precision_to_load_where() -> None:
     assert preprocessor["image_processor_type"] == "Sam2ImageProcessor"
 
 
-def test_anylabeling_and_x_anylabeling_get_a_yaml_each() -> None:
+def test_anylabeling_and_x_anylabeling_each_get_a_yaml_file() -> None:
     client = CLIENTS["anylabeling"]
     texts = client.documents(manifest_for(client))
     assert texts["x-anylabeling.yaml"].splitlines() == [
@@ -235,7 +239,7 @@ def test_anylabeling_and_x_anylabeling_get_a_yaml_each() -> None:
     assert "input_size: 1024" in texts["anylabeling.yaml"]
 
 
-def test_of_sam_1_both_get_the_same_yaml_with_the_sizes_that_they_read() -> None:
+def test_both_programs_get_the_same_yaml_with_image_sizes_for_sam_1() -> None:
     manifest = manifest_for(CLIENTS["anylabeling"])
     manifest["encoder"]["inputs"] = [{"shape": [684, 1024, 3]}]
     texts = CLIENTS["anylabeling (sam)"].documents(manifest)
@@ -252,7 +256,7 @@ def test_of_sam_1_both_get_the_same_yaml_with_the_sizes_that_they_read() -> None
     ]
 
 
-def test_a_manifest_says_that_an_encoder_of_a_canvas_takes_raw_values() -> None:
+def test_the_manifest_of_a_canvas_encoder_states_raw_pixel_values() -> None:
     client = CLIENTS["anylabeling (sam)"]
     assert manifest_for(client)["preprocessing"] == {
         "layout": "HWC",
@@ -312,7 +316,7 @@ def succeeded(outcome: Outcome) -> set[str]:
     return outcome.ran
 
 
-def test_each_client_finds_its_files_where_it_looks(built: Build) -> None:
+def test_each_client_gets_its_files_in_the_expected_places(built: Build) -> None:
     assert built.files() == {"encoder.onnx", "encoder.ort", "decoder.onnx", "manifest.json"}
     assert built.files("transformers.js") == {
         "config.json",
@@ -331,7 +335,7 @@ def test_the_manifest_names_every_file_and_the_client(built: Build) -> None:
     assert built.build().ran == set()
 
 
-def test_a_further_client_leaves_what_the_first_has_alone(built: Build) -> None:
+def test_adding_a_client_does_not_rerun_the_proofs_of_other_clients(built: Build) -> None:
     """The export runs again for its decoder; what comes out the same counts as fresh."""
     built.write(["nimbusimage", "transformers.js", "osam"])
     assert succeeded(built.build()) == {
@@ -342,7 +346,7 @@ def test_a_further_client_leaves_what_the_first_has_alone(built: Build) -> None:
     }
 
 
-def test_clients_with_equal_decoders_share_one(built: Build) -> None:
+def test_clients_with_equal_decoders_share_one_decoder(built: Build) -> None:
     built.write(["samexporter", "anylabeling"])
     succeeded(built.build())
     one, other = built.folder(), built.folder("anylabeling")
@@ -352,7 +356,7 @@ def test_clients_with_equal_decoders_share_one(built: Build) -> None:
     assert {"x-anylabeling.yaml", "anylabeling.yaml"} <= built.files("anylabeling")
 
 
-def test_a_document_that_is_edited_or_gone_is_deployed_again(built: Build) -> None:
+def test_an_edited_or_missing_client_document_is_deployed_again(built: Build) -> None:
     config = built.folder("transformers.js") / "config.json"
     before = config.read_text()
     config.write_text("{}")
@@ -363,7 +367,7 @@ def test_a_document_that_is_edited_or_gone_is_deployed_again(built: Build) -> No
     assert config.read_text() == before
 
 
-def test_what_a_client_reads_beside_the_graphs_is_tracked_through_its_code(built: Build) -> None:
+def test_a_change_to_a_clients_code_redeploys_its_documents(built: Build) -> None:
     source = built.root / "tasks/clients/transformers_js.py"
     source.write_text(source.read_text().replace('"resample": 2', '"resample": 3'))
     assert succeeded(built.build()) == {"deploy:tiny-transformers.js"}
@@ -371,7 +375,7 @@ def test_what_a_client_reads_beside_the_graphs_is_tracked_through_its_code(built
     assert '"resample": 3' in deployed.read_text()
 
 
-def test_another_name_of_a_tensor_reruns_what_that_client_reads_and_nothing_else(
+def test_a_renamed_tensor_reruns_the_stages_of_that_client_only(
     built: Build,
 ) -> None:
     source = built.root / "tasks/clients/transformers_js.py"
@@ -390,7 +394,7 @@ def test_a_variant_is_made_once_for_all_clients(built: Build) -> None:
     assert "encoder_quantized.ort" in built.files()
 
 
-def test_prune_removes_a_client_that_is_asked_for_no_more_with_its_folders(built: Build) -> None:
+def test_prune_removes_the_folders_of_a_client_no_longer_configured(built: Build) -> None:
     built.write(["nimbusimage"])
     assert succeeded(built.build()) == {"export:tiny", "simplify:tiny"}
     outcome = built.doit("prune", "--yes")
@@ -399,7 +403,7 @@ def test_prune_removes_a_client_that_is_asked_for_no_more_with_its_folders(built
     assert built.files() == {"encoder.onnx", "encoder.ort", "decoder.onnx", "manifest.json"}
 
 
-def test_a_file_where_a_folder_is_to_be_changes_nothing(built: Build) -> None:
+def test_a_file_in_place_of_a_folder_stops_the_deploy_without_changes(built: Build) -> None:
     folder = built.folder("transformers.js")
     shutil.rmtree(folder / "onnx")
     (folder / "onnx").write_text("mine")

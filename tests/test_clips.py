@@ -14,7 +14,7 @@ from tasks.drawing.clip import Clip
 
 
 @pytest.mark.parametrize("draw", [time_lapse, stack])
-def test_a_seed_gives_the_same_clip_and_another_seed_another(draw: type[Clip]) -> None:
+def test_equal_seeds_give_equal_clips_and_different_seeds_differ(draw: type[Clip]) -> None:
     first, again, other = (draw(seed, 4, 96, 128) for seed in (5, 5, 6))
     assert np.array_equal(first.frames, again.frames)
     assert np.array_equal(first.labels, again.labels)
@@ -22,7 +22,7 @@ def test_a_seed_gives_the_same_clip_and_another_seed_another(draw: type[Clip]) -
 
 
 @pytest.mark.parametrize("draw", [time_lapse, stack])
-def test_a_clip_has_the_length_and_the_size_that_are_asked_for(draw: type[Clip]) -> None:
+def test_a_clip_has_the_requested_length_and_size(draw: type[Clip]) -> None:
     clip = draw(3, 5, 96, 160)
     assert clip.frames.shape == (5, 96, 160, 3)
     assert clip.frames.dtype == np.uint8
@@ -43,7 +43,7 @@ def test_an_object_keeps_its_number_as_it_moves() -> None:
     assert np.quantile(moved, 0.99) < 45  # less than the objects' own width, of 100 or so
 
 
-def test_bodies_that_move_push_one_another_aside_and_do_not_come_to_lie_on_one_another() -> None:
+def test_moving_bodies_push_each_other_aside_instead_of_overlapping() -> None:
     random = np.random.default_rng(4)
     bodies = population(random, 16, 512, 512, 0.5, "bright")
     moved = [moving(random, body) for body in bodies]
@@ -61,7 +61,7 @@ def test_bodies_that_move_push_one_another_aside_and_do_not_come_to_lie_on_one_a
     assert overlap(pushed(moved)) < 0.25
 
 
-def test_objects_of_time_lapses_are_hidden_or_leave_and_return() -> None:
+def test_objects_of_time_lapses_disappear_and_return() -> None:
     returned = 0
     for seed in range(12):
         labels = time_lapse(seed, 16, 128, 128, scale=0.5).labels
@@ -71,7 +71,7 @@ def test_objects_of_time_lapses_are_hidden_or_leave_and_return() -> None:
     assert returned >= 3
 
 
-def test_an_object_of_a_stack_appears_and_vanishes_but_once() -> None:
+def test_an_object_of_a_stack_appears_and_vanishes_only_once() -> None:
     runs, changed = [], 0
     for seed in range(10):
         labels = stack(seed, 12, 128, 128, scale=0.4).labels
@@ -94,13 +94,13 @@ def test_an_object_of_a_stack_appears_and_vanishes_but_once() -> None:
         ([0, 0, 2000, 2000], None),  # it appears, and does not return
     ],
 )
-def test_an_object_returns_that_was_there_and_away(
+def test_return_of_finds_the_first_frame_without_an_object_that_comes_back(
     visible: list[int], expected: int | None
 ) -> None:
     assert return_of(np.array(visible)) == expected
 
 
-def test_a_frame_counts_if_the_object_is_seen_or_found_and_a_return_if_found_after_it() -> None:
+def test_the_summary_skips_correctly_empty_frames_and_counts_refound_objects() -> None:
     followed = Followed(
         visible=np.array([2000, 0, 0, 1500, 1500]),
         found=np.array([2000, 0, 700, 0, 1200]),

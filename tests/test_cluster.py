@@ -105,7 +105,7 @@ def test_the_heavy_part_runs_in_a_child_of_a_worker(lasting: Cluster, stages: Qu
     assert "nothing to do" in succeeded(again)
 
 
-def test_what_ran_on_a_cluster_is_up_to_date_without_it_and_the_other_way_round(
+def test_a_stage_run_on_a_cluster_is_up_to_date_without_the_cluster(
     lasting: Cluster, stages: Quick
 ) -> None:
     stages.give({"a": {"function": "make"}})
@@ -113,7 +113,7 @@ def test_what_ran_on_a_cluster_is_up_to_date_without_it_and_the_other_way_round(
     assert "nothing to do" in succeeded(stages.doit())
 
 
-def test_the_configuration_names_the_cluster_and_the_command_line_does_without(
+def test_the_command_line_can_switch_off_the_configured_cluster(
     lasting: Cluster, stages: Quick
 ) -> None:
     stages.configure(f'[build]\ncluster = "{lasting.address}"\n{MODEL}')
@@ -127,7 +127,7 @@ def test_the_configuration_names_the_cluster_and_the_command_line_does_without(
     assert stages.values("b")["started_by"] not in lasting.pids
 
 
-def test_a_childs_error_keeps_its_words_and_names_the_worker(
+def test_a_childs_error_keeps_its_message_and_names_the_worker(
     lasting: Cluster, stages: Quick
 ) -> None:
     stages.give({"a": {"function": "refuse"}})
@@ -135,15 +135,13 @@ def test_a_childs_error_keeps_its_words_and_names_the_worker(
     assert "expected 1, found 2\n    It ran on the worker tcp://" in output
 
 
-def test_verbose_shows_what_the_child_printed(lasting: Cluster, stages: Quick) -> None:
+def test_verbose_prints_the_output_of_the_child(lasting: Cluster, stages: Quick) -> None:
     stages.give({"a": {"function": "make"}})
     assert "making it" in succeeded(stages.doit("-v", "2", f"cluster={lasting.address}"))
 
 
 @pytest.mark.slow
-def test_a_child_has_the_threads_of_its_machine_not_the_one_that_dask_grants(
-    quick: Quick, cluster: Cluster
-) -> None:
+def test_a_child_does_not_inherit_dasks_thread_limits(quick: Quick, cluster: Cluster) -> None:
     cluster.start_worker(OMP_NUM_THREADS="1", MALLOC_TRIM_THRESHOLD_="65536", KEPT="1")
     quick.give({"a": {"function": "make"}})
     succeeded(quick.doit(f"cluster={cluster.address}"))
@@ -177,7 +175,7 @@ def test_the_whole_pipeline_on_a_cluster_makes_the_same_files(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_proof_is_of_the_processor_of_the_worker_that_measured(tmp_path: Path) -> None:
+def test_a_proof_records_the_processor_of_the_worker_that_measured(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", cheap=True)
     shutil.copy(ROOT / "tests/fakes/cheap_worker.py", project.root)
     cache = f'[cache]\nurl = "{tmp_path / "cache"}"\nproofs = true\n'
@@ -207,7 +205,7 @@ def imported(quick: Quick, *arguments: str) -> tuple[Outcome, set[str]]:
     return outcome, {line.split("|")[-1].strip() for line in lines}
 
 
-def test_without_the_option_nothing_of_it_is_imported(quick: Quick) -> None:
+def test_without_the_cluster_option_dask_is_not_imported(quick: Quick) -> None:
     quick.give({"a": {"function": "make"}})
     outcome, names = imported(quick)
     succeeded(outcome)
@@ -215,7 +213,7 @@ def test_without_the_option_nothing_of_it_is_imported(quick: Quick) -> None:
     assert not names & {"distributed", "dask", "tasks.running.cluster", "tasks.running.job"}
 
 
-def test_with_nothing_to_do_a_cluster_that_cannot_be_reached_is_not_asked(quick: Quick) -> None:
+def test_an_unreachable_cluster_is_not_contacted_when_nothing_is_to_do(quick: Quick) -> None:
     quick.give({"a": {"function": "make"}})
     succeeded(quick.doit())
     outcome, names = imported(quick, f"cluster=tcp://127.0.0.1:{free_port()}")
@@ -223,7 +221,7 @@ def test_with_nothing_to_do_a_cluster_that_cannot_be_reached_is_not_asked(quick:
     assert not names & {"distributed", "dask", "tasks.running.cluster", "tasks.running.job"}
 
 
-def test_a_scheduler_that_does_not_answer_is_told_with_what_to_do(quick: Quick) -> None:
+def test_an_unreachable_scheduler_is_an_error_that_suggests_remedies(quick: Quick) -> None:
     quick.give({"a": {"function": "make"}, "b": {"function": "make"}})
     address = f"tcp://127.0.0.1:{free_port()}"
     outcome = quick.doit("--continue", f"cluster={address}")
@@ -235,7 +233,7 @@ def test_a_scheduler_that_does_not_answer_is_told_with_what_to_do(quick: Quick) 
     assert "`doit cluster=off` does without" in output
 
 
-def test_without_the_package_the_command_that_installs_it_is_told(quick: Quick) -> None:
+def test_a_missing_dask_package_is_an_error_with_the_install_command(quick: Quick) -> None:
     (quick.root / "distributed.py").write_text("raise ImportError\n")
     quick.give({"a": {"function": "make"}})
     output = failed(quick.doit("cluster=tcp://127.0.0.1:1"))
@@ -243,7 +241,7 @@ def test_without_the_package_the_command_that_installs_it_is_told(quick: Quick) 
 
 
 @pytest.mark.slow
-def test_without_a_worker_the_build_says_so_and_waits_for_one(
+def test_without_a_worker_the_build_prints_a_notice_and_waits(
     quick: Quick, cluster: Cluster
 ) -> None:
     quick.give({"a": {"function": "make"}})
@@ -260,45 +258,47 @@ def test_without_a_worker_the_build_says_so_and_waits_for_one(
 LARGE = 897_952_466  # bytes of a checkpoint
 
 
-def test_memory_is_asked_as_it_was_used_last_with_a_margin() -> None:
+def test_a_stage_requests_its_last_peak_memory_plus_a_margin() -> None:
     wanted = resources_for("export:x", {"peak_memory": 4e9}, (), LARGE, [{"memory": 16e9}])
     assert wanted == {"memory": pytest.approx(4.4e9)}
 
 
-def test_memory_of_a_stage_that_never_ran_is_reckoned_from_its_input() -> None:
+def test_memory_of_a_stage_that_never_ran_is_estimated_from_its_input() -> None:
     wanted = resources_for("export:x", {}, (), LARGE, [{"memory": 16e9}])
     assert 4.1 < wanted["memory"] / 2**30 < 4.5  # large's export takes 4.1
 
 
-def test_what_is_only_reckoned_is_no_reason_to_refuse_a_worker() -> None:
+def test_an_estimate_of_memory_does_not_rule_out_a_worker() -> None:
     assert resources_for("export:x", {}, (), LARGE, [{"memory": 2e9}]) == {"memory": 2e9}
 
 
-def test_a_stage_that_is_known_to_need_more_than_any_worker_has_is_refused() -> None:
+def test_a_stage_that_needs_more_memory_than_any_worker_has_is_refused() -> None:
     with pytest.raises(StageError, match=r"export:x needs 4\.1 GiB .* than 1\.9 GiB.*memory=5e9"):
         resources_for("export:x", {"peak_memory": 4e9}, (), 1, [{"memory": 2e9}, {}])
 
 
 @pytest.mark.parametrize("workers", [[{}], [{}, {"GPU": 1.0}]])
-def test_nothing_is_asked_that_no_worker_declares(workers: list[dict[str, float]]) -> None:
+def test_a_resource_that_no_worker_declares_is_not_requested(
+    workers: list[dict[str, float]],
+) -> None:
     recorded = {"peak_memory": 4e9, "cores": 3.2}
     assert resources_for("browser:x", recorded, ("browser",), LARGE, workers) == {}
 
 
-def test_cores_are_asked_as_they_were_used_but_no_more_than_there_are() -> None:
+def test_a_stage_requests_the_cores_it_used_up_to_the_available_ones() -> None:
     def cores(used: float) -> float:
         return resources_for("verify:x", {"cores": used}, (), 1, [{"cores": 4.0}])["cores"]
 
     assert [cores(each) for each in (0.2, 1.3, 9.9)] == [1, 2, 4]
 
 
-def test_a_browser_and_memory_are_asked_of_the_same_worker() -> None:
+def test_a_browser_and_memory_are_requested_from_the_same_worker() -> None:
     workers = [{"memory": 16e9}, {"memory": 3e9, "browser": 1.0}]
     wanted = resources_for("browser:x", {"peak_memory": 1e9}, ("browser",), LARGE, workers)
     assert wanted == {"memory": 3e9, "browser": 1}
 
 
-def test_two_stages_that_take_most_of_the_memory_never_meet_on_a_worker(
+def test_two_memory_heavy_stages_never_share_a_worker(
     lasting: Cluster, stages: Quick, tmp_path: Path
 ) -> None:
     # Each is reckoned at 1 GiB of a worker's 2 GB, and each worker has two threads.
@@ -312,14 +312,18 @@ def test_two_stages_that_take_most_of_the_memory_never_meet_on_a_worker(
     assert {stages.values(str(number))["started_by"] for number in range(6)} == lasting.pids
 
 
-def test_a_browser_that_no_worker_declares_is_the_one_here(lasting: Cluster, stages: Quick) -> None:
+def test_a_browser_stage_runs_locally_when_no_worker_declares_a_browser(
+    lasting: Cluster, stages: Quick
+) -> None:
     stages.give({"a": {"function": "make", "needs": ["browser"]}})
     succeeded(stages.doit(f"cluster={lasting.address}"))
     assert stages.values("a")["started_by"] not in lasting.pids
 
 
 @pytest.mark.slow
-def test_a_browser_runs_on_a_worker_that_declares_one(quick: Quick, cluster: Cluster) -> None:
+def test_a_browser_stage_runs_on_a_worker_that_declares_a_browser(
+    quick: Quick, cluster: Cluster
+) -> None:
     cluster.start_worker()
     able = cluster.start_worker("--resources", "browser=1")
     cluster.wait()
@@ -342,7 +346,7 @@ def holding(quick: Quick, cluster: Cluster, tmp_path: Path, *arguments: str) -> 
 
 
 @pytest.mark.slow
-def test_what_a_killed_worker_was_at_runs_again_elsewhere_and_nothing_half_written_counts(
+def test_a_killed_workers_stage_reruns_elsewhere_and_partial_files_are_ignored(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     for _ in range(2):
@@ -360,7 +364,7 @@ def test_what_a_killed_worker_was_at_runs_again_elsewhere_and_nothing_half_writt
 
 
 @pytest.mark.slow
-def test_a_stage_that_every_worker_died_of_is_told_as_lack_of_memory(
+def test_a_stage_whose_workers_all_died_fails_with_an_explanation(
     quick: Quick, tmp_path: Path
 ) -> None:
     with Cluster(quick, tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
@@ -376,7 +380,7 @@ def test_a_stage_that_every_worker_died_of_is_told_as_lack_of_memory(
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.slow
-def test_a_scheduler_that_ends_is_told_and_finished_stages_are_kept(
+def test_a_lost_scheduler_is_reported_and_finished_stages_are_kept(
     quick: Quick, cluster: Cluster, tmp_path: Path, how: signal.Signals
 ) -> None:
     cluster.start_worker()
@@ -394,7 +398,7 @@ def test_a_scheduler_that_ends_is_told_and_finished_stages_are_kept(
 
 
 @pytest.mark.slow
-def test_ctrl_c_cancels_what_runs_on_the_cluster(
+def test_ctrl_c_cancels_the_stages_that_run_on_the_cluster(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.start_worker()
@@ -425,7 +429,7 @@ def test_a_killed_build_leaves_nothing_running_on_the_cluster(
 
 
 @pytest.mark.slow
-def test_a_worker_that_was_cut_off_and_lives_does_not_write_what_the_next_one_delivers(
+def test_a_disconnected_worker_does_not_overwrite_the_result_of_its_successor(
     quick: Quick, tmp_path: Path
 ) -> None:
     with Cluster(quick, tmp_path, DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="5s") as cluster:
@@ -442,7 +446,7 @@ def test_a_worker_that_was_cut_off_and_lives_does_not_write_what_the_next_one_de
             assert (quick.root / "build/made/held").read_text() != "half"
 
 
-def test_paths_of_the_scratch_folder_become_those_of_an_attempt() -> None:
+def test_scratch_paths_are_rewritten_to_the_folder_of_the_attempt() -> None:
     arguments = {"graphs": {"encoder": "b/tmp/x/e.onnx"}, "pairs": [["b/tmp/xy", "b/tmp/x"]]}
     assert job.rebase_paths(arguments, "b/tmp/x", "b/tmp/x/attempt-1") == {
         "graphs": {"encoder": "b/tmp/x/attempt-1/e.onnx"},
@@ -488,7 +492,7 @@ def test_a_worker_with_another_version_of_a_package_is_refused(
 
 
 @pytest.mark.slow
-def test_one_worker_that_would_not_do_is_left_out_with_a_warning(
+def test_an_incompatible_worker_is_left_out_with_a_warning(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     place = pretend(tmp_path / "other", "torch", "1.0")
@@ -502,7 +506,7 @@ def test_one_worker_that_would_not_do_is_left_out_with_a_warning(
 
 
 @pytest.mark.slow
-def test_a_worker_that_joins_later_is_looked_at_too(
+def test_a_worker_that_joins_later_is_checked_too(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     fit = cluster.start_worker()
@@ -518,7 +522,7 @@ def test_a_worker_that_joins_later_is_looked_at_too(
 
 
 @pytest.mark.slow
-def test_a_worker_of_another_checkout_does_when_it_shares_the_build_folder(
+def test_a_worker_in_another_checkout_works_with_a_shared_build_folder(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     quick.configure(f'[build]\ndir = "{tmp_path / "shared"}"\n{MODEL}')
@@ -537,7 +541,7 @@ def through_a_cache(quick: Quick, cache: str) -> None:
     quick.give({"a": {"function": "make"}, "b": reading})
 
 
-def test_a_worker_that_does_not_see_the_build_folder_works_through_the_cache(
+def test_a_worker_without_the_build_folder_works_through_the_cache(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     other = checkout(quick, tmp_path / "elsewhere")
@@ -555,7 +559,7 @@ def test_a_worker_that_does_not_see_the_build_folder_works_through_the_cache(
 
 
 @pytest.mark.slow
-def test_where_one_worker_sees_the_build_folder_and_one_does_not_both_work(
+def test_workers_with_and_without_the_build_folder_both_run_stages(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.start_worker()
@@ -569,7 +573,7 @@ def test_where_one_worker_sees_the_build_folder_and_one_does_not_both_work(
 
 
 @pytest.mark.slow
-def test_a_cache_that_a_worker_cannot_use_is_told(
+def test_a_cache_that_a_worker_cannot_use_is_reported(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.start_worker(folder=checkout(quick, tmp_path / "elsewhere"))
@@ -604,7 +608,7 @@ def test_the_whole_pipeline_through_a_cache_makes_the_same_files(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_worker_that_does_not_see_the_build_folder_is_refused(
+def test_a_worker_with_neither_build_folder_nor_cache_is_refused(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     other = checkout(quick, tmp_path / "elsewhere")
@@ -614,7 +618,7 @@ def test_a_worker_that_does_not_see_the_build_folder_is_refused(
     assert f"does not see this build's folder as {other / 'build'}" in output
 
 
-def test_a_worker_with_another_source_is_refused(
+def test_a_worker_with_other_source_code_is_refused(
     quick: Quick, cluster: Cluster, tmp_path: Path
 ) -> None:
     quick.configure(f'[build]\ndir = "{tmp_path / "shared"}"\n{MODEL}')
@@ -674,7 +678,7 @@ def test_a_scheduler_of_another_version_is_refused(quick: Quick, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_scheduler_needs_nothing_of_this_project(quick: Quick, tmp_path: Path) -> None:
+def test_a_scheduler_does_not_need_this_project(quick: Quick, tmp_path: Path) -> None:
     place = pretend_foreign(tmp_path / "foreign")
     with Cluster(quick, tmp_path, PYTHONPATH=place) as cluster:
         cluster.start_worker()
@@ -701,7 +705,7 @@ def write_traced(path, *arguments):
 
 
 @pytest.mark.slow
-def test_a_worker_killed_while_it_exports_tiny_leaves_the_graphs_that_one_machine_makes(
+def test_killing_a_worker_during_an_export_gives_the_same_graphs_as_a_local_build(
     tmp_path: Path,
 ) -> None:
     project = Project(tmp_path / "project", cheap=False)
@@ -734,7 +738,7 @@ def test_a_worker_killed_while_it_exports_tiny_leaves_the_graphs_that_one_machin
 
 
 @pytest.mark.parametrize("name", ["../../models/tiny/encoder.onnx", "/tmp/encoder.onnx"])
-def test_what_a_worker_made_is_put_nowhere_but_in_the_stages_own_folder(name: str) -> None:
+def test_files_from_a_worker_are_placed_only_in_the_stages_scratch_folder(name: str) -> None:
     made = {"tiny~encoder.onnx": ["0" * 64, 3]}
     assert set(job.paths_within(Path("scratch"), made)) == {Path("scratch/tiny~encoder.onnx")}
     with pytest.raises(StageError, match="outside of scratch"):

@@ -80,9 +80,7 @@ def read(text: str) -> ModuleCode:
         ("if TYPE_CHECKING:\n    from a import b\nelse:\n    from c import d", ["c.d"]),
     ],
 )
-def test_a_module_imports_what_it_names_but_nothing_for_type_checkers(
-    text: str, names: list[str]
-) -> None:
+def test_imports_are_found_except_those_for_type_checkers(text: str, names: list[str]) -> None:
     assert read(text).imports == names
 
 
@@ -105,7 +103,7 @@ def double(x: int) -> int:
         ("\n\n\n", "\n"),
     ],
 )
-def test_comments_docstrings_and_layout_are_no_other_code(before: str, now: str) -> None:
+def test_comments_docstrings_and_layout_do_not_change_the_hash(before: str, now: str) -> None:
     assert before in TEXT
     assert read(TEXT.replace(before, now)).sha256 == read(TEXT).sha256
 
@@ -114,18 +112,18 @@ def test_comments_docstrings_and_layout_are_no_other_code(before: str, now: str)
     ("before", "now"),
     [("2 * x", "3 * x"), ("2 * x", "x * 2"), ("x: int", "x: float"), ("2 * x", '"Twice x."')],
 )
-def test_another_statement_is_other_code(before: str, now: str) -> None:
+def test_a_changed_statement_changes_the_hash(before: str, now: str) -> None:
     assert read(TEXT.replace(before, now)).sha256 != read(TEXT).sha256
 
 
-def test_a_text_that_is_not_python_is_hashed_as_it_is() -> None:
+def test_text_that_is_not_python_is_hashed_verbatim() -> None:
     assert read("a b") != read("a  b")
 
 
 # --- what stages reach -------------------------------------------------------------------------
 
 
-def test_an_export_reaches_the_model_and_the_contract_but_no_proof() -> None:
+def test_export_reaches_the_model_and_the_contract_but_no_proof() -> None:
     assert {
         "tasks/export.py",
         "tasks/model/load.py",
@@ -141,17 +139,17 @@ def test_an_export_reaches_the_model_and_the_contract_but_no_proof() -> None:
     )
 
 
-def test_every_proof_reaches_what_the_manifest_and_the_page_say_of_an_image() -> None:
+def test_export_deploy_and_every_proof_reach_the_contract() -> None:
     for stage in ("export", "verify", "fidelity", "browser", "deploy"):
         assert "tasks/clients/contract.py" in reached(stage), stage
 
 
-def test_the_answers_of_pytorch_reach_no_judgement() -> None:
+def test_the_pytorch_reference_does_not_reach_the_judgement() -> None:
     assert "tasks/proof/judgement.py" not in reached("reference")
     assert "tasks/inference/reference.py" in reached("reference")
 
 
-def test_simplify_reaches_itself_and_what_reads_graphs_and_names_their_tensors() -> None:
+def test_simplify_reaches_only_itself_and_the_code_for_graph_files_and_tensor_names() -> None:
     assert reached("simplify") == {
         "tasks/simplify.py",
         "tasks/clients/contract.py",
@@ -160,7 +158,7 @@ def test_simplify_reaches_itself_and_what_reads_graphs_and_names_their_tensors()
     }
 
 
-def test_whoever_puts_prompts_reaches_how_clients_are_described_but_no_client() -> None:
+def test_stages_that_run_prompts_reach_the_client_description_but_no_client() -> None:
     """Which client it is, and what that expects, is in the trace as a value."""
     for stage in ("verify", "fidelity", "browser"):
         found = {path for path in reached(stage) if path.startswith("tasks/clients/")}
@@ -168,7 +166,7 @@ def test_whoever_puts_prompts_reaches_how_clients_are_described_but_no_client() 
         assert found == values, stage
 
 
-def test_no_stage_reaches_how_the_build_runs() -> None:
+def test_no_stage_reaches_the_code_that_runs_the_build() -> None:
     for stage in STAGES:
         assert not [path for path in reached(stage) if path.startswith(ROOMS_LEFT_OUT)]
 
@@ -198,16 +196,16 @@ VERSIONS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("action", VERSIONS)
-def test_a_version_of_every_package_that_a_stage_imports_is_an_input(action: str) -> None:
+def test_the_version_of_every_imported_package_is_an_input_of_the_stage(action: str) -> None:
     imported = closure((action,)).packages - SERVING - NOT_CALLED.get(action, set())
     assert versions_of_imported(imported).keys() <= set(VERSIONS[action])
 
 
-def test_the_packages_that_a_truth_imports_are_found_in_its_code() -> None:
+def test_packages_imported_by_a_truth_function_are_found() -> None:
     assert closure((DRAWN,)).packages == {"PIL", "numpy"}
 
 
-def test_what_a_page_loads_of_npm_is_hashed_as_it_is_installed() -> None:
+def test_npm_files_loaded_by_a_page_are_hashed_as_installed() -> None:
     scripts = ("proof/check-transformers.html", "proof/check-transformers.js")
     text = "".join((packages.PAGE / name).read_text() for name in scripts)
     text += " ".join(path.bundle for client in CLIENTS.values() for path in client.paths)
@@ -279,7 +277,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.slow
-def test_the_closure_has_every_module_whose_functions_a_child_really_calls(tmp_path: Path) -> None:
+def test_the_closure_contains_every_module_that_a_child_calls(tmp_path: Path) -> None:
     """The functions that run are noted by a profiler, which knows nothing of imports."""
     import json
 
@@ -347,7 +345,7 @@ def rerun_after_an_edit(built: Project, module: str, line: str) -> set[str]:
         ("tasks/drawing/scenes.py", {"verify", "reference", "fidelity", "browser"}),
     ],
 )
-def test_an_edit_reruns_just_the_stages_whose_code_uses_the_module(
+def test_an_edit_reruns_only_the_stages_that_use_the_module(
     built: Project, module: str, stages: set[str]
 ) -> None:
     assert rerun_after_an_edit(built, module, "ANOTHER = True") == stages
@@ -358,7 +356,7 @@ def test_an_edit_of_a_comment_reruns_nothing(built: Project, module: str) -> Non
     assert rerun_after_an_edit(built, module, "# another line") == set()
 
 
-def test_data_that_a_truth_reads_is_tracked(built: Project) -> None:
+def test_changed_truth_data_reruns_the_proofs(built: Project) -> None:
     text = (built.root / "config/models.toml").read_text()
     (built.root / "masks").mkdir()
     (built.root / "masks/1.tif").write_bytes(b"one")
@@ -374,7 +372,7 @@ def test_data_that_a_truth_reads_is_tracked(built: Project) -> None:
     assert built.build().status == 0
 
 
-def test_patterns_that_no_file_matches_are_refused(built: Project) -> None:
+def test_a_truth_data_pattern_that_matches_no_file_is_refused(built: Project) -> None:
     text = (built.root / "config/models.toml").read_text()
     built.configure(f'{text}truth_data = ["nothing/*.tif"]\n')
     outcome = built.doit("run")
@@ -383,7 +381,7 @@ def test_patterns_that_no_file_matches_are_refused(built: Project) -> None:
     assert "truth_data: found 'nothing/*.tif', which no file matches" in outcome.output
 
 
-def test_what_the_contract_says_of_an_image_reaches_the_deployed_manifest(built: Project) -> None:
+def test_a_change_to_the_contract_reaches_the_deployed_manifest(built: Project) -> None:
     source = built.root / "tasks/clients/contract.py"
     source.write_text(source.read_text().replace('"layout": "NCHW"', '"layout": "rows"'))
     assert built.build().status == 0

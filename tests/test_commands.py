@@ -114,7 +114,7 @@ def test_a_misspelt_name_gets_a_suggestion(
         (["export:*", "-n"], "put -n before the names, as in `doit run -n ...`"),
     ],
 )
-def test_an_option_that_is_none_is_answered_without_doits_insides(
+def test_an_unknown_option_gets_an_error_without_doit_internals(
     built_once: Models, typed: list[str], told: str
 ) -> None:
     output = built_once.refuses(*typed)
@@ -122,16 +122,16 @@ def test_an_option_that_is_none_is_answered_without_doits_insides(
     assert "CmdOption" not in output
 
 
-def test_a_suggestion_carries_the_variables_that_were_given(built_once: Models) -> None:
+def test_a_suggestion_keeps_the_variables_of_the_command_line(built_once: Models) -> None:
     told = built_once.refuses("config=config/models.toml", "deploy=an app", "exprot:fetched")
     assert "`doit config=config/models.toml deploy='an app' export:fetched`" in told
 
 
-def test_a_name_like_no_other_is_told_where_to_look(built_once: Models) -> None:
+def test_a_name_without_a_near_match_gets_a_pointer_to_doit_list(built_once: Models) -> None:
     assert "`doit list` lists the tasks" in built_once.refuses("xyzzy")
 
 
-def test_list_has_the_stages_in_the_order_of_the_pipeline_numbered_without_gaps(
+def test_list_numbers_the_stages_in_pipeline_order_without_gaps(
     built_once: Models,
 ) -> None:
     lines = [line.split(maxsplit=2) for line in built_once.says("list").splitlines()]
@@ -141,7 +141,7 @@ def test_list_has_the_stages_in_the_order_of_the_pipeline_numbered_without_gaps(
     ]
 
 
-def test_status_and_info_give_a_reason_once_and_in_words(models: Models) -> None:
+def test_status_and_info_give_a_reason_once_in_plain_words(models: Models) -> None:
     models.write(masks="ranked")
     reason = "config/models.toml: masks was multi, is ranked"
     told = models.says("info", "export:fetched")
@@ -152,7 +152,7 @@ def test_status_and_info_give_a_reason_once_and_in_words(models: Models) -> None
     assert "onnxsim was" in models.says("info", "simplify:fetched")
 
 
-def test_a_stage_that_was_never_built_is_called_so_and_no_more(models: Models) -> None:
+def test_info_reports_an_unbuilt_stage_only_as_never_built(models: Models) -> None:
     models.says("clean")
     models.says("forget", "-a")
     told = models.says("info", "export:fetched").splitlines()
@@ -161,7 +161,7 @@ def test_a_stage_that_was_never_built_is_called_so_and_no_more(models: Models) -
     ] == ["Stale, because:", "  never built"]
 
 
-def test_info_of_a_fresh_stage_says_what_it_reads_and_makes(models: Models) -> None:
+def test_info_of_a_fresh_stage_lists_its_inputs_and_outputs(models: Models) -> None:
     told = models.says("info", "export:fetched")
     assert "Fresh" in told
     assert "build/checkpoints/fetched.pt" in told
@@ -169,20 +169,20 @@ def test_info_of_a_fresh_stage_says_what_it_reads_and_makes(models: Models) -> N
 
 
 @pytest.mark.parametrize("name", ["clean", "status", "info", "serve"])
-def test_help_of_our_commands_is_a_text_about_them(built_once: Models, name: str) -> None:
+def test_help_describes_each_command_of_this_project(built_once: Models, name: str) -> None:
     told = built_once.says("help", name)
     assert told.startswith(f"doit {name} ")
     assert "backend" not in told
 
 
-def test_clean_removes_what_was_built_of_every_model_and_says_how_much(models: Models) -> None:
+def test_clean_removes_the_build_output_of_every_model_and_prints_its_size(models: Models) -> None:
     told = models.says("clean")
     assert models.files("build/models") == set()
     assert "removed 7 files, 0.3 MiB, of made_up" in told
     assert "5 files" in told
 
 
-def test_clean_keeps_deployed_copies_and_downloads_and_says_so(models: Models) -> None:
+def test_clean_keeps_deployed_copies_and_downloads_and_lists_them(models: Models) -> None:
     deployed = models.files("public")
     told = models.says("clean")
     assert models.files("public") == deployed
@@ -191,7 +191,7 @@ def test_clean_keeps_deployed_copies_and_downloads_and_says_so(models: Models) -
     assert "Kept what was fetched: 2 files" in told
 
 
-def test_clean_removes_what_its_options_name(models: Models) -> None:
+def test_clean_with_options_removes_deployed_files_and_downloads(models: Models) -> None:
     (models.root / "build/checkpoints/fetched.pt.part").write_bytes(b"begun")
     own = models.root / "public/sam2_hiera_small/notes.txt"
     own.write_text("mine")
@@ -201,7 +201,7 @@ def test_clean_removes_what_its_options_name(models: Models) -> None:
     assert "removed public/sam2_hiera_tiny/encoder.onnx" in told
 
 
-def test_clean_of_a_model_leaves_the_others(models: Models) -> None:
+def test_clean_of_one_model_keeps_the_others(models: Models) -> None:
     before = models.files("build/models/made_up")
     models.says("clean", "fetched")
     assert not (models.root / "build/models/fetched").exists()
@@ -209,7 +209,7 @@ def test_clean_of_a_model_leaves_the_others(models: Models) -> None:
     assert models.build().ran == {f"{stage}:fetched" for stage in ("export", "simplify", "verify")}
 
 
-def test_clean_of_a_task_by_its_name_takes_a_download_too(models: Models) -> None:
+def test_clean_of_a_checkpoint_task_removes_its_download_too(models: Models) -> None:
     models.says("clean", "checkpoint:fetched")
     assert models.files("build/checkpoints") == {"made_up.pt", "made_up.json"}
 
@@ -221,12 +221,12 @@ def test_a_dry_run_of_clean_removes_nothing(models: Models) -> None:
     assert before - models.files(".") <= {"build/state/lock-holder.json"}
 
 
-def test_clean_of_nothing_says_so(models: Models) -> None:
+def test_clean_reports_when_there_is_nothing_to_remove(models: Models) -> None:
     models.says("clean", "--deployed", "--downloads")
     assert models.says("clean") == "Nothing to remove.\n"
 
 
-def test_prune_finds_what_a_model_left_in_the_build_folder(models: Models) -> None:
+def test_prune_finds_the_build_files_of_a_removed_model(models: Models) -> None:
     models.write("made_up")
     told = models.says("prune")
     assert "would remove build/models/made_up" in told
@@ -239,7 +239,7 @@ def test_prune_finds_what_a_model_left_in_the_build_folder(models: Models) -> No
     assert "Nothing to prune" in models.says("prune")
 
 
-def test_prune_keeps_what_was_fetched_unless_asked(models: Models) -> None:
+def test_prune_keeps_downloads_without_the_downloads_option(models: Models) -> None:
     models.write("fetched")
     told = models.says("prune", "--yes")
     assert "kept the checkpoint of fetched (2 files, 0.1 MiB), which was fetched" in told
@@ -248,14 +248,14 @@ def test_prune_keeps_what_was_fetched_unless_asked(models: Models) -> None:
     assert models.files("build/checkpoints") == {"made_up.pt", "made_up.json"}
 
 
-def test_prune_tells_the_command_with_the_variables_it_was_given(models: Models) -> None:
+def test_prune_suggests_a_command_with_the_given_variables(models: Models) -> None:
     models.write("made_up")
     told = models.says("config=config/models.toml", "deploy=elsewhere", "prune", "--downloads")
     command = "`doit config=config/models.toml deploy=elsewhere prune --yes --downloads`"
     assert f"Run {command} to remove these files." in told
 
 
-def test_prune_spares_what_another_configuration_builds_in_the_same_folder(models: Models) -> None:
+def test_prune_keeps_builds_of_another_configuration_in_the_same_folder(models: Models) -> None:
     (models.root / "other.toml").write_text(
         '[build]\ndeploy = "other"\n'
         '[models.mine]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:"\n'
@@ -264,7 +264,7 @@ def test_prune_spares_what_another_configuration_builds_in_the_same_folder(model
     assert "Nothing to prune" in models.says("prune")
 
 
-def test_prune_leaves_the_build_folder_alone_while_it_cannot_tell_whose_it_is(
+def test_prune_keeps_the_build_folder_while_another_configuration_is_unreadable(
     models: Models,
 ) -> None:
     other = models.root / "other.toml"
@@ -281,7 +281,7 @@ def test_prune_leaves_the_build_folder_alone_while_it_cannot_tell_whose_it_is(
     assert (models.root / "build/models/made_up").is_dir()
 
 
-def test_a_host_that_cannot_be_reached_is_told_once_and_the_demo_is_offered(
+def test_an_unreachable_host_is_reported_once_and_the_demo_is_suggested(
     tmp_path: Path,
 ) -> None:
     project = Project(tmp_path / "project", cheap=True)
@@ -298,7 +298,7 @@ def test_a_host_that_cannot_be_reached_is_told_once_and_the_demo_is_offered(
     assert "Max retries" not in outcome.output
 
 
-def test_a_new_url_without_the_file_is_warned_about_and_the_checkpoint_stays(
+def test_a_new_url_without_the_file_is_a_warning_and_the_checkpoint_is_kept(
     models: Models,
 ) -> None:
     models.write(url=str(models.fetched["url"]).replace("fetched.pt", "gone.pt"))
@@ -308,7 +308,7 @@ def test_a_new_url_without_the_file_is_warned_about_and_the_checkpoint_stays(
     assert (models.root / "build/checkpoints/fetched.pt").read_bytes() == CONTENT
 
 
-def test_a_new_url_that_does_not_answer_is_said_to_be_unchecked(
+def test_a_new_url_that_rejects_head_is_reported_as_unchecked(
     models: Models, server: FileServer
 ) -> None:
     server.faults.append(Fault(status=405))
@@ -318,7 +318,7 @@ def test_a_new_url_that_does_not_answer_is_said_to_be_unchecked(
     assert "was not checked: the server answers 405 to HEAD" in told
 
 
-def test_a_new_url_with_a_file_of_another_size_is_warned_about(
+def test_a_new_url_with_a_file_of_another_size_is_a_warning(
     models: Models, server: FileServer
 ) -> None:
     server.files["/other.pt"] = CONTENT[:-1]
@@ -328,7 +328,7 @@ def test_a_new_url_with_a_file_of_another_size_is_warned_about(
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime-web", "geotiff", "mediabunny"])
-def test_serving_the_page_installs_the_packages_that_it_loads(
+def test_serve_installs_the_npm_packages_that_the_page_loads(
     built_once: Models, tmp_path: Path, missing: str
 ) -> None:
     modules = without_package(built_once, missing)
@@ -363,7 +363,7 @@ def without_package(project: Project, missing: str) -> Path:
     return modules
 
 
-def test_a_port_in_use_is_called_that(built_once: Models, server: FileServer) -> None:
+def test_a_port_in_use_is_reported(built_once: Models, server: FileServer) -> None:
     port = server.url("/").split(":")[2].strip("/")
     for package in packages.LIBRARIES:
         (built_once.root / "web/node_modules" / package).mkdir(parents=True, exist_ok=True)
@@ -381,7 +381,7 @@ def test_a_port_in_use_is_called_that(built_once: Models, server: FileServer) ->
     ],
     ids=["output", "locale"],
 )
-def test_what_a_terminals_encoding_lacks_is_written_in_ascii(
+def test_characters_that_the_terminal_encoding_lacks_are_written_in_ascii(
     environment: dict[str, str], project: Project
 ) -> None:
     project.configure(f'[models.mine]\nurl = "{OWN}"\nmodel_type = "sam2_hiera_tiny"\n')
@@ -446,7 +446,7 @@ def test_a_file_or_folder_without_permissions_is_named(
         assert "give access, and run the same command again" in output
 
 
-def test_a_disk_that_is_full_from_the_start_is_called_that(project: Project) -> None:
+def test_a_disk_that_is_full_from_the_start_is_reported(project: Project) -> None:
     project.configure(f'[models.mine]\nurl = "{OWN}"\nmodel_type = "sam2_hiera_tiny"\n')
     (project.root / OWN).write_bytes(CONTENT)
     # A limit on file size makes the kernel refuse every write, as a full disk does.
@@ -460,7 +460,7 @@ def test_a_disk_that_is_full_from_the_start_is_called_that(project: Project) -> 
     assert project.build("checkpoint").status == 0
 
 
-def test_clean_makes_room_on_a_disk_that_is_full(mine: Project) -> None:
+def test_clean_works_on_a_full_disk(mine: Project) -> None:
     status, output = run_under(["prlimit", "--fsize=0"], mine, "clean", "--downloads")
     assert status == 0, output
     assert not (mine.root / "build/checkpoints/mine.pt").exists()
@@ -469,7 +469,7 @@ def test_clean_makes_room_on_a_disk_that_is_full(mine: Project) -> None:
 # --- how long it takes ---
 
 
-def test_status_ends_with_what_the_last_build_took(tmp_path: Path) -> None:
+def test_status_ends_with_the_duration_of_the_last_build(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", cheap=True)
     project.configure('[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n')
     assert "Last build" not in project.doit("status").output
@@ -482,7 +482,7 @@ def test_status_ends_with_what_the_last_build_took(tmp_path: Path) -> None:
     assert project.doit("status").output.splitlines()[-1] == last
 
 
-def test_the_demo_says_first_what_it_will_do_and_how_long_that_takes(tmp_path: Path) -> None:
+def test_the_demo_first_prints_what_it_will_do_and_how_long_it_takes(tmp_path: Path) -> None:
     project = Project(tmp_path / "project", cheap=True)
     project.configure(
         '[models.demo]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'

@@ -28,13 +28,13 @@ def before(tmp_path: Path) -> Path:
     return write(tmp_path / "before")
 
 
-def test_two_folders_of_the_same_content_differ_in_nothing(before: Path, tmp_path: Path) -> None:
+def test_two_folders_with_equal_content_have_no_differences(before: Path, tmp_path: Path) -> None:
     done = compare(before, write(tmp_path / "now"))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "Nothing changed: 3 files, and all that is said of them.\n"
 
 
-def test_bytes_options_versions_and_figures_have_a_line_each(tmp_path: Path) -> None:
+def test_each_changed_size_option_version_and_figure_has_a_line(tmp_path: Path) -> None:
     before = write(tmp_path / "before", variants=(manifests.variant(fidelity=manifests.FIDELITY),))
     fidelity = Fidelity(8, 32, Ious(0.98, 0.9), 0.0, 0.01, 0.01, 0.01)
     variants = (manifests.variant(fidelity=fidelity), manifests.variant("q8"))
@@ -72,7 +72,7 @@ def test_bytes_options_versions_and_figures_have_a_line_each(tmp_path: Path) -> 
         assert line in lines, done.stdout
 
 
-def test_files_that_are_not_those_of_the_manifest_are_not_run(before: Path, tmp_path: Path) -> None:
+def test_files_that_do_not_match_the_manifest_are_not_run(before: Path, tmp_path: Path) -> None:
     now = write(tmp_path / "now", seed=22)
     (now / "encoder.onnx").write_bytes(b"another")
     assert (
@@ -81,16 +81,14 @@ def test_files_that_are_not_those_of_the_manifest_are_not_run(before: Path, tmp_
     )
 
 
-def test_a_file_that_came_or_went_is_named(before: Path, tmp_path: Path) -> None:
+def test_added_and_removed_files_are_named(before: Path, tmp_path: Path) -> None:
     now = write(tmp_path / "now")
     deployed_folder.relist(now, "more.json", b"{}")
     assert "  more.json: new (0.0 MiB)" in compare(before, now).stdout
     assert "  more.json: no longer there (0.0 MiB)" in compare(now, before).stdout
 
 
-def test_what_is_said_of_a_file_whose_bytes_are_the_same_has_a_line(
-    before: Path, tmp_path: Path
-) -> None:
+def test_changed_metadata_of_an_unchanged_file_has_a_line(before: Path, tmp_path: Path) -> None:
     now = write(tmp_path / "now")
     content = json.loads((now / "manifest.json").read_text())
     content["files"]["encoder.onnx"]["runs_on"] = {"onnxruntime": ["1.33.0"]}
@@ -100,9 +98,7 @@ def test_what_is_said_of_a_file_whose_bytes_are_the_same_has_a_line(
     assert "  encoder.onnx runs_on" in done.stdout
 
 
-def test_a_model_stands_for_the_folder_that_it_is_deployed_to(
-    project: Project, before: Path
-) -> None:
+def test_a_model_name_stands_for_its_deploy_folder(project: Project, before: Path) -> None:
     tables = "".join(
         f'[models.{name}]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\nopset = {opset}\n'
         f'folder = "{name}"\n'
@@ -126,7 +122,7 @@ def hub(server: FileServer) -> Iterator[WritableHub]:
     made.close()
 
 
-def test_of_a_repository_nothing_but_the_manifest_is_downloaded(
+def test_only_the_manifest_of_a_repository_is_downloaded(
     before: Path, hub: WritableHub, tmp_path: Path
 ) -> None:
     hub.make("my-lab/tiny", {path.name: path.read_bytes() for path in before.iterdir()})
@@ -150,7 +146,7 @@ def test_of_a_repository_nothing_but_the_manifest_is_downloaded(
         ('{"files": {}}', "lists no files"),
     ],
 )
-def test_a_folder_without_a_manifest_is_status_2(
+def test_a_folder_without_a_usable_manifest_exits_with_status_2(
     text: str | None, words: str, before: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"

@@ -33,7 +33,7 @@ TABLES |= {"models": ModelTable, "publish": Publishing, "sign": Signing}
 TINY = '[models.tiny]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
 
 
-def test_the_projects_own_file_holds_sixteen_models_of_which_four_are_default() -> None:
+def test_the_project_configuration_has_sixteen_models_four_of_them_default() -> None:
     config = load(ROOT / "config/models.toml")
     assert [each.name for each in config.targets if each.default] == [
         "tiny",
@@ -61,20 +61,20 @@ def test_the_projects_own_file_holds_sixteen_models_of_which_four_are_default() 
     assert unsigned == ["edgetam", "efficienttam_s", "vit_b_lm", "vit_t_lm"]
 
 
-def test_the_architecture_names_the_folder_unless_one_is_given() -> None:
+def test_the_deploy_folder_is_named_after_the_architecture_by_default() -> None:
     assert str(configuration(TINY).targets[0].deploy) == "public/onnx-models/sam/sam2_hiera_tiny"
     named = configuration(TINY + 'folder = "mine"\n')
     assert str(named.targets[0].deploy) == "public/onnx-models/sam/mine"
 
 
-def test_deploy_on_the_command_line_replaces_the_builds_folder_not_a_models_own() -> None:
+def test_deploy_on_the_command_line_overrides_build_deploy_but_not_a_models_deploy() -> None:
     text = TINY + '[models.demo]\nmodel_type = "sam2_hiera_tiny"\nurl = "x.pt"\ndeploy = "demo"\n'
     tiny, demo = configuration(text, deploy="app").targets
     assert str(tiny.deploy) == "app/sam2_hiera_tiny"
     assert str(demo.deploy) == "demo/sam2_hiera_tiny"
 
 
-def test_a_cluster_is_named_in_the_file_and_replaced_or_switched_off_on_the_command_line() -> None:
+def test_the_command_line_replaces_or_switches_off_the_configured_cluster() -> None:
     text = f'[build]\ncluster = "tcp://scheduler:8786"\n{TINY}'
     assert configuration(TINY).cluster is None
     assert configuration(text).cluster == "tcp://scheduler:8786"
@@ -83,7 +83,7 @@ def test_a_cluster_is_named_in_the_file_and_replaced_or_switched_off_on_the_comm
 
 
 @pytest.mark.parametrize("address", ["", "scheduler:8786", "tcp://scheduler", "http://host:80"])
-def test_an_address_that_no_scheduler_has_is_refused(address: str) -> None:
+def test_an_invalid_scheduler_address_is_refused(address: str) -> None:
     allowed = "allowed: tcp://HOST:PORT or tls://HOST:PORT, of a Dask scheduler, or off"
     text = f'[build]\ncluster = "{address}"\n{TINY}'
     assert f"[build] cluster: found {address!r}; {allowed}" in mistakes(text)
@@ -107,7 +107,7 @@ def test_an_address_that_no_scheduler_has_is_refused(address: str) -> None:
         ("synthetic:?seed=7", CheckpointLocation("synthetic", "synthetic:?seed=7", seed=7)),
     ],
 )
-def test_every_kind_of_address_is_understood(
+def test_every_kind_of_checkpoint_url_is_parsed(
     url: str, source: CheckpointLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
@@ -145,7 +145,7 @@ def test_every_kind_of_address_is_understood(
         ('sha265 = "12"', "[models.x] sha265: unknown (did you mean sha256?); allowed: "),
     ],
 )
-def test_a_mistake_is_named_with_its_table_key_value_and_what_is_allowed(
+def test_a_mistake_is_reported_with_its_table_key_value_and_the_allowed_values(
     line: str, complaint: str
 ) -> None:
     keys = {"model_type": '"sam2_hiera_tiny"', "url": '"synthetic:"'}
@@ -154,7 +154,7 @@ def test_a_mistake_is_named_with_its_table_key_value_and_what_is_allowed(
     assert complaint in mistakes(text)
 
 
-def test_all_mistakes_are_named_at_once_with_the_file() -> None:
+def test_all_mistakes_are_reported_at_once_with_the_file_name() -> None:
     message = mistakes(
         '[build]\ndirr = "x"\n[verify]\nmask_tolerance = -1\n[models.x]\nurl = 3\nopset = 3\n'
     )
@@ -168,7 +168,7 @@ def test_all_mistakes_are_named_at_once_with_the_file() -> None:
         assert part in message
 
 
-def test_a_mistake_in_one_key_hides_none_that_several_keys_make() -> None:
+def test_a_mistake_in_one_key_does_not_hide_conflicts_between_keys() -> None:
     message = mistakes(
         '[models.x]\nurl = "ftp://host/a.pt"\nmodel_type = "sam2_hiera_tiny"\nconfig = "a.yaml"\n'
         'opset = 3\nattention = "fused"\nclient = "osam"\nmasks = "best"\n'
@@ -203,18 +203,18 @@ def test_no_value_is_converted_to_another_type(text: str, key: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "a:b", "*", ".hidden"])
-def test_a_name_that_would_leave_the_deploy_folder_is_refused(name: str) -> None:
+def test_an_unsafe_model_name_is_refused(name: str) -> None:
     text = f'[models."{name}"]\nmodel_type = "sam2_hiera_tiny"\nurl = "synthetic:"\n'
     assert f"name: found '{name}'" in mistakes(text)
 
 
-def test_two_models_with_one_folder_are_refused() -> None:
+def test_two_models_in_one_folder_are_refused() -> None:
     message = mistakes(TINY + TINY.replace("tiny]", "other]"))
     assert "[models.other] folder: found public/onnx-models/sam/sam2_hiera_tiny" in message
     assert "where [models.tiny] deploys" in message
 
 
-def test_an_architecture_is_sam2s_own_or_a_yaml_files() -> None:
+def test_model_type_and_config_together_are_refused() -> None:
     lines = 'model_type = "sam2_hiera_tiny"\nconfig = "my.yaml"\n'
     message = mistakes(f'[models.x]\nurl = "x.pt"\n{lines}')
     assert (
@@ -224,12 +224,12 @@ def test_an_architecture_is_sam2s_own_or_a_yaml_files() -> None:
 
 
 @pytest.mark.parametrize("lines", ["", 'model_type = "auto"\n'])
-def test_without_either_the_weights_tell_the_architecture(lines: str) -> None:
+def test_without_model_type_or_config_the_weights_determine_the_architecture(lines: str) -> None:
     (model,) = configuration(f'[models.mine]\nurl = "x.pt"\n{lines}').targets
     assert (model.source.architecture, str(model.deploy)) == ("auto", "public/onnx-models/sam/mine")
 
 
-def test_made_up_weights_need_an_architecture() -> None:
+def test_synthetic_weights_require_an_architecture() -> None:
     message = mistakes('[models.x]\nurl = "synthetic:"\n')
     assert "[models.x] model_type: missing; allowed: an architecture" in message
 
@@ -245,7 +245,7 @@ def test_made_up_weights_need_an_architecture() -> None:
         ("hf:me/cells@refs/pr/1/run/best.pt", "me/cells", "refs/pr/1", "run/best.pt"),
     ],
 )
-def test_a_checkpoint_of_the_hub_is_named_by_repository_revision_and_file(
+def test_a_hub_url_names_a_repository_a_revision_and_a_file(
     url: str, repo: str, revision: str, file: str
 ) -> None:
     (model,) = configuration(f'[models.mine]\nurl = "{url}"\n').targets
@@ -256,13 +256,13 @@ def test_a_checkpoint_of_the_hub_is_named_by_repository_revision_and_file(
 @pytest.mark.parametrize(
     "url", ["hf:", "hf:cells", "hf:me/cells@", "hf:me/cells/", "hf:me/c@refs/pr"]
 )
-def test_an_address_of_the_hub_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_hub_url_is_refused(url: str) -> None:
     message = mistakes(f'[models.mine]\nurl = "{url}"\n')
     assert f"[models.mine] url: found '{url}'; allowed: " in message
     assert "hf:OWNER/NAME[@REVISION][/FILE]" in message
 
 
-def test_an_image_size_of_ones_own_is_for_clients_that_take_it() -> None:
+def test_a_custom_image_size_is_refused_for_clients_that_do_not_support_it() -> None:
     text = TINY + "image_size = 512\n"
     (model,) = configuration(text).targets
     assert model.source.encoder_options["image_size"] == 512
@@ -280,7 +280,7 @@ def test_a_custom_architecture_deploys_under_the_models_name() -> None:
     )
 
 
-def test_files_that_are_not_there_are_named_when_the_configuration_is_read(tmp_path: Path) -> None:
+def test_missing_files_are_named_when_the_configuration_is_read(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     file.write_text('[models.mine]\nurl = "x.pt"\nconfig = "none.yaml"\ntruth = "cells.own:draw"\n')
     with pytest.raises(ConfigurationError) as error:
@@ -291,7 +291,7 @@ def test_files_that_are_not_there_are_named_when_the_configuration_is_read(tmp_p
     assert "truth: found 'cells.own:draw', but there is no file cells/own.py" in str(error.value)
 
 
-def test_names_that_differ_in_case_only_are_refused() -> None:
+def test_model_names_that_differ_only_in_case_are_refused() -> None:
     other = TINY.replace("models.tiny", "models.TINY") + 'folder = "other"\n'
     assert "[models.TINY] name: differs from [models.tiny] in case only" in mistakes(TINY + other)
 
@@ -300,19 +300,19 @@ def test_a_file_without_models_is_refused() -> None:
     assert "allowed: at least one [models.<name>] table" in mistakes("")
 
 
-def test_a_file_that_is_not_toml_is_refused_with_the_line(tmp_path: Path) -> None:
+def test_a_file_that_is_not_toml_is_refused_with_the_line_number(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     file.write_text("[models\n")
     with pytest.raises(ConfigurationError, match="line 1"):
         load(file)
 
 
-def test_a_missing_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_configuration_file_is_refused_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="config=FILE"):
         load(tmp_path / "none.toml")
 
 
-def test_a_browser_proves_every_model_where_there_is_one_unless_told_otherwise() -> None:
+def test_the_browser_proof_is_automatic_unless_configured_otherwise() -> None:
     assert configuration(TINY).targets[0].browser == "auto"
     assert configuration("[browser]\nenabled = false\n" + TINY).targets[0].browser is False
     assert configuration("[browser]\nenabled = true\n" + TINY).targets[0].browser is True
@@ -330,7 +330,7 @@ def test_a_browser_proves_every_model_where_there_is_one_unless_told_otherwise()
         ("timeout = 3", "[browser] timeout: unknown"),
     ],
 )
-def test_a_mistake_about_the_browser_is_named(line: str, complaint: str) -> None:
+def test_a_mistake_in_the_browser_table_is_reported(line: str, complaint: str) -> None:
     assert complaint in mistakes(f"[browser]\n{line}\n{TINY}")
 
 
@@ -338,7 +338,7 @@ FUSED = TINY + 'attention = "fused"\n'
 
 
 @pytest.mark.parametrize("text", [FUSED, "[browser]\nenabled = true\n" + FUSED])
-def test_fused_attention_is_refused_with_a_proof_on_wasm_which_cannot_run_it(text: str) -> None:
+def test_fused_attention_is_refused_with_a_browser_proof_because_wasm_lacks_it(text: str) -> None:
     assert "[models.tiny] attention: found 'fused'" in mistakes(text)
     assert "`browser = false`: onnxruntime-web's WASM" in mistakes(text)
 
@@ -346,7 +346,7 @@ def test_fused_attention_is_refused_with_a_proof_on_wasm_which_cannot_run_it(tex
 @pytest.mark.parametrize(
     "text", [FUSED + "browser = false\n", "[browser]\nenabled = false\n" + FUSED]
 )
-def test_fused_attention_is_taken_where_no_browser_is_asked(text: str) -> None:
+def test_fused_attention_is_accepted_without_a_browser_proof(text: str) -> None:
     assert configuration(text).sources[0].attention == "fused"
 
 
@@ -366,19 +366,19 @@ def test_an_option_that_does_not_apply_to_sam_1_is_refused(option: str, message:
     assert message in mistakes(f"{SAM_1}{option}\n")
 
 
-def test_a_client_that_reads_sam_2_alone_is_refused_for_one_feature_map() -> None:
+def test_a_client_that_supports_only_sam_2_is_refused_for_efficienttam() -> None:
     model = SAM_1.replace("vit_b", "efficienttam_s")
     message = mistakes(f'{model}client = "osam"\n')
     assert "found 'osam'; allowed: samexporter, nimbusimage for EfficientTAM" in message
 
 
-def test_an_encoder_that_no_single_file_can_hold_is_refused_and_its_decoder_is_not() -> None:
+def test_an_encoder_over_2_gib_is_refused_but_its_decoder_is_not() -> None:
     model = SAM_1.replace("vit_b", "vit_h")
     assert "2 GiB that a graph in one file can hold" in mistakes(f'{model}client = "samexporter"\n')
     assert configuration(f'{model}client = "bioimage.io"\n').targets[0].graphs == ("decoder",)
 
 
-def test_fused_attention_is_refused_for_edgetam_which_has_none() -> None:
+def test_fused_attention_is_refused_for_edgetam() -> None:
     text = '[models.x]\nmodel_type = "edgetam"\nurl = "synthetic:"\nbrowser = false\n'
     assert "[models.x] attention: found 'fused'; allowed: plain for EdgeTAM" in mistakes(
         text + 'attention = "fused"\n'
@@ -388,7 +388,7 @@ def test_fused_attention_is_refused_for_edgetam_which_has_none() -> None:
 # --- publishing ---
 
 
-def test_a_model_is_published_to_the_repository_that_the_pattern_gives() -> None:
+def test_the_repo_pattern_determines_the_repository_of_a_model() -> None:
     found = configuration(f'[publish]\nrepo = "my-lab/{{folder}}-{{model}}"\n{TINY}')
     assert found.publishing is not None
     assert found.publishing.repository(found.targets[0]) == "my-lab/sam2_hiera_tiny-tiny"
@@ -411,18 +411,18 @@ def test_a_model_is_published_to_the_repository_that_the_pattern_gives() -> None
         ('repo = "a/{folder}"\nrepos = "b"', "[publish] repos: unknown (did you mean repo?)"),
     ],
 )
-def test_a_mistake_in_publish_is_named(table: str, words: str) -> None:
+def test_a_mistake_in_the_publish_table_is_reported(table: str, words: str) -> None:
     assert words in mistakes(f"[publish]\n{table}\n{TINY}")
 
 
-def test_two_models_are_not_published_to_one_repository() -> None:
+def test_two_models_in_one_repository_are_refused() -> None:
     small = TINY.replace("tiny", "small")
     assert "tiny and small would both go to a/b" in mistakes(
         f'[publish]\nrepo = "a/b"\n{TINY}{small}'
     )
 
 
-def test_a_folder_that_is_no_name_for_the_hub_is_refused() -> None:
+def test_a_folder_that_is_not_a_valid_repository_name_is_refused() -> None:
     found = mistakes(f'[publish]\nrepo = "a/{{folder}}"\n{TINY}folder = "a+b"\n')
     assert "for [models.tiny] it gives a/a+b" in found
 
@@ -430,7 +430,7 @@ def test_a_folder_that_is_no_name_for_the_hub_is_refused() -> None:
 # --- the shared cache ---
 
 
-def test_the_cache_of_a_file_is_read_whatever_else_is_in_it(tmp_path: Path) -> None:
+def test_the_cache_table_is_read_despite_mistakes_in_other_tables(tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     file.write_text('[cache]\nurl = "s3://lab/x"\noptions = { key = "k" }\n[models.x]\nopset = 3\n')
     settings = cache_of(file)
@@ -441,7 +441,7 @@ def test_the_cache_of_a_file_is_read_whatever_else_is_in_it(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "text", ["", "[cache]\n", "[cache]\nwrite = true\n", "[cache]\nurl = 3\n", "[cache"]
 )
-def test_a_file_without_a_usable_cache_has_none(text: str, tmp_path: Path) -> None:
+def test_a_file_without_a_usable_cache_table_has_no_cache(text: str, tmp_path: Path) -> None:
     file = tmp_path / "models.toml"
     file.write_text(text)
     assert cache_of(file) is None

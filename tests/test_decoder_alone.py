@@ -60,7 +60,7 @@ def refusal(**changes: Any) -> str:
 
 
 @pytest.mark.parametrize("graphs", [None, ["decoder"]])
-def test_bioimage_io_gets_the_decoder_alone(graphs: list[str] | None) -> None:
+def test_bioimage_io_gets_only_the_decoder(graphs: list[str] | None) -> None:
     (target,) = configured(graphs=graphs, variants=["fp32", "fp16", "q8"]).targets
     assert target.graphs == target.all_graphs == ("decoder",)
     assert (target.masks, target.prompts, target.webgpu) == ("best", "one", False)
@@ -77,31 +77,33 @@ def test_a_decoder_alone_is_refused_for_a_client_that_loads_both() -> None:
     assert "bioimage.io for a decoder alone" in text
 
 
-def test_an_encoder_is_refused_for_a_client_that_loads_none() -> None:
+def test_an_encoder_is_refused_for_a_client_that_loads_only_the_decoder() -> None:
     text = refusal(graphs=["encoder", "decoder"])
     assert "no graphs for client bioimage.io, which loads decoder; or another client" in text
 
 
 @pytest.mark.parametrize("precision", ["q4", "q4f16"])
-def test_what_onnxruntime_web_1_19_lacks_is_refused_with_the_reason(precision: str) -> None:
+def test_a_precision_unsupported_by_onnxruntime_web_1_19_is_refused_with_the_reason(
+    precision: str,
+) -> None:
     text = refusal(variants=["fp32", precision])
     assert (
         f"no {precision} for client bioimage.io: onnxruntime-web 1.19.2 has no MatMulNBits" in text
     )
 
 
-def test_every_variant_that_is_not_refused_needs_no_newer_onnxruntime() -> None:
+def test_every_allowed_variant_runs_on_onnxruntime_1_19() -> None:
     for opset in runtimes.OPSETS:
         for precision in runtimes.PRECISIONS.keys() - CLIENT.refused.keys():
             needed = runtimes.needs(opset, precision, "decoder.onnx")["onnxruntime"]
             assert runtimes.newest([needed, "1.19"]) == "1.19"
 
 
-def test_webgpu_is_refused_for_a_client_that_runs_on_wasm_alone() -> None:
+def test_webgpu_is_refused_for_a_client_that_runs_only_on_wasm() -> None:
     assert "no webgpu for client bioimage.io, which runs on WASM alone" in refusal(webgpu=True)
 
 
-def test_sam_2_is_refused_for_a_client_that_reads_sam_1() -> None:
+def test_sam_2_is_refused_for_a_client_of_sam_1() -> None:
     assert "for SAM 2" in refusal(model_type="sam2_hiera_tiny")
 
 
@@ -115,7 +117,7 @@ def made(source: Source) -> set[str]:
     return {Path(path).name for each in stages for path in each.writes}
 
 
-def test_no_stage_makes_an_encoder_that_no_client_loads() -> None:
+def test_no_stage_builds_an_encoder_that_no_client_loads() -> None:
     (source,) = configured(variants=["fp32", "q8"]).sources
     assert made(source) == {"decoder.onnx", "decoder_quantized.onnx"}
 
@@ -158,7 +160,7 @@ def failures(decoder: Path, cases: list[Case]) -> list[Failure]:
     return verify_failures(report, Tolerances(), 0.5, FidelityCheck())
 
 
-def test_a_decoder_answers_as_pytorch_on_pytorchs_embeddings(
+def test_the_decoder_matches_pytorch_on_pytorchs_embeddings(
     decoder: Path, cases: list[Case]
 ) -> None:
     assert failures(decoder, cases) == []
@@ -198,7 +200,7 @@ def stored_wrongly(
     ],
     ids=["a wrong scale", "another order of channels", "not a number"],
 )
-def test_an_embedding_that_was_stored_wrongly_is_refused(
+def test_a_wrongly_stored_embedding_is_refused(
     change: Callable[[np.ndarray], np.ndarray],
     decoder: Path,
     cases: list[Case],
@@ -216,7 +218,7 @@ def test_an_embedding_that_was_stored_wrongly_is_refused(
     )
 
 
-def test_an_embedding_that_is_not_pytorchs_is_refused(decoder: Path, cases: list[Case]) -> None:
+def test_an_embedding_that_is_not_a_number_is_refused(decoder: Path, cases: list[Case]) -> None:
     wrong = [replace(each, expected=deepcopy(each.expected)) for each in cases]
     for case in wrong:
         case.expected.features["image_embed"] *= np.nan
@@ -236,12 +238,12 @@ REPORT: dict[str, Any] = {
 }
 
 
-def test_a_report_without_features_proves_nothing_of_a_client_that_encodes() -> None:
+def test_a_report_without_features_proves_nothing_for_a_client_that_encodes() -> None:
     with pytest.raises(KeyError, match="differences"):
         verify_failures(REPORT, Tolerances(), 0.5)
 
 
-def test_a_report_without_one_form_of_embeddings_proves_nothing() -> None:
+def test_a_report_that_lacks_a_stored_form_of_embeddings_proves_nothing() -> None:
     stored = {form: {"mask_iou": {"mean": 1.0}} for form in STORED_AS}
     report = {**REPORT, "embeddings": {"stored": stored}}
     assert verify_failures(report, Tolerances(), 0.5, Checks().fidelity) == []
@@ -250,7 +252,7 @@ def test_a_report_without_one_form_of_embeddings_proves_nothing() -> None:
         verify_failures(report, Tolerances(), 0.5, Checks().fidelity)
 
 
-def test_an_int8_embedding_is_off_by_half_a_step_of_its_channel_at_most() -> None:
+def test_an_int8_embedding_errs_by_at_most_half_a_step_of_its_channel() -> None:
     features = np.random.default_rng(1).normal(size=(1, 8, 4, 4)).astype(np.float32)
     features[0, 1] *= 1000
     features[0, 2] = 0
@@ -260,7 +262,7 @@ def test_an_int8_embedding_is_off_by_half_a_step_of_its_channel_at_most() -> Non
     assert size == features.size + 8 * 4
 
 
-def test_the_file_of_an_embedding_is_what_bioimage_io_reads(
+def test_an_embedding_file_has_the_format_that_bioimage_io_reads(
     cases: list[Case], tmp_path: Path
 ) -> None:
     prompted = cases[-1].prompted
@@ -313,12 +315,12 @@ def test_the_manifest_names_the_encoder_whose_embeddings_are_accepted(cheap: Pro
     assert manifest.side == 1024
 
 
-def test_nothing_is_built_again_and_the_state_is_fresh(cheap: Project) -> None:
+def test_a_second_build_reruns_nothing_and_status_is_fresh(cheap: Project) -> None:
     assert cheap.build().ran == set()
     assert "fresh" in cheap.doit("status").output
 
 
-def test_the_report_has_what_embeddings_cost(cheap: Project) -> None:
+def test_the_report_covers_a_decoder_alone_and_its_stored_embeddings(cheap: Project) -> None:
     outcome = cheap.doit("report")
     assert outcome.status == 0, outcome.output
     for kind in ("html", "md"):
@@ -327,7 +329,9 @@ def test_the_report_has_what_embeddings_cost(cheap: Project) -> None:
         assert "int8" in text
 
 
-def test_the_page_does_not_offer_it_and_speed_says_why_not(cheap: Project) -> None:
+def test_the_page_omits_a_decoder_alone_and_speed_refuses_it_with_the_reason(
+    cheap: Project,
+) -> None:
     config = load(cheap.root / "config/models.toml")
     assert serve.deployed(config) == []
     outcome = cheap.doit("speed:lm")
@@ -336,7 +340,7 @@ def test_the_page_does_not_offer_it_and_speed_says_why_not(cheap: Project) -> No
     assert "Traceback" not in outcome.output
 
 
-def test_a_page_that_is_not_isolated_is_served_for_one_thread(tmp_path: Path) -> None:
+def test_a_page_that_is_not_isolated_gets_no_cross_origin_headers(tmp_path: Path) -> None:
     import httpx2
 
     (tmp_path / "index.html").write_text("<!doctype html>")
@@ -378,7 +382,7 @@ def test_onnxruntime_web_1_19_runs_each_variant_with_one_thread(
 
 
 @pytest.mark.slow
-def test_the_documents_programs_write_an_embedding_and_decode_it(
+def test_the_documented_programs_write_an_embedding_and_decode_it(
     mobile: Project, executable: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """segment-anything knows no MobileSAM: it is added to its list, and the program runs here."""

@@ -131,7 +131,7 @@ def large_objects(found: Scene) -> list[Any]:
     return [found.labels == n for n, area in enumerate(areas) if n and area > 4000]
 
 
-def test_it_is_deployed_for_nimbusimage_and_for_transformers_js(files: Path) -> None:
+def test_the_demo_is_deployed_for_nimbusimage_and_transformers_js(files: Path) -> None:
     assert (files / "encoder.ort").is_file()
     other = files.with_name("sam2_demo-transformers.js")
     manifest = json.loads((other / "manifest.json").read_text())
@@ -144,14 +144,14 @@ def test_it_is_deployed_for_nimbusimage_and_for_transformers_js(files: Path) -> 
     )
 
 
-def test_its_manifest_says_what_it_costs_not_to_stretch_an_image(files: Path) -> None:
+def test_the_manifest_states_the_cost_of_not_stretching_an_image(files: Path) -> None:
     told = json.loads((files / "manifest.json").read_text())["verification"]["not_square"]
     assert told["resize"] == "longest side"
     assert 0 < told["mask_iou_with_stretched"]["worst"] < told["mask_iou_with_stretched"]["mean"]
     assert told["iou_with_truth"].keys() == {"longest side", "stretch"}
 
 
-def test_its_manifest_says_that_it_is_trained_and_how_well(files: Path) -> None:
+def test_the_manifest_shows_that_the_demo_is_trained_and_how_well(files: Path) -> None:
     manifest = json.loads((files / "manifest.json").read_text())
     assert manifest["checkpoint"]["synthetic"] is False
     iou = manifest["verification"]["truth"]["iou"]
@@ -166,7 +166,7 @@ def test_its_manifest_says_that_it_is_trained_and_how_well(files: Path) -> None:
     assert manifest["decoder"]["outputs"][0]["shape"] == [1, 3, 256, 256]
 
 
-def test_each_corrective_click_brings_its_masks_nearer_to_the_truth(files: Path) -> None:
+def test_each_corrective_click_improves_the_masks(files: Path) -> None:
     graphs = str(files / "encoder.onnx"), str(files / "decoder.onnx")
     client = CLIENTS["nimbusimage"]
     others = range(6, 18)  # than verify asks about; 58 objects
@@ -177,7 +177,7 @@ def test_each_corrective_click_brings_its_masks_nearer_to_the_truth(files: Path)
     assert found["score_correlation"] > 0.5
 
 
-def test_it_ends_with_a_picture_of_pytorchs_masks_above_those_of_onnx(built: Project) -> None:
+def test_the_demo_ends_with_a_picture_of_pytorchs_masks_above_onnxs(built: Project) -> None:
     picture = Image.open(built.root / "build/demo/demo.png")
     assert picture.width == 1600
     upper, lower = (np.array(picture)[top : top + SIDE, MARGIN:-MARGIN].astype(int) for top in TOPS)
@@ -186,7 +186,7 @@ def test_it_ends_with_a_picture_of_pytorchs_masks_above_those_of_onnx(built: Pro
     assert built.build("demo").ran == set()
 
 
-def test_its_last_line_says_in_figures_what_the_picture_shows(
+def test_the_last_line_gives_the_figures_for_the_picture(
     first_run: FirstRun,
 ) -> None:
     line = first_run.line_of("demo")
@@ -199,7 +199,7 @@ def test_its_last_line_says_in_figures_what_the_picture_shows(
     assert float(found[1]) > 0.8
 
 
-def test_the_one_that_tracks_ends_with_a_filmstrip_of_what_one_click_an_object_becomes(
+def test_the_tracking_demo_ends_with_a_filmstrip_of_objects_clicked_once(
     first_run: FirstRun,
 ) -> None:
     line = first_run.line_of("demo-video")
@@ -214,7 +214,7 @@ def test_the_one_that_tracks_ends_with_a_filmstrip_of_what_one_click_an_object_b
     assert Image.open(first_run.project.root / "build/demo/track.png").width == 1600
 
 
-def test_a_click_on_the_page_gives_the_mask_of_what_was_clicked(
+def test_a_click_on_the_page_gives_the_mask_of_the_clicked_object(
     built: Project, drawn: tuple[Scene, Path], executable: str | None
 ) -> None:
     found, path = drawn
@@ -236,7 +236,7 @@ def test_a_click_on_the_page_gives_the_mask_of_what_was_clicked(
     assert np.mean(ious) > 0.8, ious
 
 
-def test_everything_on_the_page_finds_what_is_in_the_image(
+def test_segment_everything_on_the_page_finds_the_objects_in_the_image(
     built: Project, drawn: tuple[Scene, Path], executable: str | None
 ) -> None:
     found, path = drawn
@@ -277,7 +277,7 @@ def page_with(
         chromium.close()
 
 
-def test_samexporters_own_client_gives_it_too(
+def test_samexporters_own_client_gives_the_mask_of_the_clicked_object(
     files: Path, drawn: tuple[Scene, Path], tmp_path: Path
 ) -> None:
     found, path = drawn
@@ -305,7 +305,7 @@ def test_samexporters_own_client_gives_it_too(
         ("single", 'masks = "single"\nattention = "fused"', "encoder.onnx"),
     ],
 )
-def test_its_picture_is_drawn_with_any_option(
+def test_the_demo_picture_is_drawn_with_any_option(
     tmp_path: Path, name: str, keys: str, file: str
 ) -> None:
     project = Project(tmp_path / "project", cheap=False)
@@ -341,7 +341,7 @@ def test_a_variant_is_near_pytorch_and_as_small_as_promised(
     assert small <= share * (sizes["encoder.onnx"] + sizes["decoder.onnx"])
 
 
-def test_what_computes_in_half_precision_is_near_pytorch_and_half_as_large(built: Project) -> None:
+def test_half_precision_is_near_pytorch_and_half_as_large(built: Project) -> None:
     configured = without_video((built.root / "config/models.toml").read_text())
     text = re.sub(r"(?m)^(clients|webgpu) = .*$", "", configured)
     keys = 'variants = ["fp32", "half"]\nbrowser = false\n'
@@ -382,7 +382,7 @@ def test_training_again_begins_with_the_same_losses(tmp_path: Path) -> None:
     assert again == pytest.approx(recorded[:3], rel=1e-3)
 
 
-def test_its_checkpoint_fits_in_the_repository_in_half_precision() -> None:
+def test_the_demo_checkpoint_is_small_and_in_half_precision() -> None:
     import torch
 
     file = ROOT / "demo/sam2_demo.pt"
@@ -391,7 +391,7 @@ def test_its_checkpoint_fits_in_the_repository_in_half_precision() -> None:
     assert {value.dtype for value in weights.values()} == {torch.float16}
 
 
-def test_its_memory_was_added_and_nothing_else_changed() -> None:
+def test_the_tracking_checkpoint_adds_memory_and_changes_no_other_weight() -> None:
     import torch
 
     from demo_training.train_memory import MEMORY
@@ -406,7 +406,7 @@ def test_its_memory_was_added_and_nothing_else_changed() -> None:
     assert all(torch.equal(video[name], weight) for name, weight in needed.items())
 
 
-def test_its_memory_can_be_trained_on_and_only_its_memory_learns(tmp_path: Path) -> None:
+def test_continued_memory_training_changes_only_memory_weights(tmp_path: Path) -> None:
     import torch
 
     from demo_training.train_memory import MEMORY
@@ -424,7 +424,7 @@ def test_its_memory_can_be_trained_on_and_only_its_memory_learns(tmp_path: Path)
 # --- shared -------------------------------------------------------------------------------------
 
 
-def test_a_second_clone_that_trusts_the_cache_takes_everything_from_there(
+def test_a_second_clone_that_trusts_the_cache_runs_no_child_process(
     first_run: FirstRun, cache: Path, tmp_path: Path
 ) -> None:
     other = clone(tmp_path / "project")
@@ -438,7 +438,7 @@ def test_a_second_clone_that_trusts_the_cache_takes_everything_from_there(
     assert deployed.read_text() == first_run.manifest
 
 
-def test_a_poisoned_decoder_of_a_cache_is_caught_and_not_deployed(
+def test_a_poisoned_decoder_from_the_cache_is_caught_and_not_deployed(
     built: Project, cache: Path, tmp_path: Path
 ) -> None:
     poisoned = tmp_path / "cache"

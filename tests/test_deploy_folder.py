@@ -111,7 +111,7 @@ def name_in_manifest(folder: Path, name: str, content: bytes) -> None:
         ("manifest.json", "no manifest of a model: it seems to be another program's"),
     ],
 )
-def test_a_file_of_another_program_is_not_replaced_until_it_is_allowed(
+def test_a_file_of_another_program_is_not_replaced_without_overwrite_yes(
     project: Project, name: str, seems: str
 ) -> None:
     foreign = put(app(project) / name, '{"name": "An app", "icons": []}')
@@ -128,7 +128,7 @@ def test_a_file_of_another_program_is_not_replaced_until_it_is_allowed(
     assert set(contents(app(project))) == FILES
 
 
-def test_what_this_build_deployed_is_replaced_and_put_right(deployed: Project) -> None:
+def test_this_builds_own_files_are_replaced_and_repaired(deployed: Project) -> None:
     good = contents(app(deployed))
     (app(deployed) / "encoder.onnx").write_bytes(b"damaged")
     output = deploys(deployed)
@@ -140,7 +140,7 @@ def test_what_this_build_deployed_is_replaced_and_put_right(deployed: Project) -
     assert contents(app(deployed)) != good
 
 
-def test_a_folder_that_has_become_another_programs_is_not_replaced(deployed: Project) -> None:
+def test_a_folder_taken_over_by_another_program_is_not_replaced(deployed: Project) -> None:
     for name in FILES:
         (app(deployed) / name).write_text(f"another {name}")
     before = contents(app(deployed))
@@ -149,7 +149,7 @@ def test_a_folder_that_has_become_another_programs_is_not_replaced(deployed: Pro
     assert contents(app(deployed)) == before
 
 
-def test_a_fresh_clone_deploys_over_what_an_earlier_one_deployed(
+def test_a_fresh_clone_deploys_over_the_files_of_an_earlier_clone(
     project: Project, deployed: Project, tmp_path: Path
 ) -> None:
     shared = tmp_path / "shared"
@@ -163,7 +163,7 @@ def test_a_fresh_clone_deploys_over_what_an_earlier_one_deployed(
     assert after["tiny/encoder.onnx"] != before["tiny/encoder.onnx"]
 
 
-def test_a_fresh_clone_writes_nothing_where_everything_is_as_it_would_write_it(
+def test_a_fresh_clone_does_not_rewrite_identical_files(
     project: Project, deployed: Project, tmp_path: Path
 ) -> None:
     shared = tmp_path / "shared"
@@ -185,7 +185,7 @@ def test_a_fresh_clone_writes_nothing_where_everything_is_as_it_would_write_it(
         (("manifest.json", "model"), "manifest.json: of the model other, which another build"),
     ],
 )
-def test_what_another_build_deployed_is_not_replaced_once_it_is_edited_or_of_another_model(
+def test_another_builds_files_are_not_replaced_if_edited_or_of_another_model(
     project: Project, deployed: Project, edit: tuple[str, str], seems: str
 ) -> None:
     for name, content in contents(app(deployed)).items():
@@ -201,7 +201,9 @@ def test_what_another_build_deployed_is_not_replaced_once_it_is_edited_or_of_ano
     assert contents(app(project)) == before
 
 
-def test_a_link_is_not_followed_and_not_replaced(project: Project, tmp_path: Path) -> None:
+def test_a_symlink_is_not_followed_and_not_replaced_without_overwrite_yes(
+    project: Project, tmp_path: Path
+) -> None:
     elsewhere = put(tmp_path / "elsewhere.onnx", "precious")
     link = app(project) / "encoder.onnx"
     link.parent.mkdir(parents=True)
@@ -214,7 +216,7 @@ def test_a_link_is_not_followed_and_not_replaced(project: Project, tmp_path: Pat
     assert elsewhere.read_text() == "precious"
 
 
-def test_a_deploy_folder_may_itself_be_a_link(project: Project, tmp_path: Path) -> None:
+def test_the_deploy_folder_can_be_a_symlink(project: Project, tmp_path: Path) -> None:
     (tmp_path / "served").mkdir()
     (project.root / "app").symlink_to(tmp_path / "served")
     deploys(project)
@@ -232,7 +234,9 @@ def test_a_deploy_folder_may_itself_be_a_link(project: Project, tmp_path: Path) 
         ("link", "app/tiny/onnx is a link to ../.., where a folder is expected. Move it away"),
     ],
 )
-def test_what_is_in_the_way_of_a_folder_is_named(project: Project, kind: str, words: str) -> None:
+def test_a_file_or_symlink_in_place_of_a_folder_is_named(
+    project: Project, kind: str, words: str
+) -> None:
     place = app(project) / "onnx"
     place.parent.mkdir(parents=True)
     place.write_text("") if kind == "file" else place.symlink_to("../..")
@@ -250,7 +254,7 @@ def test_what_is_in_the_way_of_a_folder_is_named(project: Project, kind: str, wo
         ("/proc/nothing", "/proc/nothing cannot be made (No such file or directory); expected a"),
     ],
 )
-def test_a_deploy_folder_that_cannot_be_made_is_named(
+def test_a_deploy_folder_that_cannot_be_created_is_named(
     project: Project, place: str, words: str
 ) -> None:
     (project.root / "link").symlink_to("nowhere")
@@ -263,7 +267,7 @@ def test_a_deploy_folder_that_cannot_be_made_is_named(
 
 @pytest.mark.parametrize("place", ["inside", "outside"])
 @pytest.mark.parametrize("command", ["deploy", "clean", "prune"])
-def test_a_manifest_that_was_edited_has_nothing_removed(
+def test_files_added_to_an_edited_manifest_are_not_removed(
     deployed: Project, place: str, command: str
 ) -> None:
     precious = put(deployed.root / "precious", "precious")
@@ -287,7 +291,7 @@ def test_a_manifest_that_was_edited_has_nothing_removed(
     assert (app(deployed) / "link").is_symlink()
 
 
-def test_clean_removes_what_was_deployed_and_keeps_what_was_changed(deployed: Project) -> None:
+def test_clean_removes_deployed_files_and_keeps_changed_ones(deployed: Project) -> None:
     own = put(app(deployed) / "decoder.onnx", "mine now")
     output = succeeded(deployed.doit("clean", "--deployed"))
     assert "kept app/tiny/decoder.onnx: it is not what this build wrote there" in output
@@ -296,7 +300,7 @@ def test_clean_removes_what_was_deployed_and_keeps_what_was_changed(deployed: Pr
     assert own.is_file()
 
 
-def test_what_cannot_be_removed_stays_in_the_records(
+def test_files_that_cannot_be_removed_stay_in_the_records(
     deployed: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(deployed.root)
@@ -308,7 +312,7 @@ def test_what_cannot_be_removed_stays_in_the_records(
     assert ledger.read(config) == [deployment]
 
 
-def test_a_changed_file_that_is_no_longer_deployed_is_left_and_named(deployed: Project) -> None:
+def test_a_changed_file_that_is_no_longer_deployed_is_kept_and_named(deployed: Project) -> None:
     (app(deployed) / "encoder.onnx").write_bytes(b"mine now")
     configure(deployed, 'variants = ["q8"]')
     output = deploys(deployed)
@@ -336,13 +340,13 @@ def test_a_changed_file_that_is_no_longer_deployed_is_left_and_named(deployed: P
         (17, "q8", "encoder_quantized.onnx", "1.17"),
     ],
 )
-def test_the_least_onnxruntime_of_a_file_follows_from_opset_format_and_precision(
+def test_the_minimum_onnxruntime_follows_from_opset_format_and_precision(
     opset: int, precision: Precision, file: str, least: str
 ) -> None:
     assert runtimes.needs(opset, precision, file) == {"onnxruntime": least}
 
 
-def test_a_file_was_tried_in_the_least_the_installed_and_the_newest_and_onnx_in_openvino() -> None:
+def test_runs_on_lists_minimum_installed_and_newest_onnxruntime_and_openvino_for_onnx() -> None:
     assert runtimes.runs_on(20, "q8", "encoder_quantized.onnx", "1.27.0") == {
         "onnxruntime": ("1.17.0", "1.27.0", "1.32.0"),
         "openvino": ("2026.4.1",),
@@ -352,14 +356,14 @@ def test_a_file_was_tried_in_the_least_the_installed_and_the_newest_and_onnx_in_
     }
 
 
-def test_every_opset_format_and_precision_that_can_be_configured_has_a_least_onnxruntime() -> None:
+def test_every_configurable_opset_format_and_precision_has_a_minimum_onnxruntime() -> None:
     assert set(runtimes.OPSETS) == set(OPSETS)
     assert set(runtimes.FORMATS) == set(get_args(Format))
     assert set(runtimes.PRECISIONS) == set(get_args(Precision))
     assert runtimes.newest(["1.9", "1.17", "1.2"]) == "1.17"
 
 
-def test_the_manifest_and_the_report_name_the_least_onnxruntime(project: Project) -> None:
+def test_the_manifest_and_the_report_name_the_minimum_onnxruntime(project: Project) -> None:
     configure(project, 'variants = ["fp32", "q4"]\nformats = ["onnx", "ort"]\nopset = 19')
     succeeded(project.doit("run", "deploy:tiny", "report"))
     files = json.loads((app(project) / "manifest.json").read_text())["files"]
@@ -441,7 +445,7 @@ def made(**changes: Any) -> Plan:
         "named by a manifest alone, with overwrite",
     ],
 )
-def test_what_becomes_of_a_deploy_folder(
+def test_the_plan_covers_each_state_of_a_deploy_folder(
     changes: dict[str, Any], expected: dict[str, list[str]]
 ) -> None:
     assert made(**changes) == Plan([], [], [], [], [])._replace(**expected)
@@ -456,7 +460,7 @@ def other_configuration(project: Project, build: str) -> None:
 
 
 @pytest.mark.parametrize("absolute", [False, True])
-def test_prune_leaves_what_another_configuration_built_and_never_deployed(
+def test_prune_keeps_undeployed_builds_of_another_configuration(
     project: Project, absolute: bool
 ) -> None:
     build = str(project.root / "build") if absolute else "build"
@@ -471,7 +475,7 @@ def test_prune_leaves_what_another_configuration_built_and_never_deployed(
     assert (project.root / "build/models/mine/exported/encoder.onnx").is_file()
 
 
-def test_prune_with_an_absolute_build_folder_lists_no_model_that_is_configured(
+def test_prune_with_an_absolute_build_folder_lists_no_configured_model(
     deployed: Project,
 ) -> None:
     configure(deployed, build=str(deployed.root / "build"))
@@ -484,7 +488,7 @@ def test_prune_with_an_absolute_build_folder_lists_no_model_that_is_configured(
 
 
 @pytest.mark.slow
-def test_two_projects_that_share_a_build_folder_prune_what_is_their_own(
+def test_two_projects_that_share_a_build_folder_prune_only_their_own_files(
     project: Project, tmp_path: Path
 ) -> None:
     build = str(tmp_path / "build")
@@ -499,7 +503,7 @@ def test_two_projects_that_share_a_build_folder_prune_what_is_their_own(
     assert set(contents(app(project))) == set(contents(app(clone))) == FILES
 
 
-def test_prune_keeps_a_folder_that_no_record_speaks_of(project: Project) -> None:
+def test_prune_keeps_a_folder_without_a_record(project: Project) -> None:
     put(project.root / "build/models/notes/mine.txt", "mine")
     output = succeeded(project.doit("prune", "--yes"))
     assert "kept build/models/notes (1 file, 0.0 MiB), which no record says" in output
@@ -515,7 +519,7 @@ def test_records_move_with_the_project(deployed: Project) -> None:
     assert contents(moved / "app") == {}
 
 
-def test_a_permission_is_not_repeated_in_what_a_person_is_told_to_run(project: Project) -> None:
+def test_suggested_commands_do_not_repeat_overwrite_yes(project: Project) -> None:
     output = refused(project.doit("overwrite=yes", "exprot:tiny"))
     assert "`doit export:tiny`" in output
     assert "allowed: yes, no" in refused(project.doit("overwrite=maybe", "list"))

@@ -54,7 +54,7 @@ def download(server: FileServer, tmp_path: Path) -> Download:
     return Download(server, tmp_path)
 
 
-def test_a_file_arrives_whole_with_its_hash(download: Download) -> None:
+def test_a_download_returns_the_complete_file_and_its_hash(download: Download) -> None:
     assert download.fetch() == Fetched(SHA256, len(CONTENT))
     assert download.target.read_bytes() == CONTENT
     assert [path.name for path in download.target.parent.iterdir()] == ["model.pt"]
@@ -66,14 +66,14 @@ def test_a_dropped_connection_is_resumed_where_it_broke(download: Download) -> N
     assert download.server.ranges() == [None, f"bytes={300_000 // CHUNK * CHUNK}-"]
 
 
-def test_connections_that_keep_dropping_are_followed_while_bytes_come(download: Download) -> None:
+def test_dropped_connections_are_retried_as_long_as_bytes_arrive(download: Download) -> None:
     for _ in range(8):
         download.server.faults.append(Fault(drop_after=2 * CHUNK - 1))
     assert download.fetch(attempts=2).sha256 == SHA256
     assert len(download.server.requests) == 9
 
 
-def test_a_part_of_an_earlier_run_is_resumed(download: Download) -> None:
+def test_a_partial_file_of_an_earlier_run_is_resumed(download: Download) -> None:
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     assert "answered 404" in download.refused()
     kept = download.part.stat().st_size
@@ -81,7 +81,7 @@ def test_a_part_of_an_earlier_run_is_resumed(download: Download) -> None:
     assert download.fetch() == Fetched(SHA256, len(CONTENT) - kept)
 
 
-def test_a_part_of_a_file_that_changed_there_is_started_afresh(download: Download) -> None:
+def test_a_partial_file_is_restarted_if_the_file_on_the_server_changed(download: Download) -> None:
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     download.refused(sha256=None)
     download.server.files["/model.pt"] = CONTENT[::-1]
@@ -89,7 +89,9 @@ def test_a_part_of_a_file_that_changed_there_is_started_afresh(download: Downloa
     assert download.server.requests[-1][1]["If-Range"]
 
 
-def test_a_rest_of_another_version_is_never_joined_to_the_part(download: Download) -> None:
+def test_the_rest_of_another_version_is_never_appended_to_a_partial_file(
+    download: Download,
+) -> None:
     """Some servers send the rest whatever If-Range says; without a hash nothing else would tell."""
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     download.refused(sha256=None, size=None)
@@ -101,7 +103,7 @@ def test_a_rest_of_another_version_is_never_joined_to_the_part(download: Downloa
     assert fetched.sha256 == hashlib.sha256(changed).hexdigest()
 
 
-def test_a_part_is_resumed_from_a_mirror_of_the_same_hash(download: Download) -> None:
+def test_a_partial_file_is_resumed_from_a_mirror_with_the_same_hash(download: Download) -> None:
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     download.refused()
     download.server.files["/mirror.pt"] = CONTENT
@@ -110,7 +112,7 @@ def test_a_part_is_resumed_from_a_mirror_of_the_same_hash(download: Download) ->
     assert download.server.ranges()[-1] is not None
 
 
-def test_a_part_of_another_file_is_not_resumed(download: Download) -> None:
+def test_a_partial_file_of_another_file_is_not_resumed(download: Download) -> None:
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     download.refused()
     download.server.files["/other.pt"] = CONTENT[::-1]
@@ -119,40 +121,40 @@ def test_a_part_of_another_file_is_not_resumed(download: Download) -> None:
     assert download.server.ranges()[-1] is None
 
 
-def test_a_spoilt_part_is_thrown_away_once(download: Download) -> None:
+def test_a_corrupt_partial_file_is_discarded_once(download: Download) -> None:
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     download.refused()
     download.part.write_bytes(b"spoilt" + download.part.read_bytes()[6:])
     assert download.fetch().sha256 == SHA256
 
 
-def test_a_part_that_is_whole_already_is_not_fetched_again(download: Download) -> None:
+def test_a_partial_file_that_is_complete_is_not_downloaded_again(download: Download) -> None:
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     download.refused()
     download.part.write_bytes(CONTENT)
     assert download.fetch() == Fetched(SHA256, 0)
 
 
-def test_a_server_without_ranges_sends_it_all_again(download: Download) -> None:
+def test_a_server_without_ranges_sends_the_whole_file_again(download: Download) -> None:
     download.server.faults += [Fault(drop_after=300_000), Fault(ignore_range=True)]
     assert download.fetch().sha256 == SHA256
     assert download.target.read_bytes() == CONTENT
 
 
-def test_503_then_200_is_waited_for_as_the_server_asks(download: Download) -> None:
+def test_a_503_is_retried_after_the_wait_in_retry_after(download: Download) -> None:
     download.server.faults.append(Fault(status=503, headers={"Retry-After": "7"}))
     download.fetch()
     assert download.waits == [7.0]
 
 
-def test_waits_grow_when_the_server_says_nothing(download: Download) -> None:
+def test_waits_grow_without_a_retry_after_header(download: Download) -> None:
     download.server.faults += [Fault(status=500), Fault(status=502), Fault(status=429)]
     download.fetch()
     first, second, third = download.waits
     assert 1 <= first <= 2 <= second <= 4 <= third <= 8
 
 
-def test_a_server_that_stays_down_is_given_up_with_what_to_do(download: Download) -> None:
+def test_a_server_that_stays_down_is_an_error_with_a_remedy(download: Download) -> None:
     for _ in range(4):
         download.server.faults.append(Fault(status=503))
     message = download.refused()
@@ -161,13 +163,13 @@ def test_a_server_that_stays_down_is_given_up_with_what_to_do(download: Download
     assert "run the same command" in message
 
 
-def test_a_wait_of_an_hour_is_not_sat_out(download: Download) -> None:
+def test_a_retry_after_of_an_hour_is_refused_without_waiting(download: Download) -> None:
     download.server.faults.append(Fault(status=429, headers={"Retry-After": "3600"}))
     assert "asks to wait 3600 s" in download.refused()
     assert download.waits == []
 
 
-def test_nobody_listening_is_given_up_with_the_host_and_where_it_is_configured(
+def test_an_unreachable_host_is_named_with_the_table_that_configures_it(
     tmp_path: Path,
 ) -> None:
     gone = FileServer()
@@ -178,7 +180,7 @@ def test_nobody_listening_is_given_up_with_the_host_and_where_it_is_configured(
     assert "the url in [models.x]" in told
 
 
-def test_a_missing_file_is_refused_at_once(download: Download) -> None:
+def test_a_missing_file_is_refused_without_a_retry(download: Download) -> None:
     message = download.refused(path="/gone.pt")
     assert "answered 404" in message
     assert "[models.x]" in message
@@ -201,7 +203,9 @@ def test_a_web_page_is_refused(download: Download, fault: Fault) -> None:
     assert download.server.url("/model.pt") in message
 
 
-def test_a_safetensors_file_whose_length_reads_as_a_tag_is_no_web_page(download: Download) -> None:
+def test_a_safetensors_file_that_starts_like_a_tag_is_not_taken_for_a_web_page(
+    download: Download,
+) -> None:
     """Its first bytes are the length of its header, which may be those of `` <``."""
     content = int.from_bytes(b" <", "little").to_bytes(8, "little") + b'{"a":' + bytes(1000)
     download.server.files["/model.pt"] = content
@@ -218,21 +222,21 @@ def test_a_safetensors_file_whose_length_reads_as_a_tag_is_no_web_page(download:
     ],
     ids=["Content-Length", "Content-Range", "Retry-After"],
 )
-def test_a_number_of_5000_digits_in_a_header_is_no_traceback(
+def test_a_header_number_of_5000_digits_is_an_error_without_a_traceback(
     download: Download, fault: Fault
 ) -> None:
     download.server.faults += [fault] * 4
     assert download.server.url("/model.pt") in download.refused()
 
 
-def test_a_size_of_5000_digits_is_no_answer_to_a_check(download: Download) -> None:
+def test_a_size_of_5000_digits_leaves_the_url_unchecked(download: Download) -> None:
     download.server.faults.append(Fault(claimed_length="9" * 5000))
     told = check(Request(download.server.url("/model.pt"), size=len(CONTENT)))
     assert told is not None
     assert "was not checked" in told
 
 
-def test_another_hash_is_refused_with_both(download: Download) -> None:
+def test_a_wrong_hash_is_refused_with_both_hashes(download: Download) -> None:
     message = download.refused(sha256="0" * 64)
     assert "0" * 64 in message
     assert SHA256 in message
@@ -240,12 +244,12 @@ def test_another_hash_is_refused_with_both(download: Download) -> None:
 
 
 @pytest.mark.parametrize("size", [len(CONTENT) - 1, len(CONTENT) + 1])
-def test_another_size_is_refused_with_both(download: Download, size: int) -> None:
+def test_a_wrong_size_is_refused_with_both_sizes(download: Download, size: int) -> None:
     message = download.refused(size=size)
     assert f"expected {size} bytes, found {len(CONTENT)}" in message
 
 
-def test_an_answer_shorter_than_it_claims_is_refused(download: Download) -> None:
+def test_a_response_shorter_than_its_content_length_is_refused(download: Download) -> None:
     for _ in range(6):
         download.server.faults.append(Fault(claimed_length=len(CONTENT) + 100))
     download.server.etags["/model.pt"] = ""
@@ -253,13 +257,13 @@ def test_an_answer_shorter_than_it_claims_is_refused(download: Download) -> None
     assert not download.target.exists()
 
 
-def test_a_good_file_that_was_there_stays_when_the_new_one_is_refused(download: Download) -> None:
+def test_an_existing_file_is_kept_when_the_new_download_is_refused(download: Download) -> None:
     download.target.write_bytes(b"good")
     download.refused(sha256="0" * 64)
     assert download.target.read_bytes() == b"good"
 
 
-def test_too_little_disk_is_said_before_the_download(
+def test_too_little_disk_space_is_reported_before_the_download(
     download: Download, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")

@@ -27,7 +27,7 @@ def boxes(picture: Path) -> dict[str, list[str]]:
     return {name: [title, time, state] for title, _, name, time, state in groups}
 
 
-def test_each_stage_has_a_box_with_its_time_and_a_stale_one_says_why(project: Project) -> None:
+def test_each_stage_has_a_box_with_its_time_and_the_reason_if_stale(project: Project) -> None:
     project.configure(CONFIGURATION.format(images=8))
     assert "No model was ever built" in project.doit("graph").output
     assert project.build("deploy:tiny").status == 0
@@ -65,7 +65,7 @@ LINKS = {
 }
 
 
-def test_no_two_things_stand_in_one_place_and_lines_lead_to_the_right() -> None:
+def test_boxes_have_distinct_places_and_lines_lead_to_the_right() -> None:
     placed, lines = places(LINKS)
     assert len(set(placed.values())) == len(placed)
     assert {(line[0], line[-1]) for line in lines} == {
@@ -77,11 +77,11 @@ def test_no_two_things_stand_in_one_place_and_lines_lead_to_the_right() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(2.25, "2.2 s"), (122.4, "2 min 2 s")])
-def test_a_time_is_in_seconds_or_minutes(seconds: float, words: str) -> None:
+def test_a_time_is_formatted_in_seconds_or_minutes(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
 
 
-def test_texts_are_escaped_and_never_built_is_no_stale_stage() -> None:
+def test_text_is_escaped_and_an_unbuilt_stage_is_not_marked_stale() -> None:
     states = {
         "a:m": Stage("a:m", False, "x < y & z", 0),
         "b:m": Stage("b:m", False, "never built", 0),

@@ -58,7 +58,7 @@ def test_parameters_have_the_names_and_shapes_of_edgetams_checkpoint(model: SAM2
     assert f"{trunk}.head.head.l.weight" not in shapes
 
 
-def test_made_up_weights_are_of_use_to_a_comparison(model: SAM2Base, checkpoint: Path) -> None:
+def test_synthetic_weights_are_suitable_for_a_comparison(model: SAM2Base, checkpoint: Path) -> None:
     """None is zero or one, and features neither die away nor explode."""
     for name, tensor in weights.read(checkpoint).items():
         if tensor.is_floating_point() and tensor.numel() > 1:
@@ -69,7 +69,7 @@ def test_made_up_weights_are_of_use_to_a_comparison(model: SAM2Base, checkpoint:
         assert 0.5 < features.std((2, 3)).mean() < 10
 
 
-def test_the_folded_trunk_is_the_original(model: SAM2Base) -> None:
+def test_the_folded_trunk_matches_the_original(model: SAM2Base) -> None:
     trunk = model.image_encoder.trunk
     image = torch.randn(1, 3, 256, 192)
     for found, expected in zip(
@@ -79,7 +79,7 @@ def test_the_folded_trunk_is_the_original(model: SAM2Base) -> None:
         assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_folding_leaves_the_model_as_it_was(model: SAM2Base) -> None:
+def test_folding_leaves_the_model_unchanged(model: SAM2Base) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modules = [type(module) for module in model.modules()]
     with encoder_patches.patched_encoder(SAM2ImageEncoder(model), "plain"):

@@ -127,7 +127,7 @@ def difference(found: Tensor, wanted: Tensor) -> float:
     return float((found.reshape(wanted.shape) - wanted).abs().max() / wanted.abs().max())
 
 
-def test_the_perceiver_reads_a_memory_as_transformers_does(
+def test_the_perceiver_matches_transformers(
     reference: EdgeTamVideoModel, predictor: EdgeTamVideoPredictor
 ) -> None:
     memory = torch.randn(1, 64, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
@@ -140,7 +140,7 @@ def test_the_perceiver_reads_a_memory_as_transformers_does(
 
 
 @pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (3, 2)])
-def test_features_are_conditioned_as_transformers_does(
+def test_memory_attention_matches_transformers(
     reference: EdgeTamVideoModel, predictor: EdgeTamVideoPredictor, memories: int, pointers: int
 ) -> None:
     noise = torch.Generator().manual_seed(memories)
@@ -167,7 +167,7 @@ def test_features_are_conditioned_as_transformers_does(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("memories", "pointers"), [(1, 0), (1, 1), (7, 16)])
-def test_the_graph_of_the_attention_takes_any_number_of_memories_and_pointers(
+def test_the_memory_attention_graph_takes_any_number_of_memories_and_pointers(
     reference: EdgeTamVideoModel,
     predictor: EdgeTamVideoPredictor,
     graphs: dict[str, str],
@@ -207,7 +207,7 @@ def test_the_graph_of_the_attention_takes_any_number_of_memories_and_pointers(
 
 
 @pytest.mark.parametrize("prompted", [True, False])
-def test_the_graph_of_the_memory_encoder_gives_the_latents_that_transformers_does(
+def test_the_memory_encoder_graph_matches_the_latents_of_transformers(
     reference: EdgeTamVideoModel, graphs: dict[str, str], prompted: bool
 ) -> None:
     noise = torch.Generator().manual_seed(1)
@@ -287,13 +287,13 @@ def assert_equal(found: Answers, expected: Answers) -> None:
 
 
 @pytest.mark.slow
-def test_sam2s_predictor_follows_as_transformers_does(
+def test_sam2s_predictor_tracks_as_transformers_does(
     predictor: EdgeTamVideoPredictor, script: Script, expected: Answers
 ) -> None:
     assert_equal(dict(run_with_pytorch(predictor, script)), expected)
 
 
-def test_the_graphs_follow_as_transformers_does(
+def test_the_graphs_track_as_transformers_does(
     constants: TrackingConstants, graphs: dict[str, str], script: Script, expected: Answers
 ) -> None:
     seen = through_jpeg(script)
@@ -301,7 +301,7 @@ def test_the_graphs_follow_as_transformers_does(
     assert_equal(dict(run_script(tracker, seen)), expected)
 
 
-def test_a_memory_is_the_latents_that_it_is_read_into(graphs: dict[str, str]) -> None:
+def test_a_memory_has_the_shape_of_the_perceivers_latents(graphs: dict[str, str]) -> None:
     tensors = tensors_of(graphs["memory_encoder"])
     (memory,) = tensors.outputs
     assert memory.shape == (1, LATENTS, 64)
@@ -311,14 +311,14 @@ def test_a_memory_is_the_latents_that_it_is_read_into(graphs: dict[str, str]) ->
     assert memories.shape == ("memories", LATENTS, 64)
 
 
-def test_no_operator_computes_a_shape(graphs: dict[str, str]) -> None:
+def test_the_tracking_graphs_have_no_shape_operators(graphs: dict[str, str]) -> None:
     computing = {"Shape", "Range", "ConstantOfShape", "If", "Loop", "Tile", "NonZero", "Size"}
     for name in TRACKING_GRAPHS:
         used = {node.op_type for node in onnx.load(graphs[name]).graph.node}
         assert not used & computing, name
 
 
-def test_an_image_that_does_not_divide_into_windows_is_refused_for_video_alone() -> None:
+def test_an_image_size_that_does_not_divide_into_windows_is_refused_only_for_video() -> None:
     words = "image_size: found 800; allowed with `video = true` for EdgeTAM: a multiple of 256"
     with pytest.raises(StageError, match=words):
         load.build_model("edgetam", 800, video=True)

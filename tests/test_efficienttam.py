@@ -98,7 +98,7 @@ def difference(found: Tensor, expected: Tensor) -> float:
 # --- against the package ---
 
 
-def test_every_architecture_has_the_weights_of_the_packages(ask: Ask) -> None:
+def test_every_architecture_has_the_weight_shapes_of_the_package(ask: Ask) -> None:
     described = ask("describe", architectures=list(EFFICIENTTAM))
     assert "references" in described["file"]
     for name in EFFICIENTTAM:
@@ -110,7 +110,7 @@ def test_every_architecture_has_the_weights_of_the_packages(ask: Ask) -> None:
     "architecture",
     ["efficienttam_ti", pytest.param("efficienttam_s", marks=pytest.mark.slow)],
 )
-def test_masks_of_an_image_are_the_packages(
+def test_masks_of_an_image_match_the_package(
     architecture: str, ask: Ask, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     checkpoint = checkpoint_of(architecture, checkpoints)
@@ -136,7 +136,7 @@ def test_masks_of_an_image_are_the_packages(
     "variant",
     [*(pytest.param(each, marks=pytest.mark.slow) for each in ("", "_1")), "_2"],
 )
-def test_objects_are_followed_as_the_package_does(
+def test_tracking_matches_the_package(
     variant: str, ask: Ask, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     architecture, checkpoint = f"efficienttam_ti{variant}", checkpoints["efficienttam_ti"]
@@ -163,7 +163,7 @@ def test_objects_are_followed_as_the_package_does(
 # --- the export ---
 
 
-def test_the_patched_encoder_is_the_original(model: SAM2Base) -> None:
+def test_the_patched_encoder_matches_the_original(model: SAM2Base) -> None:
     encoder = SAM2ImageEncoder(model).eval()
     image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     (features,) = model.image_encoder(image)["backbone_fpn"]
@@ -175,7 +175,7 @@ def test_the_patched_encoder_is_the_original(model: SAM2Base) -> None:
     assert torch.equal(model.image_encoder(image)["backbone_fpn"][0], features)
 
 
-def test_an_image_that_is_not_square_gets_the_embedding_of_its_places(model: SAM2Base) -> None:
+def test_a_non_square_image_gets_the_matching_position_embedding(model: SAM2Base) -> None:
     trunk = model.image_encoder.trunk
     image = torch.randn(1, 3, 160, 96, generator=torch.Generator().manual_seed(1))
     ((found,), (expected,)) = (encoder_patches.vit_forward(trunk)(image), trunk(image))
@@ -208,7 +208,7 @@ def test_only_the_embedding_goes_from_the_encoder_to_the_decoders(graphs: GraphF
     ]
 
 
-def test_the_graphs_follow_as_sam2s_predictor_does(
+def test_the_graphs_track_as_sam2s_predictor_does(
     graphs: GraphFiles, checkpoints: dict[str, Path]
 ) -> None:
     predictor = load.load_video_model("efficienttam_ti_2", checkpoints["efficienttam_ti"], SIZE)
@@ -223,7 +223,7 @@ def test_the_graphs_follow_as_sam2s_predictor_does(
         assert np.abs(answer.pointer - expected[key].pointer).max() < 1e-4, key
 
 
-def test_the_encoders_graph_gives_its_features(model: SAM2Base, graphs: GraphFiles) -> None:
+def test_the_encoder_graph_matches_pytorchs_features(model: SAM2Base, graphs: GraphFiles) -> None:
     image = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     found = run_by_name(graphs)("encoder", {"image": image.numpy()})
     expected = model.image_encoder(image)["backbone_fpn"][0]
@@ -231,13 +231,13 @@ def test_the_encoders_graph_gives_its_features(model: SAM2Base, graphs: GraphFil
     assert difference(torch.from_numpy(found["image_embed"]), expected) < 1e-5
 
 
-def test_no_graph_computes_a_shape(graphs: GraphFiles) -> None:
+def test_no_graph_has_shape_operators(graphs: GraphFiles) -> None:
     computing = {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile", "Size"}
     for name, path in graphs.items():
         assert not computing & {node.op_type for node in onnx.load(path).graph.node}, name
 
 
-def test_the_encoders_graph_has_one_operator_for_each_norm_and_each_product(
+def test_the_encoder_graph_has_one_operator_per_norm_and_per_matrix_product(
     graphs: GraphFiles,
 ) -> None:
     graph = onnx.load(graphs["encoder"]).graph
@@ -247,7 +247,7 @@ def test_the_encoders_graph_has_one_operator_for_each_norm_and_each_product(
     assert len(graph.node) < 400
 
 
-def test_the_encoders_file_holds_its_weights_and_little_else(
+def test_the_encoder_file_holds_its_weights_and_little_else(
     model: SAM2Base, graphs: GraphFiles
 ) -> None:
     numbers = sum(each.numel() for each in model.image_encoder.parameters())
@@ -273,7 +273,7 @@ def test_weights_of_the_other_trunk_are_refused_with_its_name(checkpoints: dict[
         load.load_model("efficienttam_s_1", checkpoints["efficienttam_ti"])
 
 
-def test_an_architecture_has_the_size_of_its_name_unless_another_is_set() -> None:
+def test_the_architecture_name_determines_the_image_size_unless_one_is_set() -> None:
     sizes = [load.build_model(name).image_size for name in EFFICIENTTAM]
     assert sizes == [1024, 1024, 1024, 512] * 2
     assert sizes == [native_image_size(name) for name in EFFICIENTTAM]
@@ -281,7 +281,7 @@ def test_an_architecture_has_the_size_of_its_name_unless_another_is_set() -> Non
     assert load.build_model("efficienttam_ti_512x512", 1024).image_size == 1024
 
 
-def test_a_memory_that_cannot_be_pooled_is_refused_for_video_alone() -> None:
+def test_an_image_size_whose_memory_cannot_be_pooled_is_refused_only_for_video() -> None:
     words = (
         "image_size: found 240; allowed with `video = true` for efficienttam_ti_2: a multiple of 32"
     )
@@ -294,7 +294,7 @@ def test_a_memory_that_cannot_be_pooled_is_refused_for_video_alone() -> None:
 # --- the package in its folder ---
 
 
-def test_a_package_that_is_not_installed_is_an_error_with_the_command(tmp_path: Path) -> None:
+def test_a_missing_package_is_an_error_with_the_install_command(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, EFFICIENT_TRACK_ANYTHING)
     assert folder == tmp_path / "references/efficient-track-anything-1.0"
     with pytest.raises(StageError) as error:
@@ -304,7 +304,7 @@ def test_a_package_that_is_not_installed_is_an_error_with_the_command(tmp_path: 
     assert f"\n  {command}\n" in str(error.value)
 
 
-def test_a_package_is_not_imported_where_the_other_one_is(tmp_path: Path) -> None:
+def test_the_package_is_not_imported_after_sam2(tmp_path: Path) -> None:
     (tmp_path / "efficient_track_anything-1.0.dist-info").mkdir()
     assert "sam2" in sys.modules
     with pytest.raises(AssertionError, match="sam2 is imported already"):
@@ -319,6 +319,6 @@ def test_a_model_is_compared_with_the_package_of_its_family(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("module", ["tasks.verify", "tasks.reference", "tasks.inference.reference"])
-def test_a_stage_that_measures_has_not_imported_sam2_when_its_function_begins(module: str) -> None:
+def test_measuring_stages_do_not_import_sam2_at_module_level(module: str) -> None:
     program = f"import sys, {module}; assert 'sam2' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -33,7 +33,7 @@ def replace(tmp_path: Path, staged: dict[str, Path]) -> None:
     files.replace_together(place, staged, ["old"], place / ".staged/before")
 
 
-def test_all_are_renamed_and_what_is_obsolete_is_gone(tmp_path: Path) -> None:
+def test_all_files_are_replaced_and_obsolete_ones_removed(tmp_path: Path) -> None:
     replace(tmp_path, folder(tmp_path))
     assert contents(tmp_path) == {
         name: f"{name} now" for name in ("encoder", "decoder", "manifest")
@@ -42,7 +42,7 @@ def test_all_are_renamed_and_what_is_obsolete_is_gone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("failing", range(4))
-def test_whichever_rename_fails_everything_is_as_it_was(
+def test_a_failed_rename_restores_every_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, links: bool
 ) -> None:
     staged = folder(tmp_path)
@@ -66,7 +66,9 @@ def test_whichever_rename_fails_everything_is_as_it_was(
     assert contents(tmp_path) == before
 
 
-def test_the_last_one_is_renamed_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_staged_file_is_renamed_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rename, order = os.replace, []
 
     def noted(source: Path, target: Path) -> None:
@@ -79,7 +81,7 @@ def test_the_last_one_is_renamed_last(tmp_path: Path, monkeypatch: pytest.Monkey
     assert order.index("old") < order.index("manifest")
 
 
-def test_what_cannot_be_removed_is_told_and_what_is_gone_is_removed(tmp_path: Path) -> None:
+def test_a_failed_removal_is_reported_and_a_missing_file_counts_as_removed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder/below").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "file")
@@ -90,7 +92,7 @@ def test_what_cannot_be_removed_is_told_and_what_is_gone_is_removed(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_copy_is_hashed_as_it_is_read(tmp_path: Path) -> None:
+def test_copy_and_hash_returns_the_hash_of_the_copy(tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(b"weights" * 1_000_000)
     found = files.copy_and_hash(tmp_path / "source", tmp_path / "copy")
     assert found == files.sha256_of(tmp_path / "copy")

@@ -67,7 +67,7 @@ def test_the_largest_objects_are_clicked_once_inside_and_found_on_every_frame(cl
         assert np.array_equal(each.true, clip.labels == number)
 
 
-def test_a_mask_has_its_colour_and_the_true_outline_is_white() -> None:
+def test_a_mask_is_painted_in_its_colour_and_the_true_outline_in_white() -> None:
     true, found = np.zeros((2, 2, SIDE, SIDE), bool)
     found[1, 100:200, 100:200] = true[1, 300:400, 300:400] = True
     black = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -77,7 +77,7 @@ def test_a_mask_has_its_colour_and_the_true_outline_is_white() -> None:
     assert not panel[350, 350].any()
 
 
-def test_a_manifest_without_graphs_that_track_is_refused_with_what_writes_another(
+def test_a_manifest_without_tracking_graphs_is_refused(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"encoder": {"file": "encoder.onnx"}}))

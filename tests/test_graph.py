@@ -107,7 +107,7 @@ def test_a_new_url_and_hash_rerun_the_five_stages_of_that_model(built: Build) ->
     assert succeeded(built.build()) == stages("small")
 
 
-def test_a_mirror_of_the_same_hash_is_asked_whether_it_is_there_and_nothing_is_downloaded(
+def test_a_mirror_with_the_same_hash_gets_a_head_request_and_no_download(
     built: Build,
 ) -> None:
     built.offer("small", content("small"), "/mirror/small.pt")
@@ -153,7 +153,7 @@ def test_another_onnxsim_reruns_every_model_from_simplify_on(built: Build) -> No
     assert succeeded(built.build()) == stages(*MODELS, since="simplify")
 
 
-def test_another_onnxruntime_with_which_onnxsim_folds_reruns_from_simplify_on(
+def test_another_onnxruntime_reruns_from_simplify_on_because_onnxsim_folds_with_it(
     built: Build,
 ) -> None:
     built.pretend_installed("onnxruntime", "99.0")
@@ -189,7 +189,7 @@ def test_a_deployed_file_that_was_edited_is_deployed_again(built: Build, name: s
     assert built.deployed("tiny", name).read_bytes() == good
 
 
-def test_an_edit_that_keeps_size_and_time_is_seen_too(built: Build) -> None:
+def test_an_edit_that_keeps_size_and_time_is_detected(built: Build) -> None:
     file = built.deployed("tiny", "encoder.onnx")
     stat = file.stat()
     file.write_bytes(b"x" * stat.st_size)
@@ -202,7 +202,7 @@ def test_a_deployed_file_that_was_deleted_is_deployed_again(built: Build) -> Non
     assert succeeded(built.build()) == {"deploy:large"}
 
 
-def test_a_truncated_checkpoint_is_downloaded_again_and_nothing_else(built: Build) -> None:
+def test_a_truncated_checkpoint_is_downloaded_again_and_nothing_else_reruns(built: Build) -> None:
     file = built.checkpoint("small")
     file.write_bytes(file.read_bytes()[:1000])
     assert succeeded(built.build()) == {"checkpoint:small"}
@@ -210,7 +210,7 @@ def test_a_truncated_checkpoint_is_downloaded_again_and_nothing_else(built: Buil
     assert file.read_bytes() == content("small")
 
 
-def test_an_altered_checkpoint_without_a_hash_exports_again_when_the_bytes_differ(
+def test_an_altered_checkpoint_without_a_hash_exports_again_if_the_new_bytes_differ(
     build: Build,
 ) -> None:
     del build.tables["small"]["sha256"]
@@ -226,7 +226,7 @@ def test_touching_a_checkpoint_reruns_nothing(built: Build) -> None:
     assert succeeded(built.build()) == set()
 
 
-def test_an_export_of_the_same_bytes_stops_there(build: Build) -> None:
+def test_an_export_with_identical_bytes_reruns_no_later_stage(build: Build) -> None:
     assert build.build(CHEAP_EXPORT="constant").status == 0
     source = build.root / "tasks/export.py"
     source.write_text(source.read_text() + "\nANOTHER = True\n")
@@ -238,7 +238,7 @@ def test_one_stage_of_one_model_runs_only_what_it_needs(build: Build) -> None:
     assert succeeded(build.build("export:small")) == {"checkpoint:small", "export:small"}
 
 
-def test_two_at_a_time_build_the_same(build: Build) -> None:
+def test_two_parallel_processes_build_the_same_stages(build: Build) -> None:
     assert succeeded(build.build("-n", "2")) == stages(*MODELS)
     assert succeeded(build.build()) == set()
 
@@ -256,7 +256,7 @@ def test_deploy_on_the_command_line_copies_to_another_folder(built: Build, tmp_p
     assert (elsewhere / "sam2_hiera_tiny/encoder.onnx").is_file()
 
 
-def test_config_on_the_command_line_is_another_set_of_models(built: Build) -> None:
+def test_config_on_the_command_line_selects_another_set_of_models(built: Build) -> None:
     other = built.root / "other.toml"
     other.write_text(
         '[build]\ndir = "other"\ndeploy = "other/public"\n'
@@ -265,7 +265,7 @@ def test_config_on_the_command_line_is_another_set_of_models(built: Build) -> No
     assert succeeded(built.build("config=other.toml")) == stages("mine")
 
 
-def test_a_local_checkpoint_that_was_trained_further_is_built_again(build: Build) -> None:
+def test_a_changed_local_checkpoint_is_built_again(build: Build) -> None:
     (build.root / "mine.pt").write_bytes(b"first")
     build.configure('[models.mine]\nmodel_type = "sam2_hiera_tiny"\nurl = "mine.pt"\n')
     assert succeeded(build.build()) == stages("mine")
@@ -273,7 +273,7 @@ def test_a_local_checkpoint_that_was_trained_further_is_built_again(build: Build
     assert succeeded(build.build()) == stages("mine")
 
 
-def test_a_model_that_fails_verification_leaves_what_was_deployed(built: Build) -> None:
+def test_a_model_that_fails_verification_leaves_the_deployed_files_unchanged(built: Build) -> None:
     before = built.deployed("tiny", "encoder.onnx").read_bytes()
     built.offer("tiny", content("worse tiny"), "/worse.pt")
     built.write()
@@ -285,7 +285,7 @@ def test_a_model_that_fails_verification_leaves_what_was_deployed(built: Build) 
     assert report["passed"] is False
 
 
-def test_known_masks_that_are_missed_keep_a_model_from_being_deployed(build: Build) -> None:
+def test_a_model_that_misses_the_true_masks_is_not_deployed(build: Build) -> None:
     build.tables["tiny"] |= {"truth": "tasks.drawing.scenes:scene", "truth_iou": 0.7}
     build.write()
     outcome = build.doit("run", "deploy:tiny", CHEAP_TRUTH="0.4")
@@ -297,7 +297,7 @@ def test_known_masks_that_are_missed_keep_a_model_from_being_deployed(build: Bui
     assert manifest["verification"]["truth"]["iou"]["1 click"] == 0.8
 
 
-def test_another_way_to_draw_the_truth_verifies_that_model_again(build: Build) -> None:
+def test_a_changed_truth_function_verifies_that_model_again(build: Build) -> None:
     build.tables["tiny"]["truth"] = "tasks.drawing.scenes:scene"
     build.write()
     assert build.build().status == 0
@@ -315,7 +315,7 @@ def test_another_way_to_draw_the_truth_verifies_that_model_again(build: Build) -
         ("import mine.own as PIL", "mine"),
     ],
 )
-def test_another_version_of_what_the_truth_draws_with_verifies_that_model_again(
+def test_another_version_of_a_package_used_by_the_truth_verifies_that_model_again(
     build: Build, imports: str, package: str
 ) -> None:
     (build.root / "cells.py").write_text(f"{imports}\ndef draw(seed, size): return PIL.x\n")
@@ -328,7 +328,9 @@ def test_another_version_of_what_the_truth_draws_with_verifies_that_model_again(
 
 
 @pytest.mark.parametrize("pinned", [True, False])
-def test_a_size_that_is_not_that_of_the_checkpoint_is_refused(built: Build, pinned: bool) -> None:
+def test_a_configured_size_that_does_not_match_the_checkpoint_is_refused(
+    built: Build, pinned: bool
+) -> None:
     built.tables["small"]["size"] = len(content("small")) + 1
     if not pinned:
         del built.tables["small"]["sha256"]
@@ -342,20 +344,20 @@ def test_a_size_that_is_not_that_of_the_checkpoint_is_refused(built: Build, pinn
     assert succeeded(built.build("deploy:small")) == set()
 
 
-def test_a_wider_tolerance_verifies_again(built: Build) -> None:
+def test_a_wider_tolerance_verifies_every_model_again(built: Build) -> None:
     text = (built.root / "config/models.toml").read_text()
     built.configure(text + "[verify]\nmask_tolerance = 0.01\n")
     assert succeeded(built.build()) == stages(*MODELS, since="verify")
 
 
-def test_the_manifest_stays_the_same_bytes_when_nothing_in_it_changed(built: Build) -> None:
+def test_a_rebuild_without_changes_writes_identical_manifests(built: Build) -> None:
     before = {each: built.deployed(each, "manifest.json").read_bytes() for each in MODELS}
     outcome = built.build("-a")
     assert len(outcome.ran) == 20
     assert {each: built.deployed(each, "manifest.json").read_bytes() for each in MODELS} == before
 
 
-def test_a_model_taken_out_reruns_nothing_and_prune_only_lists_it(built: Build) -> None:
+def test_removing_a_model_reruns_nothing_and_prune_only_lists_it(built: Build) -> None:
     del built.tables["small"]
     built.write()
     assert succeeded(built.build()) == set()
@@ -366,7 +368,7 @@ def test_a_model_taken_out_reruns_nothing_and_prune_only_lists_it(built: Build) 
         assert built.deployed("small", name).is_file()
 
 
-def test_prune_with_yes_removes_exactly_what_the_manifest_names(built: Build) -> None:
+def test_prune_with_yes_removes_exactly_the_files_in_the_manifest(built: Build) -> None:
     del built.tables["small"]
     built.write()
     own = built.deployed("small", "notes.txt")
@@ -391,14 +393,14 @@ def test_prune_never_follows_a_manifest_out_of_its_folder(built: Build) -> None:
     assert victim.read_text() == "keep me"
 
 
-def test_prune_lists_the_folder_that_a_renamed_model_left(built: Build) -> None:
+def test_prune_lists_the_old_folder_of_a_renamed_model(built: Build) -> None:
     built.tables["small"]["folder"] = "small"
     built.write()
     assert succeeded(built.build()) == {"deploy:small"}
     assert "public/sam/sam2_hiera_small/encoder.onnx" in built.doit("prune").output
 
 
-def test_prune_leaves_what_another_configuration_deployed(built: Build) -> None:
+def test_prune_keeps_files_deployed_by_another_configuration(built: Build) -> None:
     other = built.root / "other.toml"
     other.write_text(
         '[models.mine]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:"\ndeploy = "mine"\n'
@@ -407,7 +409,7 @@ def test_prune_leaves_what_another_configuration_deployed(built: Build) -> None:
     assert "Nothing to prune" in built.doit("prune").output
 
 
-def test_a_checkpoint_that_cannot_be_exported_is_named_by_where_it_came_from(build: Build) -> None:
+def test_the_error_for_an_unexportable_checkpoint_names_its_source(build: Build) -> None:
     weights = build.root / "weights.pt"
     weights.write_bytes(b"unfit")
     build.tables = {"mine": {"model_type": "sam2_hiera_tiny", "url": "weights.pt"}}
@@ -445,7 +447,7 @@ def test_a_build_killed_in_a_stage_keeps_every_stage_it_finished(
     assert succeeded(build.build()) == stages(*MODELS) - kept
 
 
-def test_a_second_build_says_who_holds_the_tree_and_stops(build: Build, tmp_path: Path) -> None:
+def test_a_second_build_names_the_running_process_and_stops(build: Build, tmp_path: Path) -> None:
     process = hanging(build, "measure", tmp_path / "fifo")
     try:
         second = build.doit("run")
@@ -460,9 +462,7 @@ def test_a_second_build_says_who_holds_the_tree_and_stops(build: Build, tmp_path
     assert build.build().status == 0
 
 
-def test_ctrl_c_ends_with_a_sentence_and_keeps_finished_stages(
-    build: Build, tmp_path: Path
-) -> None:
+def test_ctrl_c_prints_a_message_and_keeps_finished_stages(build: Build, tmp_path: Path) -> None:
     process = hanging(build, "measure", tmp_path / "fifo")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
@@ -472,7 +472,7 @@ def test_ctrl_c_ends_with_a_sentence_and_keeps_finished_stages(
     assert "checkpoint:tiny" not in succeeded(build.build())
 
 
-def test_ctrl_c_in_the_first_stage_that_runs_does_not_claim_that_all_is_done(
+def test_ctrl_c_in_the_first_stage_that_runs_does_not_report_nothing_to_do(
     build: Build, tmp_path: Path
 ) -> None:
     assert build.build("simplify").status == 0
@@ -482,7 +482,7 @@ def test_ctrl_c_in_the_first_stage_that_runs_does_not_claim_that_all_is_done(
     assert "nothing to do" not in output
 
 
-def test_a_write_that_fails_leaves_no_half_file_and_no_lost_stage(build: Build) -> None:
+def test_a_failed_write_leaves_no_partial_file_and_loses_no_stage(build: Build) -> None:
     # A limit on file size makes the kernel refuse a write in its middle, as a full disk does.
     limit = ["prlimit", "--fsize=90000"]
     run = subprocess.run(
@@ -515,7 +515,7 @@ def test_an_interrupted_download_is_resumed_by_the_next_build(build: Build) -> N
     assert build.server.ranges() == [f"bytes={kept}-"]
 
 
-def test_a_missing_hash_is_warned_about_with_the_hash_that_came(build: Build) -> None:
+def test_a_missing_hash_is_a_warning_with_the_hash_of_the_download(build: Build) -> None:
     del build.tables["tiny"]["sha256"]
     build.write()
     outcome = build.doit("run", "checkpoint:tiny")
@@ -523,7 +523,7 @@ def test_a_missing_hash_is_warned_about_with_the_hash_that_came(build: Build) ->
     assert f'sha256 = "{hashlib.sha256(content("tiny")).hexdigest()}"' in outcome.output
 
 
-def test_a_stage_that_ran_says_in_one_line_what_came_out(build: Build) -> None:
+def test_each_stage_that_runs_prints_one_line(build: Build) -> None:
     lines = build.doit("run", "deploy:tiny").output.splitlines()
     assert [line.split()[0] for line in lines if ":tiny  " in line] == [
         "checkpoint:tiny",
@@ -548,13 +548,13 @@ def test_a_failure_gives_the_reason_without_a_traceback(build: Build) -> None:
     assert "Traceback" not in outcome.output
 
 
-def test_list_shows_the_stages_with_a_line_each(build: Build) -> None:
+def test_list_shows_each_stage_on_one_line(build: Build) -> None:
     output = build.doit("list").output
     for stage in STAGES:
         assert any(line.startswith(stage) and len(line.split()) > 3 for line in output.splitlines())
 
 
-def test_info_says_what_made_a_stage_stale(built: Build) -> None:
+def test_info_shows_why_a_stage_is_stale(built: Build) -> None:
     built.tables["tiny"]["opset"] = 17
     built.write()
     told = built.doit("info", "export:tiny").output
@@ -581,7 +581,7 @@ SHAPES = ["[]", *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)
 
 
 @pytest.mark.parametrize("text", SHAPES)
-def test_json_of_another_shape_in_a_manifest_is_written_anew(built: Build, text: str) -> None:
+def test_a_manifest_with_unexpected_json_is_written_again(built: Build, text: str) -> None:
     good = built.deployed("tiny", "manifest.json").read_bytes()
     built.deployed("tiny", "manifest.json").write_text(text)
     assert built.doit("report").status == 0
@@ -590,14 +590,14 @@ def test_json_of_another_shape_in_a_manifest_is_written_anew(built: Build, text:
     assert built.deployed("tiny", "manifest.json").read_bytes() == good
 
 
-def test_a_report_waits_for_what_the_same_command_builds(build: Build) -> None:
+def test_a_report_waits_for_the_models_that_the_same_command_builds(build: Build) -> None:
     assert build.build("-n", "2", "report", "deploy").status == 0
     page = (build.root / "build/report/report.html").read_text()
     assert all(f"<h2>{model}</h2>" in page for model in MODELS)
     assert page.count('<td class="text ">deployed</td>') == len(MODELS)
 
 
-def test_what_was_deployed_is_removed_with_a_variant_that_is_no_longer_asked_for(
+def test_removing_a_variant_removes_its_deployed_files(
     built: Build,
 ) -> None:
     built.tables["tiny"]["variants"] = ["q8"]
@@ -612,7 +612,7 @@ def test_what_was_deployed_is_removed_with_a_variant_that_is_no_longer_asked_for
     assert not built.deployed("tiny", "encoder.onnx").exists()
 
 
-def test_every_task_has_a_log_and_a_scratch_folder_of_its_own(tmp_path: Path) -> None:
+def test_every_task_has_its_own_log_and_scratch_folder(tmp_path: Path) -> None:
     from doit.task import Task
 
     from tasks.building.stage import Workspace

@@ -80,7 +80,7 @@ def product(path: Path, terms: int, weights: TensorProto | None = None) -> Path:
     return save(path, [node], [weights or values("weights", terms, 32)], [TALL, terms])
 
 
-def test_inputs_and_outputs_stay_in_single_and_what_is_between_is_in_half(tmp_path: Path) -> None:
+def test_inputs_and_outputs_stay_single_and_values_between_are_half(tmp_path: Path) -> None:
     nodes = [
         helper.make_node("MatMul", ["x", "weights"], ["a"]),
         helper.make_node("Gelu", ["a"], ["b"]),
@@ -96,7 +96,9 @@ def test_inputs_and_outputs_stay_in_single_and_what_is_between_is_in_half(tmp_pa
 
 
 @pytest.mark.parametrize("operator", ["ReduceMean", "ReduceSum", "Pow"])
-def test_sums_of_a_map_and_squares_stay_in_single(tmp_path: Path, operator: str) -> None:
+def test_sums_over_a_map_and_squares_stay_in_single_precision(
+    tmp_path: Path, operator: str
+) -> None:
     tensors = [values("weights", 64, 32)]
     if operator == "Pow":
         tensors.append(numpy_helper.from_array(np.array(2, np.float32), "second"))
@@ -112,7 +114,7 @@ def test_sums_of_a_map_and_squares_stay_in_single(tmp_path: Path, operator: str)
     assert HALF not in types_read(made, operator)
 
 
-def test_what_has_few_values_stays_in_single(tmp_path: Path) -> None:
+def test_small_tensors_stay_in_single_precision(tmp_path: Path) -> None:
     """Prompts, tokens and scores: their weights alone are stored in half."""
     nodes = [
         helper.make_node("MatMul", ["x", "weights"], ["a"]),
@@ -124,7 +126,7 @@ def test_what_has_few_values_stays_in_single(tmp_path: Path) -> None:
     assert not computes_in_half(onnx.load(made))
 
 
-def test_a_sum_as_long_as_the_caller_chooses_stays_in_single(tmp_path: Path) -> None:
+def test_a_sum_of_variable_length_stays_in_single_precision(tmp_path: Path) -> None:
     """As over the memories of a frame: 28,000 places and more."""
     nodes = [
         helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0]),
@@ -139,7 +141,9 @@ def test_a_sum_as_long_as_the_caller_chooses_stays_in_single(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("operator", ["MatMul", "Gemm"])
-def test_a_long_sum_is_cut_and_its_parts_are_added_in_single(tmp_path: Path, operator: str) -> None:
+def test_a_long_sum_is_split_and_its_parts_are_added_in_single_precision(
+    tmp_path: Path, operator: str
+) -> None:
     terms = 2 * LONGEST_SUM + 88
     bias = ["bias"] if operator == "Gemm" else []
     node = helper.make_node(operator, ["x", "weights", *bias], ["y"])
@@ -154,7 +158,7 @@ def test_a_long_sum_is_cut_and_its_parts_are_added_in_single(tmp_path: Path, ope
     assert np.abs(answer(made, x) - expected).max() < 0.02 * np.abs(expected).max()
 
 
-def test_rounding_is_done_though_the_cpu_has_no_kernels_for_half_precision(tmp_path: Path) -> None:
+def test_values_are_rounded_although_the_cpu_has_no_half_precision_kernels(tmp_path: Path) -> None:
     """onnxruntime's own session leaves the casts between two nodes out, and rounds nothing there:
     (1 + 1/4096) - 1 is 0 in half precision.
     """
@@ -169,7 +173,7 @@ def test_rounding_is_done_though_the_cpu_has_no_kernels_for_half_precision(tmp_p
 
 
 @pytest.mark.parametrize("level", ["DISABLE_ALL", "ENABLE_BASIC", "ENABLE_EXTENDED", "ENABLE_ALL"])
-def test_no_optimization_leaves_the_rounding_out(tmp_path: Path, level: str) -> None:
+def test_no_optimization_level_removes_the_rounding(tmp_path: Path, level: str) -> None:
     nodes = [helper.make_node("Mul", ["x", "one"], ["y"])]
     one = numpy_helper.from_array(np.array([1], np.float32), "one")
     model = onnx.load(in_half(save(tmp_path / "graph.onnx", nodes, [one], [TALL, 32])))
@@ -184,7 +188,7 @@ def test_no_optimization_leaves_the_rounding_out(tmp_path: Path, level: str) -> 
     assert (y == 1).all()
 
 
-def test_a_sum_is_rounded_as_coarsely_as_one_that_is_rounded_at_each_term(tmp_path: Path) -> None:
+def test_a_sum_has_the_error_of_a_sum_rounded_at_each_term(tmp_path: Path) -> None:
     terms = 256
     source = product(tmp_path / "graph.onnx", terms)
     weights = numpy_helper.to_array(onnx.load(source).graph.initializer[0]).astype(np.float16)
@@ -198,7 +202,7 @@ def test_a_sum_is_rounded_as_coarsely_as_one_that_is_rounded_at_each_term(tmp_pa
     assert 0.7 * real < imitated < 2.0 * real
 
 
-def test_terms_that_overflow_while_they_are_added_count_though_they_cancel(
+def test_terms_that_overflow_before_they_cancel_give_infinity(
     tmp_path: Path,
 ) -> None:
     signs = np.where(np.arange(256) < 128, 600, -600)
@@ -220,7 +224,7 @@ def failures(extremes: list[dict[str, Any]], precision: Precision = "half") -> l
     return [str(each) for each in fidelity_failures(report, Variant(precision), FidelityCheck())]
 
 
-def test_an_output_that_is_not_finite_is_named_with_the_image() -> None:
+def test_a_non_finite_output_is_named_with_the_image() -> None:
     extremes = [
         {"image": "black", "not_finite": []},
         {"image": "white", "not_finite": ["encoder image_embed", "decoder masks"]},
@@ -232,13 +236,13 @@ def test_an_output_that_is_not_finite_is_named_with_the_image() -> None:
     ]
 
 
-def test_without_images_of_extreme_values_nothing_is_proven() -> None:
+def test_a_report_without_extreme_images_proves_nothing_for_half() -> None:
     with pytest.raises(KeyError):
         failures([])
     assert failures([], "fp16") == []
 
 
-def test_the_images_have_the_extreme_values() -> None:
+def test_the_extreme_images_have_the_extreme_values() -> None:
     images = extreme_images(64)
     assert {image.shape for image in images.values()} == {(64, 64, 3)}
     assert (images["black"].max(), images["white"].min()) == (0, 255)
@@ -249,20 +253,20 @@ def test_the_images_have_the_extreme_values() -> None:
 
 
 @pytest.mark.parametrize("provider", ["wasm", "webgpu", "native"])
-def test_it_is_never_recommended_though_it_is_the_smallest(provider: str) -> None:
+def test_half_is_never_recommended_although_it_is_the_smallest(provider: str) -> None:
     proven = frozenset({"wasm", "webgpu", "native"})
     half, single = Candidate("half", 5, proven, {}), Candidate("fp32", 10, proven, {})
     assert recommend([half, single])[provider].candidate == single
     assert recommend([half]) == {}
 
 
-def test_its_files_need_a_feature_of_webgpu() -> None:
+def test_half_files_need_the_webgpu_feature_shader_f16() -> None:
     needs = runtimes.needs(20, "half", "encoder_half.onnx")
     assert needs["webgpu"] == "shader-f16"
     assert "webgpu" not in runtimes.needs(20, "fp16", "encoder_fp16.onnx")
 
 
-def test_a_browser_may_round_it_otherwise_than_the_imitation() -> None:
+def test_the_browser_rules_allow_half_to_round_differently() -> None:
     rules = browser_rules(Checks(browser=BrowserCheck()), Variant("half"))
     assert rules.mask_iou == FidelityCheck().worst_iou("half")
     assert rules.encoder_tolerance == float("inf")
@@ -273,7 +277,7 @@ def configured(**keys: Any) -> Configuration:
     return parse({"models": {"tiny": table}}, Path("models.toml"))
 
 
-def test_a_client_of_both_formats_gets_it_in_onnx_alone() -> None:
+def test_a_client_with_both_formats_gets_half_only_as_onnx() -> None:
     (target,) = configured(client="nimbusimage", variants=["fp32", "half"]).targets
     assert [each.name for each in target.variants] == ["fp32", "half", "fp32.ort"]
     assert target.file_names(Variant("half")) == {
@@ -297,7 +301,7 @@ def test_a_client_of_both_formats_gets_it_in_onnx_alone() -> None:
         ),
     ],
 )
-def test_what_cannot_compute_in_half_is_refused_with_the_reason(
+def test_an_option_that_excludes_half_precision_is_refused_with_the_reason(
     keys: dict[str, Any], allowed: str
 ) -> None:
     with pytest.raises(ConfigurationError) as error:

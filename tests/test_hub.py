@@ -75,7 +75,7 @@ def refused(outcome: Outcome) -> str:
     return outcome.output
 
 
-def test_a_checkpoint_of_the_hub_is_downloaded_once_and_recorded_with_its_commit(
+def test_a_hub_checkpoint_is_downloaded_once_and_recorded_with_its_commit(
     build: Build,
 ) -> None:
     assert build.obtain("hf:me/cells").status == 0
@@ -86,7 +86,7 @@ def test_a_checkpoint_of_the_hub_is_downloaded_once_and_recorded_with_its_commit
     assert len(build.hub.requests) == asked
 
 
-def test_a_revision_and_a_file_are_those_that_are_named(build: Build) -> None:
+def test_the_url_selects_the_revision_and_the_file(build: Build) -> None:
     build.hub.repositories["me/cells"].commits[B]["run/best.pt"] = FIRST
     assert build.obtain("hf:me/cells@v2").status == 0
     assert build.checkpoint == SECOND
@@ -94,7 +94,7 @@ def test_a_revision_and_a_file_are_those_that_are_named(build: Build) -> None:
     assert build.checkpoint == FIRST
 
 
-def test_a_download_that_was_cut_off_is_resumed(build: Build, server: FileServer) -> None:
+def test_an_interrupted_download_is_resumed(build: Build, server: FileServer) -> None:
     server.faults.append(Fault(drop_after=1 << 20))
     assert build.obtain("hf:me/cells").status == 0
     assert build.checkpoint == FIRST
@@ -114,7 +114,7 @@ def test_a_branch_that_moved_between_two_attempts_never_mixes_two_commits(
     assert build.record["commit"] == B
 
 
-def test_a_pinned_hash_is_held_against_the_hubs_before_anything_is_downloaded(
+def test_a_pinned_hash_is_compared_with_the_hubs_before_the_download(
     build: Build, server: FileServer
 ) -> None:
     message = refused(build.obtain("hf:me/cells", f'sha256 = "{"0" * 64}"\n'))
@@ -123,14 +123,14 @@ def test_a_pinned_hash_is_held_against_the_hubs_before_anything_is_downloaded(
     assert not server.requests
 
 
-def test_what_comes_is_held_against_the_hubs_own_hash(build: Build, server: FileServer) -> None:
+def test_a_download_is_checked_against_the_hubs_own_hash(build: Build, server: FileServer) -> None:
     server.faults.append(Fault(body=SECOND))
     message = refused(build.obtain("hf:me/cells"))
     assert "is not the expected file" in message
     assert not (build.project.root / "build/checkpoints/mine.pt").exists()
 
 
-def test_a_token_is_sent_to_the_hub_and_to_no_other_host(build: Build, server: FileServer) -> None:
+def test_a_token_is_sent_only_to_the_hub(build: Build, server: FileServer) -> None:
     build.hub.repositories["me/cells"].token = "hf_secret"
     assert build.obtain("hf:me/cells", HF_TOKEN="hf_secret").status == 0
     assert build.checkpoint == FIRST
@@ -140,7 +140,7 @@ def test_a_token_is_sent_to_the_hub_and_to_no_other_host(build: Build, server: F
     assert not any(b"hf_secret" in each.read_bytes() for each in files)
 
 
-def test_the_login_of_the_hub_is_used_where_there_is_one(build: Build) -> None:
+def test_a_stored_hub_login_is_used(build: Build) -> None:
     build.hub.repositories["me/cells"].token = "hf_stored"
     stored = build.project.root / "hf/token"
     stored.parent.mkdir()
@@ -149,7 +149,9 @@ def test_the_login_of_the_hub_is_used_where_there_is_one(build: Build) -> None:
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_a_repository_that_needs_a_login_says_so_and_how(build: Build, gated: bool) -> None:
+def test_a_repository_that_needs_a_login_is_an_error_with_instructions(
+    build: Build, gated: bool
+) -> None:
     repository = build.hub.repositories["me/cells"]
     repository.token, repository.gated = "hf_secret", gated
     message = refused(build.obtain("hf:me/cells"))
@@ -168,11 +170,11 @@ def test_a_repository_that_needs_a_login_says_so_and_how(build: Build, gated: bo
         ("hf:me/cells/none.pt", "has no none.pt at main"),
     ],
 )
-def test_what_the_hub_does_not_have_is_named(build: Build, url: str, said: str) -> None:
+def test_a_missing_repository_revision_or_file_is_named(build: Build, url: str, said: str) -> None:
     assert said in refused(build.obtain(url))
 
 
-def test_a_repository_of_another_model_family_is_refused_before_its_weights_are_downloaded(
+def test_another_kind_of_model_is_refused_before_its_weights_are_downloaded(
     build: Build, server: FileServer
 ) -> None:
     other = json.dumps({"model_type": "sam"}).encode()
@@ -184,7 +186,7 @@ def test_a_repository_of_another_model_family_is_refused_before_its_weights_are_
     assert not server.requests
 
 
-def test_what_is_said_of_other_weights_decides_nothing_about_a_file_that_is_named(
+def test_config_json_applies_only_to_the_default_weights_file(
     build: Build,
 ) -> None:
     commit = build.hub.repositories["me/cells"].commits[A]
@@ -195,7 +197,7 @@ def test_what_is_said_of_other_weights_decides_nothing_about_a_file_that_is_name
     assert "found model_type 'vit'" in refused(build.obtain(f"hf:me/cells/{WEIGHTS}"))
 
 
-def test_a_hub_that_cannot_be_reached_is_named_and_what_is_in_the_cache_offered(
+def test_an_unreachable_hub_is_named_and_the_cached_copy_is_suggested(
     build: Build,
 ) -> None:
     copy = in_cache(build)
@@ -246,7 +248,7 @@ def in_cache(build: Build, weights: bytes = FIRST, named: bytes = FIRST) -> Path
     return folder
 
 
-def test_a_file_that_huggingface_hub_has_is_copied_and_not_downloaded(
+def test_a_file_cached_by_huggingface_hub_is_copied_and_not_downloaded(
     build: Build, server: FileServer
 ) -> None:
     in_cache(build)
@@ -256,7 +258,7 @@ def test_a_file_that_huggingface_hub_has_is_copied_and_not_downloaded(
     assert not server.requests
 
 
-def test_a_file_that_is_there_as_that_of_another_commit_is_copied_too(
+def test_a_cached_file_of_another_commit_with_the_same_hash_is_copied_too(
     build: Build, server: FileServer
 ) -> None:
     in_cache(build)
@@ -267,7 +269,7 @@ def test_a_file_that_is_there_as_that_of_another_commit_is_copied_too(
     assert not server.requests
 
 
-def test_a_damaged_file_there_is_a_warning_and_is_downloaded(
+def test_a_damaged_cached_file_is_a_warning_and_is_downloaded(
     build: Build, server: FileServer
 ) -> None:
     in_cache(build, weights=SECOND)
@@ -282,7 +284,7 @@ def test_a_damaged_file_there_is_a_warning_and_is_downloaded(
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
-def test_offline_the_file_that_is_there_is_taken_and_the_hub_is_not_asked(build: Build) -> None:
+def test_offline_a_cached_file_is_used_without_contacting_the_hub(build: Build) -> None:
     in_cache(build)
     outcome = build.obtain("hf:me/cells", **OFFLINE)
     assert outcome.status == 0, outcome.output
@@ -290,7 +292,7 @@ def test_offline_the_file_that_is_there_is_taken_and_the_hub_is_not_asked(build:
     assert not build.hub.requests
 
 
-def test_offline_a_file_that_is_not_there_is_refused_with_how_to_have_it(build: Build) -> None:
+def test_offline_a_missing_file_is_refused_with_the_download_command(build: Build) -> None:
     message = refused(build.obtain("hf:me/cells@v2", **OFFLINE))
     assert "HF_HUB_OFFLINE is set" in message
     assert "`hf download me/cells model.safetensors --revision v2`" in message
@@ -315,7 +317,7 @@ def folder(build: Build, **files: bytes) -> Path:
     return made
 
 
-def test_a_folder_is_taken_as_save_pretrained_writes_it_and_again_when_it_changed(
+def test_a_save_pretrained_folder_is_accepted_and_read_again_when_it_changes(
     build: Build,
 ) -> None:
     made = folder(build, model_dot_safetensors=FIRST, config_dot_json=CONFIG)
@@ -327,7 +329,7 @@ def test_a_folder_is_taken_as_save_pretrained_writes_it_and_again_when_it_change
     assert build.checkpoint == SECOND
 
 
-def test_a_configuration_in_its_folder_decides_nothing_about_a_local_file(build: Build) -> None:
+def test_config_json_beside_a_named_local_file_is_ignored(build: Build) -> None:
     folder(build, best_dot_pt=SECOND, config_dot_json=b'{"model_type": "vit"}')
     assert build.obtain("mine/best.pt").status == 0
     assert build.checkpoint == SECOND
@@ -366,7 +368,7 @@ def test_a_configuration_in_its_folder_decides_nothing_about_a_local_file(build:
         ),
     ],
 )
-def test_a_folder_that_holds_something_else_is_refused(
+def test_a_folder_without_usable_weights_is_refused(
     build: Build, files: dict[str, bytes], said: str
 ) -> None:
     folder(build, **files)
