@@ -11,7 +11,7 @@ from typing import Any, Self
 import distributed
 from project import Project
 
-# As `dask scheduler` and `dask worker`, which look for these where packages say that they are.
+# Equals `dask scheduler` and `dask worker`, which find these modules through entry points.
 DASK = [
     sys.executable,
     "-Pc",
@@ -21,7 +21,7 @@ DASK = [
 
 
 def free_port() -> int:
-    """A port of loopback that nothing listens on."""
+    """A free port on loopback."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -31,7 +31,7 @@ class Cluster:
     """A scheduler, and the workers that a test starts; all end with the ``with`` block."""
 
     def __init__(self, project: Project, folder: Path, **environment: str) -> None:
-        """:param environment: of the scheduler, beside that of the project."""
+        """:param environment: for the scheduler, in addition to the project's."""
         self.project = project
         self.folder = folder
         self.address = f"tcp://127.0.0.1:{free_port()}"
@@ -52,9 +52,9 @@ class Cluster:
     def start_worker(
         self, *options: str, folder: Path | None = None, **environment: str
     ) -> subprocess.Popen[bytes]:
-        """A worker of two threads, by default in the project's folder; `wait` until it is there.
+        """Start a worker of two threads; `wait` blocks until it is connected.
 
-        :param folder: the checkout that it is started in.
+        :param folder: the checkout to start it in; by default the project's folder.
         """
         command = ["worker", self.address, "--no-nanny", "--nthreads", "2", *options]
         command += ["--local-directory", str(self.folder)]
@@ -64,7 +64,7 @@ class Cluster:
         return process
 
     def wait(self) -> None:
-        """Wait until every worker that was started is there."""
+        """Wait until all started workers are connected."""
         alive = [each for each in self.workers if each.poll() is None]
         with distributed.Client(self.address, set_as_default=False, timeout=60) as client:
             client.wait_for_workers(len(alive), timeout=60)
@@ -85,11 +85,11 @@ class Cluster:
 
     @property
     def pids(self) -> set[int]:
-        """The processes of the workers."""
+        """The process IDs of the workers."""
         return {each.pid for each in self.workers}
 
     def worker(self, pid: int) -> subprocess.Popen[bytes]:
-        """The worker of a process."""
+        """The worker with a process ID."""
         (found,) = (each for each in self.workers if each.pid == pid)
         return found
 

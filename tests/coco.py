@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 
 def read(path: Path) -> Any:
-    """A data set, without what pycocotools prints of it."""
+    """A data set, without the output of pycocotools."""
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(str(path))
 
@@ -29,7 +29,7 @@ def masks(found: dict[str, Any]) -> list[NDArray[np.bool_]]:
 
 
 def labels(path: Path) -> NDArray[Any]:
-    """A saved picture of labels: of one channel, as this asserts, of 8 or 16 bits."""
+    """A saved picture of labels; asserts that it has one channel, of 8 or 16 bits."""
     with Image.open(path) as picture:
         assert picture.mode in ("L", "I;16"), picture.mode
         return np.array(picture)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as child processes have it, before torch
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in child processes; before torch
 
 from project import ROOT, Project
 from server import FileServer
@@ -19,8 +19,8 @@ from tasks import packages as stage
 from tasks.config.checks import BrowserCheck
 from tasks.web import browsers, packages
 
-# The files whose slow tests take longest, the longest first: a worker that began one of them last
-# would leave the others idle.
+# The files whose slow tests take longest, the longest first: a worker that started one of them last
+# would leave the other workers idle.
 LONGEST = (
     *("test_demo", "test_whole_builds", "test_page_tracking", "test_page", "test_clients"),
     *("test_transformers", "test_cluster", "test_architecture"),
@@ -34,12 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what was not asked for, but for tests that are named or chosen by -m.
+    """Deselect slow and nightly tests, unless they are requested, named or chosen by -m.
 
-    The fast ones first, for what is wrong is mostly seen there; then those that take longest.
+    Fast tests run first, because they show most mistakes; then the tests that take longest.
 
-    Of several workers (`pytest -n 2 --dist loadgroup`) one gets all that is fast in a file, one all
-    that is slow, so that what they share is built once. A file may name a group of its own.
+    With several workers (`pytest -n 2 --dist loadgroup`), one worker runs all fast tests of a file
+    and one all slow tests, so that shared fixtures are built once. A file can set its own group.
     """
 
     def is_slow(item: pytest.Item) -> bool:
@@ -74,7 +74,7 @@ def shared_server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def server(shared_server: FileServer) -> FileServer:
-    """A server on loopback that has no files yet."""
+    """A server on loopback, without files."""
     shared_server.reset()
     return shared_server
 
@@ -86,13 +86,13 @@ def project(tmp_path: Path) -> Project:
 
 
 def give_up(reason: str) -> None:
-    """Skip a test for what this machine lacks; in CI it fails."""
+    """Skip a test because this machine lacks something; in CI, fail it."""
     (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
 @pytest.fixture(scope="session")
 def npm_packages(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The packages of npm, installed as the build installs them; by one of several workers."""
+    """The npm packages, installed as the build installs them, by only one of several workers."""
     with (tmp_path_factory.getbasetemp().parent / "npm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not packages.are_installed():
@@ -103,7 +103,7 @@ def npm_packages(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session")
 def executable(npm_packages: None) -> str | None:
-    """A browser (None is Playwright's own)."""
+    """The executable of a browser; None is Playwright's own browser."""
     from playwright.sync_api import expect
 
     found = browsers.find(BrowserCheck())
@@ -123,8 +123,8 @@ def launched(executable: str | None) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def video_model(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Synthetic weights of SAM 2.1 tiny for small images, with the graphs that track: built, proven
-    in the browser and deployed.
+    """Synthetic weights of SAM 2.1 tiny for small images, with tracking graphs: built, proven in
+    the browser and deployed.
     """
     project = Project(tmp_path_factory.mktemp("video") / "project", cheap=False)
     (project.root / "web").symlink_to(ROOT / "web")

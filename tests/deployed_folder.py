@@ -1,4 +1,4 @@
-"""A small folder as a build deploys one: real graphs that do next to nothing, and a manifest."""
+"""A small deployed folder: real graphs that do almost nothing, and a manifest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DOCUMENT = "config.json"
 
 
 def graph(tensors: tuple[Tensor, Tensor], seed: int = 1, weights: bytes = b"") -> bytes:
-    """A graph that returns its input, and has weights that nothing reads."""
+    """A graph that returns its input, with unused weights."""
     values = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.shape) for t in tensors]
     node = helper.make_node("Identity", [tensors[0].name], [tensors[1].name])
     made = helper.make_graph([node], f"graph {seed}", values[:1], values[1:])
@@ -69,7 +69,7 @@ def text_of(manifest: Manifest) -> str:
 
 
 def write(folder: Path, seed: int = 1, **changes: Any) -> Path:
-    """A whole folder; another ``seed`` makes other graphs."""
+    """Write an intact folder; another ``seed`` makes other graphs."""
     files = contents(seed)
     folder.mkdir(parents=True)
     for name, content in files.items():
@@ -79,7 +79,7 @@ def write(folder: Path, seed: int = 1, **changes: Any) -> Path:
 
 
 def relist(folder: Path, name: str, content: bytes) -> None:
-    """Write a file, and have the manifest list it as it is now."""
+    """Write a file, and list it in the manifest."""
     (folder / name).write_bytes(content)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name] = as_json(file_of(content))
@@ -87,14 +87,14 @@ def relist(folder: Path, name: str, content: bytes) -> None:
 
 
 def swap(folder: Path) -> None:
-    """Let encoder and decoder have each other's names."""
+    """Swap the names of encoder and decoder."""
     (folder / "encoder.onnx").rename(folder / "e")
     (folder / "decoder.onnx").rename(folder / "encoder.onnx")
     (folder / "e").rename(folder / "decoder.onnx")
 
 
 def link(folder: Path) -> None:
-    """Put a link where the encoder was, to where it is then."""
+    """Move the encoder out of the folder, and put a symlink to it in its place."""
     (folder / "encoder.onnx").rename(folder.parent / "encoder.onnx")
     (folder / "encoder.onnx").symlink_to("../encoder.onnx")
 
@@ -102,7 +102,7 @@ def link(folder: Path) -> None:
 def run(
     command: str, *arguments: str | Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command of doit as a person would."""
+    """Run a doit command as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "doit", command, *map(str, arguments)],
         cwd=ROOT,

@@ -1,7 +1,7 @@
-"""A server on loopback that answers as the Hugging Face hub does about the files of a repository.
+"""A server on loopback that serves the files of repositories as the Hugging Face hub does.
 
-Large files are redirected to another host, with their SHA-256 and size in headers of the redirect,
-as https://huggingface.co/docs/huggingface_hub describes and its client reads them.
+Large files redirect to another host, with their SHA-256 and size in headers of the redirect, as
+https://huggingface.co/docs/huggingface_hub describes and its client reads them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server import FileServer
 
 @dataclass
 class Repository:
-    """``commits``: the files of each; ``branches``: their commits; ``token``: what may read it."""
+    """``commits``: the files of each; ``branches``: their commits; ``token``: needed to read it."""
 
     commits: dict[str, dict[str, bytes]]
     branches: dict[str, str]
@@ -34,7 +34,7 @@ class Answer:
 
 
 class Hub:
-    """Repositories by name; ``storage`` is the other host, where large files lie."""
+    """Repositories by name; ``storage`` is the other host, which has the large files."""
 
     def __init__(self, storage: FileServer) -> None:
         self.repositories: dict[str, Repository] = {}
@@ -82,7 +82,7 @@ class Hub:
         self._server.server_close()
 
     def take(self, request: BaseHTTPRequestHandler) -> Answer | None:
-        """Answer what sends something; None breaks the connection off. This hub takes nothing."""
+        """Answer an upload; None drops the connection. This hub accepts no uploads."""
         return Answer(405)
 
     def is_large(self, content: bytes) -> bool:
@@ -102,14 +102,14 @@ class Hub:
         commit = repository.branches.get(unquote(revision), revision)
         if commit not in repository.commits:
             return Answer(404, {"X-Error-Code": "RevisionNotFound"})
-        told = {"X-Repo-Commit": commit}
+        common = {"X-Repo-Commit": commit}
         content = repository.commits[commit].get(file)
         if content is None:
-            return Answer(404, {**told, "X-Error-Code": "EntryNotFound"})
+            return Answer(404, {**common, "X-Error-Code": "EntryNotFound"})
         sha256 = hashlib.sha256(content).hexdigest()
         if not self.is_large(content):
-            return Answer(200, {**told, "ETag": f'"{sha256[:40]}"'}, content)
+            return Answer(200, {**common, "ETag": f'"{sha256[:40]}"'}, content)
         self.storage.files[f"/{sha256}"] = content
         location = self.storage.url(f"/{sha256}").replace("127.0.0.1", "localhost")
         linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(content))}
-        return Answer(302, {**told, **linked, "Location": location})
+        return Answer(302, {**common, **linked, "Location": location})

@@ -1,5 +1,5 @@
-"""SAM 2 and EdgeTAM as transformers has them in PyTorch: implementations of its own, given the
-weights of sam2's model."""
+"""transformers' own PyTorch implementations of SAM 2 and EdgeTAM, with the weights of sam2's
+model."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from tasks.model.edgetam import RepVit
 if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
 
-# transformers keeps these in its video model alone.
+# transformers has these only in its video model.
 VIDEO = re.compile(
     r"(memory_attention|memory_encoder|spatial_perceiver|mask_downsample|obj_ptr_proj"
     r"|obj_ptr_tpos_proj)\.|(maskmem_tpos_enc|no_mem_pos_enc|no_obj_ptr|no_obj_embed_spatial)$"
 )
 
-# From sam2's names to transformers', each in turn where it is found.
+# From sam2's names to transformers'; each pattern that matches applies, in this order.
 NAMES = (
     (r"^no_mem_embed$", "no_memory_embedding"),
     (r"^image_encoder\.trunk\.body\.", "vision_encoder.backbone.timm_model."),
@@ -64,7 +64,7 @@ LAYER = re.compile(r"(.*)\.layers\.(\d+)\.(weight|bias)")
 def build(model: SAM2Base) -> Sam2Model | EdgeTamModel:
     """transformers' model of the same architecture, with the weights of sam2's.
 
-    :raises RuntimeError: when a weight has no place there, or a place no weight.
+    :raises RuntimeError: when a weight has no counterpart in transformers, or the reverse.
     """
     assert model.sam_mask_decoder.iou_prediction_head.sigmoid_output  # transformers always has it
     weights = renamed(model.state_dict())
@@ -84,7 +84,7 @@ def build(model: SAM2Base) -> Sam2Model | EdgeTamModel:
 
 
 def config_of(model: SAM2Base) -> Sam2Config | EdgeTamConfig:
-    """The architecture of sam2's model, as transformers describes one."""
+    """transformers' configuration for the architecture of sam2's model."""
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
     prompts, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
     lateral = neck.convs[0].conv
@@ -134,7 +134,7 @@ def config_of(model: SAM2Base) -> Sam2Config | EdgeTamConfig:
 
 
 def hiera_config_of(model: SAM2Base) -> Sam2HieraDetConfig:
-    """The trunk of sam2's model, as transformers describes one."""
+    """transformers' configuration for the trunk of sam2's model."""
     trunk = model.image_encoder.trunk
     ends = [trunk.blocks[end] for end in trunk.stage_ends]
     first = trunk.blocks[0].mlp.layers[0]
@@ -174,7 +174,7 @@ def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def with_named_ends(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The layers of a multilayer perceptron: first and last have names, the rest numbers."""
+    """Name the first and last layer of each multilayer perceptron; the rest have numbers."""
     layers = {name: match for name in weights if (match := LAYER.fullmatch(name))}
     last: dict[str, int] = {}
     for match in layers.values():
@@ -188,7 +188,7 @@ def with_named_ends(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def without_object_score(width: int) -> dict[str, Tensor]:
-    """Weights of a head that says 10, as sam2 does of a model that has none."""
+    """Weights of a head that always outputs 10, as sam2 does for a model without a head."""
     head = "mask_decoder.pred_obj_score_head"
     return {
         "mask_decoder.obj_score_token.weight": torch.zeros(1, width),
@@ -202,9 +202,9 @@ def without_object_score(width: int) -> dict[str, Tensor]:
 
 
 class WithoutFirstToken(nn.Module):
-    """The decoder's transformer, which does not get to see the object score's token.
+    """The decoder's transformer, run without the object score's token.
 
-    transformers has no model without that token; sam2 has.
+    sam2 has models without that token, transformers does not.
     """
 
     def __init__(self, transformer: nn.Module) -> None:

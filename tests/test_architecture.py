@@ -1,4 +1,4 @@
-"""Custom architectures: a YAML of sam2's classes is built like the rest, anything else refused."""
+"""Custom architectures: a YAML of sam2's classes builds like any model; all else is refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ slow = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def built(executable: str | None, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """512 pixels, built, verified, proven in the browser on WASM and deployed."""
+    """A model for 512 pixels: built, verified, proven on WASM in the browser and deployed."""
     project = Project(tmp_path_factory.mktemp("custom") / "project", cheap=False)
     (project.root / "web").symlink_to(ROOT / "web")
     (project.root / "narrow.yaml").write_text(NARROW.read_text())
@@ -104,7 +104,7 @@ def test_a_changed_yaml_reruns_the_stages_from_the_synthetic_checkpoint_on(built
     assert built.build().ran == set()
     file = built.root / "narrow.yaml"
     file.write_text(file.read_text().replace("stages: [1, 2, 3, 2]", "stages: [1, 1, 2, 1]"))
-    # Five blocks now, so that of global attention has another number.
+    # Five blocks now, so the block with global attention has another number.
     file.write_text(file.read_text().replace("global_att_blocks: [7]", "global_att_blocks: [4]"))
     outcome = built.build("simplify:narrow")
     assert outcome.status == 0, outcome.output
@@ -113,7 +113,7 @@ def test_a_changed_yaml_reruns_the_stages_from_the_synthetic_checkpoint_on(built
 
 @slow
 def test_every_option_passes_verification(tmp_path: Path) -> None:
-    """A model for each mask choice, attention and the oldest opset."""
+    """Models with the best mask and the oldest opset, a single mask, and fused attention."""
     project = Project(tmp_path / "project", cheap=False)
     shutil.copy(NARROW, project.root)
     options = (
@@ -143,7 +143,7 @@ def test_every_option_passes_verification(tmp_path: Path) -> None:
 
 
 def changed(tmp_path: Path, *changes: tuple[str, str]) -> Path:
-    """The file of the narrow model with some lines changed."""
+    """A copy of the narrow model's YAML with some lines changed."""
     text = NARROW.read_text()
     for before, after in changes:
         assert before in text
@@ -154,7 +154,7 @@ def changed(tmp_path: Path, *changes: tuple[str, str]) -> Path:
 
 
 def refusal(tmp_path: Path, *changes: tuple[str, str]) -> str:
-    """Why the narrow model is refused with some lines changed."""
+    """The error message for the narrow model's YAML with some lines changed."""
     file = changed(tmp_path, *changes)
     with pytest.raises(StageError) as error:
         architecture.build(file)
@@ -218,7 +218,7 @@ def test_an_unbuildable_or_unexportable_architecture_is_refused_with_its_key(
     assert complaint in refusal(tmp_path, (before, after))
 
 
-# What hydra and omegaconf would call: a copy of one real file to another.
+# A call that hydra and omegaconf would make: it copies a real file.
 COPY = "{{_target_: shutil.copy, src: {source}, dst: {copy}}}"
 
 
@@ -332,7 +332,7 @@ def settings(model: torch.nn.Module) -> dict[str, dict[str, Any]]:
     plain = (bool, int, float, str, list, tuple, type(None))
     return {
         name: {
-            # hydra gives lists of omegaconf's.
+            # hydra passes omegaconf's lists.
             key: list(value) if isinstance(value, ListConfig) else value
             for key, value in vars(part).items()
             if isinstance(value, (*plain, ListConfig))

@@ -1,7 +1,7 @@
-"""The proof in a real Chromium, on a small model: what passes it, and what must not.
+"""The proof in a real Chromium, on a small model: which files pass it and which must fail.
 
 Slow (minutes); test_whole_builds.py proves models at real size. Without a browser these tests
-are skipped, in CI (the variable CI) they fail.
+are skipped; in CI (the variable CI) they fail.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.proof.judgement import browser_failures
 from tasks.running import child
 from tasks.system.errors import StageError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # which is built once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]  # so that the demo is built once
 
 
 def report(project: Project) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def test_a_correct_model_is_proven_on_wasm_with_its_measurements(demo: Project) 
         "high_res_feats_0",
         "high_res_feats_1",
     }
-    assert found["preprocessing"] == 0  # but for less than one of 255 levels
+    assert found["preprocessing"] == 0  # apart from differences below one of 255 levels
     if sys.platform == "linux":
         assert 100 << 20 < found["memory"]["renderer"] < 4 << 30
 
@@ -82,7 +82,7 @@ def test_the_deployed_files_are_the_proven_files(demo: Project) -> None:
 def prove(demo: Project, executable: str | None, tmp_path: Path) -> Any:
     """Prove other files in place of the good ones, on WASM.
 
-    They pass for files with the good ones' tensors, for onnxruntime cannot read some of them.
+    The tensors are read from the good files, because onnxruntime cannot read some of the others.
     """
     good = {part: demo.root / f"build/models/demo/{part}.onnx" for part in ("encoder", "decoder")}
 
@@ -111,7 +111,7 @@ def prove(demo: Project, executable: str | None, tmp_path: Path) -> Any:
 
 
 def refused(result: dict[str, Any], graph: str) -> str:
-    """The words with which WASM refused a graph."""
+    """The error message with which WASM refused a graph."""
     refusal = result["providers"]["wasm"]["refused"]
     assert set(refusal) == {"words", "graph"}
     assert refusal["graph"] == graph
@@ -135,7 +135,7 @@ def test_an_encoder_exported_by_samexporter_fails_with_onnxruntime_webs_error(
     words = refused(result, "encoder")
     assert words.startswith("encoder on wasm: create its session: ")
     assert "ShapeInferenceError" in words
-    assert result["load_ms"]["encoder"] > 0  # the report holds what was measured until then
+    assert result["load_ms"]["encoder"] > 0  # the report keeps the measurements until then
 
 
 def test_a_truncated_file_fails_with_onnxruntime_webs_error(
@@ -172,7 +172,7 @@ def test_a_browser_that_does_not_start_is_named_in_the_error(prove: Any) -> None
 
 
 def answers(logits: float, features: float = 1.0) -> Predictions:
-    """Masks whose left half is foreground, of some certainty."""
+    """Predictions with masks whose left half is foreground, with the given logits."""
     masks = np.full((1, 4, 4), -1.0, np.float32)
     masks[..., :2] = logits
     scores = np.array([0.5], np.float32)

@@ -1,4 +1,4 @@
-"""When a browser is part of the build, and what reruns its proof."""
+"""When the browser proof is part of a build, and which changes rerun it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BEFORE = ("checkpoint", "export", "simplify", "verify")
 
 
 class Build(Project):
-    """One synthetic model; the packages of npm and a browser are there when installed."""
+    """One synthetic model; `install` adds the npm packages and a browser."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root, cheap=True)
@@ -59,7 +59,7 @@ def proven_once(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 @pytest.fixture
 def proven(proven_once: Build, tmp_path: Path) -> Build:
-    """A copy of what was built once, with a browser's proof."""
+    """A copy of the finished build, with a browser proof."""
     return proven_once.copy_to(tmp_path / "project")
 
 
@@ -73,7 +73,7 @@ def succeeded(outcome: Outcome) -> set[str]:
 
 
 def variants(build: Build) -> dict[str, dict[str, Any]]:
-    """What the manifest says of each variant."""
+    """The manifest's entry for each variant."""
     entries: list[dict[str, Any]] = build.manifest["variants"]  # type: ignore[assignment]
     return {each["name"]: each for each in entries}
 
@@ -218,7 +218,7 @@ def test_a_replaced_file_of_onnxruntime_web_reruns_the_proof(proven: Build, file
 
 
 def browser(build: Build, name: str, version: str) -> Path:
-    """A program that tells a version, and notes that it was started."""
+    """A program that prints a version and records each start."""
     path = build.root / name
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
@@ -322,7 +322,7 @@ def test_the_report_contains_the_browser_measurements(proven: Build) -> None:
     page = (proven.root / "build/report/report.html").read_text()
     assert "1,024.0 MiB" in page  # the page's memory
     assert "<td>200, 0, in software<" in page  # nodes on WebGPU and on the CPU
-    assert "doit speed:tiny" in page  # no time that was not taken beside others
+    assert "doit speed:tiny" in page  # no times, which `doit speed` measures
 
 
 def test_a_variant_refused_on_webgpu_is_marked_and_one_refused_on_wasm_is_left_out(
@@ -395,7 +395,7 @@ def test_a_variant_with_browser_masks_unlike_pytorchs_is_left_out(build: Build) 
 
 
 class Npm:
-    """A program of that name in front of the search path, beside a lock file of another version."""
+    """A fake npm at the front of PATH, and a lock file with another version."""
 
     def __init__(self, build: Build, script: str) -> None:
         build.install()
@@ -431,7 +431,7 @@ def test_a_failed_npm_install_is_reported_and_the_build_continues(build: Build) 
     assert "npm error network" in outcome.output
     assert "No browser has proven what was deployed" in outcome.output
     assert build.manifest["browser"] is None
-    # As soon as it is installed the proof is made.
+    # Once npm succeeds, the proof runs.
     (build.root / "bin/npm").write_text(f"#!/bin/sh\n{INSTALLS}\n")
     assert succeeded(build.build()) == stages("browser", "deploy")
     assert build.manifest["browser"]["runtime"] == "onnxruntime-web 1.28.0"  # type: ignore[index]

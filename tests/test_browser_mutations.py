@@ -1,4 +1,4 @@
-"""Mistakes in the page's scripts that only a browser shows: its proof must catch each."""
+"""Mistakes in the page's scripts that show only in a browser: its proof must catch each."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ Prove = Callable[[], list[Failure]]
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The demo's weights for images of 256 pixels."""
+    """Graphs with the demo's weights for images of 256 pixels."""
     folder = tmp_path_factory.mktemp("graphs")
     architecture = folder / "small.yaml"
     architecture.write_text(DEMO.read_text().replace("image_size: 1024", "image_size: 256"))
@@ -77,7 +77,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def page(tmp_path: Path, npm_packages: None, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the page, which is served in its place."""
+    """A copy of the page, served in place of the original."""
     copied = tmp_path / "page"
     shutil.copytree(packages.PAGE, copied)
     monkeypatch.setattr(packages, "PAGE", copied)

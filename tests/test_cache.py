@@ -1,4 +1,4 @@
-"""The shared cache, through real builds: what it saves, and what it cannot do to a build."""
+"""The shared cache, through real builds: the work that it saves, and faults that it survives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTHING_COMPUTED = {"CHEAP_FAIL": "write_graphs simplify_graphs convert"}
 
 
 class Clone:
-    """A clone of the project with a build folder of its own, which builds with the cache."""
+    """A clone of the project with its own build folder, which builds with the cache."""
 
     def __init__(self, root: Path, cache: str) -> None:
         self.project = Project(root, cheap=True)
@@ -53,7 +53,7 @@ class Clone:
         return self.project.build(*arguments, **environment)
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
-        """A build whose output is what a person sees."""
+        """A build with the output that a user sees."""
         return self.project.doit("run", *arguments, **environment)
 
     def graph(self, name: str = "encoder.onnx", model: str = "tiny") -> bytes:
@@ -71,13 +71,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """Where the cache of a test is; empty, unless the test has a second clone."""
+    """The folder of a test's cache; empty unless the test uses the second clone."""
     return tmp_path / "cache"
 
 
 @pytest.fixture
 def second(tmp_path: Path, first: Clone, cache: Path) -> Clone:
-    """A fresh clone that has a copy of the cache which the first one filled."""
+    """A fresh clone with a copy of the cache that the first clone filled."""
     shutil.copytree(first.cache, cache)
     return Clone(tmp_path / "second/project", str(cache))
 
@@ -101,7 +101,7 @@ def files(cache: Path) -> list[Path]:
 
 
 def poison(cache: Path, stage: str, content: bytes) -> None:
-    """Let the entries of a stage name another file, with everything in order."""
+    """Make the entries of a stage name another file, with the right hash and size."""
     sha256 = hashlib.sha256(content).hexdigest()
     place = cache / "v1/files" / sha256[:2] / sha256
     place.parent.mkdir(exist_ok=True)
@@ -112,7 +112,7 @@ def poison(cache: Path, stage: str, content: bytes) -> None:
         path.write_text(json.dumps(entry))
 
 
-# --- what it saves -----------------------------------------------------------------------------
+# --- reuse -------------------------------------------------------------------------------------
 
 
 def test_a_second_clone_builds_without_computing_a_graph(first: Clone, second: Clone) -> None:
@@ -249,7 +249,7 @@ def test_a_forced_build_ignores_the_cache_and_replaces_its_entries(
 def test_a_damaged_cached_file_is_replaced_by_a_rebuild(
     second: Clone, cache: Path, first: Clone, arguments: tuple[str, ...]
 ) -> None:
-    """By one that takes nothing from the cache, and by one that does not look for it there."""
+    """Both by a build that ignores the cache, and by one that finds no entry there."""
     sha256 = hashlib.sha256(first.graph()).hexdigest()
     damaged = cache / "v1/files" / sha256[:2] / sha256
     damaged.write_bytes(bytes(len(first.graph())))
@@ -486,7 +486,7 @@ def test_the_command_line_replaces_or_disables_the_cache(second: Clone, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("table", "told"),
+    ("table", "expected"),
     [
         ({"write": True}, "[cache] url: missing"),
         ({"url": 3}, "[cache] url: found 3"),
@@ -494,10 +494,10 @@ def test_the_command_line_replaces_or_disables_the_cache(second: Clone, tmp_path
         ({"url": "x", "read": True}, "[cache] read: unknown"),
     ],
 )
-def test_a_mistake_in_the_cache_table_is_reported(table: dict[str, object], told: str) -> None:
+def test_a_mistake_in_the_cache_table_is_reported(table: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigurationError) as mistakes:
         parse({"cache": table, "models": {"m": {"url": "synthetic:"}}}, Path("models.toml"))
-    assert told in str(mistakes.value)
+    assert expected in str(mistakes.value)
 
 
 def test_a_local_path_does_not_affect_the_cache_key() -> None:
@@ -574,7 +574,7 @@ def test_an_ftp_server_that_refuses_the_connection_is_one_warning(tmp_path: Path
 
 
 class Faulty(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """A file system that nobody can use."""
+    """A file system that always fails."""
 
     cachable = False
 
@@ -622,22 +622,22 @@ def test_a_download_from_a_stalled_server_stops_at_the_time_limit(
     entry = shared_cache.Entry("0" * 64, (output,), {}, "")
     assert not cache.fetch(entry, [tmp_path / "graph"], SILENT)
     assert "no answer in 0 s; this build goes on without it" in capsys.readouterr().err
-    assert cache.find("export", "0" * 64, 1) is None  # and is not asked again
+    assert cache.find("export", "0" * 64, 1) is None  # and it is not contacted again
     server.reset()
 
 
 class Stalling(MemoryFileSystem):  # type: ignore[misc]
-    """A file system that takes a file only once it is let."""
+    """A file system that blocks uploads until they are released."""
 
     protocol = "stalling"
     store: ClassVar[dict[str, object]] = {}
     pseudo_dirs: ClassVar[list[str]] = [""]
-    asked = 0
-    let = threading.Event()
+    uploads = 0
+    released = threading.Event()
 
     def put_file(self, *arguments: object, **options: object) -> None:
-        Stalling.asked += 1
-        self.let.wait(9)
+        Stalling.uploads += 1
+        self.released.wait(9)
         super().put_file(*arguments, **options)
 
 
@@ -651,10 +651,10 @@ def test_a_stalled_upload_is_tried_once_and_the_build_continues(
     made.write_bytes(b"made")
     for stage in ("export", "simplify"):
         cache.store(stage, "0" * 64, [made], {})
-    Stalling.let.set()
-    said = "no answer in 0 s; what is built here does not go there"
-    assert capsys.readouterr().err.count(said) == 1
-    assert Stalling.asked == 1
+    Stalling.released.set()
+    warning = "no answer in 0 s; what is built here does not go there"
+    assert capsys.readouterr().err.count(warning) == 1
+    assert Stalling.uploads == 1
 
 
 # --- a folder that several people share --------------------------------------------------------
@@ -692,7 +692,7 @@ print(json.dumps(read))
 
 
 def user(root: Path, uid: int, umask: str, *arguments: str) -> dict[str, str]:
-    """Store files as a user of the group 5000; what that user reads from the cache then."""
+    """Store files as a user of the group 5000; return what that user then reads from the cache."""
     done = subprocess.run(
         [sys.executable, "-c", USER, str(root), str(uid), umask, *arguments],
         cwd=ROOT,
@@ -707,7 +707,7 @@ def user(root: Path, uid: int, umask: str, *arguments: str) -> dict[str, str]:
 
 @pytest.fixture
 def group_folder(tmp_path: Path) -> Path:
-    """A folder that a group may write to, in one that stands for the whole disk."""
+    """A group-writable folder, inside a folder that stands for the whole disk."""
     if os.geteuid() != 0:
         pytest.skip("only root can act for two users")
     root = tmp_path / "disk"
@@ -774,7 +774,7 @@ def test_pruning_keeps_a_new_file_that_has_no_entry_yet(second: Clone, cache: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["--prune"], "give both"),
         (["--older-than", "30d"], "give both"),
@@ -782,9 +782,9 @@ def test_pruning_keeps_a_new_file_that_has_no_entry_yet(second: Clone, cache: Pa
     ],
 )
 def test_wrong_usage_prints_the_expected_usage(
-    second: Clone, arguments: list[str], told: str
+    second: Clone, arguments: list[str], expected: str
 ) -> None:
-    assert told in failed(second.project.doit("cache", *arguments))
+    assert expected in failed(second.project.doit("cache", *arguments))
 
 
 def test_doit_cache_reports_an_unreachable_bucket_without_a_traceback(tmp_path: Path) -> None:

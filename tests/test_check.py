@@ -1,4 +1,4 @@
-"""`doit check` says whether a folder, or a repository of the hub, is as it was deployed."""
+"""`doit check` verifies that a folder, or a repository of the hub, is as it was deployed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def wrong(folder: Path) -> list[str]:
-    """What is wrong, as the command words it."""
+    """The problems, as the command prints them."""
     return [f"{each.subject}: {each.text}" for each in check_folder(folder) if each.state != "ok"]
 
 
@@ -39,7 +39,7 @@ def edit_manifest(folder: Path, change: Callable[[Any], object]) -> None:
     path.write_text(json.dumps(content))
 
 
-# --- a folder that is whole -----------------------------------------------------------------------
+# --- an intact folder -----------------------------------------------------------------------------
 
 
 def test_an_intact_folder_prints_a_line_per_check_and_exits_with_status_0(folder: Path) -> None:
@@ -81,11 +81,11 @@ def test_a_large_folder_is_checked_within_three_seconds(folder: Path) -> None:
     done = check(folder)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stdout
-    # The processor's, for the machine may be busy.
+    # CPU time, because the machine may be busy.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
 
 
-# --- what is wrong --------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def link_folder(folder: Path) -> None:
@@ -171,14 +171,14 @@ def test_damaged_files_are_named_with_the_kind_of_damage(
 ) -> None:
     damage(folder)
     assert len(wrong(folder)) == len(lines)
-    for says, line in zip(wrong(folder), lines, strict=True):
-        assert says.startswith(line)
+    for problem, line in zip(wrong(folder), lines, strict=True):
+        assert problem.startswith(line)
 
 
-SAYS: dict[str, tuple[Callable[[Any], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Any], object], str]] = {
     "a key is missing": (lambda m: m.pop("masks"), "required field missing at masks"),
     "an unknown key": (lambda m: m.update(more=1), "extra fields found (more)"),
-    "a text for a number": (
+    "a string for a number": (
         lambda m: m["files"]["encoder.onnx"].update(size="12"),
         "expected int at files['encoder.onnx'].size",
     ),
@@ -186,31 +186,31 @@ SAYS: dict[str, tuple[Callable[[Any], object], str]] = {
         lambda m: m.update(schema_version=4),
         "has schema_version 4, and this build reads 6",
     ),
-    "a file elsewhere": (
+    "a file outside the folder": (
         lambda m: m["files"].update({"../x": {"size": 1, "sha256": "0" * 64}}),
         "lists '../x', which is no name of a file in the folder",
     ),
-    "no hash": (
+    "an invalid hash": (
         lambda m: m["files"]["encoder.onnx"].update(sha256="12"),
         "lists encoder.onnx without a SHA-256 and a size",
     ),
-    "a graph that is not listed": (
+    "an unlisted graph": (
         lambda m: m["files"].pop("encoder.onnx"),
         "names encoder.onnx, but does not list it",
     ),
-    "a reason against what is deployed": (
+    "a deployed variant with a reason against it": (
         lambda m: m["variants"][0].update(reason="too far"),
         "says that fp32 is deployed and why not, or neither",
     ),
-    "null where a key is left out": (lambda m: m.update(video=None), "a key that is null"),
-    "a variant that is not deployed": (
+    "null in place of an omitted key": (lambda m: m.update(video=None), "a key that is null"),
+    "a recommended variant that is not deployed": (
         lambda m: m.update(recommended={"wasm": {"variant": "q8", "why": "small"}}),
         "recommends q8 on wasm, which is not deployed",
     ),
 }
 
 
-@pytest.mark.parametrize(("change", "words"), SAYS.values(), ids=SAYS)
+@pytest.mark.parametrize(("change", "words"), INVALID.values(), ids=INVALID)
 def test_an_invalid_manifest_is_reported_with_the_reason(
     folder: Path, change: Callable[[Any], object], words: str
 ) -> None:
@@ -272,7 +272,7 @@ def test_a_changed_file_is_not_read_as_a_graph(
     assert read == ["decoder.onnx"]
 
 
-# --- what cannot be told --------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

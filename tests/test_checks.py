@@ -1,4 +1,4 @@
-"""Figures against limits: what is not a number never passes, and neither does nothing."""
+"""Figures against limits: what is not a finite number never passes, nor does a missing figure."""
 
 from __future__ import annotations
 

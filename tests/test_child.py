@@ -1,4 +1,4 @@
-"""Child processes: results, errors in words, and no orphan that outlives a killed build."""
+"""Child processes: results, error messages, and no orphan that outlives a killed build."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_child_ends_when_its_build_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_in_a_child_is_reported(tmp_path: Path) -> None:
-    # A limit on file size makes the kernel refuse a write in its middle, as a full disk does.
+    # A limit on file size makes the kernel refuse a write halfway, as a full disk does.
     code = (
         "from pathlib import Path; from tasks.running import child; "
         f"child.run('child_functions:fill', {{'path': {str(tmp_path / 'large')!r}}}, "

@@ -1,9 +1,9 @@
 """The files of each client, deployed by one build, and loaded as that client loads them.
 
-samexporter and osam run themselves, and the programs of docs/clients.md as they stand there. What
-X-AnyLabeling, NimbusImage and transformers.js feed is fed here, with the place in their source. The
-answers are held against sam2's own predictor, and against PyTorch transformers' model with the same
-weights (tests/huggingface.py).
+samexporter and osam run themselves, and the programs in docs/clients.md run unchanged. For
+X-AnyLabeling, NimbusImage and transformers.js, the tests feed what these programs feed, and cite
+their source. The answers are compared with sam2's own predictor, and with PyTorch transformers'
+model with the same weights (tests/huggingface.py).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ folder = "sam2_demo"
 clients = {json.dumps(CLIENTS)}
 """
 
-# The largest differences from PyTorch, as config/models.toml has them for `verify`.
+# The largest allowed differences from PyTorch, as for `verify` in config/models.toml.
 MASKS, SCORES, FEATURES = 1e-3, 1e-4, 1e-4
 SIZE = 1024
 
@@ -119,9 +119,9 @@ def image_file(picture: Picture, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 class Answer:
-    """sam2's four masks (4, M, M) of a prompt, their scores (4,), the object's score.
+    """sam2's four masks (4, M, M) for a prompt, their scores (4,), the object's score.
 
-    They are taken within the decoder: the predictor does not return all of it.
+    They are taken inside the decoder, because the predictor does not return all of them.
     """
 
     def __init__(self, masks: Array, scores: Array, object_score: float) -> None:
@@ -130,13 +130,13 @@ class Answer:
 
     @property
     def best(self) -> Array:
-        """The mask of the highest score of three."""
+        """The mask with the highest score of the three."""
         mask: Array = self.masks[self.scores.argmax()]
         return mask
 
 
 class Reference:
-    """sam2's predictor, about the picture."""
+    """sam2's predictor, for the picture."""
 
     def __init__(self, model: Any, image: NDArray[np.uint8]) -> None:
         self.model = model
@@ -172,7 +172,7 @@ class Reference:
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    """The demo model in PyTorch, as sam2 has it."""
+    """The demo model in PyTorch, as sam2's class."""
     return load.load_model(str(ROOT / "demo/sam2_demo.yaml"), ROOT / "demo/sam2_demo.pt")
 
 
@@ -188,7 +188,7 @@ def transformers(model: Any) -> Callable[..., dict[str, Array]]:
 
 
 def outputs_of(model: Any) -> Callable[..., dict[str, Array]]:
-    """What a model of transformers answers, as arrays."""
+    """A function that runs a model of transformers and returns arrays."""
 
     def run(**feeds: Any) -> dict[str, Array]:
         tensors = {
@@ -229,7 +229,7 @@ def near(found: Array, expected: Array, tolerance: float) -> bool:
 
 
 def near_masks(found: Array, expected: Array, tolerance: float = MASKS) -> bool:
-    """sam2's predictor cuts logits at ±32, and so do graphs; transformers does not."""
+    """sam2's predictor clips logits to ±32, and so do graphs; transformers does not."""
     return near(np.clip(found, -32, 32), np.clip(expected, -32, 32), tolerance)
 
 
@@ -238,14 +238,14 @@ def near_features(found: Array, expected: Array) -> bool:
 
 
 def upsampled(logits: Array, height: int, width: int) -> Array:
-    """Masks (K, M, M) as (K, height, width), as sam2 does it."""
+    """Masks (K, M, M) upsampled to (K, height, width), as sam2 does it."""
     large: Array = torch.nn.functional.interpolate(
         torch.from_numpy(logits)[None], (height, width), mode="bilinear", align_corners=False
     )[0].numpy()
     return large
 
 
-# transformers' model is a reference for the clients; it is held against sam2 here.
+# transformers' model is a reference for the clients; here it is compared with sam2.
 
 
 @pytest.mark.parametrize("name", ["sam2_hiera_tiny", "demo"])
@@ -279,7 +279,7 @@ def test_transformers_with_sam2s_weights_matches_sam2s_predictor(
 def prompts_of(picture: Picture) -> dict[str, list[dict[str, Any]]]:
     """Prompts for sam2's predictor, three of each kind."""
     clicks, boxes = picture.clicks[:3], picture.boxes[:3]
-    # Each object is clicked on, and the next left out.
+    # A positive click on each object, and a negative one on the next.
     points = [np.stack([clicks[n], clicks[(n + 1) % 3]]) for n in range(3)]
     labels = np.array([1, 0])
     return {
@@ -293,7 +293,7 @@ def prompts_of(picture: Picture) -> dict[str, list[dict[str, Any]]]:
 
 
 def transformers_feeds(prompts: Sequence[Mapping[str, Any]], stretch: Array) -> dict[str, Array]:
-    """Prompts about one image as transformers takes them, absent what they do not have."""
+    """Prompts for one image as transformers takes them, without absent inputs."""
     feeds = {}
     if "points" in prompts[0]:
         points = np.stack([each["points"] for each in prompts]) * stretch
@@ -305,7 +305,7 @@ def transformers_feeds(prompts: Sequence[Mapping[str, Any]], stretch: Array) -> 
     return feeds
 
 
-# The programs of the document
+# The programs in the documentation
 
 
 def program(heading: str, language: str) -> str:
@@ -315,7 +315,7 @@ def program(heading: str, language: str) -> str:
 
 
 def mask_by(command: list[str], folder: Path, files: Path, click: Array, image: Path) -> Array:
-    """The mask that a program draws of a click, in a folder where it finds the files."""
+    """The mask that a program draws for a click, run in a folder with the deployed files."""
     (folder / "sam2_demo").symlink_to(files)
     x, y = (str(int(each)) for each in click)
     subprocess.run([*command, str(image), x, y], cwd=folder, check=True, capture_output=True)
@@ -386,9 +386,9 @@ def test_the_python_in_use_md_draws_the_clicked_object(
 def mask_by_javascript(
     files: Path, folder: Path, click: Array, image: Path, executable: str | None
 ) -> Array:
-    """The mask (H * W,) that the JavaScript of use.md gives in a browser, of a click on an image.
+    """The mask (H * W,) that the JavaScript of use.md gives in a browser for a click on an image.
 
-    :param folder: gets the page.
+    :param folder: where the page is written.
     """
     module, use = programs("use.md", "JavaScript, in a browser", "js")
     x, y = (str(int(each)) for each in click)
@@ -437,7 +437,7 @@ def test_the_samexporter_command_in_use_md_paints_the_clicked_object(
     subprocess.run(
         ["sh", "-ec", command], cwd=tmp_path, env={**os.environ, "PATH": path}, check=True
     )
-    # It paints the mask, and a disc where the click was: inside what was clicked.
+    # It paints the mask, and a disc at the click, which is inside the object.
     painted = (np.array(Image.open(tmp_path / "out.png")) != picture.image).any(axis=-1)
     assert mask_iou(painted, picture.objects[0]) > 0.85
 
@@ -445,18 +445,18 @@ def test_the_samexporter_command_in_use_md_paints_the_clicked_object(
 def test_the_manifest_states_the_mask_scale_the_threshold_and_the_prompt_rules(
     deployed: Callable[[str], Path],
 ) -> None:
-    def told(client: str) -> dict[str, Any]:
+    def manifest(client: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((deployed(client) / "manifest.json").read_text())
         return found
 
     for client in ("samexporter", "nimbusimage", "anylabeling"):
-        assert told(client)["masks"]["pixels_per_cell"] == 4
-        assert told(client)["prompts"]["mask_threshold"] == 0
-        assert told(client)["prompts"]["without_mask"].startswith("zeros for mask_input")
-        assert "top left before bottom right" in told(client)["prompts"]["box"]
-    assert told("transformers.js")["prompts"]["box"].startswith("x0, y0, x1, y1")
-    assert "without_mask" not in told("transformers.js")["prompts"]
-    assert told("osam")["masks"]["pixels_per_cell"] is None
+        assert manifest(client)["masks"]["pixels_per_cell"] == 4
+        assert manifest(client)["prompts"]["mask_threshold"] == 0
+        assert manifest(client)["prompts"]["without_mask"].startswith("zeros for mask_input")
+        assert "top left before bottom right" in manifest(client)["prompts"]["box"]
+    assert manifest("transformers.js")["prompts"]["box"].startswith("x0, y0, x1, y1")
+    assert "without_mask" not in manifest("transformers.js")["prompts"]
+    assert manifest("osam")["masks"]["pixels_per_cell"] is None
 
 
 # osam 0.8.1, osam/_models/sam2/_models.py
@@ -486,7 +486,7 @@ def osam_model(deployed: Callable[[str], Path]) -> Any:
 
 
 def generated(model: Any, embedding: Any, points: Array, labels: list[int]) -> Array:
-    """The mask that osam gives for points, over the whole image."""
+    """The mask that osam gives for points, at the size of the whole image."""
     import osam
 
     prompt = osam.types.Prompt(points=points, point_labels=labels)
@@ -515,7 +515,7 @@ def test_osams_own_class_finds_the_objects_in_a_non_square_image(
 def test_osam_preprocesses_an_image_as_sam2_does(
     osam_model: Any, picture: Picture, sam2: Reference
 ) -> None:
-    # It stretches in 8 bits. Up to 0.6.0 it divided only the mean: a third off, and more.
+    # osam stretches in 8 bits. Up to 0.6.0 it divided only the mean: off by a third and more.
     embedding = osam_model.encode_image(picture.image)
     found = [*embedding.extra_features, embedding.embedding]
     for each, expected in zip(found, sam2.features, strict=True):
@@ -529,7 +529,8 @@ def test_osams_decoder_returns_four_masks_at_the_image_size(
     first, second, embedding = sam2.features
     height, width = picture.image.shape[:2]
     for click in picture.clicks:
-        # All eight by name, in `_generate_mask_from_image_embedding`; three outputs by position.
+        # `_generate_mask_from_image_embedding` feeds eight inputs by name, and reads three outputs
+        # by position.
         found = decoder.by_name(
             image_embeddings=embedding,
             high_res_features1=first,
@@ -576,7 +577,7 @@ class XAnyLabeling:
         return [embedding, first, second]
 
     def decode(self, features: list[Array], coords: Array, labels: Array) -> tuple[Array, Array]:
-        """`prepare_inputs` and `forward_decoder`, coordinates scaled before."""
+        """`prepare_inputs` and `forward_decoder`; the coordinates are already scaled."""
         masks = np.zeros((len(labels), 1, self.height // 4, self.width // 4), np.float32)
         has_mask = np.array([0], np.float32)
         found = self.decoder.by_position(*features, coords, labels, masks, has_mask)
@@ -608,7 +609,7 @@ def test_x_anylabeling_gets_sam2s_masks_for_one_prompt(
 def test_x_anylabeling_gets_the_same_masks_for_64_prompts_at_once(
     anylabeling: XAnyLabeling, sam2: Reference
 ) -> None:
-    # `predict_masks_batch`: of the grid of "segment everything" 64 points in each batch.
+    # `predict_masks_batch`: "segment everything" feeds 64 points of its grid in each batch.
     first, second, embedding = sam2.features
     features = [embedding, first, second]
     places = (np.arange(8, dtype=np.float32) + 0.5) / 8 * SIZE
@@ -640,7 +641,7 @@ def test_the_yaml_files_have_the_keys_that_each_anylabeling_requires(
     other = yaml.safe_load((folder / "anylabeling.yaml").read_text())
     assert other["type"] == "segment_anything"
     assert {"name", "display_name", "input_size", "max_width", "max_height"} <= other.keys()
-    # `detect_model_variant` tells SAM 2 by this input.
+    # `detect_model_variant` recognizes SAM 2 by this input.
     assert "high_res_feats_0" in Graph(folder / other["decoder_model_path"]).inputs
     for each in (config, other):
         assert (folder / each["encoder_model_path"]).is_file()
@@ -660,7 +661,7 @@ def transformers_js(deployed: Callable[[str], Path]) -> dict[str, Graph]:
 
 
 def transformers_js_feeds(feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """`Sam2Model.forward`: what is absent has an axis of length zero."""
+    """`Sam2Model.forward`: an absent input has an axis of length zero."""
     if "input_points" not in feeds:
         boxes = feeds["input_boxes"].shape[1]
         return {
@@ -672,7 +673,7 @@ def transformers_js_feeds(feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def cases(picture: Picture) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Several points, several boxes, and of both the one box that it allows."""
+    """Several points, several boxes, or points with one box, the most that it allows."""
     for kind, prompts in prompts_of(picture).items():
         yield kind, prompts[:1] if kind == "points and boxes" else prompts
 
@@ -725,7 +726,7 @@ def test_transformers_reads_the_configuration_and_preprocesses_as_sam2_does(
     assert config.vision_config.num_feature_levels == 3
     processor = AutoImageProcessor.from_pretrained(folder)
     pixels = processor(picture.image, return_tensors="np")["pixel_values"]
-    assert near(np.asarray(pixels), sam2.pixels.numpy(), 0.02)  # it stretches in 8 bits
+    assert near(np.asarray(pixels), sam2.pixels.numpy(), 0.02)  # transformers stretches in 8 bits
 
 
 # NimbusImage 818835a, src/pipelines/samPipeline.ts
@@ -738,7 +739,7 @@ def test_nimbusimages_preprocessing_gives_transformers_masks_best_first(
 ) -> None:
     folder = deployed("nimbusimage")
     encoder, decoder = Graph(folder / "encoder.ort"), Graph(folder / "decoder.onnx")
-    # The longer side is of the input's size already; below it zeros, after normalization.
+    # The longer side already has the input's size; zeros are added below, after normalization.
     mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
     pixels = np.zeros((1, 3, SIZE, SIZE), np.float32)
     height, width = picture.image.shape[:2]
@@ -758,8 +759,8 @@ def test_nimbusimages_preprocessing_gives_transformers_masks_best_first(
                 mask_input=np.zeros((1, 1, 256, 256), np.float32),
                 has_mask_input=np.zeros(1, np.float32),
             )
-            # The answer is that to what was clicked: the padding point is passed over. transformers
-            # takes a box's corners as points too.
+            # The padding point does not affect the answer. transformers takes a box's corners as
+            # points too.
             kept = feeds["point_labels"][0] >= 0
             answer = transformers(
                 **image,
@@ -775,8 +776,8 @@ def test_nimbusimages_preprocessing_gives_transformers_masks_best_first(
 # --- doit compare ------------------------------------------------------------------------------
 
 
-def ious_said(output: str) -> list[float]:
-    """The IoU of each prompt that `doit compare` has a line for."""
+def ious_printed(output: str) -> list[float]:
+    """The IoU in each prompt's line of `doit compare`."""
     return [float(each) for each in re.findall(r"\n  [a-z ]+: IoU ([01]\.\d+)", output)]
 
 
@@ -788,8 +789,8 @@ def test_doit_compare_runs_the_same_prompts_for_any_two_clients(
     folders = deployed(CLIENTS[0]), deployed(client)
     done = deployed_folder.run("compare", "--picture", drawn, *folders)
     assert done.returncode == 1, done.stderr
-    ious = ious_said(done.stdout)
-    assert len(ious) == (3 if client == "transformers.js" else 4)  # that one sends no mask
+    ious = ious_printed(done.stdout)
+    assert len(ious) == (3 if client == "transformers.js" else 4)  # it sends no mask
     assert min(ious) > 0.99
     assert not drawn.exists()
 
@@ -805,6 +806,6 @@ def test_doit_compare_draws_the_masks_of_a_changed_decoder(
     deployed_folder.relist(wrong, "decoder.onnx", decoder.SerializeToString())
     drawn = tmp_path / "new/differences.png"
     done = deployed_folder.run("compare", "--picture", drawn, right, wrong)
-    assert min(ious_said(done.stdout)) < 0.99
+    assert min(ious_printed(done.stdout)) < 0.99
     assert f"  those below 0.99 are drawn in {drawn}\n" in done.stdout
     assert Image.open(drawn).width == 3 * PAIR_SIDE + 2 * PAIR_GAP

@@ -1,4 +1,4 @@
-"""Clients in the configuration and in the build: who gets which files, and what they share."""
+"""Clients in the configuration and in the build: which files each gets, and which are shared."""
 
 from __future__ import annotations
 
@@ -215,11 +215,11 @@ def test_the_config_for_transformers_js_names_the_precision_per_device() -> None
     config = json.loads(texts["config.json"])
     assert config["model_type"] == "sam2"
     assert config["vision_config"]["num_feature_levels"] == 3
-    told = config["transformers.js_config"]
-    assert told["dtype"] == "q8"
-    assert {device: each["dtype"] for device, each in told["device_config"].items()} == {
+    settings = config["transformers.js_config"]
+    assert settings["dtype"] == "q8"
+    assert {device: each["dtype"] for device, each in settings["device_config"].items()} == {
         "wasm": "q8",
-        "webgpu": "q8",  # the only one that is there
+        "webgpu": "q8",  # the only deployed precision
     }
     preprocessor = json.loads(texts["preprocessor_config.json"])
     assert preprocessor["size"] == {"height": 1024, "width": 1024}
@@ -336,7 +336,7 @@ def test_the_manifest_names_every_file_and_the_client(built: Build) -> None:
 
 
 def test_adding_a_client_does_not_rerun_the_proofs_of_other_clients(built: Build) -> None:
-    """The export runs again for its decoder; what comes out the same counts as fresh."""
+    """The export runs again for the new decoder; unchanged outputs count as fresh."""
     built.write(["nimbusimage", "transformers.js", "osam"])
     assert succeeded(built.build()) == {
         "export:tiny",

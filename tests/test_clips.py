@@ -1,4 +1,4 @@
-"""Drawn clips: seeded, an object's number is its own in all frames, and every thing happens."""
+"""Drawn clips: they are seeded, objects keep their numbers, and objects come and go."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_object_keeps_its_number_as_it_moves() -> None:
                     moved.append(float(np.linalg.norm(np.subtract(*middles))))
     assert len(moved) > 50
     assert np.mean(moved) > 0.5
-    assert np.quantile(moved, 0.99) < 45  # less than the objects' own width, of 100 or so
+    assert np.quantile(moved, 0.99) < 45  # less than the objects' width of about 100
 
 
 def test_moving_bodies_push_each_other_aside_instead_of_overlapping() -> None:
@@ -49,7 +49,7 @@ def test_moving_bodies_push_each_other_aside_instead_of_overlapping() -> None:
     moved = [moving(random, body) for body in bodies]
 
     def overlap(bodies: list[Body]) -> float:
-        """The largest share of their radii by which two bodies come nearer than they touch."""
+        """The largest overlap of two bodies, as a share of the sum of their radii."""
         shares = []
         for first, second in combinations(bodies, 2):
             distances = np.hypot(*(first.middles - second.middles).T)
@@ -81,7 +81,7 @@ def test_an_object_of_a_stack_appears_and_vanishes_only_once() -> None:
                 runs.append(int((np.diff(visible, prepend=0) > 0).sum()))
                 changed += not visible.all()
     assert changed > 10
-    assert np.mean(np.array(runs) == 1) > 0.9  # of others a rest shows beside what lies over them
+    assert np.mean(np.array(runs) == 1) > 0.9  # others are partly covered
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_an_object_of_a_stack_appears_and_vanishes_only_once() -> None:
     [
         ([2000, 0, 0, 1500], 1),
         ([2000, 300, 0, 1500], 2),
-        ([2000, 300, 1500], None),  # never quite away
+        ([2000, 300, 1500], None),  # never completely away
         ([2000, 0, 0, 900], None),  # too little of it comes back
         ([0, 0, 2000, 2000], None),  # it appears, and does not return
     ],
@@ -107,7 +107,7 @@ def test_the_summary_skips_correctly_empty_frames_and_counts_refound_objects() -
         ious=np.array([0.9, 1.0, 0.0, 0.0, 0.6]),
     )
     found = summary([followed])
-    assert found["iou"] == pytest.approx(0.2)  # of three frames: the second is rightly empty
+    assert found["iou"] == pytest.approx(0.2)  # over three frames: the second is correctly empty
     assert (found["iou_last"], found["iou_clicked"]) == (0.6, 0.9)
     assert (found["returning"], found["found_again"]) == (1, 1.0)
     assert found["there_or_not"] == 0.5

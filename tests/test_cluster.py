@@ -33,16 +33,16 @@ class Quick(Project):
         self.configure(MODEL)
 
     def give(self, stages: Stages) -> None:
-        """Have these stages from now on."""
+        """Define the stages of the following builds."""
         self.environment["STAGES"] = json.dumps(stages)
 
     def values(self, stage: str) -> dict[str, Any]:
-        """What is recorded of a stage."""
+        """The recorded values of a stage."""
         records = json.loads((self.root / "build/state/doit.json").read_text())
         return dict(records[f"stage:{stage}"]["_values_:"])
 
     def left(self) -> list[Path]:
-        """What is left of work in progress."""
+        """The remaining scratch files."""
         return list((self.root / "build/tmp").iterdir())
 
 
@@ -64,14 +64,14 @@ def quick(tmp_path: Path) -> Quick:
 
 @pytest.fixture
 def cluster(quick: Quick, tmp_path: Path) -> Iterator[Cluster]:
-    """A scheduler, of which the workers are still to be started."""
+    """A scheduler without workers."""
     with Cluster(quick, tmp_path) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two workers, for tests that leave them as they are."""
+    """Two workers, for tests that leave them unchanged."""
     folder = tmp_path_factory.mktemp("cluster")
     with Cluster(Quick(folder / "project"), folder) as cluster:
         for _ in range(2):
@@ -82,7 +82,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def stages(lasting: Cluster) -> Quick:
-    """The project of those workers, in which nothing was built."""
+    """The project of the lasting workers, with nothing built."""
     project = lasting.project
     assert isinstance(project, Quick)
     for name in ("build", "public"):
@@ -90,7 +90,7 @@ def stages(lasting: Cluster) -> Quick:
     return project
 
 
-# What a stage on a cluster does as it does anywhere.
+# Behaviour that is the same on a cluster as elsewhere.
 
 
 def test_the_heavy_part_runs_in_a_child_of_a_worker(lasting: Cluster, stages: Quick) -> None:
@@ -188,18 +188,18 @@ def test_a_proof_records_the_processor_of_the_worker_that_measured(tmp_path: Pat
         assert project.build(*on_cluster, **here).ran == set()
     assert project.build("deploy:tiny", **there).ran == set()
     other = project.build("deploy:tiny", CHEAP_FAIL="measure", **here)
-    assert other.ran == {"verify:tiny"}  # nothing else depends on what makes it
+    assert other.ran == {"verify:tiny"}  # no other stage depends on the processor
     assert "measure was told to fail" in other.output
     shutil.rmtree(project.root / "build")
     taken = project.build("deploy:tiny", CHEAP_FAIL="measure write_graphs", **there)
     assert taken.status == 0, taken.output
 
 
-# Without a cluster, or without need of one.
+# Without a cluster, or without the need for one.
 
 
 def imported(quick: Quick, *arguments: str) -> tuple[Outcome, set[str]]:
-    """A build, and what it imported."""
+    """A build, and the modules that it imported."""
     outcome = quick.doit(*arguments, PYTHONPROFILEIMPORTTIME="1")
     lines = [line for line in outcome.output.splitlines() if line.startswith("import time:")]
     return outcome, {line.split("|")[-1].strip() for line in lines}
@@ -301,7 +301,7 @@ def test_a_browser_and_memory_are_requested_from_the_same_worker() -> None:
 def test_two_memory_heavy_stages_never_share_a_worker(
     lasting: Cluster, stages: Quick, tmp_path: Path
 ) -> None:
-    # Each is reckoned at 1 GiB of a worker's 2 GB, and each worker has two threads.
+    # Each is estimated at 1 GiB of a worker's 2 GB, and each worker has two threads.
     stages.give(
         {
             str(number): {"function": "alone", "arguments": {"folder": str(tmp_path)}}
@@ -332,11 +332,11 @@ def test_a_browser_stage_runs_on_a_worker_that_declares_a_browser(
     assert {quick.values(str(number))["started_by"] for number in range(3)} == {able.pid}
 
 
-# Workers, schedulers and builds that end in the middle.
+# Workers, schedulers and builds that end during a stage.
 
 
 def holding(quick: Quick, cluster: Cluster, tmp_path: Path, *arguments: str) -> Any:
-    """A build, one of whose stages holds a worker until it is ended; it is whole the next time."""
+    """A build with a stage that blocks its worker, and completes the next time; its FIFO."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     held = {"fifo": str(fifo), "once": str(tmp_path / "once")}
@@ -441,7 +441,7 @@ def test_a_disconnected_worker_does_not_overwrite_the_result_of_its_successor(
             stopped = int((tmp_path / "once").read_text())
             os.kill(stopped, signal.SIGSTOP)
             output, _ = process.communicate(timeout=120)
-            assert process.returncode == 0, output  # while the first child is still at it
+            assert process.returncode == 0, output  # while the first child is still running
             assert quick.values("held")["started_by"] in cluster.pids - {stopped}
             assert (quick.root / "build/made/held").read_text() != "half"
 
@@ -454,11 +454,11 @@ def test_scratch_paths_are_rewritten_to_the_folder_of_the_attempt() -> None:
     }
 
 
-# Workers and schedulers that would not do.
+# Incompatible workers and schedulers.
 
 
 def pretend(folder: Path, package: str, version: str) -> str:
-    """A folder for the search path in which a package is of another version."""
+    """A folder for PYTHONPATH in which a package has another version."""
     info = folder / f"{package}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
@@ -466,7 +466,7 @@ def pretend(folder: Path, package: str, version: str) -> str:
 
 
 def pretend_foreign(folder: Path) -> str:
-    """A folder for the search path in which another project has the name of this one."""
+    """A folder for PYTHONPATH with the `tasks` package of another project."""
     (folder / "tasks").mkdir(parents=True)
     (folder / "tasks/__init__.py").write_text("")
     return str(folder)
@@ -534,7 +534,7 @@ def test_a_worker_in_another_checkout_works_with_a_shared_build_folder(
 
 
 def through_a_cache(quick: Quick, cache: str) -> None:
-    """Two stages, of which one reads what the other makes, with a shared cache."""
+    """Two stages with a shared cache; the second reads the output of the first."""
     quick.configure(f'[cache]\nurl = "{cache}"\n{MODEL}')
     made = "build/made/a"
     reading = {"function": "double", "arguments": {"source": made}, "reads": [made]}
@@ -662,7 +662,7 @@ def test_a_worker_without_this_project_that_joins_later_is_refused(
     assert process.returncode == 1
     assert "cannot run this project's code" in output
     assert "Traceback" not in output
-    assert foreign.poll() is None  # it may be somebody else's
+    assert foreign.poll() is None  # it can belong to someone else
 
 
 @pytest.mark.slow
@@ -686,7 +686,7 @@ def test_a_scheduler_does_not_need_this_project(quick: Quick, tmp_path: Path) ->
         succeeded(quick.doit(f"cluster={cluster.address}"))
 
 
-# The real thing.
+# A real export.
 
 SIGNALLED = """
 

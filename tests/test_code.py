@@ -1,4 +1,4 @@
-"""The imports say which code a stage runs, and another statement there reruns the stage."""
+"""Imports determine the code of a stage, and a changed statement there reruns the stage."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def in_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def reached(stage: str) -> frozenset[str]:
-    """With an architecture of SAM 2's family."""
+    """The files that a stage reaches, with an architecture of SAM 2's family."""
     also = {"export": sam2.FAMILY.tracing}
     also |= dict.fromkeys(("verify", "reference"), sam2.FAMILY.computing)
     return closure((STAGES[stage], *also.get(stage, ()))).files
 
 
-# --- what a text does --------------------------------------------------------------------------
+# --- the code of a module ----------------------------------------------------------------------
 
 
 def read(text: str) -> ModuleCode:
@@ -120,7 +120,7 @@ def test_text_that_is_not_python_is_hashed_verbatim() -> None:
     assert read("a b") != read("a  b")
 
 
-# --- what stages reach -------------------------------------------------------------------------
+# --- the code of a stage -----------------------------------------------------------------------
 
 
 def test_export_reaches_the_model_and_the_contract_but_no_proof() -> None:
@@ -159,7 +159,7 @@ def test_simplify_reaches_only_itself_and_the_code_for_graph_files_and_tensor_na
 
 
 def test_stages_that_run_prompts_reach_the_client_description_but_no_client() -> None:
-    """Which client it is, and what that expects, is in the trace as a value."""
+    """The client and its expectations are values in the trace."""
     for stage in ("verify", "fidelity", "browser"):
         found = {path for path in reached(stage) if path.startswith("tasks/clients/")}
         values = {f"tasks/clients/{name}.py" for name in ("client", "contract", "runtime")}
@@ -168,13 +168,13 @@ def test_stages_that_run_prompts_reach_the_client_description_but_no_client() ->
 
 def test_no_stage_reaches_the_code_that_runs_the_build() -> None:
     for stage in STAGES:
-        assert not [path for path in reached(stage) if path.startswith(ROOMS_LEFT_OUT)]
+        assert not [path for path in reached(stage) if path.startswith(NOT_REACHED)]
 
 
 # They serve files whose hashes the page checks.
 SERVING = {"starlette", "uvicorn"}
 
-# In modules that a stage shares with others, within functions that it does not call.
+# Imported by functions that the stage does not call, in modules that it shares.
 NOT_CALLED = {
     "tasks.reference:compute_reference": {"onnx", "onnxruntime"},
     "tasks.tracking:measure_tracking": {"torch", "sam2"},
@@ -226,9 +226,9 @@ def test_a_page_reaches_the_scripts_that_it_imports() -> None:
     assert "page.js" not in reached
 
 
-ROOMS = ("system", "console", "remote", "running", "building", "records")
+BUILD_PACKAGES = ("system", "console", "remote", "running", "building", "records")
 REGISTRIES = ("tasks/clients/registry.py", "tasks/model/families/registry.py")
-ROOMS_LEFT_OUT = (*(f"tasks/{room}/" for room in ROOMS), *REGISTRIES)
+NOT_REACHED = (*(f"tasks/{package}/" for package in BUILD_PACKAGES), *REGISTRIES)
 
 TRACER = """
 import json, runpy, sys
@@ -278,7 +278,7 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_the_closure_contains_every_module_that_a_child_calls(tmp_path: Path) -> None:
-    """The functions that run are noted by a profiler, which knows nothing of imports."""
+    """A profiler records the functions that run, independently of imports."""
     import json
 
     yaml = tmp_path / "small.yaml"
@@ -298,18 +298,18 @@ def test_the_closure_contains_every_module_that_a_child_calls(tmp_path: Path) ->
             for file in files
             if Path(file).is_relative_to(ROOT) and ".venv" not in file
         }
-        run = {file for file in own if not file.startswith(ROOMS_LEFT_OUT)}
+        run = {file for file in own if not file.startswith(NOT_REACHED)}
         assert run, stage
         drawn = closure(("tasks.drawing.scenes:scene",)).files
         assert run <= reached(stage) | drawn, stage
 
 
-# --- what reruns -------------------------------------------------------------------------------
+# --- reruns ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Every stage built once: a variant, a truth, what passes for a browser."""
+    """Every stage built once, with a variant, a truth and a fake browser."""
     project = Project(tmp_path_factory.mktemp("sources") / "project", cheap=True)
     install_packages(project.root)
     (project.root / "web/page").symlink_to(ROOT / "web/page")

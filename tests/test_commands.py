@@ -1,4 +1,4 @@
-"""What a person types beside a build, rightly and wrongly, and what is answered."""
+"""Commands other than a build, typed correctly or with mistakes, and their output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTENT = b"weights" * 20_000
 
 
 class Models(Project):
-    """Two models, one of which a server on loopback has; both built and deployed."""
+    """Two models, one of them on a loopback server; a build deploys both."""
 
     def __init__(self, root: Path, server: FileServer) -> None:
         super().__init__(root, cheap=True)
@@ -46,7 +46,7 @@ class Models(Project):
             text += "".join(f"{key} = {json.dumps(it)}\n" for key, it in tables[name].items())
         self.configure(text)
 
-    def says(self, *arguments: str) -> str:
+    def succeeds(self, *arguments: str) -> str:
         outcome = self.doit(*arguments)
         assert outcome.status == 0, outcome.output
         return outcome.output
@@ -97,13 +97,13 @@ def models(built_once: Models, server: FileServer, tmp_path: Path) -> Models:
 def test_a_misspelt_name_gets_a_suggestion(
     built_once: Models, typed: list[str], suggested: str
 ) -> None:
-    assert f"Did you mean `{suggested}`?" in (told := built_once.refuses(*typed)) or (
-        f"`{suggested}` builds and deploys it" in told
+    assert f"Did you mean `{suggested}`?" in (output := built_once.refuses(*typed)) or (
+        f"`{suggested}` builds and deploys it" in output
     )
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "expected"),
     [
         (["--contineu"], "option --contineu not recognized. Did you mean --continue?"),
         (["serve", "--prot", "3"], "Did you mean --port? `doit help serve` lists its options."),
@@ -115,16 +115,16 @@ def test_a_misspelt_name_gets_a_suggestion(
     ],
 )
 def test_an_unknown_option_gets_an_error_without_doit_internals(
-    built_once: Models, typed: list[str], told: str
+    built_once: Models, typed: list[str], expected: str
 ) -> None:
     output = built_once.refuses(*typed)
-    assert told in output
+    assert expected in output
     assert "CmdOption" not in output
 
 
 def test_a_suggestion_keeps_the_variables_of_the_command_line(built_once: Models) -> None:
-    told = built_once.refuses("config=config/models.toml", "deploy=an app", "exprot:fetched")
-    assert "`doit config=config/models.toml deploy='an app' export:fetched`" in told
+    output = built_once.refuses("config=config/models.toml", "deploy=an app", "exprot:fetched")
+    assert "`doit config=config/models.toml deploy='an app' export:fetched`" in output
 
 
 def test_a_name_without_a_near_match_gets_a_pointer_to_doit_list(built_once: Models) -> None:
@@ -134,7 +134,7 @@ def test_a_name_without_a_near_match_gets_a_pointer_to_doit_list(built_once: Mod
 def test_list_numbers_the_stages_in_pipeline_order_without_gaps(
     built_once: Models,
 ) -> None:
-    lines = [line.split(maxsplit=2) for line in built_once.says("list").splitlines()]
+    lines = [line.split(maxsplit=2) for line in built_once.succeeds("list").splitlines()]
     assert [name for name, *_ in lines[: len(STAGES)]] == STAGES
     assert [number for _, number, _ in lines[: len(STAGES)]] == [
         f"{number}." for number in range(1, len(STAGES) + 1)
@@ -144,115 +144,120 @@ def test_list_numbers_the_stages_in_pipeline_order_without_gaps(
 def test_status_and_info_give_a_reason_once_in_plain_words(models: Models) -> None:
     models.write(masks="ranked")
     reason = "config/models.toml: masks was multi, is ranked"
-    told = models.says("info", "export:fetched")
-    assert told.count(reason) == 1
-    (line,) = [each for each in models.says("status").splitlines() if "export:fetched  " in each]
+    output = models.succeeds("info", "export:fetched")
+    assert output.count(reason) == 1
+    (line,) = [
+        each for each in models.succeeds("status").splitlines() if "export:fetched  " in each
+    ]
     assert line.endswith(reason)
     models.pretend_installed("onnxsim", "99.0")
-    assert "onnxsim was" in models.says("info", "simplify:fetched")
+    assert "onnxsim was" in models.succeeds("info", "simplify:fetched")
 
 
 def test_info_reports_an_unbuilt_stage_only_as_never_built(models: Models) -> None:
-    models.says("clean")
-    models.says("forget", "-a")
-    told = models.says("info", "export:fetched").splitlines()
-    assert told[1:3] == ["Stale, because:", "  never built; waits for checkpoint:fetched"] or told[
-        1:3
-    ] == ["Stale, because:", "  never built"]
+    models.succeeds("clean")
+    models.succeeds("forget", "-a")
+    output = models.succeeds("info", "export:fetched").splitlines()
+    assert output[1:3] == [
+        "Stale, because:",
+        "  never built; waits for checkpoint:fetched",
+    ] or output[1:3] == ["Stale, because:", "  never built"]
 
 
 def test_info_of_a_fresh_stage_lists_its_inputs_and_outputs(models: Models) -> None:
-    told = models.says("info", "export:fetched")
-    assert "Fresh" in told
-    assert "build/checkpoints/fetched.pt" in told
-    assert "build/models/fetched/exported/encoder.onnx (0.1 MiB)" in told
+    output = models.succeeds("info", "export:fetched")
+    assert "Fresh" in output
+    assert "build/checkpoints/fetched.pt" in output
+    assert "build/models/fetched/exported/encoder.onnx (0.1 MiB)" in output
 
 
 @pytest.mark.parametrize("name", ["clean", "status", "info", "serve"])
 def test_help_describes_each_command_of_this_project(built_once: Models, name: str) -> None:
-    told = built_once.says("help", name)
-    assert told.startswith(f"doit {name} ")
-    assert "backend" not in told
+    output = built_once.succeeds("help", name)
+    assert output.startswith(f"doit {name} ")
+    assert "backend" not in output
 
 
 def test_clean_removes_the_build_output_of_every_model_and_prints_its_size(models: Models) -> None:
-    told = models.says("clean")
+    output = models.succeeds("clean")
     assert models.files("build/models") == set()
-    assert "removed 7 files, 0.3 MiB, of made_up" in told
-    assert "5 files" in told
+    assert "removed 7 files, 0.3 MiB, of made_up" in output
+    assert "5 files" in output
 
 
 def test_clean_keeps_deployed_copies_and_downloads_and_lists_them(models: Models) -> None:
     deployed = models.files("public")
-    told = models.says("clean")
+    output = models.succeeds("clean")
     assert models.files("public") == deployed
     assert models.files("build/checkpoints") == {"fetched.pt", "fetched.json"}
-    assert "Kept the deployed copies: public/sam2_hiera_small (--deployed removes them)" in told
-    assert "Kept what was fetched: 2 files" in told
+    assert "Kept the deployed copies: public/sam2_hiera_small (--deployed removes them)" in output
+    assert "Kept what was fetched: 2 files" in output
 
 
 def test_clean_with_options_removes_deployed_files_and_downloads(models: Models) -> None:
     (models.root / "build/checkpoints/fetched.pt.part").write_bytes(b"begun")
     own = models.root / "public/sam2_hiera_small/notes.txt"
     own.write_text("mine")
-    told = models.says("clean", "--deployed", "--downloads")
+    output = models.succeeds("clean", "--deployed", "--downloads")
     assert models.files("build/checkpoints") == set()
     assert models.files("public") == {"sam2_hiera_small/notes.txt"}
-    assert "removed public/sam2_hiera_tiny/encoder.onnx" in told
+    assert "removed public/sam2_hiera_tiny/encoder.onnx" in output
 
 
 def test_clean_of_one_model_keeps_the_others(models: Models) -> None:
     before = models.files("build/models/made_up")
-    models.says("clean", "fetched")
+    models.succeeds("clean", "fetched")
     assert not (models.root / "build/models/fetched").exists()
     assert models.files("build/models/made_up") == before
     assert models.build().ran == {f"{stage}:fetched" for stage in ("export", "simplify", "verify")}
 
 
 def test_clean_of_a_checkpoint_task_removes_its_download_too(models: Models) -> None:
-    models.says("clean", "checkpoint:fetched")
+    models.succeeds("clean", "checkpoint:fetched")
     assert models.files("build/checkpoints") == {"made_up.pt", "made_up.json"}
 
 
 def test_a_dry_run_of_clean_removes_nothing(models: Models) -> None:
     before = models.files(".")
-    assert "would remove" in models.says("clean", "-n", "--deployed", "--downloads")
+    assert "would remove" in models.succeeds("clean", "-n", "--deployed", "--downloads")
     assert models.files(".") - before == set()
     assert before - models.files(".") <= {"build/state/lock-holder.json"}
 
 
 def test_clean_reports_when_there_is_nothing_to_remove(models: Models) -> None:
-    models.says("clean", "--deployed", "--downloads")
-    assert models.says("clean") == "Nothing to remove.\n"
+    models.succeeds("clean", "--deployed", "--downloads")
+    assert models.succeeds("clean") == "Nothing to remove.\n"
 
 
 def test_prune_finds_the_build_files_of_a_removed_model(models: Models) -> None:
     models.write("made_up")
-    told = models.says("prune")
-    assert "would remove build/models/made_up" in told
-    assert "would remove the checkpoint of made_up (2 files, " in told
+    output = models.succeeds("prune")
+    assert "would remove build/models/made_up" in output
+    assert "would remove the checkpoint of made_up (2 files, " in output
     assert (models.root / "build/models/made_up").is_dir()
-    models.says("prune", "--yes")
+    models.succeeds("prune", "--yes")
     assert not (models.root / "build/models/made_up").exists()
     assert (models.root / "build/models/fetched").is_dir()
     assert not list(models.root.glob("build/logs/*made_up*"))
-    assert "Nothing to prune" in models.says("prune")
+    assert "Nothing to prune" in models.succeeds("prune")
 
 
 def test_prune_keeps_downloads_without_the_downloads_option(models: Models) -> None:
     models.write("fetched")
-    told = models.says("prune", "--yes")
-    assert "kept the checkpoint of fetched (2 files, 0.1 MiB), which was fetched" in told
+    output = models.succeeds("prune", "--yes")
+    assert "kept the checkpoint of fetched (2 files, 0.1 MiB), which was fetched" in output
     assert models.files("build/checkpoints") >= {"fetched.pt", "fetched.json"}
-    models.says("prune", "--yes", "--downloads")
+    models.succeeds("prune", "--yes", "--downloads")
     assert models.files("build/checkpoints") == {"made_up.pt", "made_up.json"}
 
 
 def test_prune_suggests_a_command_with_the_given_variables(models: Models) -> None:
     models.write("made_up")
-    told = models.says("config=config/models.toml", "deploy=elsewhere", "prune", "--downloads")
+    output = models.succeeds(
+        "config=config/models.toml", "deploy=elsewhere", "prune", "--downloads"
+    )
     command = "`doit config=config/models.toml deploy=elsewhere prune --yes --downloads`"
-    assert f"Run {command} to remove these files." in told
+    assert f"Run {command} to remove these files." in output
 
 
 def test_prune_keeps_builds_of_another_configuration_in_the_same_folder(models: Models) -> None:
@@ -261,7 +266,7 @@ def test_prune_keeps_builds_of_another_configuration_in_the_same_folder(models: 
         '[models.mine]\nmodel_type = "sam2.1_hiera_tiny"\nurl = "synthetic:"\n'
     )
     assert models.build("config=other.toml").status == 0
-    assert "Nothing to prune" in models.says("prune")
+    assert "Nothing to prune" in models.succeeds("prune")
 
 
 def test_prune_keeps_the_build_folder_while_another_configuration_is_unreadable(
@@ -275,8 +280,8 @@ def test_prune_keeps_the_build_folder_while_another_configuration_is_unreadable(
     assert models.build("config=other.toml").status == 0
     other.write_text("[models.mine]\nurl = 3\n")
     models.write("made_up")
-    told = models.says("prune", "--yes")
-    assert "other.toml" in told
+    output = models.succeeds("prune", "--yes")
+    assert "other.toml" in output
     assert (models.root / "build/models/mine").is_dir()
     assert (models.root / "build/models/made_up").is_dir()
 
@@ -302,9 +307,9 @@ def test_a_new_url_without_the_file_is_a_warning_and_the_checkpoint_is_kept(
     models: Models,
 ) -> None:
     models.write(url=str(models.fetched["url"]).replace("fetched.pt", "gone.pt"))
-    told = models.says("run", "checkpoint:fetched")
-    assert "warning: [models.fetched] url:" in told
-    assert "gone.pt does not have it: the server answers 404" in told
+    output = models.succeeds("run", "checkpoint:fetched")
+    assert "warning: [models.fetched] url:" in output
+    assert "gone.pt does not have it: the server answers 404" in output
     assert (models.root / "build/checkpoints/fetched.pt").read_bytes() == CONTENT
 
 
@@ -314,8 +319,8 @@ def test_a_new_url_that_rejects_head_is_reported_as_unchecked(
     server.faults.append(Fault(status=405))
     server.files["/other.pt"] = CONTENT
     models.write(url=server.url("/other.pt"))
-    told = models.says("run", "checkpoint:fetched")
-    assert "was not checked: the server answers 405 to HEAD" in told
+    output = models.succeeds("run", "checkpoint:fetched")
+    assert "was not checked: the server answers 405 to HEAD" in output
 
 
 def test_a_new_url_with_a_file_of_another_size_is_a_warning(
@@ -323,8 +328,8 @@ def test_a_new_url_with_a_file_of_another_size_is_a_warning(
 ) -> None:
     server.files["/other.pt"] = CONTENT[:-1]
     models.write(url=server.url("/other.pt"))
-    told = models.says("run", "checkpoint:fetched")
-    assert f"is another file: expected {len(CONTENT)} bytes, found {len(CONTENT) - 1}" in told
+    output = models.succeeds("run", "checkpoint:fetched")
+    assert f"is another file: expected {len(CONTENT)} bytes, found {len(CONTENT) - 1}" in output
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime-web", "geotiff", "mediabunny"])
@@ -355,7 +360,7 @@ def test_without_npm_the_page_is_not_served(built_once: Models, tmp_path: Path) 
 
 
 def without_package(project: Project, missing: str) -> Path:
-    """The folder of npm's packages, with all but one of those that the page loads."""
+    """The folder of npm's packages, with all that the page loads except one."""
     modules = project.root / "web/node_modules"
     shutil.rmtree(modules, ignore_errors=True)
     for package in packages.LIBRARIES.keys() - {missing}:
@@ -370,7 +375,7 @@ def test_a_port_in_use_is_reported(built_once: Models, server: FileServer) -> No
     assert f"port {port} is in use" in built_once.refuses("serve", "--port", port)
 
 
-# --- a terminal without our letters, a disk that is full, folders that are not ours ---
+# --- terminals with few characters, full disks, missing permissions ---
 
 
 @pytest.mark.parametrize(
@@ -394,12 +399,12 @@ def test_characters_that_the_terminal_encoding_lacks_are_written_in_ascii(
 
 
 OWN = "own.pt"
-# Root may read everything, unless it gave that up.
+# Root can read everything, unless it drops that privilege.
 WITHOUT_PRIVILEGES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 
 
 def run_under(prefix: list[str], project: Project, *arguments: str) -> tuple[int, str]:
-    """Exit status and output of a command that another program starts."""
+    """Exit status and output of a doit command that another program starts."""
     done = subprocess.run(
         [*prefix, *project.command(*arguments)],
         cwd=project.root,
@@ -415,7 +420,7 @@ def run_under(prefix: list[str], project: Project, *arguments: str) -> tuple[int
 
 @pytest.fixture
 def mine(project: Project) -> Project:
-    """A model of a local file, whose checkpoint is built."""
+    """A model with a local file, whose checkpoint is built."""
     project.configure(f'[models.mine]\nurl = "{OWN}"\nmodel_type = "sam2_hiera_tiny"\n')
     (project.root / OWN).write_bytes(CONTENT)
     assert project.build("checkpoint").status == 0
@@ -432,7 +437,7 @@ def test_a_file_or_folder_without_permissions_is_named(
         pytest.skip("runs as root, which may read everything here and cannot give that up")
     path = mine.root / closed
     mode = path.stat().st_mode
-    path.touch()  # so that its content is looked at
+    path.touch()  # so that its content is read again
     path.chmod(0)
     try:
         status, output = run_under(prefix, mine, command)
@@ -440,7 +445,7 @@ def test_a_file_or_folder_without_permissions_is_named(
         path.chmod(mode)
     assert "Traceback" not in output
     assert "nothing to do" not in output
-    if (closed, command) != ("build/state", "status"):  # records that are not there are none
+    if (closed, command) != ("build/state", "status"):  # it treats unreadable records as missing
         assert status == 3
         assert f"ERROR: Permission denied ({closed}" in output
         assert "give access, and run the same command again" in output

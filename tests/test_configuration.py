@@ -1,4 +1,4 @@
-"""The configuration: what it accepts, and that every mistake is named with what is allowed."""
+"""The configuration: what it accepts, and error messages that name the allowed values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_project_configuration_has_sixteen_models_four_of_them_default() -> 
         "demo-video",
     ]
     unsigned = [each.name for each in config.sources if not each.sha256]
-    # No source but the file's own address tells their hashes.
+    # No source other than the file's own address gives their hashes.
     assert unsigned == ["edgetam", "efficienttam_s", "vit_b_lm", "vit_t_lm"]
 
 
@@ -449,7 +449,7 @@ def test_a_file_without_a_usable_cache_table_has_no_cache(text: str, tmp_path: P
 
 # --- documentation ---
 
-# Where a table is documented, unless under its name in configuration.md.
+# Where a table is documented, if not under its name in configuration.md.
 PLACES = {
     "cache": ("cache.md", "# A shared cache"),
     "models": ("configuration.md", "[models.<name>]"),
@@ -457,7 +457,7 @@ PLACES = {
 
 
 def rows(table: type[Any]) -> list[str]:
-    """The lines of the documentation's table for the keys of a table."""
+    """The rows that document the keys of a table."""
     lines = []
     for key in fields(table):
         if key.default is MISSING:

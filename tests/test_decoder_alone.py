@@ -107,11 +107,11 @@ def test_sam_2_is_refused_for_a_client_of_sam_1() -> None:
     assert "for SAM 2" in refusal(model_type="sam2_hiera_tiny")
 
 
-# --- what is built -------------------------------------------------------------------------------
+# --- the stages ----------------------------------------------------------------------------------
 
 
 def made(source: Source) -> set[str]:
-    """The files of every stage that makes graphs."""
+    """The graph files that the stages of a model write."""
     stages = [export.declare(source), simplify.declare(source)]
     stages += [variant.declare(source, each) for each in source.derived_variants]
     return {Path(path).name for each in stages for path in each.writes}
@@ -181,7 +181,7 @@ def test_a_wrong_decoder_is_refused(decoder: Path, cases: list[Case], tmp_path: 
 def stored_wrongly(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
-    """Let int8 come back as something else."""
+    """Make embeddings stored as int8 come back changed."""
     right = embedding.stored
 
     def wrong(features: Any, form: str) -> tuple[Any, int]:
@@ -385,7 +385,7 @@ def test_onnxruntime_web_1_19_runs_each_variant_with_one_thread(
 def test_the_documented_programs_write_an_embedding_and_decode_it(
     mobile: Project, executable: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """segment-anything knows no MobileSAM: it is added to its list, and the program runs here."""
+    """segment-anything lacks MobileSAM, so it is added to its list, and the program runs here."""
     box = [120, 80, 360, 290]
     Image.fromarray(natural_image(300, 400)).save(tmp_path / "image.png")
     model = loading.load_model("vit_t", mobile.root / "build/checkpoints/mobile.pt")

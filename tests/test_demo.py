@@ -1,4 +1,4 @@
-"""The demo model: built offline, its masks are those of what one clicks on, whoever asks."""
+"""The demo model: it is built offline, and segments the clicked object for every client."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ VIDEO = "[models.demo-video]\n"
 
 
 class FirstRun(NamedTuple):
-    """What the build of the demo models printed in a project, and the manifest that it deployed."""
+    """The build of the demo models: its project, its output, and the manifest that it deployed."""
 
     project: Project
     output: str
     manifest: str
 
     def line_of(self, task: str) -> str:
-        """What it printed of a task."""
+        """The line that it printed for a task."""
         (line,) = [each for each in self.output.splitlines() if each.startswith(f"{task} ")]
         return line
 
 
 def clone(root: Path) -> Project:
-    """The project as it is configured, but that objects are followed in smaller images, and not in
-    the browser, which takes minutes and is seen with another model.
+    """The project with its own configuration, except that tracking uses smaller images, and not the
+    browser, which takes minutes and is tested with another model.
     """
     project = Project(root, cheap=False)
     (project.root / "web").symlink_to(ROOT / "web")
@@ -61,7 +61,7 @@ def clone(root: Path) -> Project:
 
 
 def in_smaller_images(architecture: Path) -> None:
-    """Have an architecture take images of 512 pixels."""
+    """Change an architecture to images of 512 pixels."""
     text = architecture.read_text()
     assert "image_size: 1024" in text
     text = text.replace("image_size: 1024", "image_size: 512")
@@ -84,7 +84,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def first_run(
     executable: str | None, tmp_path_factory: pytest.TempPathFactory, cache: Path
 ) -> FirstRun:
-    """Both demo models as the project's own configuration has them, the first for both clients."""
+    """Both demo models as in the project's own configuration, the first for both clients."""
     project = clone(tmp_path_factory.mktemp("demo") / "project")
     tasks = ("demo", "deploy:demo-transformers.js", "demo-video")
     outcome = project.doit("run", f"cache={cache}", *tasks)
@@ -100,7 +100,7 @@ def built(first_run: FirstRun) -> Project:
 
 @pytest.fixture(scope="module")
 def varied(built: Project) -> Project:
-    """The same in every precision; of the formats `.ort` for the smallest."""
+    """The first demo model in every precision and format."""
     keys = 'variants = ["fp32", "fp16", "q8", "q4", "q4f16"]\nbrowser = false\n'
     configured = without_video((built.root / "config/models.toml").read_text())
     text = configured.replace("[models.demo]\n", f"[models.demo]\n{keys}")
@@ -118,7 +118,7 @@ def files(built: Project) -> Path:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scene, Path]:
-    """A held-out scene of nuclei, and as a file."""
+    """A held-out scene of nuclei, and its image file."""
     path = tmp_path_factory.mktemp("scene") / "nuclei.png"
     found = scene(21)
     Image.fromarray(found.image).save(path)
@@ -145,10 +145,10 @@ def test_the_demo_is_deployed_for_nimbusimage_and_transformers_js(files: Path) -
 
 
 def test_the_manifest_states_the_cost_of_not_stretching_an_image(files: Path) -> None:
-    told = json.loads((files / "manifest.json").read_text())["verification"]["not_square"]
-    assert told["resize"] == "longest side"
-    assert 0 < told["mask_iou_with_stretched"]["worst"] < told["mask_iou_with_stretched"]["mean"]
-    assert told["iou_with_truth"].keys() == {"longest side", "stretch"}
+    cost = json.loads((files / "manifest.json").read_text())["verification"]["not_square"]
+    assert cost["resize"] == "longest side"
+    assert 0 < cost["mask_iou_with_stretched"]["worst"] < cost["mask_iou_with_stretched"]["mean"]
+    assert cost["iou_with_truth"].keys() == {"longest side", "stretch"}
 
 
 def test_the_manifest_shows_that_the_demo_is_trained_and_how_well(files: Path) -> None:
@@ -169,7 +169,7 @@ def test_the_manifest_shows_that_the_demo_is_trained_and_how_well(files: Path) -
 def test_each_corrective_click_improves_the_masks(files: Path) -> None:
     graphs = str(files / "encoder.onnx"), str(files / "decoder.onnx")
     client = CLIENTS["nimbusimage"]
-    others = range(6, 18)  # than verify asks about; 58 objects
+    others = range(6, 18)  # than `verify` measures; 58 objects
     found = truth.measure(truth.Segmenter(*graphs, client), scene, others, 5)
     iou = found["iou"]
     assert 0.85 < iou["1 click"] < iou["2 clicks"] < iou["3 clicks"]
@@ -250,7 +250,7 @@ def test_segment_everything_on_the_page_finds_the_objects_in_the_image(
     masks = [labels == number for number in range(1, labels.max() + 1)]
     ious = [max(mask_iou(mask, true) for mask in masks) for true in large_objects(found)]
     assert np.mean(np.array(ious) > 0.7) > 0.5, ious
-    # And little else: each mask is one of an object.
+    # And little else: each mask lies on objects.
     true = found.labels > 0
     inside = [(mask & true).sum() / mask.sum() for mask in masks if mask.any()]
     assert np.mean(inside) > 0.8, inside
@@ -292,7 +292,7 @@ def test_samexporters_own_client_gives_the_mask_of_the_clicked_object(
         command += ["--decoder_model", str(files / "decoder.onnx")]
         command += ["--image", str(path), "--prompt", str(tmp_path / "prompt.json")]
         subprocess.run([*command, "--output", str(output)], check=True, capture_output=True)
-        # It paints the mask, and a disc where the click was: inside what was clicked.
+        # It paints the mask, and a disc at the click, which is inside the object.
         painted = (np.array(Image.open(output)) != found.image).any(axis=-1)
         ious.append(mask_iou(painted, true))
     assert np.mean(ious) > 0.8, ious
@@ -443,7 +443,7 @@ def test_a_poisoned_decoder_from_the_cache_is_caught_and_not_deployed(
 ) -> None:
     poisoned = tmp_path / "cache"
     shutil.copytree(cache, poisoned)
-    path = min(  # the other model's has the graphs that track as well
+    path = min(  # the other model's entry also has the tracking graphs
         (poisoned / "v1/entries/simplify").glob("*.json"),
         key=lambda each: len(json.loads(each.read_text())["outputs"]),
     )

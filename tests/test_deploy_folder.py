@@ -1,4 +1,4 @@
-"""A deploy replaces and removes what this build wrote, and nothing that others put beside it."""
+"""A deploy replaces and removes files of this build, and no files that others put beside them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def configure(
 
 @pytest.fixture(scope="module")
 def built_once(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A model that is built and proven, and deployed nowhere."""
+    """A model that is built and proven, but not deployed."""
     project = Project(tmp_path_factory.mktemp("built") / "project", cheap=True)
     configure(project)
     assert project.build("verify").status == 0
@@ -94,14 +94,14 @@ def put(path: Path, text: str) -> Path:
 
 
 def name_in_manifest(folder: Path, name: str, content: bytes) -> None:
-    """Edit a manifest so that it names another file, with the hash that it has."""
+    """Add a file to a manifest, with the file's hash."""
     manifest = json.loads((folder / "manifest.json").read_text())
     sha256 = hashlib.sha256(content).hexdigest()
     manifest["files"][name] = {"size": len(content), "sha256": sha256}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-# --- what a deploy replaces --------------------------------------------------------------------
+# --- replaced files ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_a_deploy_folder_that_cannot_be_created_is_named(
     assert words in refused(project.doit(f"deploy={place}", "run", "deploy:tiny"))
 
 
-# --- what is removed ---------------------------------------------------------------------------
+# --- removed files -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["inside", "outside"])
@@ -325,7 +325,7 @@ def test_a_changed_file_that_is_no_longer_deployed_is_kept_and_named(deployed: P
     }
 
 
-# --- which onnxruntime runs what is deployed ---------------------------------------------------
+# --- which onnxruntime runs the deployed files -------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -440,9 +440,9 @@ def made(**changes: Any) -> Plan:
         "another build's deployment",
         "an edited file among its own",
         "a link to its own content",
-        "its own, no longer wanted",
-        "named by a manifest alone",
-        "named by a manifest alone, with overwrite",
+        "a file of its own that is no longer wanted",
+        "a file named only by a manifest",
+        "a file named only by a manifest, with overwrite",
     ],
 )
 def test_the_plan_covers_each_state_of_a_deploy_folder(

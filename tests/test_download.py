@@ -1,4 +1,4 @@
-"""The download against a real server that misbehaves in every way the promise names."""
+"""Downloads from a real server that misbehaves in every way that the build promises to handle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHUNK = 1 << 16
 
 
 class Download:
-    """A file on the server, and the place it goes to."""
+    """A file on the server, and its place on disk."""
 
     def __init__(self, server: FileServer, folder: Path) -> None:
         server.files["/model.pt"] = CONTENT
@@ -92,7 +92,7 @@ def test_a_partial_file_is_restarted_if_the_file_on_the_server_changed(download:
 def test_the_rest_of_another_version_is_never_appended_to_a_partial_file(
     download: Download,
 ) -> None:
-    """Some servers send the rest whatever If-Range says; without a hash nothing else would tell."""
+    """Some servers ignore If-Range; without a hash, nothing else would detect the wrong rest."""
     download.server.faults += [Fault(drop_after=300_000), Fault(status=404)]
     download.refused(sha256=None, size=None)
     changed = CONTENT[::-1]
@@ -175,9 +175,9 @@ def test_an_unreachable_host_is_named_with_the_table_that_configures_it(
     gone = FileServer()
     download = Download(gone, tmp_path)
     gone.close()
-    told = download.refused(attempts=2)
-    assert f"{download.server.url('').removeprefix('http://')} cannot be reached" in told
-    assert "the url in [models.x]" in told
+    problem = download.refused(attempts=2)
+    assert f"{download.server.url('').removeprefix('http://')} cannot be reached" in problem
+    assert "the url in [models.x]" in problem
 
 
 def test_a_missing_file_is_refused_without_a_retry(download: Download) -> None:
@@ -206,7 +206,7 @@ def test_a_web_page_is_refused(download: Download, fault: Fault) -> None:
 def test_a_safetensors_file_that_starts_like_a_tag_is_not_taken_for_a_web_page(
     download: Download,
 ) -> None:
-    """Its first bytes are the length of its header, which may be those of `` <``."""
+    """Its first bytes are the length of its header, which can read as `` <``."""
     content = int.from_bytes(b" <", "little").to_bytes(8, "little") + b'{"a":' + bytes(1000)
     download.server.files["/model.pt"] = content
     digest = hashlib.sha256(content).hexdigest()
@@ -231,9 +231,9 @@ def test_a_header_number_of_5000_digits_is_an_error_without_a_traceback(
 
 def test_a_size_of_5000_digits_leaves_the_url_unchecked(download: Download) -> None:
     download.server.faults.append(Fault(claimed_length="9" * 5000))
-    told = check(Request(download.server.url("/model.pt"), size=len(CONTENT)))
-    assert told is not None
-    assert "was not checked" in told
+    problem = check(Request(download.server.url("/model.pt"), size=len(CONTENT)))
+    assert problem is not None
+    assert "was not checked" in problem
 
 
 def test_a_wrong_hash_is_refused_with_both_hashes(download: Download) -> None:

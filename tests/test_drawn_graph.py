@@ -1,4 +1,4 @@
-"""`doit graph` draws what a model is made through, and marks what is stale."""
+"""`doit graph` draws the stages of a model, and marks the stale ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def boxes(picture: Path) -> dict[str, list[str]]:
-    """The texts of each box: what is shown, and what a pointer over it tells."""
+    """The tooltip, the time and the state in each box, by its name."""
     root = ElementTree.fromstring(picture.read_text())
     groups = [[each.text or "" for each in group] for group in root.iter(f"{SVG}g")]
     return {name: [title, time, state] for title, _, name, time, state in groups}

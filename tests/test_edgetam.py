@@ -1,6 +1,6 @@
-"""EdgeTAM: its trunk and the patch of it, and made-up weights.
+"""EdgeTAM: its trunk, the patch of the trunk, and synthetic weights.
 
-Its graphs are held against transformers' own EdgeTAM in test_transformers.py.
+test_transformers.py compares its graphs with transformers' own EdgeTAM.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from tasks import export
 from tasks.model import encoder_patches, load, sam2_graphs, weights
 
-# What computes with sizes while a graph runs.
+# Operators that compute with sizes while a graph runs.
 SHAPE_OPERATORS = {"Shape", "Range", "Mod", "ConstantOfShape", "If", "Loop", "Tile", "Size"}
 
 
@@ -59,7 +59,7 @@ def test_parameters_have_the_names_and_shapes_of_edgetams_checkpoint(model: SAM2
 
 
 def test_synthetic_weights_are_suitable_for_a_comparison(model: SAM2Base, checkpoint: Path) -> None:
-    """None is zero or one, and features neither die away nor explode."""
+    """No weight is zero or one, and features neither vanish nor explode."""
     for name, tensor in weights.read(checkpoint).items():
         if tensor.is_floating_point() and tensor.numel() > 1:
             assert not ((tensor == 0) | (tensor == 1)).any(), name

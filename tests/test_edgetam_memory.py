@@ -1,7 +1,7 @@
-"""EdgeTAM's memory, held against transformers' own implementation of it.
+"""EdgeTAM's memory, compared with transformers' own implementation.
 
-Random weights of transformers' `EdgeTamVideoModel`, read from the file that it saves, are given to
-sam2's predictor with what is written here, and to the graphs; all three follow an object.
+transformers' `EdgeTamVideoModel` saves random weights. sam2's predictor with this project's modules
+and the graphs read them from that file; all three then track an object.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def reference() -> EdgeTamVideoModel:
         prompt_encoder_config={"image_size": SIZE},
         image_size=SIZE,
         memory_attention_rope_feat_sizes=[SIDE, SIDE],
-        # As Meta's own configuration.
+        # As in Meta's own configuration.
         enable_occlusion_spatial_embedding=False,
         enable_temporal_pos_encoding_for_object_pointers=False,
     )
@@ -81,7 +81,7 @@ def reference() -> EdgeTamVideoModel:
                 tensor.mul_(20)
             if name == "mask_decoder.pred_obj_score_head.proj_out.bias":
                 tensor.add_(2)  # the object is there
-        # The same matrix twice, which here nothing ties.
+        # The same matrix twice; nothing ties the copies here.
         model.shared_image_embedding.load_state_dict(
             model.prompt_encoder.shared_embedding.state_dict()
         )
@@ -146,19 +146,19 @@ def test_memory_attention_matches_transformers(
     noise = torch.Generator().manual_seed(memories)
     count = memories * LATENTS + 4 * pointers
     features, places = torch.randn(2, SIDE * SIDE, 1, 256, generator=noise)
-    tokens, told = torch.randn(2, count, 1, 64, generator=noise)
+    tokens, encodings = torch.randn(2, count, 1, 64, generator=noise)
     found = predictor.memory_attention(
         curr=[features],
         curr_pos=[places],
         memory=tokens,
-        memory_pos=told,
+        memory_pos=encodings,
         num_obj_ptr_tokens=4 * pointers,
     )
     wanted = reference.memory_attention(
         current_vision_features=features,
         current_vision_position_embeddings=places,
         memory=tokens,
-        memory_posision_embeddings=told,
+        memory_posision_embeddings=encodings,
         num_object_pointer_tokens=4 * pointers,
         num_spatial_memory_tokens=memories,
     )
@@ -177,7 +177,7 @@ def test_the_memory_attention_graph_takes_any_number_of_memories_and_pointers(
     noise = torch.Generator().manual_seed(memories)
     image_embed = torch.randn(1, 256, SIDE, SIDE, generator=noise)
     given = torch.randn(memories, LATENTS, 64, generator=noise)
-    told = torch.randn(pointers, 256, generator=noise)
+    vectors = torch.randn(pointers, 256, generator=noise)
     times = torch.randint(0, 7, (memories,), dtype=torch.int32, generator=noise)
     found = run_by_name(graphs)(
         "memory_attention",
@@ -185,7 +185,7 @@ def test_the_memory_attention_graph_takes_any_number_of_memories_and_pointers(
             "image_embed": image_embed.numpy(),
             "memories": given.numpy(),
             "memory_times": times.numpy(),
-            "pointers": told.numpy(),
+            "pointers": vectors.numpy(),
         },
     )["conditioned_embed"]
     features = image_embed - reference.no_memory_embedding.reshape(1, -1, 1, 1)
@@ -195,7 +195,7 @@ def test_the_memory_attention_graph_takes_any_number_of_memories_and_pointers(
     wanted = reference.memory_attention(
         current_vision_features=features.flatten(2).permute(2, 0, 1),
         current_vision_position_embeddings=encoding.flatten(2).permute(2, 0, 1),
-        memory=torch.cat([given.reshape(-1, 1, 64), told.reshape(-1, 1, 64)]),
+        memory=torch.cat([given.reshape(-1, 1, 64), vectors.reshape(-1, 1, 64)]),
         memory_posision_embeddings=torch.cat(
             [places.reshape(-1, 1, 64), torch.zeros(4 * pointers, 1, 64)]
         ),
@@ -233,32 +233,32 @@ def test_the_memory_encoder_graph_matches_the_latents_of_transformers(
 
 @pytest.fixture(scope="module")
 def script() -> Script:
-    """A click on the first frame, and on to the last."""
+    """A click on the first frame, then tracking to the last."""
     drawn = scripts.time_lapse(FRAMES)
     return Script("one click", drawn.frames, (drawn.steps[0], TrackStep(0)))
 
 
 @pytest.fixture(scope="module")
 def expected(reference: EdgeTamVideoModel, constants: TrackingConstants, script: Script) -> Answers:
-    """What transformers answers to it."""
+    """transformers' answers to the script."""
     frames = through_jpeg(script).frames
     pixels = np.concatenate([prepare(frame, constants) for frame in frames])
     height, width = script.frames.shape[1:3]
     session = EdgeTamVideoInferenceSession(
         torch.from_numpy(pixels), height, width, dtype=torch.float32
     )
-    asked = script.steps[0]
-    assert isinstance(asked, PromptStep)
-    ((x, y),) = asked.prompt.points
+    click = script.steps[0]
+    assert isinstance(click, PromptStep)
+    ((x, y),) = click.prompt.points
     session.add_point_inputs(
-        session.obj_id_to_idx(asked.number),
-        asked.frame,
+        session.obj_id_to_idx(click.number),
+        click.frame,
         {
             "point_coords": torch.tensor([[[[x * SIZE, y * SIZE]]]]),
             "point_labels": torch.ones(1, 1, 1, dtype=torch.int32),
         },
     )
-    session.obj_with_new_inputs.append(asked.number)
+    session.obj_with_new_inputs.append(click.number)
     prompted = reference(session, frame_idx=0)
     followed = list(reference.propagate_in_video_iterator(session))
     (outputs,) = session.output_dict_per_obj.values()
@@ -268,7 +268,7 @@ def expected(reference: EdgeTamVideoModel, constants: TrackingConstants, script:
             frame = each.frame_idx
             kind = "cond_frame_outputs" if frame == 0 else "non_cond_frame_outputs"
             masks = functional.interpolate(each.pred_masks, (height, width), mode="bilinear")
-            found[step, frame, asked.number] = Answer(
+            found[step, frame, click.number] = Answer(
                 masks[0, 0].numpy() > 0,
                 float(each.object_score_logits[0]),
                 outputs[kind][frame]["object_pointer"].numpy().ravel(),

@@ -1,6 +1,6 @@
-"""EfficientTAM: its model, held against PyPI's efficient-track-anything, and the patches of it.
+"""EfficientTAM: its model, compared with PyPI's efficient-track-anything, and its patches.
 
-The package runs in processes of its own (`efficient_track_anything`).
+The package runs in separate processes (`efficient_track_anything`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tasks.model.trained import TrainedModel
 from tasks.running import child
 from tasks.system.errors import StageError
 
-SIZE = 320  # 20 places on a side, which are no whole number of windows
+SIZE = 320  # 20 places on a side, which is not a whole number of windows
 
 Ask = Callable[..., dict[str, Any]]
 GraphFiles = dict[str, str]
@@ -72,7 +72,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Synthetic weights of each trunk, which all of its variants have."""
+    """Synthetic weights of each trunk, which all of its variants share."""
     folder = tmp_path_factory.mktemp("efficienttam")
     paths = {name: folder / f"{name}.pt" for name in ("efficienttam_s", "efficienttam_ti")}
     for seed, (name, path) in enumerate(paths.items()):
@@ -254,7 +254,7 @@ def test_the_encoder_file_holds_its_weights_and_little_else(
     assert Path(graphs["encoder"]).stat().st_size <= 1.05 * 4 * numbers
 
 
-# --- which one a file is of, and at which size ---
+# --- recognition and image sizes ---
 
 
 @pytest.mark.parametrize("trunk", ["s", "ti"])

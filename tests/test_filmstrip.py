@@ -1,4 +1,4 @@
-"""The demo's filmstrip: what is clicked on a clip's first frame, and how it is painted."""
+"""The demo's filmstrip: the clicks on a clip's first frame, and the painted panels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.system.errors import StageError
 
 
 class Still:
-    """A tracker that finds each object on every frame where it was clicked."""
+    """A tracker that finds each object on every frame, at the place of its click."""
 
     constants: Any = SimpleNamespace(image_size=64)
 

@@ -1,4 +1,4 @@
-"""What must rerun, and nothing else: each row of the promise, through doit itself."""
+"""Each change reruns the promised stages and nothing else, tested through doit itself."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def content(name: str) -> bytes:
 
 
 class Build(Project):
-    """Four models whose checkpoints a server on loopback has."""
+    """Four models with checkpoints on a loopback server."""
 
     def __init__(self, root: Path, server: FileServer) -> None:
         super().__init__(root, cheap=True)
@@ -79,7 +79,7 @@ def built_once(shared_server: FileServer, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def built(built_once: Build, server: FileServer, tmp_path: Path) -> Build:
-    """A copy of what was built once; no request was made of the server yet."""
+    """A copy of the finished build; the server has received no request yet."""
     build = built_once.copy_to(tmp_path / "project")
     build.tables = copy.deepcopy(built_once.tables)
     for model in MODELS:
@@ -483,7 +483,7 @@ def test_ctrl_c_in_the_first_stage_that_runs_does_not_report_nothing_to_do(
 
 
 def test_a_failed_write_leaves_no_partial_file_and_loses_no_stage(build: Build) -> None:
-    # A limit on file size makes the kernel refuse a write in its middle, as a full disk does.
+    # A limit on file size makes the kernel refuse a write halfway, as a full disk does.
     limit = ["prlimit", "--fsize=90000"]
     run = subprocess.run(
         [*limit, *build.command("checkpoint:tiny", "checkpoint:large")],
@@ -557,8 +557,8 @@ def test_list_shows_each_stage_on_one_line(build: Build) -> None:
 def test_info_shows_why_a_stage_is_stale(built: Build) -> None:
     built.tables["tiny"]["opset"] = 17
     built.write()
-    told = built.doit("info", "export:tiny").output
-    assert "config/models.toml: opset was 20, is 17" in told
+    output = built.doit("info", "export:tiny").output
+    assert "config/models.toml: opset was 20, is 17" in output
 
 
 def test_a_misspelt_variable_on_the_command_line_is_refused(build: Build) -> None:
@@ -605,7 +605,7 @@ def test_removing_a_variant_removes_its_deployed_files(
     succeeded(built.build())
     manifest = json.loads(built.deployed("tiny", "manifest.json").read_text())
     assert set(manifest["files"]) == {"encoder_quantized.onnx", "decoder_quantized.onnx"}
-    # Figures of single precision say nothing of the files that are there.
+    # Figures of single precision do not apply to the deployed files.
     assert manifest["verification"] is None
     (q8,) = manifest["variants"]
     assert manifest["encoder"]["file"] == q8["files"]["encoder"]

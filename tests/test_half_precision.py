@@ -1,4 +1,4 @@
-"""The precision that computes in half: what stays in single, and what is refused."""
+"""The precision `half`: values that stay in single precision, and options that are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tasks.proof.judgement import browser_rules, fidelity_failures
 from tasks.proof.recommendation import Candidate, recommend
 
 HALF, SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
-TALL = 1024  # rows: a map of so many times 32 values is a large one
+TALL = 1024  # rows: a map of this many times 32 values counts as large
 
 
 def values(name: str, *shape: int, scale: float = 1.0) -> TensorProto:
@@ -38,7 +38,7 @@ def values(name: str, *shape: int, scale: float = 1.0) -> TensorProto:
 def save(
     path: Path, nodes: list[onnx.NodeProto], tensors: list[TensorProto], shape: list[int]
 ) -> Path:
-    """A graph from ``x`` of a shape to ``y``."""
+    """Save a graph from ``x`` of a shape to ``y``."""
     x = helper.make_tensor_value_info("x", SINGLE, shape)
     y = helper.make_tensor_value_info("y", SINGLE, None)
     graph = helper.make_graph(nodes, "graph", [x], [y], tensors)
@@ -54,14 +54,14 @@ def in_half(path: Path, precision: Precision = "half") -> Path:
 
 
 def types(path: Path) -> dict[str, int]:
-    """The type of each tensor that a node returns, by name."""
+    """The type of each tensor that is not a weight, by name."""
     model = onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
     every = [*model.graph.value_info, *model.graph.input, *model.graph.output]
     return {each.name: each.type.tensor_type.elem_type for each in every}
 
 
 def types_read(path: Path, operator: str) -> set[int]:
-    """The types of what the nodes of an operator read."""
+    """The input types of the nodes of an operator."""
     model, known = onnx.load(path), types(path)
     known |= {each.name: each.data_type for each in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type == operator]
@@ -115,7 +115,7 @@ def test_sums_over_a_map_and_squares_stay_in_single_precision(
 
 
 def test_small_tensors_stay_in_single_precision(tmp_path: Path) -> None:
-    """Prompts, tokens and scores: their weights alone are stored in half."""
+    """Prompts, tokens and scores: only their weights are stored in half precision."""
     nodes = [
         helper.make_node("MatMul", ["x", "weights"], ["a"]),
         helper.make_node("Gelu", ["a"], ["y"]),
@@ -127,7 +127,7 @@ def test_small_tensors_stay_in_single_precision(tmp_path: Path) -> None:
 
 
 def test_a_sum_of_variable_length_stays_in_single_precision(tmp_path: Path) -> None:
-    """As over the memories of a frame: 28,000 places and more."""
+    """Such as a sum over the memories of a frame: 28,000 places and more."""
     nodes = [
         helper.make_node("Transpose", ["x"], ["turned"], perm=[1, 0]),
         helper.make_node("MatMul", ["turned", "x"], ["y"]),
@@ -159,7 +159,7 @@ def test_a_long_sum_is_split_and_its_parts_are_added_in_single_precision(
 
 
 def test_values_are_rounded_although_the_cpu_has_no_half_precision_kernels(tmp_path: Path) -> None:
-    """onnxruntime's own session leaves the casts between two nodes out, and rounds nothing there:
+    """onnxruntime's own session drops the casts between two nodes, and does not round there:
     (1 + 1/4096) - 1 is 0 in half precision.
     """
     nodes = [

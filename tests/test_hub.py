@@ -1,4 +1,4 @@
-"""Checkpoints of the Hugging Face hub and of local folders, through real builds and real HTTP."""
+"""Checkpoints from the Hugging Face hub and local folders, through real builds and real HTTP."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def test_a_hub_checkpoint_is_downloaded_once_and_recorded_with_its_commit(
     assert build.obtain("hf:me/cells").status == 0
     assert build.checkpoint == FIRST
     assert (build.record["url"], build.record["commit"]) == ("hf:me/cells", A)
-    asked = len(build.hub.requests)
+    before = len(build.hub.requests)
     assert build.obtain("hf:me/cells").ran == set()
-    assert len(build.hub.requests) == asked
+    assert len(build.hub.requests) == before
 
 
 def test_the_url_selects_the_revision_and_the_file(build: Build) -> None:
@@ -163,15 +163,17 @@ def test_a_repository_that_needs_a_login_is_an_error_with_instructions(
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("hf:me/none", "is not there, or may be read only after logging in"),
         ("hf:me/cells@v9", "has no revision 'v9'"),
         ("hf:me/cells/none.pt", "has no none.pt at main"),
     ],
 )
-def test_a_missing_repository_revision_or_file_is_named(build: Build, url: str, said: str) -> None:
-    assert said in refused(build.obtain(url))
+def test_a_missing_repository_revision_or_file_is_named(
+    build: Build, url: str, expected: str
+) -> None:
+    assert expected in refused(build.obtain(url))
 
 
 def test_another_kind_of_model_is_refused_before_its_weights_are_downloaded(
@@ -231,9 +233,9 @@ def test_metadata_and_file_come_through_the_same_proxy(build: Build, server: Fil
 
 
 def in_cache(build: Build, weights: bytes = FIRST, named: bytes = FIRST) -> Path:
-    """Put a repository at its first commit into that cache, as huggingface_hub keeps one.
+    """Put a repository at its first commit into huggingface_hub's cache, in its layout.
 
-    :param named: the content whose hash the copy of the weights has for a name.
+    :param named: the content whose hash names the copy of the weights.
     """
     folder = build.project.root / "hf/hub/models--me--cells"
     for each in ("refs", "blobs", f"snapshots/{A}"):
@@ -336,7 +338,7 @@ def test_config_json_beside_a_named_local_file_is_ignored(build: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "expected"),
     [
         ({"config_dot_json": CONFIG}, "expected a checkpoint, or a folder that save_pretrained()"),
         ({"adapter_config_dot_json": b"{}"}, "it holds a LoRA adapter: merge it"),
@@ -369,7 +371,7 @@ def test_config_json_beside_a_named_local_file_is_ignored(build: Build) -> None:
     ],
 )
 def test_a_folder_without_usable_weights_is_refused(
-    build: Build, files: dict[str, bytes], said: str
+    build: Build, files: dict[str, bytes], expected: str
 ) -> None:
     folder(build, **files)
-    assert said in refused(build.obtain("mine"))
+    assert expected in refused(build.obtain("mine"))

@@ -1,15 +1,15 @@
-"""The real graph and actions; only what a child process would compute is made up.
+"""The real task graph and actions; only the results of child processes are fake.
 
-A browser is any program that the configuration names, beside npm packages in `web/`. Environment:
+The browser is any program that the configuration names, with npm packages in `web/`. Environment:
 CHEAP_EXPORT=constant makes every export the same bytes; CHEAP_BELOW=<ending of an encoder's name>
-gives that variant's masks an IoU of 0.5; CHEAP_FAIL=<functions> makes some fail;
-CHEAP_EDIT=<file> adds a statement to one while a child runs;
-CHEAP_DIFFERENCE lets verify find fault, CHEAP_REFUSAL and CHEAP_IOU the browser,
+gives that variant's masks an IoU of 0.5; CHEAP_FAIL=<functions> makes these functions fail;
+CHEAP_EDIT=<file> adds a statement to a file while a child runs;
+CHEAP_DIFFERENCE makes verify fail, CHEAP_REFUSAL and CHEAP_IOU the browser,
 CHEAP_REFUSAL_OF="<file> <provider>" that provider for one variant;
 CHEAP_IMPATIENT=1 waits a millisecond where a download would wait a second, and not at all where an
 upload would;
-CHEAP_PROCESSOR=<words> is the processor that measures;
-CHEAP_HANG=<function> makes one open the FIFO at CHEAP_FIFO and wait to be killed.
+CHEAP_PROCESSOR=<words> names the processor that measures;
+CHEAP_HANG=<function> makes a function open the FIFO at CHEAP_FIFO and wait to be killed.
 """
 
 import functools
@@ -212,7 +212,7 @@ def run(function, arguments, log, verbose, **_):
 
 
 child.run = run
-integrity._tensors = lambda folder, manifest, intact: []  # these graphs are none
+integrity._tensors = lambda folder, manifest, intact: []  # the fake graphs are not ONNX
 if os.environ.get("CHEAP_PROCESSOR"):
     machine.processor = lambda: os.environ["CHEAP_PROCESSOR"]
 if os.environ.get("CHEAP_IMPATIENT"):

@@ -1,4 +1,4 @@
-"""What a worker of a Dask cluster loads first, to make up what `cheap_dodo` makes up."""
+"""A Dask worker preloads this module to fake the same results as `cheap_dodo`."""
 
 from doit import doit_cmd
 

@@ -1,4 +1,4 @@
-"""What `tests/test_child.py` has run in child processes."""
+"""Functions that `tests/test_child.py` runs in child processes."""
 
 from __future__ import annotations
 

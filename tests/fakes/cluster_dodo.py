@@ -1,4 +1,4 @@
-"""Stages for `tests/test_cluster.py` that run as the project's own do; what they run is quick.
+"""Quick stages for `tests/test_cluster.py` that run as the project's own stages do.
 
 The environment variable STAGES has them in JSON, by name: the ``function`` of `cluster_functions`
 that a child runs, its ``arguments``, what it ``needs``, and the files that it ``reads``.

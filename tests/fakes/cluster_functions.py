@@ -1,4 +1,4 @@
-"""What children of the stages in `cluster_dodo` run, on a worker or beside the build."""
+"""Functions that the stages of `cluster_dodo` run in children, on a worker or locally."""
 
 import os
 import sys
@@ -10,14 +10,14 @@ from tasks.system.errors import StageError
 
 
 def make(destination):
-    """Tell which process started this one: a worker, or the build."""
+    """Record which process started this one: a worker, or the build."""
     print("making it")
     Path(destination).write_text(f"{os.getppid()} {sorted(os.environ)}")
     return {"started_by": os.getppid(), "heavy": sorted({"distributed"} & set(sys.modules))}
 
 
 def double(destination, source):
-    """Read what another stage made, which need not lie where that stage left it."""
+    """Read the output of another stage, which can be in another place by now."""
     print(f"reading {source}")
     Path(destination).write_text(2 * Path(source).read_text())
     return {"started_by": os.getppid()}
@@ -28,7 +28,7 @@ def refuse(destination):
 
 
 def hold(destination, fifo, once=None):
-    """Write half of it, open the FIFO and wait to be ended; make it whole the second time."""
+    """Write half a file, open the FIFO and wait to be killed; the second time, write it all."""
     if once is not None and os.path.exists(once):
         return make(destination)
     Path(destination).write_text("half")
@@ -40,7 +40,7 @@ def hold(destination, fifo, once=None):
 
 
 def alone(destination, folder):
-    """Be the only one that its worker runs, for a while."""
+    """Run for a while, and fail if the worker runs another of these meanwhile."""
     place = Path(folder) / str(os.getppid())
     place.touch(exist_ok=False)
     time.sleep(0.2)

@@ -1,4 +1,4 @@
-"""What a worker of a Dask cluster loads first, to keep all that a build sends it in a file."""
+"""A Dask worker preloads this module to record in a file all that a build sends it."""
 
 import json
 import os
@@ -10,16 +10,16 @@ RECORD = Path(os.environ["GIVEN_TO_WORKER"])
 run_given, problems = job.run_given, job.problems
 
 
-def keeping_run_given(text):
+def recording_run_given(text):
     with RECORD.open("a") as file:
         file.write(text + "\n")
     return run_given(text)
 
 
-def keeping_problems(expected):
+def recording_problems(expected):
     with RECORD.open("a") as file:
         file.write(json.dumps(expected) + "\n")
     return problems(expected)
 
 
-job.run_given, job.problems = keeping_run_given, keeping_problems
+job.run_given, job.problems = recording_run_given, recording_problems

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A browser that opens an address, takes the steps of the page there, and draws wrong masks."""
+"""A fake browser that opens an address, runs the page's steps, and returns wrong masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-SIDE = 64  # of a mask, of an encoder of 256 pixels
+SIDE = 64  # of a mask, for an encoder of 256 pixels
 
 
 def main(address: str) -> None:
@@ -39,7 +39,7 @@ def main(address: str) -> None:
         if kind == "decode":
             prompts = len(step["prompts"])
             masks = np.full((prompts, 3, SIDE, SIDE), -1.0)
-            masks[..., ::2] = 1  # stripes, which no object is
+            masks[..., ::2] = 1  # stripes, unlike any object
             values = {"masks": posted(masks), "iou_predictions": posted(np.zeros((prompts, 3)))}
             refined = posted(masks[:1, :1]) if step["previous"] else None
             return {"times": [1] * step["runs"], "values": values, "mask_input": refined}
