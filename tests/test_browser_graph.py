@@ -122,7 +122,7 @@ def test_without_a_browser_one_line_and_the_manifest_report_the_missing_proof(
     assert build.manifest["browser"] is None
 
 
-def test_a_browser_installed_later_reruns_only_the_proof_and_the_deploy(build: Build) -> None:
+def test_a_browser_installed_later_runs_only_the_proof_and_the_deploy(build: Build) -> None:
     assert succeeded(build.build()) == stages(*BEFORE, "deploy")
     build.install()
     assert succeeded(build.build()) == stages("browser", "deploy")

@@ -249,7 +249,7 @@ def test_a_forced_build_ignores_the_cache_and_replaces_its_entries(
 def test_a_damaged_cached_file_is_replaced_by_a_rebuild(
     second: Clone, cache: Path, first: Clone, arguments: tuple[str, ...]
 ) -> None:
-    """Both by a build that ignores the cache, and by one that finds no entry there."""
+    """Once by a build that ignores the cache, and once by a build that finds no entry in it."""
     sha256 = hashlib.sha256(first.graph()).hexdigest()
     damaged = cache / "v1/files" / sha256[:2] / sha256
     damaged.write_bytes(bytes(len(first.graph())))
@@ -469,7 +469,7 @@ def test_an_unsupported_cache_url_is_refused_before_any_stage_runs(
 
 
 @pytest.mark.parametrize("url", ["out/cache", "public/cache", "file:out"])
-def test_a_cache_inside_a_folder_that_builds_clean_is_refused(second: Clone, url: str) -> None:
+def test_a_cache_inside_a_build_or_deploy_folder_is_refused(second: Clone, url: str) -> None:
     second.cache = url
     second.model()
     output = failed(second.build("deploy:tiny"))

@@ -213,7 +213,7 @@ def test_without_the_cluster_option_dask_is_not_imported(quick: Quick) -> None:
     assert not names & {"distributed", "dask", "tasks.running.cluster", "tasks.running.job"}
 
 
-def test_an_unreachable_cluster_is_not_contacted_when_nothing_is_to_do(quick: Quick) -> None:
+def test_an_unreachable_cluster_is_not_contacted_when_there_is_nothing_to_do(quick: Quick) -> None:
     quick.give({"a": {"function": "make"}})
     succeeded(quick.doit())
     outcome, names = imported(quick, f"cluster=tcp://127.0.0.1:{free_port()}")

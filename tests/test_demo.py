@@ -42,13 +42,13 @@ class FirstRun(NamedTuple):
     manifest: str
 
     def line_of(self, task: str) -> str:
-        """The line that it printed for a task."""
+        """The output line of a task."""
         (line,) = [each for each in self.output.splitlines() if each.startswith(f"{task} ")]
         return line
 
 
 def clone(root: Path) -> Project:
-    """The project with its own configuration, except that tracking uses smaller images, and not the
+    """The project with its own configuration, but tracking uses smaller images and skips the
     browser, which takes minutes and is tested with another model.
     """
     project = Project(root, cheap=False)
