@@ -132,10 +132,8 @@ def test_masks_of_an_image_match_the_package(
             assert wanted.std() > 0.01 or name.endswith("scores")
 
 
-@pytest.mark.parametrize(
-    "variant",
-    [*(pytest.param(each, marks=pytest.mark.slow) for each in ("", "_1")), "_2"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["", "_1", "_2"])
 def test_tracking_matches_the_package(
     variant: str, ask: Ask, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -208,6 +206,7 @@ def test_only_the_embedding_goes_from_the_encoder_to_the_decoders(graphs: GraphF
     ]
 
 
+@pytest.mark.slow
 def test_the_graphs_track_as_sam2s_predictor_does(
     graphs: GraphFiles, checkpoints: dict[str, Path]
 ) -> None:
