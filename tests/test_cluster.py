@@ -364,7 +364,7 @@ def test_a_killed_workers_stage_reruns_elsewhere_and_partial_files_are_ignored(
 
 
 @pytest.mark.slow
-def test_a_stage_whose_workers_all_died_fails_with_an_explanation(
+def test_a_stage_whose_workers_all_died_suggests_a_lack_of_memory(
     quick: Quick, tmp_path: Path
 ) -> None:
     with Cluster(quick, tmp_path, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0") as cluster:
@@ -375,6 +375,7 @@ def test_a_stage_whose_workers_all_died_fails_with_an_explanation(
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "Each worker that ran it ended meanwhile (1 did, the last at tcp://" in output
+    assert "memory ran out" in output
     assert "Traceback" not in output
 
 
