@@ -1,10 +1,11 @@
-"""The graphs proven in a real browser, before anything is deployed.
+"""Proves the graphs in a real browser, before anything is deployed.
 
-A headless Chromium loads a model's files from the loopback server as its client does, and answers
-about an image that is not square; its answers are compared with onnxruntime's own. A decoder alone
-gets PyTorch's embedding of one from the server. On WASM always, the decoder on WebGPU where the
-browser gives an adapter and the client uses it. A variant's best-scored mask is also compared with
-the one that PyTorch scores best, the page's tracker with ours. See docs/browser.md.
+A headless Chromium loads a model's files from the loopback server as its client does, and runs them
+on a non-square image; its outputs are compared with onnxruntime's. A decoder without an encoder
+gets PyTorch's embedding of such an image from the server. The graphs always run on WASM; the
+decoder also runs on WebGPU where the browser has an adapter and the client uses it. A variant's
+best-scored mask is also compared with PyTorch's best-scored mask, and the page's tracker with ours.
+See docs/browser.md.
 Target: ``browser.json``.
 """
 
@@ -45,17 +46,17 @@ INSTALLED = packages.INSTALLED.relative_to(PROJECT).as_posix()
 
 
 def check_required(config: Configuration, browser: Browser) -> None:
-    """Refuse a configuration that asks for a browser on a machine without one."""
+    """Refuse a configuration that requires a browser's proof on a machine without a browser."""
     required = [target.name for target in config.targets if target.browser is True]
     if required and browser.missing:
         raise ConfigurationError(
-            f"{config.path} asks for a browser's proof ([browser] enabled, or `browser` of "
+            f"{config.path} requires a browser's proof ([browser] enabled, or `browser` of "
             f'{", ".join(required)}), but {browser.missing}. Or set it to "auto" or false.'
         )
 
 
 def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
-    """The proof of a model, or of one of its variants, in a browser."""
+    """The stage that proves a model, or one of its variants, in a browser."""
     proof, source = Proof("browser", target, variant), target.source
     reads: list[str | Path] = [
         *target.graph_files(variant).values(),
@@ -97,7 +98,7 @@ def declare(target: Target, browser: Browser, variant: Variant = FP32) -> Stage:
 
 
 def _ran_where_wanted(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when the last run had no browser, or left out the encoder that is wanted on WebGPU."""
+    """False when the last run had no browser, or skipped the encoder on WebGPU that is wanted."""
     wanted = bool((task.options or {}).get("webgpu_encoder"))
     on_webgpu = values.get("providers", {}).get("webgpu", ())
     return "unavailable" not in values and (not wanted or "encoder" in on_webgpu)
@@ -106,19 +107,19 @@ def _ran_where_wanted(task: Task, values: Mapping[str, Any]) -> bool:
 def prove_in_browser(
     target: Target, browser: Browser, variant: Variant, work: Workspace, webgpu_encoder: bool
 ) -> dict[str, Any]:
-    """Prove in a child process, judge, and write the report whichever way it went.
+    """Prove in a child process, judge, and write the report, whether the proof passes or fails.
 
-    A smaller variant that is refused on a provider is noted so, and the build goes on.
+    If a smaller variant fails on a provider, the stage notes that and the build goes on.
 
-    :raises StageError: when a file in single precision does not load or run, or answers otherwise.
+    :raises StageError: when a file in single precision does not load or run, or its outputs differ.
     """
     proof, source = Proof("browser", target, variant), target.source
     if browser.missing:
-        raise StageError(f"No browser can prove {target.name}: {browser.missing}.")
+        raise StageError(f"Cannot prove {target.name} in a browser: {browser.missing}.")
     if not packages.are_installed():
         missing = "onnxruntime-web is not installed, and npm could not install it"
         if target.browser != "auto":
-            raise StageError(f"No browser can prove {target.name}: {missing}.")
+            raise StageError(f"Cannot prove {target.name} in a browser: {missing}.")
         figures = {"unavailable": missing, "files": {}, "against": {}, "providers": {}}
         proof.write(figures, [])
         return {"summary": f"NOT PROVEN: {missing}", "unavailable": missing}
@@ -155,7 +156,7 @@ def prove_in_browser(
 
 
 def parts(report: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Which of encoder and decoder were run on which provider."""
+    """The parts that ran (encoder, decoder), by provider."""
     return {
         provider: [part for part in ("encoder", "decoder") if "run_ms" in figures.get(part, {})]
         for provider, figures in report["providers"].items()
@@ -163,9 +164,9 @@ def parts(report: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def summary(report: Mapping[str, Any], times: bool) -> str:
-    """The browser's figures on a line, for people.
+    """The browser's figures on one line, for people.
 
-    :param times: tell them too; those of variants, taken in different runs, do not compare.
+    :param times: include the times; variants run separately, so their times do not compare.
     """
     from statistics import median
 
@@ -194,7 +195,7 @@ def summary(report: Mapping[str, Any], times: bool) -> str:
         if "mask_iou" in tracked:
             frames = [frame["milliseconds"] for frame in tracked["frames"]]
             time = f", {_seconds(median(frames))} a frame" if times else ""
-            texts.append(f"of tracked masks {tracked['mask_iou']['worst']:.5g}{time}")
+            texts.append(f"IoU of tracked masks {tracked['mask_iou']['worst']:.5g}{time}")
     memory = report["memory"].get("renderer")
     if memory:
         texts.append(f"peak {memory / 2**30:.1f} GiB")
@@ -207,17 +208,17 @@ def _seconds(milliseconds: float) -> str:
 
 @dataclass(frozen=True)
 class BrowserRequest:
-    """The file of each graph, by its name, and how a browser is to run them.
+    """The graphs' files, by graph name, and how a browser runs them.
 
     ``names`` are the client's names for the files, ``scratch`` an empty folder. ``executable`` None
-    is Playwright's own browser. ``webgpu``: run the decoder there too, and the encoder when the
-    adapter is hardware or with ``webgpu_encoder``; track there too on hardware, and otherwise look
-    where the nodes are. ``tensors_from``: see `ServedModel`.
+    means Playwright's own browser. ``webgpu``: also run the decoder on WebGPU, and the encoder when
+    the adapter is hardware or with ``webgpu_encoder``; on hardware also track there, otherwise only
+    note which provider runs each node. ``tensors_from``: see `ServedModel`.
 
-    A smaller variant has a ``reference``, PyTorch's answers about the images that ``draw`` draws.
-    For a decoder alone it has the embedding of the first too; single precision gets that of the
-    file ``embedding``. ``tracking`` has PyTorch's answers about scripts, for the constants that a
-    tracker needs.
+    A smaller variant has a ``reference``: PyTorch's answers about the images that ``draw`` draws.
+    For a decoder without an encoder, the reference also has the embedding of the first image; in
+    single precision the embedding comes from the file ``embedding``. ``tracking`` is PyTorch's
+    answers to scripts, which also hold the constants that a tracker needs.
     """
 
     graphs: Mapping[str, str]
@@ -241,11 +242,12 @@ class BrowserRequest:
 def prove(request: BrowserRequest) -> dict[str, Any]:
     """Run a model's graphs in the browser and compare with onnxruntime (runs in a child process).
 
-    By default ``verify``'s prompts, and every mask. With a reference the prompts are those about
-    its first image, and each one's mask of the best score is compared with PyTorch's too.
+    By default this runs ``verify``'s prompts and compares every mask. With a reference it runs the
+    prompts about the reference's first image, and also compares each prompt's best-scored mask with
+    PyTorch's.
 
-    :returns: the report, times in milliseconds, memory in bytes. The figures of a provider that
-        refused something end there, with its words.
+    :returns: the report, times in milliseconds, memory in bytes. If a provider fails, its figures
+        end there, with its error message.
     """
     from tasks.clients.registry import client_by_key
     from tasks.inference import scripts
@@ -271,7 +273,7 @@ def prove(request: BrowserRequest) -> dict[str, Any]:
         stored = request.reference and read_reference(request.reference, request.masks)
         prompted = prompted_image(request, model, stored or None)
         run, tracked = run_in_browser(request, model, prompted, script)
-        # onnxruntime runs after the browser, whose memory is free again.
+        # onnxruntime runs after the browser has ended and its memory is free.
         comparison.compare(run, stored.images[0] if stored else None)
         if script is not None:
             comparison.compare_tracking(run.report, tracked, script, model)
@@ -288,7 +290,7 @@ def prompted_image(
 ) -> PromptedImage:
     """An image with the prompts that the client can send.
 
-    Of one that PyTorch encoded only the size matters.
+    If PyTorch already encoded the image, only its size matters.
     """
     from tasks.inference import embedding, prompts, truth
     from tasks.inference.sessions import PromptedImage
@@ -304,7 +306,7 @@ def prompted_image(
         about = prompts.answerable(prompts.PROMPTS, client)
         image = prompts.natural_image(*size)
         return PromptedImage(image, about, {}, (), {"image_embed": features})
-    # Not square: code that scales x by the height is wrong.
+    # Not square, so that code that scales x by the height fails.
     image = prompts.natural_image(model.size * 3 // 4, model.size)
     about = prompts.answerable(prompts.PROMPTS, model.client)
     at_once = prompts.sent_at_once(model.client) if request.prompts == "many" else ()
@@ -314,7 +316,7 @@ def prompted_image(
 def run_in_browser(
     request: BrowserRequest, model: ServedModel, prompted: PromptedImage, script: Script | None
 ) -> tuple[ImageRun, dict[str, Answers]]:
-    """Run the graphs, and the script with the page's tracker, whose answers are by provider."""
+    """Run the graphs, and the script with the page's tracker; its answers come by provider."""
     from tasks.web import chromium
     from tasks.web.image_page import ImageRun
 
@@ -342,8 +344,8 @@ def run_in_browser(
 def track_in_page(browser: PlaywrightBrowser, run: ImageRun, script: Script) -> dict[str, Answers]:
     """The answers of the page's tracker, by provider; figures go to the run's report.
 
-    A provider that refused something is left out. Where WebGPU is emulated nothing is tracked on
-    it: only where the nodes are is noted.
+    Providers that failed are left out. Nothing is tracked on an emulated WebGPU: there the report
+    only gets the provider of each node.
     """
     from tasks.web import chromium
     from tasks.web.tracking_page import TrackingRun

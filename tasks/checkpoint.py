@@ -1,6 +1,6 @@
-"""The checkpoint, fetched (or copied, or made up) and checked by its SHA-256.
+"""Downloads, copies or generates the checkpoint, and checks its SHA-256.
 
-Targets: ``<build>/checkpoints/<model>.pt`` and ``<model>.json``, the record of what it is.
+Targets: ``<build>/checkpoints/<model>.pt`` and ``<model>.json``, its record.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ MAKE_SYNTHETIC = "tasks.model.load:make_synthetic"
 
 
 def declare(source: Source) -> Stage:
-    """The arrival of a source's checkpoint."""
+    """The stage that obtains a source's checkpoint."""
     made_up = source.location.kind == "synthetic"
     return Stage(
         source.name,
         obtain_checkpoint,
         [source],
         reads=[
-            *map(str, source.location.local_files),  # a fine-tuning that saves again is seen
+            *map(str, source.location.local_files),  # so a fine-tuning that saves again is noticed
             *(source.architecture_files if made_up else []),
         ],
         writes=[source.checkpoint, source.checkpoint_record],
@@ -49,7 +49,7 @@ def declare(source: Source) -> Stage:
 
 
 def identity(source: Source) -> dict[str, Any]:
-    """What makes it this checkpoint and no other: its address, its hash and size if configured."""
+    """What identifies the checkpoint: its address, and its hash and size if configured."""
     url = checkpoint_record.identity(source.build, source.location)
     made_up = source.location.kind == "synthetic"
     made_by = {"architecture": source.architecture} if made_up else {}
@@ -59,7 +59,7 @@ def identity(source: Source) -> dict[str, Any]:
 def is_wanted(
     source: Source, url: str, record: Checkpoint | None, sha256_on_disk: str | None
 ) -> bool:
-    """Whether the file on disk is what is wanted, from a ``url`` as records have it; pure."""
+    """Whether the file on disk is the wanted checkpoint; ``url`` is as in a record. Pure."""
     if sha256_on_disk is None:
         return False
     if source.sha256 is not None:
@@ -74,7 +74,7 @@ def is_wanted(
 
 
 def obtain_checkpoint(source: Source, work: Workspace) -> dict[str, Any]:
-    """Bring the checkpoint into place, unless it is there; write its record."""
+    """Put the checkpoint in place, unless it is already there; write its record."""
     target, kind = source.checkpoint, source.location.kind
     target.parent.mkdir(parents=True, exist_ok=True)
     on_disk = FINGERPRINTS.sha256(target) if target.is_file() else None
@@ -96,27 +96,27 @@ def obtain_checkpoint(source: Source, work: Workspace) -> dict[str, Any]:
     sha256, size = FINGERPRINTS.sha256(target), target.stat().st_size
     if source.size not in (None, size):
         raise StageError(
-            f"[models.{source.name}] size expects {source.size} bytes, and {target}, of sha256 "
-            f"{sha256}, has {size}. Correct the size, or leave it out."
+            f"[models.{source.name}] size expects {source.size} bytes, but {target} has {size} "
+            f"(sha256 {sha256}). Correct the size, or leave it out."
         )
     synthetic = kind == "synthetic"
     Checkpoint(url, sha256, size, synthetic, commit).write(source.checkpoint_record)
     if source.sha256 is None and not synthetic:
         sys.stderr.write(
-            f"warning: [models.{source.name}] has no sha256, so nothing tells whether "
-            f'{source.location.shown} is the right file; what came is sha256 = "{sha256}"\n'
+            f"warning: [models.{source.name}] has no sha256, so the build cannot check that "
+            f'{source.location.shown} is the right file; it has sha256 = "{sha256}"\n'
         )
     return {"summary": f"{mebibytes(size)}, {how}, sha256 {sha256[:8]}…{sha256[-4:]}"}
 
 
-STAGE = "checkpoint"  # as the cache calls it
+STAGE = "checkpoint"  # the name in the cache
 
 
 def _fetch(source: Source, url: str, work: Workspace) -> tuple[str, str | None]:
-    """Download the checkpoint, unless the cache has it, under the hash that is configured.
+    """Download the checkpoint, unless the cache has it under the configured hash.
 
-    :param url: as a record has it.
-    :returns: how it came, and the hub's commit that it is of.
+    :param url: as in a record.
+    :returns: how the checkpoint was obtained, and its commit on the hub.
     """
     from tasks.remote import download
     from tasks.remote.answers import Request
@@ -125,7 +125,7 @@ def _fetch(source: Source, url: str, work: Workspace) -> tuple[str, str | None]:
     if cache is not None and sha256 is not None:
         entry = cache.find(STAGE, sha256, 1)
         if entry is not None and entry.outputs[0].sha256 != sha256:
-            cache.warn(f"{STAGE}: its entry is of another file; it is downloaded")
+            cache.warn(f"{STAGE}: the cache has a different file under this hash; downloading it")
         elif entry is not None and fetch_from_cache(cache, entry, [target], work):
             return f"from {cache.name}", None
     commit = None
@@ -146,7 +146,7 @@ def _fetch(source: Source, url: str, work: Workspace) -> tuple[str, str | None]:
 
 
 def _check_address(source: Source, target: Path) -> str:
-    """Ask a new address of a checkpoint that is there already; a wrong one is warned about."""
+    """Check the new address of a checkpoint that is already there; warn if it is wrong."""
     from tasks.remote import download
     from tasks.remote.answers import Request
 
@@ -156,8 +156,8 @@ def _check_address(source: Source, target: Path) -> str:
         return "the new url has a file of its size"
     sys.stderr.write(
         f"warning: [models.{source.name}] url: {source.location.shown} {problem}. The checkpoint "
-        "that is there has the sha256 that is asked for and stays; where there is none, this url "
-        "must do.\n"
+        "on this machine has the expected sha256 and stays, but a machine without it needs a url "
+        "that works.\n"
     )
     return "the new url could not be confirmed"
 
@@ -176,16 +176,16 @@ def _download(request: Request, target: Path, work: Workspace) -> str:
 
 
 def _obtain_from_hub(source: Source, target: Path, work: Workspace) -> tuple[str, str]:
-    """Download a file of the hub, or copy it from huggingface_hub's cache, as `_fetch` returns it.
+    """Download a file from the hub, or copy it from huggingface_hub's cache; returns as `_fetch`.
 
-    The ``config.json`` beside transformers' weights must be one of SAM 2.
+    The ``config.json`` beside transformers' weights must describe a SAM 2 model.
     """
     from tasks.remote import hub
     from tasks.remote.answers import Request
 
     location, table = source.location, f"[models.{source.name}]"
     file = hub.find(location.repo, location.revision, location.file, table)
-    # It describes the weights that transformers saved, and no other file.
+    # config.json describes only the weights that transformers saved.
     described = location.file == WEIGHTS
     content = hub.read_config(location.repo, file.commit, table) if described else None
     if content is not None:
@@ -197,8 +197,8 @@ def _obtain_from_hub(source: Source, target: Path, work: Workspace) -> tuple[str
         if None not in (expected, on_hub) and expected != on_hub:
             raise StageError(
                 f"{location.shown} is not the expected checkpoint: {table} {key} expects "
-                f"{expected}, the hub has {on_hub} at commit {file.commit}. If that is right, put "
-                f"its {key} there; if not, name the commit behind @."
+                f"{expected}, but the hub has {on_hub} at commit {file.commit}. If the hub's file "
+                f"is right, put its {key} there; if not, add @ and the right commit to the url."
             )
     sha256, size = source.sha256 or file.sha256, source.size or file.size
     request = Request(file.url, sha256, size, table, file.headers)
@@ -210,7 +210,7 @@ def _obtain_from_hub(source: Source, target: Path, work: Workspace) -> tuple[str
 
 
 def _copy_of_hub(copy: Path, request: Request, target: Path, work: Workspace) -> bool:
-    """Copy a file of huggingface_hub's cache; False, with a warning, when it is another one."""
+    """Copy a file from huggingface_hub's cache; False, with a warning, if it is the wrong file."""
     unfinished = work.unfinished(target)
     sha256 = copy_and_hash(copy, unfinished)
     size = unfinished.stat().st_size
@@ -220,27 +220,27 @@ def _copy_of_hub(copy: Path, request: Request, target: Path, work: Workspace) ->
         return True
     problem = (
         f"{copy} is not the expected checkpoint: {request.table} expects {request.size} bytes with "
-        f"sha256 {request.sha256}, found {size} bytes with sha256 {sha256}"
+        f"sha256 {request.sha256}, but the file has {size} bytes with sha256 {sha256}"
     )
     if not request.url:
         raise StageError(
-            f"{problem}. Remove it, or correct {request.table}; without HF_HUB_OFFLINE it is "
-            "downloaded again."
+            f"{problem}. Remove the file, or correct {request.table}. Unset HF_HUB_OFFLINE to "
+            "download it again."
         )
-    sys.stderr.write(f"warning: {problem}; it is downloaded\n")
+    sys.stderr.write(f"warning: {problem}; downloading it instead\n")
     return False
 
 
-# What transformers calls the models whose weights can be read.
+# transformers' names (``model_type``) for the models whose weights the build can read.
 FAMILIES = ("sam2", "sam2_video", "edgetam", "edgetam_video")
 
 
 def check_config(source: Source, content: Mapping[str, Any], what: str) -> None:
-    """Refuse the ``config.json`` of a model that is not SAM 2, or of another image size; pure."""
+    """Refuse the ``config.json`` of a model that is not SAM 2, or has another image size; pure."""
     family = content.get("model_type")
     if family not in FAMILIES:
         raise StageError(
-            f"{what} is of another kind of model: found model_type {family!r}; "
+            f"{what} describes another kind of model: its model_type is {family!r}; "
             f"expected one of {', '.join(FAMILIES)}"
         )
     prompts = content.get("prompt_encoder_config")
@@ -248,13 +248,13 @@ def check_config(source: Source, content: Mapping[str, Any], what: str) -> None:
     size = size[0] if isinstance(size, list) and size else size or NATIVE_IMAGE_SIZE
     if size != NATIVE_IMAGE_SIZE and source.config is None and source.image_size is None:
         raise StageError(
-            f"{what}: the weights are for images of {size} pixels, and [models.{source.name}] is "
+            f"{what}: the weights are for images of {size} pixels, but [models.{source.name}] is "
             f"for {NATIVE_IMAGE_SIZE}. Put `image_size = {size}` there."
         )
 
 
 def _in_folder(folder: Path, source: Source) -> Path:
-    """The weights in a folder as transformers' ``save_pretrained`` writes it."""
+    """The weights in a folder that transformers' ``save_pretrained`` wrote."""
     from tasks.remote import hub
 
     weights, described = folder / WEIGHTS, folder / hub.CONFIG
@@ -279,7 +279,7 @@ def _in_folder(folder: Path, source: Source) -> Path:
 
 
 def _copy(source: Source, target: Path, work: Workspace) -> str:
-    """Copy a local checkpoint; what was copied is what is compared with the pin."""
+    """Copy a local checkpoint; the copied bytes are checked against the configured hash."""
     path = source.location.path
     assert path is not None
     if path.is_dir():
@@ -304,7 +304,8 @@ def _copy(source: Source, target: Path, work: Workspace) -> str:
             again = "The file may be cut off: copy it again. " if cut_off else ""
             raise StageError(
                 f"{path} is not the expected checkpoint: [models.{source.name}] {key} expects "
-                f"{expected}, found {actual}. {again}If the new file is right, put its {key} there."
+                f"{expected}, but the file has {actual}. {again}If the new file is right, put its "
+                f"{key} there."
             )
     work.deliver(target)
     FINGERPRINTS.remember(target, sha256)
@@ -323,7 +324,8 @@ def _generate(source: Source, target: Path, work: Workspace) -> str:
     if source.sha256 not in (None, sha256):
         raise StageError(
             f"[models.{source.name}] sha256 expects {source.sha256}, but {source.location.shown} "
-            f"made {sha256}. Leave sha256 out: random weights depend on torch's version."
+            f"made a file with {sha256}. Leave sha256 out: random weights depend on torch's "
+            "version."
         )
     work.deliver(target)
     return f"synthetic, seed {source.location.seed}"

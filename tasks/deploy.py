@@ -1,7 +1,7 @@
-"""The proven files where the application serves them, with a manifest; all or nothing.
+"""Puts the proven files and a manifest where the application serves them; all or nothing.
 
-A file is taken only when each report that the configuration asks for has judged just its bytes. The
-manifest holds no time, so a consumer can key its cache on it.
+A file is deployed only if every report that the configuration requires judged exactly its bytes.
+The manifest holds no time, so a consumer can key its cache on it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from tasks.system.versions import versions
 from tasks.web import packages
 from tasks.web.browsers import Browser
 
-PACKAGES = ("cattrs",)  # which writes the manifest
+PACKAGES = ("cattrs",)  # writes the manifest
 
 
 def declare(config: Configuration, target: Target, browser: Browser) -> Stage:
-    """The deployment of one model.
+    """The stage that deploys one model.
 
-    :param browser: what can prove a model in a browser.
+    :param browser: the browser that proves models on this machine.
     """
     key = config.signing.private_key if config.signing else None
     signed_by = versions(*signature.PACKAGES) if key else {}
@@ -47,7 +47,7 @@ def declare(config: Configuration, target: Target, browser: Browser) -> Stage:
         ],
         writes=[target.manifest],
         inputs={**judged_model.inputs(target, proofs), **versions(*PACKAGES), **signed_by},
-        # The reports are no `reads`: the error about a missing one names the proof that makes it.
+        # Reports are not in `reads`, so that the error about a missing one names its proof.
         also_reads=[
             *(each.path for needed in proofs.values() for each in needed),
             *([key] if key else []),
@@ -63,10 +63,10 @@ def declare(config: Configuration, target: Target, browser: Browser) -> Stage:
 def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
     """Put every proven variant and the manifest in place together.
 
-    A variant that its reports speak against is left out; the manifest says why.
+    A variant that failed a proof is left out; the manifest says why.
 
     :raises StageError: when a file is not what its reports measured, no variant may be deployed, or
-        a file cannot be put in place; what was deployed before stays as it was.
+        a file cannot be put in place; the files deployed before stay as they were.
     """
     from tasks.proof.description import documents
 
@@ -85,7 +85,7 @@ def deploy(target: Target, browser: Browser, work: Workspace) -> dict[str, Any]:
 
 
 def signed(model: JudgedModel, key: Path, work: Workspace) -> dict[str, str]:
-    """The texts to deploy: how the files were made, and a signature, too.
+    """The texts to deploy, including how the files were made and a signature.
 
     :raises StageError: when the key cannot be used.
     """
@@ -106,7 +106,7 @@ def signed(model: JudgedModel, key: Path, work: Workspace) -> dict[str, str]:
 
 
 def browser_asked(target: Target, browser: Browser) -> tuple[bool, str | None]:
-    """Whether a browser must have run the model, and a note where no browser could."""
+    """Whether a browser's proof is required, and a note if no browser could run the model."""
     if target.browser is False:
         return False, None
     missing = browser.missing if target.browser == "auto" else None
@@ -115,11 +115,11 @@ def browser_asked(target: Target, browser: Browser) -> tuple[bool, str | None]:
         missing = report.get("unavailable") if report else None
     if missing is None:
         return True, None
-    return False, f"No browser has proven what was deployed: {missing}."
+    return False, f"No browser has proven the deployed files: {missing}."
 
 
 def describe_sizes(model: JudgedModel) -> str:
-    """The sizes of the deployed files, for people: each of fp32, the sum of a variant."""
+    """The sizes of the deployed files, for people: each file of fp32, the sum of each variant."""
     texts = []
     for each in model.deployed:
         sizes = {graph: path.stat().st_size for graph, path in each.graphs.items()}

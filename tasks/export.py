@@ -1,9 +1,9 @@
-"""A model's graphs in ONNX, from one load of the checkpoint.
+"""Exports a model's graphs to ONNX, loading the checkpoint once.
 
-The model's family says which modules are traced. Each table gets one encoder, where a
-client of it loads one, and a decoder for each set of options that its clients need. Targets:
-``<build>/models/<model>/exported/encoder.onnx``, ``decoder.onnx``, and ``decoder-<client>.onnx``
-where a further client needs another.
+The model's family defines the modules to trace. Each table of models gets one encoder, if one of
+its clients loads an encoder, and one decoder for each set of options that its clients need.
+Targets: ``<build>/models/<model>/exported/encoder.onnx``, ``decoder.onnx``, and
+``decoder-<client>.onnx`` if a further client needs a different decoder.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 PACKAGES = (*MODEL_PACKAGES, "samexporter", "onnx")
 
-# The traced example: three prompts of two points and a box each. A free axis may have any size but
-# 1, which tracing may record as fixed.
+# The traced example: three prompts of two points and a box each. A free axis can have any size
+# except 1, which tracing may record as fixed.
 EXAMPLE = {"num_points": 2, "num_prompts": 3, "points_batch": 3, "num_boxes": 3, "mask_batch": 1}
 
 
@@ -35,8 +35,8 @@ EXAMPLE = {"num_points": 2, "num_prompts": 3, "points_batch": 3, "num_boxes": 3,
 class ExportRequest:
     """The model to load, and the graphs to trace from it.
 
-    ``graphs`` has the file of each graph by its name, ``decoders`` the options of those that are
-    decoders. ``video``: trace the graphs of `contract.tracking_contract` too.
+    ``graphs`` has the file of each graph by name, ``decoders`` the options of each decoder.
+    ``video``: also trace the graphs of `contract.tracking_contract`.
     """
 
     architecture: str
@@ -50,7 +50,7 @@ class ExportRequest:
 
 
 def declare(source: Source) -> Stage:
-    """The export of a source's graphs."""
+    """The stage that exports a source's graphs."""
     return Stage(
         source.name,
         export,
@@ -99,9 +99,9 @@ def export(source: Source, work: Workspace) -> dict[str, Any]:
 def write_graphs(request: ExportRequest) -> dict[str, Any]:
     """Trace the modules of a model and write their graphs (runs in a child process).
 
-    The tensors of encoder and decoders are those of `tasks.clients.contract.traced_contract`.
+    Encoder and decoders have the tensors of `tasks.clients.contract.traced_contract`.
 
-    :returns: ``note``, where the checkpoint has the weights of more than one model.
+    :returns: ``note``, if the checkpoint has the weights of more than one model.
     """
     from tasks.model import load, weights
     from tasks.model.families.registry import family_of
@@ -125,7 +125,7 @@ def write_graphs(request: ExportRequest) -> dict[str, Any]:
 
 
 def write_traced(path: Path, traceable: Traceable, opset: int) -> None:
-    """Trace a module while it is patched."""
+    """Trace a module with its patches in place."""
     import torch
 
     module, patched, tensors, options = traceable
@@ -134,7 +134,7 @@ def write_traced(path: Path, traceable: Traceable, opset: int) -> None:
         torch.ones(each.sizes(**EXAMPLE), dtype=getattr(torch, each.dtype))
         for each in tensors.inputs
     ]
-    # Without no_grad, as in samexporter's command, large takes 24 GiB.
+    # Without no_grad, as in samexporter's command, the model large takes 24 GiB.
     with torch.no_grad(), patched:
         torch.onnx.export(
             module,
@@ -152,7 +152,7 @@ def write_traced(path: Path, traceable: Traceable, opset: int) -> None:
 def declare_fixed_sizes(path: Path, tensors: GraphTensors) -> None:
     """Write the fixed sizes of a graph's outputs where tracing left them open.
 
-    It leaves all sizes open for masks at an image's size, though their number is fixed.
+    For masks at an image's size, tracing leaves every size open, although their number is fixed.
     """
     import onnx
 

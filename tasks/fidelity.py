@@ -1,7 +1,7 @@
 """Compares each variant with PyTorch in single precision, on drawn images and real prompts.
 
-Targets: ``fidelity.<variant>.json``, and a picture of masks. A variant below ``[fidelity]`` is not
-deployed; the build goes on.
+Targets: ``fidelity.<variant>.json``, and a picture of masks. A variant that misses the limits of
+``[fidelity]`` is not deployed; the build goes on.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RANKED = ("ranked", "best")  # the choices whose decoder ranks its masks itself
 
 
 def declare(target: Target, variant: Variant) -> Stage:
-    """The comparison of one variant with PyTorch."""
+    """The stage that compares one variant with PyTorch."""
     proof = Proof("fidelity", target, variant)
     source, graphs = target.source, target.image_graphs(variant).values()
     return Stage(
@@ -57,9 +57,9 @@ def declare(target: Target, variant: Variant) -> Stage:
 
 
 def measure_fidelity(target: Target, variant: Variant, work: Workspace) -> dict[str, Any]:
-    """Measure in a child process, judge, and write the report whichever way it went.
+    """Measure in a child process, judge, and write the report, whether the variant passes or fails.
 
-    :raises StageError: when the reference has another number of images than is configured.
+    :raises StageError: when the number of images in the reference differs from the configured one.
     """
     source, picture = target.source, target.picture(variant)
     request = FidelityRequest(
@@ -78,7 +78,7 @@ def measure_fidelity(target: Target, variant: Variant, work: Workspace) -> dict[
     count = source.checks.fidelity.images
     if figures["images"] != count:
         raise StageError(
-            f"{source.reference} has {figures['images']} images, [fidelity] images is {count}; "
+            f"{source.reference} has {figures['images']} images, but [fidelity] images is {count}; "
             f"{command(f'reference:{source.name}')} runs PyTorch again"
         )
     failures = Proof("fidelity", target, variant).conclude(figures)
@@ -87,7 +87,7 @@ def measure_fidelity(target: Target, variant: Variant, work: Workspace) -> dict[
         return {"summary": f"BELOW: {failures[0]}", "note": note, **memory}
     iou = figures["mask_iou"]
     summary = (
-        f"IoU with PyTorch's masks {iou['mean']:.4f}, worst {iou['worst']:.3f}; ranked otherwise "
+        f"IoU with PyTorch's masks {iou['mean']:.4f}, worst {iou['worst']:.3f}; ranked differently "
         f"for {figures['ranking_flips']:.0%} of {figures['prompts']} prompts"
     )
     return {"summary": summary, **memory}
@@ -95,7 +95,7 @@ def measure_fidelity(target: Target, variant: Variant, work: Workspace) -> dict[
 
 @dataclass(frozen=True)
 class FidelityRequest:
-    """A variant's file of each graph, by its name, and what they are compared with.
+    """A variant's files, by graph name, and PyTorch's answers to compare them with.
 
     ``reference`` has PyTorch's answers about the images that ``draw`` draws. A PNG of the masks
     that differ most is written to ``picture``. ``try_extremes``: see `extremes_of`.
@@ -114,9 +114,9 @@ class FidelityRequest:
 def compare(request: FidelityRequest) -> dict[str, Any]:
     """Compare a variant with PyTorch's answers (runs in a child process).
 
-    :returns: the hashes of ``files``, and of what they were measured ``against``, and
+    :returns: the hashes of ``files`` and of the files they were measured ``against``, and
         `FidelityFigures`.
-    :raises StageError: for files whose tensors are not those of the contract, in its order.
+    :raises StageError: when a file's tensors, or their order, differ from the contract.
     """
     from tasks.clients.registry import client_by_key
     from tasks.inference import graph_file, painting, reference_file, sessions
@@ -130,7 +130,7 @@ def compare(request: FidelityRequest) -> dict[str, Any]:
         contract = client.contract(stored.dimensions, request.masks, request.prompts)
         for name, path in graphs.items():
             if wrong := violations({name: contract[name]}, {name: graph_file.tensors_of(path)}):
-                raise StageError(f"{path} is not what {client.name} reads: {sentences(wrong)}")
+                raise StageError(f"{client.name} cannot read {path}: {sentences(wrong)}")
         images = prompted_images(request, stored, client)
         answers = sessions.run_graphs(graphs, images, client)
         extremes = extremes_of(graphs, images[0], client) if request.try_extremes else []
@@ -146,7 +146,7 @@ def compare(request: FidelityRequest) -> dict[str, Any]:
 def extremes_of(
     graphs: Mapping[str, str], prompted: PromptedImage, client: Client
 ) -> list[ExtremeImage]:
-    """Which outputs are not finite for images of extreme values, with the prompts of another."""
+    """Which outputs are not finite for images of extreme values, with ``prompted``'s prompts."""
     import numpy as np
 
     from tasks.drawing.extremes import extreme_images
@@ -174,7 +174,7 @@ def prompted_images(
 ) -> list[PromptedImage]:
     """The drawn images with the real prompts that the client can send.
 
-    Last comes the first image with every value of every input.
+    The last item is the first image again, with every value of every input.
     """
     from tasks.inference import prompts, truth
     from tasks.inference.sessions import PromptedImage
@@ -198,9 +198,10 @@ def figures_of(
     stored: Reference,
     choice: MaskChoice,
 ) -> tuple[FidelityFigures, MaskPair]:
-    """Compare each prompt's best-scored mask, which a person gets, with PyTorch's best-scored.
+    """Compare each prompt's best-scored mask, the one a user gets, with PyTorch's best-scored mask.
 
-    :param answers: about ``images``, and last to prompts with every value of every input.
+    :param answers: to the prompts of ``images``; the last to prompts with every value of every
+        input.
     :returns: the figures, and the masks that differ most.
     """
     from tasks.inference import checks
@@ -216,8 +217,8 @@ def figures_of(
             own, right = answer.best_mask(name)[0], expected.best_mask(name)[0]
             pairs.append(MaskPair(mask_iou(own > 0, right > 0), image.image, prompt, right, own))
             order = order_of(answer.masks[name], expected.masks[name], choice)
-            # Whoever follows the variant's ranking gets other masks than PyTorch's. A decoder that
-            # ranks its masks has decided before any score can be read; for others that counts.
+            # A user who follows a different ranking gets other masks than PyTorch's. A decoder
+            # that ranks its masks itself fixes their order; for others the best score decides.
             same_best = choice in RANKED or answer.best(name) == expected.best(name)
             flips.append(float(order != list(range(len(order))) or not same_best))
             right_scores, right_masks = expected.scores[name][order], expected.masks[name][order]
@@ -244,7 +245,7 @@ def figures_of(
 def order_of(
     masks: NDArray[np.float32], expected: NDArray[np.float32], choice: MaskChoice
 ) -> list[int]:
-    """Which of PyTorch's masks each mask is to be compared with: its own place, unless ranked."""
+    """The index of PyTorch's mask to compare each mask with: the same index, unless ranked."""
     from tasks.inference.metrics import ranking
 
     return ranking(masks, expected) if choice in RANKED else list(range(len(expected)))
@@ -255,8 +256,8 @@ def largest_input_error(
 ) -> tuple[Figure, str]:
     """The largest difference of logits, relative to their mean magnitude, and its prompt.
 
-    A single mask that is hardly stable may give way to another, for a few prompts. ``expected``
-    has one place of `STRIDE` each way.
+    For a few prompts, a single mask that is barely stable may be replaced by another.
+    ``expected`` has every `STRIDE`-th row and column.
     """
     from tasks.inference import checks
     from tasks.inference.reference_file import STRIDE

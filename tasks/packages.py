@@ -1,4 +1,4 @@
-"""The packages of npm in ``web/``, installed when their lock file changed and npm is there."""
+"""Installs the npm packages in ``web/`` when their lock file changed and npm is available."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.web import packages
 
 
 def declare(targets: Sequence[Target]) -> Stage:
-    """The installation; it has no targets, so ``doit clean`` keeps what it installed."""
+    """The installation; it has no targets, so ``doit clean`` keeps the installed packages."""
     required = any(target.browser is True for target in targets)
     return Stage(
         None,
@@ -25,16 +25,16 @@ def declare(targets: Sequence[Target]) -> Stage:
 
 
 def install(required: bool, work: Workspace) -> dict[str, Any]:
-    """Run ``npm ci``, unless what is installed is what the lock file asks for.
+    """Run ``npm ci``, unless the installed packages already match the lock file.
 
-    :raises StageError: with npm's own words, where a model requires a browser's proof.
+    :raises StageError: with npm's error message, if a model requires a browser's proof.
     """
     if packages.are_installed():
         return {"summary": "already installed"}
     problem = packages.install()
     if problem is not None and required:
         raise StageError(
-            f"The packages of npm could not be installed: {problem}. Connect to a network, or set "
+            f"The npm packages could not be installed: {problem}. Connect to a network, or set "
             '[browser] enabled to "auto" or false.'
         )
     if problem is not None:

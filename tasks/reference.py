@@ -1,4 +1,4 @@
-"""PyTorch's answers about drawn images, which every variant of a table of models is compared with.
+"""Computes PyTorch's answers about drawn images, the reference for a model's variants.
 
 Target: ``reference.npz``.
 """
@@ -20,7 +20,7 @@ PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
 
 def declare(source: Source) -> Stage:
-    """PyTorch's answers, for all models of a source."""
+    """The stage that runs PyTorch, for all models of a source."""
     return Stage(
         source.name,
         compute_reference,
@@ -41,12 +41,12 @@ def declare(source: Source) -> Stage:
 
 
 def choices_of(source: Source) -> list[MaskChoice]:
-    """Which masks PyTorch answers with, for the clients of a source."""
+    """The choices of masks for which PyTorch answers, for the clients of a source."""
     return list(dict.fromkeys(stored_choice(each.masks) for each in source.targets))
 
 
 def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
-    """Run PyTorch in a child process and keep its answers."""
+    """Run PyTorch in a child process and store its answers."""
     request = ReferenceRequest(
         model=source.trained_model,
         masks=tuple(choices_of(source)),
@@ -63,10 +63,10 @@ def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ReferenceRequest:
-    """The model whose answers about ``count`` images that ``draw`` draws go to ``destination``.
+    """The model to run on ``count`` images drawn by ``draw``; answers go to ``destination``.
 
-    ``masks`` are the choices of the decoders that are compared with it. ``embeddings``: keep those
-    of the images, for a decoder alone.
+    ``masks`` are the mask choices of the decoders that are compared with it. ``embeddings``: also
+    store the image embeddings, for a decoder without an encoder.
     """
 
     model: TrainedModel

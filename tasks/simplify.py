@@ -1,7 +1,7 @@
-"""Every graph folded by onnxsim.
+"""Folds every graph with onnxsim.
 
-Targets: ``<build>/models/<model>/encoder.onnx`` and so on, and those of them that a client wants
-under names of its own (``<build>/models/<model>/<client>/``).
+Targets: ``<build>/models/<model>/encoder.onnx`` and so on, and copies with other tensor names for
+clients that have their own (``<build>/models/<model>/<client>/``).
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from tasks.system.versions import versions
 if TYPE_CHECKING:
     import onnx
 
-PACKAGES = ("onnxsim", "onnx", "onnxruntime")  # with which onnxsim folds
+PACKAGES = ("onnxsim", "onnx", "onnxruntime")  # onnxsim folds with onnxruntime
 
-# Weights of at least so many bytes are hidden from onnxsim, which then works on a few hundred nodes
-# instead of a gigabyte. It would also store the positional embedding, which is larger than the
-# factors that it is computed from.
+# Weights of at least this many bytes are hidden from onnxsim, which then works on a few hundred
+# nodes instead of a gigabyte. Otherwise it would also store the positional embedding, which is
+# larger than the factors that it is computed from.
 KEPT_WEIGHTS = 1 << 14
 
-# These passes join query, key and value to one product with a Split behind it, or to
+# These passes merge query, key and value into one product followed by a Split, or into
 # com.microsoft::Attention, which some execution providers lack.
 SKIPPED_PASSES = ["fuse_qkv", "fuse_attention"]
 
 
 @dataclass(frozen=True)
 class SimplifyRequest:
-    """Pairs of a graph and where it is written, and results to write again with other names."""
+    """Pairs of a graph and its destination, and results to write again with other names."""
 
     pairs: tuple[tuple[Path, Path], ...]
     renamed: tuple[RenamedGraph, ...] = ()
 
 
 def declare(source: Source) -> Stage:
-    """The simplification of a source's graphs."""
+    """The stage that simplifies a source's graphs."""
     renamed = source.renamed_graphs()
     return Stage(
         source.name,
@@ -79,13 +79,14 @@ def simplify(source: Source, work: Workspace) -> dict[str, Any]:
 def simplify_graphs(request: SimplifyRequest) -> dict[str, Any]:
     """Simplify each source graph into its destination (runs in a child process).
 
-    :returns: ``nodes``, for each pair the number before and after.
+    :returns: ``nodes``: for each pair the number of nodes before and after.
     """
     import sys
 
     import onnx
 
-    # onnxsim imports torch where it is installed, for features not used here: seconds and memory.
+    # Where torch is installed, onnxsim imports it for features not used here, which takes seconds
+    # and memory.
     sys.modules["torch"] = None  # type: ignore[assignment]
     import onnxsim
 
@@ -122,7 +123,7 @@ def constants_to_initializers(graph: onnx.GraphProto) -> None:
 
 
 def detach_weights(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
-    """Turn large weights into inputs, which are not folded; return the weights."""
+    """Turn large weights into inputs, which onnxsim does not fold; return the weights."""
     import onnx
 
     detached = [each for each in graph.initializer if each.ByteSize() >= KEPT_WEIGHTS]
@@ -137,7 +138,7 @@ def detach_weights(graph: onnx.GraphProto) -> list[onnx.TensorProto]:
 
 
 def attach_weights(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> None:
-    """Turn those inputs into weights again, and drop weights that no node reads any more."""
+    """Turn the inputs of `detach_weights` back into weights; drop weights that no node reads."""
     names = {weight.name for weight in weights}
     for value in [each for each in graph.input if each.name in names]:
         graph.input.remove(value)
@@ -146,7 +147,7 @@ def attach_weights(graph: onnx.GraphProto, weights: list[onnx.TensorProto]) -> N
 
 
 def share_equal_weights(graph: onnx.GraphProto) -> None:
-    """Keep one of several weights with equal values, whatever their names."""
+    """Keep only one of several weights with equal values but different names."""
     import hashlib
 
     first: dict[tuple[object, ...], str] = {}

@@ -1,7 +1,7 @@
-"""Compares the graphs that track with sam2's own `SAM2VideoPredictor` over drawn clips.
+"""Compares the tracking graphs with sam2's own `SAM2VideoPredictor` over drawn clips.
 
 It compares every frame's masks, scores and pointers. Targets: ``tracking.json``,
-``tracking.<variant>.json``. Single precision must do what PyTorch does; the reports of the others
+``tracking.<variant>.json``. Single precision must match PyTorch; the reports of the other variants
 say how far they drift.
 """
 
@@ -28,7 +28,7 @@ PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 
 
 def declare(target: Target, variant: Variant) -> Stage:
-    """The comparison of one variant's tracking with PyTorch's."""
+    """The stage that compares one variant's tracking with PyTorch's."""
     proof = Proof("tracking", target, variant)
     return Stage(
         proof.subtask,
@@ -42,9 +42,9 @@ def declare(target: Target, variant: Variant) -> Stage:
 
 
 def measure_tracking(target: Target, variant: Variant, work: Workspace) -> dict[str, Any]:
-    """Measure in a child process, judge, and write the report whichever way it went.
+    """Measure in a child process, judge, and write the report, whether the variant passes or fails.
 
-    :raises StageError: when single precision does not do what PyTorch does.
+    :raises StageError: when single precision does not match PyTorch.
     """
     proof = Proof("tracking", target, variant)
     request = TrackingRequest(
@@ -65,7 +65,7 @@ def measure_tracking(target: Target, variant: Variant, work: Workspace) -> dict[
 
 
 def summary_of(figures: dict[str, Any]) -> str:
-    """The figures on a line, for people."""
+    """The figures on one line, for people."""
     iou = figures["mask_iou"]
     return (
         f"IoU with SAM2VideoPredictor's masks {written(iou['mean'], '.4f')}, worst "
@@ -76,7 +76,7 @@ def summary_of(figures: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class TrackingRequest:
-    """The file of the client's encoder and of each graph that tracks, and PyTorch's answers."""
+    """The files of the client's encoder and of the tracking graphs, and PyTorch's answers."""
 
     graphs: Mapping[str, str]
     client: str
@@ -86,9 +86,9 @@ class TrackingRequest:
 def compare(request: TrackingRequest) -> dict[str, Any]:
     """Follow the scripts' objects with a variant's files (runs in a child process).
 
-    :returns: the hashes of ``files``, and of what they were measured ``against``; ``violations`` of
-        the contract, and the files' ``tensors``; the ``constants`` that a tracker needs; and, where
-        there are no violations, `TrackingFigures`.
+    :returns: the hashes of ``files`` and of the files they were measured ``against``;
+        ``violations`` of the contract, and the files' ``tensors``; the ``constants`` that a tracker
+        needs; and, if there are no violations, `TrackingFigures`.
     """
     from tasks.clients.contract import as_json, tracking_contract
     from tasks.inference import graph_file, scripts
@@ -119,7 +119,7 @@ def compare(request: TrackingRequest) -> dict[str, Any]:
 def follow_scripts(
     request: TrackingRequest, constants: TrackingConstants, expected: Mapping[str, Answers]
 ) -> TrackingFigures:
-    """Run every script with the files, and compare the answers with the ``expected``, by script."""
+    """Run every script with the files, and compare the answers with those ``expected``."""
     from tasks.clients.registry import client_by_key
     from tasks.inference import scripts, sessions, video_reference
     from tasks.inference.tracker import Tracker

@@ -1,4 +1,4 @@
-"""PyTorch's masks of drawn clips, which every variant of a table of models is compared with.
+"""Computes PyTorch's masks of drawn clips, the reference for a model's variants.
 
 Target: ``tracking_reference.npz``.
 """
@@ -18,7 +18,7 @@ PACKAGES = (*MODEL_PACKAGES, "numpy", "pillow")
 
 
 def declare(source: Source) -> Stage:
-    """PyTorch's tracked masks, for all models of a source."""
+    """The stage that tracks with PyTorch, for all models of a source."""
     return Stage(
         source.name,
         compute_reference,
@@ -31,7 +31,7 @@ def declare(source: Source) -> Stage:
 
 
 def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
-    """Run PyTorch in a child process and keep its answers."""
+    """Run PyTorch in a child process and store its answers."""
     destination = str(work.unfinished(source.tracking_reference))
     request = TrackingReferenceRequest(source.trained_model, destination)
     result = work.run("tasks.tracking_reference:write_reference", request)
@@ -42,14 +42,14 @@ def compute_reference(source: Source, work: Workspace) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class TrackingReferenceRequest:
-    """The model whose answers are written to ``destination``."""
+    """The model to run; its answers go to ``destination``."""
 
     model: TrainedModel
     destination: str
 
 
 def write_reference(request: TrackingReferenceRequest) -> dict[str, Any]:
-    """Have sam2's predictor run the scripts (runs in a child process)."""
+    """Run the scripts with sam2's predictor (runs in a child process)."""
     from tasks.clients.contract import memory_of, tracking_constants
     from tasks.inference.scripts import About, collect, proof_scripts, write_answers
     from tasks.inference.video_reference import run_with_pytorch

@@ -1,8 +1,8 @@
-"""The proven graphs with smaller weights, or as ``.ort`` files.
+"""Writes the proven graphs with smaller weights, or as ``.ort`` files.
 
 Inputs and outputs stay float32, so any encoder works with any decoder, and a consumer changes
-only the file's name. Each graph of a table of models is converted once, and written again
-under the names of each client that has its own. Targets:
+only the file's name. Each graph of a table of models is converted once, and written again with
+other tensor names for each client that has its own. Targets:
 ``<build>/models/<model>/encoder_<precision>.onnx`` and so on, named as transformers.js names them.
 """
 
@@ -24,7 +24,7 @@ PACKAGES = ("onnx", "onnxruntime", "numpy")
 
 @dataclass(frozen=True)
 class ConversionRequest:
-    """Pairs of a graph and where its variant is written, and results to write with other names."""
+    """Pairs of a graph and its variant's destination, and results to write with other names."""
 
     pairs: tuple[tuple[Path, Path], ...]
     precision: Precision
@@ -33,7 +33,7 @@ class ConversionRequest:
 
 
 def declare(source: Source, variant: Variant) -> Stage:
-    """The making of one variant of a source's graphs."""
+    """The stage that makes one variant of a source's graphs."""
     renamed = source.renamed_graphs(variant)
     return Stage(
         f"{source.name}:{variant.name}",
@@ -47,7 +47,7 @@ def declare(source: Source, variant: Variant) -> Stage:
 
 
 def origins(source: Source, variant: Variant) -> dict[str, Path]:
-    """The graphs that those of a variant are made from."""
+    """The graphs from which a variant's graphs are made."""
     made_from = source.shared_graphs(variant.made_from)
     return {name: made_from[name] for name in source.shared_graphs(variant)}
 
@@ -80,7 +80,7 @@ def make_variant(source: Source, variant: Variant, work: Workspace) -> dict[str,
 def convert(request: ConversionRequest) -> dict[str, Any]:
     """Write a variant of each source graph (runs in a child process).
 
-    :returns: ``nodes``, the number in each.
+    :returns: ``nodes``: the number of nodes in each variant.
     """
     import onnx
 
@@ -104,8 +104,8 @@ def convert(request: ConversionRequest) -> dict[str, Any]:
 def save_as_ort(origin: Path, destination: Path) -> int:
     """Write a graph in onnxruntime's own format; return the number of its nodes.
 
-    Optimizations beyond the basic level are for the machine that makes them. Weights are not
-    folded with their Cast, which would double the file.
+    Optimizations beyond the basic level would suit only the machine that makes them. Constants are
+    not folded: folding weights with their Cast would double the file.
     """
     import onnxruntime
 

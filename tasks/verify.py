@@ -1,10 +1,10 @@
-"""The graphs proven against PyTorch, in onnxruntime.
+"""Proves the graphs in onnxruntime against PyTorch.
 
-First the form (a graph in one file, onnx.checker, the client's contract, what the configuration
-asks of the graphs), then the numbers: every output for one image and prompts with every value of
-every input, one at a time and at once, and for two images that are not square, against the
-predictor of the model's family in PyTorch. Files of single precision in another format are compared
-on the square image. Target: ``verify.json``, the report.
+First the form: a graph in one file, onnx.checker, the client's contract, the options that the
+configuration sets. Then the numbers: every output is compared with the PyTorch predictor of the
+model's family, for one square image and two that are not square. The prompts on the square image
+cover every value of every input, one at a time and at once. Files of single precision in another
+format are compared on the square image only. Target: ``verify.json``, the report.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TRUTH_SEEDS = range(6)  # images with true masks
 
 
 def declare(target: Target) -> Stage:
-    """The proof of a model's graphs in single precision."""
+    """The stage that proves a model's graphs in single precision."""
     source, proof = target.source, Proof("verify", target)
     graphs = dict.fromkeys(path for each in single_precision(target) for path in each.values())
     return Stage(
@@ -61,19 +61,19 @@ def declare(target: Target) -> Stage:
 
 
 def examples(target: Target) -> GraphFiles:
-    """What PyTorch makes for other stages, by `VerifyRequest`'s names."""
+    """The files that PyTorch makes for other stages, by `VerifyRequest`'s names."""
     if not target.client.encodes:
         return {"embedding": target.embedding}
     return {"clicks": target.clicks} if target.source.truth else {}
 
 
 def single_precision(target: Target) -> list[GraphFiles]:
-    """The graphs whose weights are as the checkpoint has them, in each file format."""
+    """The graphs with the checkpoint's weights unchanged, in each file format."""
     return [target.image_graphs(each) for each in target.built_variants if not each.is_smaller]
 
 
 def verify(target: Target, work: Workspace) -> dict[str, Any]:
-    """Measure in a child process, judge, and write the report; a `StageError` names what fails."""
+    """Measure in a child process, judge, and write the report; a `StageError` lists failures."""
     proof, source = Proof("verify", target), target.source
     request = VerifyRequest(
         model=source.trained_model,
@@ -100,7 +100,7 @@ def verify(target: Target, work: Workspace) -> dict[str, Any]:
 
 
 def summary_of(figures: Mapping[str, Any]) -> str:
-    """The figures on a line, for people."""
+    """The figures on one line, for people."""
     largest = largest_differences(figures["differences"])
     encoder = largest["encoder"]
     summary = (
@@ -129,12 +129,12 @@ def summary_of(figures: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class VerifyRequest:
-    """The files to measure, by the graph's name, and what they must be.
+    """The files to measure, by graph name, and what they must be.
 
-    ``graphs`` are those of single precision, ONNX first. ``truth`` draws images whose masks are
-    known, and ``clicks`` is where to write PyTorch's masks of those, for a picture; ``images`` are
-    those for a model of another image size than its weights'. ``embedding`` is where to write one
-    by PyTorch, of an image that is not square, for a decoder alone.
+    ``graphs`` are the files of single precision, ONNX first. ``truth`` draws images with true
+    masks; PyTorch's masks of these, for a picture, go to ``clicks``. ``images`` draws images for a
+    model whose image size differs from that of its weights. PyTorch's embedding of a non-square
+    image, for a decoder without an encoder, goes to ``embedding``.
     """
 
     model: TrainedModel
@@ -153,9 +153,9 @@ class VerifyRequest:
 def measure(request: VerifyRequest) -> dict[str, Any]:
     """Compare a model's graphs with PyTorch (runs in a child process).
 
-    :returns: the hashes of ``files``, and of what they were measured ``against``; the recognized
-        ``architecture``; ``violations`` of the contract and the ``tensors`` of the graphs; and,
-        where there are no violations, `compare_answers`.
+    :returns: the hashes of ``files`` and of the files they were measured ``against``; the
+        recognized ``architecture``; ``violations`` of the contract and the ``tensors`` of the
+        graphs; and, if there are no violations, the result of `compare_answers`.
     """
     from tasks.clients.contract import as_json
     from tasks.clients.registry import client_by_key
@@ -175,7 +175,7 @@ def measure(request: VerifyRequest) -> dict[str, Any]:
         for name, path in request.graphs[0].items():
             broken += option_mismatches(name, read_graph(path), request.opset, request.attention)
         compared = NOT_COMPARED
-        if not broken:  # others cannot be fed
+        if not broken:  # broken graphs cannot be fed
             many = request.prompts == "many"
             cases = cases_for(reference, client, request.masks, many, request.truth)
             if request.truth is not None and request.clicks is not None:
@@ -207,12 +207,12 @@ NOT_COMPARED: dict[str, Any] = {
 def compare_answers(
     request: VerifyRequest, client: Client, cases: Sequence[Case]
 ) -> dict[str, Any]:
-    """Compare the graphs' answers with those of PyTorch.
+    """Compare the graphs' answers with PyTorch's.
 
     :param cases: the square image first.
     :returns: ``differences``, see `sessions.differences`; ``truth``, see `truth.measure`, or None;
-        ``placement`` and ``native``, see `cases.cost_of_placement` and `cases.cost_of_size`; of a
-        decoder alone ``embeddings``, see `cases.cost_of_storage`.
+        ``placement`` and ``native``, see `cases.cost_of_placement` and `cases.cost_of_size`; for a
+        decoder without an encoder also ``embeddings``, see `cases.cost_of_storage`.
     """
     from tasks.inference import truth
     from tasks.inference.cases import OBJECTS, cost_of_placement, cost_of_size, cost_of_storage
@@ -246,7 +246,7 @@ def compare_answers(
 
 
 def read_tensors(graphs: Mapping[str, str]) -> dict[str, GraphTensors]:
-    """The inputs and outputs of a variant's files, by the graph's name, after `check_graph`."""
+    """The inputs and outputs of a variant's files, by graph name; ONNX files pass `check_graph`."""
     tensors = {}
     for name, path in graphs.items():
         tensors[name] = tensors_of(path)
@@ -265,7 +265,7 @@ def run_on(graphs: Mapping[str, str], cases: Sequence[Case], client: Client) -> 
 def differences_of(
     answers: Sequence[Predictions], cases: Sequence[Case], by: str = ""
 ) -> list[dict[str, Any]]:
-    """How answers differ from PyTorch's, for each case, whose prompts get ``by`` in their names."""
+    """How answers differ from PyTorch's, for each case; ``by`` is added to the prompts' names."""
     from tasks.inference.sessions import differences
 
     parts = [differences(each, case.expected) for each, case in zip(answers, cases, strict=True)]
@@ -276,7 +276,7 @@ def differences_of(
 
 
 def merge_differences(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """All prompts' differences, and of each feature the largest, None if one is not a number."""
+    """The differences of all prompts, and each feature's largest; None if one is not a number."""
     from tasks.inference.checks import largest
 
     features = {
@@ -290,7 +290,7 @@ def merge_differences(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def option_mismatches(
     name: str, graph: onnx.ModelProto, opset: int, attention: AttentionKind
 ) -> list[Failure]:
-    """Where a graph is of another opset or attention than the configuration asks for."""
+    """Where a graph's opset or attention differs from the configured one."""
     broken = []
     opsets = {each.domain: each.version for each in graph.opset_import}
     if opsets.get("") != opset:

@@ -116,7 +116,7 @@ def test_without_a_browser_one_line_and_the_manifest_report_the_missing_proof(
     assert outcome.status == 0, outcome.output
     (line,) = [each for each in outcome.output.splitlines() if "browser" in each]
     assert line == (
-        "No browser has proven what was deployed: onnxruntime-web is not installed and there is "
+        "No browser has proven the deployed files: onnxruntime-web is not installed and there is "
         "no npm; install Node.js 20 or newer."
     )
     assert build.manifest["browser"] is None
@@ -429,7 +429,7 @@ def test_a_failed_npm_install_is_reported_and_the_build_continues(build: Build) 
     assert outcome.status == 0, outcome.output
     assert "NOT INSTALLED: `npm ci" in outcome.output
     assert "npm error network" in outcome.output
-    assert "No browser has proven what was deployed" in outcome.output
+    assert "No browser has proven the deployed files" in outcome.output
     assert build.manifest["browser"] is None
     # Once npm succeeds, the proof runs.
     (build.root / "bin/npm").write_text(f"#!/bin/sh\n{INSTALLS}\n")
@@ -442,7 +442,7 @@ def test_a_failed_npm_install_is_an_error_when_a_browser_is_required(build: Buil
     build.write("enabled = true")
     outcome = build.doit("run")
     assert outcome.status != 0
-    assert "The packages of npm could not be installed" in outcome.output
+    assert "The npm packages could not be installed" in outcome.output
     assert not (build.root / "public").exists()
 
 

@@ -418,7 +418,7 @@ def test_a_poisoned_checkpoint_is_downloaded_instead(
     poison(cache, "checkpoint", b"poison")
     from_address(second, server, PIN)
     outcome = succeeded(second.run("checkpoint:tiny"))
-    assert "checkpoint: its entry is of another file" in outcome.output
+    assert "checkpoint: the cache has a different file under this hash" in outcome.output
     assert (second.project.root / "build/checkpoints/tiny.pt").read_bytes() == WEIGHTS
 
 

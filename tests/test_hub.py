@@ -183,7 +183,8 @@ def test_another_kind_of_model_is_refused_before_its_weights_are_downloaded(
     build.hub.repositories["me/cells"].commits[A]["config.json"] = other
     message = refused(build.obtain("hf:me/cells"))
     assert (
-        "config.json of hf:me/cells is of another kind of model: found model_type 'sam'" in message
+        "config.json of hf:me/cells describes another kind of model: its model_type is 'sam'"
+        in message
     )
     assert not server.requests
 
@@ -196,7 +197,7 @@ def test_config_json_applies_only_to_the_default_weights_file(
     commit["sam2_tiny.pt"] = SECOND
     assert build.obtain("hf:me/cells/sam2_tiny.pt").status == 0
     assert build.checkpoint == SECOND
-    assert "found model_type 'vit'" in refused(build.obtain(f"hf:me/cells/{WEIGHTS}"))
+    assert "its model_type is 'vit'" in refused(build.obtain(f"hf:me/cells/{WEIGHTS}"))
 
 
 def test_an_unreachable_hub_is_named_and_the_cached_copy_is_suggested(
@@ -345,7 +346,7 @@ def test_config_json_beside_a_named_local_file_is_ignored(build: Build) -> None:
         ({"model_dot_safetensors_dot_index_dot_json": b"{}"}, "its weights are in several files"),
         (
             {"model_dot_safetensors": FIRST, "config_dot_json": b'{"model_type": "vit"}'},
-            "mine/config.json is of another kind of model: found model_type 'vit'",
+            "mine/config.json describes another kind of model: its model_type is 'vit'",
         ),
         ({"model_dot_safetensors": FIRST, "config_dot_json": b"{"}, "mine/config.json is no JSON"),
         (

@@ -146,7 +146,7 @@ def test_a_build_sends_the_whole_address_and_leaves_no_secrets_behind(
     assert_no_secrets(tmp_path, built, *shown)
     manifest = json.loads((project.root / "public/sam2_hiera_tiny/manifest.json").read_text())
     assert manifest["checkpoint"]["url"] == offered.url("/m.pt")
-    assert f"{offered.url('/m.pt')} is the right file" in built.output
+    assert f"{offered.url('/m.pt')} is the right file; it has sha256 = " in built.output
     assert "memory://lab/onnx" in shown[2].output
 
 
