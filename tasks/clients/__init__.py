@@ -1,1 +1,1 @@
-"""Clients: each program that loads the files, described as a value."""
+"""Clients: the programs that load the files, each described as a value."""

@@ -1,13 +1,13 @@
 """X-AnyLabeling and AnyLabeling: desktop programs for labelling.
 
 X-AnyLabeling at 87da339 (`anylabeling/services/auto_labeling/__base__/sam2.py`) stretches the
-image, takes inputs and outputs by position, and feeds 64 prompts at once to segment everything.
-AnyLabeling at 5c15bbf does the same with single prompts, and recognizes SAM 2 by an input that is
-called ``high_res_feats_0``. Each loads a custom model by a YAML; the two have other types.
+image, reads inputs and outputs by position, and feeds 64 prompts at once to segment everything.
+AnyLabeling at 5c15bbf does the same with single prompts, and recognizes SAM 2 by an input named
+``high_res_feats_0``. Each loads a custom model through a YAML file, with its own ``type``.
 
-SAM 1 both feed in `anylabeling/services/auto_labeling/sam_onnx.py`: they scale an image by one
-factor into a black canvas (684, 1024, 3) of raw RGB values, which the encoder normalizes and pads;
-``orig_im_size`` is the canvas's. They warp the first mask back.
+Both run SAM 1 in `anylabeling/services/auto_labeling/sam_onnx.py`: they scale an image by one
+factor into a black canvas (684, 1024, 3) of raw RGB values, which the encoder normalizes and pads.
+``orig_im_size`` is the canvas's size. They warp the first mask back.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tasks.clients.contract import CANVAS_HEIGHT
 
 
 def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """``x-anylabeling.yaml`` and ``anylabeling.yaml``, for "Load Custom Model" of each.
+    """``x-anylabeling.yaml`` and ``anylabeling.yaml``, for each program's "Load Custom Model".
 
-    Paths in them are relative to the YAML. AnyLabeling reads three sizes that it does not use for
-    SAM 2.
+    Paths in a YAML file are relative to it. AnyLabeling reads three sizes, but does not use them
+    for SAM 2.
     """
     common = _common(manifest)
     side = manifest["encoder"]["inputs"][0]["shape"][2]
@@ -46,7 +46,7 @@ def documents(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def documents_for_sam(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """The same files, of equal content: both programs read the sizes, and use none."""
+    """The same two files with equal content: both programs read the sizes, but use none."""
     width = max(manifest["encoder"]["inputs"][0]["shape"])
     sizes = {"input_size": width, "max_width": width, "max_height": round(width * CANVAS_HEIGHT)}
     text = _yaml({"type": "segment_anything", **_common(manifest), **sizes})
@@ -54,8 +54,8 @@ def documents_for_sam(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _common(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What both programs read of every model."""
-    # X-AnyLabeling takes no other letters in a name.
+    """The keys that both programs read for every model."""
+    # X-AnyLabeling accepts no other characters in a name.
     name = re.sub(r"[^A-Za-z0-9._-]", "_", manifest["model"])
     return {
         "name": name,
@@ -66,7 +66,7 @@ def _common(manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _yaml(content: Mapping[str, Any]) -> str:
-    """A flat table; JSON's texts and numbers are valid YAML."""
+    """A flat table; JSON's strings and numbers are valid YAML."""
     return "".join(f"{key}: {json.dumps(value)}\n" for key, value in content.items())
 
 
@@ -86,7 +86,7 @@ FOR_SAM = replace(
     encoder=META_ENCODER,
     decoder=META_DECODER,
     interface="padded image size",
-    masks=("best", "ranked", "single"),  # they take the first of several
+    masks=("best", "ranked", "single"),  # they use the first of several
     prompts=("one",),
     resize="canvas",
     padding_point=True,

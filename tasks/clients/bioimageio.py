@@ -1,9 +1,10 @@
-"""bioimage.io's page for annotation, in its repository at 645a3cc: a decoder alone.
+"""bioimage.io's annotation page, in its repository at 645a3cc: a decoder without an encoder.
 
 `src/components/annotate/hooks/useMicroSamDecoder.ts` gets an image's embedding from a server,
-where micro-sam makes it, and feeds the six inputs of segment-anything's own decoder by name: a box,
-without a padding point, and the size of the image that was encoded. It takes the first mask.
-onnxruntime-web 1.19.2 runs it on WASM, with one thread: the page is not cross-origin isolated.
+where micro-sam computes it, and feeds the six inputs of segment-anything's own decoder by name: a
+box without a padding point, and the size of the encoded image. It uses the first mask.
+onnxruntime-web 1.19.2 runs the decoder on WASM with one thread, because the page is not
+cross-origin isolated.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ CLIENT = Client(
     version="645a3cc",
     layout="sam",
     graphs=("decoder",),
-    encoder=META_ENCODER,  # under whose name the embedding is fed
+    encoder=META_ENCODER,  # gives the name under which the embedding is fed
     decoder=META_DECODER,
     interface="padded image size",
     masks=("best", "ranked"),
@@ -34,7 +35,7 @@ CLIENT = Client(
     refused={
         **dict.fromkeys(
             ("q4", "q4f16"),
-            "onnxruntime-web 1.19.2 has no MatMulNBits of 8 bits, which it contains",
+            "it contains MatMulNBits of 8 bits, which onnxruntime-web 1.19.2 does not have",
         ),
         "half": ON_THE_CPU,
     },

@@ -1,4 +1,4 @@
-"""A client is a program that loads a model's files; what it expects of them is a value."""
+"""A client is a program that loads a model's files; a `Client` describes what it expects."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from tasks.clients.contract import (
 )
 from tasks.clients.runtime import RuntimePath
 
-# What a prompt, or several of one run, may consist of.
+# The parts that a prompt, or several prompts of one run, can have.
 PromptPart = Literal[
     "point", "box", "mask", "padding label", "corner label", "prompts of different lengths"
 ]
 
-# What a client reads beside the graphs, by file name, made from the manifest.
+# Makes the files that a client reads beside the graphs, by file name, from the manifest.
 Documents = Callable[[Mapping[str, Any]], Mapping[str, str]]
 
-# The names of a graph's "inputs" and "outputs", each after its role, in order.
+# A graph's "inputs" and "outputs", in order, each as a pair of role and name.
 TensorNames = dict[str, list[list[str]]]
 
 
@@ -48,9 +48,10 @@ def no_documents(manifest: Mapping[str, Any]) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class GraphFile:
-    """A graph in a client's folder: its file without an ending, and names by role, in order.
+    """A graph in a client's folder: its file without suffix, and tensor names by role, in order.
 
-    ``formats`` are the endings that the client can load; a variant in another is loaded as ONNX.
+    ``formats`` are the suffixes that the client can load; variants in another format are loaded as
+    ONNX.
     """
 
     file: str
@@ -60,7 +61,7 @@ class GraphFile:
 
 
 def same(*roles: str) -> dict[str, str]:
-    """Tensors that are named after their roles."""
+    """Names for tensors that are named after their roles."""
     return {role: role for role in roles}
 
 
@@ -68,18 +69,18 @@ def same(*roles: str) -> dict[str, str]:
 class Client:
     """What a program expects of a model.
 
-    A program that reads models of several layouts is a client for each. ``version`` is that of the
-    program from which this was read. ``masks`` and ``prompts`` list the
-    decoders that it can use, the default first. The build makes files of the ``formats`` by
-    default, and may make any that the client ``loads``. ``padding_point``: the client appends a
-    point (0, 0) of label -1 where a prompt has no box. ``never_sends`` has the parts that its
-    prompts never have, and why: the proofs leave them out. ``page`` proves files in a browser as
-    the client loads them. ``library`` is the Hugging Face hub's name for what loads them. The name
-    of its folder must begin with ``folder_prefix``. ``image_sizes`` are the only ones that it
-    takes, where it insists. ``graphs`` are those that it loads: one without an encoder gets
-    embeddings from elsewhere. ``paths`` are those of its page through onnxruntime-web, one for each
-    provider, WASM first; ``refused`` has the precisions that it does not run, and why.
-    ``wasm_alone``: it uses no WebGPU, and one thread, for its page is not isolated.
+    A program that reads several layouts has one client for each. ``version``: the program's version
+    that this value describes. ``masks`` and ``prompts``: the kinds of decoder that it can use, the
+    default first. ``formats``: the file formats that the build makes by default; ``loads``: all
+    that the client can load. ``padding_point``: the client appends a point (0, 0) with label -1 to
+    a prompt without a box. ``never_sends``: parts that its prompts never have, with the reason; the
+    proofs leave them out. ``page``: the page that proves files in a browser, loading them as the
+    client does. ``library``: the Hugging Face hub's name for the library that loads the files.
+    ``folder_prefix``: the start of its folder's name. ``image_sizes``: the only sizes that the
+    client accepts, if it is limited to some. ``graphs``: the graphs that it loads; a client without
+    an encoder gets embeddings from elsewhere. ``paths``: its page's paths through onnxruntime-web,
+    one for each provider, WASM first. ``refused``: precisions that it cannot run, with the reason.
+    ``wasm_alone``: it uses no WebGPU and only one thread, because its page is not isolated.
     """
 
     name: str
@@ -107,21 +108,21 @@ class Client:
 
     @property
     def key(self) -> str:
-        """What tells it from all other clients, those of the same program too."""
+        """A unique key among all clients, including other clients of the same program."""
         return self.name if self.layout == "sam2" else f"{self.name} ({self.layout})"
 
     @property
     def encodes(self) -> bool:
-        """Whether it loads an encoder."""
+        """Whether the client loads an encoder."""
         return "encoder" in self.graphs
 
     @property
     def documents_source(self) -> str:
-        """The function that makes its documents, as ``module:function``."""
+        """The function that makes the client's documents, as ``module:function``."""
         return f"{self.documents.__module__}:{self.documents.__qualname__}"
 
     def graph(self, name: str) -> GraphFile:
-        """One of its graphs: ``encoder``, ``decoder``, or one that tracks, beside the decoder."""
+        """A graph by name: ``encoder``, ``decoder``, or a tracking graph, beside the decoder."""
         if name == "encoder":
             return self.encoder
         if name == "decoder":
@@ -132,7 +133,7 @@ class Client:
     def contract(
         self, dimensions: Dimensions, masks: MaskChoice, prompts: PromptChoice
     ) -> Contract:
-        """The tensors of its graphs for an architecture, under its names and in its order."""
+        """The graphs' tensors for an architecture, with the client's names in its order."""
         traced = dict(traced_contract(dimensions, self.interface, masks, prompts))
         if self.resize == "canvas":
             size = dimensions.image_size
@@ -149,7 +150,7 @@ class Client:
 
     @cached_property
     def renamed_graphs(self) -> frozenset[str]:
-        """The graphs for which it has other names or another order than they are traced with."""
+        """The graphs whose names or order in the client differ from the traced ones."""
         channels = (1, 1) if self.layout == "sam2" else ()
         any_size = Dimensions(image_size=16, embed_dim=1, feature_channels=channels, stride=16)
         traced = traced_contract(any_size, self.interface, "multi", "many")
@@ -161,7 +162,7 @@ class Client:
         )
 
     def with_roles(self, graph: str, tensors: GraphTensors) -> dict[str, Any]:
-        """Inputs and outputs that were read from a graph's file, each with its role."""
+        """The inputs and outputs read from a graph's file, each with its role."""
         file = self.graph(graph)
         roles = {name: role for role, name in (*file.inputs.items(), *file.outputs.items())}
 
@@ -174,7 +175,7 @@ class Client:
         }
 
     def names(self, graph: str) -> TensorNames:
-        """The roles and names of a graph's tensors, of an image on a canvas the role ``canvas``."""
+        """The roles and names of a graph's tensors; an image on a canvas has role ``canvas``."""
         file, placed = self.graph(graph), {"image": "canvas"} if self.resize == "canvas" else {}
         return {
             "inputs": [[placed.get(role, role), name] for role, name in file.inputs.items()],
@@ -182,7 +183,7 @@ class Client:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """The part that decides how its graphs are fed and read."""
+        """The part that decides how the client's graphs are fed and read."""
         return {
             "name": self.name,
             "encoder": self.names("encoder"),
@@ -197,9 +198,9 @@ class Client:
 
 
 def with_one_map(client: Client) -> Client:
-    """The client of the same program for models of SAM 2's kind without high-resolution features.
+    """The same program's client for SAM 2-like models without high-resolution features.
 
-    It must feed the decoder what the encoder returns, by name.
+    The program must feed the encoder's outputs to the decoder by name.
     """
 
     def kept(file: GraphFile) -> GraphFile:
@@ -222,15 +223,15 @@ SAMEXPORTER_DECODER = GraphFile(
 )
 
 
-# Why a client that does not use a GPU takes nothing in half precision.
+# Why a client without a GPU refuses the precision "half".
 ON_THE_CPU = "it runs on the CPU, which computes in single precision"
 
-# What no client of SAM 1 sends.
+# What no client sends to SAM 1.
 SAM_NEVER_SENDS: Mapping[PromptPart, str] = {
-    "corner label": "SAM 1 knows two corners, as a box, and none by itself"
+    "corner label": "SAM 1 takes two corners, as a box, but never a single corner"
 }
 
-# Those of segment-anything's own export of SAM 1, which its clients feed by name.
+# The graphs of segment-anything's own export of SAM 1, which clients feed by name.
 META_ENCODER = GraphFile(
     "encoder", {"image": "input_image"}, {"image_embed": "image_embeddings"}, ("onnx",)
 )
@@ -243,7 +244,7 @@ META_DECODER = GraphFile(
 )
 
 
-# What a manifest says of an encoder that takes a canvas: the normalization is the graph's.
+# A manifest's preprocessing for an encoder that takes a canvas: the graph itself normalizes.
 ON_CANVAS = {"layout": "HWC", "mean": [0, 0, 0], "std": [1, 1, 1], "padding": "black"}
 
 
@@ -255,11 +256,11 @@ def description(
     tensors: Mapping[str, Mapping[str, Any]],
     names: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The part of a manifest that a consumer runs the files by.
+    """The part of a manifest that a consumer needs to run the files.
 
-    :param files: size and sha256 of each, and the runtimes that it needs, by name.
-    :param tensors: ``inputs`` and ``outputs`` of each graph, each a `Tensor`'s fields.
-    :param names: of each graph's file.
+    :param files: each file's size, sha256 and the runtimes that it needs, by file name.
+    :param tensors: ``inputs`` and ``outputs`` of each graph, each with a `Tensor`'s fields.
+    :param names: the name of each graph's file.
     """
     return {
         "client": client.name,
@@ -287,7 +288,7 @@ def description(
 
 
 def _prompting(interface: Interface) -> dict[str, str]:
-    """How a program feeds a prompt, in sentences."""
+    """How to feed a prompt, in sentences."""
     coordinates = "x, y in pixels of the encoder's input"
     if interface == "points and boxes":
         box = "x0, y0, x1, y1 in the input of boxes: top left before bottom right"
@@ -301,7 +302,7 @@ def _prompting(interface: Interface) -> dict[str, str]:
 
 
 def _pixels_per_cell(client: Client, tensors: Mapping[str, Mapping[str, Any]]) -> int | None:
-    """Pixels of the encoder's input to a mask's cell; None where masks are of the image's size."""
+    """Pixels of the encoder's input in a mask's cell; None if masks have the image's size."""
     if "orig_im_size" in client.decoder.inputs:
         return None
     (image,) = tensors["encoder"]["inputs"]

@@ -1,7 +1,7 @@
 """Tensor contracts: the inputs and outputs of graphs, and how an image is prepared for them.
 
-Each tensor has a role, which is also its name in the graphs as they are traced: samexporter's
-name where that has one. A client may have another name for it (`tasks.clients.client`).
+Each tensor has a role, which is also its name in the traced graphs. Roles are samexporter's names
+where it has one. A client can use another name for a role (`tasks.clients.client`).
 """
 
 from __future__ import annotations
@@ -14,27 +14,28 @@ if TYPE_CHECKING:
     from sam2.modeling.sam2_base import SAM2Base
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
-# The masks that a decoder returns: the three; the three, best score first; the one with the best
-# score; the model's own single mask; all four, the single one first.
+# The masks that a decoder returns. multi: three; ranked: three, best score first; best: the one
+# with the best score; single: the model's own single mask; all: four, the single one first.
 MaskChoice = Literal["multi", "ranked", "best", "single", "all"]
 # How many prompts a decoder takes in a run.
 PromptChoice = Literal["one", "many"]
-# A decoder's inputs beside the encoder's outputs: points and a mask to refine; points and boxes; or
-# points, a mask, and the image's size, at which it returns masks. Such an image is stretched to the
-# encoder's size, or its longer side is scaled to that and the rest padded. "point batches" are
-# points with a first axis for images, as transformers feeds SAM 1.
+# A decoder's inputs beside the encoder's outputs. "points": points and a mask to refine. "image
+# size" and "padded image size": also the image's size, at which the decoder returns masks; the
+# image is stretched to the encoder's size, or its longer side is scaled to that size and the rest
+# is padded. "point batches": points with a first axis for images, as transformers feeds SAM 1.
 Interface = Literal[
     "points", "points and boxes", "point batches", "image size", "padded image size"
 ]
-# The kind of file that stores a graph.
+# The file format of a graph.
 Format = Literal["onnx", "ort"]
-# How weights are stored; with "half" values are, too, and computed with.
+# How weights are stored; "half" also stores values and computes in half precision.
 Precision = Literal["fp32", "fp16", "q8", "q4", "q4f16", "half"]
-# The tensors that encoder and decoder share: SAM 2's three feature maps, the coarsest of these
-# alone, or SAM 1's one.
+# The tensors that encoder and decoder share: SAM 2's three feature maps, only the coarsest of
+# these, or SAM 1's single map.
 Layout = Literal["sam", "sam2", "sam2, one map"]
-# How an image gets the encoder's size: each side scaled alone, or both by one factor, placed at the
-# top left; "canvas": of a black one, which the encoder's graph normalizes and pads below.
+# How an image gets the encoder's size. "stretch": each side is scaled by itself. "longest side":
+# both sides are scaled by one factor, and the image is placed at the top left. "canvas": the same
+# on a black canvas, which the encoder's graph normalizes and pads at the bottom.
 Resize = Literal["stretch", "longest side", "canvas"]
 
 # Dimensions that the caller chooses.
@@ -43,13 +44,15 @@ BOXES, HEIGHT, WIDTH = "num_boxes", "height", "width"
 MASK_BATCH = "mask_batch"  # 1, or as many as prompts
 MEMORIES, POINTERS = "memories", "pointers"
 
-# What transformers hands from SAM 1's encoder to its decoder beside the embedding; ours has it.
+# The encoding of positions that transformers passes from SAM 1's encoder to its decoder beside the
+# embedding; our encoder returns it too.
 PLACES = "image_places"
 
-# The encoder's outputs, by the pixels to one of their places: 4, 8 and 16.
+# The encoder's outputs, finest first: one of their places covers 4, 8 and 16 pixels.
 FEATURES = ("high_res_feats_0", "high_res_feats_1", "image_embed")
 
-# The canvas's height for one pixel of its width, which is the encoder's: AnyLabeling's 684 of 1024.
+# The canvas's height for one pixel of its width, which is the encoder's width: AnyLabeling's 684
+# of 1024.
 CANVAS_HEIGHT = 684 / 1024
 
 # The model was trained on RGB values of 0-255, normalized by ImageNet's statistics.
@@ -71,7 +74,7 @@ POINT_LABELS: Mapping[str, int] = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """A graph's input or output. A dimension is a size, or a name where the caller chooses."""
+    """A graph's input or output. A dimension is a size, or a name if the caller chooses it."""
 
     name: str
     dtype: str
@@ -79,7 +82,7 @@ class Tensor:
     role: str = ""
 
     def sizes(self, **chosen: int) -> list[int]:
-        """The shape with sizes for the named dimensions; 1 for one that gets none."""
+        """The shape with the ``chosen`` sizes for named dimensions, 1 for the others."""
         return [chosen.get(size, 1) if isinstance(size, str) else size for size in self.shape]
 
     def __str__(self) -> str:
@@ -116,9 +119,9 @@ class Dimensions:
 
     ``image_size``: height and width of the encoder's input in pixels; ``embed_dim``: channels of
     the image embedding; ``feature_channels``: channels of the two high-resolution feature maps,
-    empty for a model without them; ``stride``: pixels of the image to one place of the embedding;
-    ``masks``: how many a prompt has; ``has_places``: the encoder also returns the encoding of the
-    embedding's places.
+    empty for a model without them; ``stride``: image pixels for each place of the embedding;
+    ``masks``: the number of masks for each prompt; ``has_places``: the encoder also returns the
+    positional encoding of the embedding's places.
     """
 
     image_size: int
@@ -133,8 +136,8 @@ class Dimensions:
 class Memory:
     """The memory that an architecture keeps of a frame.
 
-    ``shape`` is that of one memory; ``has_times``: pointers carry their age; ``has_absence``: a
-    memory of a frame without the object is marked.
+    ``shape``: the shape of one memory; ``has_times``: pointers carry their age; ``has_absence``:
+    the memory of a frame without the object is marked.
     """
 
     shape: tuple[int, ...]
@@ -143,7 +146,7 @@ class Memory:
 
 
 def memory_of(model: SAM2Base) -> Memory:
-    """The memory of sam2's model, which is a map, or EdgeTAM's, which is latents."""
+    """The memory of sam2's model (a map) or of EdgeTAM (latents)."""
     side = model.image_size // model.backbone_stride
     perceiver = getattr(model, "spatial_perceiver", None)
     map_shape = (model.mem_dim, side, side)
@@ -156,14 +159,14 @@ def memory_of(model: SAM2Base) -> Memory:
 
 @dataclass(frozen=True)
 class TrackingConstants:
-    """The numbers with which a program tracks by the graphs; ``video`` in a manifest.
+    """The constants that a program needs to track with the graphs; ``video`` in a manifest.
 
-    A frame looks at ``memories`` of earlier frames, one of every ``memory_stride``, and at
+    A frame attends to ``memories`` of earlier frames, one of every ``memory_stride``, and to
     ``max_pointers`` pointers of at most ``max_conditioning_frames`` prompted frames (-1 for all).
-    The decoder draws three masks for a number of points within ``multimask_points`` (least, most),
-    never where that is None. A later frame's pointer has a negative age with
-    ``signed_pointer_times``, and does not count with ``pointers_from_past_only``. With
-    ``corrections_condition`` a frame that was corrected after it was tracked conditions too.
+    The decoder draws three masks if the number of points is within ``multimask_points`` (least,
+    most), and never if that is None. With ``signed_pointer_times``, the pointer of a later frame
+    has a negative age; with ``pointers_from_past_only``, it does not count. With
+    ``corrections_condition``, a frame that was corrected after tracking also conditions.
     """
 
     image_size: int
@@ -196,7 +199,7 @@ def tracking_constants(predictor: SAM2VideoPredictor) -> TrackingConstants:
 
 
 def tracking_contract(dimensions: Dimensions, memory: Memory) -> Contract:
-    """The contract of the graphs that track one object through frames."""
+    """The contract of the tracking graphs, which follow one object through frames."""
     side, width = dimensions.image_size // dimensions.stride, dimensions.embed_dim
     mask = 4 * side
     inputs = traced_contract(dimensions, "points", "multi", "one")["decoder"].inputs
@@ -274,7 +277,7 @@ def traced_contract(
 def _prompts_and_masks(
     interface: Interface, count: int, side: int, batch: int | str
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """A decoder's inputs beside the features, and its outputs: ``count`` masks a prompt."""
+    """A decoder's inputs beside the features, and its outputs: ``count`` masks for each prompt."""
     if interface == "point batches":
         return (
             tensor("point_coords", 1, batch, POINTS, 2),
@@ -312,16 +315,16 @@ def _prompts_and_masks(
 
 
 def tensor(role: str, *shape: int | str, dtype: str = "float32") -> Tensor:
-    """A tensor that is named after its role."""
+    """A tensor named after its role."""
     return Tensor(role, dtype, shape, role)
 
 
 def as_json(graphs: Contract) -> dict[str, Any]:
-    """Tensors as in reports and manifests."""
+    """Tensors as they appear in reports and manifests."""
     return {name: asdict(tensors) for name, tensors in graphs.items()}
 
 
 def renamed(tensors: Sequence[Tensor], names: Mapping[str, str]) -> tuple[Tensor, ...]:
-    """Tensors under their names by role, in the order of the names."""
+    """The tensors with new ``names`` (by role), in the order of these names."""
     by_role = {each.role: each for each in tensors}
     return tuple(replace(by_role[role], name=name) for role, name in names.items())

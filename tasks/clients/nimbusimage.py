@@ -1,11 +1,11 @@
 """NimbusImage: a web tool for microscopy, in its repository at 818835a.
 
-`src/pipelines/samPipeline.ts` imports ``onnxruntime-web/webgpu``, the build of both providers. It
-loads ``encoder.ort`` on WebGPU and ``decoder.onnx`` on WASM, places
-the image at the top left, appends a padding point where there is no box, and takes the first mask;
-`onnxModels.ts` takes a folder for SAM 2 only when its name begins with ``sam2_``. For SAM 1 it
-loads ``encoder.onnx``, and feeds the six inputs of segment-anything's own decoder by name: what the
-encoder returns, so the embedding alone, and the rest. Its menu has ``vit_b`` and no other SAM 1.
+`src/pipelines/samPipeline.ts` imports ``onnxruntime-web/webgpu``, the build with both providers. It
+loads ``encoder.ort`` on WebGPU and ``decoder.onnx`` on WASM, places the image at the top left,
+appends a padding point to prompts without a box, and uses the first mask. `onnxModels.ts` treats a
+folder as SAM 2 only if its name begins with ``sam2_``. For SAM 1 it loads ``encoder.onnx``, and
+feeds the six inputs of segment-anything's own decoder by name: every output of the encoder, so the
+encoder must return only the embedding, and the rest. Its menu lists ``vit_b`` and no other SAM 1.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLIENT = Client(
     version="818835a",
     encoder=SAMEXPORTER_ENCODER,
     decoder=replace(SAMEXPORTER_DECODER, formats=("onnx",)),
-    masks=("ranked", "best", "single"),  # it takes the first of several
+    masks=("ranked", "best", "single"),  # it uses the first of several
     prompts=("one", "many"),
     resize="longest side",
     formats=("onnx", "ort"),

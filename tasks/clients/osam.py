@@ -1,11 +1,12 @@
-"""osam, by its Python API. Facts of version 0.8.1, ``osam/_models/sam2``.
+"""osam through its Python API, as in version 0.8.1, ``osam/_models/sam2``.
 
-It takes the encoder's outputs by position. The decoder returns masks at the image's own size, and
-osam takes the one with the best score. labelme runs models with osam too, but from a fixed list: it
-loads none of these files.
+It reads the encoder's outputs by position. The decoder returns masks at the image's own size, and
+osam uses the one with the best score. labelme also runs models with osam, but only from a fixed
+list: it loads none of these files.
 
-SAM 1 is read in ``osam/_models/sam1``: the image at the top left, an encoder whose input is called
-``x``, the first mask whatever its score, and a ``has_mask_input`` of -1 for no mask.
+``osam/_models/sam1`` runs SAM 1: it places the image at the top left, calls the encoder's input
+``x``, uses the first mask regardless of its score, and sends a ``has_mask_input`` of -1 for no
+mask.
 """
 
 from __future__ import annotations

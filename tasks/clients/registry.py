@@ -1,4 +1,4 @@
-"""The clients that a configuration can name. A further one is a module and its lines here."""
+"""The clients that a configuration can name. To add one, write a module and list it here."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ CLIENTS: Mapping[str, Client] = {client.key: client for client in _ALL}
 
 
 def client_for(name: str, layout: Layout) -> Client | None:
-    """The client of a program for a layout; None for a program that does not read it."""
+    """A program's client for a layout; None if the program cannot read that layout."""
     return next((each for each in _ALL if (each.name, each.layout) == (name, layout)), None)
 
 
 def clients_for(layout: Layout) -> list[str]:
-    """The names of the programs that read a layout."""
+    """The names of the programs that can read a layout."""
     return [each.name for each in _ALL if each.layout == layout]
 
 
 def library_of(name: str) -> str:
-    """The Hugging Face hub's name for what loads the files of a program."""
+    """The Hugging Face hub's name for the library that loads a program's files."""
     return next(each.library for each in _ALL if each.name == name)
 
 
 def client_by_key(key: str) -> Client:
-    """The client that a stage's request names."""
+    """The client with a key, as a stage's request has it."""
     return CLIENTS[key]

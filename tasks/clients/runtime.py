@@ -1,4 +1,4 @@
-"""How a page runs graphs: a build of onnxruntime-web, and its execution provider."""
+"""How a page runs graphs: with which build of onnxruntime-web, on which execution provider."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 WebProvider = Literal["wasm", "webgpu"]
-# What a page imports: `onnxruntime-web`, whose WebGPU is JSEP; `/webgpu` and `/jspi`, with the
-# native provider, one by Asyncify and one by JavaScript Promise Integration; `/wasm`, without any.
+# What a page imports. `onnxruntime-web`: WebGPU through JSEP. `/webgpu` and `/jspi`: the native
+# WebGPU provider, with Asyncify or JavaScript Promise Integration. `/wasm`: no WebGPU.
 Build = Literal["default", "webgpu", "jspi", "wasm"]
-# In which order WebGPU keeps the axes of images; None leaves that to onnxruntime-web (NHWC).
+# The order of image axes on WebGPU; None leaves it to onnxruntime-web (NHWC).
 TensorLayout = Literal["NHWC", "NCHW"]
 
 PINNED = "onnxruntime-web"
@@ -17,7 +17,7 @@ PINNED = "onnxruntime-web"
 
 @dataclass(frozen=True)
 class RuntimePath:
-    """A way through onnxruntime-web; ``package`` is its folder among the packages of npm."""
+    """A path through onnxruntime-web; ``package`` is its folder in ``node_modules``."""
 
     provider: WebProvider
     build: Build
@@ -26,7 +26,7 @@ class RuntimePath:
 
     @property
     def bundle(self) -> str:
-        """The build's address on the server of the proof."""
+        """The build's address on the proof's server."""
         return f"/npm/{self.package}/dist/{file_of(self.build)}"
 
 

@@ -20,7 +20,7 @@ CLIENT = Client(
     decoder=SAMEXPORTER_DECODER,
 )
 
-# Its own inference places an image at the top left for SAM 1, and paints every mask that it gets.
+# For SAM 1, its own inference places the image at the top left, and paints every mask.
 FOR_SAM = replace(
     CLIENT,
     layout="sam",

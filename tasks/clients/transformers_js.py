@@ -1,7 +1,7 @@
 """transformers.js, the npm package @huggingface/transformers, 4.3.1: ``Sam2Model``, ``SamModel``.
 
-It loads two graphs from a folder that describes them in ``config.json`` and
-``preprocessor_config.json``, as those of the Python package transformers.
+It loads two graphs from a folder with ``config.json`` and ``preprocessor_config.json``, like those
+of the Python package transformers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tasks.clients.client import Client, GraphFile
 from tasks.clients.contract import FEATURES, PLACES, PREPROCESSING
 from tasks.clients.runtime import RuntimePath
 
-# It brings one of its own, and imports `onnxruntime-web/webgpu`.
+# The package has its own copy of onnxruntime-web, and imports `onnxruntime-web/webgpu`.
 _RUNTIME = "@huggingface/transformers/node_modules/onnxruntime-web"
 _FEATURES = {role: f"image_embeddings.{level}" for level, role in enumerate(FEATURES)}
 
@@ -47,8 +47,8 @@ def _documents(
 ) -> dict[str, str]:
     """The documents for a class of the package.
 
-    On WASM the package would load 8 bits by default: ``config.json`` names a precision for each
-    device, the preferred one, or the first that is deployed.
+    By default the package would load 8 bits on WASM, so ``config.json`` names a precision for each
+    device: the recommended one, or the first deployed one.
     """
     deployed = [each["precision"] for each in manifest["variants"] if each["deployed"]]
     recommended = manifest["recommended"]
@@ -101,10 +101,10 @@ CLIENT = Client(
     interface="points and boxes",
     masks=("multi", "ranked"),
     prompts=("many",),
-    refused={"half": "it names files by its own precisions, which half is not"},
+    refused={"half": "it has its own list of precisions, without half"},
     never_sends={
         "mask": "Sam2Model's decoder has no mask input",
-        "padding label": "Sam2Processor sends the labels of real points alone",
+        "padding label": "Sam2Processor sends only the labels of real points",
         "corner label": "a box is sent as input_boxes",
         "prompts of different lengths": "Sam2Processor makes one tensor of equally long rows",
     },

@@ -1,1 +1,1 @@
-"""A browser, the packages of npm, and the loopback server."""
+"""The browser, the npm packages, and the loopback server."""

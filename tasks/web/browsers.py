@@ -1,4 +1,4 @@
-"""The browser of this machine that proves graphs, and its identity."""
+"""Finds the browser that proves graphs on this machine, and identifies it."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ if TYPE_CHECKING:
 
 INSTALL_BROWSER = "uv run playwright install chromium"
 
-# Names on the search path, most of them of Linux; then where macOS has its applications.
+# Names on the search path, mostly Linux's; then the paths of applications on macOS.
 EXECUTABLES = (
     *("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge"),
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 )
 
-PATIENCE = 30  # seconds for a browser to tell its version
+PATIENCE = 30  # seconds for a browser to print its version
 
 
 @dataclass(frozen=True)
 class Browser:
-    """A browser for graphs, and the versions of the packages of npm that it runs them with.
+    """A browser that proves graphs, and the versions of the npm packages that run them.
 
-    ``executable`` None is Playwright's own. ``missing`` says why there is none, and what to do.
+    ``executable`` None means Playwright's own browser. ``missing`` says why no browser is
+    available, and what to do.
     """
 
     executable: str | None = None
@@ -48,13 +49,13 @@ class Browser:
 
 
 def find(check: BrowserCheck) -> Browser:
-    """Look for a browser, and for the npm packages or the npm to install them; starts nothing."""
+    """Look for a browser, and for the npm packages or npm itself; starts nothing."""
     npm = packages.versions()
     if not (packages.are_installed() or packages.npm()):
         missing = "onnxruntime-web is not installed and there is no npm; install Node.js"
         return Browser(missing=f"{missing} 20 or newer")
     if not npm:
-        return Browser(missing=f"{packages.MANIFESTS[1]} names no packages")
+        return Browser(missing=f"{packages.MANIFESTS[1]} lists no packages; restore it from git")
     for name in (check.executable,) if check.executable else EXECUTABLES:
         if executable := shutil.which(name):
             return Browser(executable, npm)
@@ -68,7 +69,7 @@ def find(check: BrowserCheck) -> Browser:
 
 
 def programs(check: BrowserCheck, browser: Browser) -> tuple[BrowserProgram, ...]:
-    """The browsers of this machine that `doit paths` starts; starts none but for its version."""
+    """The browsers of this machine that `doit paths` starts."""
     names = check.executables or [
         *filter(None, [browser.executable]),
         *(next(filter(shutil.which, each), "") for each in PROGRAMS.values()),
@@ -77,12 +78,13 @@ def programs(check: BrowserCheck, browser: Browser) -> tuple[BrowserProgram, ...
     return tuple(BrowserProgram(engine_of(each), each) for each in executables)
 
 
-@cache  # many proofs ask
+@cache  # many proofs call this
 def identity(executable: str | None) -> dict[str, str]:
-    """The program that proves, and the packages of npm that run in it.
+    """Identifies the program that proves, and the npm packages that run in it.
 
-    A browser's identity is its version in its own words and its file's SHA-256, cut short; it is
-    started for its version only when a file has changed since. Playwright's own has Playwright's.
+    A browser is identified by the version that it prints and its file's shortened SHA-256. It is
+    started for its version only if one of its files has changed. Playwright's own browser is
+    identified by Playwright's version.
     """
     npm = {"files of npm": packages.served()}
     if executable is None:
@@ -97,10 +99,10 @@ def identity(executable: str | None) -> dict[str, str]:
 
 
 def programs_of(program: str) -> list[str]:
-    """A program; for a script also the programs that it names, one of which it starts.
+    """A program; for a script, also the programs that it mentions, one of which it starts.
 
-    ``/usr/bin/chromium`` starts ``$LIBDIR/$APPNAME``, and Chrome's script ``$HERE/chrome``, which
-    lies beside it. One too many does no harm.
+    ``/usr/bin/chromium`` starts ``$LIBDIR/$APPNAME``; Chrome's script starts ``$HERE/chrome``, in
+    its own folder. A superfluous program in the list does no harm.
     """
     path = Path(program)
     with path.open("rb") as file:
@@ -113,14 +115,14 @@ def programs_of(program: str) -> list[str]:
     named = {Path(word) for word in words if word.startswith("/")}
     named |= {path.with_name(Path(word).name) for word in words if Path(word).name}
     programs = {each for each in named if each.is_file() and os.access(each, os.X_OK)}
-    # What snap starts is behind a link to the folder of its revision.
+    # snap starts a program through a link to the folder of its revision.
     snaps = {f"/snap/{each.name}/current" for each in named}
     others = {str(each.resolve()) for each in programs} | set(filter(os.path.isdir, snaps))
     return [program, *sorted(others - {program})]
 
 
 def _version(executable: str) -> str:
-    """The version that a browser prints; empty where it prints none."""
+    """The version that a browser prints; empty if it prints none."""
     try:
         done = subprocess.run(
             [executable, "--version"],
@@ -136,7 +138,7 @@ def _version(executable: str) -> str:
 
 
 def _playwright_browsers() -> Path:
-    """Where ``playwright install`` puts browsers."""
+    """The folder where ``playwright install`` puts browsers."""
     folder = os.environ.get("PLAYWRIGHT_BROWSERS_PATH")
     cache = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache").expanduser()
     return Path(folder) if folder else cache / "ms-playwright"

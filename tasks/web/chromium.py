@@ -1,8 +1,8 @@
-"""A page that runs a model's graphs with onnxruntime-web, step by step, from a loopback server.
+"""A page from a loopback server that runs a model's graphs with onnxruntime-web, step by step.
 
-The steps are those of ``web/page/proof/check.js``. A driver takes them to the page: Playwright, for
-a Chromium, or a browser that was started with the page's address (`tasks.web.started_browser`).
-What a provider refuses is that provider's: what others answered before it stays.
+``web/page/proof/check.js`` defines the steps. A driver sends them to the page: Playwright, for a
+Chromium, or a browser that was started with the page's address (`tasks.web.started_browser`).
+If a provider fails, the answers of the providers before it stay valid.
 """
 
 from __future__ import annotations
@@ -35,33 +35,33 @@ if TYPE_CHECKING:
 
 
 class Refused(Exception):
-    """What a step in the browser ended with, in the words of onnxruntime-web or the browser."""
+    """A step in the browser failed; with the error message of onnxruntime-web or the browser."""
 
 
 class Driver(Protocol):
-    """Takes steps to a page."""
+    """Sends steps to a page."""
 
     @property
     def browser(self) -> str:
         """The browser's name and version."""
 
     def open(self, address: str) -> None:
-        """Open a page that offers steps."""
+        """Open a page that runs steps."""
 
     def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """What a step returns; `Refused` where the browser ends the page."""
+        """Run a step and return its result; `Refused` if the browser ends the page."""
 
     def memory(self) -> Mapping[str, int]:
-        """The peak so far, in bytes, of the page's process (``renderer``) and the ``gpu``'s."""
+        """The peak memory so far, in bytes: ``renderer`` (the page's process) and ``gpu``."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
     """A variant of a model as its client loads it from a server.
 
-    ``graphs`` are the files by graph, ``names`` the client's names for them. ``video`` comes with
-    the graphs that track. ``tensors_from`` are other files with the same inputs and outputs, for
-    graphs that onnxruntime cannot read.
+    ``graphs`` are the files by graph name, ``names`` the client's names for the files. ``video``
+    is given with the tracking graphs. ``tensors_from`` are other files with the same inputs and
+    outputs, for graphs that onnxruntime cannot read.
     """
 
     client: Client
@@ -75,7 +75,7 @@ class ServedModel:
 
     @cached_property
     def tensors(self) -> dict[str, dict[str, Any]]:
-        """The inputs and outputs of encoder and decoder, those that the client loads."""
+        """The inputs and outputs of the graphs that the client loads, of encoder and decoder."""
         files = self.tensors_from or self.graphs
         return {
             name: self.client.with_roles(name, tensors_of(files[name]))
@@ -88,7 +88,7 @@ class ServedModel:
         return max(map(int, self.tensors["encoder"]["inputs"][0]["shape"]))
 
     def manifest(self) -> dict[str, Any]:
-        """The part of its manifest that a client reads."""
+        """The part of the manifest that a client reads."""
         files = {
             self.names[graph]: {"size": os.path.getsize(path), "sha256": sha256_of(path)}
             for graph, path in self.graphs.items()
@@ -107,13 +107,13 @@ class ServedModel:
 
 
 class Site(NamedTuple):
-    """A server's address, and the bytes of the arrays that its page posted, by their names."""
+    """A server's address, and the arrays that its page posted, as bytes by name."""
 
     address: str
     arrays: dict[str, bytes]
 
     def array(self, posted: Mapping[str, Any]) -> NDArray[np.float32]:
-        """The array that ``posted`` of steps.js sent."""
+        """The array that the function ``posted`` in steps.js sent."""
         import numpy as np
 
         values = np.frombuffer(self.arrays.pop(posted["name"]), np.float32)
@@ -132,7 +132,7 @@ def served(
 ) -> Iterator[Site]:
     """Serves a model's files, the page, an image, and a clip's frames from a ``scratch`` folder.
 
-    :param embedding: of the image, for a decoder alone.
+    :param embedding: of the image, for a decoder without an encoder.
     :param second: another image.
     :param steps: answers a page that requests its next step.
     """
@@ -170,11 +170,11 @@ def served(
 
 @contextmanager
 def launched(executable: str | None, webgpu: bool) -> Iterator[PlaywrightBrowser]:
-    """A headless browser, which ends with the context; a `StageError` when it does not start."""
+    """A headless browser, which ends with the context; a `StageError` if it does not start."""
     from playwright.sync_api import Error, sync_playwright
 
-    # Chromium gives WebGPU to headless pages of Linux only with this flag; where there is no
-    # hardware, the adapter is SwiftShader.
+    # On Linux, headless Chromium offers WebGPU only with this flag; without a GPU the adapter is
+    # SwiftShader.
     flags = ["--enable-unsafe-webgpu"] if webgpu else []
     with sync_playwright() as playwright:
         try:
@@ -183,7 +183,7 @@ def launched(executable: str | None, webgpu: bool) -> Iterator[PlaywrightBrowser
             reason = error.message.splitlines()[0]
             raise StageError(
                 f"{executable or 'Playwright’s Chromium'} does not start: {reason}. "
-                "Name another with [browser] executable."
+                "Choose another browser with [browser] executable."
             ) from error
         try:
             yield browser
@@ -193,7 +193,7 @@ def launched(executable: str | None, webgpu: bool) -> Iterator[PlaywrightBrowser
 
 @contextmanager
 def blank_page(browser: PlaywrightBrowser) -> Iterator[Driver]:
-    """A page whose messages are printed; `Refused` when the browser ends it."""
+    """A page whose console messages are printed; `Refused` if the browser ends the page."""
     from playwright.sync_api import Error
 
     try:
@@ -238,16 +238,16 @@ class PlaywrightDriver:
 
 
 def threads_here(client: Client) -> int:
-    """As many threads of WASM as help: onnxruntime-web itself takes at most 4."""
+    """The number of WASM threads: onnxruntime-web uses at most 4 by default."""
     return 1 if client.wasm_alone else min(4, os.cpu_count() or 1)
 
 
 class Steps:
-    """Has a page work with a served model's ``parts``, step by step, and adds to a report.
+    """Makes a page run the ``parts`` of a served model, step by step, and adds to a report.
 
-    Each provider is that of one of the ``paths``; unless given, of those of the client. A
-    ``report`` may be that of another page with the same model. What the page, or a provider in it,
-    does not do raises `Refused`, which names the part and the provider.
+    The ``paths``, by default the client's, say how each provider is run. A ``report`` can come from
+    another page with the same model. If the page or a provider fails, a `Refused` names the part
+    and the provider.
     """
 
     def __init__(
@@ -266,12 +266,12 @@ class Steps:
         self.threads = threads
         empty: dict[str, Any] = {"threads": threads, "providers": {}, "memory": {}, "load_ms": {}}
         self.report = empty if report is None else report
-        self._provider: WebProvider = "wasm"  # without it there is nothing
+        self._provider: WebProvider = "wasm"  # nothing runs without WASM
         self._graph: str | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The graphs that it loads."""
+        """The graphs that the page loads."""
         return self.model.client.graphs
 
     @property
@@ -280,7 +280,7 @@ class Steps:
         return self.model.client.page
 
     def open(self) -> None:
-        """Open the page and load its graphs; a `Refused` names the file."""
+        """Open the page and load its graphs; if that fails, a `Refused` names the file."""
         self.report["browser"] = self.driver.browser
         self.driver.open(f"{self.site.address}/{self.name}")
         environment = self._step("open the page", "environment")
@@ -293,16 +293,16 @@ class Steps:
             self.report["load_ms"].setdefault(part, loaded["milliseconds"])
 
     def refuse(self, reason: str) -> None:
-        """Note that the provider at work refused something."""
+        """Note in the report that the current provider failed."""
         self._of_provider()["refused"] = {"words": reason, "graph": self._graph}
 
     def _of_provider(self) -> dict[str, Any]:
-        """The report's figures of the provider at work."""
+        """The report's figures of the current provider."""
         figures: dict[str, Any] = self.report["providers"].setdefault(self._provider, {})
         return figures
 
     def _figures(self) -> dict[str, Any]:
-        """Those of this page."""
+        """The figures of this page on the current provider."""
         return self._of_provider()
 
     def _step(self, what: str, step: str, **arguments: Any) -> Any:
@@ -331,7 +331,7 @@ class Steps:
         self._figures()["start_ms"] = started["milliseconds"]
 
     def _step_of(self, part: str, what: str, step: str, **arguments: Any) -> Any:
-        """A step with one graph on the provider at work."""
+        """Run a step with one graph on the current provider."""
         self._graph = part
         what = f"{part} on {self._provider}: {what}"
         return self._step(what, step, part=part, provider=self._provider, **arguments)
@@ -341,23 +341,23 @@ class Steps:
         self._figures()[part] = {"create_ms": created["milliseconds"]}
 
     def _place(self, part: str) -> None:
-        """Note where the nodes of a graph are: see ``web/page/proof/node-placement.js``."""
+        """Note which provider runs each node of a graph: see ``proof/node-placement.js``."""
         try:
             placement = self._step_of(part, "find its nodes", "nodes")["placement"]
-        except Refused as refusal:  # a session for its log alone
+        except Refused as refusal:  # the session was made only for its log
             print(refusal)
             placement = None
         self._of_provider().setdefault("placement", {})[part] = placement
 
     def _measure_memory(self) -> None:
-        """Note the largest memory so far of the page's process, and of that of the GPU."""
+        """Note the peak memory so far of the page's process and of the GPU's process."""
         memory = self.report["memory"]
         for kind, peak in self.driver.memory().items():
             memory[kind] = max(memory.get(kind, 0), peak)
 
 
 def _nothing() -> bytes:
-    """The smallest model: what goes in comes out."""
+    """The smallest model, which returns its input."""
     from onnx import TensorProto, helper
 
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]

@@ -1,4 +1,4 @@
-"""What a page's answers are compared with: onnxruntime's to the same inputs."""
+"""Compares a page's answers with onnxruntime's answers to the same inputs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from tasks.web.chromium import ServedModel
     from tasks.web.image_page import ImageRun
 
-LEVEL = 1 / 255  # of a sample: a browser may round down what it scales
+LEVEL = 1 / 255  # one level of a sample: a browser may round down when it scales
 
 
 def compare(run: ImageRun, reference: Predictions | None) -> None:
-    """Add to a run's report how its answers differ from onnxruntime's to the same pixels.
+    """Add to a run's report how its answers differ from onnxruntime's for the same pixels.
 
-    A browser scales images in its own way: how far its pixels are from ours is a figure of its own.
+    A browser scales images in its own way, so the difference between its pixels and ours is a
+    separate figure.
 
-    :param reference: PyTorch's answers; with it only the masks of the best scores, which a person
-        gets, are compared.
+    :param reference: PyTorch's answers; if given, only the best-scored masks, which a user gets,
+        are compared.
     """
     from tasks.inference import sessions
     from tasks.inference.metrics import least_iou
@@ -35,7 +36,7 @@ def compare(run: ImageRun, reference: Predictions | None) -> None:
     if on_wasm is None or not on_wasm.masks:
         return
     features = {}
-    if run.image is not None:  # which a decoder alone does not see
+    if run.image is not None:  # a decoder without an encoder gets no image
         preprocessing = preprocessing_difference(run.image_pixels(), run.prompted.image, run.place)
         run.report["preprocessing"] = features["image"] = preprocessing
     expected = answers_of_onnxruntime(run, on_wasm)
@@ -55,7 +56,7 @@ def compare(run: ImageRun, reference: Predictions | None) -> None:
 
 
 def answers_of_onnxruntime(run: ImageRun, answers: Predictions) -> Predictions:
-    """onnxruntime's answers to the pixels and the mask inputs that a page had."""
+    """onnxruntime's answers to the pixels and the mask inputs that a page used."""
     from tasks.inference import sessions
 
     answered = [each for each in run.prompted.prompts if each.name in answers.masks]
@@ -69,7 +70,7 @@ def answers_of_onnxruntime(run: ImageRun, answers: Predictions) -> Predictions:
 def preprocessing_difference(
     pixels: NDArray[np.uint8], image: NDArray[np.uint8], place: Placement
 ) -> Figure:
-    """How far a browser's pixels are from an image as it is scaled here, but for rounding."""
+    """How far a browser's pixels are from our scaled image, apart from rounding."""
     from tasks.inference.checks import mean_difference
     from tasks.inference.preprocessing import coarse, resized
 
@@ -81,7 +82,7 @@ def preprocessing_difference(
 def compare_tracking(
     report: dict[str, Any], tracked: Mapping[str, Answers], script: Script, model: ServedModel
 ) -> None:
-    """Add to a report how the page's tracker differs from ours with onnxruntime, by provider."""
+    """Add to a report, by provider, how the page's tracker differs from ours in onnxruntime."""
     from tasks.inference.scripts import run_script
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker

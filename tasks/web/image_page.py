@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from tasks.inference.prompts import Prompt
 
-# On a software adapter the encoder is not run: a session tells where its nodes are. Beyond this
-# size (in bytes) the page's memory would be at risk.
+# On a software adapter the encoder does not run, but a session shows which provider has its nodes.
+# A session of a file above this size (in bytes) could exhaust the page's memory.
 PLACED_ENCODER = 400 << 20
 
 
 class ImageRun(Steps):
-    """The image part: the server's image is encoded, and the prompts about it are decoded."""
+    """The image part of a proof: encodes the server's image, and decodes prompts about it."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ImageRun(Steps):
         return pixels_of(self.image, self.place)
 
     def wasm(self, encoder_runs: int, decoder_runs: int) -> None:
-        """Run everything on WASM; raises `Refused`, which names the part and the provider."""
+        """Run everything on WASM; if that fails, a `Refused` names the part and the provider."""
         self._start("wasm")
         self._create("decoder")
         if self.model.client.encodes:
@@ -69,9 +69,9 @@ class ImageRun(Steps):
     def webgpu(self, run_encoder: bool, encoder_size: int, runs: int = 1) -> None:
         """Run the decoder on WebGPU, and the encoder too on hardware or with ``run_encoder``.
 
-        An adapter on which not even a graph that does nothing runs is noted as unavailable.
+        If the adapter cannot even run an identity graph, WebGPU is noted as unavailable.
 
-        :param encoder_size: of its file, in bytes.
+        :param encoder_size: the size of the encoder's file, in bytes.
         """
         if self.adapter is None:
             return
@@ -96,7 +96,7 @@ class ImageRun(Steps):
         self._place("decoder")
 
     def refuse(self, reason: str) -> None:
-        """Note that the provider at work refused something, and forget what it answered."""
+        """Note that the current provider failed, and discard its answers."""
         super().refuse(reason)
         self.predictions.pop(self._provider, None)
 
@@ -115,14 +115,14 @@ class ImageRun(Steps):
         self._figures()["encoder"]["run_ms"] = times
 
     def _take(self) -> None:
-        """Have the page take the server's embedding of the image, for a decoder alone."""
+        """Give the page the server's embedding of the image, for a decoder without an encoder."""
         assert self.prompted.features is not None
         embedding = self.prompted.features["image_embed"]
         place = asdict(self.prompted.place(embedding, self.model.client))
         self._step("take an embedding", "take", dims=embedding.shape, **place)
 
     def _decode(self, prompts: Sequence[Prompt], runs: int) -> None:
-        """Put prompts one by one."""
+        """Run prompts one by one."""
         times: list[float] = []
         for prompt in prompts:
             times += self._put((prompt,), runs, prompt.refines)
@@ -131,7 +131,7 @@ class ImageRun(Steps):
     def _put(
         self, prompts: Sequence[Prompt], runs: int, previous: str | None = None
     ) -> list[float]:
-        """Put prompts at once, after a ``previous`` one; gives each run's milliseconds."""
+        """Run prompts at once, after a ``previous`` one; returns each run's milliseconds."""
         predictions = self.predictions[self._provider]
         in_pixels = [self._in_pixels(prompt) for prompt in prompts]
         decoded = self._step_of(
@@ -156,20 +156,20 @@ class ImageRun(Steps):
         return list(decoded["times"])
 
     def _check_refined(self, name: str, previous: str) -> None:
-        """See that a prompt refined the best mask of an earlier one, and no other."""
+        """Check that a prompt refined exactly the best mask of an earlier prompt."""
         import numpy as np
 
         refined = self.predictions[self._provider].mask_inputs.get(name)
-        first = next(iter(self.predictions.values()))  # whose answers the page has kept
+        first = next(iter(self.predictions.values()))  # the page keeps this provider's answers
         best = first.best_mask(previous)
         if refined is None or not np.array_equal(refined, best):
             raise Refused(
-                f"prompt {name!r} was to refine the best mask of prompt {previous!r}; the page fed "
-                f"{'none' if refined is None else 'another'}"
+                f"prompt {name!r} should refine the best mask of prompt {previous!r}, but the page "
+                f"fed {'no mask' if refined is None else 'another mask'}"
             )
 
     def _in_pixels(self, prompt: Prompt) -> dict[str, Any]:
-        """A prompt as preprocessing.js takes it."""
+        """A prompt as preprocessing.js expects it."""
         scaled = prompt.in_pixels(self.width, self.height)
         return {
             "points": [

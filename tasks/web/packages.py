@@ -1,4 +1,4 @@
-"""The packages of npm that the page and the proof in a browser need: where, which, whether."""
+"""The npm packages that the page and the browser's proof need: places, versions, installation."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tasks.system.fingerprint import FINGERPRINTS
 FOLDER = PROJECT / "web"
 PAGE = FOLDER / "page"
 RUNTIME = FOLDER / "node_modules/onnxruntime-web"
-# What the page loads of npm, by package, and the folder of each that it is served.
+# The npm packages that the page loads, and the folder of each that is served.
 LIBRARIES = {
     "onnxruntime-web": "dist",
     "geotiff": "dist-browser",  # reads TIFFs
-    "fast-png": "lib",  # reads PNGs of 16 bits, with the two after it
+    "fast-png": "lib",  # reads PNGs of 16 bits; needs the next two
     "fflate": "esm",
     "iobuffer": "lib",
-    "mediabunny": "dist/bundles",  # takes videos apart
+    "mediabunny": "dist/bundles",  # reads the frames of videos
 }
 MODULES = FOLDER / "node_modules"
 MANIFESTS = (FOLDER / "package.json", FOLDER / "package-lock.json")
@@ -32,12 +32,12 @@ INSTALLED = FOLDER / "node_modules/.package-lock.json"  # npm's own record of wh
 COMMAND = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 
 
-# What loads models: the page's own runtime, and the client that is an npm package itself. That
-# brings a runtime of its own, and common parts of both are packages too.
+# The packages that load models: the page's runtimes, the client that is itself an npm package and
+# has its own runtime, and the package of code that both runtimes share.
 _RUNTIMES = ("onnxruntime-web", "onnxruntime-web-1.19", "onnxruntime-common")
 LOADERS = (*_RUNTIMES, "@huggingface/transformers")
 
-# Of those, what a browser is served; they are bundled with what else they need.
+# The files of those packages that a browser is served; the rest is bundled into them.
 SERVED = (
     "package.json",
     "dist/ort*.min.mjs",
@@ -48,9 +48,9 @@ SERVED = (
 
 
 def versions(names: Collection[str] = LOADERS) -> dict[str, str]:
-    """The versions of what loads models that the lock file asks for; empty without a lock file.
+    """The lock file's versions of the packages that load models; empty without a lock file.
 
-    By the place of each in ``node_modules``: one package may have another of its own.
+    The keys are places in ``node_modules``, because a package can contain its own copy of another.
     """
     return {
         place.partition("/")[2]: str(package.get("version"))
@@ -59,9 +59,9 @@ def versions(names: Collection[str] = LOADERS) -> dict[str, str]:
     }
 
 
-@cache  # first called when they are installed
+@cache  # first called after the installation
 def served() -> str:
-    """The SHA-256, cut short, of all that loads models in a browser, as it is installed."""
+    """The shortened SHA-256 of all installed files that load models in a browser."""
     places = [FOLDER / "node_modules" / name for name in versions()]
     files = {path for place in places for pattern in SERVED for path in place.glob(pattern)}
     named = {path.relative_to(FOLDER).as_posix(): FINGERPRINTS.sha256(path) for path in files}
@@ -69,7 +69,7 @@ def served() -> str:
 
 
 def libraries() -> dict[str, Path]:
-    """What a server of the page serves of npm, by the address's path."""
+    """The folders of npm packages that a server of the page serves, by the address's path."""
     return {
         f"/{name}": FOLDER / "node_modules" / name / folder for name, folder in LIBRARIES.items()
     }
@@ -81,7 +81,7 @@ def version_of(package: str) -> str:
 
 
 def are_installed() -> bool:
-    """Whether what is installed is what the lock file asks for."""
+    """Whether the installed packages match the lock file."""
     wanted, installed = _packages(MANIFESTS[1]), _packages(INSTALLED)
     return (RUNTIME / "package.json").is_file() and all(
         installed.get(name, {}).get("version") == package.get("version")
@@ -91,7 +91,7 @@ def are_installed() -> bool:
 
 
 def install() -> str | None:
-    """Run ``npm ci``; why it did not work, if so, in npm's own words."""
+    """Run ``npm ci``; if it fails, return npm's error message."""
     program = npm()
     if program is None:
         return "there is no npm; install Node.js 20 or newer"
@@ -106,11 +106,11 @@ def install() -> str | None:
     if done.returncode == 0:
         return None
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return f"`{' '.join(COMMAND)}` ended with: {lines[0] if lines else done.returncode}"
+    return f"`{' '.join(COMMAND)}` failed: {lines[0] if lines else f'status {done.returncode}'}"
 
 
 def npm() -> str | None:
-    """npm, where it is on the search path."""
+    """The path of npm, if it is on the search path."""
     return shutil.which("npm")
 
 

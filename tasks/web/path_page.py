@@ -1,4 +1,4 @@
-"""A page on one execution path: what it answers about two images, and to a tracker's script."""
+"""Runs a page on one execution path, with prompts about two images and a tracker's script."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from tasks.inference.scripts import Answers, Script
 
 RUNS = 3
-# A software adapter takes minutes for an encoder of a larger input, and 20 s for its decoder.
+# With a larger input, a software adapter takes minutes for the encoder and 20 s for the decoder.
 LARGEST_EMULATED = 512
 
 
 class PathRun(ImageRun):
-    """Has a page answer on one path; ``figures`` get what came out of each part that ended."""
+    """Runs a page on one path; adds the results of each finished part to ``figures``."""
 
     def __init__(
         self,
@@ -39,19 +39,19 @@ class PathRun(ImageRun):
         path: RuntimePath,
         figures: dict[str, Any],
     ) -> None:
-        # A large encoder runs on WASM where WebGPU is emulated.
+        # Where WebGPU is emulated, a large encoder runs on WASM.
         beside = replace(path, provider="wasm", layout=None)
         super().__init__(driver, site, model, prompted, 1, [beside, path])
         self.path = path
         self.figures = figures
 
     def run(self, second: NDArray[np.uint8], encoder_size: int, webgpu_encoder: bool) -> bool:
-        """Put prompts about the image, and about a ``second`` one; whether that took seconds.
+        """Run prompts about the image and about a ``second`` one; returns whether that is fast.
 
-        A layout of tensors was seen to go wrong with the first prompt of a session, and with a box:
-        each kind comes first in a session of its own.
+        One tensor layout failed with the first prompt of a session and with a box, so each kind of
+        prompt comes first in a session of its own.
 
-        :param encoder_size: of its file, in bytes.
+        :param encoder_size: the size of the encoder's file, in bytes.
         """
         self.open()
         if self.environment["isolated"] and self.environment["shared"]:
@@ -94,20 +94,20 @@ class PathRun(ImageRun):
         return is_fast
 
     def _prompts(self, box: bool) -> Sequence[prompts.Prompt]:
-        """A box alone, or points alone, where the client sends such."""
+        """One prompt with only a box, or only points, if the client sends such prompts."""
         some = prompts.answerable(prompts.PROMPTS, self.model.client)
         alone = [each for each in some if not each.refines and bool(each.box) != bool(each.points)]
         return [each for each in alone if bool(each.box) == box][:1]
 
     def _show(self, image: NDArray[np.uint8]) -> None:
-        """Encode another image in the session that there is."""
+        """Encode another image in the existing session."""
         self.prompted = self.prompted._replace(image=image)
         self.address = "/image/second.png"
         self.predictions[self._provider] = Predictions()
         self._encode(1)
 
     def _note(self, ran: Sequence[str]) -> None:
-        """Add the times and the places of nodes to the figures, and compare."""
+        """Add the times and the placement of nodes to the figures, and compare."""
         figures = self._of_provider()
         self.figures["ran"] = tuple(ran)
         self.figures["nodes"] = figures.get("placement", {})
@@ -116,7 +116,7 @@ class PathRun(ImageRun):
         self._compare()
 
     def _compare(self) -> None:
-        """Add the least IoU of all masks so far with onnxruntime's."""
+        """Add the lowest IoU of all masks so far with onnxruntime's masks."""
         answers = self.predictions[self._provider]
         expected = comparison.answers_of_onnxruntime(self, answers)
         ious = [least_iou(masks, expected.masks[name]) for name, masks in answers.masks.items()]
@@ -124,13 +124,13 @@ class PathRun(ImageRun):
 
 
 def environment_of(driver: Driver, site: Site, page: str) -> dict[str, Any]:
-    """What a browser has; `Refused` where it does not open the page."""
+    """The features of a browser; `Refused` if it does not open the page."""
     driver.open(f"{site.address}/{page}")
     return driver.run({"step": "environment"})
 
 
 def lacks(environment: Mapping[str, Any], path: RuntimePath) -> str | None:
-    """Why a browser cannot take a path; None where it can. Pure."""
+    """Why a browser cannot take a path; None if it can. Pure."""
     if not environment["simd"]:
         return "the browser has no WebAssembly SIMD"
     if path.provider == "webgpu" and environment["adapter"] is None:
@@ -149,7 +149,7 @@ def track(
     expected: Answers,
     figures: dict[str, Any],
 ) -> None:
-    """Follow a script on a path; ``figures`` get the least IoU with the ``expected`` answers."""
+    """Run a script on a path; adds the lowest IoU with the ``expected`` answers to ``figures``."""
     from tasks.proof.drift import compare_answers
 
     run = TrackingRun(driver, site, model, figures["threads"], paths=[path])

@@ -9,7 +9,7 @@ from typing import Literal
 
 Engine = Literal["Chromium", "Firefox", "WebKit"]
 
-# Programs on the search path; then where Debian has WebKitGTK's, and macOS its applications.
+# Names on the search path; then the paths of Debian's WebKitGTK and of applications on macOS.
 PROGRAMS: Mapping[Engine, Sequence[str]] = {
     "Firefox": ("firefox-esr", "firefox", "/Applications/Firefox.app/Contents/MacOS/firefox"),
     "WebKit": (
@@ -29,11 +29,11 @@ class BrowserProgram:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name for people."""
         return f"{self.engine} ({Path(self.executable).name})"
 
     def command(self, profile: Path, address: str) -> list[str]:
-        """The command that opens an address, with a profile of its own and without a window."""
+        """The command that opens an address with a separate profile and without a window."""
         if self.engine == "Firefox":
             return [
                 self.executable,
@@ -61,7 +61,7 @@ class BrowserProgram:
 
 
 def engine_of(executable: str) -> Engine:
-    """What a program is, by its name: those of an unknown name take Chromium's options."""
+    """A program's engine, by its name; unknown programs get Chromium's options."""
     name = Path(executable).name.lower()
     if "firefox" in name:
         return "Firefox"

@@ -1,8 +1,8 @@
-"""The server of the browser stage and of `doit serve`: a page, a runtime, models.
+"""The server of the browser stage and of `doit serve`: it serves a page, a runtime and models.
 
-It listens on 127.0.0.1 unless another host is given, answers to the host names that it is given,
-serves some folders and nothing above them, and isolates its pages, which onnxruntime-web's threads
-need (SharedArrayBuffer).
+It listens on 127.0.0.1 unless it gets another host, answers only the host names that it gets,
+serves some folders and nothing above them, and isolates its pages, because onnxruntime-web's
+threads need that (SharedArrayBuffer).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ HEADERS = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",  # kept, but requested again with its ETag
+    "Cache-Control": "no-cache",  # browsers store a file, but check its ETag on each request
 }
 
-# A system's own table may lack or change them, and a browser refuses a module or a streamed
-# WebAssembly of another type.
+# The system's table may lack these or have others, and a browser refuses a module or streamed
+# WebAssembly with another type.
 MEDIA_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
@@ -44,13 +44,13 @@ def application(
 ) -> Starlette:
     """The web application.
 
-    :param folders: by path, the longest first; ``/`` is the page's. One may appear later.
+    :param folders: by path, the longest first; ``/`` is the page's. A folder can appear later.
     :param documents: JSON made at each request, by path.
     :param files: single files from anywhere, by path.
-    :param arrays: gets what a page posts to ``/arrays/<name>``; without it none can post.
+    :param arrays: stores what a page posts to ``/arrays/<name>``; without it no page can post.
     :param steps: answers what a page posts to ``/steps``, in a thread; it may wait.
-    :param names: host names and addresses in requests that are answered, beside loopback's.
-    :param isolated: its pages are, so that onnxruntime-web can have threads.
+    :param names: further host names and addresses that requests may use, beside loopback's.
+    :param isolated: whether its pages are cross-origin isolated, as onnxruntime-web's threads need.
     """
     import mimetypes
 
@@ -68,7 +68,7 @@ def application(
 
     class Folder(StaticFiles):
         async def check_config(self) -> None:
-            """A folder that is not there has no files: 404, not an exception."""
+            """Skip the check: requests to a missing folder get 404, not an exception."""
 
         def file_response(self, *args: Any, **options: Any) -> Response:
             return with_headers(super().file_response(*args, **options))
@@ -107,7 +107,7 @@ def application(
         Mount(path, Folder(directory=folder, html=path == "/", check_dir=False))
         for path, folder in folders.items()
     ]
-    # Another site's page whose name resolves to this machine must not read the models.
+    # Pages of another site whose name resolves to this machine must not read the models.
     bracketed = (f"[{name}]" if ":" in name else name for name in names)  # as in a request
     allowed = [HOST, "localhost", *bracketed]
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False)
@@ -116,10 +116,10 @@ def application(
 
 @contextmanager
 def serving(app: Starlette, port: int = 0, host: str = HOST) -> Iterator[str]:
-    """Serve from a thread while the context lasts; gives the address, without a slash at its end.
+    """Serve from a thread while the context lasts; yields the address, without a final slash.
 
-    :param port: 0 takes a free one; an `OSError` when it is taken.
-    :param host: an address of this machine, or a name of one; an `OSError` when it is not.
+    :param port: 0 for a free one; an `OSError` if it is taken.
+    :param host: an address of this machine, or a name for one; an `OSError` if it is not.
     """
     import uvicorn
 
@@ -127,7 +127,7 @@ def serving(app: Starlette, port: int = 0, host: str = HOST) -> Iterator[str]:
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)  # from here on a request waits until the thread answers
+        listener.listen(128)  # from here on, requests wait until the thread answers
         settings = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none")
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -1,7 +1,7 @@
-"""A browser that is started with a page's address: any one, without a driver.
+"""Starts any browser with a page's address; needs no driver.
 
-The page requests its steps from the server, posts what they return, and what it logged meanwhile
-(`serve` of ``web/page/proof/steps.js``). What the browser prints goes to this process's output.
+The page requests its steps from the server and posts their results and its log (`serve` of
+``web/page/proof/steps.js``). The browser's own output goes to this process's output.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPENING = 60  # seconds for a browser to open the page
 POLL = 5  # seconds that a page waits for a step before it requests one again
 _QUIT = 10  # seconds for a browser to end
 
-# Firefox opens nothing but the page, and asks the network for nothing.
+# With these settings Firefox opens only the page and makes no other requests.
 _FIREFOX_SETTINGS = {
     "app.normandy.enabled": False,
     "app.update.enabled": False,
@@ -47,16 +47,16 @@ _FIREFOX_SETTINGS = {
 
 
 class StepExchange:
-    """Hands steps to a page that requests them, and what they return back."""
+    """Passes steps to a page that requests them, and the results back."""
 
     def __init__(self) -> None:
         self._steps: queue.Queue[Mapping[str, Any]] = queue.Queue()
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def answer(self, body: bytes) -> bytes:
-        """Take what a page posts, the answer to its last step or null, and wait for the next.
+        """Store what a page posts (its last step's answer, or null); return the next step.
 
-        It is null when there was none for a while.
+        Returns null if there is no next step for a while.
         """
         answer = json.loads(body)
         if answer is not None:
@@ -67,11 +67,11 @@ class StepExchange:
             return b"null"
 
     def put(self, step: Mapping[str, Any]) -> None:
-        """A step for the page."""
+        """Queue a step for the page."""
         self._steps.put(step)
 
     def take(self, seconds: float) -> dict[str, Any] | None:
-        """The page's answer, if it comes in time."""
+        """The page's answer; None if it does not come in time."""
         try:
             return self._answers.get(timeout=seconds)
         except queue.Empty:
@@ -79,7 +79,7 @@ class StepExchange:
 
 
 class StartedBrowser:
-    """A `Driver` of a browser's page, each step of which may take ``limit`` seconds."""
+    """A `Driver` for a browser's page; each step may take ``limit`` seconds."""
 
     def __init__(
         self, program: BrowserProgram, profile: Path, exchange: StepExchange, limit: float
@@ -94,7 +94,7 @@ class StartedBrowser:
         self._opened = False
 
     def open(self, address: str) -> None:
-        """Start the browser with the page's address; `Refused` where it does not start."""
+        """Start the browser with the page's address; `Refused` if it does not start."""
         self._profile.mkdir(parents=True)
         environment = {**os.environ, "HOME": str(self._profile)}
         if self._program.engine == "Firefox":
@@ -120,7 +120,7 @@ class StartedBrowser:
             raise Refused(f"{command[0]} does not start: {error.strerror}") from error
 
     def run(self, job: Mapping[str, Any]) -> dict[str, Any]:
-        """What a step returns; `Refused` when the browser ends, or takes too long."""
+        """Run a step and return its result; `Refused` if the browser ends or takes too long."""
         assert self._process is not None
         limit = self._limit if self._opened else min(self._limit, OPENING)
         self._exchange.put(job)
@@ -133,7 +133,7 @@ class StartedBrowser:
                 what = f"step {job['step']!r}" if self._opened else "opening the page"
                 raise Refused(
                     f"{self.browser} has not answered for {limit:g} s: {what}; the log has its "
-                    "output, and [browser] step_limit is how long a step may take"
+                    "output, and [browser] step_limit sets how long a step may take"
                 )
         self._opened = True
         for line in answer["lines"]:
@@ -142,7 +142,7 @@ class StartedBrowser:
         return result
 
     def memory(self) -> Mapping[str, int]:
-        """Not measured: each browser has processes of its own kinds."""
+        """Nothing: each browser has different kinds of processes, so memory is not measured."""
         return {}
 
     def close(self) -> None:
@@ -162,7 +162,7 @@ class StartedBrowser:
 def started(
     program: BrowserProgram, profile: Path, exchange: StepExchange, limit: float
 ) -> Iterator[StartedBrowser]:
-    """A browser that is started when a page is opened, and ends with the context."""
+    """A browser that starts when a page is opened, and ends with the context."""
     browser = StartedBrowser(program, profile, exchange, limit)
     try:
         yield browser
@@ -171,7 +171,7 @@ def started(
 
 
 def virtual_display() -> tuple[subprocess.Popen[bytes], int]:
-    """A display without a screen, and its number; `Refused` where there is no Xvfb."""
+    """A virtual display, and its number; `Refused` if Xvfb is not installed."""
     executable = shutil.which("Xvfb")
     if executable is None:
         raise Refused("WebKitGTK needs a display: install Xvfb (Debian's package xvfb)")
@@ -195,6 +195,6 @@ def virtual_display() -> tuple[subprocess.Popen[bytes], int]:
 
 
 def _end_with_parent() -> None:
-    """Have Linux end this process with the one that started it, whose own end may be sudden."""
+    """Make Linux end this process when its parent ends, even if the parent is killed."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

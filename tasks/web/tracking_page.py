@@ -1,4 +1,4 @@
-"""The page's own tracker, ``web/page/shared/tracker.js``, driven from here as `Tracker` is."""
+"""Drives the page's own tracker, ``web/page/shared/tracker.js``, with the methods of `Tracker`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class TrackingRun(Steps):
-    """The tracking part: follows objects through the server's frames, as a `ScriptRunner`.
+    """The tracking part of a proof: follows objects through the server's frames, a `ScriptRunner`.
 
-    Milliseconds of every frame are in the report, at ``tracking`` of the provider.
+    The report has each frame's milliseconds, at ``tracking`` of the provider.
     """
 
     name = "proof/check-tracking.html"
@@ -30,12 +30,12 @@ class TrackingRun(Steps):
 
     @property
     def constants(self) -> TrackingConstants:
-        """The model's."""
+        """The model's tracking constants."""
         assert self.model.video is not None
         return self.model.video
 
     def run_script(self, provider: WebProvider, script: Script) -> Answers:
-        """Create the sessions on a provider and run a script; a `Refused` names graph or step."""
+        """Create the sessions on a provider and run a script; a `Refused` names what failed."""
         self._start(provider)
         for part in self.parts:
             self._create(part)
@@ -47,7 +47,7 @@ class TrackingRun(Steps):
         return dict(run_script(self, script))
 
     def place(self) -> None:
-        """Note where WebGPU has the nodes of the graphs that track; a `Refused` if it fails."""
+        """Note which nodes of the tracking graphs WebGPU runs; a `Refused` if it fails."""
         self._start("webgpu")
         for part in TRACKING_GRAPHS:
             self._place(part)
