@@ -187,8 +187,8 @@ def test_a_target_that_is_not_a_sam2_class_is_refused_and_never_called(
         (
             "embed_dim: 32",
             "embed_dimm: 32",
-            "does not describe a model: model.image_encoder.trunk: Hiera does not take what the "
-            "file says: TypeError: Hiera.__init__() got an unexpected keyword argument "
+            "does not describe a model: model.image_encoder.trunk: Hiera does not accept the "
+            "file's values: TypeError: Hiera.__init__() got an unexpected keyword argument "
             "'embed_dimm'",
         ),
         (
@@ -201,7 +201,7 @@ def test_a_target_that_is_not_a_sam2_class_is_refused_and_never_called(
             "image_size: 500",
             "model.image_size: found 500; allowed: a multiple of 32",
         ),
-        ("scalp: 1", "scalp: 0", "model.image_encoder.scalp: found 0; allowed: one that leaves 3"),
+        ("scalp: 1", "scalp: 0", "model.image_encoder.scalp: found 0; allowed: a value that"),
         (
             "directly_add_no_mem_embed: true",
             "directly_add_no_mem_embed: false",

@@ -268,7 +268,7 @@ def test_weights_are_recognized_but_not_their_variant(
 
 
 def test_weights_of_the_other_trunk_are_refused_with_its_name(checkpoints: dict[str, Path]) -> None:
-    with pytest.raises(StageError, match=r"Its weights are those of efficienttam_ti\.$"):
+    with pytest.raises(StageError, match=r"Its weights fit efficienttam_ti\.$"):
         load.load_model("efficienttam_s_1", checkpoints["efficienttam_ti"])
 
 
@@ -313,7 +313,7 @@ def test_the_package_is_not_imported_after_sam2(tmp_path: Path) -> None:
 
 def test_a_model_is_compared_with_the_package_of_its_family(tmp_path: Path) -> None:
     model = TrainedModel("efficienttam_ti", "weights.pt", package=str(tmp_path / "references"))
-    with pytest.raises(StageError, match=r"efficient-track-anything==1\.0, which this model is"):
+    with pytest.raises(StageError, match=r"needs efficient-track-anything==1\.0 in "):
         Reference(model)
 
 

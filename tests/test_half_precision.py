@@ -294,7 +294,7 @@ def test_a_client_with_both_formats_gets_half_only_as_onnx() -> None:
         ({"attention": "fused", "browser": False}, "no half with fused attention, which was not"),
         ({"client": "osam"}, "no half for client osam: it runs on the CPU"),
         ({"client": "anylabeling"}, "no half for client anylabeling: it runs on the CPU"),
-        ({"client": "transformers.js"}, "no half for client transformers.js: it names files by"),
+        ({"client": "transformers.js"}, "no half for client transformers.js: it has its own list"),
         (
             {"client": "bioimage.io", "model_type": "vit_b"},
             "no half for client bioimage.io: it runs on the CPU",

@@ -97,8 +97,7 @@ def test_a_decoder_for_automatic_segmentation_is_left_out_with_a_message(
     assert choice.weights.keys() == own.keys()
     assert choice.note == (
         f"took the weights under `model_state.{prefix}`, and left out those under "
-        "`decoder_state.`. They are micro-sam's for automatic segmentation, of which no graph is "
-        "built."
+        "`decoder_state.`. Those are micro-sam's for automatic segmentation, which is not exported."
     )
 
 
@@ -255,7 +254,7 @@ def test_sam_2_weights_in_a_sam_1_table_are_refused_with_the_right_model_type(
 
 def test_an_encoder_of_another_size_than_configured_is_identified(tmp_path: Path) -> None:
     torch.save({"model_state": under("sam.", weights_of("vit_l"))}, tmp_path / "best.pt")
-    with pytest.raises(StageError, match=r"does not fit vit_b: .* Its weights are those of vit_l"):
+    with pytest.raises(StageError, match=r"does not fit vit_b: .* Its weights fit vit_l"):
         load.load_model("vit_b", tmp_path / "best.pt")
 
 
@@ -265,13 +264,13 @@ def test_mixed_weights_of_two_families_are_refused(own: Weights, tmp_path: Path)
         weights.read(tmp_path / "both.pt")
     assert "both.pt holds weights of SAM 1 (image_encoder." in str(error.value)
     assert " and SAM 2 (image_encoder.trunk." in str(error.value)
-    assert "Save the wanted one alone" in str(error.value)
+    assert "Save only the one to export" in str(error.value)
 
 
 def test_a_file_with_models_of_two_families_is_refused(own: Weights, tmp_path: Path) -> None:
     content = {"sam": own, "sam2": weights_of("sam2.1_hiera_tiny")}
     torch.save(content, tmp_path / "two.pt")
-    with pytest.raises(StageError, match=r"holds 2 models: found weights under `sam.` and `sam2.`"):
+    with pytest.raises(StageError, match=r"holds 2 models, with weights under `sam.` and `sam2.`"):
         weights.read(tmp_path / "two.pt")
 
 

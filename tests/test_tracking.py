@@ -245,7 +245,7 @@ def test_a_checkpoint_without_a_memory_is_refused(tmp_path: Path) -> None:
     model = load.build_model("sam2.1_hiera_tiny")
     weights = {name: value for name, value in model.state_dict().items() if "memory_" not in name}
     torch.save({"model": weights}, checkpoint)
-    with pytest.raises(StageError, match=r"images\.pt has no weights of a memory"):
+    with pytest.raises(StageError, match=r"images\.pt has no memory weights"):
         load.load_video_model("sam2.1_hiera_tiny", checkpoint)
 
 

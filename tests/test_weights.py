@@ -364,7 +364,7 @@ def test_a_table_that_contains_itself_is_read(own: Weights, tmp_path: Path) -> N
     content["again"] = content
     torch.save(content, tmp_path / "circle.pt")
     message = refusal(tmp_path / "circle.pt")
-    assert "found weights under `model.` and `again.model.`" in message
+    assert "with weights under `model.` and `again.model.`" in message
 
 
 # --- which of several models in a file ---
@@ -394,7 +394,7 @@ def test_two_models_in_a_file_are_refused_with_their_names(
 ) -> None:
     torch.save(content(own), tmp_path / "two.pt")
     message = refusal(tmp_path / "two.pt")
-    assert f"two.pt holds 2 models: found weights under {names}; expected those of one" in message
+    assert f"two.pt holds 2 models, with weights under {names}; expected one model" in message
     assert "torch.save({'model': model.state_dict()}" in message
 
 
@@ -479,7 +479,7 @@ def test_integer_quantized_and_sparse_weights_are_refused(
 ) -> None:
     name = "sam_mask_decoder.iou_token.weight"
     torch.save({"model": {**own, name: packed(own[name])}}, tmp_path / "packed.pt")
-    with pytest.raises(StageError, match=f"weights that are no plain numbers: {name}; expected"):
+    with pytest.raises(StageError, match=f"weights that are not plain numbers: {name}; expected"):
         load.load_model(NARROW, tmp_path / "packed.pt")
 
 
@@ -511,7 +511,7 @@ def test_weights_of_an_unknown_architecture_are_refused(own: Weights, tmp_path: 
     message = str(error.value)
     assert "unknown architecture: found a Hiera 32 wide with 8 blocks" in message
     assert "tiny (96 wide, 12 blocks)" in message
-    assert "name that with `config`" in message
+    assert "set `config` to that file" in message
     save_file({"conv1.weight": torch.ones(1)}, tmp_path / "resnet.safetensors")
     with pytest.raises(StageError, match=r"found 1 tensors \(conv1.weight\)"):
         load.load_model("auto", tmp_path / "resnet.safetensors")
@@ -577,7 +577,7 @@ def test_the_error_for_weights_that_do_not_fit_names_the_architecture_they_do_fi
     tmp_path: Path,
 ) -> None:
     load.make_synthetic("sam2_hiera_tiny", 1, str(tmp_path / "tiny.pt"))
-    with pytest.raises(StageError, match=r"Its weights are those of sam2_hiera_tiny\.$"):
+    with pytest.raises(StageError, match=r"Its weights fit sam2_hiera_tiny\.$"):
         load.load_model("sam2_hiera_small", tmp_path / "tiny.pt")
 
 
@@ -630,7 +630,7 @@ def test_weights_of_the_other_generation_are_refused_for_images_too(
     tiny: Weights, tmp_path: Path
 ) -> None:
     torch.save({"model": tiny}, tmp_path / "tiny.pt")
-    with pytest.raises(StageError, match=r"Its weights are those of sam2.1_hiera_tiny\.$"):
+    with pytest.raises(StageError, match=r"Its weights fit sam2.1_hiera_tiny\.$"):
         load.load_model("sam2_hiera_tiny", tmp_path / "tiny.pt")
 
 

@@ -1,4 +1,4 @@
-"""sam2's model, its checkpoints, and the patches that make it exportable."""
+"""The models, their checkpoints, and the patches that make them exportable."""
 
 from typing import Literal
 

@@ -1,9 +1,9 @@
-"""A custom architecture: a YAML file as sam2's own, whose classes are constructed here.
+"""Builds a custom architecture from a YAML file in the format of sam2's own files.
 
 The file is data. References within it (``${model.image_size}``) are resolved once; any other
-interpolation is refused, for omegaconf would call what it names. A ``_target_`` is a class of sam2,
-by its own name there. An architecture that cannot be exported is refused with the key that says so,
-before any weights are read.
+interpolation is refused, because omegaconf would call the function that it names. A ``_target_``
+must be a class of sam2, by its own name there. An architecture that cannot be exported is refused
+with the offending key, before any weights are read.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ from yaml import YAMLError
 
 from tasks.system.errors import StageError
 
-# sam2's own builder adds these to a configuration for prediction (sam2.build_sam.build_sam2).
+# sam2's own builder adds these to a configuration (sam2.build_sam.build_sam2).
 POSTPROCESSING = {
     "dynamic_multimask_via_stability": True,
     "dynamic_multimask_stability_delta": 0.05,
     "dynamic_multimask_stability_thresh": 0.98,
 }
 
-# Its builder for videos adds these (build_sam2_video_predictor). Its fill_hole_area is left out: it
-# fills holes on CUDA alone.
+# sam2's builder for videos adds these (build_sam2_video_predictor). Its fill_hole_area is left out,
+# because it fills holes only on CUDA.
 VIDEO_POSTPROCESSING = {"binarize_mask_from_pts_for_mem_enc": True}
 
-# A reference to a key of the same file; anything with a colon would call a resolver.
+# A reference to a key of the same file. With a colon it would call a resolver.
 _REFERENCE = re.compile(r"\$\{\s*[\w.\[\]]+\s*\}")
 _CLASS = re.compile(r"sam2\.modeling(\.[a-z_][a-z0-9_]*)+\.[A-Z]\w*")
 
-# A key, its value, whether a graph can hold that, and which values it can.
+# A key, its value, whether the graphs support that value, and the values that they support.
 Rule = tuple[str, object, bool, str]
 
 
 def refusal(
     path: str | Path, key: str, value: object, allowed: str, condition: str = ""
 ) -> StageError:
-    """The error for a value of the file, and the condition under which it is one."""
+    """The error for a value of the file; ``condition`` says when it applies."""
     return StageError(f"{path} {key}: found {value!r}; allowed{condition}: {allowed}")
 
 
@@ -60,21 +60,21 @@ def build(path: str | Path, video: bool = False) -> SAM2Base:
     """The model of a YAML file, in evaluation mode.
 
     :param video: make sam2's predictor for videos, as `sam2.build_sam` does from the same file.
-    :raises StageError: with the file, the key, its value and the allowed ones.
+    :raises StageError: with the file, the key, its value and the allowed values.
     """
     table = read(path)
     extra = table.get("sam_mask_decoder_extra_args") or {}
     if not isinstance(extra, dict):
         raise refusal(path, "model.sam_mask_decoder_extra_args", extra, "a table")
     table["sam_mask_decoder_extra_args"] = {**POSTPROCESSING, **extra}
-    table["compile_image_encoder"] = False  # it is traced, not compiled
-    # Every target is checked before the first is constructed.
+    table["compile_image_encoder"] = False  # the encoder is traced, not compiled
+    # Check every target before constructing the first.
     for key, part in parts_of(table, "model"):
         if not isinstance(part, dict) or "_target_" not in part:
             continue
         _class_of(path, key, part["_target_"])
-        if part.get("weights_path") is not None:  # Hiera would open it, or fetch it
-            allowed = "nothing (the weights are the checkpoint's)"
+        if part.get("weights_path") is not None:  # Hiera would open or download it
+            allowed = "nothing (the weights come from the checkpoint)"
             raise refusal(path, f"{key}.weights_path", part["weights_path"], allowed)
     model = construct(path, "model", table)
     check(path, export_rules(model))
@@ -88,9 +88,9 @@ def build(path: str | Path, video: bool = False) -> SAM2Base:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The `model` table of a YAML file, references in it resolved.
+    """The `model` table of a YAML file, with its references resolved.
 
-    :raises StageError: when the file is missing, no YAML, has no such table, or holds an
+    :raises StageError: when the file is missing or not YAML, has no such table, or has an
         interpolation that is more than a reference.
     """
     try:
@@ -98,8 +98,8 @@ def read(path: str | Path) -> dict[str, Any]:
         for key, text in parts_of(OmegaConf.to_container(loaded, resolve=False), ""):
             if isinstance(text, str) and not _only_refers(text):
                 allowed = (
-                    "plain values, and references within the file as ${model.image_size} "
-                    "(anything else could run what it names)"
+                    "plain values, and references within the file such as ${model.image_size} "
+                    "(anything else could run code)"
                 )
                 raise refusal(path, key, text, allowed)
         content = OmegaConf.to_container(loaded, resolve=True)
@@ -111,7 +111,7 @@ def read(path: str | Path) -> dict[str, Any]:
         raise StageError(f"{path} is not a readable YAML file: {error}") from error
     for key, text in parts_of(content, ""):
         if isinstance(text, str) and "${" in text:
-            allowed = "a reference as a value that stands for no other reference"
+            allowed = "a reference to a value that is not itself a reference"
             raise refusal(path, key, text, allowed)
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict) or "_target_" not in model:
@@ -130,7 +130,7 @@ def _only_refers(text: str) -> bool:
 
 
 def parts_of(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """A value of the file and every one within it, each with its key; names are texts too."""
+    """A value of the file and all values within it, each with its key; also the names of keys."""
     yield key, value
     if isinstance(value, dict):
         for name, part in value.items():
@@ -145,8 +145,8 @@ def parts_of(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 def _class_of(path: str | Path, key: str, target: Any) -> type:
     """The class that a ``_target_`` names.
 
-    A name that only begins with ``sam2.`` may lead to something that a module of sam2 imports, as
-    ``sam2.build_sam.torch.load`` does: it must be the class's own name.
+    It must be the class's own name: a name that only begins with ``sam2.`` could lead to something
+    that a module of sam2 imports, as ``sam2.build_sam.torch.load`` does.
 
     :raises StageError: when it names anything else.
     """
@@ -156,12 +156,12 @@ def _class_of(path: str | Path, key: str, target: Any) -> type:
             named = getattr(importlib.import_module(module), name, None)
             if inspect.isclass(named) and f"{named.__module__}.{named.__qualname__}" == target:
                 return named
-    allowed = "a class of sam2 (it would be called with what the file says)"
+    allowed = "a class of sam2 (it would be called with the file's values)"
     raise refusal(path, f"{key}._target_", target, allowed)
 
 
 def construct(path: str | Path, key: str, value: Any) -> Any:
-    """A value of the file in which tables with a ``_target_`` have become objects of sam2.
+    """A value of the file, with each table that has a ``_target_`` turned into an object of sam2.
 
     :raises StageError: when a class refuses its arguments.
     """
@@ -175,18 +175,18 @@ def construct(path: str | Path, key: str, value: Any) -> Any:
     target = _class_of(path, key, parts.pop("_target_"))
     try:
         return target(**parts)
-    except Exception as error:  # whatever a constructor raises at what it is given
+    except Exception as error:  # a constructor can raise anything
         raise StageError(
-            f"{path} does not describe a model: {key}: {target.__name__} does not take what the "
-            f"file says: {type(error).__name__}: {error}"
+            f"{path} does not describe a model: {key}: {target.__name__} does not accept the "
+            f"file's values: {type(error).__name__}: {error}"
         ) from error
 
 
 def check(path: str | Path, rules: Iterable[Rule], condition: str = "") -> None:
-    """Check rules in turn, until one does not hold.
+    """Check rules in turn, until one fails.
 
-    :param condition: under which they apply.
-    :raises StageError: with the key, its value and the allowed ones.
+    :param condition: says when the rules apply.
+    :raises StageError: with the key, its value and the allowed values.
     """
     for key, value, holds, allowed in rules:
         if not holds:
@@ -194,7 +194,7 @@ def check(path: str | Path, rules: Iterable[Rule], condition: str = "") -> None:
 
 
 def export_rules(model: Any) -> Iterator[Rule]:
-    """What a model must be for the encoder and decoder files; later rules need earlier ones."""
+    """The rules for exporting encoder and decoder; later rules rely on earlier ones."""
     base = "sam2.modeling.sam2_base.SAM2Base"
     yield "_target_", _class_name(model), isinstance(model, SAM2Base), base
     trunk, neck = model.image_encoder.trunk, model.image_encoder.neck
@@ -208,18 +208,18 @@ def export_rules(model: Any) -> Iterator[Rule]:
     for key, reason in reasons.items():
         yield key, getattr(model, key), bool(getattr(model, key)), f"true ({reason})"
     scalp = model.image_encoder.scalp
-    yield "image_encoder.scalp", scalp, len(neck.convs) - scalp == 3, "one that leaves 3 levels"
+    yield "image_encoder.scalp", scalp, len(neck.convs) - scalp == 3, "a value that leaves 3 levels"
     patch, stride = trunk.patch_embed.proj.stride[0], model.backbone_stride
     allowed = f"{4 * patch}, the third level's"
     yield "backbone_stride", stride, stride == 4 * patch, allowed
-    # The patches of a side must divide into windows of positions, and be halved for each stage.
+    # The patches of a side must divide into windows of positions, and halve for each stage.
     unit = patch * math.lcm(trunk.window_spec[0], 2 ** len(trunk.q_pool_blocks))
     size = model.image_size
     yield "image_size", size, size > 0 and size % unit == 0, f"a multiple of {unit}"
 
 
 def tracking_rules(model: SAM2Base) -> Iterator[Rule]:
-    """What a model's memory must be for the graphs that track; later rules need earlier ones."""
+    """The rules for exporting the tracking graphs; later rules rely on earlier ones."""
 
     def must_be(key: str, part: object, type_: type) -> Rule:
         allowed = f"{type_.__module__}.{type_.__qualname__}"
@@ -229,7 +229,7 @@ def tracking_rules(model: SAM2Base) -> Iterator[Rule]:
         return key, value, bool(value) == allowed, f"{str(allowed).lower()}{reason}"
 
     memories = model.num_maskmem
-    yield "num_maskmem", memories, memories > 0, "1 or more: a model of 0 remembers no frame"
+    yield "num_maskmem", memories, memories > 0, "1 or more: with 0 the model remembers no frame"
     attention = model.memory_attention
     yield must_be("memory_attention", attention, MemoryAttention)
     yield must_be("memory_encoder", model.memory_encoder, MemoryEncoder)
@@ -251,7 +251,7 @@ def tracking_rules(model: SAM2Base) -> Iterator[Rule]:
             yield must_be(f"{name}.{key}", part, RoPEAttention)
             yield f"{name}.{key}.num_heads", part.num_heads, part.num_heads == 1, "1"
     width, memory_width = model.hidden_dim, model.mem_dim
-    allowed_width = f"a divisor of {width}: pointers are split into so many tokens"
+    allowed_width = f"a divisor of {width}: pointers are split into tokens of this width"
     yield "memory_encoder.out_dim", memory_width, width % memory_width == 0, allowed_width
 
 

@@ -1,6 +1,7 @@
-"""Patches of the attentions in sam2's mask decoder, among tokens and between them and the image.
+"""Patches of the attentions in sam2's mask decoder, among tokens and between tokens and image.
 
-B is the number of prompts, T of a prompt's tokens, P of the image's places and C of the channels.
+B is the number of prompts, T the number of a prompt's tokens, P the number of the image's places
+and C the number of channels.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from tasks.model.patching import Forward, replace_methods
 
 
 class PaddingBias:
-    """The bias that hides padding points from every attention that looks at tokens.
+    """The bias that hides padding points from every attention that attends to tokens.
 
-    A decoder's ``forward`` sets it before its attentions run; while it is None, they look at all.
+    A decoder's ``forward`` sets it before its attentions run; while it is None, they attend to all
+    tokens.
 
-    :param box_has_padding: a prompt with a box has a padding point too, as in SAM 2. In SAM 1 it
-        has none.
+    :param box_has_padding: whether a prompt with a box also has a padding point, as in SAM 2. In
+        SAM 1 it has none.
     """
 
     def __init__(self, box_has_padding: bool = True) -> None:
@@ -34,13 +36,13 @@ class PaddingBias:
     from_image: Tensor | None = None  # (B, 1, T, 1)
 
     def set(self, labels: Tensor, tokens: int) -> None:
-        """Hide the points with a label below 0, and the prompt's padding point if it has others:
-        sam2's prompt encoder adds a padding point only to points.
+        """Hide the points with a label below 0, and the padding point of a prompt without real
+        points: sam2's prompt encoder adds a padding point only to points.
 
         :param labels: (B, N) of the points, which follow the first ``tokens``; the last of these
             is the padding point.
         """
-        # N may be 0, and amax needs a value.
+        # N can be 0, and amax needs a value.
         padding = functional.pad(labels, (1, 0), value=-1.0).amax(dim=1, keepdim=True)
         if not self.box_has_padding:
             padding = torch.minimum(padding, 1.5 - padding)  # below 0 for a corner's label
@@ -51,7 +53,7 @@ class PaddingBias:
 
 
 def replace_attentions(stack: ExitStack, decoder: MaskDecoder, bias: PaddingBias) -> None:
-    """Patch every attention of sam2's mask decoder, until the stack ends."""
+    """Patch every attention of sam2's mask decoder until the stack ends."""
     transformer = decoder.transformer
     to_image = [transformer.final_attn_token_to_image]
     for layer in transformer.layers:
@@ -64,11 +66,12 @@ def replace_attentions(stack: ExitStack, decoder: MaskDecoder, bias: PaddingBias
 
 
 def token_attention(attention: Attention, bias: PaddingBias) -> Forward:
-    """Replaces ``Attention.forward`` among tokens, with queries and keys from the same ones.
+    """Replaces ``Attention.forward`` among tokens, with queries and keys from the same tokens.
 
-    The query's weights are scaled by 1/sqrt(head size). The key's bias adds the same to all that a
-    query is compared with, and softmax ignores it; the value's bias passes through, for the weights
-    of a softmax sum to 1. So no attention of the decoder adds either. Largest difference: 5e-7.
+    The query's weights are scaled by 1/sqrt(head size). The key's bias adds the same number to all
+    logits of a query, which softmax ignores. The value's bias passes through, because the weights
+    of a softmax sum to 1. So no attention of the decoder adds either bias. Largest difference:
+    5e-7.
     """
     scale, heads = _scale(attention), attention.num_heads
     weights = [
@@ -82,7 +85,7 @@ def token_attention(attention: Attention, bias: PaddingBias) -> Forward:
 
     def forward(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         assert k is q
-        # Projections of the same tokens are one product: in the first layer, all three.
+        # Projections of the same tokens are one product; in the first layer all three.
         joined = weights if v is q else weights[:2]
         joined_bias = torch.cat([query_bias, *[no_bias] * (len(joined) - 1)])
         rows = functional.linear(q, torch.cat(joined), joined_bias)
@@ -98,12 +101,12 @@ def token_attention(attention: Attention, bias: PaddingBias) -> Forward:
 
 
 def attention_to_image(attention: Attention) -> Forward:
-    """Replaces ``Attention.forward`` where a few tokens look at the whole image.
+    """Replaces ``Attention.forward`` where a few tokens attend to the whole image.
 
-    (q Wq)(k Wk)ᵀ is (q Wq Wkᵀ) kᵀ: projecting the tokens of each head back costs less than
-    projecting 4096 places, while there are fewer than 16 tokens. The same holds for the values,
-    behind the softmax. An image that is the same for all prompts, (1, P, C), is one matrix product
-    with the tokens of all of them. Largest difference: 6e-7.
+    (q Wq)(k Wk)ᵀ is (q Wq Wkᵀ) kᵀ: with fewer than 16 tokens, projecting the tokens of each head
+    back costs less than projecting 4096 places. The same holds for the values after the softmax.
+    An image that all prompts share, (1, P, C), takes one matrix product with the tokens of all
+    prompts. Largest difference: 6e-7.
     """
     scale, heads = _scale(attention), attention.num_heads
     query_weight = attention.q_proj.weight.detach() * scale
@@ -124,10 +127,10 @@ def attention_to_image(attention: Attention) -> Forward:
 
 
 def attention_from_image(attention: Attention, bias: PaddingBias) -> Forward:
-    """Replaces ``Attention.forward`` where every place of the image looks at a few tokens.
+    """Replaces ``Attention.forward`` where every place of the image attends to a few tokens.
 
-    As in `attention_to_image`, the tokens are projected instead of the places; and as the weights
-    of each head sum to 1, the heads share the bias behind them. Largest difference: 8e-7.
+    As in `attention_to_image`, the tokens are projected instead of the places. The weights of each
+    head sum to 1, so each head adds an equal share of the bias. Largest difference: 8e-7.
     """
     scale, heads = _scale(attention), attention.num_heads
     query_weight = (attention.q_proj.weight.detach() * scale).unflatten(0, (heads, -1))

@@ -1,9 +1,9 @@
 """The mask decoder's inputs and outputs for each interface, and all of its patches together.
 
-B is the number of prompts, N of a prompt's points, K of its masks. What all prompts share has a
-first axis of 1 for as long as it can. B and N are free axes; the graph computes no size of them,
-for onnxruntime-web would do that on the CPU. Each forward takes the tensors of
-`tasks.clients.contract.traced_contract` in their order.
+B is the number of prompts, N the number of a prompt's points, K the number of its masks. Tensors
+that all prompts share keep a first axis of 1 for as long as possible. B and N are free axes; the
+graph computes no sizes from them, because onnxruntime-web would do that on the CPU. Each forward
+takes the tensors of `tasks.clients.contract.traced_contract` in their order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tasks.model.prompt_embedding import (
 def patched_decoder(
     decoder: SAM2ImageDecoder, masks: MaskChoice, interface: Interface
 ) -> Iterator[None]:
-    """Apply every decoder patch to samexporter's module; on exit it is as it was."""
+    """Apply every decoder patch to samexporter's module; undo them on exit."""
     bias = PaddingBias()
     if interface == "points and boxes":
         forward = boxes_decoder(decoder, masks)
@@ -46,23 +46,25 @@ def patched_decoder(
 
 
 def count_of_maps(decoder: SAM2ImageDecoder) -> int:
-    """How many feature maps it takes: the embedding, and two of high resolution or none."""
+    """The number of feature maps that the decoder takes: the embedding, and two of high resolution
+    or none.
+    """
     return 3 if decoder.mask_decoder.use_high_res_features else 1
 
 
 def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingBias) -> Forward:
     """Replaces samexporter's ``SAM2ImageDecoder.forward``, with the same inputs and outputs.
 
-    B prompts of N points about one image. A point of label -1 fills up a prompt with fewer points,
-    and changes nothing: samexporter's and sam2's decoders would take it for a further padding
-    point, so that a prompt beside longer ones, and each click of a client that pads, would get
-    another mask than alone. A prompt of a mask alone, N being 0 or each label -1, gets the answer
-    of ``SAM2ImagePredictor.predict`` without points.
-    ``mask_input`` is (B, 1, M, M), or (1, 1, M, M) for all prompts. The graph refuses inputs whose
-    numbers of prompts or points do not agree. Largest difference: 1e-6.
+    It takes B prompts of N points about one image. A point with label -1 pads a shorter prompt and
+    changes nothing. samexporter's and sam2's decoders would treat it as a further padding point, so
+    that a prompt run with longer ones, and each click of a client that pads, would get a different
+    mask than on its own. A prompt with only a mask (N is 0, or each label is -1) gets the answer of
+    ``SAM2ImagePredictor.predict`` without points.
+    ``mask_input`` is (B, 1, M, M), or (1, 1, M, M) for all prompts. The graph refuses inputs with
+    different numbers of prompts or points. Largest difference: 1e-6.
 
     For one prompt ``orig_im_size`` (2,) int64, height and width of the original image in pixels,
-    may come last. Then the outputs are masks (1, K, height, width), interpolated as
+    can come last. Then the outputs are masks (1, K, height, width), interpolated as
     ``SAM2Transforms.postprocess_masks`` does, scores, and the masks as the model draws them.
     """
     embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
@@ -86,13 +88,13 @@ def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingB
 
 
 def boxes_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Forward:
-    """A decoder of points, boxes or both, as transformers.js feeds one; without a mask input.
+    """A decoder of points, boxes or both, with the inputs of transformers.js; without a mask input.
 
     ``point_coords`` (1, B, N, 2), ``point_labels`` (1, B, N) int64 and ``boxes`` (1, Q, 4), each
-    box its top left and bottom right corner. Q is 0 or B; with boxes alone the points are
+    box as its top left and bottom right corners. Q is 0 or B; with only boxes the points are
     (1, 1, 0, 2). Each prompt has one padding point, as in transformers' ``Sam2PromptEncoder``, so
-    the masks are those of sam2's predictor. Outputs are masks (1, B, K, M, M), scores (1, B, K)
-    and the logits (1, B, 1) of whether there is an object.
+    the masks equal those of sam2's predictor. Outputs are masks (1, B, K, M, M), scores (1, B, K)
+    and the logits (1, B, 1) of the object's presence.
     """
     embed_points, embed_boxes = integer_point_embedding(decoder), box_embedding(decoder)
     predict = mask_prediction(decoder, choice)

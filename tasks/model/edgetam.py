@@ -1,8 +1,8 @@
 """EdgeTAM: SAM 2.1's neck, prompt encoder and decoder behind a RepViT trunk.
 
-Settings and names of parameters are those of EdgeTAM's repository (facebookresearch/EdgeTAM,
-``sam2/configs/edgetam.yaml``), whose checkpoint fits. `tasks.model.edgetam_memory` has the parts of
-its memory that sam2 lacks.
+Settings and parameter names come from EdgeTAM's repository (facebookresearch/EdgeTAM,
+``sam2/configs/edgetam.yaml``), so its checkpoint fits. `tasks.model.edgetam_memory` has the parts
+of its memory that sam2 lacks.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tasks.model.published import NATIVE_IMAGE_SIZE
 from tasks.system.errors import StageError
 
 WIDTH, MEMORY_WIDTH = 256, 64
-STRIDE = 16  # pixels of the image to one of the embedding
+STRIDE = 16  # image pixels for each place of the embedding
 
-# Of sam2's model; EfficientTAM's configurations have the same.
+# Arguments of sam2's model; EfficientTAM's configurations have the same.
 SETTINGS: dict[str, Any] = {
     "num_maskmem": 7,
     "sigmoid_scale_for_mem_enc": 20.0,
@@ -55,13 +55,13 @@ SETTINGS: dict[str, Any] = {
 class RepVit(nn.Module):
     """timm's RepViT-M1 as a trunk: the features of its four stages, finest first.
 
-    An image (1, 3, H, W) gives maps of 48, 96, 192 and 384 channels, at a quarter of its size, an
-    eighth, a sixteenth and a thirty-second.
+    An image (1, 3, H, W) gives maps of 48, 96, 192 and 384 channels, at 1/4, 1/8, 1/16 and 1/32 of
+    its size.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # Never pretrained: the weights are the checkpoint's.
+        # Never pretrained: the weights come from the checkpoint.
         body: Any = timm.create_model(
             "repvit_m1", pretrained=False, features_only=True, out_indices=(0, 1, 2, 3)
         )
@@ -77,8 +77,8 @@ class RepVit(nn.Module):
 def build(architecture: str, image_size: int | None = None, video: bool = False) -> SAM2Base:
     """EdgeTAM in evaluation mode, with its initial weights.
 
-    :param architecture: the one that there is.
-    :param image_size: instead of 1024 pixels.
+    :param architecture: ignored, as there is only one.
+    :param image_size: in pixels, instead of 1024.
     :param video: make sam2's predictor for videos.
     :raises StageError: when the memory cannot be divided into windows at that image size.
     """
@@ -86,7 +86,7 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
     if video and image_size % (STRIDE * GRID):
         raise StageError(
             f"image_size: found {image_size}; allowed with `video = true` for EdgeTAM: a multiple "
-            f"of {STRIDE * GRID}, for its memory is read in {GRID} times {GRID} windows"
+            f"of {STRIDE * GRID}, because its memory is read in {GRID} × {GRID} windows"
         )
     trunk = RepVit()
     neck = FpnNeck(
@@ -114,10 +114,10 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
 
 
 def memory_attention(cross_attention: RoPEAttention, side: int, layers: int) -> MemoryAttention:
-    """sam2's, with another attention to memories.
+    """sam2's memory attention, with a different attention to memories.
 
-    :param side: the places on each side of the embedding.
-    :param layers: how many there are; sam2 has four.
+    :param side: the number of places on each side of the embedding.
+    :param layers: the number of layers; sam2 has four.
     """
     layer = MemoryAttentionLayer(
         activation="relu",
@@ -134,7 +134,7 @@ def memory_attention(cross_attention: RoPEAttention, side: int, layers: int) -> 
 
 
 def memory_encoder() -> MemoryEncoder:
-    """The same as sam2's; SAM2Base takes the size of its memory embeddings from it."""
+    """sam2's memory encoder; SAM2Base takes the size of its memory embeddings from it."""
     return MemoryEncoder(
         out_dim=MEMORY_WIDTH,
         mask_downsampler=MaskDownSampler(kernel_size=3, stride=2, padding=1),
@@ -144,22 +144,24 @@ def memory_encoder() -> MemoryEncoder:
 
 
 def randomize(model: SAM2Base, noise: torch.Generator) -> None:
-    """Fit what random weights leave unfit; see `settle_batch_norms`."""
+    """Fit the batch norms to random weights; see `settle_batch_norms`."""
     settle_batch_norms(model.image_encoder.trunk, noise)
 
 
 @torch.no_grad()
 def settle_batch_norms(trunk: nn.Module, noise: torch.Generator, size: int = 256) -> None:
-    """Fit the batch norms to random weights, by the statistics of one run on an image of a size.
+    """Fit the batch norms to random weights, with the statistics of one run on an image.
 
-    With a new norm's mean of 0 and variance of 1, features would die away in some sixty layers; and
-    the norm that ends each residual branch is nearly zero, so the branch would not count.
+    With a new norm's mean of 0 and variance of 1, features would vanish over some sixty layers; and
+    the norm that ends each residual branch is nearly zero, so the branch would have no effect.
+
+    :param size: height and width of the image, in pixels.
     """
     for module in trunk.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.add_(torch.randn(module.weight.shape, generator=noise), alpha=0.2)
-            module.momentum = 1.0  # take the statistics of the next run alone
-    # Coarse and fine at once, as photographs are.
+            module.momentum = 1.0  # use only the statistics of the next run
+    # Coarse and fine structures at once, as in photographs.
     coarse, fine = (torch.randn(1, 3, side, side, generator=noise) for side in (16, size))
     image = functional.interpolate(coarse, size=(size, size), mode="bicubic") + fine / 4
     trunk.train()

@@ -1,10 +1,10 @@
 """EdgeTAM's memory of earlier frames: the classes that the sam2 package lacks.
 
-sam2 remembers a frame as a map. EdgeTAM's perceiver reads that map into latents, some of which look
-at all of it, and others at one window each, so that they form a grid. Attention is to these, an
-eighth of the tokens. From the paper (EdgeTAM, arXiv 2501.07256) and its repository
-(facebookresearch/EdgeTAM, ``sam2/modeling/perceiver.py`` and ``sam/transformer.py``), whose names
-of parameters these are.
+sam2 stores a frame's memory as a map. EdgeTAM's perceiver reads that map into latents: some attend
+to the whole map, others to one window each, so that they form a grid. Frames attend to the latents,
+an eighth of the tokens. Sources: the paper (EdgeTAM, arXiv 2501.07256) and its repository
+(facebookresearch/EdgeTAM, ``sam2/modeling/perceiver.py`` and ``sam/transformer.py``), from which
+the parameter names come.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from torch.nn import functional
 
 from tasks.model.patching import Places, separated, sizes_of
 
-# Latents that look at the whole map, and those on each side of the grid.
+# The number of latents that attend to the whole map, and of those on each side of the grid.
 GLOBAL, GRID = 256, 16
 LATENTS = GLOBAL + GRID * GRID
 
 
 class Perceiver(nn.Module):
-    """Reads a memory into latents (``PerceiverResampler`` there).
+    """Reads a memory into latents (``PerceiverResampler`` in EdgeTAM).
 
-    :param width: of a memory, and of its latents.
+    :param width: the channels of a memory and of its latents.
     """
 
     def __init__(self, width: int, depth: int = 2) -> None:
@@ -41,10 +41,10 @@ class Perceiver(nn.Module):
         self.count = LATENTS
 
     def forward(self, memory: Tensor, places: Places) -> Tensor:
-        """The latents (B, L, D), those of the grid last and row by row.
+        """The latents (B, L, D); the grid's latents come last, row by row.
 
         :param memory: maps (B, D, S, S), S a multiple of the grid's side.
-        :param places: the encoding of the map's places, which the latents of the grid do not use.
+        :param places: the encoding of the map's places, which the grid's latents do not use.
         """
         batch, width, side, _ = sizes_of(memory)
         window = side // GRID
@@ -81,7 +81,7 @@ class PerceiverLayer(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Latents look at features (``PerceiverAttention`` there), with one head."""
+    """Latents attend to features (``PerceiverAttention`` in EdgeTAM), with one head."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class CrossAttention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Latents look at each other (``Attention`` there), or a single one at itself."""
+    """Latents attend to each other (``Attention`` in EdgeTAM), or a single one to itself."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ def feed_forward(width: int) -> nn.Sequential:
 
 
 def halves(both: Tensor) -> tuple[Tensor, Tensor]:
-    """Keys and values (…, D) of (…, 2 * D)."""
+    """Keys and values (…, D) from (…, 2 * D)."""
     keys, values = torch.split(both, int(both.shape[-1]) // 2, dim=-1)
     return keys, values
 
@@ -140,16 +140,16 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 class LatentAttention(RoPEAttention):  # type: ignore[misc] # sam2 is not typed
-    """An image's places look at the latents of memories (``RoPEAttentionv2`` there).
+    """An image's places attend to the latents of memories (``RoPEAttentionv2`` in EdgeTAM).
 
-    Queries are rotated by their place, and so are the keys of the grid. The keys of the other
-    latents and of pointers have no place.
+    Queries and the grid's keys are rotated by their place. The keys of the other latents and of
+    pointers have no place.
     """
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """(B, S * S, C) of queries, and (B, M * L + P, D) of keys and values.
+        """Attend with queries (B, S * S, C) to keys and values (B, M * L + P, D).
 
-        :param num_k_exclude_rope: P, how many tokens of pointers stand at the end.
+        :param num_k_exclude_rope: P, the number of pointer tokens at the end.
         """
         queries, keys, values = (
             self._separate_heads(project(each), self.num_heads)
@@ -176,7 +176,7 @@ def rotated(tokens: Tensor, places: Tensor) -> Tensor:
 
 
 class EdgeTamVideoPredictor(SAM2VideoPredictor):  # type: ignore[misc]
-    """sam2's predictor, whose memories the perceiver reads before they are kept."""
+    """sam2's predictor, with a perceiver that reads memories before they are stored."""
 
     spatial_perceiver: Perceiver
 
@@ -192,9 +192,9 @@ class EdgeTamVideoPredictor(SAM2VideoPredictor):  # type: ignore[misc]
 
 
 def places_of_latents(model: Any) -> Tensor:
-    """The encoding of the latents' places, (L, D); zeros for those that look at everything.
+    """The encoding of the latents' places, (L, D); zeros for those that attend to the whole map.
 
-    :param model: EdgeTAM, of sam2's classes.
+    :param model: EdgeTAM, in sam2's classes.
     """
     grid = model.memory_encoder.position_encoding(torch.zeros(1, model.mem_dim, GRID, GRID))
     local = grid[0].permute(1, 2, 0).reshape(GRID * GRID, model.mem_dim)

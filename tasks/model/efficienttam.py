@@ -1,10 +1,10 @@
 """EfficientTAM: a plain ViT before SAM 2's decoder and memory, without high-resolution features.
 
-Settings and names of parameters are those of its repository (yformer/EfficientTAM, abcd061,
-``efficient_track_anything/configs/efficienttam/*.yaml``), whose checkpoints fit. PyPI's
-efficient-track-anything 1.0 has its classes, in an earlier sam2 that is called ``sam2`` too. Here
-are those that sam2 lacks, under their names there; a process that imports the package as its sam2
-(`tasks.model.reference_package`) builds the model of the package's classes alone.
+Settings and parameter names come from its repository (yformer/EfficientTAM, abcd061,
+``efficient_track_anything/configs/efficienttam/*.yaml``), so its checkpoints fit. PyPI's
+efficient-track-anything 1.0 has its classes, in an earlier sam2 that is also named ``sam2``. This
+module has the classes that sam2 lacks, under the same names. A process that imports the package as
+its sam2 (`tasks.model.reference_package`) builds the model from the package's classes only.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from tasks.system.errors import StageError
 # The width and the number of heads of each trunk.
 TRUNKS = {"s": (384, 6), "ti": (192, 3)}
 DEPTH, WINDOW = 12, 14
-WHOLE = (2, 5, 8, 11)  # blocks whose attention is not within windows
+WHOLE = (2, 5, 8, 11)  # blocks that attend to the whole map, not to windows
 PRETRAINED = 14  # places on each side of the positional embedding
 
-POOL = 2  # places of a memory on each side that variants 1 and 2 take for one
-SHIFT = math.log(POOL * POOL)  # of a logit, for a key that stands for four
+POOL = 2  # variants 1 and 2 merge this many places of a memory on each side
+SHIFT = math.log(POOL * POOL)  # added to the logit of a key that stands for four
 
 
 class ViT(nn.Module):
     """The trunk: an image (1, 3, H, W) gives one map, (1, embed_dim, H / 16, W / 16).
 
-    The blocks of sam2's Hiera have the names and the settings of the package's own.
+    sam2's Hiera blocks have the same names and settings as the package's own blocks.
     """
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
         super().__init__()
         kernel = (STRIDE, STRIDE)
         self.patch_embed = PatchEmbed(kernel, stride=kernel, padding=(0, 0), embed_dim=embed_dim)
-        # The first is a class token's, which an image has not.
+        # The first belongs to a class token, which images do not have.
         self.pos_embed = nn.Parameter(torch.zeros(1, PRETRAINED * PRETRAINED + 1, embed_dim))
         self.blocks = nn.ModuleList(
             MultiScaleBlock(
@@ -84,9 +84,9 @@ class ViT(nn.Module):
 
 
 class ViTDetNeck(nn.Module):
-    """Two convolutions behind a trunk, each with a norm.
+    """Two convolutions after a trunk, each with a norm.
 
-    :param neck_norm: LN, as in all configurations.
+    :param neck_norm: LN in all configurations.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class ViTDetNeck(nn.Module):
 
 
 class EfficientRoPEAttention1(RoPEAttention):  # type: ignore[misc] # sam2 is not typed
-    """An image's places look at memories; where there are several, four places of these are one.
+    """An image's places attend to memories; with several memories, four places form one key.
 
     `SHIFT` is added to the logits of such keys.
     """
@@ -122,9 +122,9 @@ class EfficientRoPEAttention1(RoPEAttention):  # type: ignore[misc] # sam2 is no
     shifts_channels = False
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, num_k_exclude_rope: int = 0) -> Tensor:
-        """(B, S * S, C) of queries, and (B, M * S * S + P, D) of keys and values.
+        """Attend with queries (B, S * S, C) to keys and values (B, M * S * S + P, D).
 
-        :param num_k_exclude_rope: P, how many tokens of pointers stand at the end.
+        :param num_k_exclude_rope: P, the number of pointer tokens at the end.
         """
         batch, places, width = q.shape
         side = math.isqrt(places)
@@ -150,21 +150,21 @@ class EfficientRoPEAttention1(RoPEAttention):  # type: ignore[misc] # sam2 is no
 
 
 class EfficientRoPEAttention2(EfficientRoPEAttention1):
-    """The same, with `SHIFT` added to each channel of these keys."""
+    """The same, except that `SHIFT` is added to each channel of these keys."""
 
     shifts_channels = True
 
 
 def pooled(maps: Tensor, side: int) -> Tensor:
-    """The means of 2 × 2 places: maps (any number * S * S, D), whatever axes they have, as
-    (any number, S * S / 4, D); S is the side.
+    """The means of 2 × 2 places: maps of N * S * S places and D channels, in any axes, become
+    (N, S * S / 4, D); S is the side.
     """
     half, width = side // POOL, int(maps.shape[-1])
     means = maps.reshape(-1, half, POOL, half, POOL, width).mean((2, 4))
     return means.reshape(-1, half * half, width)
 
 
-# The attention to memories of the variants that do not have sam2's.
+# The attention to memories of the variants that differ from sam2.
 POOLING = {"1": EfficientRoPEAttention1, "2": EfficientRoPEAttention2}
 
 
@@ -181,7 +181,7 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
     if video and variant in POOLING and size % (STRIDE * POOL):
         raise StageError(
             f"image_size: found {size}; allowed with `video = true` for {architecture}: a multiple "
-            f"of {STRIDE * POOL}, for its memory is read in {POOL} times {POOL} places at once"
+            f"of {STRIDE * POOL}, because it merges {POOL} × {POOL} places of its memory"
         )
     width, heads = TRUNKS[trunk]
     encoding = PositionEmbeddingSine(num_pos_feats=WIDTH, normalize=True, scale=None)
@@ -209,7 +209,7 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
 
 
 def of_package(own: Any, module: str) -> Any:
-    """The class of that name in this process's sam2, if that is the package; else the own one."""
+    """The class of the same name in this process's sam2, if that is the package; else ``own``."""
     with suppress(ImportError):
         return getattr(importlib.import_module(f"sam2.modeling.{module}"), own.__name__, own)
     return own

@@ -1,4 +1,4 @@
-"""Patches of sam2's image encoder that make its graph right and fast; see `patching`."""
+"""Patches of sam2's image encoder that make its graph correct and fast; see `patching`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tasks.model.patching import (
 
 @contextmanager
 def patched_encoder(encoder: SAM2ImageEncoder, attention: AttentionKind) -> Iterator[None]:
-    """Apply every encoder patch to samexporter's module; on exit it is as it was."""
+    """Apply every encoder patch to samexporter's module; undo them on exit."""
     trunk, neck = encoder.image_encoder.trunk, encoder.image_encoder.neck
     decoder = encoder.model.sam_mask_decoder
     with ExitStack() as stack:
@@ -57,16 +57,16 @@ def patched_encoder(encoder: SAM2ImageEncoder, attention: AttentionKind) -> Iter
 
 def bicubic_matrix(source: int, target: int) -> Tensor:
     """The matrix (target, source) that resamples a line as `interpolate(mode="bicubic")` does."""
-    unit = torch.eye(source)[None, None]  # whose interpolations are the columns
+    unit = torch.eye(source)[None, None]  # interpolating it gives the columns
     return functional.interpolate(unit, size=(target, source), mode="bicubic")[0, 0]
 
 
 def positional_embedding(trunk: Hiera, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Replaces ``Hiera._get_pos_embed`` by its factors, (H, K) and (K, W * C).
+    """Replaces ``Hiera._get_pos_embed`` with its factors, (H, K) and (K, W * C).
 
-    No Resize, no Tile: bicubic interpolation is separable, and a window that repeats is a product
-    with a matrix of ones and zeros. A Gemm adds the product to the patches, so the embedding is
-    never a tensor of its own (24 MiB for tiny), in the file or in memory.
+    It needs no Resize and no Tile: bicubic interpolation is separable, and repeating a window is a
+    product with a matrix of ones and zeros. A Gemm adds the product to the patches, so the
+    embedding is never a separate tensor (24 MiB for tiny), neither in the file nor in memory.
     Largest difference: 3e-7.
     """
     background: Tensor = trunk.pos_embed[0].permute(1, 2, 0)  # (h, w, C)
@@ -81,7 +81,7 @@ def positional_embedding(trunk: Hiera, height: int, width: int) -> tuple[Tensor,
 
 
 def hiera_forward(trunk: Hiera) -> Forward:
-    """Replaces ``Hiera.forward``: the sizes of every stage are integers."""
+    """Replaces ``Hiera.forward``; the sizes of every stage are integers."""
 
     def forward(image: Tensor) -> list[Tensor]:
         x = trunk.patch_embed(image)
@@ -101,7 +101,7 @@ def hiera_forward(trunk: Hiera) -> Forward:
 
 
 def block_forward(block: MultiScaleBlock) -> Forward:
-    """Replaces ``MultiScaleBlock.forward``: window partition with integer sizes, rows for MLPs.
+    """Replaces ``MultiScaleBlock.forward``: partitions with integer sizes, runs MLPs on rows.
 
     Largest difference: 9e-7.
     """
@@ -136,7 +136,7 @@ def block_forward(block: MultiScaleBlock) -> Forward:
 def window_attention(attention: MultiScaleAttention, kind: AttentionKind) -> Forward:
     """Replaces ``MultiScaleAttention.forward``: no Split of a joint product, integer sizes.
 
-    Query, key and value get their own part of the weights, the query's scaled by
+    Query, key and value each use their own part of the weights; the query's part is scaled by
     1/sqrt(head size). Largest difference: 9e-7.
     """
     heads, dim = attention.num_heads, attention.dim_out
@@ -185,7 +185,7 @@ def _unpartition(windows: Tensor, window: int, height: int, width: int) -> Tenso
 
 
 def vit_forward(trunk: ViT) -> Forward:
-    """Replaces ``ViT.forward``: a Gemm adds the embedding of places, as in `hiera_forward`.
+    """Replaces ``ViT.forward``: a Gemm adds the positional embedding, as in `hiera_forward`.
 
     Largest difference: 2e-6.
     """
@@ -207,7 +207,7 @@ def vit_forward(trunk: ViT) -> Forward:
 
 
 def normed_convolutions(layers: Any, constant: Tensor) -> Forward:
-    """Replaces ``ViTDetNeck.forward``: rows for the 1 × 1 convolution and for the norms.
+    """Replaces ``ViTDetNeck.forward``: runs the 1 × 1 convolution and the norms on rows.
 
     :param layers: a 1 × 1 convolution, a norm, a 3 × 3 convolution, and a norm.
     :param constant: added to the map (``no_mem_embed``).
@@ -230,10 +230,10 @@ def normed_convolutions(layers: Any, constant: Tensor) -> Forward:
 
 
 def repvit_forward(trunk: RepVit) -> Forward:
-    """Replaces ``RepVit.forward``: a copy whose batch norms, and whose convolutions side by side,
-    are one convolution each, by timm's own ``fuse``.
+    """Replaces ``RepVit.forward`` with a copy in which timm's own ``fuse`` merged batch norms and
+    parallel convolutions into one convolution each.
 
-    It records no sizes: means are over a whole map. Largest difference: 2e-6.
+    It records no sizes, because means are over whole maps. Largest difference: 2e-6.
     """
     body = copy.deepcopy(trunk.body).requires_grad_(False)  # constants of the graph
     fuse_convolutions(body)
@@ -257,13 +257,13 @@ def fuse_convolutions(module: nn.Module) -> None:
 def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor) -> Forward:
     """Replaces ``FpnNeck.forward`` and the convolutions that samexporter applies to its output.
 
-    In the published models every convolution here is 1 × 1, a product over rows. Two in direct
-    succession, as at the two high-resolution levels, are one with fewer channels: 256 channels at
-    256 × 256 are never computed. Doubling by nearest neighbour is a broadcast. The positional
-    encodings, which no output uses, are left out.
+    In the published models every convolution here is 1 × 1, a product over rows. Two convolutions
+    in direct succession, as at the two high-resolution levels, merge into one with fewer channels,
+    so 256 channels at 256 × 256 are never computed. Doubling by nearest neighbour is a broadcast.
+    The positional encodings, which no output uses, are left out.
 
     :param after: the 1 × 1 convolution that follows each high-resolution level.
-    :param constant: added to the last level that is used (``no_mem_embed``).
+    :param constant: added to the last used level (``no_mem_embed``).
     Largest difference: 7e-7.
     """
     top = len(neck.convs) - 1
@@ -317,8 +317,8 @@ def feature_pyramid(neck: FpnNeck, after: dict[int, nn.Conv2d], constant: Tensor
 
 
 def encoder_forward(encoder: SAM2ImageEncoder) -> Forward:
-    """Replaces samexporter's ``SAM2ImageEncoder.forward``: the levels as `feature_pyramid` has
-    them, without flattening and restoring each. Largest difference: none of its own.
+    """Replaces samexporter's ``SAM2ImageEncoder.forward``: returns the levels of `feature_pyramid`
+    without flattening and restoring each. It adds no difference of its own.
     """
 
     def forward(image: Tensor) -> tuple[Tensor, ...]:

@@ -1,8 +1,8 @@
-"""Patches of what sam2's mask decoder does with tokens: scores, the choice of masks, drawing them.
+"""Patches of sam2's mask decoder that predict scores, choose masks and draw them.
 
-B is the number of prompts, K of a prompt's masks, P of the image's places and C of the channels.
-The first axis is 1 for as long as all prompts share a tensor: the image, a mask that all of them
-refine, and the products of both in the first layer.
+B is the number of prompts, K the number of a prompt's masks, P the number of the image's places and
+C the number of channels. The first axis is 1 for as long as all prompts share a tensor: the image,
+a mask that all of them refine, and the products of both in the first layer.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tasks.model.prompt_embedding import zeros_of_prompts
 
 
 class PredictedMasks(NamedTuple):
-    """``masks`` (B, K, M, M) with ``scores`` (B, K) and the ``tokens`` (B, K, C) they are made of.
+    """``masks`` (B, K, M, M) with ``scores`` (B, K) and the ``tokens`` (B, K, C) they come from.
 
-    ``object_logits`` (B, 1) tell whether there is an object.
+    ``object_logits`` (B, 1) are above 0 if there is an object.
     """
 
     masks: Tensor
@@ -38,7 +38,7 @@ Prediction = Callable[..., PredictedMasks]
 
 
 def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Prediction:
-    """Replaces ``MaskDecoder.predict_masks`` and the choice among its masks."""
+    """Replaces ``MaskDecoder.predict_masks`` and the choice of its masks."""
     predict = candidate_prediction(decoder, choice)
 
     def forward(*inputs: Tensor | Sequence[Tensor], **named: Tensor) -> PredictedMasks:
@@ -50,9 +50,9 @@ def mask_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Prediction
 
 
 def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Prediction:
-    """The masks that `mask_prediction` chooses from: for ``single``, that mask and the best other.
+    """The masks that `mask_prediction` chooses from; for ``single``, that mask and the best other.
 
-    The image stays rows of tokens. The hypernetworks are one batched product.
+    The image stays in rows of tokens. The hypernetworks run as one batched product.
     """
     mask_decoder = decoder.mask_decoder
     transformer, head = mask_decoder.transformer, mask_decoder.iou_prediction_head
@@ -75,7 +75,7 @@ def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Predi
     def decode(
         image: Tensor, sparse: Sequence[Tensor], dense: Tensor, position: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The tokens (B, T, C) and the image (B or 1, P, C) behind the transformer."""
+        """The tokens (B, T, C) and the image (B or 1, P, C) after the transformer."""
         _, _, height, width = sizes_of(image)
         zeros = zeros_of_prompts(sparse[0])
         tokens = torch.cat([zeros + constant, *sparse], dim=1)
@@ -86,7 +86,7 @@ def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Predi
             queries, keys = layer(queries=queries, keys=keys, query_pe=tokens, key_pe=position)
         mixed = transformer.final_attn_token_to_image(q=queries + tokens, k=keys + position, v=keys)
         queries = transformer.norm_final_attn(queries + mixed)
-        # Broadcasting took one prompt for as many as there are masks; these cannot be joined.
+        # If broadcasting repeated one prompt for several masks, this concatenation fails.
         return torch.cat([queries, zeros], dim=1), keys
 
     def scores_of(token: Tensor) -> Tensor:
@@ -115,8 +115,8 @@ def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Predi
         """
         :param sparse: embeddings of points, and of boxes, each (B, any number, C).
         :param dense: embeddings of masks, (B or 1, P, C).
-        :param details: the two feature maps of high resolution, the finer first, or none.
-        :param places: the encoding (1, C, H, W) of the image's places, where it is an input.
+        :param details: the two high-resolution feature maps, the finer first, or none.
+        :param places: the encoding (1, C, H, W) of the image's places, if it is an input.
         """
         own = position if places is None else rows_of_map(places)[None]
         queries, keys = decode(image_embed, sparse, dense, own)
@@ -139,7 +139,7 @@ def candidate_prediction(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Predi
 
 
 def constant_tokens(decoder: SAM2ImageDecoder) -> Tensor:
-    """The tokens before those of a prompt, (T, C); the last is the padding point."""
+    """The tokens before a prompt's tokens, (T, C); the last is the padding point."""
     mask_decoder = decoder.mask_decoder
     object_token = [mask_decoder.obj_score_token.weight] if mask_decoder.pred_obj_scores else []
     return torch.cat(
@@ -153,13 +153,13 @@ def constant_tokens(decoder: SAM2ImageDecoder) -> Tensor:
 
 
 def mask_selection(choice: MaskChoice, scores: Tensor) -> Tensor | None:
-    """The masks to draw, chosen by the scores (B, K) of all before any is drawn.
+    """The masks to draw, chosen by the scores (B, K) before any mask is drawn.
 
-    ``ranked`` draws the best first, ``best`` that alone; ``single`` the first, and the best of the
-    others (for `stable_mask`).
+    ``ranked`` draws all, the best first; ``best`` draws only the best; ``single`` draws the first
+    and the best of the others (for `stable_mask`).
 
     :returns: a matrix (B, K, drawn) of ones and zeros; None for ``multi`` and ``all``, which draw
-        all as they are.
+        all masks in their order.
     """
     if choice == "ranked":
         return ranking(scores)
@@ -174,8 +174,8 @@ def mask_selection(choice: MaskChoice, scores: Tensor) -> Tensor | None:
 def ranking(scores: Tensor) -> Tensor:
     """The permutation (B, K, K) that sorts K scores, the best first; among equals the earlier.
 
-    It multiplies a row of scores from the right. Each score starts at its own place, and for each
-    pair whose later score is higher the two swap.
+    It multiplies a row of scores from the right. Each score starts at its own index. For each pair
+    whose later score is higher, the earlier score moves back by one and the later forward by one.
     """
     count = int(scores.shape[1])
     pairs = torch.combinations(torch.arange(count))
@@ -189,10 +189,11 @@ def ranking(scores: Tensor) -> Tensor:
 def mask_drawing(decoder: MaskDecoder) -> Forward:
     """Replaces ``MaskDecoder.output_upscaling`` and the product with the hypernetworks' outputs.
 
-    A transposed convolution of kernel and stride 2 is a product. The 2 × 2 places that it makes of
-    each stay together: the added maps, which all prompts share, are put in that order, and the
-    masks, which are small, back into the image's. Biases are added to the maps. The last doubling
-    is done in two halves, the upper and the lower two places, which halves the peak memory.
+    A transposed convolution with kernel and stride 2 is a product. The 2 × 2 places that it makes
+    from each place stay together: the added maps, which all prompts share, are reordered that way,
+    and the masks, which are small, are put back in the image's order. Biases are added to the maps.
+    The last doubling runs in two halves, the upper and the lower two places, which halves the peak
+    memory.
     """
     grow1, norm, act1, grow2, act2 = decoder.output_upscaling
     weight1 = grow1.weight.detach().permute(0, 2, 3, 1).flatten(1)  # (C, 2 * 2 * D)
@@ -200,15 +201,15 @@ def mask_drawing(decoder: MaskDecoder) -> Forward:
     bias1, bias2 = bias_of(grow1).detach(), bias_of(grow2).detach()
 
     def coarse(height: int, width: int, details: Sequence[Tensor]) -> Tensor:
-        """What is added behind the first doubling, (4 * H * W, D), or (D,) for all places."""
+        """The addend after the first doubling, (4 * H * W, D), or (D,) for all places."""
         if not details:
             return bias1
-        # Only whole runs of numbers change place, which is quick.
+        # Only whole runs of numbers move, which is fast.
         added = (rows_of_map(details[1]) + bias1).reshape(height, 2, width, -1)
         return added.transpose(1, 2).reshape(4 * height * width, -1)
 
     def fine(height: int, width: int, details: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What is added behind each half of the second, (8 * H * W, E), or (E,) for all places."""
+        """The addend after each half of the second doubling, (8 * H * W, E), or (E,) for all."""
         if not details:
             return bias2, bias2
         added = (rows_of_map(details[0]) + bias2).reshape(height, 2, 2, width, 2, -1)
@@ -236,11 +237,11 @@ def mask_drawing(decoder: MaskDecoder) -> Forward:
 def stable_mask(decoder: MaskDecoder, masks: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """Replaces ``MaskDecoder._dynamic_multimask_via_stability``.
 
-    The single mask, unless the area above +delta is too small a part of that above -delta; then
-    the best of the others. Largest difference: none.
+    Returns the single mask, unless its area above +delta is too small a part of its area above
+    -delta; then the best of the others. Largest difference: none.
 
     :param masks: (B, 2, M, M), the single mask and the best of the others.
-    :param scores: (B, 2), theirs.
+    :param scores: (B, 2), the scores of both.
     """
     if not decoder.dynamic_multimask_via_stability:
         return masks[:, :1], scores[:, :1]
@@ -248,7 +249,7 @@ def stable_mask(decoder: MaskDecoder, masks: Tensor, scores: Tensor) -> tuple[Te
     single = masks[:, :1]
     inner = (single > delta).float().sum(dim=(1, 2, 3))
     outer = (single > -delta).float().sum(dim=(1, 2, 3))
-    # inner <= outer, so an empty mask (0 of 0) counts as stable here too.
+    # An empty mask has inner = outer = 0, so it counts as stable here too.
     stable = inner >= decoder.dynamic_multimask_stability_thresh * outer
     mask = torch.where(stable[:, None, None, None], single, masks[:, 1:])
     return mask, torch.where(stable[:, None], scores[:, :1], scores[:, 1:])

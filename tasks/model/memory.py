@@ -1,17 +1,17 @@
 """SAM 2's memory of frames as two graphs: one reads memories, the other writes them.
 
-`MemoryReader` computes sam2's `MemoryAttention`, over memories that are put together as
-`SAM2Base._prepare_memory_conditioned_features` does, for one object. The differences:
+`MemoryReader` computes sam2's `MemoryAttention` for one object, over memories assembled as in
+`SAM2Base._prepare_memory_conditioned_features`. The differences:
 
-* A rotation acts on pairs of channels. With the channels of queries and keys in another order the
-  pairs are halves, and products and sums suffice. Its tables depend on the column for half of the
-  pairs and on the row for the others, and are stored so.
-* The values of a memory are 64 channels wide before they are projected. They are summed up at that
-  width, and projected after: the weights of a softmax sum to one, so the bias stays the same.
-* Queries are taken in blocks: the whole product with seven memories would be 470 MB.
+* A rotation acts on pairs of channels. The channels of queries and keys are reordered so that the
+  two halves of the channels form the pairs; then products and sums suffice. The rotation's tables
+  depend on the column for half of the pairs and on the row for the others, and are stored that way.
+* The values of a memory are 64 channels wide before projection. They are summed at that width and
+  projected afterwards: the weights of a softmax sum to one, so the bias stays the same.
+* Queries are processed in blocks: the whole product with seven memories would be 470 MB.
 
-EdgeTAM's attention differs in its memories alone, which are fewer tokens: `Latents` for `Maps`. So
-it is with variants 1 and 2 of EfficientTAM, which average the tokens of several memories: `Pooled`.
+EdgeTAM's attention differs only in its memories, which have fewer tokens: `Latents` instead of
+`Maps`. Variants 1 and 2 of EfficientTAM average the tokens of several memories: `Pooled`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from tasks.model.efficienttam import SHIFT, EfficientRoPEAttention1, pooled
 from tasks.model.operators import first_if_alone, linear_rows
 from tasks.model.patching import Places, separated
 
-BLOCK = 512  # rows of queries: with seven memories a product of 59 MB
-THETA = 10_000.0  # of the sines that encode a pointer's time
+BLOCK = 512  # rows of queries in a block: with seven memories its product takes 59 MB
+THETA = 10_000.0  # the base of the sines that encode a pointer's time
 
 
 class MemoryReader(nn.Module):
-    """Conditions an image's features on the memories of an object; the model must have one."""
+    """Conditions an image's features on an object's memories; the model must have a memory."""
 
     @torch.no_grad()
     def __init__(self, model: SAM2Base) -> None:
@@ -49,14 +49,14 @@ class MemoryReader(nn.Module):
             0.1 * model.image_encoder.neck.position_encoding(features)
         )
         self.memories = memories_of(model)
-        # The newest memory has the first of these; those that were prompted the last.
+        # The newest memory uses the first row; memories of prompted frames use the last.
         self.times = model.maskmem_tpos_enc.detach().reshape(-1, model.mem_dim)
         self.pointer_time = model.obj_ptr_tpos_proj if model.add_tpos_enc_to_obj_ptrs else None
         projected = model.proj_tpos_enc_in_obj_ptrs
         self.time_width = model.hidden_dim if projected else model.mem_dim
         self.layers = nn.ModuleList(Layer(each, side, self.memories) for each in attention.layers)
         self.norm = attention.norm
-        self.eval()  # an export would put sam2's modules, which it shares, back into training
+        self.eval()  # otherwise an export would put sam2's shared modules back into training mode
 
     def forward(
         self,
@@ -66,22 +66,22 @@ class MemoryReader(nn.Module):
         pointers: Tensor,
         pointer_times: Tensor | None = None,
     ) -> Tensor:
-        """The image embedding (1, C, S, S) as the decoder takes it.
+        """The image embedding (1, C, S, S) that the decoder takes.
 
         :param image_embed: (1, C, S, S), as the encoder's graph returns it.
         :param memories: (M, D, S, S), or EdgeTAM's (M, L, D), of M frames.
         :param memory_times: (M,) int32, rows of ``maskmem_tpos_enc``.
-        :param pointers: (P, C), of P frames; P may be 0.
-        :param pointer_times: (P,), how far each is from the frame, 1 for the farthest that counts;
-            only in SAM 2.1.
+        :param pointers: (P, C), of P frames; P can be 0.
+        :param pointer_times: (P,), each pointer's distance from the frame, 1 for the farthest that
+            counts; only in SAM 2.1.
         """
         side, width = self.side, self.width
-        # The encoder has added the embedding for "no memory".
+        # The encoder added the embedding for "no memory".
         x = image_embed.permute(0, 2, 3, 1) + (self.input_rows - self.no_memory)
         x = (x + self.input_columns).reshape(side * side, width)
         tokens = self.memories.tokens(memories)
         memory_keys = self.memories.placed(tokens, self.times.index_select(0, memory_times))
-        # Attention ignores their order, and there may be no pointers: no sizes are inferred.
+        # Attention ignores the order of tokens. There may be no pointers, so no sizes are inferred.
         pointer_tokens = torch.cat(torch.split(pointers, self.memory_width, dim=1))
         pointer_keys = pointer_tokens + self._times_of(pointer_times)
         values = torch.cat([self.memories.values(tokens), pointer_tokens])
@@ -105,7 +105,7 @@ class MemoryReader(nn.Module):
 
 
 class Maps:
-    """Memories of sam2, (M, D, S, S): each place is a token."""
+    """sam2's memories, (M, D, S, S); each place is a token."""
 
     def __init__(self, model: SAM2Base) -> None:
         self.side = model.image_size // model.backbone_stride
@@ -116,7 +116,7 @@ class Maps:
         return memories.permute(0, 2, 3, 1)
 
     def placed(self, tokens: Tensor, times: Tensor) -> Tensor:
-        """Tokens with their places and the times (M, D) of their memories; the same shape."""
+        """Tokens plus the encodings of their places and of their memories' times (M, D)."""
         width = times.shape[1]
         return tokens + (self.rows + times.reshape(-1, 1, 1, width)) + self.columns
 
@@ -125,23 +125,23 @@ class Maps:
         return rotation(keys)
 
     def values(self, tokens: Tensor) -> Tensor:
-        """The tokens (N, D) that the keys of `rotated` are those of."""
+        """The tokens (N, D) to which the keys of `rotated` belong."""
         return tokens.reshape(-1, int(tokens.shape[-1]))
 
     def bias(self, tokens: Tensor, pointer_tokens: Tensor) -> Tensor | None:
-        """What is added to the logits of keys, (1, N + T) with the pointers'."""
+        """The bias of the logits of keys and pointers, (1, N + T); None for no bias."""
         return None
 
 
 class Pooled(Maps):
-    """Memories of EfficientTAM, of which four places are one key where there are several."""
+    """EfficientTAM's memories; with several memories, four places form one key."""
 
     def __init__(self, model: SAM2Base, attention: EfficientRoPEAttention1) -> None:
         super().__init__(model)
         self.shifts_channels = attention.shifts_channels
 
     def fewer(self, tokens: Tensor, shift: float = 0.0) -> Tensor:
-        """(M, S, S, D) as rows: the averages with a shift, or each place of a single memory."""
+        """(M, S, S, D) as rows: averages plus a shift, or each place of a single memory."""
         averages = pooled(tokens, self.side) + shift
         several = torch.cat([averages[1:], averages[:-1][:1]])  # attention ignores their order
         parts = (several, first_if_alone(tokens))
@@ -170,7 +170,7 @@ def places_of_memory(model: SAM2Base) -> Places:
 
 
 class Latents(Maps):
-    """Memories of EdgeTAM, (M, L, D); the last latents form a grid, and have a place each."""
+    """EdgeTAM's memories, (M, L, D); the last latents form a grid and have one place each."""
 
     side = GRID
 
@@ -191,7 +191,7 @@ class Latents(Maps):
 
 
 def memories_of(model: SAM2Base) -> Maps:
-    """How a model looks at its memories."""
+    """The kind of memories that a model attends to."""
     if hasattr(model, "spatial_perceiver"):
         return Latents(model)
     attention = model.memory_attention.layers[0].cross_attn_image
@@ -202,8 +202,8 @@ def memories_of(model: SAM2Base) -> Maps:
 class Rotation:
     """Rotates queries and keys by their place; the channels of both are in `order`.
 
-    The two halves of the channels are the two parts of each pair; in each half the pairs that turn
-    with the column come first.
+    The two halves of the channels are the two parts of each pair. In each half, the pairs that
+    rotate with the column come first.
     """
 
     def __init__(self, attention: RoPEAttention, side: int) -> None:
@@ -229,7 +229,7 @@ class Rotation:
 
 
 def turned(a: Tensor, b: Tensor, cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs (a, b), rotated."""
+    """The rotated pairs (a, b)."""
     return a * cosine - b * sine, b * cosine + a * sine
 
 
@@ -258,9 +258,9 @@ class Layer(nn.Module):
     ) -> Tensor:
         """Attend to itself, then to memories and pointers.
 
-        :param memory_keys: tokens (…, D) of memories with their places and times.
-        :param pointer_keys: tokens of pointers (T, D) with their times.
-        :param values: the tokens of both, one after the other.
+        :param memory_keys: tokens (…, D) of memories plus their places and times.
+        :param pointer_keys: tokens of pointers (T, D) plus their times.
+        :param values: the tokens of memories, then those of pointers.
         :param bias: see `Maps.bias`.
         """
         own = self.layer
@@ -280,8 +280,8 @@ class Layer(nn.Module):
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(queries keysᵀ + bias) values, a block of queries at a time; queries are scaled
-    already.
+    """softmax(queries keysᵀ + bias) values, one block of queries at a time; queries are already
+    scaled.
     """
     columns = keys.transpose(0, 1)
     products = (each @ columns for each in torch.split(queries, BLOCK))
@@ -290,19 +290,19 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = 
 
 
 def scaled(attention: RoPEAttention, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Weight and bias of queries, in the order of a rotation, over the root of their width."""
+    """Weight and bias of queries, in a rotation's order, divided by the root of their width."""
     share = 1 / math.sqrt(attention.internal_dim)
     weight, bias = attention.q_proj.weight, attention.q_proj.bias
     return share * weight[rotation.order], share * bias[rotation.order]
 
 
 def ordered(attention: RoPEAttention, rotation: Rotation) -> tuple[Tensor, Tensor]:
-    """Weight and bias of keys, in the order of a rotation."""
+    """Weight and bias of keys, in a rotation's order."""
     return attention.k_proj.weight[rotation.order], attention.k_proj.bias[rotation.order]
 
 
 def projected_value(attention: RoPEAttention) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the values' projection and the output's behind it, as one."""
+    """Weight and bias of the projections of values and of the output, merged into one."""
     value, out = attention.v_proj, attention.out_proj
     return out.weight @ value.weight, out.weight @ value.bias + out.bias
 
@@ -330,11 +330,11 @@ class MemoryWriter(nn.Module):
         prompted: Tensor,
         object_score_logits: Tensor | None = None,
     ) -> Tensor:
-        """The memory (1, D, S, S), or EdgeTAM's latents of it (1, L, D).
+        """The memory (1, D, S, S), or EdgeTAM's latents (1, L, D).
 
         :param image_embed: (1, C, S, S), as the encoder's graph returns it.
         :param low_res_masks: logits (1, 1, 4 * S, 4 * S).
-        :param prompted: (1,), 1 on a frame that a person prompted, else 0.
+        :param prompted: (1,), 1 on a frame that the user prompted, else 0.
         :param object_score_logits: (1, 1), above 0 where the object is on the frame; only in
             SAM 2.1.
         """

@@ -1,4 +1,4 @@
-"""Operators that torch would export in another way: each computes, and says what it exports as."""
+"""Operators with their own export: each computes with torch and defines its ONNX nodes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Ts = TypeVarTuple("Ts")
 def exported_as(
     nodes: Callable[..., Any],
 ) -> Callable[[Callable[[*Ts], Tensor]], Callable[[*Ts], Tensor]]:
-    """Decorates a function of tensors for which other nodes stand in a traced graph.
+    """Decorates a function of tensors that is exported as other nodes.
 
-    :param nodes: makes them, of torch's graph and the function's arguments in it.
+    :param nodes: makes these nodes from torch's graph and the function's arguments in it.
     """
 
     def decorate(compute: Callable[[*Ts], Tensor]) -> Callable[[*Ts], Tensor]:
@@ -54,8 +54,8 @@ def _gemm(g: Any, rows: Any, weight: Any, bias: Any) -> Any:
 def linear_rows(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A linear layer over rows, (N, C) to (N, D), exported as Gemm.
 
-    During an export only the shape of its result matters, so nothing is computed: tracing
-    large takes seconds instead of half a minute, and memory for its weights alone.
+    During an export only the shape of the result matters, so nothing is computed: tracing the
+    model large takes seconds instead of half a minute, and memory only for its weights.
     """
     if torch.onnx.is_in_onnx_export():
         return rows.new_empty(rows.shape[0], weight.shape[0])
@@ -69,7 +69,7 @@ def _product(g: Any, left: Any, right: Any) -> Any:
 
 @exported_as(_product)
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """``left @ right``, (…, N, M) and (…, M, K), where ``left`` has all axes.
+    """``left @ right``, (…, N, M) and (…, M, K); ``left`` must have all axes.
 
     As with `linear_rows`, nothing is computed during an export.
     """
@@ -99,7 +99,7 @@ def _attention(g: Any, query: Any, key: Any, value: Any, heads: int, fused: bool
 def scaled_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, fused: bool) -> Tensor:
     """softmax(query keyᵀ) value for each head; (B, N, C), (B, M, C), (B, M, C) to (B, N, C).
 
-    The query is already scaled. Exported as plain operators, or as one
+    The query is already scaled. It is exported as plain operators, or as one
     ``com.microsoft::MultiHeadAttention``, which never holds the whole product. As with
     `linear_rows`, nothing is computed during an export.
     """
@@ -117,7 +117,7 @@ def scaled_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, fuse
 def reshape(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """``Tensor.reshape`` where a 0 keeps the size of its axis, as in ONNX.
 
-    torch's own computes sizes in the graph where two axes are free.
+    With two free axes, torch's own reshape would compute sizes in the graph.
     """
     return tensor.reshape(
         [tensor.shape[axis] if size == 0 else size for axis, size in enumerate(shape)]
@@ -130,24 +130,24 @@ def _shape_of_other(g: Any, tensor: Any, other: Any) -> Any:
 
 @exported_as(_shape_of_other)
 def reshape_like(tensor: Tensor, other: Tensor) -> Tensor:
-    """A tensor in the shape of another; the graph refuses them where they differ in size."""
+    """A tensor in the shape of another; the graph refuses tensors of different sizes."""
     return tensor.reshape(other.shape)
 
 
 def _first_if_alone(g: Any, tensor: Any) -> Any:
-    # Backwards from the first to the second last: that is the first where it is the last as well.
+    # From the first backwards, ending before the second last: the first if it is also the last.
     start, end, axis, step = (constant(g, [each]) for each in (0, -2, 0, -1))
     return g.op("Slice", tensor, start, end, axis, step)
 
 
 @exported_as(_first_if_alone)
 def first_if_alone(tensor: Tensor) -> Tensor:
-    """A tensor whose first axis has a length of one; nothing of any other, without a condition."""
+    """The tensor if its first axis has length one, else an empty one; the graph needs no If."""
     return tensor[:1] if len(tensor) == 1 else tensor[:0]
 
 
 def _boxes_or_none(g: Any, boxes: Any, zeros: Any) -> Any:
-    # 4 * Q * B: either 0, or at least B and 1, and a slice ends where its axis does.
+    # The size 4 * Q * B is 0, or at least B and at least 1; a slice never exceeds its axis.
     product = g.op("Mul", boxes, zeros)
     size = g.op("Shape", g.op("Reshape", product, constant(g, [-1])))
     end = constant(g, [2**31 - 1])
@@ -159,13 +159,15 @@ def _boxes_or_none(g: Any, boxes: Any, zeros: Any) -> Any:
 
 @exported_as(_boxes_or_none)
 def box_of_prompt(boxes: Tensor, zeros: Tensor) -> Tensor:
-    """Boxes (1, Q, 4) as (B, 1, 4), or as (B, 0, 4) where Q is 0; zeros are (B, 1, 4)."""
+    """Boxes (1, Q, 4) as (B, 1, 4), or as (B, 0, 4) if Q is 0; zeros are (B, 1, 4)."""
     return boxes.transpose(0, 1) if boxes.shape[1] else zeros[:, :0]
 
 
 @exported_as(lambda g, tensor, beside: g.op("Identity", tensor))
 def constant_output(tensor: Tensor, beside: Tensor) -> Tensor:
-    """A constant as an output; tracing refuses one that depends on no input, as ``beside`` does."""
+    """A constant as an output. Tracing refuses an output that depends on no input; ``beside`` is
+    one that does.
+    """
     return tensor.clone()
 
 
@@ -176,7 +178,7 @@ def _crop(g: Any, masks: Any, size: Any) -> Any:
 
 @exported_as(_crop)
 def cropped(masks: Tensor, size: Tensor) -> Tensor:
-    """The top left of masks (1, K, M, M), of a size (height, width) that the graph computes."""
+    """The top left of masks (1, K, M, M), of a size (height, width) computed in the graph."""
     height, width = size.tolist()
     return masks[:, :, :height, :width]
 
@@ -191,6 +193,6 @@ def _resize(g: Any, masks: Any, size: Any, count: int) -> Any:
 
 @exported_as(_resize)
 def resized(masks: Tensor, size: Tensor, count: int) -> Tensor:
-    """``count`` masks (1, K, M, M) at a size (height, width) that is an input of the graph."""
+    """``count`` masks (1, K, M, M), resized to a size (height, width) that is an input."""
     height, width = size.tolist()
     return functional.interpolate(masks, (height, width), mode="bilinear", align_corners=False)

@@ -1,15 +1,15 @@
-"""What the patches of encoder and decoder share: rows, maps, replacing methods.
+"""Shared by the patches of encoder and decoder: rows, maps, replacing methods.
 
-Tracing records every size that is read from a tensor as a computation, and bicubic
-interpolation as an operator that breaks shape inference in onnxruntime-web: the raw encoder does
-not load there. The image's shape is fixed, so the patches take sizes as plain integers; tokens are
-rows of matrices, which export as Gemm over the weights as they are stored; and a value that depends
-on weights alone is computed once. Each patch replaces methods of one module, and `patched_encoder`
-and `patched_decoder` restore them.
+Tracing records every size read from a tensor as a computation, and exports bicubic interpolation as
+an operator that breaks shape inference in onnxruntime-web: the raw encoder does not load there. The
+image's shape is fixed, so the patches read sizes as plain integers. Tokens are rows of matrices,
+which export as Gemm over the weights as they are stored. A value that depends only on weights is
+computed once. Each patch replaces methods of one module, and `patched_encoder` and
+`patched_decoder` restore them.
 
-"Largest difference" is to what a patch replaces, relative to the largest magnitude of the
-output, over all eight architectures with noise on every parameter; `tests/test_patches.py`
-measures it.
+"Largest difference" compares a patch with the code that it replaces, relative to the largest
+magnitude of the output, over all eight architectures with noise on every parameter;
+`tests/test_patches.py` measures it.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ Places = tuple[Tensor, Tensor]
 
 
 def replace_methods(stack: ExitStack, module: nn.Module, **methods: Forward) -> None:
-    """Hide methods of a module's class behind attributes of the instance, until the stack ends."""
+    """Replace methods of a module by attributes of the instance, until the stack ends."""
     for name, method in methods.items():
         stack.enter_context(patch.object(module, name, method))
 
 
 def normalize_rows(rows: Tensor, norm: LayerNorm2d) -> Tensor:
-    """What sam2's LayerNorm2d does to the channels of a map, done to rows: one operator."""
+    """sam2's LayerNorm2d, applied to rows instead of a map: one operator."""
     return functional.layer_norm(rows, sizes_of(norm.weight), norm.weight, norm.bias, norm.eps)
 
 
 def bias_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> Tensor:
-    """A convolution's bias, which every one in sam2 has."""
+    """A convolution's bias; every convolution in sam2 has one."""
     assert layer.bias is not None
     return layer.bias
 
 
 def sizes_of(tensor: Tensor) -> list[int]:
-    """A tensor's shape as integers, which tracing does not record."""
+    """A tensor's shape as plain integers, which tracing does not record."""
     return [int(size) for size in tensor.shape]
 
 
@@ -64,7 +64,7 @@ def map_of_rows(rows: Tensor, height: int, width: int) -> Tensor:
 
 
 def separated(encoding: Tensor) -> Places:
-    """An encoding of places (1, C, S, S) as two parts (S, 1, C) and (1, S, C), which add up to it.
+    """An encoding of places (1, C, S, S) as two parts (S, 1, C) and (1, S, C) that add up to it.
 
     The first half of sam2's channels encodes the row, the second the column.
     """

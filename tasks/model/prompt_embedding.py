@@ -1,7 +1,7 @@
 """Patches of sam2's prompt encoder: the embeddings of points, boxes and masks.
 
-B is the number of prompts, N of a prompt's points, P of the image's places and C of the channels.
-Coordinates are in pixels of the model's input.
+B is the number of prompts, N the number of a prompt's points, P the number of the image's places
+and C the number of channels. Coordinates are in pixels of the model's input.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from tasks.model.patching import Forward, bias_of, normalize_rows
 def position_embedding(decoder: SAM2ImageDecoder, unused: int = 0) -> Callable[[Tensor], Tensor]:
     """Replaces ``PositionEmbeddingRandom.forward_with_coords``: (..., 2) to (..., C).
 
-    A place in a pixel is its middle.
+    Coordinates refer to the middle of a pixel.
 
-    :param unused: how many columns follow the two, and do not count.
+    :param unused: the number of ignored columns after the first two.
     """
     random = decoder.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
     size = decoder.img_size
@@ -45,8 +45,8 @@ def label_table(decoder: SAM2ImageDecoder) -> Tensor:
 def point_embedding(decoder: SAM2ImageDecoder) -> Forward:
     """Replaces samexporter's ``SAM2ImageDecoder._embed_points``, without the padding point.
 
-    (B, N, 2) and (B, N) to (B, N, C). The label's embedding is a product with its one-hot code,
-    so a label above 3 adds nothing, as before. `PaddingBias` hides a point of a label below 0.
+    (B, N, 2) and (B, N) to (B, N, C). The label's embedding is a product with its one-hot code, so
+    a label above 3 adds nothing, as before. `PaddingBias` hides points with a label below 0.
     Largest difference: 6e-7.
     """
     table = label_table(decoder)
@@ -54,7 +54,7 @@ def point_embedding(decoder: SAM2ImageDecoder) -> Forward:
     position = position_embedding(decoder, unused=1)
 
     def embed(coords: Tensor, labels: Tensor) -> Tensor:
-        # Joined and split again: tensors of other lengths cannot be joined, and are refused.
+        # Concatenating and splitting again makes the graph refuse tensors of different lengths.
         points = torch.cat([coords, labels[:, :, None]], dim=2)
         return position(points) + (points[:, :, 2:] == codes).float() @ table
 
@@ -62,10 +62,10 @@ def point_embedding(decoder: SAM2ImageDecoder) -> Forward:
 
 
 def padded_point_embedding(decoder: SAM2ImageDecoder) -> Forward:
-    """Replaces ``PromptEncoder._embed_points``, but for the point that it adds.
+    """Replaces ``PromptEncoder._embed_points``, except for the point that it adds.
 
-    (1, N, 2) and (1, N) to (1, N, C). The label's embedding is a product with its one-hot code; it
-    is all that a point of label -1 gets, whatever its place.
+    (1, N, 2) and (1, N) to (1, N, C). The label's embedding is a product with its one-hot code. A
+    point with label -1 gets only this embedding, regardless of its coordinates.
     """
     padding = decoder.prompt_encoder.not_a_point_embed.weight.detach()
     table = torch.cat([padding, label_table(decoder)])
@@ -80,11 +80,11 @@ def padded_point_embedding(decoder: SAM2ImageDecoder) -> Forward:
 
 
 def integer_point_embedding(decoder: SAM2ImageDecoder) -> Forward:
-    """As `point_embedding`, with labels that are integers: (1, B, N, 2), (1, B, N) to (B, N, C).
+    """Like `point_embedding`, with integer labels: (1, B, N, 2), (1, B, N) to (B, N, C).
 
-    Labels choose rows of tables, a negative one counting from the end as Gather does:
-    onnxruntime-web converts 64-bit integers on the CPU alone. A label of -10 adds nothing, as in
-    transformers, which pads with it. Where there are no points, ``coords`` may be (1, 1, 0, 2).
+    Labels choose rows of tables, because onnxruntime-web converts 64-bit integers only on the CPU;
+    a negative label counts from the end, as in Gather. A label of -10 adds nothing, as in
+    transformers, which pads with it. Without points, ``coords`` can be (1, 1, 0, 2).
     Largest difference: 6e-7.
     """
     labelled = label_table(decoder)
@@ -97,7 +97,7 @@ def integer_point_embedding(decoder: SAM2ImageDecoder) -> Forward:
     position = position_embedding(decoder)
 
     def embed(coords: Tensor, labels: Tensor) -> Tensor:
-        # Joined and split again: prompts of another number of points cannot be joined.
+        # Concatenating and splitting again makes the graph refuse different numbers of points.
         placed = torch.cat([has_place[labels], coords[:, :1]], dim=1)[:, :-1]
         coords = reshape_like(coords, placed)
         return (position(coords) * placed[:, :, :, :1] + table[labels]).squeeze(0)
@@ -106,9 +106,9 @@ def integer_point_embedding(decoder: SAM2ImageDecoder) -> Forward:
 
 
 def box_embedding(decoder: SAM2ImageDecoder) -> Forward:
-    """Replaces ``PromptEncoder._embed_boxes``: (1, Q, 4) to (B, 2, C), or (B, 0, C) where Q is 0.
+    """Replaces ``PromptEncoder._embed_boxes``: (1, Q, 4) to (B, 2, C), or (B, 0, C) if Q is 0.
 
-    B is that of the zeros (B, 1, C); the graph refuses another number of boxes.
+    B comes from the zeros (B, 1, C); the graph refuses any other number of boxes.
     Largest difference: 6e-7.
     """
     corners = label_table(decoder)[2:4]
@@ -118,7 +118,7 @@ def box_embedding(decoder: SAM2ImageDecoder) -> Forward:
     def embed(boxes: Tensor, zeros: Tensor) -> Tensor:
         own = box_of_prompt(boxes, zeros[:, :, :4])
         places = position(reshape(own, (0, -1, 2)))
-        # One row for each box, so that a missing box gets no labels either.
+        # One row for each box, so that a missing box also gets no labels.
         labelled = reshape(places, (0, -1, 2 * channels)) + corners.flatten()
         return reshape(labelled, (0, -1, channels))
 
@@ -128,9 +128,9 @@ def box_embedding(decoder: SAM2ImageDecoder) -> Forward:
 def mask_embedding(decoder: SAM2ImageDecoder) -> Forward:
     """Replaces samexporter's ``SAM2ImageDecoder._embed_masks``: rows, (B, P, C).
 
-    A convolution of kernel and stride 2 is a product over the rows of 2 × 2 blocks, and a
-    normalization over channels that are last is one LayerNormalization. The last convolution,
-    without its own bias, applies to rows that are zero where there is no mask.
+    A convolution with kernel and stride 2 is a product over the rows of 2 × 2 blocks, and a
+    normalization over the last axis is one LayerNormalization. The last convolution, without its
+    own bias, applies to rows that are zero if there is no mask.
     Largest difference: 3e-6.
     """
     conv1, norm1, act, conv2, norm2, _, conv3 = decoder.prompt_encoder.mask_downscaling
@@ -157,5 +157,5 @@ def mask_embedding(decoder: SAM2ImageDecoder) -> Forward:
 
 
 def zeros_of_prompts(points: Tensor) -> Tensor:
-    """(B, N, C) to (B, 1, C), all zero; N may be 0."""
+    """(B, N, C) to (B, 1, C), all zero; N can be 0."""
     return functional.pad(points, (0, 0, 0, 1))[:, -1:]

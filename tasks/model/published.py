@@ -1,16 +1,16 @@
-"""The architectures that have a name: SAM 2's and SAM 2.1's, EdgeTAM and EfficientTAM's."""
+"""The named architectures: of SAM 2, SAM 2.1, EdgeTAM, EfficientTAM and SAM 1."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# The architecture that the weights themselves tell.
+# The architecture is recognized from the weights.
 AUTO = "auto"
 
 # In pixels; see `native_image_size`.
 NATIVE_IMAGE_SIZE = 1024
 
-# With sam2's own configuration of each.
+# Each with sam2's own configuration file.
 PUBLISHED: Mapping[str, str] = {
     "sam2_hiera_tiny": "configs/sam2/sam2_hiera_t.yaml",
     "sam2_hiera_small": "configs/sam2/sam2_hiera_s.yaml",
@@ -22,14 +22,15 @@ PUBLISHED: Mapping[str, str] = {
     "sam2.1_hiera_large": "configs/sam2.1/sam2.1_hiera_l.yaml",
 }
 
-# Of which sam2 has no configuration (`tasks.model.edgetam`).
+# sam2 has no configuration file for it (`tasks.model.edgetam`).
 EDGETAM = "edgetam"
 
-# Those of SAM 1 (`tasks.model.sam`), MobileSAM last.
+# SAM 1's architectures (`tasks.model.sam`), MobileSAM last.
 MOBILE_SAM = "vit_t"
 SAM_1 = ("vit_b", "vit_l", "vit_h", MOBILE_SAM)
 
-# Of which it has none either, by the names of their repository's own (`tasks.model.efficienttam`).
+# sam2 has no configuration files for these either (`tasks.model.efficienttam`). Names as in their
+# own repository.
 EFFICIENTTAM = tuple(
     f"efficienttam_{trunk}{variant}"
     for trunk in ("s", "ti")
@@ -38,5 +39,5 @@ EFFICIENTTAM = tuple(
 
 
 def native_image_size(architecture: str) -> int:
-    """The pixels on each side of the images that an architecture's published weights are for."""
+    """The image size of an architecture's published weights, in pixels on each side."""
     return 512 if architecture.endswith("_512x512") else NATIVE_IMAGE_SIZE

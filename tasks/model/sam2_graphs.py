@@ -1,6 +1,6 @@
-"""The graphs of sam2's model, as `families.family.Graphs` has them.
+"""The graphs of sam2's model, in the form of `families.family.Graphs`.
 
-The modules of encoder and decoder are samexporter's; the patches make them right and fast.
+The modules of encoder and decoder are samexporter's; the patches make them correct and fast.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def encoder(model: SAM2Base, attention: AttentionKind) -> Traceable:
         patched_encoder(module, attention),
         traced_contract(dimensions_of(model), "points", "multi", "one")["encoder"],
         {
-            "do_constant_folding": False,  # it would repeat the window of the embedding
+            "do_constant_folding": False,  # folding would store the repeated window embedding
             "custom_opsets": {"com.microsoft": 1} if attention == "fused" else None,
         },
     )
@@ -47,7 +47,7 @@ def decoder(
 ) -> Traceable:
     """The graph from feature maps and prompts to masks."""
     module = SAM2ImageDecoder(model, multimask_output=masks != "single").eval()
-    del module.model  # it is not used, and would be traced too
+    del module.model  # not used, but it would be traced too
     return Traceable(
         module,
         patched_decoder(module, masks, interface),
@@ -65,7 +65,7 @@ def trackers(model: SAM2Base) -> Mapping[str, Traceable]:
         "mask_prompt": MaskPrompt(model),
     }
     contract = tracking_contract(dimensions_of(model), memory_of(model))
-    return {  # the patches change the decoder alone
+    return {  # the patches change only the decoder
         name: Traceable(each, patched_tracking_decoder(module), contract[name])
         for name, each in modules.items()
     }

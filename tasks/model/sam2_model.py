@@ -1,4 +1,4 @@
-"""Builds sam2's model, of a published architecture or of a YAML file."""
+"""Builds sam2's model from a published architecture or from a YAML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def build(architecture: str, image_size: int | None = None, video: bool = False)
     """sam2's model in evaluation mode on the CPU, with its initial weights.
 
     :param architecture: one of sam2's own, or the path of a YAML file.
-    :param image_size: replaces the 1024 pixels of an architecture that is not a file.
+    :param image_size: in pixels, instead of 1024; not used with a file.
     :param video: make sam2's predictor for videos.
     :raises StageError: when the file's model cannot be exported.
     """

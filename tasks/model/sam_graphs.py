@@ -1,9 +1,9 @@
-"""The graphs of segment-anything's model, as `families.family.Graphs` has them.
+"""The graphs of segment-anything's model, in the form of `families.family.Graphs`.
 
-SAM 1's prompt encoder and mask decoder are those of SAM 2 without feature maps of high resolution
-and without the score of an object: sam2's classes with these weights are traced, by the patches for
-SAM 2. What differs: a prompt with a box has no padding point; logits are not clamped; and a mask at
-the image's size is interpolated in two steps, for the image is padded and not stretched.
+SAM 1's prompt encoder and mask decoder equal SAM 2's without high-resolution feature maps and
+without the object score, so sam2's classes are traced with SAM 1's weights and SAM 2's patches.
+The differences: a prompt with a box has no padding point; logits are not clamped; and a mask at the
+image's size is interpolated in two steps, because the image is padded and not stretched.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ def dimensions_of(model: Sam) -> Dimensions:
 
 
 class EncoderWithPositions(nn.Module):
-    """An image encoder (1, 3, S, S), and the encoding of the embedding's places (1, C, T, T).
+    """An image encoder that takes (1, 3, S, S) and also returns the encoding of the embedding's
+    places (1, C, T, T).
 
-    transformers' ``SamModel`` hands the second from encoder to decoder. It is the same for every
-    image; a client that has no name for it gets a graph without it.
+    transformers' ``SamModel`` passes this encoding from encoder to decoder. It is the same for
+    every image; a client that has no name for it gets a graph without it.
     """
 
     def __init__(self, model: Sam) -> None:
@@ -126,7 +127,7 @@ def decoder_as_in_sam2(model: Sam, dimensions: Dimensions) -> SAM2ImageDecoder:
 def patched_decoder(
     decoder: SAM2ImageDecoder, masks: MaskChoice, interface: Interface
 ) -> Iterator[None]:
-    """Apply every decoder patch; on exit the module is as it was."""
+    """Apply every decoder patch; undo them on exit."""
     bias = PaddingBias(box_has_padding=False)
     if interface == "point batches":
         forward = batches_decoder(decoder, masks)
@@ -141,11 +142,11 @@ def patched_decoder(
 def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingBias) -> Forward:
     """A decoder of points and a mask, with the inputs of segment-anything's own ONNX export.
 
-    It answers as ``SamPredictor.predict_torch``: prompts as in `decoder_patches.points_decoder`,
-    logits as the model draws them. A ``has_mask_input`` of 0 or less stands for no mask: osam sends
-    -1. With ``orig_im_size`` (2,) float32, height and width of the image in pixels, for one prompt,
+    It answers like ``SamPredictor.predict_torch``: prompts as in `decoder_patches.points_decoder`,
+    logits as the model draws them. A ``has_mask_input`` of 0 or less means no mask: osam sends -1.
+    With ``orig_im_size`` (2,) float32, height and width of the image in pixels, for one prompt,
     there are three outputs: masks (1, K, height, width), interpolated as
-    ``Sam.postprocess_masks`` does, scores, and the masks as they are drawn.
+    ``Sam.postprocess_masks`` does, scores, and the masks as the model draws them.
     """
     embed_points, embed_masks = point_embedding(decoder), mask_embedding(decoder)
     predict = mask_prediction(decoder, choice)
@@ -177,7 +178,7 @@ def points_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice, bias: PaddingB
 
 
 def batches_decoder(decoder: SAM2ImageDecoder, choice: MaskChoice) -> Forward:
-    """A decoder of points as transformers.js feeds one for ``SamModel``.
+    """A decoder of points with the inputs of transformers.js for ``SamModel``.
 
     ``point_coords`` (1, B, N, 2) and ``point_labels`` (1, B, N) int64. Each prompt has one padding
     point, as in transformers' ``SamPromptEncoder``. Outputs are masks (1, B, K, M, M) and scores

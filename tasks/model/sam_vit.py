@@ -1,11 +1,12 @@
-"""Patches of the image encoders of SAM 1 and MobileSAM, as `patching` explains them.
+"""Patches of the image encoders of SAM 1 and MobileSAM; see `patching`.
 
 An encoder maps an image (1, 3, 1024, 1024) to its embedding (1, 256, 64, 64). Between its first and
-its last convolution the tokens are rows (H * W, C), and attention has them in windows: queries and
-values as (windows, heads, places, D), keys transposed.
+its last convolution the tokens are rows (H * W, C). Attention works in windows: queries and values
+are (windows, heads, places, D), keys are transposed.
 
-"Largest difference" is to segment-anything 1.0, or to MobileSAM's classes, relative to the largest
-magnitude of the output, with noise on every parameter; `tests/test_sam_encoders.py` measures it.
+"Largest difference" compares with segment-anything 1.0 or MobileSAM's classes, relative to the
+largest magnitude of the output, with noise on every parameter; `tests/test_sam_encoders.py`
+measures it.
 """
 
 from __future__ import annotations
@@ -32,25 +33,25 @@ from tasks.model.patching import (
     sizes_of,
 )
 
-# Queries of a block in which a whole image attends to itself. All at once, their product with the
-# keys of twelve heads would be 768 MiB.
+# The number of queries in a block when a whole image attends to itself. All at once, their product
+# with the keys of twelve heads would take 768 MiB.
 BLOCK = 512
 
 Size = tuple[int, int]  # height and width
 Linear = tuple[Tensor, Tensor]  # weight and bias
-# Attention of each head in each window, of queries, transposed keys and values.
+# Attention of each head in each window, from queries, transposed keys and values.
 Mix = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @contextmanager
 def patched_image_encoder(encoder: nn.Module, attention: AttentionKind) -> Iterator[None]:
-    """Apply every patch to an encoder of SAM 1 or MobileSAM; on exit it is as it was.
+    """Apply every patch to an encoder of SAM 1 or MobileSAM; undo them on exit.
 
     :param attention: "plain". ``MultiHeadAttention`` could take relative positions as further
-        channels of queries and keys, which makes their product three times as long: 0.58 s instead
-        of 0.48 s for twelve heads of 4096 tokens.
+        channels of queries and keys, but that makes their product three times as long: 0.58 s
+        instead of 0.48 s for twelve heads of 4096 tokens.
     """
-    assert attention == "plain", "the family has no other"
+    assert attention == "plain", "SAM 1 has no other attention"
     forward = vit_forward if isinstance(encoder, ImageEncoderViT) else tiny_vit_forward
     with ExitStack() as stack:
         replace_methods(stack, encoder, forward=forward(encoder))
@@ -74,7 +75,7 @@ def vit_forward(encoder: ImageEncoderViT) -> Forward:
 
 
 def block_forward(block: Block) -> Forward:
-    """Replaces ``Block.forward`` for rows of a map of some size."""
+    """Replaces ``Block.forward``; takes the rows of a map and the map's size."""
     attention, mlp = block.attn, block.mlp
     weights = attention.qkv.weight.detach().unflatten(0, (3, -1))
     biases = attention.qkv.bias.detach().unflatten(0, (3, -1))
@@ -93,8 +94,8 @@ def block_forward(block: Block) -> Forward:
 def relative_attention(attention: Attention, side: int) -> Mix:
     """segment-anything's attention with relative positions, for windows of ``side`` squared places.
 
-    A query's product with the embeddings of its distances to all rows, and to all columns, is
-    added to its product with the keys.
+    It adds the query's products with the embeddings of its distances to all rows and all columns to
+    the query's product with the keys.
     """
     down, across = (
         get_rel_pos(side, side, table).transpose(1, 2).detach()  # (place, D, other place)
@@ -138,7 +139,7 @@ def tiny_vit_forward(encoder: Any) -> Forward:
         x = body.patch_embed(image)
         for block in body.layers[0].blocks:
             x = block(x)
-        for merge, blocks in zip(merges, stages, strict=False):  # none follows the last
+        for merge, blocks in zip(merges, stages, strict=False):  # no merge follows the last stage
             x = merge.conv3(merge.act(merge.conv2(merge.act(merge.conv1(x)))))
             _, _, height, width = sizes_of(x)
             for block in blocks:
@@ -151,7 +152,7 @@ def tiny_vit_forward(encoder: Any) -> Forward:
 def tiny_block_forward(block: Any) -> Forward:
     """Replaces MobileSAM's ``TinyViTBlock.forward``, for maps (1, C, H, W).
 
-    It pads with zeros before it normalizes, so that its padding is the norm's bias.
+    MobileSAM pads with zeros before it normalizes, so the normalized padding is the norm's bias.
     """
     attention, mlp = block.attn, block.mlp
     heads = attention.num_heads
@@ -173,7 +174,7 @@ def tiny_block_forward(block: Any) -> Forward:
 
 
 def neck_forward(neck: Any) -> Forward:
-    """The same for both: a product, a convolution, and the norm of the channels after each."""
+    """The neck of both encoders: a product and a convolution, each followed by a norm."""
     first, norm, second, last = neck
     weight, bias = first.weight.detach().flatten(1), torch.zeros(first.out_channels)
 
@@ -195,14 +196,15 @@ def perceptron(rows: Tensor, first: nn.Linear, activation: nn.Module, second: nn
 def shifted(
     weights: Tensor, biases: Tensor, out: nn.Linear, scale: float, padding: Tensor
 ) -> list[Linear]:
-    """The linear layers of query, key, value and output, such that padding has zeros for key and
-    value; keys are scaled.
+    """The linear layers of query, key, value and output, shifted so that padding has zero keys and
+    values; keys are scaled.
 
-    What is taken from all keys of a query leaves its softmax as it is. What is taken from all
-    values is added behind it, by the output's bias. So only tokens are projected, and no padding.
+    Subtracting the same vector from all keys leaves a query's softmax unchanged. The vector
+    subtracted from all values is added back by the output's bias. So only tokens are projected, and
+    no padding.
 
     :param weights: (3, C, C) of query, key and value; ``biases`` (3, C).
-    :param padding: a padded token (C,), as attention has it.
+    :param padding: a padded token (C,) as attention gets it.
     """
     query, key, value, last = *weights.double(), out.weight.double()
     key = scale * key
@@ -219,7 +221,7 @@ def shifted(
 def attend(
     rows: Tensor, parts: list[Linear], size: Size, window: int, heads: int, mix: Mix
 ) -> Tensor:
-    """Attention of normalized rows within windows; ``parts`` are those of `shifted`."""
+    """Attention of normalized rows within windows; ``parts`` come from `shifted`."""
     query, key, value, out = parts
     mixed = mix(
         in_windows(linear_rows(rows, *query), size, window, heads),

@@ -1,6 +1,6 @@
 """The mask decoder for tracking, and a mask as a prompt.
 
-They compute `SAM2Base._forward_sam_heads` and `_use_mask_as_output`, for one object.
+They compute `SAM2Base._forward_sam_heads` and `_use_mask_as_output` for one object.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from tasks.model.mask_prediction import candidate_prediction, stable_mask
 from tasks.model.prompt_embedding import mask_embedding, padded_point_embedding
 
 NO_OBJECT = -1024.0  # a mask's logits where there is no object (sam2's NO_OBJ_SCORE)
-CERTAIN = 10.0  # the logits of a person's mask, and of its object's score
+CERTAIN = 10.0  # the logits of a user's mask, and of its object's score
 
 
 class TrackingDecoder(nn.Module):
-    """An object's mask on a frame, how sure the model is of it, and the object's pointer."""
+    """Predicts an object's mask on a frame, its scores, and the object's pointer."""
 
     def __init__(self, model: SAM2Base) -> None:
         super().__init__()
         self.decoder = SAM2ImageDecoder(model, multimask_output=True).eval()
-        del self.decoder.model  # it is not used, and would be traced too
+        del self.decoder.model  # not used, but it would be traced too
         self.pointer = model.obj_ptr_proj
         self.scored = bool(model.pred_obj_scores)
         self.soft, self.fixed = bool(model.soft_no_obj_ptr), bool(model.fixed_no_obj_ptr)
@@ -45,14 +45,14 @@ class TrackingDecoder(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The logits (1, 1, M, M), their score (1, 1), the object's (1, 1) and its pointer (1, C).
 
-        It adds a padding point, as sam2's prompt encoder does. The inputs behind the embedding are
-        ``high_res_feats_0`` and ``_1``, where the model has these, and
+        It adds a padding point, as sam2's prompt encoder does. The inputs after the embedding are
+        ``high_res_feats_0`` and ``_1``, if the model has these, and the rest of
 
         :param image_embed: (1, C, S, S), conditioned on memories or as the encoder returns it.
         :param point_coords: (1, N, 2), pixels of the model's input.
         :param point_labels: (1, N) float, -1 for a padding point.
         :param mask_input: logits (1, 1, M, M) of a mask to refine, if ``has_mask_input`` (1,) is 1.
-        :param multimask: (1,), 1 for the best scored of three masks, 0 for the single one.
+        :param multimask: (1,), 1 for the best-scored of three masks, 0 for the single one.
         """
         *details, point_coords, point_labels, mask_input, has_mask_input, multimask = inputs
         points = [self.embed_points(point_coords, point_labels)]
@@ -77,16 +77,16 @@ class TrackingDecoder(nn.Module):
 
 @contextmanager
 def patched_tracking_decoder(module: TrackingDecoder) -> Iterator[None]:
-    """Apply the patches of the decoder's attentions; on exit they are as they were."""
+    """Apply the patches of the decoder's attentions; undo them on exit."""
     with ExitStack() as stack:
-        # No bias hides a padding point: sam2's tracker looks at them.
+        # The bias stays None: sam2's tracker attends to padding points.
         replace_attentions(stack, module.decoder.mask_decoder, PaddingBias())
         yield
 
 
 class MaskPrompt(nn.Module):
-    """A person's mask for an object, in the form that the tracker goes on with; the model must have
-    object pointers.
+    """Turns a user's mask of an object into the tracker's inputs; the model must have object
+    pointers.
     """
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class MaskPrompt(nn.Module):
         super().__init__()
         self.no_memory = model.no_mem_embed.detach().reshape(1, -1, 1, 1)
         self.downsample = model.mask_downsample
-        # Linear and antialiased to a quarter: a triangle over 8 pixels, less of it at the edges.
+        # Linear, antialiased scaling to a quarter: a triangle over 8 pixels, cut at the edges.
         triangle = 1 - (torch.arange(8) - 3.5).abs() / 4
         triangle = triangle / triangle.sum()
         self.kernel = torch.outer(triangle, triangle)[None, None]
@@ -110,7 +110,7 @@ class MaskPrompt(nn.Module):
         :param image_embed: (1, C, S, S), as the encoder's graph returns it.
         :param mask: (1, 1, 16 * S, 16 * S), 1 inside and 0 outside.
         :returns: the embedding without memory (1, C, S, S), the mask input (1, 1, M, M), the mask's
-            logits (1, 1, M, M), and the logits (1, 1) of whether there is an object.
+            logits (1, 1, M, M), and the logits (1, 1) of the object's presence.
         """
         smaller = functional.conv2d(mask, self.kernel, stride=4, padding=2)
         share = smaller * self.columns * self.rows

@@ -1,4 +1,4 @@
-"""A checkpoint with its architecture, as the child processes of several stages load it."""
+"""A checkpoint with its architecture, for the child processes that load it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class TrainedModel:
     """A checkpoint and the architecture of its weights.
 
-    ``architecture_file`` is read where the architecture is not one of sam2's own. ``image_size`` is
-    in pixels, None the architecture's own. ``package`` is the folder of the package that its family
-    is compared with, see `reference_package`.
+    ``architecture_file`` is read if the architecture is not a named one. ``image_size`` is in
+    pixels; None means the architecture's own. ``package`` is the folder of the package that the
+    family is compared with, see `reference_package`.
     """
 
     architecture: str
@@ -26,18 +26,18 @@ class TrainedModel:
     package: str | None = None
 
     def files(self) -> dict[str, str]:
-        """The files that the model is made of, for `binding.unchanged`."""
+        """The model's files, for `binding.unchanged`."""
         architecture = {"architecture": self.architecture_file} if self.architecture_file else {}
         return {"checkpoint": self.checkpoint, **architecture}
 
     def load(self) -> SAM2Base:
-        """Load it as `load.load_model` does."""
+        """Load the model with `load.load_model`."""
         from tasks.model.load import load_model
 
         return load_model(self.architecture, self.checkpoint, self.image_size)
 
     def load_video(self) -> SAM2VideoPredictor:
-        """Load it as `load.load_video_model` does."""
+        """Load the predictor for videos with `load.load_video_model`."""
         from tasks.model.load import load_video_model
 
         return load_video_model(self.architecture, self.checkpoint, self.image_size)

@@ -1,7 +1,7 @@
 """Translates transformers' names for weights into sam2's, and for SAM 1 into segment-anything's.
 
-Read from transformers 5.22's ``Sam2Model``, ``Sam2VideoModel``, ``EdgeTamModel``,
-``EdgeTamVideoModel`` and ``SamModel``.
+The names come from ``Sam2Model``, ``Sam2VideoModel``, ``EdgeTamModel``, ``EdgeTamVideoModel`` and
+``SamModel`` of transformers 5.22.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-# Replacements that turn transformers' names into sam2's, applied in turn.
+# Replacements from transformers' names to sam2's, applied in turn.
 _RENAMED = (
     (r"^vision_encoder\.backbone\.timm_model\.", "image_encoder.trunk.body."),
     (r"^vision_encoder\.backbone\.", "image_encoder.trunk."),
@@ -59,7 +59,7 @@ _RENAMED = (
     (r"\.layer_norm(\d?)\.", r".norm\1."),
 )
 
-# Replacements behind those that turn transformers' names for SAM 1 into segment-anything's.
+# For SAM 1, further replacements after these, to segment-anything's names.
 _RENAMED_IN_SAM_1 = (
     (r"^sam_(prompt_encoder|mask_decoder)\.", r"\1."),
     (r"^(prompt_encoder\.point_embed)\.", r"\1dings."),
@@ -72,26 +72,26 @@ _RENAMED_IN_SAM_1 = (
 )
 
 _POINTS = "prompt_encoder.point_embed.weight"
-# Two names for the same matrix; a file with tied weights has one of them.
+# Two names for the same matrix; a file with tied weights has only one of them.
 GAUSSIAN = (
     "prompt_encoder.shared_embedding.positional_embedding",
     "shared_image_embedding.positional_embedding",
 )
 _GAUSSIAN_OF_SAM2 = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
-# A layer of a multilayer perceptron; the first and the last have names, the others numbers.
+# A layer of a multilayer perceptron; the first and the last are named, the others numbered.
 _LAYER = re.compile(r"(.*)\.(proj_in|proj_out|layers\.(\d+))\.(weight|bias)")
 _DOWNSAMPLER = re.compile(r"memory_encoder\.mask_downsampler\.(layers\.(\d+)\.(\w+)|final_conv)\.")
 
 
 def are_of_transformers(names: Iterable[str]) -> bool:
-    """Whether weights have transformers' names; segment-anything's has its encoder's own."""
+    """Whether weights have transformers' names; segment-anything has ``image_encoder``."""
     roots = {name.partition(".")[0] for name in names}
     return "vision_encoder" in roots or ("mask_decoder" in roots and "image_encoder" not in roots)
 
 
 def to_own(names: Iterable[str]) -> dict[str, list[str]]:
-    """The names of sam2's model or segment-anything's for each weight; see `to_sam2`."""
+    """sam2's or segment-anything's names for each weight; see `to_sam2`."""
     names = list(names)
     translated = to_sam2(names)
     if not any(name.startswith("vision_encoder.layers.") for name in names):
@@ -100,7 +100,7 @@ def to_own(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _in_sam_1(name: str) -> str:
-    """segment-anything's name for a weight, by the one that it would have in sam2."""
+    """segment-anything's name for a weight that would have this name in sam2."""
     for pattern, replacement in _RENAMED_IN_SAM_1:
         name = re.sub(pattern, replacement, name)
     return name
@@ -109,9 +109,9 @@ def _in_sam_1(name: str) -> str:
 def to_sam2(names: Iterable[str]) -> dict[str, list[str]]:
     """sam2's names for each weight.
 
-    A weight with several names is cut along its first axis, one piece for each; a second copy of a
-    weight has none. Weights with the same name are joined in the alphabetical order of their own:
-    keys before values.
+    A weight with several names is split along its first axis, one piece for each name. A second
+    copy of a weight has no name. Weights with the same name are concatenated in the alphabetical
+    order of their own names: keys before values.
     """
     names = list(names)
     last = _last_layers(names)
@@ -131,7 +131,7 @@ def to_sam2(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _last_layers(names: Iterable[str]) -> dict[str, int]:
-    """The number of each perceptron's last layer: one above the highest number in a name."""
+    """The number of each perceptron's last layer."""
     last: dict[str, int] = {}
     for match in filter(None, map(_LAYER.fullmatch, names)):
         if match[2] != "proj_out":
@@ -141,7 +141,7 @@ def _last_layers(names: Iterable[str]) -> dict[str, int]:
 
 
 def _numbered(name: str, last: dict[str, int]) -> str:
-    """The name of a perceptron's layer with its number."""
+    """The name of a perceptron's layer, with a number."""
     match = _LAYER.fullmatch(name)
     if match is None or match[1] not in last:
         return name
@@ -152,9 +152,10 @@ def _numbered(name: str, last: dict[str, int]) -> str:
 
 
 def _downsampler(name: str) -> str:
-    """The name of a layer of the mask downsampler with sam2's number.
+    """The name of a layer of the mask downsampler, with sam2's number.
 
-    sam2 counts a convolution, its norm and its activation as three; the last convolution is alone.
+    sam2 counts a convolution, its norm and its activation as three layers; the last convolution has
+    neither norm nor activation.
     """
     match = _DOWNSAMPLER.match(name)
     if match is None:

@@ -1,7 +1,7 @@
-"""Reads the weights of a checkpoint, whichever program wrote it, under the names of its model's own
+"""Reads the weights of a checkpoint from any program, and gives them the names of the model's own
 code: sam2's, or segment-anything's for SAM 1.
 
-The format is detected from the content, never from the file's name. Only tensors are read: nothing
+The format is detected from the content, never from the file's name. Only tensors are read: no code
 in a file is ever run.
 """
 
@@ -27,24 +27,25 @@ EXPECTED = (
     "as model or state_dict, or a safetensors file"
 )
 _SAVE_AGAIN = "torch.save({'model': model.state_dict()}, ...)"
-_DEPTH = 4  # tables within tables; a file may hold one that contains itself
+_DEPTH = 4  # levels of nested tables to search; a table in a file can contain itself
 
-# The parts of a model, by the names of its own code or transformers'.
+# The parts of a model, as named in its own code or in transformers.
 _ENCODERS = ("image_encoder.", "vision_encoder.")
 _DECODERS = ("sam_mask_decoder.", "mask_decoder.")
 _ROOTS = re.compile(r"\b(?:image_encoder|vision_encoder|sam_mask_decoder|mask_decoder)\.")
-# Compilation, parallel training and checkpointed activations put these into names.
+# Compilation, parallel training and checkpointed activations insert these into names.
 _WRAPPERS = re.compile(r"\b(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # A running average of a model's weights, beside them.
 _AVERAGE = re.compile(r"(?:^|[^a-z])(?:ema|swa|averaged?)(?:[^a-z]|$)", re.IGNORECASE)
 _ADAPTER = re.compile(r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector|base_layer)\.")
 
-# What micro-sam 1.8 writes beside a model (``micro_sam/training/joint_sam_trainer.py`` and
-# ``export_custom_sam_model`` in ``micro_sam/util.py``, 3acdcd7).
+# The key of the weights that micro-sam 1.8 writes beside a model (in
+# ``micro_sam/training/joint_sam_trainer.py`` and ``export_custom_sam_model`` in
+# ``micro_sam/util.py``, 3acdcd7).
 _AUTOMATIC = "decoder_state."
 
-# torch's messages about a file that it refuses to load, and their meanings. The rest of a message
-# explains how to switch the protection off.
+# Parts of torch's messages when it refuses to load a file, and their meanings. The rest of such a
+# message explains how to switch the protection off.
 _REFUSALS = (
     (
         re.compile(r"GLOBAL (ultralytics\.\S+)"),
@@ -52,7 +53,7 @@ _REFUSALS = (
     ),
     (
         re.compile(r"GLOBAL ((?:micro_sam|torch_em)\.\S+)"),
-        "it names {}, as files of micro-sam's trainer do, whose weights alone are written by "
+        "it names {}, as files of micro-sam's trainer do; to export only their weights, use "
         "micro_sam.util.export_custom_sam_model",
     ),
     (re.compile(r"GLOBAL (\S+)"), "it names {}"),
@@ -66,7 +67,7 @@ _UNPRINTABLE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x1f\x7f-\x9f]")
 # The first bytes of other kinds of files.
 _OTHERS = (
     (b"version https://git-lfs", "a Git LFS pointer; `git lfs pull` fetches what it points to"),
-    (b"<", "a page of HTML or XML; the address must be that of the file itself"),
+    (b"<", "a page of HTML or XML; the address must lead to the file itself"),
     (b"{", "JSON"),
     (b"\x1f\x8b", "compressed with gzip"),
     (b"\x89HDF", "HDF5"),
@@ -74,7 +75,7 @@ _OTHERS = (
 
 
 class _Ignored:
-    """Stands in for numpy's scalars: they are not read, and no code of numpy's runs."""
+    """Stands in for numpy's scalars: they are not read, and no code of numpy runs."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -83,7 +84,7 @@ class _Ignored:
         pass
 
 
-# Trainers keep losses and scores as numpy's scalars beside the weights.
+# Trainers store losses and scores as numpy's scalars beside the weights.
 _NUMPY_SCALARS = (
     "numpy.dtype",
     "numpy.core.multiarray.scalar",  # before numpy 2
@@ -95,7 +96,8 @@ _NUMPY_SCALARS = (
 class Choice:
     """The weights of one model in a file.
 
-    :param prefix: the keys before them and the common start of their names: ``state_dict.model.``.
+    :param prefix: the keys that lead to the weights, and the common start of their names, such as
+        ``state_dict.model.``.
     :param others: the prefixes of other models' weights in the same file.
     """
 
@@ -105,12 +107,12 @@ class Choice:
 
     @property
     def note(self) -> str | None:
-        """A sentence about the choice, where there was one."""
+        """Sentences about the choice; None if the file has no other weights."""
         if not self.others:
             return None
-        advice = "For others, save them alone as {'model': ...}."
+        advice = "To use others, save only those as {'model': ...}."
         if self.others == (_AUTOMATIC,):
-            advice = "They are micro-sam's for automatic segmentation, of which no graph is built."
+            advice = "Those are micro-sam's for automatic segmentation, which is not exported."
         return (
             f"took the weights under {_quoted([self.prefix])}, and left out those under "
             f"{_quoted(self.others)}. {advice}"
@@ -118,20 +120,20 @@ class Choice:
 
 
 def read(checkpoint: str | Path) -> Weights:
-    """The state dict of a checkpoint, under its own code's names; raises as `choose`."""
+    """A checkpoint's state dict, with its own code's names; raises as `choose`."""
     return choose(checkpoint).weights
 
 
 def choose(checkpoint: str | Path) -> Choice:
-    """The state dict of a checkpoint under its own code's names, and the other ones in the file.
+    """A checkpoint's state dict, with its own code's names, and the prefixes of other weights.
 
-    :raises StageError: when the file has no such weights, or those of several models; it says
-        what the file has.
+    :raises StageError: when the file has no usable weights, or weights of several models; the
+        message says what the file has.
     """
     path = Path(checkpoint)
     with path.open("rb") as file:
         start = file.read(64)
-    if start[5:9] == b"\0\0\0{":  # behind the length of a header in JSON
+    if start[5:9] == b"\0\0\0{":  # the end of the header's length, then its JSON
         content: Any = _read_safetensors(path)
     elif start.startswith((b"PK\x03\x04", b"\x80")):
         content = _read_torch(path)
@@ -146,7 +148,7 @@ def choose(checkpoint: str | Path) -> Choice:
 
 
 def _read_safetensors(path: Path) -> Weights:
-    """All tensors, mapped into memory: they are read on use."""
+    """All tensors, mapped into memory, so they are read on use."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -160,7 +162,7 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_torch(path: Path) -> Any:
-    """The content of a torch file: tensors, numbers, texts, and tables and lists of them."""
+    """The content of a torch file: tensors, numbers, strings, and dicts and lists of them."""
     ignored: list[Any] = [(_Ignored, name) for name in _NUMPY_SCALARS]
     mapped = zipfile.is_zipfile(path)  # weights are read once, when they are copied
     try:
@@ -168,7 +170,7 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # whatever torch raises at a damaged file
+    except Exception as error:  # torch can raise anything at a damaged file
         meaning = _meaning(str(error))
         if isinstance(error, pickle.UnpicklingError) or meaning:
             raise StageError(
@@ -184,7 +186,7 @@ def _read_torch(path: Path) -> Any:
 
 
 def _meaning(message: str) -> str | None:
-    """Why torch refused a file, by its message; None for other errors."""
+    """Why torch refused a file, from its message; None for other errors."""
     for pattern, meaning in _REFUSALS:
         if match := pattern.search(message):
             return meaning.format(*map(plain, match.groups()))
@@ -197,9 +199,9 @@ def model_in(path: Path, content: Any) -> Choice:
     The weights of a model are in one table, and their names have the same prefix: the text before
     ``image_encoder.`` in one of them. A running average beside them is left out.
 
-    :param content: tensors by their names, or tables of them.
-    :raises StageError: when there is no model, more than one, an adapter, or a model of a family
-        that is not supported.
+    :param content: tensors by name, or tables of them.
+    :raises StageError: when there is no model, more than one, an adapter, or a model of an
+        unsupported family.
     """
     tables = list(_tables(content))
     if not tables:
@@ -207,16 +209,16 @@ def model_in(path: Path, content: Any) -> Choice:
     family = other_families.family_of(name for _, tensors in tables for name in tensors)
     if family is not None:
         raise StageError(
-            f"{path} holds weights of {family}, which this build does not support; expected those "
-            f"of {other_families.SUPPORTED}, or of an architecture of sam2's classes."
+            f"{path} holds weights of {family}, which this build does not support; expected "
+            f"weights of {other_families.SUPPORTED}, or of an architecture of sam2's classes."
         )
     if any(_ADAPTER.search(name) for _, tensors in tables for name in tensors):
         raise StageError(
-            f"{path} holds a LoRA adapter, which is nothing without the model it was trained "
-            "beside. Merge it with PEFT's merge_and_unload(), and save the model."
+            f"{path} holds a LoRA adapter, not a merged model. Merge it with PEFT's "
+            "merge_and_unload(), and save the model."
         )
     parts = _by_prefix(tables)
-    if not parts:  # another kind of model, which the caller refuses by its shapes
+    if not parts:  # another kind of model; the caller refuses it by its shapes
         above, tensors = max(tables, key=lambda table: len(table[1]))
         return Choice(tensors, above)
     models = [prefix for prefix, weights in parts.items() if _is_whole(weights)]
@@ -224,8 +226,8 @@ def model_in(path: Path, content: Any) -> Choice:
         models = [prefix for prefix in models if not _AVERAGE.search(prefix)] or models
     if len(models) > 1:
         raise StageError(
-            f"{path} holds {len(models)} models: found weights under {_quoted(models)}; expected "
-            f"those of one. Save the wanted one alone: {_SAVE_AGAIN}."
+            f"{path} holds {len(models)} models, with weights under {_quoted(models)}; expected "
+            f"one model. Save only the one to export: {_SAVE_AGAIN}."
         )
     chosen = models[0] if models else min(parts, key=len)
     others = [each for each in parts if each != chosen]
@@ -234,7 +236,7 @@ def model_in(path: Path, content: Any) -> Choice:
 
 
 def _tables(content: Any, above: str = "", depth: int = _DEPTH) -> Iterator[tuple[str, Weights]]:
-    """Each table of tensors by their names, with the keys that lead to it."""
+    """Each table of tensors by name, with the keys that lead to it."""
     if not isinstance(content, dict) or not depth:
         return
     tensors = {
@@ -249,7 +251,7 @@ def _tables(content: Any, above: str = "", depth: int = _DEPTH) -> Iterator[tupl
 
 
 def _by_prefix(tables: Iterable[tuple[str, Weights]]) -> dict[str, Weights]:
-    """The weights of tables that hold a part of a model, by the prefix of their names."""
+    """The weights of all tables that hold a part of a model, by the prefix of their names."""
     parts: dict[str, Weights] = {}
     for above, tensors in tables:
         roots = {name[: match.start()] for name in tensors if (match := _ROOTS.search(name))}
@@ -267,7 +269,7 @@ def _is_whole(weights: Weights) -> bool:
 
 
 def _contents(content: Any) -> str:
-    """A file's content in words."""
+    """A file's content, for people."""
     if not isinstance(content, dict):
         return f"a {type(content).__name__}"
     if not content:
@@ -277,15 +279,15 @@ def _contents(content: Any) -> str:
 
 
 def _quoted(prefixes: Iterable[str]) -> str:
-    """Prefixes in words."""
+    """Prefixes, for people."""
     return " and ".join(f"`{plain(each)}`" if each else "no prefix" for each in prefixes)
 
 
 def with_own_names(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
-    """Weights under sam2's names, or segment-anything's, without those of wrappers.
+    """Weights with sam2's or segment-anything's names, without the names of wrappers.
 
-    :raises StageError: when that code has one weight where transformers has two, which differ, or
-        when the weights are of two families.
+    :raises StageError: when two weights of transformers that must be equal differ, or when the
+        weights belong to two families.
     """
     weights = {_WRAPPERS.sub("", name): tensor for name, tensor in weights.items()}
     if transformers_names.are_of_transformers(weights):
@@ -294,22 +296,22 @@ def with_own_names(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
     if len(examples) > 1:
         both = " and ".join(f"{family} ({plain(name)}, …)" for family, name in examples.items())
         raise StageError(
-            f"{path} holds weights of {both} under the same prefix; expected those of one model. "
-            f"Save the wanted one alone: {_SAVE_AGAIN}."
+            f"{path} holds weights of {both} under the same prefix; expected one model. "
+            f"Save only the one to export: {_SAVE_AGAIN}."
         )
     return dict(weights)
 
 
 def _renamed(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
-    """transformers' weights under the names of the model's own code; raises as `with_own_names`."""
+    """transformers' weights with the names of the model's own code; raises as `with_own_names`."""
     names = transformers_names.GAUSSIAN
     embeddings = [weights[name].double() for name in names if name in weights]
     if len(embeddings) == 2 and not torch.equal(*embeddings):
         raise StageError(
             f"{path} has two positional embeddings that differ: {' and '.join(names)}; expected "
-            "equal ones, as in models that were trained from Meta's weights. Its own code has one "
-            "for both the image and the prompts, so no graph would answer like this model. Make "
-            "them equal, and train it further."
+            "equal ones, as in models trained from Meta's weights. The model's own code has one "
+            "embedding for both image and prompts, so a graph would not answer like this model. "
+            "Make the two equal, and train the model further."
         )
     renamed: Weights = {}
     joined: dict[str, list[str]] = {}
@@ -325,13 +327,13 @@ def _renamed(path: Path, weights: Mapping[str, torch.Tensor]) -> Weights:
 
 
 def some(names: Iterable[str], limit: int = 4) -> str:
-    """The first of several names, and how many more there are."""
+    """The first few of several names, and the number of the rest."""
     names = list(names)
     more = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(plain, names[:limit])) + more
 
 
 def plain(text: str, limit: int = 200) -> str:
-    """A text from a file, cut, and without codes that control a terminal."""
+    """A text from a file, shortened and without terminal control codes."""
     text = _UNPRINTABLE.sub("", text)
     return text if len(text) <= limit else f"{text[:limit]}…"

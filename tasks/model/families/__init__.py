@@ -1,1 +1,1 @@
-"""The families of models, as values: SAM 2, EdgeTAM, SAM 1."""
+"""The families of models, as values: SAM 2, EdgeTAM, EfficientTAM, SAM 1."""

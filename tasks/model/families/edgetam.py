@@ -14,5 +14,5 @@ FAMILY = replace(
     architectures=(EDGETAM,),
     build="tasks.model.edgetam:build",
     randomize="tasks.model.edgetam:randomize",
-    attention=("plain",),  # its encoder has none
+    attention=("plain",),  # its encoder has no attention
 )

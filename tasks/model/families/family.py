@@ -1,4 +1,4 @@
-"""A family is a kind of model: how its models are made, traced and compared, as a value."""
+"""A family is a kind of model: a value that says how its models are made, traced and compared."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 class Traceable(NamedTuple):
-    """A module to trace while it is patched, and the tensors of its graph.
+    """A module to trace with its patches applied, and the tensors of its graph.
 
-    ``options`` are further ones of ``torch.onnx.export``.
+    ``options`` are further options of ``torch.onnx.export``.
     """
 
     module: nn.Module
@@ -35,7 +35,7 @@ class Traceable(NamedTuple):
 
 
 class Graphs(Protocol):
-    """The module of a family's graphs: how each graph of a model is traced."""
+    """A family's module of graphs: how to trace each graph of a model."""
 
     def encoder(self, model: Any, attention: AttentionKind) -> Traceable:
         """The graph from an image to features."""
@@ -51,29 +51,29 @@ class Graphs(Protocol):
 
 @dataclass(frozen=True)
 class Family:
-    """What tells one family of models from another.
+    """What distinguishes one family of models from another.
 
-    What needs torch is named: functions as ``module:function``, the module of `Graphs` alone. So
-    nothing heavy is imported to make a family.
+    Code that needs torch is given by name: functions as ``module:function``, `Graphs` as a module.
+    So making a family imports nothing heavy.
 
-    :param title: for people.
-    :param architectures: those that a ``model_type`` can name.
-    :param build: makes a model with initial weights, of an architecture, an image size in pixels or
-        None, and whether it tracks.
-    :param dimensions: gives the `Dimensions` of a model.
-    :param predictor: makes the predictor in PyTorch that graphs are compared with, of a model and
-        how images are placed.
+    :param title: the name for people.
+    :param architectures: the architectures that a ``model_type`` can name.
+    :param build: makes a model with initial weights from an architecture, an image size in pixels
+        or None, and whether it tracks.
+    :param dimensions: returns a model's `Dimensions`.
+    :param predictor: makes the PyTorch predictor that graphs are compared with, from a model and
+        the placement of images.
     :param compared_with: that predictor's name, for the manifest.
-    :param package: the one of `reference_package` whose model the predictor is of; None for those
-        that are installed.
-    :param layout: the tensors that encoder and decoder share, by which clients are chosen.
-    :param randomize: changes a new model by a generator, so that in a synthetic checkpoint no
+    :param package: the package of `reference_package` that provides the predictor's model; None if
+        the installed packages provide it.
+    :param layout: the tensors that encoder and decoder share, for choosing clients.
+    :param randomize: changes a new model with a generator, so that in a synthetic checkpoint no
         weight is zero and no mask empty.
-    :param attention: how the encoder's attention can be written.
+    :param attention: the ways in which the encoder's attention can be written.
     :param too_large: architectures whose encoder has more weights than the 2 GiB that a graph in
         one file can hold (protobuf's limit).
-    :param has_sizes: whether ``image_size`` may be set.
-    :param tracks: whether ``video`` may be true.
+    :param has_sizes: whether ``image_size`` can be set.
+    :param tracks: whether ``video`` can be true.
     """
 
     name: str
@@ -94,21 +94,21 @@ class Family:
 
     @property
     def making(self) -> tuple[str, ...]:
-        """The functions whose code shapes a synthetic checkpoint."""
+        """The functions whose code determines a synthetic checkpoint."""
         return (self.build, *([self.randomize] if self.randomize else []))
 
     @property
     def tracing(self) -> tuple[str, ...]:
-        """The functions whose code shapes its graphs."""
+        """The functions whose code determines the graphs."""
         return (self.build, f"{self.graphs}:encoder")
 
     @property
     def computing(self) -> tuple[str, ...]:
-        """The functions whose code shapes what PyTorch answers."""
+        """The functions whose code determines PyTorch's answers."""
         return (self.build, self.dimensions, self.predictor)
 
     def load_graphs(self) -> Graphs:
-        """Import the module of its graphs."""
+        """Import the family's module of graphs."""
         return cast(Graphs, importlib.import_module(self.graphs))
 
     def dimensions_of(self, model: Any) -> Dimensions:

@@ -1,4 +1,4 @@
-"""The families of models that can be exported. A further one is a module and a line here."""
+"""The families of models that can be exported. To add one, write a module and list it here."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ FAMILIES: tuple[Family, ...] = (
     sam.FAMILY,
 )
 
-# What a ``model_type`` can name.
+# The names that ``model_type`` accepts.
 MODEL_TYPES = tuple(name for family in FAMILIES for name in family.architectures)
 
 
 def family_of(architecture: str) -> Family:
-    """The family of an architecture; SAM 2's for a YAML file, and where the weights decide."""
+    """The family of an architecture; SAM 2 for a YAML file, and for `AUTO`."""
     return next((each for each in FAMILIES if architecture in each.architectures), sam2.FAMILY)
 
 
 def possible_families(architecture: str) -> tuple[Family, ...]:
-    """The family of an architecture, or those that `AUTO` may turn out to be."""
+    """The family of an architecture; for `AUTO` all families that the weights may belong to."""
     if architecture != AUTO:
         return (family_of(architecture),)
     return tuple(each for each in FAMILIES if each.layout == sam2.FAMILY.layout)

@@ -1,4 +1,4 @@
-"""SAM 1, as Meta's segment-anything 1.0 and micro-sam have it, and MobileSAM, whose encoder is a
+"""SAM 1, as in Meta's segment-anything 1.0 and in micro-sam, and MobileSAM, whose encoder is a
 TinyViT.
 """
 

@@ -1,4 +1,4 @@
-"""SAM 2 and SAM 2.1, and architectures of sam2's classes that a YAML file describes."""
+"""SAM 2 and SAM 2.1, and custom architectures of sam2's classes from a YAML file."""
 
 from __future__ import annotations
 
