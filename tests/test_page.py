@@ -925,7 +925,7 @@ def test_a_missing_model_in_the_url_is_reported_by_name(chromium: Browser, addre
     page = chromium.new_page()
     page.goto(f"{address}?model=nothing")
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("No model “nothing” is deployed, demo is shown.")
+    expect(alert).to_contain_text("No model “nothing” is deployed, so demo is shown.")
     expect(page.locator("#status")).to_contain_text("demo is ready", timeout=60_000)
     expect(alert).to_be_visible()
     page.close()

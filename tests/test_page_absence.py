@@ -113,7 +113,7 @@ def test_ticked_objects_are_tracked_over_the_chosen_frames(page: Page) -> None:
     page.get_by_label("Track Object 1").check()
     show(page, 4)
     page.get_by_role("button", name="Track on").click()
-    expect(page.get_by_role("alert")).to_contain_text("holds the one that is shown, 5")
+    expect(page.get_by_role("alert")).to_contain_text("includes the shown frame, 5")
 
 
 def test_axe_finds_nothing_serious_where_an_object_ends(page: Page) -> None:

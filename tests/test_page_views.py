@@ -179,14 +179,12 @@ def test_a_click_while_zoomed_draws_the_mask_of_the_view_in_place(
     page: Page, answer: Callable[..., Mask]
 ) -> None:
     look_at(page, 1100, 400)
-    expect(page.locator("#zoomed")).to_contain_text(
-        "The next click has this view encoded by itself"
-    )
+    expect(page.locator("#zoomed")).to_contain_text("The next click encodes this view separately")
     at = click(page, 1100, 400)
     (name,) = encoded(page)
     left, top, right, bottom = box_of(name)
     assert max(right - left, bottom - top) < WIDTH / 2
-    expect(page.locator("#zoomed")).to_contain_text("This view is encoded by itself")
+    expect(page.locator("#zoomed")).to_contain_text("This view is encoded separately")
     times = re.findall(r"([\d.]+) times as fine", page.locator("#zoomed").inner_text())
     assert float(times[0]) == pytest.approx(WIDTH / max(right - left, bottom - top), abs=0.06)
     mask = saved(page)

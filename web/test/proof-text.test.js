@@ -19,7 +19,7 @@ test('a model is proven on a provider where a browser ran it correctly', () => {
   const found = proofOf(run({ proven: true, parts: ['encoder', 'decoder'] }), 'fp32', 'wasm')
   assert.deepEqual(found, { proven: true, text: 'Proven on WASM in Chromium 150.' })
   const only = proofOf(run({ proven: true, parts: ['decoder'] }), 'fp32', 'wasm')
-  assert.equal(only.text, 'Proven on WASM in Chromium 150, the decoder alone.')
+  assert.equal(only.text, 'Proven on WASM in Chromium 150, only the decoder.')
 })
 
 test('the reason why a model is not proven is shown', () => {

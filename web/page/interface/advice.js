@@ -1,11 +1,11 @@
-// What to do about an encoder that is slow.
+// What to do about a slow encoder.
 
 const SLOW = 3000 // milliseconds for an image
 
 /**
  * @param {any} manifest
- * @param {number} milliseconds that an image took
- * @returns {string} a sentence, or nothing
+ * @param {number} milliseconds that the encoder took for an image
+ * @returns {string} a sentence, or an empty string
  */
 export function advice({ model_type: architecture }, milliseconds) {
   if (milliseconds < SLOW) return ''

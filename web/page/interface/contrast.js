@@ -1,9 +1,9 @@
-// What of the open image is black and what white: the state behind the panel's two sliders.
+// Which values of the open image are black and white: the state behind the panel's two sliders.
 
 import { ui } from './elements.js'
 
 export class Contrast {
-  /** Which channel the sliders are of, counted from 0. */
+  /** The channel that the sliders show, counted from 0. */
   channel = 0
 
   /** @param {import('../page.js').Page} page */
@@ -22,10 +22,10 @@ export class Contrast {
     return this.page.image.current?.levels
   }
 
-  /** Let the sliders show the range of a channel. @param {number} [channel] */
+  /** Show a channel's range on the sliders. @param {number} [channel] */
   show(channel = this.channel) {
     const { levels } = this
-    if (!levels || channel < 0) return // no channel, for a colour
+    if (!levels || channel < 0) return // a colour without a channel
     this.channel = channel
     const { channels } = this.page.image.current?.planes.first ?? { channels: [] }
     const name = channels.length > 1 ? `${channels[channel]}: ` : ''

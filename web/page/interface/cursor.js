@@ -1,4 +1,4 @@
-// The keyboard's cross, and a box that is not finished yet.
+// The keyboard's cross, and an unfinished box.
 
 import { clamp } from '../image/view.js'
 import { tool } from './elements.js'
@@ -12,7 +12,7 @@ export class Cursor {
   cross = null
   /** Where a box begins. @type {At | null} */
   corner = null
-  /** Where it would end now. @type {At | null} */
+  /** Where the box would end now. @type {At | null} */
   opposite = null
 
   /** @param {import('../page.js').Page} page */
@@ -24,7 +24,7 @@ export class Cursor {
     this.corner = this.opposite = null
   }
 
-  /** The pointer has drawn a box so far. @param {At} from @param {At | null} to null to give it up */
+  /** Show the box as drawn so far. @param {At} from @param {At | null} to null to cancel the box */
   drag(from, to) {
     this.cross = null
     this.corner = to && from
@@ -32,7 +32,7 @@ export class Cursor {
     this.page.display.scene.draw()
   }
 
-  /** @param {number} x @param {number} y how far the cross goes */
+  /** @param {number} x @param {number} y how far the cross moves */
   move(x, y) {
     const { scene } = this.page.display
     const from = this.cross ?? { x: 0.5, y: 0.5 }
@@ -44,7 +44,7 @@ export class Cursor {
     say(`Cross at ${right} % from the left, ${down} % down.`)
   }
 
-  /** Set a point, or a corner of a box, where the cross is. @param {boolean} [isForced] */
+  /** Set a point, or a corner of a box, at the cross. @param {boolean} [isForced] */
   place(isForced = false) {
     const { canPrompt, prompting } = this.page
     if (!canPrompt) return

@@ -1,4 +1,4 @@
-// Runs the decoder until each object has its mask: one run at a time goes through what waits.
+// Runs the decoder until each object has its mask, one step at a time.
 
 import { maskOf } from '../image/masks.js'
 import { WHOLE, nameOf, within } from '../image/crop.js'
@@ -11,7 +11,7 @@ import { complain, hideProgress, words } from './messages.js'
 
 export class Decoding {
   running = false
-  /** Ends with the last run. */
+  /** Resolves when the last run ends. */
   done = Promise.resolve()
 
   /** @param {import('../page.js').Page} page */
@@ -19,7 +19,7 @@ export class Decoding {
     this.page = page
   }
 
-  /** Decode what waits, then draw. */
+  /** Decode all waiting steps, then draw. */
   run() {
     this.page.display.enable()
     if (!this.running) this.done = this.answerAll()
@@ -39,7 +39,7 @@ export class Decoding {
         step = unanswered(page.prompting.objects)
       }
     } catch (error) {
-      // While other pixels are encoded, what was begun before may end in any way: it is begun again.
+      // While other pixels are encoded, an earlier step may fail; it is decoded again later.
       const isCurrent = page.model.current === model && page.image.place
       if (isCurrent) complain('work', `The decoder failed.\n${words(error)}`)
     }
@@ -56,7 +56,7 @@ export class Decoding {
   }
 
   /**
-   * Run the decoder for a step, and before that for the one whose mask it starts from.
+   * Run the decoder for a step, and first for the step whose mask it starts from.
    *
    * @param {Step} step
    * @param {import('./worker-client.js').Model} model
@@ -74,7 +74,7 @@ export class Decoding {
     const { around, crop } = step
     if (around && !around.pixels) await this.answer(around, model, place)
     const { prompt, isWhole } = crop ? within(step.prompt, crop) : { ...step, isWhole: true }
-    // What was said outside of the crop is known there by the mask that it drew alone.
+    // Prompts outside the crop only have an effect through the mask that they drew.
     const before = refines(manifest) ? (step.refines ?? (isWhole ? null : around)) : null
     if (before && !before.pixels) await this.answer(before, model, place)
     const used = crop ? await this.page.views.encode(crop, model) : place

@@ -1,5 +1,5 @@
-// Draws and says what the page's states hold: the image with its masks and marks, the list of
-// objects, which controls can be used.
+// Draws and announces the page's state: the image with its masks and marks, the list of objects,
+// and which controls are enabled.
 
 import { boxOutline, crossHair, objectNumbers, promptMarks } from '../image/drawing.js'
 import { layerOf, masked, shownStep } from '../image/layers.js'
@@ -37,7 +37,7 @@ export class Display {
     this.announce()
   }
 
-  /** Let the controls be used that can be, and list the objects. */
+  /** Enable the usable controls, and list the objects. */
   enable() {
     const { image, isBusy, canPrompt, prompting, sequence } = this.page
     const { isSequence } = image
@@ -68,7 +68,7 @@ export class Display {
     })
   }
 
-  /** The mask of an object; null where it has no mask. @param {Entry} entry */
+  /** The mask of an object; null if it has none. @param {Entry} entry */
   shownMask(entry) {
     const { image, sequence } = this.page
     return image.place ? maskOf(shownStep(entry, sequence.shown)) : null
@@ -106,7 +106,7 @@ export class Display {
     if (cursor.cross && hasFocus) crossHair(context, scaled(cursor.cross))
   }
 
-  /** Where the numbers of objects are written: on all but the current, which has its marks. */
+  /** Where the numbers of objects are drawn: on all except the current, which has its marks. */
   numberPlaces() {
     const { entries, current } = this.page.prompting.objects
     return entries.flatMap((entry) => {
@@ -115,7 +115,7 @@ export class Display {
     })
   }
 
-  /** Say in words and figures what is drawn. */
+  /** Announce the drawn mask in words and figures. */
   announce() {
     const { everything, prompting, sequence } = this.page
     const entry = currentOf(prompting.objects)

@@ -2,9 +2,9 @@
 
 /** @template {HTMLElement} T @param {string} id @param {new () => T} kind @returns {T} */
 function element(id, kind) {
-  const found = document.getElementById(id)
-  if (!(found instanceof kind)) throw new Error(`the page lacks #${id}`)
-  return found
+  const node = document.getElementById(id)
+  if (!(node instanceof kind)) throw new Error(`the page lacks #${id}`)
+  return node
 }
 
 export const ui = {
@@ -101,7 +101,7 @@ export const ui = {
   area: element('area', HTMLElement),
 }
 
-/** The way of prompting that is chosen: foreground, background or box. */
+/** The chosen kind of prompt: foreground, background or box. */
 export function tool() {
   const checked = /** @type {HTMLInputElement} */ (document.querySelector('[name=tool]:checked'))
   return checked.value

@@ -1,4 +1,4 @@
-// "Everything": clicks on a grid, and the objects among their masks, which join a person's.
+// "Everything": clicks on a grid; the objects among their masks are added to the user's objects.
 
 import { logitsOn, maskOf } from '../image/masks.js'
 import { lastStep } from '../image/objects.js'
@@ -11,9 +11,9 @@ import { complain, hideProgress, say, settle, words } from './messages.js'
  * The last search.
  *
  * @typedef {object} Search
- * @property {number} prompts how many clicks there were
+ * @property {number} prompts the number of clicks
  * @property {number} milliseconds
- * @property {number} side of their masks, in cells; 0 where there is none
+ * @property {number} side of their masks, in cells; 0 if there are none
  * @property {Objects} before
  * @property {Objects} after
  */
@@ -21,7 +21,7 @@ import { complain, hideProgress, say, settle, words } from './messages.js'
 export class EverythingSearch {
   /** @type {Search | null} */
   last = null
-  /** Stops the search that goes on. @type {AbortController | null} */
+  /** Stops the running search. @type {AbortController | null} */
   search = null
   searches = 0
 
@@ -32,13 +32,13 @@ export class EverythingSearch {
     ui.leastScore.oninput = ui.leastStability.oninput = () => void this.limit()
   }
 
-  /** Another model or image is open. */
+  /** Drop the search: another model or image is open. */
   abandon() {
     this.search?.abort()
     this.last = this.search = null
   }
 
-  /** Click on each point of a grid, and take the objects. */
+  /** Click on each point of a grid, and add the objects. */
   async segment() {
     const { page } = this
     const [model, place] = [page.model.current, page.image.place]
@@ -71,7 +71,7 @@ export class EverythingSearch {
     }
   }
 
-  /** Take the objects of the last search that are within the limits, in place of those before. */
+  /** Replace the objects of the last search by those that are within the current limits. */
   async limit() {
     const { last, page } = this
     const { current: model } = page.model
@@ -79,7 +79,7 @@ export class EverythingSearch {
     if (!last || !model || !place) return
     const isSame = () => this.last === last && page.prompting.objects.entries === last.after.entries
     if (!isSame()) {
-      say('Objects were changed since: segment everything again with these limits.')
+      say('Objects have changed since: segment everything again to use these limits.')
       return
     }
     const limits = { score: Number(ui.leastScore.value), stability: Number(ui.leastStability.value) }

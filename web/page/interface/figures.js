@@ -1,4 +1,4 @@
-// The figures of what is drawn, in the panel and in words.
+// The figures of the drawn mask, in the panel and in words.
 
 import { ui } from './elements.js'
 import { duration, percent, say } from './messages.js'
@@ -10,7 +10,7 @@ export function showNothing() {
 
 /**
  * @param {number} count of the objects
- * @param {number} prompts how many clicks there were
+ * @param {number} prompts the number of clicks
  * @param {number} milliseconds
  */
 export function showEverything(count, prompts, milliseconds) {
@@ -21,8 +21,8 @@ export function showEverything(count, prompts, milliseconds) {
 
 /**
  * @param {import('../image/objects.js').Answer} answer
- * @param {number} shown which of its masks
- * @param {number} share of the image that this covers
+ * @param {number} shown the index of the shown mask
+ * @param {number} share of the image that this mask covers
  * @param {(index: number) => void} onChoose
  */
 export function showAnswer({ scores, milliseconds }, shown, share, onChoose) {

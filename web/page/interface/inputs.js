@@ -1,4 +1,4 @@
-// Mouse, touch and keys on the image: what each makes the page do.
+// What mouse, touch and keys do on the image.
 
 import { clamp } from '../image/view.js'
 import { chooseTool, tool, ui } from './elements.js'
@@ -51,7 +51,7 @@ export function listen(page) {
     hide: () => look.toggle(),
     fit: () => scene.fit(),
   }
-  // Wherever the focus is: after a button was clicked it is not on the image.
+  // On the document, because after a click on a button the focus is not on the image.
   document.addEventListener('keydown', (event) => {
     const target = event.target instanceof HTMLElement ? event.target : document.body
     const isFree = target === ui.overlay || !needsKey(target, event.key)
@@ -59,7 +59,7 @@ export function listen(page) {
     if (!request || !page.image.current || event.defaultPrevented) return
     event.preventDefault()
     if ('move' in request) {
-      ui.overlay.focus() // that the cross be seen
+      ui.overlay.focus() // so that the cross is visible
       cursor.move(...request.move)
     } else if ('place' in request) cursor.place(request.place === 'point')
     else if ('zoom' in request) {

@@ -1,4 +1,4 @@
-// What a key asks for. No DOM in it.
+// Maps keys to requests. No DOM.
 
 /**
  * @typedef {{ move: [number, number] } | { tool: string } | { candidate: number } |
@@ -20,7 +20,7 @@ const MOVES = {
 }
 /** @type {Record<string, string>} */
 const TOOLS = { f: 'foreground', b: 'background', x: 'box' }
-/** How many frames further; all the way to the first and the last. @type {Record<string, number>} */
+/** How many frames to move; infinite to reach the first or the last. @type {Record<string, number>} */
 const FRAMES = {
   ',': -1,
   '.': 1,
@@ -32,7 +32,7 @@ const FRAMES = {
 /** How much a key zooms. */
 export const ZOOM = 1.25
 
-/** What elements do with keys themselves, by the kind of element. @type {Record<string, RegExp>} */
+/** The keys that elements handle themselves, by the kind of element. @type {Record<string, RegExp>} */
 const OWN = {
   text: /^/,
   select: /^(?!Escape)/, // letters and digits choose an option
@@ -58,7 +58,7 @@ export function needsKey({ tagName, type = '', isContentEditable }, key) {
 
 /**
  * @param {Press} press
- * @returns {Request | null} a move in parts of the image
+ * @returns {Request | null} a move is in parts of the image
  */
 export function requested(press) {
   const { key, shiftKey, ctrlKey, altKey, metaKey } = press

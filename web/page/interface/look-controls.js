@@ -33,10 +33,10 @@ export class LookControls {
     const isShown = !this.hasMasks && !this.hasMarks
     ui.showMasks.checked = ui.showMarks.checked = isShown
     this.onChange()
-    say(isShown ? 'Masks and marks are shown.' : 'Masks and marks are hidden: H shows them.')
+    say(isShown ? 'Masks and marks are shown.' : 'Masks and marks are hidden. Press H to show them.')
   }
 
-  /** Let a new mask be seen. */
+  /** Show masks, so that a new one is visible. */
   showMasks() {
     ui.showMasks.checked = true
   }

@@ -1,16 +1,16 @@
-// What the page says: its status, how far it is, and what went wrong.
+// The page's messages: its status, its progress, and its problems.
 
 import { ui } from './elements.js'
 
 export { words } from '../shared/words.js'
 
 /**
- * What a problem is about: it stands until that is tried again.
+ * The subject of a problem, which is shown until the user tries again.
  *
  * @typedef {'address' | 'model' | 'image' | 'work'} Subject
  */
 
-/** What is wrong, and what tries it again. @type {Map<Subject, { text: string, retry?: () => void }>} */
+/** The problems, and how to retry. @type {Map<Subject, { text: string, retry?: () => void }>} */
 const problems = new Map()
 
 /** @param {string} text */
@@ -21,17 +21,17 @@ export function say(text) {
 /**
  * @param {Subject} subject
  * @param {string} text
- * @param {() => void} [retry] tries again: when a person says so, or the browser is online again
+ * @param {() => void} [retry] tries again: when the user asks, or when the browser is online again
  */
 export function complain(subject, text, retry) {
   problems.set(subject, { text, retry })
   showProblems()
 }
 
-/** Take back what is said to be wrong. @param {...Subject} subjects */
+/** Remove problems. @param {...Subject} subjects */
 export function settle(...subjects) {
-  const known = subjects.filter((subject) => problems.delete(subject))
-  if (known.length) showProblems()
+  const removed = subjects.filter((subject) => problems.delete(subject))
+  if (removed.length) showProblems()
 }
 
 function showProblems() {
@@ -51,7 +51,7 @@ ui.retry.onclick = retryAll
 addEventListener('online', retryAll)
 
 ui.dismiss.onclick = () => {
-  for (const problem of problems.values()) problem.text = '' // tried again all the same, once online
+  for (const problem of problems.values()) problem.text = '' // still retried when online again
   showProblems()
   if (!ui.overlay.hidden) ui.overlay.focus()
 }

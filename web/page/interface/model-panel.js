@@ -1,4 +1,4 @@
-// What the panel says of a model: its weights, where it runs, what is proven of it.
+// The panel's texts about a model: its weights, where it runs, its proof.
 
 import { refines } from '../shared/contract.js'
 import { ui } from './elements.js'
@@ -9,11 +9,11 @@ import { proofOf } from './proof-text.js'
 /** @typedef {import('../shared/model.js').Provider} Provider */
 
 /**
- * List the variants that are deployed, and keep the one that was picked if there is such.
+ * List the deployed variants, and keep the picked one if it is among them.
  *
  * @param {any} manifest
  * @param {Provider} provider
- * @returns {string | undefined} the name of the one to open
+ * @returns {string | undefined} the name of the variant to open
  */
 export function offerVariants(manifest, provider) {
   /** @type {string[]} */
@@ -41,7 +41,7 @@ export function withVariant(manifest, name) {
   }
 }
 
-/** The files of a variant that track, by graph. @param {any} manifest @param {any} variant */
+/** A variant's tracking files, by graph. @param {any} manifest @param {any} variant */
 const tracking = ({ video }, variant) =>
   Object.fromEntries(Object.keys(video.files).map((graph) => [graph, variant.files[graph]]))
 
@@ -62,23 +62,23 @@ export function showProof(manifest, variant, provider) {
   return proven
 }
 
-/** Take back what was said of the model before. */
+/** Clear the texts about the previous model. */
 export function showNoModel() {
   ui.about.textContent = ui.proof.textContent = ''
   ui.proof.classList.remove('unproven')
 }
 
 /**
- * Say what this model does of what not every model does.
+ * Explain the features that not every model has.
  *
  * @param {import('../shared/contract.js').Manifest} manifest
- * @param {boolean} tracks whether prompts are of objects that it follows
+ * @param {boolean} tracks whether the model tracks the prompted objects
  */
 export function explain(manifest, tracks) {
   if (tracks) {
     ui.candidatesHelp.textContent =
-      'Of an object that is tracked the model draws one mask on each frame, and predicts its IoU.'
-    ui.refineHelp.textContent = 'Each further click on a frame corrects the mask that is shown.'
+      'The model draws one mask of a tracked object on each frame, and predicts its IoU.'
+    ui.refineHelp.textContent = 'Each further click on a frame corrects the shown mask.'
     return
   }
   const several = { multi: 'three', ranked: 'three', all: 'four', best: null, single: null }
@@ -88,23 +88,23 @@ export function explain(manifest, tracks) {
       'of each. The best is shown.'
     : 'This model draws one mask for a prompt, and predicts its IoU.'
   ui.refineHelp.textContent = refines(manifest)
-    ? 'The next click corrects the mask that is shown, instead of drawing a new one.'
+    ? 'The next click corrects the shown mask instead of drawing a new one.'
     : 'This model cannot start from a mask.'
 }
 
-/** Choose the faster of where models can run. @returns {Promise<string>} a sentence on it */
+/** Choose the faster provider. @returns {Promise<string>} a sentence about the choice */
 export async function offerWebGPU() {
-  const found = await adapter()
-  if (!found) {
+  const gpu = await adapter()
+  if (!gpu) {
     const option = ui.provider.querySelector('option[value=webgpu]')
     option?.setAttribute('disabled', '')
-    return `This browser has no WebGPU: models run on WASM, ${threads()}.`
+    return `This browser has no WebGPU, so models run on WASM with ${threads()}.`
   }
-  if (found.software) {
-    return `WebGPU is emulated here (${found.name}), and slow: WASM is used.`
+  if (gpu.software) {
+    return `WebGPU is emulated here (${gpu.name}) and slow, so models run on WASM.`
   }
   ui.provider.value = 'webgpu'
-  return `WebGPU: ${found.name}. WASM would use ${threads()}.`
+  return `WebGPU: ${gpu.name}. WASM would use ${threads()}.`
 }
 
 function threads() {

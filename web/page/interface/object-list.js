@@ -26,9 +26,9 @@ export class ObjectList {
   constructor(list, handlers) {
     this.list = list
     this.handlers = handlers
-    /** Rows stay, so that what has the focus keeps it. @type {Map<number, Row>} */
+    /** Rows are reused, so that a focused element keeps the focus. @type {Map<number, Row>} */
     this.rows = new Map()
-    /** Which is worked on. */
+    /** The number of the current object. */
     this.current = 0
   }
 
@@ -60,7 +60,7 @@ export class ObjectList {
     this.current = current
   }
 
-  /** Bring a row into sight, and nothing else of the page. @param {number} number */
+  /** Scroll only the list until a row is visible. @param {number} number */
   reveal(number) {
     const { list } = this
     const { row } = /** @type {Row} */ (this.rows.get(number))

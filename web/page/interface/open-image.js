@@ -1,4 +1,4 @@
-// The image or sequence that is open, and where it lies in the encoder's input.
+// The open image or sequence, and where it lies in the encoder's input.
 
 import { openFiles } from '../frames/sequence.js'
 import { inputSize } from '../shared/contract.js'
@@ -19,7 +19,7 @@ export class OpenImage {
   current = null
   /** Null until the image is encoded. @type {Placement | null} */
   place = null
-  /** The model whose answers the prompts have. @type {Model | null} */
+  /** The model that answered the prompts. @type {Model | null} */
   answeredBy = null
   encoding = false
   attempts = 0
@@ -44,7 +44,7 @@ export class OpenImage {
     })
   }
 
-  /** Whether it has several frames. */
+  /** Whether the open image has several frames. */
   get isSequence() {
     return (this.current?.count ?? 1) > 1
   }
@@ -67,9 +67,9 @@ export class OpenImage {
     } catch (error) {
       if (!isLatest()) return
       if (!page.isBusy) hideProgress()
-      // What the page loads itself, the sample or what reads a format, could not be fetched.
+      // A file of the page itself (the sample, or a format's reader) could not be fetched.
       const isUnreachable = error instanceof TypeError
-      const advice = isUnreachable ? '\nIs the server of this page running, and in reach?' : ''
+      const advice = isUnreachable ? '\nIs the server of this page running and reachable?' : ''
       complain('image', words(error) + advice, isUnreachable ? () => void this.open(files) : undefined)
       return
     }
@@ -95,23 +95,23 @@ export class OpenImage {
     page.work.opened(these)
     page.display.scene.open(opened.element, opened)
     page.contrast.show(0)
-    ui.stage.scrollIntoView() // on a phone the buttons are below it
+    ui.stage.scrollIntoView() // on a phone the buttons are below the image
     say(`${opened.file} is open.`)
     if (opened.notes.length) complain('image', opened.notes.join('\n'))
     await this.encode()
   }
 
-  /** Show what was chosen of slices and channels, and encode that. Masks that are there stay. */
+  /** Show the chosen slice and channels, and encode them. Existing masks stay. */
   async showPlanes() {
     const { sequence } = this.page
     await sequence.redraw()
     this.place = null
-    this.page.everything.abandon() // its masks are chosen anew from what was encoded
+    this.page.everything.abandon() // its masks belong to the earlier encoding
     await this.encode()
     await sequence.reload()
   }
 
-  /** Let the model see other levels; what it answered before stays. */
+  /** Encode with the current levels; earlier answers stay. */
   async encodeAnew() {
     const { page } = this
     page.everything.abandon()
@@ -124,10 +124,10 @@ export class OpenImage {
     }
   }
 
-  /** Encode what is open, then decode its prompts. */
+  /** Encode the open image, then decode its prompts. */
   async encode() {
     this.page.display.refresh()
-    if (this.encoding) return // it goes on until what is open by then is encoded
+    if (this.encoding) return // the running loop encodes whatever is open when it ends
     this.encoding = true
     while (await this.encodeOnce());
     this.encoding = false
@@ -173,7 +173,7 @@ export class OpenImage {
  *
  * @param {Model} model
  * @param {Sequence} image
- * @returns {Promise<[Placement, string]>} where it lies, and a sentence for the status
+ * @returns {Promise<[Placement, string]>} its placement, and a sentence for the status
  */
 async function encodedBy(model, image) {
   const { manifest } = model
@@ -189,8 +189,8 @@ async function encodedBy(model, image) {
  * @param {number} frame
  * @param {Model} model
  * @param {Placement} place
- * @param {string} [name] of what is encoded
- * @param {string[]} [kept] names of what stays encoded beside it
+ * @param {string} [name] of this encoding
+ * @param {string[]} [kept] names of other encodings to keep
  * @returns {Promise<number>} milliseconds that the encoder took
  */
 export async function encodeFrame(image, frame, model, place, name = WHOLE, kept = []) {

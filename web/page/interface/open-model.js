@@ -1,4 +1,4 @@
-// The model that is open: the state behind the panel's model, weights and provider.
+// The open model: the state behind the panel's model, weights and provider.
 
 import { inputSize } from '../shared/contract.js'
 import { threadsHere } from '../shared/model.js'
@@ -17,12 +17,12 @@ import { Model } from './worker-client.js'
 /** @typedef {import('../shared/model.js').Provider} Provider */
 
 export class OpenModel {
-  /** The one that is open, or being opened. @type {Model | null} */
+  /** The model that is open or being opened. @type {Model | null} */
   current = null
-  /** A sentence on WebGPU in this browser. */
+  /** A sentence about WebGPU in this browser. */
   webgpuHint = ''
   attempts = 0
-  /** What the panel shows of it: model, weights, provider. */
+  /** The panel's choices: model, weights, provider. */
   picked = ['', '', '']
 
   /** @param {import('../page.js').Page} page */
@@ -39,8 +39,9 @@ export class OpenModel {
     if (!isSecureContext) {
       complain(
         'model',
-        `A browser runs models from ${location.origin} only over https: its files could not be ` +
-          'checked. Put a proxy with https in front of this server, or open it as localhost: ' +
+        `A browser runs models from ${location.origin} only over https, because it cannot check ` +
+          'their files otherwise. Put a proxy with https in front of this server, or open it as ' +
+          'localhost: ' +
           `\`ssh -L ${location.port}:localhost:${location.port} ${location.hostname}\`.`,
       )
       return
@@ -52,7 +53,7 @@ export class OpenModel {
     }
   }
 
-  /** List the deployed models, and open the one that the address names, or else the first. */
+  /** List the deployed models, and open the model in the address, or else the first. */
   async list() {
     this.webgpuHint = await offerWebGPU()
     ui.webgpu.textContent = this.webgpuHint
@@ -71,7 +72,7 @@ export class OpenModel {
     else if (name !== null) {
       complain(
         'address',
-        `No model “${name}” is deployed, ${models[0]} is shown. Deployed: ${models.join(', ')}.`,
+        `No model “${name}” is deployed, so ${models[0]} is shown. Deployed: ${models.join(', ')}.`,
       )
     }
     await this.open()
@@ -79,7 +80,7 @@ export class OpenModel {
 
   async pick() {
     const { sequence, work } = this.page
-    const loses = 'Another model draws the masks of clicks anew, but loses those that were tracked.'
+    const loses = 'Another model redraws the masks of clicks, but the tracked masks are lost.'
     if (sequence.masks.frames.size && !(await work.mayGo(loses))) {
       ;[ui.model.value, ui.variant.value, ui.provider.value] = this.picked
       return
@@ -110,7 +111,7 @@ export class OpenModel {
       this.close()
       hideProgress()
       if (provider === 'webgpu') {
-        ui.webgpu.textContent = `WebGPU does not run ${name} here, WASM is used: ${words(error)}`
+        ui.webgpu.textContent = `WebGPU cannot run ${name} here, so WASM is used: ${words(error)}`
         ui.provider.value = 'wasm'
         await this.open()
         return
@@ -130,7 +131,7 @@ export class OpenModel {
    * @param {string} base the address of the model's folder
    * @param {Provider} provider
    * @param {() => boolean} isLatest
-   * @returns {Promise<boolean>} whether a browser has proven it
+   * @returns {Promise<boolean>} whether a browser has proven the model
    */
   async load(base, provider, isLatest) {
     const response = await fetch(`${base}/manifest.json`, { cache: 'no-cache' })
@@ -140,7 +141,7 @@ export class OpenModel {
     const variant = offerVariants(whole, provider)
     const manifest = withVariant(whole, variant)
     this.picked = [ui.model.value, ui.variant.value, ui.provider.value]
-    inputSize(manifest) // refuses a manifest of an earlier version of the build
+    inputSize(manifest) // throws for a manifest from an earlier version of the build
     ui.about.textContent = describe(manifest)
     const isProven = showProof(whole, variant, provider)
     const opening = (this.current = new Model(manifest, showProgress))

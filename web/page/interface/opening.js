@@ -1,4 +1,4 @@
-// Opens masks that were saved, as objects of the image that is open.
+// Opens saved masks as objects of the open image.
 
 import { openTiff } from '../frames/tiff.js'
 import { fromCoco, fromLabels, fromPng, sameSize } from '../image/opened.js'
@@ -24,11 +24,11 @@ export function offerOpening(page) {
   }
 }
 
-/** @param {File} file @param {Page} page @returns {Promise<string>} what was opened */
+/** @param {File} file @param {Page} page @returns {Promise<string>} a sentence for the status */
 async function open(file, page) {
   const { image, prompting, sequence, work } = page
   const { current } = image
-  if (!current || !page.canPrompt) throw new Error('Open the image that they are of first.')
+  if (!current || !page.canPrompt) throw new Error('First open the image that the masks belong to.')
   const { isUnsaved } = work
   const { frames, names } = await read(file, current)
   if (image.current !== current) return 'Another image was opened meanwhile.'
@@ -49,7 +49,7 @@ async function open(file, page) {
     }
     await sequence.reload()
   }
-  if (!isUnsaved) work.settle() // it is all in that file
+  if (!isUnsaved) work.settle() // all objects are in that file
   const count = numbers.size === 1 ? 'One object' : `${numbers.size || 'No'} objects`
   return `${count} opened from ${file.name}.`
 }
@@ -74,12 +74,14 @@ async function read(file, image) {
 
 /** @param {number} pages @param {number} frames */
 const differs = (pages, frames) =>
-  new Error(`Expected a page for each of ${frames} frames, it has ${pages}.`)
+  new Error(`Expected ${frames} pages, one for each frame, but the file has ${pages}.`)
 
 /** @param {File} file @param {number} count @returns {AsyncGenerator<Size & { labels: ArrayLike<number> }>} */
 async function* tiff(file, count) {
   const { frames, slices, read, width, height, isColored } = await openTiff(file)
-  if (isColored) throw new Error('Expected labels of one channel, it has colours: save it in gray.')
+  if (isColored) {
+    throw new Error('Expected labels in one channel, but the file has colours: save it in gray.')
+  }
   if (frames * slices !== count) throw differs(frames * slices, count)
   for (let page = 0; page < count; page++) {
     const [{ planes }] = await read(Math.floor(page / slices), page % slices, [0])

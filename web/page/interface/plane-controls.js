@@ -1,4 +1,4 @@
-// The row under the image that chooses which slice and which channels are shown and encoded.
+// The row under the image for choosing the slice and channels that are shown and encoded.
 
 import { firstColors, NONE } from '../frames/planes.js'
 import { ui } from './elements.js'
@@ -6,7 +6,7 @@ import { say } from './messages.js'
 
 /** @typedef {import('../frames/planes.js').Planes} Planes */
 
-/** The channel that stands for several as colours. */
+/** The option for several channels, shown as colours. */
 const MIXED = 'mixed'
 
 export class PlaneControls {
@@ -15,7 +15,7 @@ export class PlaneControls {
     this.page = page
     this.colors = [ui.redChannel, ui.greenChannel, ui.blueChannel]
     ui.slice.oninput = () => this.chooseSlice()
-    ui.slice.onchange = () => void page.image.showPlanes() // once the slider is let go
+    ui.slice.onchange = () => void page.image.showPlanes() // when the slider is released
     ui.channel.onchange = () => this.chooseChannels()
     for (const select of this.colors) {
       select.onchange = () => this.chooseChannels(select)
@@ -57,10 +57,10 @@ export class PlaneControls {
     this.showSlice()
     this.planes?.choose({ slice: Number(ui.slice.value) - 1 })
     void this.page.sequence.redraw()
-    say(`Slice ${ui.sliceNumber.textContent}. Masks stay; what you click next is on this slice.`)
+    say(`Slice ${ui.sliceNumber.textContent}. Masks stay; your next click is on this slice.`)
   }
 
-  /** @param {HTMLSelectElement} [changed] of a colour: the contrast is of its channel */
+  /** @param {HTMLSelectElement} [changed] a colour's select: the contrast shows its channel */
   chooseChannels(changed) {
     const isMixed = ui.channel.value === MIXED
     ui.mix.hidden = !isMixed

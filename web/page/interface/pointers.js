@@ -7,20 +7,20 @@
  * @typedef {object} Handlers
  * @property {() => boolean} canPrompt
  * @property {(at: At, withShift: boolean) => void} onClick
- * @property {(at: At) => void} onSecondClick with the right button, or long with a finger
- * @property {(from: At, to: At | null) => void} onDrag a box so far; null when it is given up
+ * @property {(at: At) => void} onSecondClick a right click, or a long touch
+ * @property {(from: At, to: At | null) => void} onDrag a box so far; null when it is cancelled
  * @property {(from: At, to: At) => void} onBox
  * @property {(right: number, down: number) => void} onPan
  * @property {(factor: number, at: At) => boolean} onZoom whether that changed anything
- * @property {() => void} onSpace the key alone, nothing panned with it
+ * @property {() => void} onSpace the key was pressed without panning
  */
 
-/** How far the pointer moves, in pixels, until a click is a drag. */
+/** How far the pointer must move, in pixels, for a click to become a drag. */
 const DRAG = 6
 
 /**
  * @param {HTMLElement} frame
- * @param {HTMLElement} image that which has the focus
+ * @param {HTMLElement} image the element that gets the focus
  * @param {Handlers} handlers
  */
 export function followPointers(frame, image, handlers) {
@@ -98,7 +98,7 @@ export function followPointers(frame, image, handlers) {
     if (event.type === 'pointercancel') giveUp()
     else if (doing === 'prompt' && dragged) handlers.onBox(from, place(event))
     else if (doing === 'prompt') handlers.onClick(from, event.shiftKey)
-    // After a pinch the finger that is left does nothing until it is lifted too.
+    // After a pinch the remaining finger does nothing until it is lifted too.
     if (doing !== 'pinch' || !down.size) doing = null
     dragged = false
   }

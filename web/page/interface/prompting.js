@@ -1,4 +1,4 @@
-// The objects of what is open and their prompts: each change makes a new set (image/objects.js).
+// The objects of the open image and their prompts: each change makes a new set (image/objects.js).
 
 import { colorOf, unusedColor } from '../image/colors.js'
 import { History } from '../image/history.js'
@@ -29,19 +29,19 @@ export class Prompting {
     this.history = new History()
   }
 
-  /** The step that is shown of the current object. */
+  /** The shown step of the current object. */
   get step() {
     return lastStep(currentOf(this.objects))
   }
 
-  /** Let the decoder answer all prompts anew: another model has other answers. */
+  /** Drop all answers, so that prompts are decoded again: another model has other answers. */
   dropAnswers() {
     for (const objects of [this.objects, ...this.history.past, ...this.history.future]) {
       for (const step of set.allSteps(objects)) Object.assign(step, { answer: null, choice: null })
     }
   }
 
-  /** @param {number} frame whose picture is there */
+  /** @param {number} frame whose picture is loaded */
   showFrame(frame) {
     this.objects = set.atFrame(this.objects, frame)
     this.page.cursor.dropBox()
@@ -59,7 +59,7 @@ export class Prompting {
       page.sequence.answers(page.model.current) || (ui.refine.checked && !ui.refine.disabled)
     const before = this.step
     const prompt = { points: [], box: null, ...before?.prompt, ...change }
-    // A mask from a file has no prompt that could be answered again: it stays what is corrected.
+    // A mask from a file has no prompt to answer again, so further prompts correct the mask.
     const opened = [before, before?.refines].find((step) => step?.pixels) ?? null
     const refines = isRefined ? before : opened
     const where = page.views.whereOf(prompt, before)
@@ -75,11 +75,11 @@ export class Prompting {
   }
 
   /**
-   * Set a point of the chosen kind; or choose another object, where its mask is and that of the
-   * current is not. An object that is new has no mask yet: its first point is set anywhere.
+   * Set a point of the chosen kind; or choose another object, if its mask covers the point and the
+   * current object's mask does not. A new object has no mask yet: its first point is always set.
    *
    * @param {At} at in image parts
-   * @param {boolean} isForced whether a point is set in any case
+   * @param {boolean} isForced whether to set a point in any case
    */
   point(at, isForced) {
     const other = tool() === 'foreground' && !isForced ? this.otherAt(at) : null
@@ -89,10 +89,10 @@ export class Prompting {
     }
     this.choose(other)
     const title = titleOf(currentOf(this.objects))
-    say(`${title} is chosen. Shift and click sets a point on another object's mask.`)
+    say(`${title} is chosen. Shift and click to set a point on another object's mask.`)
   }
 
-  /** @param {At} at in image parts @returns {number | null} of the smallest object there */
+  /** @param {At} at in image parts @returns {number | null} the number of the smallest object there */
   otherAt(at) {
     const { display, image, look } = this.page
     if (!image.current || !look.hasMasks || set.isUnused(currentOf(this.objects))) return null
@@ -116,8 +116,8 @@ export class Prompting {
   }
 
   /**
-   * Say that the object is not on the frame that is shown, or on none behind or before it; said again,
-   * that is taken back.
+   * Mark the object as absent on the shown frame, or on all frames after or before it; a second call
+   * removes the mark.
    *
    * @param {keyof import('../image/objects.js').Gone} where
    */
@@ -130,7 +130,7 @@ export class Prompting {
     say(gone?.[where] ? `${title} ${ends[where]}.` : `${title} may be there again.`)
   }
 
-  /** @param {'undo' | 'redo'} way to go through the changes, whichever object they were of */
+  /** @param {'undo' | 'redo'} way to go through the changes of all objects */
   turn(way) {
     if (ui.prompting.disabled || ui[way].disabled) return
     settle('image', 'work')
@@ -148,7 +148,7 @@ export class Prompting {
     say(back.length === 1 && way === 'undo' ? `${titleOf(only)} is back.` : `${done}.`)
   }
 
-  /** Give up what is begun; else clear the current object. */
+  /** Cancel what is in progress; else clear the current object. */
   clear() {
     const { page } = this
     if (!page.image.place) return
@@ -173,10 +173,10 @@ export class Prompting {
   // The set of objects.
 
   /**
-   * Take a changed set, so that undo goes back to the one before.
+   * Replace the set by a changed one; undo returns to the set before.
    *
    * @param {Objects} changed
-   * @param {string} [kind] several of a kind in a row are undone at once
+   * @param {string} [kind] successive changes of one kind are undone together
    */
   keep(changed, kind) {
     if (changed === this.objects) return
@@ -193,14 +193,14 @@ export class Prompting {
     this.page.display.refresh()
   }
 
-  /** Both. @param {Objects} changed @param {string} [kind] */
+  /** Keep and show a changed set. @param {Objects} changed @param {string} [kind] */
   act(changed, kind) {
     this.keep(changed, kind)
     this.change(changed)
   }
 
   /**
-   * Take objects that have their masks already.
+   * Add objects that already have masks.
    *
    * @param {Objects} before
    * @param {import('../image/objects.js').Further[]} further
@@ -219,7 +219,7 @@ export class Prompting {
 
   /** @param {number} number */
   choose(number) {
-    if (this.page.everything.search) this.page.display.showObjects() // the browser has checked it
+    if (this.page.everything.search) this.page.display.showObjects() // undoes the browser's check
     else if (number !== this.objects.current) this.change(set.chosen(this.objects, number))
   }
 
@@ -235,7 +235,7 @@ export class Prompting {
     this.act(set.changed(this.objects, number, { color }))
   }
 
-  /** @param {number} number @param {boolean} isTracked whether it is tracked with the others */
+  /** @param {number} number @param {boolean} isTracked whether the object is tracked */
   follow(number, isTracked) {
     this.act(set.changed(this.objects, number, { stays: !isTracked }))
   }

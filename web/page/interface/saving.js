@@ -1,4 +1,4 @@
-// The panel's buttons that save what is shown: a mask, labels, annotations.
+// The panel's buttons for saving a mask, labels or annotations.
 
 import { addFrame, addImage, Coco, grayPng } from '../image/export.js'
 import { LabelStack } from '../image/label-stack.js'
@@ -15,10 +15,10 @@ export function offerSaves(page) {
   ui.saveCoco.onclick = () => void save(page, () => page.work.saved(() => saveCoco(page)))
 }
 
-/** @param {Page} page @param {() => Promise<string>} work it returns the name of the file */
+/** @param {Page} page @param {() => Promise<string>} work returns the name of the file */
 async function save(page, work) {
   settle('work')
-  await page.decoding.run() // the last click may have no mask yet
+  await page.decoding.run() // the last click may not have its mask yet
   try {
     say(`Saved ${await work()}.`)
   } catch (error) {
@@ -26,7 +26,7 @@ async function save(page, work) {
   }
 }
 
-/** What is open. @param {Page} page */
+/** The open image. @param {Page} page */
 function opened({ image: { current, place } }) {
   if (!current || !place) throw new Error('No image is open.')
   return current
@@ -44,8 +44,8 @@ async function saveMask(page) {
 }
 
 /**
- * All objects at the image's own size: each pixel as bright as its object's number. The labels of
- * several frames are the pages of a TIFF.
+ * All objects at the image's own size: each pixel has its object's number as its value. The labels
+ * of several frames are the pages of a TIFF.
  *
  * @param {Page} page
  */
@@ -60,7 +60,7 @@ async function saveLabels(page) {
   return download(stack.file, `${image.name}-labels.tif`)
 }
 
-/** All objects as COCO has them; those that overlap are whole. @param {Page} page */
+/** All objects in COCO's format; overlapping objects are whole. @param {Page} page */
 async function saveCoco(page) {
   const image = opened(page)
   const data = new Coco(image, ui.runs.checked)

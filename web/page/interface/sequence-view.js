@@ -1,4 +1,4 @@
-// The frames of a sequence: the one that is shown, their tracked masks, and the tracking that goes on.
+// The frames of a sequence: the shown frame, the tracked masks, and the running tracking.
 
 import { claimDatabase } from '../frames/database.js'
 import { answerOf, MaskStore, NOTHING } from '../frames/mask-store.js'
@@ -24,7 +24,7 @@ import { followTimeline, frameRange, resetRange, showTimeline } from './timeline
 const canTrack = ({ manifest }) => Boolean(/** @type {any} */ (manifest).video)
 
 /**
- * A prompt, and those before it whose masks it refines.
+ * A prompt, and the earlier prompts whose masks it refines.
  *
  * @param {Step} step
  * @returns {import('../frames/tracking-worker.js').ObjectPrompts}
@@ -41,19 +41,19 @@ export class SequenceView {
     this.page = page
     this.database = claimDatabase()
     this.masks = new MaskStore(this.database.then(({ masks }) => masks))
-    /** The tracked masks of the frame that is shown. @type {import('../image/objects.js').Shown} */
+    /** The tracked masks of the shown frame. @type {import('../image/objects.js').Shown} */
     this.shown = NOTHING
-    /** The frame that a person chose last. */
+    /** The frame to show. */
     this.wanted = 0
-    /** Whether the frame that is shown is to be read again. */
+    /** Whether the shown frame must be read again. */
     this.isStale = false
     /** @type {Promise<void> | null} */
     this.turning = null
     /** Whether frames are shown as they are tracked. */
     this.watching = false
-    /** Stops tracking. @type {AbortController | null} */
+    /** Stops the running tracking. @type {AbortController | null} */
     this.stop = null
-    /** The frame that a model without tracking has encoded. @type {number | null} */
+    /** The frame that a model without tracking encoded last. @type {number | null} */
     this.encoded = null
     followTimeline({
       onFrame: (frame) => this.scrub(frame),
@@ -62,7 +62,7 @@ export class SequenceView {
     })
   }
 
-  /** Another image or sequence is open. @param {Sequence} image */
+  /** Start with a newly opened image or sequence. @param {Sequence} image */
   opened(image) {
     this.abandon()
     this.wanted = 0
@@ -80,7 +80,7 @@ export class SequenceView {
     void this.masks.clear()
   }
 
-  /** Whether prompts are answered by what tracks. @param {Model | null} model */
+  /** Whether the tracker answers the prompts. @param {Model | null} model */
   answers(model) {
     return this.page.image.isSequence && model !== null && canTrack(model)
   }
@@ -90,7 +90,7 @@ export class SequenceView {
    *
    * @param {Model} model
    * @param {Sequence} image
-   * @returns {Promise<[Placement, string]>} where its frames lie, and a sentence for the status
+   * @returns {Promise<[Placement, string]>} its frames' placement, and a sentence for the status
    */
   async ready(model, image) {
     this.encoded = null
@@ -100,7 +100,7 @@ export class SequenceView {
     ui.tracking.hidden = !able
     ui.objects.classList.toggle('following', able)
     const { count, width, height } = image
-    // sam2 stretches the frames of a video, whatever a client does with images.
+    // sam2 stretches the frames of a video, regardless of how a client prepares images.
     const resize = able ? 'stretch' : manifest.preprocessing.resize
     const place = placement(width, height, inputSize(manifest), resize)
     if (able) {
@@ -144,7 +144,7 @@ export class SequenceView {
     hideProgress()
   }
 
-  /** Show a frame, once the one that is being read is there. @param {number} frame */
+  /** Show a frame, after the frame that is being read. @param {number} frame */
   show(frame) {
     const { image } = this.page
     if (!image.current || !image.isSequence) return
@@ -153,13 +153,13 @@ export class SequenceView {
     this.turning ??= this.turn().finally(() => (this.turning = null))
   }
 
-  /** Show a frame that a person chose. @param {number} frame */
+  /** Show a frame that the user chose. @param {number} frame */
   scrub(frame) {
     this.watching = false
     this.show(frame)
   }
 
-  /** Show the frame as it is chosen to be seen now. */
+  /** Show the frame again, with the current slice, channels and levels. */
   redraw() {
     this.isStale = true
     this.turning ??= this.turn().finally(() => (this.turning = null))
@@ -194,7 +194,7 @@ export class SequenceView {
     }
   }
 
-  /** Draw the timeline anew. */
+  /** Redraw the timeline. */
   timeline() {
     const { image, prompting } = this.page
     if (!image.current || !image.isSequence) return
@@ -205,7 +205,7 @@ export class SequenceView {
   }
 
   /**
-   * What is tracked: objects, where they are not, and how far; or a sentence why nothing is.
+   * What to track: the objects, their absences and the range; or a sentence why nothing can be.
    *
    * @param {number} count of frames
    */
@@ -223,7 +223,7 @@ export class SequenceView {
     const from = objects.frame
     if (!range || from < range.first || from > range.last) {
       return (
-        `Expected a range within frames 1 to ${count} that holds the one that is shown, ` +
+        `Expected a range within frames 1 to ${count} that includes the shown frame, ` +
         `${from + 1}: set “Frames”, or show another frame.`
       )
     }
@@ -234,7 +234,7 @@ export class SequenceView {
     return { ids, gone, from, ...range }
   }
 
-  /** Track objects from the frame that is shown. @param {Way[]} ways one after the other */
+  /** Track objects from the shown frame. @param {Way[]} ways one after the other */
   async track(ways) {
     const { decoding, display, prompting } = this.page
     const { current: image, place } = this.page.image
@@ -275,7 +275,7 @@ export class SequenceView {
         })
         if (stop.signal.aborted) break
       }
-      await kept // the last may show a frame
+      await kept // the last write may show a frame
       await this.masks.writing
     } catch (error) {
       problem = error
@@ -293,19 +293,19 @@ export class SequenceView {
   }
 
   /**
-   * Keep the tracked masks of a frame, and show them.
+   * Store the tracked masks of a frame, and show them.
    *
    * @param {{ frame: number, masks: TrackedMask[] }} part
    * @param {AbortController} stop
    * @param {Placement} place
    */
   async keep({ frame, masks }, stop, place) {
-    // No object is followed on a frame behind the end of all.
+    // After the end of all objects, frames have no masks.
     if (this.stop !== stop || !masks.length) return
     const { prompting } = this.page
     for (const step of lastSteps(prompting.objects)) {
       const again = masks.find(({ id }) => step.frame === frame && step.id === id)
-      // A correction that was passed again was made again.
+      // A correction on the way was decoded again.
       if (!again) continue
       delete step.pixels
       step.answer = answerOf(again.logits, again.iou, again.milliseconds, place)
@@ -319,7 +319,7 @@ export class SequenceView {
     if (frame === shownFrame) await this.reload()
   }
 
-  /** Read the tracked masks of the frame that is shown. */
+  /** Read the tracked masks of the shown frame. */
   async reload() {
     const { display, image, prompting } = this.page
     const { frame } = prompting.objects

@@ -1,4 +1,4 @@
-// The frames of a sequence under the image: which is shown, and where masks are.
+// The timeline under the image: the shown frame, and the frames with masks.
 
 import { ui } from './elements.js'
 
@@ -8,18 +8,18 @@ import { ui } from './elements.js'
  * @property {(ways: Way[]) => void} onTrack
  * @property {(where: keyof Gone) => void} onGone
  */
-/** @typedef {'on' | 'back'} Way in which tracking goes */
+/** @typedef {'on' | 'back'} Way the direction of tracking */
 /** @typedef {import('../image/objects.js').Gone} Gone */
 /**
- * @typedef {object} Known
+ * @typedef {object} State
  * @property {number} count of frames
  * @property {number} frame that is shown
  * @property {ReadonlySet<number>} prompted frames
  * @property {ReadonlySet<number>} tracked frames
- * @property {Gone | undefined} gone what was said on the frame that is shown
+ * @property {Gone | undefined} gone the current object's absence, as marked on the shown frame
  */
 
-/** Pixels of the strip for one frame, at most; more frames than pixels share them. */
+/** The largest width of the strip in pixels; if there are more frames, they share pixels. */
 const STRIP = 2000
 
 /** @param {Handlers} handlers */
@@ -35,7 +35,7 @@ export function followTimeline({ onFrame, onTrack, onGone }) {
   ui.trackOn.onclick = () => onTrack(['on'])
 }
 
-/** @param {Known} known */
+/** @param {State} state */
 export function showTimeline({ count, frame, prompted, tracked, gone }) {
   ui.beginsHere.ariaPressed = String(Boolean(gone?.before))
   ui.notHere.ariaPressed = String(Boolean(gone?.here))
@@ -51,13 +51,13 @@ export function showTimeline({ count, frame, prompted, tracked, gone }) {
   drawStrip(count, prompted, tracked)
 }
 
-/** Track over all of so many frames, until another range is set. @param {number} count */
+/** Set the range to all frames. @param {number} count of frames */
 export function resetRange(count) {
   ui.firstFrame.max = ui.lastFrame.max = ui.lastFrame.value = String(count)
   ui.firstFrame.value = '1'
 }
 
-/** The first and the last frame that are tracked, from 0. */
+/** The first and the last frame to track, from 0; null for an invalid range. */
 export function frameRange() {
   const [first, last] = [ui.firstFrame, ui.lastFrame].map((input) => input.valueAsNumber - 1)
   const isRange = ui.firstFrame.validity.valid && ui.lastFrame.validity.valid && first <= last

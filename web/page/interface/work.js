@@ -1,5 +1,5 @@
-// What a person has made: whether it is saved, and its copy in the browser's database, from which the
-// page goes on after a crash.
+// The user's work: whether it is saved, and its copy in the browser's database, from which the page
+// restores it after a crash.
 
 import { maskOf } from '../image/masks.js'
 import { atFrame, lastSteps } from '../image/objects.js'
@@ -11,29 +11,29 @@ import { complain, hideProgress, say, showProgress, words } from './messages.js'
 /** @typedef {import('../image/objects.js').Objects} Objects */
 /** @typedef {import('../image/objects.js').Step} Step */
 /**
- * What is kept. Masks of tracking are in a part of their own.
+ * The stored work. Tracked masks are in a separate part of the database.
  *
  * @typedef {object} State
  * @property {number} time
  * @property {boolean} isUnsaved
- * @property {string} what in words
+ * @property {string} what a description for people
  * @property {string} model
- * @property {string[]} planes which slice and channels are shown
+ * @property {string[]} planes the shown slice and channels
  * @property {Objects} objects
  */
 
 const PLANES = [ui.slice, ui.channel, ui.redChannel, ui.greenChannel, ui.blueChannel]
 
 export class Work {
-  /** Counts changes. */
+  /** The number of changes. */
   changes = 0
-  /** How many of them are saved. */
+  /** The number of changes that are saved. */
   savedChanges = 0
-  /** The files of what is open. @type {File[]} */
+  /** The open files. @type {File[]} */
   files = []
-  /** Whether these are in the database. */
+  /** Whether the database has these files. */
   hasFiles = false
-  /** Ends with the last write. @type {Promise<unknown>} */
+  /** Resolves when the last write ends. @type {Promise<unknown>} */
   writing = Promise.resolve()
 
   /** @param {import('../page.js').Page} page */
@@ -48,7 +48,7 @@ export class Work {
     return this.changes !== this.savedChanges && this.count > 0
   }
 
-  /** How many objects there are. */
+  /** The number of objects. */
   get count() {
     const { prompting, sequence } = this.page
     const { entries } = prompting.objects
@@ -57,32 +57,32 @@ export class Work {
     return prompted.size + others || Number(sequence.masks.frames.size > 0)
   }
 
-  /** What there is, in words. */
+  /** The work, described for people. */
   get what() {
     const objects = this.count === 1 ? 'One object' : `${this.count} objects`
     return `${objects} on ${this.page.image.current?.file}`
   }
 
-  /** Another image is open. @param {File[]} files */
+  /** Start with a newly opened image. @param {File[]} files */
   opened(files) {
     this.files = files
     this.hasFiles = false
     this.settle()
   }
 
-  /** There is something to save, or something else. */
+  /** Note a change that is not saved yet. */
   change() {
     this.changes++
     this.write()
   }
 
-  /** There is nothing to save. */
+  /** Note that everything is saved. */
   settle() {
     this.savedChanges = this.changes
     this.write()
   }
 
-  /** Save all there is. @template T @param {() => Promise<T>} save */
+  /** Save everything. @template T @param {() => Promise<T>} save */
   async saved(save) {
     const { changes } = this
     const result = await save()
@@ -92,17 +92,17 @@ export class Work {
   }
 
   /**
-   * Ask before something is lost that is not saved.
+   * Ask the user before unsaved work is lost.
    *
-   * @param {string} reason a sentence: what loses it
-   * @returns {Promise<boolean>} whether it may be lost
+   * @param {string} reason a sentence about what discards the work
+   * @returns {Promise<boolean>} whether the work may be lost
    */
   async mayGo(reason) {
     if (!this.isUnsaved) return true
     return (await ask(`Not saved: ${this.what}. ${reason}`, 'Keep working', 'Discard')) === 'discard'
   }
 
-  /** Write what there is, after what is being written. */
+  /** Write the work to the database, after earlier writes. */
   write() {
     const { isUnsaved, what } = this
     const { objects } = this.page.prompting
@@ -119,12 +119,12 @@ export class Work {
         this.hasFiles ||= isUnsaved
         await work.set('state', state)
       } catch (error) {
-        say(`Save soon: the browser keeps no copy of your objects. ${words(error)}`)
+        say(`Save soon: the browser cannot keep a copy of your objects. ${words(error)}`)
       }
     })
   }
 
-  /** Offer what a page left that ended without saving. */
+  /** Offer to restore the work of a page that ended without saving. */
   async restore() {
     const { left } = await this.page.sequence.database
     if (!left) return
@@ -137,7 +137,7 @@ export class Work {
       if (answer !== 'discard') await this.resume(left, state)
       left.remove()
     } catch (error) {
-      complain('image', `What was not saved cannot be restored.\n${words(error)}`)
+      complain('image', `The unsaved work cannot be restored.\n${words(error)}`)
     }
     hideProgress()
   }
@@ -171,7 +171,7 @@ export class Work {
 }
 
 /**
- * Ask in a dialog. Escape is the first answer, with which nothing is lost.
+ * Ask in a dialog. Escape means the first answer, which loses nothing.
  *
  * @param {string} question
  * @param {string} keep
@@ -189,12 +189,12 @@ function ask(question, keep, discard) {
   })
 }
 
-/** @type {WeakMap<object, import('../image/pixel-mask.js').Pixels>} of masks */
+/** @type {WeakMap<object, import('../image/pixel-mask.js').Pixels>} by mask */
 const pixels = new WeakMap()
 
 /**
- * With the pixels of each mask in place of what a model answered: the next may answer otherwise, or
- * have other channels to look at.
+ * The objects with each mask's pixels instead of the model's answer: another model, or other
+ * channels, may give another answer.
  *
  * @param {Objects} objects
  * @param {import('../image/view.js').Size} image

@@ -2,7 +2,7 @@
 
 import { words } from '../shared/words.js'
 
-/** A model in a worker of its own: closing it stops whatever runs and gives its memory back. */
+/** A model in its own worker: closing it stops running calls and frees its memory. */
 export class Model {
   /**
    * @param {import('../shared/contract.js').Manifest} manifest
@@ -15,7 +15,7 @@ export class Model {
     /** @type {Map<number, { resolve: (result: any) => void, reject: (error: Error) => void,
      *   onPart?: (part: any) => void }>} */
     this.waiting = new Map()
-    /** Answers the worker's question for a frame of the sequence, RGBA at the encoder's size.
+    /** Returns a frame of the sequence that the worker requests, RGBA at the encoder's size.
      * @type {(frame: number) => Promise<Uint8ClampedArray>} */
     this.pixelsOf = async () => {
       throw new Error('no sequence is open')
@@ -39,8 +39,8 @@ export class Model {
   /**
    * @param {string} call one of worker.js's calls
    * @param {object} args
-   * @param {AbortSignal} [signal] asks a call that takes long to stop; it answers null then
-   * @param {(part: any) => void} [onPart] hears what a call found before it ends
+   * @param {AbortSignal} [signal] stops a long call, which then returns null
+   * @param {(part: any) => void} [onPart] gets partial results before the call ends
    * @returns {Promise<any>}
    */
   call(call, args, signal, onPart) {
@@ -62,7 +62,7 @@ export class Model {
     }
   }
 
-  /** What is not answered yet fails. */
+  /** End the worker; unanswered calls fail. */
   close() {
     this.worker.terminate()
     this.fail('the model was closed')

@@ -1,4 +1,4 @@
-// The views of a large image that were encoded by themselves, and the words on that.
+// The separately encoded views of a large image, and the text about them.
 
 import { cropOf, fineness, nameOf, placementOf, WHOLE, whereOf, withNews } from '../image/crop.js'
 import { inputSize } from '../shared/contract.js'
@@ -11,7 +11,7 @@ import { encodeFrame } from './open-image.js'
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
 /** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
 
-/** How many views stay encoded beside the whole image; 16 MiB each at 1024 pixels. */
+/** The number of views that stay encoded beside the whole image; each takes 16 MiB at 1024 pixels. */
 const KEPT = 4
 
 export class ZoomedViews {
@@ -23,12 +23,16 @@ export class ZoomedViews {
     this.page = page
   }
 
-  /** Other pixels, or another model, are encoded from now. */
+  /** Forget all views: the pixels or the model have changed. */
   forget() {
     this.encoded = new Map()
   }
 
-  /** The part of the image for what is seen; null where that is all of it. @param {import('../image/view.js').Rectangle} seen */
+  /**
+   * The crop to encode for the visible part of the image; null if the whole image will do.
+   *
+   * @param {import('../image/view.js').Rectangle} seen
+   */
   cropOf(seen) {
     const { image, model } = this.page
     const { current } = image
@@ -38,7 +42,7 @@ export class ZoomedViews {
   }
 
   /**
-   * Where a prompt is answered.
+   * The crop that answers a prompt.
    *
    * @param {Prompt} prompt
    * @param {Step | null} before
@@ -49,22 +53,22 @@ export class ZoomedViews {
   }
 
   /**
-   * Encode a view, unless it is.
+   * Encode a view, unless it is already encoded.
    *
    * @param {Crop} crop
    * @param {import('./worker-client.js').Model} model
-   * @returns {Promise<Placement>} where it lies
+   * @returns {Promise<Placement>} the view's placement
    */
   async encode(crop, model) {
     const image = /** @type {import('./open-image.js').Sequence} */ (this.page.image.current)
     const name = nameOf(crop)
     const { resize } = model.manifest.preprocessing
-    const found = this.encoded.get(name)
-    const view = found ?? { crop, place: placementOf(crop, image, inputSize(model.manifest), resize) }
+    const before = this.encoded.get(name)
+    const view = before ?? { crop, place: placementOf(crop, image, inputSize(model.manifest), resize) }
     this.encoded.delete(name)
-    if (!found) {
+    if (!before) {
       const kept = [...this.encoded].slice(1 - KEPT)
-      const known = (this.encoded = new Map(kept))
+      const current = (this.encoded = new Map(kept))
       showProgress('Encoding the zoomed view')
       say('Encoding the zoomed view.')
       try {
@@ -73,21 +77,21 @@ export class ZoomedViews {
       } finally {
         hideProgress()
       }
-      if (this.encoded !== known) return view.place // it was forgotten meanwhile
+      if (this.encoded !== current) return view.place // views were forgotten meanwhile
     }
     this.encoded.set(name, view)
     this.tell()
     return view.place
   }
 
-  /** Say from what the next click is answered. */
+  /** Show whether the next click uses a separately encoded view. */
   tell() {
     const { current } = this.page.image
     const crop = current && this.cropOf(this.page.display.scene.seen)
     ui.zoomed.hidden = !crop
     if (!crop) return
     const times = fineness(crop, current).toFixed(1)
-    const what = this.encoded.has(nameOf(crop)) ? 'This view is' : 'The next click has this view'
-    ui.zoomed.textContent = `${what} encoded by itself, ${times} times as fine as the whole image.`
+    const what = this.encoded.has(nameOf(crop)) ? 'This view is encoded' : 'The next click encodes this view'
+    ui.zoomed.textContent = `${what} separately, ${times} times as fine as the whole image.`
   }
 }
