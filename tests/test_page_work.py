@@ -243,7 +243,7 @@ def test_masks_of_another_size_are_refused_and_change_nothing(page: Page, tmp_pa
     Image.fromarray(np.ones((20, 10), np.uint8)).save(tmp_path / "labels.png")
     page.locator("#open-masks").set_input_files(tmp_path / "labels.png")
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("labels.png cannot be opened as masks. Its masks are 10 × 20")
+    expect(alert).to_contain_text("labels.png cannot be opened as masks. Its masks have 10 × 20")
     page.get_by_role("button", name="Dismiss").click()
     assert ids(page) == [1]
 

@@ -1,5 +1,5 @@
 // The page of `doit serve`: pick a deployed model, open an image or a sequence, prompt, see the masks,
-// save them. Each field holds one state; what one changes of another it does through the page.
+// save them. Each field of `Page` holds one part of the state; parts change each other through the page.
 
 import { Contrast } from './interface/contrast.js'
 import { Cursor } from './interface/cursor.js'
@@ -35,7 +35,7 @@ export class Page {
   views = new ZoomedViews(this)
   display = new Display(this)
 
-  /** Whether something goes on that prompts wait for. */
+  /** Whether a search or tracking is running, so that prompts must wait. */
   get isBusy() {
     return this.everything.search !== null || this.sequence.stop !== null
   }

@@ -12,24 +12,24 @@ import { words } from './shared/words.js'
 /** @typedef {import('./shared/preprocessing.js').Placement} Placement */
 
 /**
- * The model that is open.
+ * The open model.
  *
  * @type {import('./frames/tracking-worker.js').Opened & { decoder: Session, base: string,
  *   manifest: import('./shared/contract.js').Manifest }}
  */
 let model
-/** What was encoded, by the page's name for it. @type {Map<string, import('./shared/feeds.js').Features>} */
+/** The encodings, by the page's names. @type {Map<string, import('./shared/feeds.js').Features>} */
 const encoded = new Map()
 /** @type {import('./image/everything.js').Candidate[]} the masks of the last grid of clicks */
 let candidates = []
-/** @type {Record<string, Session> | null} the graphs that track, once a sequence needs them */
+/** @type {Record<string, Session> | null} the tracking graphs, once a sequence needs them */
 let trackingGraphs = null
 /** @type {Tracking} */
 let tracking
 
 /**
- * How many clicks of a grid are decoded at once where the contract takes many: on WASM in about 0.75
- * of the time that they take one by one. More are hardly faster, and take 15 MiB each.
+ * How many clicks of a grid are decoded at once if the contract takes many: on WASM in about 0.75 of
+ * the time that they take one by one. More are hardly faster, and take 15 MiB each.
  */
 const AT_ONCE = 8
 
@@ -38,7 +38,7 @@ function progress(phase, done, total, unit) {
   postMessage({ progress: { phase, done, total, unit } })
 }
 
-/** Let messages in that came meanwhile. */
+/** Wait until messages that came meanwhile are handled. */
 function messages() {
   return new Promise((resolve) => {
     const { port1, port2 } = new MessageChannel()
@@ -49,9 +49,9 @@ function messages() {
 
 /** @param {string} name */
 function featuresOf(name) {
-  const found = encoded.get(name)
-  if (!found) throw new Error(`Nothing is encoded as ${name}: open the image again.`)
-  return found
+  const features = encoded.get(name)
+  if (!features) throw new Error(`Nothing is encoded as ${name}: open the image again.`)
+  return features
 }
 
 const calls = {
@@ -72,8 +72,8 @@ const calls = {
     progress('Starting onnxruntime-web')
     const ort = await runtime(provider, threads)
     progress('Creating the sessions')
-    // The decoder first: what its small graph has compiled, the encoder's large one need not wait
-    // for (0.5 s for both instead of 0.6).
+    // The decoder first: its small graph compiles code that the encoder's large graph then reuses
+    // (0.5 s for both instead of 0.6).
     const decoder = await createSession(ort, files.decoder, provider)
     const encoder = await createSession(ort, files.encoder, provider)
     model = { ort, encoder, decoder, manifest, provider, base }
@@ -83,7 +83,7 @@ const calls = {
    * Encode an image, or a part of one, under a name.
    *
    * @param {{ rgba: Uint8ClampedArray, place: Placement, name: string, kept: string[] }} args
-   *   names of what is kept beside it
+   *   names of the encodings to keep beside it
    */
   async encode({ rgba, place, name, kept }) {
     candidates = []
@@ -96,7 +96,7 @@ const calls = {
 
   /**
    * @param {{ prompt: import('./shared/preprocessing.js').Prompt, previous: Float32Array | null,
-   *   place: Placement, name: string }} args name of what was encoded
+   *   place: Placement, name: string }} args the name of the encoding
    */
   async decode({ prompt, place, previous, name }) {
     const { ort, decoder, manifest } = model
@@ -109,12 +109,12 @@ const calls = {
   },
 
   /**
-   * Decode a click on each point of a grid, and keep the best masks, of which `objects` chooses.
+   * Decode a click on each point of a grid, and keep the best masks, from which `objects` chooses.
    *
    * @param {{ side: number, place: Placement }} args
    * @param {() => boolean} stopped
-   * @returns {Promise<{ prompts: number, milliseconds: number, side: number } | null>} null when it
-   *   was stopped
+   * @returns {Promise<{ prompts: number, milliseconds: number, side: number } | null>} null if it was
+   *   stopped
    */
   async everything({ side, place }, stopped) {
     const { ort, decoder, manifest } = model
@@ -152,7 +152,7 @@ const calls = {
    * The objects among the candidates.
    *
    * @param {{ limits: import('./image/everything.js').Limits, place: Placement,
-   *   present: Float32Array[] }} args with the logits of objects that are there already
+   *   present: Float32Array[] }} args with the logits of objects that already exist
    */
   async objects({ limits, place, present }) {
     const { mask_threshold: threshold } = model.manifest.prompts
@@ -166,27 +166,27 @@ const calls = {
   },
 
   /**
-   * Get ready to track objects through a sequence; the one before is forgotten.
+   * Get ready to track objects through a sequence, and forget the previous sequence.
    *
    * @param {{ frames: import('./shared/tracker.js').Frames, database: string }} args
    */
   async follow({ frames, database }) {
     trackingGraphs ??= await trackingSessions(model, model.base, (loaded, total) =>
-      progress('Loading what tracks', loaded, total, 'bytes'),
+      progress('Loading the tracking graphs', loaded, total, 'bytes'),
     )
     const store = await openStore(database, 'memories')
     await store.clear()
     tracking = new Tracking(trackerOf(model, trackingGraphs, frames, store, pixelsOf))
   },
 
-  /** Encode frames anew: they have other levels. */
+  /** Forget encoded frames, because their levels changed. */
   forgetFrames: async () => tracking?.tracker.recent.clear(),
 
   /** @param {import('./frames/tracking-worker.js').ObjectPrompts} prompts */
   prompt: (prompts) => tracking.prompt(prompts),
 
   /**
-   * Track objects, and send the masks of each frame as they come.
+   * Track objects, and send the masks of each frame when they are ready.
    *
    * @param {Parameters<Tracking['track']>[0]} args
    * @param {() => boolean} stopped
@@ -195,13 +195,13 @@ const calls = {
   async track(args, stopped, send) {
     for await (const part of tracking.track(args, stopped)) {
       send(part)
-      await messages() // one may say that it is to stop
+      await messages() // one may stop the call
     }
   },
 }
 
 /**
- * The page's answer for a frame: calls run one after the other, so one waits at a time.
+ * Waits for a frame's pixels from the page. Calls run one after the other, so only one waits.
  *
  * @type {{ resolve: (rgba: Uint8ClampedArray) => void, reject: (error: Error) => void }}
  */
@@ -217,7 +217,7 @@ function pixelsOf(frame) {
 
 /** @type {Promise<void>} */
 let queue = Promise.resolve()
-/** @type {Set<number>} calls that are to stop */
+/** @type {Set<number>} calls to stop */
 const stops = new Set()
 
 onmessage = ({ data }) => {

@@ -22,5 +22,5 @@ test('each page has its labels, of 16 bits', async () => {
 })
 
 test('a stack too large for a TIFF is refused before anything is saved', () => {
-  assert.throws(() => new LabelStack(600, 2048, 2048), /600 pages .* more than a TIFF of 4 GiB/)
+  assert.throws(() => new LabelStack(600, 2048, 2048), /600 pages .* more than the 4 GiB that a TIFF can have/)
 })

@@ -100,7 +100,7 @@ test('a PNG of another program keeps its values under all filters', async () => 
 
 test('a colour image is refused with the expected kind', async () => {
   await assert.rejects(fromPng(png([[0, 1, 1, 1]], 2)), /Expected one channel .* TIFF/)
-  await assert.rejects(fromPng(new ArrayBuffer(50)), /no PNG/)
+  await assert.rejects(fromPng(new ArrayBuffer(50)), /not a PNG/)
 })
 
 test('saved COCO has the same objects and names, from polygons and run-lengths', () => {
@@ -129,9 +129,9 @@ test('files of another image or size, or other than COCO, are refused', () => {
   assert.throws(() => fromCoco(JSON.parse(JSON.stringify(data)), image, fill), /5 × 3 pixels, .* 4 × 3/)
   const stack = { ...image, count: 2 }
   const others = { images: [{ id: 1, file_name: 'a.png', width: 4, height: 3 }], annotations: [] }
-  assert.throws(() => fromCoco(others, stack, fill), /masks of a\.png, and none of cells\.png/)
-  assert.throws(() => fromCoco({ pages: [] }, image, fill), /no list of images/)
-  assert.throws(() => sameSize({ width: 1, height: 1 }, image), /open the image that they are of/)
+  assert.throws(() => fromCoco(others, stack, fill), /masks of a\.png, but none of cells\.png/)
+  assert.throws(() => fromCoco({ pages: [] }, image, fill), /with a list of images/)
+  assert.throws(() => sameSize({ width: 1, height: 1 }, image), /open the image that the masks belong to/)
 })
 
 test('compressed run-lengths are refused, with a way to convert them', () => {

@@ -70,7 +70,7 @@ test('a step from a file has its mask without an answer', () => {
 test('only a number too large for 16 bits is refused', () => {
   const masked = (/** @type {number} */ number) => [{ number, name: '', mask: new PixelMask(packed(part, image)) }]
   assert.equal(labelsOf(masked(65535), image)[9], 65535)
-  assert.throws(() => labelsOf(masked(65536), image), /Object 65536 .* ends at 65535\. Save COCO/)
+  assert.throws(() => labelsOf(masked(65536), image), /up to 65535, but there is an object 65536\. Save COCO/)
 })
 
 test('a separately encoded part of the image is fed its own pixels of the mask', () => {

@@ -1,4 +1,4 @@
-// geotiff, loaded with the first TIFF, and mended where version 3.0.5 reads pixels wrong. No DOM in it.
+// geotiff, loaded with the first TIFF, and mended where version 3.0.5 reads pixels wrong. No DOM.
 
 import { addJpeg, jpegOf } from './jpeg.js'
 import { lzwDecoded } from './lzw.js'

@@ -1,4 +1,4 @@
-// Samples of any range as pixels of 8 bits. No DOM in it.
+// Samples of any range as pixels of 8 bits. No DOM.
 
 /** @typedef {{ low: number, high: number }} Range what is black, and what is white */
 

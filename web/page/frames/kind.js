@@ -1,4 +1,4 @@
-// What a file is, by its first bytes: names and types mislead. No DOM in it.
+// What a file is, by its first bytes: names and types mislead. No DOM.
 
 /**
  * @typedef {object} Content

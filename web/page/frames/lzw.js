@@ -1,5 +1,5 @@
 // TIFF's LZW (TIFF 6.0, section 13). geotiff's own decoder has no room for codes from 4093 on, and never
-// ends where a file has them. No DOM in it.
+// ends where a file has them. No DOM.
 
 const [CLEAR, END, CODES] = [256, 257, 4096]
 

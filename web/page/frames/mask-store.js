@@ -1,4 +1,4 @@
-// The masks that tracking drew on the frames of a sequence. No DOM in it.
+// The masks that tracking drew on the frames of a sequence. No DOM.
 
 import { Recent } from '../shared/recent.js'
 

@@ -1,4 +1,4 @@
-// Which slice and channels of stacks are shown. No DOM in it.
+// Which slice and channels of stacks are shown. No DOM.
 
 import { pixelsOf } from './gray.js'
 

@@ -1,4 +1,4 @@
-// Reads stacks and images of a TIFF by frame, slice and channel. No DOM in it.
+// Reads stacks and images of a TIFF by frame, slice and channel. No DOM.
 
 import { words } from '../shared/words.js'
 import { imagesOf, isOme, layoutOf } from './axes.js'

@@ -1,13 +1,13 @@
 // The colours of objects.
 
 /**
- * Paul Tol's vibrant palette without its grey (https://sronpersonalpages.nl/~pault/), which people
- * with any kind of colour vision can tell apart. Magenta is first: few images have it.
+ * Paul Tol's vibrant palette without its grey (https://sronpersonalpages.nl/~pault/): people with
+ * any kind of colour vision can tell its colours apart. Magenta is first, because few images have it.
  */
 export const PALETTE = ['#ee3377', '#ee7733', '#33bbee', '#009988', '#cc3311', '#0077bb']
 
 /**
- * The colour of a numbered object: those of the palette, then hues far from their neighbours'.
+ * The colour of a numbered object: first the palette, then hues far from their neighbours'.
  *
  * @param {number} number from 1
  * @returns {string}
@@ -23,7 +23,7 @@ export function colorOf(number) {
 }
 
 /**
- * The colour that a further object gets: the first of the palette that none has.
+ * The colour for a further object: the first unused one.
  *
  * @param {readonly string[]} used
  * @returns {string}

@@ -1,5 +1,5 @@
-// The part of a large image that is encoded by itself once one has zoomed in: at its own resolution,
-// as far as the encoder's input goes, where the whole image would be too coarse. No DOM in it.
+// The crop of a large image that is encoded separately after zooming in, where the whole image would
+// be too coarse: at its own resolution, up to the size of the encoder's input. No DOM.
 
 import { placement } from '../shared/preprocessing.js'
 import { clamp } from './view.js'
@@ -11,18 +11,18 @@ import { clamp } from './view.js'
 /** @typedef {import('./view.js').Size} Size */
 /** @typedef {Rectangle} Crop a part of the image in whole pixels */
 
-/** What is encoded of an image when it is opened, by name. */
+/** The name of the encoding of the whole image. */
 export const WHOLE = 'the whole image'
-/** How much longer than what is seen its sides are: a model looks at what is around an object. */
+/** The crop's sides, relative to the visible part: a model also needs an object's surroundings. */
 const MARGIN = 1.25
-/** How many times as fine as the whole image it must be, to be worth an encoding. */
+/** How many times as fine as the whole image a crop must be to be worth an encoding. */
 const WORTH = 1.5
-/** How much an image that is large is enlarged at most: a model draws small objects better then. */
+/** How much a large image is enlarged at most: models draw small objects better then. */
 const ENLARGED = 2
-/** How much coarser than what would be made now may be what was made before. */
+/** How much coarser than a new crop an existing crop can be to be used instead. */
 const COARSER = 1.6
 
-/** @param {Crop} crop @returns {string} what tells it from others */
+/** @param {Crop} crop @returns {string} a unique name */
 export const nameOf = ({ left, top, width, height }) => `${width} × ${height} at ${left}, ${top}`
 
 /** How many times as fine as the whole image. @param {Crop} crop @param {Size} image */
@@ -30,16 +30,16 @@ export const fineness = (crop, image) =>
   Math.max(image.width, image.height) / Math.max(crop.width, crop.height)
 
 /**
- * The crop for what is seen of an image.
+ * The crop for the visible part of an image.
  *
  * @param {Rectangle} seen in pixels of the image
  * @param {Size} image
  * @param {number} size of the encoder's input
- * @param {Iterable<Crop>} made earlier, any of which will do that holds what is seen
- * @returns {Crop | null} null where the whole image is as good
+ * @param {Iterable<Crop>} made earlier crops; one that holds the visible part is used again
+ * @returns {Crop | null} null if the whole image is as good
  */
 export function cropOf(seen, image, size, made) {
-  if (Math.max(image.width, image.height) < WORTH * size) return null // it has no more to show
+  if (Math.max(image.width, image.height) < WORTH * size) return null // no more detail to show
   const side = Math.max(size / ENLARGED, Math.ceil(MARGIN * Math.max(seen.width, seen.height)))
   const along = (/** @type {number} */ start, /** @type {number} */ length, /** @type {number} */ all) => {
     const taken = Math.min(side, all)
@@ -65,16 +65,16 @@ const holds = (outer, inner) =>
   inner.top + inner.height <= outer.top + outer.height
 
 /**
- * Where a prompt is answered, and what stays around that.
+ * The crop that answers a prompt, and the step whose mask stays around it.
  *
- * @param {Prompt} prompt all of the object's
- * @param {Step | null} before it
- * @param {Crop | null} crop for what is seen
+ * @param {Prompt} prompt the object's whole prompt
+ * @param {Step | null} before the step before
+ * @param {Crop | null} crop for the visible part
  * @returns {Required<Pick<Step, 'crop' | 'around'>>}
  */
 export function whereOf(prompt, before, crop) {
   const earlier = before?.crop
-  // A fine mask is corrected as finely as it was drawn, also from afar.
+  // A fine mask is corrected as finely as it was drawn, even after zooming out.
   const stays = earlier && within(prompt, earlier).isWhole && (!crop || isNearlyAsFine(earlier, crop))
   const used = stays ? earlier : crop
   if (!used || !before) return { crop: used, around: null }
@@ -83,11 +83,11 @@ export function whereOf(prompt, before, crop) {
 }
 
 /**
- * What of a prompt lies in a crop, in pixels of the crop.
+ * The part of a prompt that lies in a crop, in pixels of the crop.
  *
  * @param {Prompt} prompt in pixels of the image
  * @param {Crop} crop
- * @returns {{ prompt: Prompt, isWhole: boolean }} and whether that is all of it
+ * @returns {{ prompt: Prompt, isWhole: boolean }} and whether that is the whole prompt
  */
 export function within({ points, box }, crop) {
   const at = (/** @type {number} */ x, /** @type {number} */ y) =>
@@ -105,8 +105,8 @@ export function within({ points, box }, crop) {
 }
 
 /**
- * Around what is seen and what a prompt has that the one before had not: a cross or a corner that is
- * out of sight.
+ * A rectangle around the visible part and the new points of a prompt: the keyboard's cross, or the
+ * corner of a box, can be outside the visible part.
  *
  * @param {Rectangle} seen
  * @param {Prompt} prompt

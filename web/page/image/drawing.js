@@ -1,9 +1,9 @@
-// What is drawn over the image.
+// Draws masks, numbers, prompts and the cross over the image.
 
 /** @typedef {OffscreenCanvasRenderingContext2D | CanvasRenderingContext2D} Context */
 
 /**
- * Masks in colour, with their edges opaque if these are to be drawn.
+ * Masks in colour, with opaque edges if outlines are on.
  *
  * @param {ArrayLike<number>} labels for each pixel the number of its object, or 0
  * @param {number} width
@@ -23,7 +23,7 @@ export function tinted(labels, width, height, colors, { opacity, outline }, edge
     for (let x = 0; x < width; x++, i++) {
       const label = labels[i]
       if (label === 0) continue
-      // What lies outside the picture counts as inside: a mask that is cut there has no edge.
+      // Pixels outside the picture count as inside, so a mask cut off there has no edge.
       const inside =
         !outline ||
         ((x < edge || labels[i - edge] === label) &&
@@ -94,7 +94,7 @@ export function promptMarks(context, { points, box }, right, down) {
 
 /**
  * @param {Context} context
- * @param {number[]} corners of two opposite ones: x, y, x, y
+ * @param {number[]} corners two opposite corners: x, y, x, y
  * @param {number} right canvas pixels for one unit of the corners
  * @param {number} down
  */
@@ -120,7 +120,7 @@ export function crossHair(context, { x, y }) {
 }
 
 /**
- * Stroke a path on a dark margin, to be seen on any image.
+ * Stroke a path on a dark margin, so that it is visible on any image.
  *
  * @param {Context} context
  * @param {number} lineWidth

@@ -1,13 +1,13 @@
-// Everything in an image: a click on each point of a grid, and of the masks that come those that
-// are good, stable and not the same again. No DOM and no onnxruntime in it.
+// Segments everything in an image: clicks on each point of a grid, and keeps the masks that are good,
+// stable and different from each other. No DOM and no onnxruntime.
 //
-// The way is that of sam2's SAM2AutomaticMaskGenerator (sam2/automatic_mask_generator.py), which
-// asks for a predicted IoU of 0.8 and a stability of 0.95, and removes what overlaps by 0.7 (there
-// of boxes, here of masks). Of each click the best mask alone is taken, the one that it would draw.
+// It follows sam2's SAM2AutomaticMaskGenerator (sam2/automatic_mask_generator.py), which requires a
+// predicted IoU of 0.8 and a stability of 0.95, and removes overlaps of 0.7 (of boxes there, of masks
+// here). For each click only the best mask counts, the one that a single click would draw.
 
 /** @typedef {import('../shared/preprocessing.js').Placement} Placement */
 /**
- * A mask that may be an object's.
+ * A mask that may show an object.
  *
  * @typedef {object} Candidate
  * @property {Float32Array} logits `size` × `size`
@@ -15,16 +15,16 @@
  * @property {number} score its predicted IoU
  * @property {number} stability
  * @property {import('../shared/preprocessing.js').Point} point the click
- * @property {Uint32Array} cells that are inside, a bit each
- * @property {number} area how many these are
- * @property {[number, number, number, number]} box around them: left, top, and what lies right and
- *   below, in cells
+ * @property {Uint32Array} cells a bit for each cell, 1 inside
+ * @property {number} area the number of cells inside
+ * @property {[number, number, number, number]} box around them: left, top, right and bottom, in
+ *   cells; right and bottom are exclusive
  */
-/** @typedef {{ score: number, stability: number }} Limits the least that an object must have */
+/** @typedef {{ score: number, stability: number }} Limits the least values for an object */
 
-/** How far from the threshold, in logits, a mask is cut again to tell its stability; as in sam2. */
+/** The offset from the threshold, in logits, for a mask's stability; as in sam2. */
 const OFFSET = 1
-/** From this IoU on, the mask with the lower score is the same object again. */
+/** From this IoU on, two masks show the same object, and the mask with the lower score is dropped. */
 const SAME = 0.7
 
 /**
@@ -45,7 +45,7 @@ export function grid(side, width, height) {
 }
 
 /**
- * A mask as a candidate, or null when nothing of it is in the image.
+ * A mask as a candidate, or null if no part of it is in the image.
  *
  * Its stability is the IoU of the mask cut above and below the threshold: sam2's
  * `calculate_stability_score` (sam2/utils/amg.py).
@@ -100,7 +100,7 @@ export function overlap(one, other) {
   return both / (one.area + other.area - both)
 }
 
-/** How many bits of 32 are set. @param {number} word */
+/** The number of set bits of 32. @param {number} word */
 function bits(word) {
   let count = 0
   for (; word; word &= word - 1) count++
@@ -108,11 +108,12 @@ function bits(word) {
 }
 
 /**
- * The objects among candidates: what is within the limits, and no object with a higher score again.
+ * The objects among candidates: those within the limits that do not repeat an object with a higher
+ * score.
  *
  * @param {Candidate[]} candidates
  * @param {Limits} limits
- * @param {Candidate[]} [present] objects that are there already
+ * @param {Candidate[]} [present] objects that already exist
  * @returns {Candidate[]} further objects, the best score first
  */
 export function objectsAmong(candidates, { score, stability }, present = []) {

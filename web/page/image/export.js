@@ -1,16 +1,16 @@
-// What is saved: a picture of labels, and COCO's annotations. No DOM in it.
+// The saved files: label images, and COCO's annotations. No DOM.
 
 import { contours } from './contours.js'
 
 /** @typedef {import('./masks.js').Part} Part */
 
-/** The largest number that a pixel of 16 bits has. */
+/** The largest value of a 16-bit pixel. */
 export const MOST = 0xffff
 const SIGNATURE = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)
 const GRAY = 0
 
 /**
- * A PNG of one channel: 8 bits a pixel, or 16 where a value is above 255.
+ * A PNG with one channel: 8 bits for each pixel, or 16 if a value is above 255.
  *
  * @param {ArrayLike<number>} values row by row, at most `MOST`
  * @param {import('./view.js').Size} size
@@ -20,7 +20,7 @@ export async function grayPng(values, { width, height }) {
   let most = 0
   for (let i = 0; i < values.length; i++) if (values[i] > most) most = values[i]
   const bytes = most > 0xff ? 2 : 1
-  const rows = new Uint8Array(height * (1 + bytes * width)) // each begins with its filter: 0, none
+  const rows = new Uint8Array(height * (1 + bytes * width)) // each begins with its filter; 0: none
   for (let y = 0, from = 0, to = 0; y < height; y++) {
     to++
     for (let x = 0; x < width; x++, from++) {
@@ -34,7 +34,7 @@ export async function grayPng(values, { width, height }) {
   header.setUint32(0, width)
   header.setUint32(4, height)
   header.setUint8(8, 8 * bytes)
-  header.setUint8(9, GRAY) // compression, filters and interlacing: 0, the usual
+  header.setUint8(9, GRAY) // compression, filters and interlacing stay 0, the default
   const chunks = [
     chunk('IHDR', new Uint8Array(header.buffer)),
     chunk('IDAT', packed),
@@ -63,10 +63,10 @@ const CRC = Int32Array.from({ length: 256 }, (_, byte) => {
 })
 
 /**
- * COCO's run-lengths, not compressed: column by column from the top, by turns how many pixels are
- * outside and how many inside, outside first.
+ * COCO's uncompressed run-lengths: column by column from the top, the lengths of alternating runs
+ * outside and inside the mask, outside first.
  *
- * @param {Part} part of an image, inside of which the mask lies
+ * @param {Part} part of an image that holds the whole mask
  * @param {import('./view.js').Size} image
  * @returns {number[]}
  */
@@ -94,9 +94,10 @@ export function runLengths({ region: { left, top, right, bottom }, values }, { w
 /** @typedef {{ number: number, category: string, part: Part }} Region an object's pixels */
 
 /**
- * A data set of COCO. Objects of one category share it. A mask is polygons along the edges of its
- * pixels, from which pycocotools makes just its pixels; or run-lengths where it has a hole, for
- * which COCO has no polygons. `iscrowd` is 0 of both: what is 1 is no object, to those who train.
+ * A COCO data set. Objects with the same name share a category. A mask is stored as polygons along
+ * the edges of its pixels, from which pycocotools makes exactly these pixels; or as run-lengths if it
+ * has a hole, which COCO's polygons cannot have. `iscrowd` is 0 for both: training ignores objects
+ * with 1.
  */
 export class Coco {
   /** @param {import('./view.js').Size} size of each image @param {boolean} [runs] without polygons */
@@ -115,8 +116,8 @@ export class Coco {
   /**
    * @param {string} fileName
    * @param {Iterable<Region>} regions
-   * @param {(number: number) => object} ids `id` of an object's annotation, and what else tells it
-   * @param {object} [which] of several images it is
+   * @param {(number: number) => object} ids `id` and further identifiers of an object's annotation
+   * @param {object} [which] further fields that identify the image
    */
   add(fileName, regions, ids, which) {
     const { width, height } = this
@@ -139,7 +140,7 @@ export class Coco {
     }
   }
 
-  /** As JSON has it. */
+  /** The data set for JSON. */
   toJSON() {
     const { images, annotations } = this
     const categories = this.categories.map((name, index) => {
@@ -150,7 +151,7 @@ export class Coco {
 }
 
 /**
- * A data set of one image: `id` of an annotation is the object's number.
+ * Add the only image: an annotation's `id` is the object's number.
  *
  * @param {Coco} data
  * @param {string} fileName of the image
@@ -160,8 +161,8 @@ export const addImage = (data, fileName, regions) =>
   data.add(fileName, regions, (number) => ({ id: number }))
 
 /**
- * A frame of a sequence, with names that TAO gave (https://taodataset.org): `frame_index` from 0, and
- * `track_id`, the number that an object keeps.
+ * Add a frame of a sequence, with TAO's field names (https://taodataset.org): `frame_index` from 0,
+ * and `track_id`, the number that an object has on all frames.
  *
  * @param {Coco} data
  * @param {string} fileName

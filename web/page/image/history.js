@@ -1,4 +1,4 @@
-// What undo goes back to, and redo forward: the sets of objects before each change. No DOM in it.
+// The sets of objects that undo and redo return to. No DOM.
 
 import { atFrame } from './objects.js'
 
@@ -9,10 +9,10 @@ export class History {
   past = []
   /** @type {Objects[]} */
   future = []
-  /** What the last change was, where several of its kind in a row are one. @type {string | null} */
+  /** The kind of the last change, if successive changes of it are one step. @type {string | null} */
   kind = null
 
-  /** Keep what was there before a change. @param {Objects} before @param {string | null} [kind] */
+  /** Store the set before a change. @param {Objects} before @param {string | null} [kind] */
   keep(before, kind = null) {
     if (!kind || kind !== this.kind) this.past.push(before)
     this.kind = kind
@@ -24,18 +24,18 @@ export class History {
     return this.turn(this.past, this.future, now)
   }
 
-  /** @param {Objects} now @returns {Objects} after the change that was undone last */
+  /** @param {Objects} now @returns {Objects} after the change undone last */
   redo(now) {
     return this.turn(this.future, this.past, now)
   }
 
   /** @param {Objects[]} from @param {Objects[]} to @param {Objects} now @returns {Objects} */
   turn(from, to, now) {
-    const found = from.pop()
-    if (!found) return now
-    to.push(atFrame(now, found.frame)) // where the change was made
+    const then = from.pop()
+    if (!then) return now
+    to.push(atFrame(now, then.frame)) // where the change was made
     this.kind = null
-    // An id is never given twice: tracked masks are kept by it.
-    return { ...found, ids: Math.max(found.ids, now.ids) }
+    // No id is used twice, because tracked masks are stored by id.
+    return { ...then, ids: Math.max(then.ids, now.ids) }
   }
 }

@@ -1,6 +1,7 @@
-// Pictures of labels as one TIFF of several pages, 16 bits a pixel, not compressed. No DOM in it.
+// Writes label images as one TIFF with several pages, 16 bits for each pixel, uncompressed. No DOM.
 //
-// Written here, as TIFF 6.0 (Adobe, 1992) has it: geotiff writes one page, utif 8 bits.
+// The format is TIFF 6.0 (Adobe, 1992). No library does this: geotiff writes only one page, utif only
+// 8 bits.
 
 const HEADER = 8
 /** Tag, type (3: 16 bits, 4: 32 bits) and value of each entry. */
@@ -9,13 +10,13 @@ const DIRECTORY = 2 + 12 * ENTRIES + 4
 /** Offsets have 32 bits. */
 const MOST = 2 ** 32
 
-/** The pages one after the other, each a blob of its own: a browser keeps blobs out of memory. */
+/** The pages in order, each as its own blob: a browser can keep blobs out of memory. */
 export class LabelStack {
   /**
    * @param {number} count of pages
    * @param {number} width
    * @param {number} height
-   * @throws {RangeError} when they are more than a TIFF holds
+   * @throws {RangeError} when the pages exceed the size of a TIFF
    */
   constructor(count, width, height) {
     this.count = count
@@ -25,12 +26,12 @@ export class LabelStack {
     const size = HEADER + count * (DIRECTORY + this.bytes)
     if (size >= MOST) {
       throw new RangeError(
-        `${count} pages of ${width} × ${height} pixels are more than a TIFF of 4 GiB holds. ` +
-          'Save COCO (JSON) instead.',
+        `${count} pages of ${width} × ${height} pixels need more than the 4 GiB that a TIFF can ` +
+          'have. Save COCO (JSON) instead.',
       )
     }
     const header = new DataView(new ArrayBuffer(HEADER))
-    header.setUint16(0, 0x4949) // "II": the least byte is first
+    header.setUint16(0, 0x4949) // "II": little-endian
     header.setUint16(2, 42, true)
     header.setUint32(4, HEADER, true)
     /** @type {Blob[]} */
@@ -45,7 +46,7 @@ export class LabelStack {
     const page = new DataView(new ArrayBuffer(DIRECTORY + this.bytes))
     page.setUint16(0, ENTRIES, true)
     const entries = [
-      [254, 4, 2], // NewSubfileType: a page of several
+      [254, 4, 2], // NewSubfileType: one page of several
       [256, 4, this.width],
       [257, 4, this.height],
       [258, 3, 16], // BitsPerSample
@@ -62,7 +63,7 @@ export class LabelStack {
       const entry = 2 + 12 * index
       page.setUint16(entry, tag, true)
       page.setUint16(entry + 2, type, true)
-      page.setUint32(entry + 4, 1, true) // how many values
+      page.setUint32(entry + 4, 1, true) // the number of values
       if (type === 3) page.setUint16(entry + 8, value, true)
       else page.setUint32(entry + 8, value, true)
     }

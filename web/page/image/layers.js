@@ -1,4 +1,4 @@
-// The masks of objects on a frame: which there are, and what is drawn of them. No DOM in it.
+// The masks of objects on a frame, and the layer to draw. No DOM.
 
 import { MOST } from './export.js'
 import { allOf, around, labelled, maskOf } from './masks.js'
@@ -11,12 +11,12 @@ import { isGone, lastStep } from './objects.js'
 
 /** The category of an object without a name. */
 export const NAMELESS = 'object'
-/** How wide outlines are at most, in pixels. */
+/** The largest width of outlines, in pixels. */
 const EDGE = 4
 
 /**
- * What says where an object is: its last prompt on the frame, or else what tracking found, unless a
- * person said that it is not there.
+ * The step that shows where an object is: its last prompt on the frame, or else the tracked mask;
+ * null if the user marked the object as absent.
  *
  * @param {import('./objects.js').Entry} entry
  * @param {Shown} tracked
@@ -48,13 +48,13 @@ const parts = (shown, make) =>
  * @param {Masked[]} shown
  * @param {Size} size of the whole image
  * @returns {Uint16Array} for each pixel the number of its object, or 0
- * @throws {RangeError} where a number does not fit
+ * @throws {RangeError} when a number does not fit
  */
 export function labelsOf(shown, size) {
   const most = shown.reduce((sum, { number }) => Math.max(sum, number), 0)
   if (most > MOST) {
     throw new RangeError(
-      `Object ${most} has no value in a picture of 16 bits, which ends at ${MOST}. ` +
+      `A 16-bit image can hold object numbers up to ${MOST}, but there is an object ${most}. ` +
         'Save COCO (JSON) instead.',
     )
   }
@@ -62,7 +62,7 @@ export function labelsOf(shown, size) {
 }
 
 /**
- * Each object's pixels, whatever lies over them.
+ * Each object's pixels, including those under other objects.
  *
  * @param {Masked[]} shown
  * @param {Size} size
@@ -74,7 +74,7 @@ export function* regionsOf(shown, size) {
 }
 
 /**
- * What is drawn of a region that is seen; null where that is nothing.
+ * The layer to draw for a visible region; null if there is nothing to draw.
  *
  * @param {Masked[]} shown
  * @param {Size} whole

@@ -1,4 +1,4 @@
-// How a person wants masks to look, kept from visit to visit where the browser allows it.
+// The user's settings for how masks look, stored between visits if the browser allows it.
 
 import { PALETTE } from './colors.js'
 
@@ -19,11 +19,11 @@ const FIRST = { color: PALETTE[0], opacity: 0.45, outline: true }
  */
 export function storedLook(storage = () => localStorage) {
   try {
-    const found = JSON.parse(storage().getItem(KEY) ?? '{}')
+    const stored = JSON.parse(storage().getItem(KEY) ?? '{}')
     return {
-      color: /^#[0-9a-f]{6}$/.test(found.color) ? found.color : FIRST.color,
-      opacity: found.opacity >= 0 && found.opacity <= 1 ? found.opacity : FIRST.opacity,
-      outline: typeof found.outline === 'boolean' ? found.outline : FIRST.outline,
+      color: /^#[0-9a-f]{6}$/.test(stored.color) ? stored.color : FIRST.color,
+      opacity: stored.opacity >= 0 && stored.opacity <= 1 ? stored.opacity : FIRST.opacity,
+      outline: typeof stored.outline === 'boolean' ? stored.outline : FIRST.outline,
     }
   } catch {
     return FIRST
@@ -35,6 +35,6 @@ export function storeLook(look, storage = () => localStorage) {
   try {
     storage().setItem(KEY, JSON.stringify(look))
   } catch {
-    // Without storage the look holds until the page is left.
+    // Without storage the settings last until the page is closed.
   }
 }

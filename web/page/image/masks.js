@@ -1,5 +1,4 @@
-// The masks of objects: where they are, what is counted on them, and several as one picture of
-// labels. No DOM in it.
+// The masks of objects: their regions, their areas, and label images of several masks. No DOM.
 
 import { maskAt } from '../shared/feeds.js'
 import { ALL, maskOver } from '../shared/preprocessing.js'
@@ -13,15 +12,15 @@ import { PixelMask } from './pixel-mask.js'
 /** @typedef {{ left: number, top: number, right: number, bottom: number }} Region in pixels */
 /** @typedef {{ region: Region, values: Uint8Array }} Part 0 or 1 for each pixel of a region */
 
-/** How many pixels a mask has at most, in each direction, where its area and middle are found. */
+/** The largest size of a mask, in pixels each way, for computing its area and middle. */
 const COARSE = 384
 const COARSELY = { width: COARSE, height: COARSE }
-/** How much finer than that a small mask is looked at. */
+/** How much finer than that a small mask is examined. */
 const FINEST = 16
 /** A logit that is surely outside. */
 const OUTSIDE = -16
 
-/** The logit of a cell of which nothing else is to be said; sam2 takes it for a person's masks. */
+/** The logit of a cell that is surely inside; sam2 uses it for a user's masks. */
 export const SURE = 10
 
 /** One of the masks of an answer. */
@@ -29,7 +28,7 @@ export class Mask {
   /**
    * @param {Answer} answer
    * @param {number} index
-   * @param {Mask | PixelMask | null} [around] what the object's mask is outside of the answer's crop
+   * @param {Mask | PixelMask | null} [around] the object's mask outside the answer's crop
    */
   constructor({ masks, place, threshold }, index, around = null) {
     this.place = place
@@ -42,24 +41,24 @@ export class Mask {
     const longest = Math.max(coarse.right - coarse.left, coarse.bottom - coarse.top, 1)
     const fine = COARSE * Math.min(FINEST, Math.floor(COARSE / longest))
     const { region, values } = this.over({ width: fine, height: fine })
-    /** How much of the image it covers. */
+    /** The part of the image that it covers. */
     this.share = areaOf(values) / fine ** 2
     const { left, top, right, bottom } = region
     const middle = middleOf(values, right - left)
-    /** A place inside, in parts of the image; null where it is empty. @type {At | null} */
+    /** A point inside, in parts of the image; null for an empty mask. @type {At | null} */
     this.middle = middle && {
       x: (left + middle.x * (right - left)) / fine,
       y: (top + middle.y * (bottom - top)) / fine,
     }
-    /** What was drawn last. @type {{ key: string, part: Part } | null} */
+    /** The part drawn last. @type {{ key: string, part: Part } | null} */
     this.drawn = null
   }
 
   /**
-   * Where it can be inside, in the image as drawn.
+   * The region that can have pixels inside, in the image as drawn.
    *
    * @param {Size} image as drawn
-   * @param {Region} [seen] of it that is asked for
+   * @param {Region} [seen] limits the region
    * @returns {Region}
    */
   regionIn(image, seen = allOf(image)) {
@@ -69,7 +68,7 @@ export class Mask {
 
   /**
    * @param {Size} image as drawn
-   * @param {Region} [seen] of it that is asked for
+   * @param {Region} [seen] limits the part
    * @returns {Part}
    */
   over(image, seen) {
@@ -82,10 +81,10 @@ export class Mask {
   }
 
   /**
-   * Its logits as a decoder is fed them that has encoded another part of the image.
+   * The mask's logits as input for a decoder, for another encoded part of the image.
    *
    * @param {Placement} place
-   * @returns {Float32Array | null} side × side; null where nothing of it is inside
+   * @returns {Float32Array | null} side × side; null if no part of the mask is inside
    */
   logitsIn(place) {
     if (JSON.stringify(place.crop) === JSON.stringify(this.place.crop)) return this.logits
@@ -102,7 +101,7 @@ export class Mask {
   /**
    * @param {number} x in parts of the image
    * @param {number} y
-   * @returns {number} between the middles of the cells around
+   * @returns {number} interpolated between the middles of the cells around
    */
   logitAt(x, y) {
     const { logits, side, place } = this
@@ -122,7 +121,7 @@ export class Mask {
     return upper + (v - row) * (along(lower) - upper)
   }
 
-  /** The same, computed once for what is seen. @param {Size} image @param {Region} seen */
+  /** `over`, computed once for a visible region. @param {Size} image @param {Region} seen */
   seen(image, seen) {
     const key = JSON.stringify([image, seen])
     if (this.drawn?.key !== key) this.drawn = { key, part: this.over(image, seen) }
@@ -136,7 +135,7 @@ const masks = new WeakMap()
 const opened = new WeakMap()
 
 /**
- * Which mask of an answer is shown: the one that a person chose, or else the best.
+ * The index of the shown mask of an answer: the user's choice, or else the best.
  *
  * @param {Step} step
  * @param {Answer} answer
@@ -157,16 +156,16 @@ export function maskOf(step) {
   }
   if (!step?.answer) return null
   const { answer } = step
-  const known = masks.get(answer) ?? new Map()
-  masks.set(answer, known)
+  const made = masks.get(answer) ?? new Map()
+  masks.set(answer, made)
   const index = shownOf(step, answer)
-  const mask = known.get(index) ?? new Mask(answer, index, maskOf(step.around ?? null))
-  known.set(index, mask)
+  const mask = made.get(index) ?? new Mask(answer, index, maskOf(step.around ?? null))
+  made.set(index, mask)
   return mask
 }
 
 /**
- * Whether a mask is where somebody points to.
+ * Whether a mask covers a point.
  *
  * @param {Mask | PixelMask} mask
  * @param {At} at in parts of the image
@@ -179,7 +178,7 @@ export function covers(mask, at, image) {
 }
 
 /**
- * A mask of any kind as logits: sure of each cell.
+ * A mask of any kind as logits of plus or minus `SURE`.
  *
  * @param {Mask | PixelMask} mask
  * @param {Placement} place
@@ -198,7 +197,7 @@ export function logitsOn(mask, { scaledWidth, scaledHeight, size }, side) {
 }
 
 /**
- * Around the cells of a mask that are inside: left, top, and what lies right and below.
+ * The box around the cells inside a mask: left, top, right and bottom; the last two are exclusive.
  *
  * @param {Float32Array} logits `side` × `side`
  * @param {number} side
@@ -222,7 +221,8 @@ function boxOf(logits, side, { scaledWidth, scaledHeight, size }, threshold) {
 }
 
 /**
- * Where a mask can be in the image as drawn: it can end between a cell that is inside and the next.
+ * The region that a mask can cover in the image as drawn: its edge can lie between a cell inside and
+ * the next cell.
  *
  * @param {[number, number, number, number]} box around its cells
  * @param {number} side of the mask
@@ -262,7 +262,7 @@ function pixelsOf({ left, top, width, height }, image) {
 }
 
 /**
- * A mask with another in its place where that was drawn; outside of there it stays what it was.
+ * A mask in which another replaces the region where that one was drawn.
  *
  * @param {Part} mask
  * @param {Part} other
@@ -289,7 +289,7 @@ const holds = ({ left, top, right, bottom }, x, y) => x >= left && x < right && 
 export const allOf = ({ width, height }) => ({ left: 0, top: 0, right: width, bottom: height })
 
 /**
- * What two regions have in common, of no pixels if nothing.
+ * The intersection of two regions; without pixels if they do not overlap.
  *
  * @param {Region} one
  * @param {Region} other
@@ -302,7 +302,7 @@ export function common(one, other) {
   return { left, top, right, bottom }
 }
 
-/** Around two regions, either of which may have no pixels. @param {Region} one @param {Region} other */
+/** Around two regions, either of which can be empty. @param {Region} one @param {Region} other */
 function both(one, other) {
   const isEmpty = ({ left, top, right, bottom } = one) => left >= right || top >= bottom
   if (isEmpty(one)) return other
@@ -316,7 +316,7 @@ function both(one, other) {
 }
 
 /**
- * What holds all of some regions, a margin around them, and stays within another.
+ * The region around some regions with a margin, limited to another region.
  *
  * @param {Region[]} regions
  * @param {number} margin in pixels
@@ -324,16 +324,16 @@ function both(one, other) {
  * @returns {Region}
  */
 export function around(regions, margin, within) {
-  const found = {
+  const outer = {
     left: Math.min(...regions.map(({ left }) => left)) - margin,
     top: Math.min(...regions.map(({ top }) => top)) - margin,
     right: Math.max(...regions.map(({ right }) => right)) + margin,
     bottom: Math.max(...regions.map(({ bottom }) => bottom)) + margin,
   }
-  return common(found, within)
+  return common(outer, within)
 }
 
-/** @param {Uint8Array} mask @returns {number} how many of its pixels are inside */
+/** @param {Uint8Array} mask @returns {number} the number of pixels inside */
 export function areaOf(mask) {
   let area = 0
   for (let i = 0; i < mask.length; i++) area += mask[i]
@@ -341,11 +341,11 @@ export function areaOf(mask) {
 }
 
 /**
- * A place inside a mask, as near to its middle as can be.
+ * The point inside a mask that is nearest to its middle.
  *
  * @param {Uint8Array} mask
  * @param {number} width
- * @returns {{ x: number, y: number } | null} in parts of the mask; null where it is empty
+ * @returns {{ x: number, y: number } | null} in parts of the mask; null for an empty mask
  */
 export function middleOf(mask, width) {
   const height = mask.length / width
@@ -381,8 +381,8 @@ export function middleOf(mask, width) {
  * For each pixel of a region the number of its object, or 0. Where objects overlap, the smaller one
  * is on top.
  *
- * @param {{ number: number, area: number, part: () => Part }[]} objects what is inside the region;
- *   made one after the other
+ * @param {{ number: number, area: number, part: () => Part }[]} objects whose parts lie inside the
+ *   region; the parts are made one after the other
  * @param {Region} region
  * @returns {Uint16Array}
  */

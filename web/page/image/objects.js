@@ -1,12 +1,12 @@
-// The objects of an image or of a sequence's frames: which there are, which one is worked on, and the
-// steps of each. No DOM.
+// The objects of an image or of a sequence's frames: their list, the current object, and the steps of
+// each. No DOM.
 
 /** @typedef {import('../shared/preprocessing.js').Prompt} Prompt */
 /**
  * @typedef {object} Answer
  * @property {import('../shared/feeds.js').Values} masks
  * @property {Float32Array} scores
- * @property {number} best which of the masks is the best
+ * @property {number} best the index of the best mask
  * @property {number} threshold above which a logit is inside
  * @property {import('../shared/preprocessing.js').Placement} place of the image
  * @property {number} milliseconds
@@ -20,45 +20,45 @@
  * @property {number} frame
  * @property {number} id of its object
  * @property {Answer | null} answer null until the decoder has run
- * @property {number | null} choice the mask a person chose; null is the best-scored
- * @property {number} since when it was asked for, in the page's time
- * @property {import('./pixel-mask.js').Pixels} [pixels] a mask that was opened, in place of a prompt
+ * @property {number | null} choice the index of the mask that the user chose; null for the best-scored
+ * @property {number} since when the user made the prompt, in the page's time
+ * @property {import('./pixel-mask.js').Pixels} [pixels] an opened mask, instead of a prompt
  * @property {Gone} [gone]
  * @property {import('./crop.js').Crop | null} [crop] the part of the image that answers it
- * @property {Step | null} [around] the step whose mask stays outside of the crop
+ * @property {Step | null} [around] the step whose mask stays outside the crop
  */
 /**
- * Where an object is not, as a person said: on the step's frame, after it, before it; there until the
- * next frame on which it is prompted.
+ * Where the user marked an object as absent: on the step's frame, after it, or before it; the last two
+ * up to the next frame with a prompt.
  *
  * @typedef {{ here?: boolean, after?: boolean, before?: boolean }} Gone
  */
 /**
  * @typedef {object} Entry
- * @property {number} id from 1, never given twice
- * @property {number} number from 1, which it keeps: its value in a picture of labels
- * @property {string} name empty until a person gives one
+ * @property {number} id from 1, never reused
+ * @property {number} number from 1, permanent: its value in a label image
+ * @property {string} name empty until the user gives one
  * @property {string} color as `#rrggbb`
- * @property {readonly Step[]} steps on the frame that is shown
+ * @property {readonly Step[]} steps on the shown frame
  * @property {ReadonlyMap<number, readonly Step[]>} elsewhere steps on other frames
  * @property {boolean} [isOpened] whether its masks on frames come from a file
- * @property {boolean} [stays] whether it is left out when objects are tracked
+ * @property {boolean} [stays] whether tracking leaves it out
  */
 /**
  * @typedef {object} Objects
  * @property {readonly Entry[]} entries at least one
- * @property {number} current the number of the one that is worked on
- * @property {number} frame that is shown
- * @property {number} ids how many were given
+ * @property {number} current the number of the current object
+ * @property {number} frame the shown frame
+ * @property {number} ids how many ids were given
  */
 /** @typedef {ReadonlyMap<number, Step>} Shown the tracked mask of each object on a frame, by its id */
 /**
- * An object that comes with its mask. Its number is another where an object has that already.
+ * A new object with its mask. It gets another number if its own is taken.
  *
  * @typedef {object} Further
  * @property {number} [number]
  * @property {string} [name]
- * @property {Partial<Step> | null} step on the frame that is shown; null where frames have masks of it
+ * @property {Partial<Step> | null} step on the shown frame; null if frames have masks of it
  */
 
 /** One object without a prompt. @param {string} color @returns {Objects} */
@@ -71,12 +71,12 @@ const made = (id, number, color) => {
   return { id, number, name: '', color, steps: [], elsewhere: new Map() }
 }
 
-/** The one that is worked on. @param {Objects} objects @returns {Entry} */
+/** The current object. @param {Objects} objects @returns {Entry} */
 export function currentOf({ entries, current }) {
   return /** @type {Entry} */ (entries.find(({ number }) => number === current))
 }
 
-/** The step that is shown; null without a prompt. @param {Entry} entry @returns {Step | null} */
+/** The shown step; null without a prompt. @param {Entry} entry @returns {Step | null} */
 export const lastStep = ({ steps }) => lastOf(steps)
 
 /** @param {readonly Step[]} steps @returns {Step | null} */
@@ -90,26 +90,26 @@ const isPrompted = ({ prompt, pixels }) =>
   prompt.points.length > 0 || prompt.box !== null || pixels !== undefined
 
 /**
- * Whether an object is not on a frame, as a person said.
+ * Whether the user marked an object as absent on a frame.
  *
  * @param {Entry} entry
  * @param {number} frame
  */
 export function isGone(entry, frame) {
-  const said = framesOf(entry).flatMap((steps) => steps.at(-1) ?? [])
-  const here = said.find((step) => step.frame === frame)
+  const last = framesOf(entry).flatMap((steps) => steps.at(-1) ?? [])
+  const here = last.find((step) => step.frame === frame)
   if (here && (here.gone?.here || isPrompted(here))) return Boolean(here.gone?.here)
   /** @param {'after' | 'before'} side @param {Step[]} steps the nearest first */
   const isBeyond = (side, steps) => steps.find((step) => step.gone?.[side] || isPrompted(step))?.gone?.[side]
-  const earlier = said.filter((step) => step.frame < frame).sort((one, other) => other.frame - one.frame)
-  const later = said.filter((step) => step.frame > frame).sort((one, other) => one.frame - other.frame)
+  const earlier = last.filter((step) => step.frame < frame).sort((one, other) => other.frame - one.frame)
+  const later = last.filter((step) => step.frame > frame).sort((one, other) => one.frame - other.frame)
   return Boolean(isBeyond('after', earlier) || isBeyond('before', later))
 }
 
 /** The steps of each frame. @param {Entry} entry */
 const framesOf = ({ steps, elsewhere }) => [steps, ...elsewhere.values()]
 
-/** All steps, and those that they refine. @param {Objects} objects @returns {Set<Step>} */
+/** All steps, and the steps that they refine. @param {Objects} objects @returns {Set<Step>} */
 export function allSteps({ entries }) {
   const all = new Set(entries.flatMap(framesOf).flat())
   for (const { refines } of all) if (refines) all.add(refines)
@@ -121,7 +121,7 @@ export const lastSteps = ({ entries }) =>
   entries.flatMap(framesOf).flatMap((steps) => lastOf(steps) ?? [])
 
 /**
- * With another frame shown, and the steps on it.
+ * The objects with another shown frame, and the steps on it.
  *
  * @param {Objects} objects
  * @param {number} frame
@@ -139,14 +139,14 @@ export function atFrame(objects, frame) {
   return { ...objects, frame, entries: objects.entries.map(turned) }
 }
 
-/** What a person calls it. @param {Entry} entry */
+/** The object's name for people. @param {Entry} entry */
 export const titleOf = ({ name, number }) => name.trim() || `Object ${number}`
 
-/** Without a prompt on any frame. @param {Entry} entry */
+/** Whether an object has no prompt on any frame. @param {Entry} entry */
 export const isUnused = (entry) => !lastStep(entry) && !entry.elsewhere.size && !entry.isOpened
 
 /**
- * A further object, which is worked on from now. One that has no prompt yet is enough.
+ * The objects with a further one, which becomes the current. An object without a prompt is used first.
  *
  * @param {Objects} objects
  * @param {string} color
@@ -166,8 +166,8 @@ const nextNumber = (entries) =>
   entries.reduce((most, { number = 0 }) => Math.max(most, number), 0) + 1
 
 /**
- * With objects that have their masks already, in place of those without a prompt and a name. The
- * first of them is worked on.
+ * The objects with further ones that already have masks. They replace objects without a prompt and a
+ * name. The first of them becomes the current.
  *
  * @param {Objects} objects
  * @param {Further[]} further
@@ -199,12 +199,13 @@ const EMPTY = {
 
 /** @param {Objects} objects @param {number} number @returns {Objects} */
 export function chosen(objects, number) {
-  const known = objects.entries.some((entry) => entry.number === number)
-  return known ? { ...objects, current: number } : objects
+  const exists = objects.entries.some((entry) => entry.number === number)
+  return exists ? { ...objects, current: number } : objects
 }
 
 /**
- * Without an object. After the one that is worked on comes the next, or else the one before.
+ * The objects without one. If that was the current object, the next becomes the current, or else the
+ * one before.
  *
  * @param {Objects} objects
  * @param {number} number
@@ -235,17 +236,17 @@ export function changed(objects, number, change) {
   return { ...objects, entries: objects.entries.map(edit) }
 }
 
-/** The current object after one step more. @param {Objects} objects @param {Step} step */
+/** Add a step to the current object. @param {Objects} objects @param {Step} step */
 export const stepped = (objects, step) =>
   changed(objects, objects.current, { steps: [...currentOf(objects).steps, step] })
 
 /**
- * The current object after a prompt on the frame that is shown.
+ * Prompt the current object on the shown frame.
  *
  * @param {Objects} objects
  * @param {Prompt} prompt
  * @param {Step | null} refines the step whose mask it starts from
- * @param {number} since when that was asked for, in the page's time
+ * @param {number} since when the user made the prompt, in the page's time
  * @param {Pick<Step, 'crop' | 'around'>} [where]
  */
 export function prompted(objects, prompt, refines, since, where) {
@@ -257,11 +258,11 @@ export function prompted(objects, prompt, refines, since, where) {
 }
 
 /**
- * The current object after it was said to be gone, or to be there again where that was said before.
+ * Mark the current object as absent, or remove the mark if it is set.
  *
  * @param {Objects} objects
- * @param {keyof Gone} where from the frame that is shown
- * @param {number} since when that was asked for, in the page's time
+ * @param {keyof Gone} where relative to the shown frame
+ * @param {number} since when the user did that, in the page's time
  */
 export function left(objects, where, since) {
   const { id, steps } = currentOf(objects)
@@ -277,10 +278,10 @@ export function left(objects, where, since) {
 }
 
 /**
- * The current object without a prompt, which is a step too.
+ * Clear the prompt of the current object, which is also a step.
  *
  * @param {Objects} objects
- * @param {number} since when that was asked for, in the page's time
+ * @param {number} since when the user did that, in the page's time
  */
 export function cleared(objects, since) {
   if (!lastStep(currentOf(objects))) return objects
@@ -288,7 +289,7 @@ export function cleared(objects, since) {
 }
 
 /**
- * The current object with another of the masks that the decoder drew.
+ * Choose another of the masks that the decoder drew for the current object.
  *
  * @param {Objects} objects
  * @param {number} choice
@@ -300,8 +301,7 @@ export function withChoice(objects, choice) {
 }
 
 /**
- * The first step that has no answer yet: of the current object if there is one, then on the frame
- * that is shown.
+ * The first step without an answer: first of the current object, then on the shown frame.
  *
  * @param {Objects} objects
  * @returns {Step | null}

@@ -1,4 +1,4 @@
-// Masks from a file that was saved here or elsewhere: labels, and COCO's annotations. No DOM in it.
+// Reads masks from a file that was saved here or elsewhere: labels, or COCO's annotations. No DOM.
 
 import { NAMELESS } from './layers.js'
 import { packed } from './pixel-mask.js'
@@ -6,10 +6,10 @@ import { packed } from './pixel-mask.js'
 /** @typedef {import('./masks.js').Region} Region */
 /** @typedef {import('./pixel-mask.js').Pixels} Pixels */
 /** @typedef {import('./view.js').Size} Size */
-/** @typedef {Map<number, Pixels>} Frame by the number of the object */
+/** @typedef {Map<number, Pixels>} Frame by the object's number */
 
 /**
- * The objects of a picture of labels.
+ * The objects of a label image.
  *
  * @param {ArrayLike<number>} labels row by row, 0 where no object is
  * @param {Size} image
@@ -47,15 +47,15 @@ export function fromLabels(labels, image) {
 }
 
 /**
- * The values of a PNG of one channel, as labels are: a browser keeps 8 of its bits.
+ * The values of a PNG with one channel, as labels have. A browser would keep only 8 of its bits.
  *
  * @param {ArrayBuffer} file
  * @returns {Promise<Size & { labels: ArrayLike<number> }>}
- * @throws {Error} a sentence, where it is none
+ * @throws {Error} with a sentence, if the file is not such a PNG
  */
 export async function fromPng(file) {
   const view = new DataView(file)
-  if (file.byteLength < 33 || view.getUint32(0) !== 0x89504e47) throw new Error('It is no PNG.')
+  if (file.byteLength < 33 || view.getUint32(0) !== 0x89504e47) throw new Error('It is not a PNG.')
   const [width, height] = [view.getUint32(16), view.getUint32(20)]
   const [depth, kind, interlaced] = [24, 25, 28].map((at) => view.getUint8(at))
   if (depth < 8 || (kind !== 0 && kind !== 3) || interlaced) {
@@ -88,7 +88,7 @@ export async function fromPng(file) {
 }
 
 /**
- * What each filter took from a byte: PNG, section 9.
+ * What each filter subtracted from a byte: PNG, section 9.
  *
  * @type {((left: number, above: number, corner: number) => number)[]}
  */
@@ -106,17 +106,17 @@ const guess = [
 ]
 
 /**
- * The objects of a data set of COCO on the frames of what is open.
+ * The objects of a COCO data set on the frames of the open image.
  *
  * @param {any} data
  * @param {Size & { count: number, fileOf: (frame: number) => string }} open
- * @param {(polygons: number[][], region: Region) => Uint8Array} fill 1 where one of them is
+ * @param {(polygons: number[][], region: Region) => Uint8Array} fill returns 1 inside any polygon
  * @returns {{ frames: Map<number, Frame>, names: Map<number, string> }}
- * @throws {Error} a sentence, where nothing in it is of what is open
+ * @throws {Error} with a sentence, if no part of the data belongs to the open image
  */
 export function fromCoco(data, open, fill) {
   if (!Array.isArray(data?.images) || !Array.isArray(data.annotations)) {
-    throw new Error('It has no list of images and no list of annotations, as COCO has them.')
+    throw new Error('Expected COCO, with a list of images and a list of annotations.')
   }
   const files = Array.from({ length: open.count }, (_, frame) => open.fileOf(frame))
   /** @type {Map<unknown, number>} */
@@ -129,7 +129,7 @@ export function fromCoco(data, open, fill) {
     frameOf.set(id, frame)
   }
   if (!frameOf.size) {
-    throw new Error(`It has masks of ${data.images[0]?.file_name}, and none of ${files[0]}.`)
+    throw new Error(`It has masks of ${data.images[0]?.file_name}, but none of ${files[0]}.`)
   }
   /** @type {Map<unknown, string>} */
   const categories = new Map(data.categories?.map((/** @type {any} */ each) => [each.id, each.name]))
@@ -150,17 +150,17 @@ export function fromCoco(data, open, fill) {
   return { frames, names }
 }
 
-/** @param {Size} masks @param {Size} image @throws {Error} where they differ */
+/** @param {Size} masks @param {Size} image @throws {Error} if they differ */
 export function sameSize(masks, image) {
   if (masks.width === image.width && masks.height === image.height) return
   throw new Error(
-    `Its masks are ${masks.width} × ${masks.height} pixels, the image that is open has ` +
-      `${image.width} × ${image.height}: open the image that they are of.`,
+    `Its masks have ${masks.width} × ${masks.height} pixels, but the open image has ` +
+      `${image.width} × ${image.height}: open the image that the masks belong to.`,
   )
 }
 
 /**
- * @param {number[][]} polygons x and y by turns
+ * @param {number[][]} polygons alternating x and y
  * @param {Size} image
  * @param {(polygons: number[][], region: Region) => Uint8Array} fill
  */
@@ -180,7 +180,7 @@ function filled(polygons, image, fill) {
 }
 
 /**
- * The pixels of run-lengths, as a picture of one label.
+ * The pixels of run-lengths, as an image with one label.
  *
  * @param {unknown} counts
  * @param {Size} image
@@ -188,8 +188,8 @@ function filled(polygons, image, fill) {
 function unrolled(counts, { width, height }) {
   if (!Array.isArray(counts)) {
     throw new Error(
-      'Its run-lengths are compressed, expected lists of numbers or polygons: convert them with ' +
-        'the annToMask of pycocotools, and open the labels.',
+      'Its run-lengths are compressed, but this page reads only lists of numbers, or polygons: ' +
+        'convert the masks to labels with annToMask of pycocotools, and open the labels.',
     )
   }
   const labels = new Uint8Array(width * height)

@@ -1,4 +1,4 @@
-// A mask that was opened: pixels instead of a decoder's logits. No DOM in it.
+// A mask from a file: pixels instead of a decoder's logits. No DOM.
 
 import { ALL } from '../shared/preprocessing.js'
 import { allOf, areaOf, common, middleOf, SURE } from './masks.js'
@@ -8,12 +8,12 @@ import { allOf, areaOf, common, middleOf, SURE } from './masks.js'
 /** @typedef {import('./masks.js').Region} Region */
 /** @typedef {import('./view.js').Size} Size */
 /**
- * The pixels of an object, as little as a page can keep of them: what can be cloned.
+ * The pixels of an object in compact form, which can be cloned.
  *
  * @typedef {object} Pixels
  * @property {Size} image
  * @property {Region} region around them
- * @property {Uint32Array} runs row by row of the region, by turns outside and inside
+ * @property {Uint32Array} runs lengths row by row in the region, alternating outside and inside
  */
 
 /** @param {Part} part @param {Size} image @returns {Pixels} */
@@ -29,7 +29,7 @@ export function packed({ region, values }, { width, height }) {
   return { image: { width, height }, region, runs: Uint32Array.from(runs) }
 }
 
-/** What a Mask does (masks.js), of pixels. */
+/** A mask of pixels, with the methods of Mask (masks.js). */
 export class PixelMask {
   /** @param {Pixels} pixels */
   constructor({ image, region, runs }) {
@@ -40,10 +40,10 @@ export class PixelMask {
     for (let i = 0, run = 0; run < runs.length; i += runs[run++]) {
       if (run % 2) this.values.fill(1, i, i + runs[run])
     }
-    /** How much of the image it covers. */
+    /** The part of the image that it covers. */
     this.share = areaOf(this.values) / (image.width * image.height)
     const middle = middleOf(this.values, right - left)
-    /** A place inside, in parts of the image. */
+    /** A point inside, in parts of the image. */
     this.middle = middle && {
       x: (left + middle.x * (right - left)) / image.width,
       y: (top + middle.y * (bottom - top)) / image.height,
@@ -87,11 +87,11 @@ export class PixelMask {
   }
 
   /**
-   * Logits as a decoder is fed them that has encoded the image, or a part of it: sure of each cell.
+   * Logits of plus or minus `SURE` as input for a decoder, for the encoded image or a part of it.
    *
    * @param {Placement} place
    * @param {number} side of the logits
-   * @returns {Float32Array | null} side × side; null where nothing of it is inside
+   * @returns {Float32Array | null} side × side; null if no part of the mask is inside
    */
   logitsIn(place, side) {
     const { left, top, width, height } = place.crop ?? ALL

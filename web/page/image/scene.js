@@ -1,4 +1,4 @@
-// The image in its frame, and what is drawn over it, under zoom and pan.
+// The image in its frame with masks and marks over it, under zoom and pan.
 
 import { tinted } from './drawing.js'
 import {
@@ -29,18 +29,18 @@ import {
  * @property {Map<number, string>} colors
  */
 /**
- * What is to be drawn.
+ * The content to draw.
  *
  * @typedef {object} Content
- * @property {(whole: Size, region: Region) => Layer | null} layer at the size that the whole image
- *   would have, of the region that is seen
- * @property {(context: CanvasRenderingContext2D, scale: number) => void} marks with the image's upper
- *   left corner as origin, `scale` pixels for one of the image
+ * @property {(whole: Size, region: Region) => Layer | null} layer makes the layer of the visible
+ *   region, given the size that the whole image would have
+ * @property {(context: CanvasRenderingContext2D, scale: number) => void} marks draws marks, with the
+ *   image's upper left corner as origin and `scale` pixels for one of the image
  */
 
-/** How many pixels of masks are computed at most; more would be seen by few and wait for by all. */
+/** The largest number of mask pixels to compute: few would notice more, but everyone would wait. */
 const PIXELS = 2 ** 20
-/** How long the view rests until masks are computed for it, in milliseconds. */
+/** How long the view must be still before its masks are computed, in milliseconds. */
 const REST = 120
 
 export class Scene {
@@ -69,7 +69,7 @@ export class Scene {
     this.masks = /** @type {OffscreenCanvasRenderingContext2D} */ (
       this.canvas.getContext('2d', { willReadFrequently: true })
     )
-    /** What of it is seen, and where. @type {{ size: Size, part: Rectangle } | null} */
+    /** The used part of that canvas, and its place. @type {{ size: Size, part: Rectangle } | null} */
     this.layer = null
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.resting = undefined
@@ -102,7 +102,7 @@ export class Scene {
 
   /**
    * @param {number} factor
-   * @param {At} [at] in the frame; its middle unless given
+   * @param {At} [at] in the frame; by default its middle
    * @returns {boolean} whether that changed anything
    */
   zoom(factor, at = { x: this.size.width / 2, y: this.size.height / 2 }) {
@@ -117,7 +117,7 @@ export class Scene {
     if (this.image) this.see(moved(this.view, right, down, this.image, this.size))
   }
 
-  /** Bring a point into sight. @param {At} at in parts of the image */
+  /** Make a point visible. @param {At} at in parts of the image */
   reveal(at) {
     if (this.image) this.see(showing(this.view, at, this.image, this.size))
   }
@@ -132,7 +132,7 @@ export class Scene {
     return this.image ? toFrame(this.view, at, this.image) : { x: 0, y: 0 }
   }
 
-  /** What is seen of the image, in its pixels. @returns {Rectangle} */
+  /** The visible part of the image, in its pixels. @returns {Rectangle} */
   get seen() {
     const { scale, x, y } = this.view
     const { left, top, width, height } = visible(this.view, this.image ?? this.size, this.size)
@@ -144,7 +144,7 @@ export class Scene {
     }
   }
 
-  /** How many times larger the image is than what fits. */
+  /** How many times larger the image is than when it fits. */
   get magnification() {
     if (!this.image || isFitted(this.view, this.image, this.size)) return 1
     return this.view.scale / fitted(this.image, this.size).scale
@@ -179,7 +179,7 @@ export class Scene {
     this.resting = setTimeout(() => this.repaint(), REST)
   }
 
-  /** Compute the masks anew, and draw. */
+  /** Recompute the masks, and draw. */
   repaint() {
     if (!this.image) return
     clearTimeout(this.resting)
@@ -194,8 +194,8 @@ export class Scene {
     const top = Math.max(0, Math.floor((seen.top - y) * fine))
     const right = Math.min(whole.width, Math.ceil((seen.left - x + seen.width) * fine))
     const bottom = Math.min(whole.height, Math.ceil((seen.top - y + seen.height) * fine))
-    const found = this.content.layer(whole, { left, top, right, bottom })
-    this.layer = found && this.paint(found, Math.max(1, Math.round(2 * fine)))
+    const layer = this.content.layer(whole, { left, top, right, bottom })
+    this.layer = layer && this.paint(layer, Math.max(1, Math.round(2 * fine)))
     this.draw()
   }
 
@@ -208,7 +208,7 @@ export class Scene {
     return { size: { width, height }, part }
   }
 
-  /** Draw the masks as they were computed last, and the marks. */
+  /** Draw the last computed masks, and the marks. */
   draw() {
     const { context, image, view, layer } = this
     if (!image) return
@@ -237,7 +237,7 @@ export class Scene {
   }
 }
 
-/** Pixels of the screen for one of the page. */
+/** Screen pixels for one pixel of the page. */
 const sharpness = () => Math.min(devicePixelRatio || 1, 2)
 
 /** @param {HTMLElement} frame @returns {Size} */

@@ -1,4 +1,4 @@
-// Zoom and pan: where an image lies in the frame that shows it. No DOM in it.
+// Zoom and pan: where an image lies in the frame that shows it. No DOM.
 
 /** @typedef {{ width: number, height: number }} Size */
 /** @typedef {{ x: number, y: number }} At */
@@ -10,14 +10,14 @@
  */
 /** @typedef {{ left: number, top: number, width: number, height: number }} Rectangle */
 
-/** How far one can zoom: so many times what fits, and at least so many pixels for one. */
+/** The largest zoom: this many times the fitted size, and at least this many pixels for one. */
 const MOST = 8
 
 /** @param {Size} image @param {Size} frame */
 const fit = (image, frame) => Math.min(frame.width / image.width, frame.height / image.height)
 
 /**
- * All of the image, in the middle of the frame.
+ * The whole image, in the middle of the frame.
  *
  * @param {Size} image
  * @param {Size} frame
@@ -31,7 +31,7 @@ export function fitted(image, frame) {
 export const isFitted = (view, image, frame) => view.scale <= fit(image, frame) * 1.001
 
 /**
- * Larger or smaller, while the point of the image that lies at `at` stays there.
+ * The view zoomed by a factor; the point of the image at `at` stays there.
  *
  * @param {View} view
  * @param {number} factor
@@ -62,7 +62,7 @@ export function moved({ scale, x, y }, right, down, image, frame) {
 }
 
 /**
- * What was shown, in a frame of another size.
+ * The view in a frame of another size.
  *
  * @param {View} view
  * @param {Size} image
@@ -78,7 +78,7 @@ export function reframed(view, image, before, frame) {
 }
 
 /**
- * Moved as little as brings a point well inside the frame.
+ * The view moved as little as needed to bring a point well inside the frame.
  *
  * @param {View} view
  * @param {At} at in parts of the image
@@ -115,7 +115,7 @@ export function toFrame({ scale, x, y }, at, { width, height }) {
 }
 
 /**
- * The part of the frame in which the image is seen.
+ * The part of the frame in which the image is visible.
  *
  * @param {View} view
  * @param {Size} image
@@ -130,7 +130,7 @@ export function visible({ scale, x, y }, image, frame) {
 }
 
 /**
- * In the middle where there is room, and no gap at an edge where there is none.
+ * The view centred where the image is smaller than the frame, and without gaps where it is larger.
  *
  * @param {View} view
  * @param {Size} image

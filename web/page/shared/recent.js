@@ -1,4 +1,4 @@
-// What was used last. No DOM in it.
+// What was used last. No DOM.
 
 /** @template T */
 export class Recent {
