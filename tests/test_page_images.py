@@ -387,11 +387,11 @@ def test_an_svg_drawing_is_opened(page: Page, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "sentence"),
     [
-        (b"ZISRAWFILE", "is a Zeiss CZI, which is not read here. Open it in Fiji"),
+        (b"ZISRAWFILE", "is a Zeiss CZI, which this page cannot read. Open it in Fiji"),
         (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
         (b"RIFF\0\0\0\0AVI LIST", "is an AVI"),
-        (b"PK\x03\x04", "is an archive, which is not read here. Unpack it"),
-        (b"no picture", "is not an image, a TIFF or a video that can be read here"),
+        (b"PK\x03\x04", "is an archive, which this page cannot read. Unpack it"),
+        (b"no picture", "is not an image, a TIFF or a video that this page can read"),
         (b"", "is empty."),
     ],
 )
@@ -538,7 +538,7 @@ def test_a_browser_without_the_needed_decoder_shows_an_error(
     page.evaluate("name => { window.kept = window[name]; delete window[name] }", decoder)
     page.locator("#file").set_input_files(tmp_path / name)
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text(f"{name} has frames, for which this browser lacks {decoder}.")
+    expect(alert).to_contain_text(f"This browser lacks {decoder}, which {name} needs.")
     expect(alert).to_contain_text("or save the frames as a TIFF")
     page.evaluate("name => { window[name] = window.kept }", decoder)
 

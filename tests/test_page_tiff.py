@@ -173,7 +173,8 @@ def test_several_files_of_several_channels_open_as_frames(
     write(paths[3], stack[3, 0], "")
     page.locator("#file").set_input_files(paths)
     expect(page.get_by_role("alert")).to_contain_text(
-        "Files must have the same channels and slices: t3.tif has 1 and 1, t0.tif 2 and 1."
+        "Files must have the same number of channels and slices: t3.tif has 1 and 1, "
+        "t0.tif 2 and 1."
     )
 
 

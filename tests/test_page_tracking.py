@@ -406,9 +406,9 @@ def video_among_images(folder: Path) -> list[Path]:
     ("write", "sentence"),
     [
         (empty, "empty.tif is empty."),
-        (broken, "broken.tif is broken, or no TIFF that can be read here"),
+        (broken, "broken.tif is broken, or not a TIFF that this page can read"),
         (images_of_two_sizes, "one size: b.png is 50 × 30 pixels, a.png 40 × 30."),
-        (no_video, "film.mp4 is not an image, a TIFF or a video that can be read here"),
+        (no_video, "film.mp4 is not an image, a TIFF or a video that this page can read"),
         (video_among_images, "film.mp4 is a video: open it by itself"),
     ],
 )

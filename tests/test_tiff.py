@@ -364,7 +364,7 @@ def test_the_pages_of_a_file_with_fewer_than_it_declares_are_frames(tmp_path: Pa
     reading = read_one(path)
     assert reading.report["frames"] == 5
     (note,) = reading.report["notes"]
-    assert "says that it has 24 pages (T 3, Z 4, C 2), but it has 5" in note
+    assert "describes 24 pages (T 3, Z 4, C 2), but it has 5" in note
 
 
 def test_further_ome_images_are_skipped_with_a_message(tmp_path: Path) -> None:
@@ -394,7 +394,7 @@ def test_one_of_several_ome_files_shows_its_own_planes(tmp_path: Path) -> None:
     reading = read_one(path)
     np.testing.assert_array_equal(values(reading), expected_of("T"))
     assert reading.report["channels"] == ["two"]
-    assert reading.report["notes"] == ["b.ome.tif is one of 2 files: its own planes are shown."]
+    assert reading.report["notes"] == ["b.ome.tif is one of 2 files: only its planes are shown."]
 
 
 # Unreadable contents are named, with a command that converts the file.
@@ -446,7 +446,7 @@ def test_an_unsupported_compression_is_refused_by_name(
             compressionargs={"level": 0} if method == "jpegxl" else None,
         )
     error = refused(path)
-    assert error.startswith(f"image.tif is compressed with {name}, which cannot be read here.")
+    assert error.startswith(f"image.tif is compressed with {name}, which this page cannot read.")
     if method in ("lzma", "png"):
         assert values(read_one(converted(error, tmp_path))).shape == (3, 1, 2)
 
@@ -466,7 +466,7 @@ def test_unsupported_number_types_are_refused_by_name(
     pixels = planes("TC").astype(kind)
     tifffile.imwrite(path, pixels, photometric="minisblack", metadata={"axes": "TCYX"})
     error = refused(path)
-    assert error.startswith(f"it's.tif has {words}, which cannot be read here. Convert it")
+    assert error.startswith(f"it's.tif has {words}, which this page cannot read. Convert it")
     np.testing.assert_array_equal(values(read_one(converted(error, tmp_path))), expected_of("TC"))
 
 
@@ -498,7 +498,7 @@ def test_a_big_endian_colour_map_image_with_a_predictor_is_refused(tmp_path: Pat
     lut = np.tile(np.arange(65536, dtype="u2"), (3, 1))
     options = {"compression": "lzw", "predictor": 2, "byteorder": ">"}
     tifffile.imwrite(path, picture("u2"), photometric="palette", colormap=lut, **options)
-    assert "has a colour map of numbers that are differences" in refused(path)
+    assert "has a colour map and stores differences" in refused(path)
 
 
 def test_axes_without_names_are_frames_with_a_message(tmp_path: Path) -> None:
@@ -515,5 +515,5 @@ def test_samples_beside_the_colours_are_skipped_with_a_message(tmp_path: Path) -
     five = np.stack([picture("u1", seed) for seed in range(5)], -1)
     tifffile.imwrite(path, five, photometric="rgb", extrasamples=["unspecified"] * 2)
     assert read_one(path).report["notes"] == [
-        "Red, green and blue are shown, of 5 samples a pixel."
+        "Only red, green and blue are shown, of 5 samples a pixel."
     ]

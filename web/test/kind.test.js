@@ -51,7 +51,7 @@ test('files of an unknown kind are left to the browser', async () => {
 
 test('an unsupported format is refused by name, with advice', async () => {
   await assert.rejects(kindOf('ZISRAWFILE'), {
-    message: 'cells.tif is a Zeiss CZI, which is not read here. Open it in Fiji (ImageJ) and save it as TIFF.',
+    message: 'cells.tif is a Zeiss CZI, which this page cannot read. Open it in Fiji (ImageJ) and save it as TIFF.',
   })
   await assert.rejects(kindOf('\xda\xce\xbe\n...'), /a Nikon ND2/)
   await assert.rejects(kindOf('RIFF....AVI LIST'), /an AVI/)

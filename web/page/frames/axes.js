@@ -1,13 +1,13 @@
-// Which frame, slice and channel a page of a TIFF is: ImageJ, OME and tifffile describe it. No DOM in
-// it.
+// Finds the frame, slice and channel of each page of a TIFF, from the descriptions that ImageJ, OME and
+// tifffile write. No DOM.
 
 /**
  * @typedef {object} Layout
  * @property {number} frames over time; without time, the slices
  * @property {number} slices of each frame
- * @property {string[]} channels what a person calls them
- * @property {(frame: number, slice: number, channel: number) => number} pageOf where its page is
- * @property {string[]} notes sentences on what is not shown, or not certain
+ * @property {string[]} channels their names for people
+ * @property {(frame: number, slice: number, channel: number) => number} pageOf the index of its page
+ * @property {string[]} notes sentences about what is not shown or not certain
  */
 /** @typedef {{ name: string, size: number }} Axis T, Z, C, or another letter */
 
@@ -16,20 +16,20 @@
  * @param {string} args.description of the first page
  * @param {number} args.count of pages
  * @param {string} args.file its name
- * @param {Axis[] | null} [args.axes] the slowest first, where the file has them elsewhere
+ * @param {Axis[] | null} [args.axes] the slowest first, if the file has them elsewhere
  * @returns {Layout}
  */
 export function layoutOf({ description, count, file, axes = null }) {
   if (isOme(description)) return ome(description, count, file)
-  const said = axes ?? imagej(description) ?? shaped(description) ?? [{ name: 'T', size: count }]
-  const pages = product(said)
-  if (pages === count) return arranged(said, unnamed(description, count, file))
-  const sizes = said.map(({ name, size }) => `${name} ${size}`).join(', ')
-  const note = `says that it has ${pages} pages (${sizes}), but it has ${count}: each is a frame.`
+  const described = axes ?? imagej(description) ?? shaped(description) ?? [{ name: 'T', size: count }]
+  const pages = product(described)
+  if (pages === count) return arranged(described, unnamed(description, count, file))
+  const sizes = described.map(({ name, size }) => `${name} ${size}`).join(', ')
+  const note = `describes ${pages} pages (${sizes}), but it has ${count}: each page is a frame.`
   return plain(count, pages === 1 ? [] : [`${file} ${note}`])
 }
 
-/** What tifffile says of axes without names. @type {(...args: [string, number, string]) => string[]} */
+/** A note if tifffile left the axes without names. @type {(...args: [string, number, string]) => string[]} */
 function unnamed(description, count, file) {
   const { shape, axes } = tifffile(description) ?? { shape: [] }
   let last = 0
@@ -42,17 +42,17 @@ function unnamed(description, count, file) {
 export const isOme = (description) => /<(\w+:)?OME\b/.test(description)
 
 /**
- * How many images follow one another where the first page's pixels are: ImageJ writes one directory
- * for all of them above 4 GiB, tifffile on request.
+ * The number of images that are stored one after the other at the first page's pixels: above 4 GiB
+ * ImageJ writes one directory for all of them, tifffile on request.
  *
  * @param {string} description
  * @param {number} samples of one image
  */
 export function imagesOf(description, samples) {
-  const said = tifffile(description)
-  if (!said) return numberOf(description, 'images') ?? 1
-  const all = said.shape.reduce((/** @type {number} */ product, size) => product * size, 1)
-  return said.truncated ? all / samples : 1
+  const written = tifffile(description)
+  if (!written) return numberOf(description, 'images') ?? 1
+  const all = written.shape.reduce((/** @type {number} */ product, size) => product * size, 1)
+  return written.truncated ? all / samples : 1
 }
 
 /** @param {Axis[]} axes */
@@ -62,7 +62,7 @@ const product = (axes) => axes.reduce((all, { size }) => all * size, 1)
 const plain = (count, notes) => arranged([{ name: 'T', size: count }], notes)
 
 /**
- * Pages whose index counts through axes.
+ * The layout of pages whose index runs through axes.
  *
  * @param {Axis[]} axes the slowest first
  * @param {string[]} notes
@@ -78,7 +78,7 @@ function arranged(axes, notes, names = [], pageAt = (index) => index) {
     return axis
   })
   const of = (/** @type {string} */ name) => strides.filter((axis) => axis.name === name)
-  // What is neither depth nor colour follows in time: positions, for example.
+  // Axes that are neither depth nor colour count as time: positions, for example.
   const times = strides.filter(({ name, size }) => !'ZC'.includes(name) && size > 1)
   const [framed, sliced] = times.length ? [times, of('Z')] : [of('Z'), []]
   const at = (/** @type {typeof strides} */ some, /** @type {number} */ index) =>
@@ -90,7 +90,7 @@ function arranged(axes, notes, names = [], pageAt = (index) => index) {
   const channels = product(of('C'))
   if (times.length > 1) {
     const letters = times.map(({ name }) => name).toReversed().join(' and ')
-    notes = [...notes, `The axes ${letters} follow one another as frames.`]
+    notes = [...notes, `The axes ${letters} are shown one after the other as frames.`]
   }
   return {
     frames: product(framed),
@@ -109,7 +109,7 @@ function numberOf(description, key) {
   return number === undefined ? null : Number(number)
 }
 
-/** ImageJ's stacks: the channels of a slice are together. @param {string} description */
+/** The axes of ImageJ's stacks: the channels of a slice are together. @param {string} description */
 function imagej(description) {
   const [T, Z, C] = ['frames', 'slices', 'channels'].map((key) => numberOf(description, key) ?? 1)
   if (!description.startsWith('ImageJ=')) return null
@@ -132,7 +132,7 @@ function tifffile(description) {
   }
 }
 
-/** The axes that tifffile was told. @param {string} description @returns {Axis[] | null} */
+/** The axes that tifffile wrote. @param {string} description @returns {Axis[] | null} */
 function shaped(description) {
   const { shape, axes = '' } = tifffile(description) ?? { shape: [] }
   const pages = [...axes].findIndex((letter) => 'YXS'.includes(letter))
@@ -148,8 +148,8 @@ function ome(xml, count, file) {
   if (!order) {
     return plain(count, [`The axes of ${file} are in another file: each of its pages is a frame.`])
   }
-  const said = elements(pixels.content, 'Channel')
-  const samples = Number(said[0]?.attributes.SamplesPerPixel ?? 1)
+  const named = elements(pixels.content, 'Channel')
+  const samples = Number(named[0]?.attributes.SamplesPerPixel ?? 1)
   const sizes = Object.fromEntries(
     ['T', 'Z', 'C'].map((name) => [name, Number(pixels.attributes[`Size${name}`] ?? 1)]),
   )
@@ -159,15 +159,15 @@ function ome(xml, count, file) {
   const notes = []
   if (others.length) notes.push(`${file} has ${others.length + 1} images: the first is shown.`)
 
-  // Which page has which plane; planes may be missing, or in further files.
+  // The page of each plane; planes can be missing, or in further files.
   const blocks = elements(pixels.content, 'TiffData').map(({ attributes, content }) => {
     const [uuid] = elements(content, 'UUID')
-    return { said: attributes, name: uuid?.attributes.FileName }
+    return { block: attributes, name: uuid?.attributes.FileName }
   })
   const files = new Set(blocks.map(({ name }) => name).filter(Boolean))
   /** @type {Map<number, number>} */
   const pages = new Map()
-  for (const { said: block, name } of blocks) {
+  for (const { block, name } of blocks) {
     if (files.size > 1 && name !== file) continue
     const first = ['T', 'Z', 'C'].reduce((sum, axis) => {
       return sum + Number(block[`First${axis}`] ?? 0) * strides[axis]
@@ -188,18 +188,18 @@ function ome(xml, count, file) {
   const isWhole = (/** @type {number} */ t) =>
     zs.every((z) => cs.every((c) => pages.has(planeOf(t, z, c))))
   const ts = has('T').filter(isWhole)
-  if (files.size > 1) notes.push(`${file} is one of ${files.size} files: its own planes are shown.`)
+  if (files.size > 1) notes.push(`${file} is one of ${files.size} files: only its planes are shown.`)
   if (!ts.length) {
     notes.push(`${file} does not say where its planes are: each of its pages is a frame.`)
     return plain(count, notes)
   }
   const missing = sizes.T - ts.length
   if (missing && files.size < 2) {
-    notes.push(`${missing} of ${sizes.T} frames of ${file} are not complete, and left out.`)
+    notes.push(`${missing} of ${sizes.T} frames of ${file} are incomplete and left out.`)
   }
   const size = { T: ts.length, Z: zs.length, C: cs.length }
   const axes = Object.entries(size).map(([name, size]) => ({ name, size }))
-  const names = cs.map((c) => said[c]?.attributes.Name ?? `Channel ${c + 1}`)
+  const names = cs.map((c) => named[c]?.attributes.Name ?? `Channel ${c + 1}`)
   return arranged(axes, notes, names, (index) => {
     const [c, z] = [index % cs.length, Math.floor(index / cs.length) % zs.length]
     const t = Math.floor(index / (cs.length * zs.length))
@@ -208,7 +208,7 @@ function ome(xml, count, file) {
 }
 
 /**
- * The elements of a name, with or without a prefix. The browser's own parser is not in Node.js.
+ * The elements with a name, with or without a prefix. Node.js lacks the browser's own parser.
  *
  * @param {string} xml
  * @param {string} name

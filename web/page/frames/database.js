@@ -1,8 +1,8 @@
-// What is too much for memory, and what must outlive a crash, in the browser's own database.
+// Stores data that is too large for memory or must survive a crash, in the browser's own database.
 
 /** @typedef {'masks' | 'memories' | 'work'} Part */
 /**
- * A Map's methods, answered later.
+ * A Map's methods, asynchronous.
  *
  * @typedef {object} Store
  * @property {(key: string) => Promise<any>} get
@@ -19,8 +19,8 @@ const PARTS = ['masks', 'memories', 'work']
 const VERSION = 2
 
 /**
- * A database for this page alone, and the newest that a page left with what was not saved. Those that
- * were left without such are removed: nothing does that when a page ends.
+ * A database for this page only, and the newest database with unsaved work that an ended page left.
+ * Other databases of ended pages are removed here, because nothing does that when a page ends.
  *
  * @returns {Promise<Database & { left: Database | null }>}
  */
@@ -42,7 +42,7 @@ export async function claimDatabase() {
       else if (state.time > latest) [left, latest] = [one, state.time]
     }
   } catch {
-    // A browser that keeps nothing: openStore finds out by itself.
+    // A browser without a database; openStore detects that itself.
   }
   return { ...(await opened(name)), left }
 }
@@ -54,7 +54,7 @@ async function opened(name) {
 }
 
 /**
- * Hold the lock of a database until this page ends: it tells other pages that this one is there.
+ * Hold the lock of a database until this page ends, so that other pages know that it is in use.
  *
  * @param {string} name
  * @returns {Promise<boolean>} whether no other page holds it
@@ -69,7 +69,7 @@ const holds = (name) =>
   })
 
 /**
- * A part of a database; in memory where the browser keeps none.
+ * A part of a database; in memory if the browser has no database.
  *
  * @param {string} name
  * @param {Part} part
@@ -87,7 +87,7 @@ export async function openStore(name, part) {
       }
     }
     database = await answerTo(request)
-    database.onversionchange = () => database.close() // it is to be removed
+    database.onversionchange = () => database.close() // so that it can be removed
   } catch {
     return inMemory()
   }
@@ -134,5 +134,5 @@ const answerTo = (request) =>
 /** @param {DOMException | null} error */
 const noRoom = (error) =>
   error?.name === 'QuotaExceededError'
-    ? new Error('The browser has no more room for masks: free some of the disk, then track on.')
-    : new Error(`The browser cannot keep masks: ${error?.message ?? 'it gives no reason'}`)
+    ? new Error('The browser has no more room for masks: free some disk space, then track on.')
+    : new Error(`The browser cannot store masks: ${error?.message ?? 'it gives no reason'}`)

@@ -1,4 +1,4 @@
-// geotiff, loaded with the first TIFF, and mended where version 3.0.5 reads pixels wrong. No DOM.
+// Loads geotiff with the first TIFF, and works around the pixels that version 3.0.5 misreads. No DOM.
 
 import { addJpeg, jpegOf } from './jpeg.js'
 import { lzwDecoded } from './lzw.js'
@@ -12,7 +12,7 @@ const RGB = 2
 const [BITS, COMPRESSION, PHOTOMETRIC, OFFSETS] = [258, 259, 262, 273]
 const [PREDICTOR, FORMAT] = [317, 339]
 const [HORIZONTAL, FLOATING] = [2, 3]
-/** Of SampleFormat: floating-point numbers, and those that nothing is said of. */
+/** Values of SampleFormat: floating-point, and undefined. */
 const [FLOAT, UNDEFINED] = [3, 4]
 
 /** @type {Promise<Library> | undefined} */
@@ -34,7 +34,7 @@ export function geotiff(load = loadHere) {
 
 /** @returns {Promise<Library>} */
 async function loadHere() {
-  const address = '/geotiff/geotiff.js' // no module: it sets a global name
+  const address = '/geotiff/geotiff.js' // not a module: it sets a global name
   await import(address)
   return /** @type {any} */ (globalThis).GeoTIFF
 }
@@ -51,7 +51,7 @@ export async function pagesOf(file) {
   const fetch = (parts) =>
     Promise.all(parts.map(({ offset: at, length }) => file.slice(at, at + length).arrayBuffer()))
   const tiff = await GeoTIFF.fromSource(/** @type {any} */ ({ fetch, fileSize: file.size }))
-  // What it reads of a directory later, it reads with the least byte first, whatever the file has.
+  // Fields read later would be read as little-endian, regardless of the file's byte order.
   tiff.parser.eager = true
   const pages = []
   /** @type {Set<number>} */
@@ -72,9 +72,9 @@ export const field = (page, tag) => page.fileDirectory.getValue(/** @type {any} 
 const fieldsOf = (page) => /** @type {any} */ (page.fileDirectory.actualizedFields)
 
 /**
- * Images that follow the first without directories of their own.
+ * Images that follow the first one without their own directories.
  *
- * @param {Page} first not compressed
+ * @param {Page} first uncompressed
  * @param {number} count
  * @param {number} bytes of each
  * @returns {Page[]}
@@ -93,10 +93,10 @@ export function imagesBehind(first, count, bytes) {
 }
 
 /**
- * Let a page be read right: of the most significant byte first, of bits that fill no byte.
+ * Adjust a page so that geotiff reads it correctly: big-endian samples, and samples of odd bit depths.
  *
  * @param {Page} page
- * @returns {boolean} whether its samples are then differences along each row of a tile
+ * @returns {boolean} whether the samples as read are differences along each row of a tile
  */
 export function mend(page) {
   const fields = fieldsOf(page)
@@ -112,21 +112,21 @@ export function mend(page) {
     if (page.getSamplesPerPixel() === 3) fields.set(PHOTOMETRIC, RGB)
   }
   if (bits % 8) {
-    // They are unpacked to this machine's numbers, but then looked for where they were packed.
+    // geotiff unpacks them to this machine's numbers, but then reads them as if still packed.
     page.getBitsPerSample = () => bits
     fields.set(BITS, new Uint16Array(samples).fill(bits < 8 ? 8 : 16))
     page.littleEndian = true
   } else if (predictor === FLOATING) {
-    page.littleEndian = true // it is decoded so
+    page.littleEndian = true // the predictor's decoder returns little-endian numbers
   } else if (predictor === HORIZONTAL && bits > 8 && !page.littleEndian && format !== FLOAT) {
-    fields.set(PREDICTOR, 1) // sums would be of swapped bytes
+    fields.set(PREDICTOR, 1) // geotiff would add swapped bytes
     return true
   }
   return false
 }
 
 /**
- * Sum differences up.
+ * Turn differences into values, in place.
  *
  * @param {ArrayBufferView} plane of samples
  * @param {Page} page

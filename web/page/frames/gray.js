@@ -1,26 +1,26 @@
-// Samples of any range as pixels of 8 bits. No DOM.
+// Converts samples of any range to 8-bit pixels. No DOM.
 
-/** @typedef {{ low: number, high: number }} Range what is black, and what is white */
+/** @typedef {{ low: number, high: number }} Range the values of black and of white */
 
-/** What part of all samples may be darker than black, and what part lighter than white. */
+/** The part of all samples that may be darker than black, and the part lighter than white. */
 const OUTSIDE = 0.001
-/** What part is left out where it is asked how much samples span: a few small objects are more. */
+/** The part ignored when measuring how far samples span; even a few small objects exceed it. */
 const RARE = 0.0001
-/** Of how many samples a range is found at most. */
+/** The largest number of samples examined for a range. */
 const LOOKED_AT = 2 ** 22
-/** And of one frame. */
+/** The largest number of samples examined in one frame. */
 const OF_ONE = 2 ** 16
 /** @type {Range} */
 const BYTES = { low: 0, high: 255 }
-/** Samples of 8 bits that span as much are shown as they are: so do those of a photograph. */
+/** 8-bit samples that span at least this much, as in photographs, are shown unchanged. */
 const SPAN = 128
 
-/** Finds the range of all frames of a stack, of samples that are spread over each. */
+/** Finds the range of all frames of a stack, from samples spread over each frame. */
 export class RangeFinder {
-  /** @param {number} frames how many there are */
+  /** @param {number} frames the number of frames */
   constructor(frames) {
     this.each = Math.max(64, Math.min(OF_ONE, Math.floor(LOOKED_AT / frames)))
-    /** How many samples there are of each value of 16 bits; counting them is faster than sorting. */
+    /** The number of samples of each 16-bit value; counting is faster than sorting. */
     this.counts = new Uint32Array(2 ** 16)
     /** Samples of other kinds. @type {number[]} */
     this.kept = []
@@ -31,14 +31,15 @@ export class RangeFinder {
   }
 
   /**
-   * Of three neighbours the middle one counts, so that single pixels, hot or dead, do not.
+   * Add a frame's samples. The median of three neighbours counts, so that single hot or dead pixels do
+   * not.
    *
-   * @param {ArrayLike<number>} samples of a frame, row by row; what is not finite is left out
+   * @param {ArrayLike<number>} samples of a frame, row by row; infinite values and NaN are ignored
    */
   add(samples) {
     const { counts, kept } = this
     const isShort = samples instanceof Uint16Array || samples instanceof Uint8Array
-    // An odd step: an even one would look at the same columns of each row.
+    // An odd step, because an even one could hit the same columns of each row.
     const step = Math.floor(samples.length / this.each) | 1
     const last = samples.length - 1
     for (let i = 0; i <= last; i += step) {
@@ -54,12 +55,12 @@ export class RangeFinder {
     this.found = null
   }
 
-  /** The 0.1th and the 99.9th percentile; where these are the same, the widest range. @returns {Range} */
+  /** The 0.1th and the 99.9th percentile; if these are equal, the widest range. @returns {Range} */
   get range() {
     return (this.found ??= this.find()).range
   }
 
-  /** The 0.01th and the 99.99th; where these are the same, the least and the largest. @returns {Range} */
+  /** The 0.01th and the 99.99th percentile; if equal, the least and the largest. @returns {Range} */
   get widest() {
     return (this.found ??= this.find()).widest
   }
@@ -82,18 +83,18 @@ export class RangeFinder {
   }
 }
 
-/** What is black and white in each channel of a sequence: as its samples have it, or as chosen. */
+/** The black and white values of each channel of a sequence: found from samples, or chosen. */
 export class Levels {
-  /** @param {number} frames how many there are */
+  /** @param {number} frames the number of frames */
   constructor(frames) {
     this.frames = frames
     /** Whether samples have 8 bits. @type {boolean | null} */
     this.areBytes = null
     /** @type {Map<number, RangeFinder>} */
     this.finders = new Map()
-    /** By channel, what a person chose. @type {Map<number, Range>} */
+    /** The user's choices, by channel. @type {Map<number, Range>} */
     this.chosen = new Map()
-    /** Grows with each choice. */
+    /** Increases with each choice. */
     this.version = 0
   }
 
@@ -101,12 +102,12 @@ export class Levels {
    * @param {number} channel counted from 0; red, green and blue are one
    * @param {ArrayLike<number>} samples of a frame, row by row
    * @param {boolean} areBytes whether they have 8 bits
-   * @throws {Error} where other frames have more bits, or fewer
+   * @throws {Error} if other frames have more or fewer bits
    */
   add(channel, samples, areBytes) {
     this.areBytes ??= areBytes
     if (this.areBytes !== areBytes) {
-      throw new Error('Some frames have 8 bits a sample, others more: save all with as many bits.')
+      throw new Error('Some frames have 8 bits a sample, others more: save all with the same depth.')
     }
     const finder = this.finders.get(channel) ?? new RangeFinder(this.frames)
     this.finders.set(channel, finder)
@@ -118,7 +119,7 @@ export class Levels {
     return this.chosen.get(channel) ?? this.automatic(channel)
   }
 
-  /** The range that the samples ask for. @param {number} channel @returns {Range} */
+  /** The range found from the samples. @param {number} channel @returns {Range} */
   automatic(channel) {
     const finder = this.finders.get(channel)
     const { low, high } = finder?.widest ?? BYTES
@@ -126,7 +127,7 @@ export class Levels {
     return finder && !isPlain ? finder.range : BYTES
   }
 
-  /** Between what a person can choose: few samples lie outside. @param {number} channel @returns {Range} */
+  /** The limits of the user's choice; few samples lie outside. @param {number} channel @returns {Range} */
   bounds(channel) {
     const finder = this.finders.get(channel)
     if (this.areBytes || !finder) return BYTES
@@ -135,7 +136,7 @@ export class Levels {
     return { low: Math.max(finder.least, low - margin), high: Math.min(finder.most, high + margin) }
   }
 
-  /** @param {number} channel @param {Range | null} range null: as the samples have it */
+  /** @param {number} channel @param {Range | null} range null for the range found from the samples */
   choose(channel, range) {
     if (range) this.chosen.set(channel, range)
     else this.chosen.delete(channel)
@@ -143,15 +144,15 @@ export class Levels {
   }
 }
 
-/** Whether pixels of 8 bits are shown as they are. @param {Range} range */
+/** Whether 8-bit pixels are shown unchanged. @param {Range} range */
 export const isPlain = ({ low, high }) => low === BYTES.low && high === BYTES.high
 
 /**
- * Pixels of one plane of samples, or of red, green and blue.
+ * Pixels from one plane of samples, or from red, green and blue.
  *
  * @param {ArrayLike<number>[]} planes
- * @param {Range | Range[]} ranges one of all planes, or one of each
- * @param {boolean} [inverted] the least is white
+ * @param {Range | Range[]} ranges one for all planes, or one for each
+ * @param {boolean} [inverted] whether the least value is white
  * @returns {Uint8ClampedArray<ArrayBuffer>} RGBA
  */
 export function pixelsOf(planes, ranges, inverted = false) {
@@ -172,7 +173,7 @@ export function pixelsOf(planes, ranges, inverted = false) {
 }
 
 /**
- * Pixels of 8 bits in another range; how transparent they are stays.
+ * Change the range of 8-bit pixels; their transparency stays.
  *
  * @param {Uint8ClampedArray} pixels RGBA, changed in place
  * @param {Range} range
@@ -185,7 +186,7 @@ export function stretch(pixels, { low, high }) {
 }
 
 /**
- * Red, green and blue of pixels of 8 bits, of those that are seen at all.
+ * Red, green and blue of 8-bit pixels, without fully transparent ones.
  *
  * @param {Uint8ClampedArray} pixels RGBA
  * @returns {Uint8Array[]}

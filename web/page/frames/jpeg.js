@@ -1,9 +1,9 @@
-// JPEG within a TIFF by the browser's decoder: as libjpeg, it smooths colours of less resolution, which
-// geotiff's own does not.
+// Decodes JPEGs within a TIFF with the browser: like libjpeg, it smooths subsampled colours, which
+// geotiff's own decoder does not.
 
-/** Numbers that no compression has, for pages whose JPEGs are of red, green and blue, and others. */
+/** Unused compression numbers, for pages with JPEGs in red, green and blue, and for others. */
 export const [BROWSER_RGB, BROWSER_JPEG] = [65_107, 65_108]
-/** Says that three components are no YCbCr, to a decoder that would take them for it. */
+/** A marker: the three components are not YCbCr, which a decoder would otherwise assume. */
 const ADOBE = Uint8Array.of(0xff, 0xee, 0, 14, 65, 100, 111, 98, 101, 0, 100, 0, 0, 0, 0, 0)
 const START = Uint8Array.of(0xff, 0xd8)
 
@@ -45,7 +45,7 @@ export function addJpeg({ addDecoder, BaseDecoder }) {
 }
 
 /**
- * The decoder of a page that is compressed as JPEG; null for geotiff's own.
+ * The decoder for a page with JPEG compression; null for geotiff's own.
  *
  * @param {import('geotiff').GeoTIFFImage} page
  * @param {number} photometric

@@ -1,13 +1,13 @@
-// What a file is, by its first bytes: names and types mislead. No DOM.
+// Detects a file's kind by its first bytes, because names and types mislead. No DOM.
 
 /**
  * @typedef {object} Content
- * @property {'tiff' | 'deep' | 'animation' | 'video' | 'image'} kind `deep`: a PNG of 16 bits
- * @property {string} type that a browser decodes it by; empty where the browser has to tell itself
- * @property {import('../image/view.js').Size} [size] where the first bytes have it
+ * @property {'tiff' | 'deep' | 'animation' | 'video' | 'image'} kind `deep`: a PNG with 16 bits
+ * @property {string} type the type for the browser's decoder; empty if the browser must detect it
+ * @property {import('../image/view.js').Size} [size] if the first bytes have it
  */
 
-/** How much is looked at: what says that a PNG moves may follow a large colour profile. */
+/** How many bytes to read: a PNG's animation chunk can follow a large colour profile. */
 const HEAD = 2 ** 20
 
 /** @type {[RegExp, Content['kind'], string][]} */
@@ -38,25 +38,25 @@ const REFUSED = [
   [/^SIMPLE {2}=/, 'a FITS file', AS_TIFF],
   [/^\0\0\0\x0cjP/, 'a JPEG 2000', AS_TIFF],
   [/^RIFF[^]{4}AVI /, 'an AVI', AS_TIFF],
-  [/^(0&\xb2u|\0\0\x01\xba|FLV\x01)/, 'a video of a kind that browsers do not read', AS_TIFF],
+  [/^(0&\xb2u|\0\0\x01\xba|FLV\x01)/, 'a video in a format that browsers lack', AS_TIFF],
   [/^\x93NUMPY/, 'a NumPy array', 'Write it with tifffile.imwrite.'],
-  [/^(PK\x03\x04|\x1f\x8b|7z\xbc\xaf)/, 'an archive', 'Unpack it, and open what is in it.'],
+  [/^(PK\x03\x04|\x1f\x8b|7z\xbc\xaf)/, 'an archive', 'Unpack it, and open the files in it.'],
 ]
 
 /**
  * @param {File} file
  * @returns {Promise<Content>}
- * @throws {Error} a sentence, where it is empty or of a kind that is not read here
+ * @throws {Error} with a sentence, if the file is empty or of an unsupported kind
  */
 export async function contentOf(file) {
   if (!file.size) throw new Error(`${file.name} is empty.`)
   const bytes = new Uint8Array(await file.slice(0, HEAD).arrayBuffer())
   const start = String.fromCharCode(...bytes.subarray(0, 256))
   const refused = REFUSED.find(([magic]) => magic.test(start))
-  if (refused) throw new Error(`${file.name} is ${refused[1]}, which is not read here. ${refused[2]}`)
+  if (refused) throw new Error(`${file.name} is ${refused[1]}, which this page cannot read. ${refused[2]}`)
   const [, kind, type] = READ.find(([magic]) => magic.test(start)) ?? [null, 'image', '']
   if (type === 'image/png') return png(file, bytes)
-  // VP8X is the header of a WebP that has more than one picture's data, and its flags come next.
+  // VP8X is the header of an extended WebP; a flag after it marks an animation.
   if (type === 'image/webp' && start.startsWith('VP8X', 12) && bytes[20] & 2) {
     return { kind: 'animation', type }
   }
@@ -72,7 +72,7 @@ function png(file, bytes) {
   const moves = before.includes('acTL')
   if (moves && isDeep) {
     const advice = 'Save its frames as a TIFF, or with 8 bits.'
-    throw new Error(`${file.name} is animated and has 16 bits, which is not read here. ${advice}`)
+    throw new Error(`${file.name} is animated and has 16 bits, which this page cannot read. ${advice}`)
   }
   return { kind: moves ? 'animation' : isDeep ? 'deep' : 'image', type: 'image/png', size }
 }

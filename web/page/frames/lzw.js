@@ -1,16 +1,16 @@
-// TIFF's LZW (TIFF 6.0, section 13). geotiff's own decoder has no room for codes from 4093 on, and never
-// ends where a file has them. No DOM.
+// Decodes TIFF's LZW (TIFF 6.0, section 13). geotiff's own decoder has no room for codes from 4093 on,
+// and never ends if a file has them. No DOM.
 
 const [CLEAR, END, CODES] = [256, 257, 4096]
 
 /**
  * @param {ArrayBufferLike} compressed
  * @returns {ArrayBuffer}
- * @throws {Error} where a code is none that can be there
+ * @throws {Error} for an invalid code
  */
 export function lzwDecoded(compressed) {
   const bytes = new Uint8Array(compressed)
-  // What a code stands for was written before: the text of the code before it, and a byte more.
+  // A code stands for bytes that were written before: those of the code before it, and one more.
   const starts = new Uint32Array(CODES)
   const lengths = new Uint16Array(CODES)
   let written = new Uint8Array(Math.max(1024, 4 * bytes.length))
@@ -21,7 +21,7 @@ export function lzwDecoded(compressed) {
       bits = ((bits << 8) | bytes[at++]) & 0xfffff
       held += 8
     }
-    if (held < width) break // some writers leave the end out
+    if (held < width) break // some writers omit the end code
     held -= width
     const code = (bits >> held) & ((1 << width) - 1)
     if (code === END) break
@@ -35,7 +35,7 @@ export function lzwDecoded(compressed) {
       starts[next] = before
       lengths[next++] = length - before + 1
     }
-    if (code >= next) throw new Error(`its LZW data has the code ${code} before its meaning.`)
+    if (code >= next) throw new Error(`its LZW data uses the code ${code} before it is defined.`)
     const count = code < CLEAR ? 1 : lengths[code]
     if (length + count > written.length) {
       const larger = new Uint8Array(2 * written.length + count)
@@ -45,7 +45,7 @@ export function lzwDecoded(compressed) {
     before = length
     if (code < CLEAR) written[length++] = code
     else for (let from = starts[code], i = 0; i < count; i++) written[length++] = written[from++]
-    // The width grows one code early, as libtiff and all others write it.
+    // The width grows one code early, as in the files of libtiff and all other writers.
     if (next + 1 >= 1 << width && width < 12) width++
   }
   return written.buffer.slice(0, length)

@@ -22,7 +22,7 @@ import { Recent } from '../shared/recent.js'
 
 /** @type {Shown} */
 export const NOTHING = new Map()
-/** How many frames stay in memory: those that were used last. */
+/** The number of frames that stay in memory: those used last. */
 const RECENT = 4
 
 export class MaskStore {
@@ -33,11 +33,11 @@ export class MaskStore {
     this.frames = new Set()
     /** @type {Recent<KeptMask[]>} */
     this.recent = new Recent(RECENT)
-    /** Ends with the last write. @type {Promise<unknown>} */
+    /** Resolves when the last write ends. @type {Promise<unknown>} */
     this.writing = Promise.resolve()
   }
 
-  /** Forget all. */
+  /** Forget all masks. */
   clear() {
     this.frames.clear()
     this.recent.clear()
@@ -45,7 +45,7 @@ export class MaskStore {
   }
 
   /**
-   * Keep the masks of some objects, beside those of others.
+   * Store the masks of some objects; those of other objects stay.
    *
    * @param {number} frame
    * @param {KeptMask[]} masks
@@ -60,7 +60,7 @@ export class MaskStore {
   }
 
   /**
-   * What is shown of a frame.
+   * The masks shown on a frame.
    *
    * @param {number} frame
    * @param {Placement | null} place of the frames
@@ -115,6 +115,6 @@ function stepOf(frame, mask, place) {
 export function answerOf(logits, iou, milliseconds, place) {
   const side = Math.sqrt(logits.length)
   const masks = { data: logits, dims: [1, 1, side, side] }
-  // sam2's masks of videos are cut at 0.
+  // sam2 cuts the masks of videos at 0.
   return { masks, scores: Float32Array.of(iou), best: 0, threshold: 0, place, milliseconds }
 }

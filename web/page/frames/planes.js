@@ -1,27 +1,27 @@
-// Which slice and channels of stacks are shown. No DOM.
+// The shown slice and channels of stacks. No DOM.
 
 import { pixelsOf } from './gray.js'
 
 /** @typedef {import('./gray.js').Levels} Levels */
 /** @typedef {import('./tiff.js').Samples} Samples */
 /** @typedef {import('./tiff.js').Stack} Stack */
-/** @typedef {{ channel: number, samples: Samples | undefined }[]} Chosen undefined: none, for a colour */
+/** @typedef {{ channel: number, samples: Samples | undefined }[]} Chosen undefined: a colour without a channel */
 
-/** No channel, for a colour. */
+/** A colour without a channel. */
 export const NONE = -1
 
 export class Planes {
-  /** The first file; null where none is a TIFF. @type {Stack | null} */
+  /** The first file; null if none is a TIFF. @type {Stack | null} */
   first = null
-  /** The slice that is shown. */
+  /** The shown slice. */
   slice = 0
-  /** The channel that is shown, or those in red, green and blue. */
+  /** The shown channel, or the channels in red, green and blue. */
   colors = [0]
-  /** Grows with each choice. */
+  /** Increases with each choice. */
   version = 0
 
   /**
-   * Take a file's planes in: all are looked at, so that what is broken is not met amid tracking.
+   * Add a file's planes. All are read, so that a broken one is not met during tracking.
    *
    * @param {Stack} stack
    * @param {Levels} levels of all files
@@ -33,7 +33,7 @@ export class Planes {
     const expected = this.first
     if (channels.length !== expected.channels.length || slices !== expected.slices) {
       throw new Error(
-        `Files must have the same channels and slices: ${file} has ${channels.length} and ` +
+        `Files must have the same number of channels and slices: ${file} has ${channels.length} and ` +
           `${slices}, ${expected.file} ${expected.channels.length} and ${expected.slices}.`,
       )
     }
@@ -54,7 +54,7 @@ export class Planes {
     this.version++
   }
 
-  /** What is chosen of a frame. @param {Stack} stack @param {number} frame @returns {Promise<Chosen>} */
+  /** The chosen planes of a frame. @param {Stack} stack @param {number} frame @returns {Promise<Chosen>} */
   async read(stack, frame) {
     const { colors, slice } = this
     const wanted = [...new Set(colors.filter((channel) => channel !== NONE))]
@@ -79,9 +79,9 @@ export class Planes {
 }
 
 /**
- * The channels that are red, green and blue at first: two are magenta and green, which most people can
- * tell apart.
+ * The initial channels for red, green and blue: two channels are magenta and green, which most people
+ * can tell apart.
  *
- * @param {number} channels how many there are
+ * @param {number} channels the number of channels
  */
 export const firstColors = (channels) => (channels === 2 ? [0, 1, 0] : [0, 1, 2])

@@ -1,4 +1,4 @@
-// Opens what has pictures: an image, a stack or time-lapse of several, a video.
+// Opens an image, a stack or time-lapse of several, or a video.
 
 import { Recent } from '../shared/recent.js'
 import { isPlain, Levels, pixelsOf } from './gray.js'
@@ -14,41 +14,41 @@ import { openAnimation, openVideo } from './video.js'
  * One frame, or several of one size.
  *
  * @typedef {object} Sequence
- * @property {string} file what a person calls it
- * @property {string} name the same without its ending
+ * @property {string} file its name for people
+ * @property {string} name the same without its suffix
  * @property {number} count
  * @property {number} width of each frame, in pixels
  * @property {number} height
- * @property {HTMLElement} element what is seen at first
- * @property {Levels} levels what is black and white; they count from the next `read` on
+ * @property {HTMLElement} element the element that shows the first frame
+ * @property {Levels} levels the black and white values; a change takes effect with the next `read`
  * @property {(frame: number) => string} fileOf the name of a frame's file
- * @property {Planes} planes what can be chosen of channels and slices
- * @property {string[]} notes sentences on what is not shown of the files
+ * @property {Planes} planes the choice of channels and slices
+ * @property {string[]} notes sentences about what is not shown of the files
  * @property {(frame: number) => Promise<Picture>} read
- * @property {(picture: Picture) => void} show a frame that was read, where the element is
+ * @property {(picture: Picture) => void} show shows a frame that was read, in the element's place
  * @property {() => void} close
  */
 /**
- * Frames of one file: read as they are in it, then painted with the levels that hold.
+ * The frames of one file: read as stored, then painted with the current levels.
  *
  * @typedef {Size & { count: number, element?: HTMLImageElement, read: (frame: number) => Promise<any>,
  *   paint: (source: any) => Promise<Picture>, notes?: string[], close?: () => void }} Reel
  */
 
-/** How many frames are kept that were read last. */
+/** How many of the frames read last are kept. */
 const RECENT = 6
-/** Of how many frames of a video the range is found. */
+/** The number of frames of a video that are examined for its range. */
 const LOOKED_AT = 5
-/** What a canvas of a browser holds: it shows the frames. */
+/** The limits of a browser's canvas, which shows the frames. */
 const MOST = { side: 65_535, pixels: 2 ** 28 }
 
 /**
- * The files as one sequence, in the order of their names.
+ * Open files as one sequence, in the order of their names.
  *
  * @param {File[]} files
- * @param {(done: number, total: number) => void} onProgress frames that were looked at
+ * @param {(done: number, total: number) => void} onProgress examined frames
  * @returns {Promise<Sequence>}
- * @throws {Error} a sentence, where they cannot be read or their frames are not of one size
+ * @throws {Error} with a sentence, if files cannot be read or their frames differ in size
  */
 export async function openFiles(files, onProgress) {
   const sorted = files.toSorted((one, other) =>
@@ -86,10 +86,10 @@ export async function openFiles(files, onProgress) {
     if (version !== planes.version) recent.clear()
     version = planes.version
     const { reel: of, first } = partOf(frame)
-    const found = recent.get(frame) ?? of.read(frame - first)
-    recent.set(frame, found)
-    found.catch(() => recent.delete(frame))
-    return of.paint(await found)
+    const source = recent.get(frame) ?? of.read(frame - first)
+    recent.set(frame, source)
+    source.catch(() => recent.delete(frame))
+    return of.paint(await source)
   }
   return {
     file: file.name,
@@ -111,9 +111,9 @@ export async function openFiles(files, onProgress) {
  * @param {File} file
  * @param {import('./kind.js').Content} content
  * @param {{ levels: Levels | null, planes: Planes }} shared by all files
- * @param {number} files how many there are
+ * @param {number} files the number of files
  * @param {(done: number, total: number) => void} onProgress
- * @param {number} done frames before
+ * @param {number} done the number of frames in earlier files
  * @returns {Promise<Reel>}
  */
 async function openReel(file, { kind, type, size }, shared, files, onProgress, done) {
@@ -132,7 +132,7 @@ async function openReel(file, { kind, type, size }, shared, files, onProgress, d
     const levels = (shared.levels ??= new Levels(files * looked))
     const { first = null, ...reel } = /** @type {Reel & { first?: Picture }} */ (frames)
     const { count } = reel
-    const only = files === 1 ? first : null // of many files only those are kept that are looked at
+    const only = files === 1 ? first : null // with many files, keep no decoded pictures here
     for (let i = 0; i < looked; i++) {
       const picture = first ?? (await frames.read(Math.floor(((i + 0.5) * count) / looked)))
       for (const plane of samplesOfPicture(picture, reel)) levels.add(0, plane, true)
@@ -186,7 +186,7 @@ async function openStack(file, shared, files, onProgress, done) {
 }
 
 /**
- * The name of a frame's own file: where several are in one, the one that holds it alone.
+ * The file name of a frame; for a file with several frames, the name that a separate file would have.
  *
  * @param {{ file: File, reel: Reel, first: number }} part
  * @param {number} frame
@@ -203,8 +203,8 @@ const withoutEnding = (name) => name.replace(/\.[^.]*$/, '')
 function refuseTooLarge(file, { width, height }) {
   if (Math.max(width, height) <= MOST.side && width * height <= MOST.pixels) return
   throw new Error(
-    `${file.name} is ${width} × ${height} pixels. Here are shown at most ${MOST.side} a side and ` +
-      `${MOST.pixels} in all: crop it, or save it smaller.`,
+    `${file.name} has ${width} × ${height} pixels, but this page shows at most ${MOST.side} a side ` +
+      `and ${MOST.pixels} in all: crop it, or save it smaller.`,
   )
 }
 
@@ -219,13 +219,13 @@ function sameSize(first, other) {
 /** @param {string} which @param {Size} size @param {string} first @param {Size} expected */
 const differs = (which, size, first, expected) =>
   new Error(
-    `Frames must be of one size: ${which} is ${size.width} × ${size.height} pixels, ` +
-      `${first} ${expected.width} × ${expected.height}.`,
+    `Frames must have one size: ${which} has ${size.width} × ${size.height} pixels, ` +
+      `${first} has ${expected.width} × ${expected.height}.`,
   )
 
 /**
- * What shows the frames: an image itself, or a canvas for several and for what is no element or has
- * another range than the image.
+ * The element that shows the frames: the image itself, or a canvas for several frames, for pictures
+ * without an element, and for a changed range.
  *
  * @param {Reel} reel
  * @param {number} count

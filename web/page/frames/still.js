@@ -1,4 +1,4 @@
-// Reads single images: through the browser, and PNGs of 16 bits, of which a browser keeps 8.
+// Reads single images with the browser, and 16-bit PNGs, of which a browser would keep only 8 bits.
 
 import { loadImage } from '../shared/image.js'
 import { words } from '../shared/words.js'
@@ -7,15 +7,15 @@ import { seenPlanes, isPlain, stretch } from './gray.js'
 /** @typedef {import('../image/view.js').Size} Size */
 /** @typedef {import('./sequence.js').Picture} Picture */
 
-/** What has no pixels, and so no range. */
+/** The type of drawings, which have no pixels and so no range. */
 const DRAWING = 'image/svg+xml'
-/** How many pixels of an image are looked at for their range; of a larger one these rows. */
+/** The number of pixels examined for the range; in a larger image, that many in spread rows. */
 const LOOKED_AT = 2 ** 18
-/** How many pixels are changed at once. */
+/** The number of pixels changed at once. */
 const STRIP = 2 ** 22
 
 /**
- * An image that the browser decodes: turned as its EXIF data says, colours as they are in the file.
+ * An image decoded by the browser: rotated by its EXIF data, with the file's colours unchanged.
  *
  * @param {File} file
  * @param {string} type
@@ -33,14 +33,14 @@ export async function openStill(file, type) {
   } catch {
     close()
     throw new Error(
-      `${file.name} is not an image, a TIFF or a video that can be read here, or is too large ` +
+      `${file.name} is not an image, a TIFF or a video that this page can read, or is too large ` +
         'for this browser. Save it as PNG or TIFF.',
     )
   }
 }
 
 /**
- * A PNG of 16 bits.
+ * A 16-bit PNG.
  *
  * @param {File} file
  * @returns {Promise<Size & { planes: Uint16Array[], alpha: Uint16Array | null }>}
@@ -67,12 +67,12 @@ export async function deepPng(file) {
     }
     return { width, height, planes: colours, alpha }
   } catch (error) {
-    throw new Error(`${file.name} is broken, or no PNG that can be read here: ${words(error)}`)
+    throw new Error(`${file.name} is broken, or not a PNG that this page can read: ${words(error)}`)
   }
 }
 
 /**
- * Samples of a picture, for its range: red, green and blue of pixels that are not quite transparent.
+ * The samples of a picture for its range: red, green and blue of pixels that are not fully transparent.
  * A drawing has none.
  *
  * @param {Picture} picture

@@ -1,4 +1,4 @@
-// Reads stacks and images of a TIFF by frame, slice and channel. No DOM.
+// Reads the stacks and images of a TIFF by frame, slice and channel. No DOM.
 
 import { words } from '../shared/words.js'
 import { imagesOf, isOme, layoutOf } from './axes.js'
@@ -7,12 +7,12 @@ import { BROWSER_JPEG, BROWSER_RGB } from './jpeg.js'
 
 /** @typedef {import('./geotiff.js').Page} Page */
 /**
- * What is seen of a channel.
+ * The samples of a channel.
  *
  * @typedef {object} Samples
  * @property {ArrayLike<number>[]} planes one, or those of red, green and blue
- * @property {boolean} scaled whether 8 bits do not say what they look like
- * @property {boolean} inverted whether the least is white
+ * @property {boolean} scaled whether they must be scaled to 8 bits to be shown
+ * @property {boolean} inverted whether the least value is white
  */
 /**
  * @typedef {object} Stack
@@ -22,17 +22,17 @@ import { BROWSER_JPEG, BROWSER_RGB } from './jpeg.js'
  * @property {number} frames
  * @property {number} slices of each frame
  * @property {string[]} channels their names
- * @property {boolean} isColored whether a channel has colours of its own
- * @property {string[]} notes sentences on what is not shown
+ * @property {boolean} isColored whether a channel has its own colours
+ * @property {string[]} notes sentences about what is not shown
  * @property {(frame: number, slice: number, channels: number[]) => Promise<Samples[]>} read
  */
 
-/** PhotometricInterpretation (TIFF 6.0, section 8) of what is not shades of gray. */
+/** PhotometricInterpretation (TIFF 6.0, section 8) of colours. */
 const COLOURS = { rgb: 2, palette: 3, cmyk: 5, yCbCr: 6, cieLab: 8 }
-/** A bit of NewSubfileType: the page is another one, made smaller. */
+/** A bit of NewSubfileType: the page is a smaller copy of another. */
 const REDUCED = 1
 const JPEG = 7
-/** Compressions that geotiff has no decoder of. @type {[string, ...number[]][]} */
+/** Compressions that geotiff cannot decode. @type {[string, ...number[]][]} */
 const COMPRESSIONS = [
   ['CCITT (fax)', 2, 3, 4],
   ['JPEG of the old style', 6],
@@ -44,7 +44,7 @@ const COMPRESSIONS = [
   ['PNG', 34933],
   ['JPEG XL', 50002, 52546],
 ]
-/** Those that it has. */
+/** Compressions that can be decoded. */
 const DECODED = [1, 5, JPEG, 8, 32773, 32946, 34887, 50000, 50001, BROWSER_RGB, BROWSER_JPEG]
 const WHOLE = Array.from({ length: 16 }, (_, i) => i + 1)
 /** The bits that samples can have, by SampleFormat. @type {number[][]} */
@@ -52,9 +52,9 @@ const BITS = [[], [...WHOLE, 32], [8, 16, 32], [16, 32, 64]]
 const FORMATS = ['', 'unsigned', 'signed', 'floating-point', '', 'complex integer', 'complex']
 
 /**
- * @param {File} file that begins as a TIFF does
+ * @param {File} file that begins like a TIFF
  * @returns {Promise<Stack>}
- * @throws {Error} a sentence, where it cannot be read
+ * @throws {Error} with a sentence, if the file cannot be read
  */
 export async function openTiff(file) {
   try {
@@ -68,13 +68,13 @@ class Unreadable extends Error {}
 
 /** @param {File} file @param {unknown} error */
 const broken = (file, error) =>
-  new Error(`${file.name} is broken, or no TIFF that can be read here: ${words(error)}`)
+  new Error(`${file.name} is broken, or not a TIFF that this page can read: ${words(error)}`)
 
 /** @param {File} file @returns {Promise<Stack>} */
 async function stackOf(file) {
   let pages = await pagesOf(file)
   const first = pages.find((page) => !isReduced(page))
-  if (!first) throw new Unreadable(`${file.name} is a TIFF without a page.`)
+  if (!first) throw new Unreadable(`${file.name} is a TIFF without pages.`)
   const [width, height] = [first.getWidth(), first.getHeight()]
   const description = String(field(first, 'ImageDescription') ?? '').replace(/\0+$/, '')
   if (pages.length === 1) pages = withImagesBehind(first, description, file)
@@ -90,18 +90,22 @@ async function stackOf(file) {
   for (const page of shown) {
     checkReadable(page, file)
     const isMapped = differences.has(page) && isConverted(page)
-    if (isMapped) throw unreadable(file, 'has a colour map of numbers that are differences')
+    if (isMapped) throw unreadable(file, 'has a colour map and stores differences')
   }
   const readable = new Set(shown)
 
   const isColored = shown.some(hasColours)
   const inPage = isColored ? 1 : samplesShown(first)
   if (photometricOf(first) === COLOURS.rgb && isColored && samplesShown(first) > 3) {
-    notes.push(`Red, green and blue are shown, of ${samplesShown(first)} samples a pixel.`)
+    notes.push(`Only red, green and blue are shown, of ${samplesShown(first)} samples a pixel.`)
   }
   const counted = isOme(description) ? pages : shown // OME counts all pages
-  const said = { description, count: counted.length, file: file.name, axes: lsmAxes(first) }
-  const layout = layoutOf(said)
+  const layout = layoutOf({
+    description,
+    count: counted.length,
+    file: file.name,
+    axes: lsmAxes(first),
+  })
   return {
     file: file.name,
     width,
@@ -152,7 +156,7 @@ function lsmAxes(page) {
 }
 
 /**
- * Whether a page is in colours. The three samples of a Zeiss file are channels.
+ * Whether a page is in colour. The three samples of a Zeiss file are channels.
  *
  * @param {Page} page
  */
@@ -161,14 +165,14 @@ const hasColours = (page) => {
   return !lsmOf(page) && (isRgb ? page.getSamplesPerPixel() >= 3 : isConverted(page))
 }
 
-/** Whether a page's samples are turned to red, green and blue. @param {Page} page */
+/** Whether a page's samples are converted to red, green and blue. @param {Page} page */
 const isConverted = (page) => {
   const photometric = photometricOf(page)
   if (page.getBitsPerSample() > 8) return photometric === COLOURS.palette
   return Object.values(COLOURS).includes(photometric)
 }
 
-/** How many samples of a page are channels: transparency is none. @param {Page} page */
+/** The number of a page's samples that are channels; transparency is not one. @param {Page} page */
 function samplesShown(page) {
   const extra = Array.from(field(page, 'ExtraSamples') ?? [])
   return page.getSamplesPerPixel() - extra.filter((kind) => kind === 1 || kind === 2).length
@@ -176,7 +180,7 @@ function samplesShown(page) {
 
 /**
  * @param {Page} page
- * @param {number} channels how many of its samples are channels
+ * @param {number} channels the number of its samples that are channels
  * @param {boolean} areDifferences
  * @returns {Promise<Samples[]>}
  */
@@ -196,8 +200,8 @@ async function samplesOf(page, channels, areDifferences) {
 }
 
 /**
- * The first page, and images that follow it without pages of their own: ImageJ, MetaMorph and tifffile
- * write such.
+ * The first page, and images that follow it without their own pages, as ImageJ, MetaMorph and tifffile
+ * write them.
  *
  * @param {Page} first
  * @param {string} description
@@ -232,7 +236,7 @@ function checkReadable(page, file) {
     throw unreadable(file, `has ${type} numbers of ${bits} bits`, to)
   }
   const depths = new Set(field(page, 'BitsPerSample'))
-  if (depths.size > 1) throw unreadable(file, 'has samples of different bits')
+  if (depths.size > 1) throw unreadable(file, 'has samples of different bit depths')
   if (field(page, 'FillOrder') === 2) throw unreadable(file, 'has its bits in reverse order')
   const predictor = field(page, 'Predictor') ?? 1
   const isSwapped = bits !== 32 || !page.littleEndian
@@ -241,7 +245,7 @@ function checkReadable(page, file) {
   if (compression === JPEG && isDeep) throw unreadable(file, `has JPEGs of ${bits} bits`)
   const isSubsampled = [...(field(page, 'YCbCrSubSampling') ?? [2, 2])].some((factor) => factor > 1)
   if (photometricOf(page) === COLOURS.yCbCr && compression !== JPEG && isSubsampled) {
-    throw unreadable(file, 'has colours of less resolution (YCbCr)')
+    throw unreadable(file, 'has subsampled colours (YCbCr)')
   }
 }
 
@@ -253,7 +257,7 @@ function unreadable({ name }, what, [before, after] = ['', '']) {
     `import tifffile; s = tifffile.TiffFile('${quoted}').series[0]; ` +
     `tifffile.imwrite('${plain}', ${before}s.asarray()${after}, metadata={'axes': s.axes})`
   return new Unreadable(
-    `${name} ${what}, which cannot be read here. Convert it, with ` +
+    `${name} ${what}, which this page cannot read. Convert it with ` +
       `uv run --with tifffile --with imagecodecs python -c "${code}", or open it in Fiji and save it ` +
       'as TIFF.',
   )

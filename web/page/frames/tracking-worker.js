@@ -1,4 +1,4 @@
-// The worker's side of tracking: a model's graphs in onnxruntime-web, and a tracker that runs them.
+// The worker's part of tracking: a model's graphs in onnxruntime-web, and a tracker that runs them.
 
 import { createSession, encode, fetchFiles } from '../shared/model.js'
 import { placement } from '../shared/preprocessing.js'
@@ -14,7 +14,7 @@ import { graphRunner } from '../shared/tracking-graphs.js'
  *
  * @typedef {{ frame: number, id: number, prompts: PagePrompt[] }} ObjectPrompts
  */
-/** Frames on which an object is not, as a person said. @typedef {{ id: number, frames: number[] }} Gone */
+/** Frames on which the user marked an object as absent. @typedef {{ id: number, frames: number[] }} Gone */
 /**
  * @typedef {object} Opened
  * @property {import('../shared/model.js').Runtime} ort
@@ -24,7 +24,7 @@ import { graphRunner } from '../shared/tracking-graphs.js'
  */
 
 /**
- * Fetch the graphs that track, or take them from the cache, and create their sessions.
+ * Fetch the tracking graphs, or take them from the cache, and create their sessions.
  *
  * @param {Opened} opened
  * @param {string} base
@@ -70,12 +70,12 @@ export class Tracking {
   /** @param {Tracker} tracker that has no prompt yet */
   constructor(tracker) {
     this.tracker = tracker
-    /** The prompts that it has, by object and frame. @type {Map<string, ObjectPrompts>} */
+    /** The tracker's prompts, by object and frame. @type {Map<string, ObjectPrompts>} */
     this.prompted = new Map()
   }
 
   /**
-   * Give the tracker all prompts of an object on a frame; it may have the first of them already.
+   * Give the tracker all prompts of an object on a frame; it may already have the first of them.
    *
    * @param {ObjectPrompts} all
    * @returns {Promise<TrackedMask>}
@@ -96,7 +96,7 @@ export class Tracking {
   }
 
   /**
-   * Take back the prompts of an object on a frame. If it has no others, the tracker forgets it: a
+   * Remove the prompts of an object on a frame. If the object has no others, the tracker forgets it: a
    * wrong mask must not be refined.
    *
    * @param {{ frame: number, id: number }} all
@@ -114,11 +114,11 @@ export class Tracking {
    * Track objects from a frame on.
    *
    * @param {object} args
-   * @param {ObjectPrompts[]} args.prompts of all objects on all frames; others were taken back
+   * @param {ObjectPrompts[]} args.prompts of all objects on all frames; any other prompts are removed
    * @param {number} args.from
    * @param {boolean} args.reverse
    * @param {number} [args.until] the last frame
-   * @param {number[]} [args.ids] of the objects that are tracked; all, unless given
+   * @param {number[]} [args.ids] of the objects to track; by default all
    * @param {Gone[]} [args.gone]
    * @param {() => boolean} stopped
    * @returns {AsyncGenerator<{ frame: number, masks: TrackedMask[] }>}
@@ -142,7 +142,7 @@ export class Tracking {
     for await (const { frame, objects } of frames) {
       const each = (performance.now() - since) / objects.length
       const masks = objects.map(({ object, ...result }) => maskOf(object, result, each))
-      // The frame was drawn anew without its correction: that is made again, and tracked on from.
+      // The frame was redrawn without its correction: make the correction again, and track on from it.
       for (const correction of this.correctionsOn(frame)) {
         if (!follows(correction.id, frame)) continue
         this.prompted.delete(keyOf(correction))
@@ -156,7 +156,7 @@ export class Tracking {
     }
   }
 
-  /** Give the tracker these prompts, and no others. @param {ObjectPrompts[]} prompts */
+  /** Give the tracker exactly these prompts. @param {ObjectPrompts[]} prompts */
   async agree(prompts) {
     const keys = new Set(prompts.map(keyOf))
     for (const each of [...this.prompted.values()]) {
@@ -165,7 +165,7 @@ export class Tracking {
     for (const each of prompts) await this.prompt(each)
   }
 
-  /** Forget what was remembered of objects where they are not. @param {Gone[]} gone */
+  /** Forget the memories of objects on frames where they are absent. @param {Gone[]} gone */
   leave(gone) {
     for (const { id, frames } of gone) {
       const history = this.tracker.objects.get(id)?.history
@@ -176,7 +176,7 @@ export class Tracking {
     }
   }
 
-  /** The prompts on a frame that came after it was tracked. @param {number} frame */
+  /** The prompts that were made on a frame after it was tracked. @param {number} frame */
   correctionsOn(frame) {
     return [...this.prompted.values()].filter((each) => {
       const history = this.tracker.objects.get(each.id)?.history
@@ -185,8 +185,8 @@ export class Tracking {
   }
 
   /**
-   * Where tracking starts: after a frame that was corrected, for from that sam2 draws it anew,
-   * unless another object has no mask there.
+   * The frame where tracking starts. It is the next one if the frame was corrected, because starting
+   * there sam2 would redraw it; but not if another object has no mask on the frame.
    *
    * @param {number} from
    * @param {number} next
@@ -201,7 +201,7 @@ export class Tracking {
   }
 }
 
-/** @param {{ frame: number, id: number }} said */
+/** @param {{ frame: number, id: number }} prompts */
 const keyOf = ({ frame, id }) => `${id}/${frame}`
 
 /** @param {unknown} one @param {unknown} other */
@@ -213,7 +213,7 @@ function maskOf(id, { lowResMasks, objectScore, iou }, milliseconds) {
 }
 
 /**
- * A prompt of the page as the tracker has them.
+ * A prompt of the page in the tracker's form.
  *
  * @param {PagePrompt} prompt
  * @returns {import('../shared/tracker.js').Prompt}

@@ -1,23 +1,23 @@
-// Reads the frames of videos and animated images: each once, in the order of their times.
+// Reads the frames of videos and animated images, each once, in the order of their times.
 
 import { words } from '../shared/words.js'
 
 /** @typedef {import('./sequence.js').Reel} Reel */
 /** @typedef {Omit<Reel, 'paint'>} Frames */
 
-/** What to do where a browser cannot take frames apart. @param {File} file @param {string} decoder */
+/** The error for a browser that lacks a decoder. @param {File} file @param {string} decoder */
 function without(file, decoder) {
   const where = isSecureContext
     ? 'Use a newer Chrome, Edge or Firefox'
-    : 'A browser has it only for pages from https: or from localhost, as through `ssh -L`'
+    : 'Open this page over https or from localhost, for example through `ssh -L`'
   return new Error(
-    `${file.name} has frames, for which this browser lacks ${decoder}. ` +
+    `This browser lacks ${decoder}, which ${file.name} needs. ` +
       `${where}, or save the frames as a TIFF.`,
   )
 }
 
 /**
- * The frames of a GIF, or of an animated WebP, PNG or AVIF, each as it is seen: drawn over those before.
+ * The frames of a GIF, or of an animated WebP, PNG or AVIF, each drawn over the frames before.
  *
  * @param {File} file
  * @param {string} type
@@ -40,14 +40,14 @@ export async function openAnimation(file, type) {
     return { count, width, height, read, close: () => decoder.close() }
   } catch (error) {
     decoder.close()
-    throw new Error(`${file.name} is broken, or no image that can be read here: ${words(error)}`)
+    throw new Error(`${file.name} is broken, or not an image that this page can read: ${words(error)}`)
   }
 }
 
 /**
  * @param {File} file
  * @returns {Promise<Frames>}
- * @throws {Error} a sentence, where the browser cannot decode it
+ * @throws {Error} with a sentence, if the browser cannot decode the video
  */
 export async function openVideo(file) {
   if (!('VideoDecoder' in globalThis)) throw without(file, 'VideoDecoder')
@@ -65,9 +65,9 @@ export async function openVideo(file) {
     const codec = await track.getCodec()
     if (!(await track.canDecode())) throw undecodable(file, codec ?? 'an unknown codec')
     const times = await timesOf(new EncodedPacketSink(track), codec)
-    if (!times.length) throw new Error(`${file.name} is a video without a frame.`)
+    if (!times.length) throw new Error(`${file.name} is a video without frames.`)
     const sink = new CanvasSink(track)
-    let next = 0 // which frame `following` gives
+    let next = 0 // the frame that `following` yields next
     let before = Promise.resolve()
     const decode = async (/** @type {number} */ frame) => {
       if (!following || frame !== next) {
@@ -90,7 +90,7 @@ export async function openVideo(file) {
   } catch (error) {
     close()
     const isSentence = error instanceof Error && error.message.startsWith(file.name)
-    throw isSentence ? error : new Error(`${file.name} is broken, or no video: ${words(error)}`)
+    throw isSentence ? error : new Error(`${file.name} is broken, or not a video: ${words(error)}`)
   }
 }
 
@@ -102,16 +102,16 @@ const undecodable = (file, codec) =>
   )
 
 /**
- * When frames are shown, in seconds: a container has them in the order of decoding.
+ * The times at which frames are shown, in seconds; a container has them in decoding order.
  *
  * @param {import('mediabunny').EncodedPacketSink} packets
  * @param {string | null} codec
- * @returns {Promise<number[]>} rising
+ * @returns {Promise<number[]>} ascending
  */
 async function timesOf(packets, codec) {
   /** @type {Set<number>} */
   const times = new Set()
-  const metadataOnly = codec !== 'vp8' // which has frames that are never shown, with a bit that says so
+  const metadataOnly = codec !== 'vp8' // VP8 marks frames that are never shown with a bit
   for await (const { data, duration, timestamp } of packets.packets(undefined, undefined, { metadataOnly })) {
     const isHidden = codec === 'vp8' && !(data[0] & 0x10)
     if (!isHidden && timestamp + duration >= 0) times.add(timestamp)
