@@ -409,8 +409,8 @@ MUTATIONS = [
     Mutation(
         "features have the names of the graph",
         "shared/model.js",
-        "[role, found[name]]",
-        "[name, found[name]]",
+        "[role, values[name]]",
+        "[name, values[name]]",
     ),
     Mutation(
         "inputs are fed by position",

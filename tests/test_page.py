@@ -587,7 +587,7 @@ def test_a_file_that_does_not_match_the_manifest_is_refused(
         expect(alert).to_contain_text("encoder.onnx: found an HTML page, expected an ONNX file")
         (folder / "encoder.onnx").write_bytes(b"half")
         page.reload()
-        expect(alert).to_contain_text("encoder.onnx: found 4 bytes, the manifest says")
+        expect(alert).to_contain_text("encoder.onnx: found 4 bytes, but the manifest says")
         (folder / "encoder.onnx").unlink()
         page.reload()
         expect(alert).to_contain_text("encoder.onnx: HTTP 404")

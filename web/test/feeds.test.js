@@ -124,20 +124,20 @@ test('each prompt refines its own mask', () => {
 test('a mask is not refined if the contract has no mask input', () => {
   assert.ok(refines(points))
   assert.ok(!refines(pointsAndBoxes))
-  assert.throws(() => fed(pointsAndBoxes, [click], [new Float32Array(4)]), /no mask to refine/)
+  assert.throws(() => fed(pointsAndBoxes, [click], [new Float32Array(4)]), /no mask input/)
 })
 
 test('an unknown type is refused with the name of the tensor', () => {
   const manifest = structuredClone(points)
   manifest.decoder.inputs[2].dtype = 'float64'
-  assert.throws(() => fed(manifest, [click]), /point_labels is float64/)
+  assert.throws(() => fed(manifest, [click]), /point_labels has type float64/)
 })
 
 test('a manifest without roles is refused', () => {
   const old = structuredClone(points)
   for (const tensor of old.encoder.inputs) delete (/** @type {any} */ (tensor).role)
   assert.equal(inputSize(points), 8)
-  assert.throws(() => inputSize(old), /no tensor of the role image; deploy the model again/)
+  assert.throws(() => inputSize(old), /no tensor with the role image; deploy the model again/)
 })
 
 /** @param {number} count @param {number[]} dims */

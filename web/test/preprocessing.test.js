@@ -50,7 +50,7 @@ test('a canvas has raw red, green and blue, pixel by pixel, and is black beside 
 
 test('an unknown way to resize is refused', () => {
   const other = /** @type {any} */ ('crop')
-  assert.throws(() => placement(1, 1, 1, other), /"crop" is not known/)
+  assert.throws(() => placement(1, 1, 1, other), /unknown resize "crop"/)
 })
 
 test('an image one pixel high keeps a pixel', () => {

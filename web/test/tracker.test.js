@@ -277,7 +277,7 @@ test('an invalid prompt is refused with a message and leaves no object', async (
   const empty = { data: [0, 0], width: 2, height: 1 }
   /** @type {[number, import('../page/shared/tracker.js').Prompt, RegExp][]} */
   const cases = [
-    [3, click, /no frame 3: there are 3/],
+    [3, click, /no frame 3: expected one of the frames 0 to 2/],
     [-1, click, /no frame -1/],
     [0, {}, /Expected a mask, a box, or points/],
     [0, { points: [[1, 1]], labels: [1, 0] }, /a label each/],

@@ -1,6 +1,6 @@
-// What the browser stage has a page do to track: tracker.js follows objects through a few frames.
+// The steps of the browser stage for tracking: tracker.js follows objects through a few frames.
 //
-// The stage says what is done, and compares what comes back with what its own tracker finds.
+// The stage calls the steps, and compares the results with those of its own tracker.
 
 import { inputSize } from '../shared/contract.js'
 import { loadImage, scaledPixels } from '../shared/image.js'
@@ -24,7 +24,7 @@ offer({
   ...loaded.steps,
 
   /**
-   * Begin with a sequence. Each frame is encoded when it is first asked for.
+   * Begin with a sequence. Each frame is encoded when it is first needed.
    *
    * @param {{ provider: Provider, frames: string[] }} step the frames' addresses, each as large as
    *   the encoder's input
@@ -41,8 +41,8 @@ offer({
     const encoded = async (frame) => {
       const pixels = scaledPixels(await loadImage(frames[frame]), place)
       const session = loaded.session('encoder', provider)
-      const found = await encode(ort, session, manifest, pixels, place)
-      return /** @type {import('../shared/tracker.js').Features} */ (found)
+      const outputs = await encode(ort, session, manifest, pixels, place)
+      return /** @type {import('../shared/tracker.js').Features} */ (outputs)
     }
     tracker = new Tracker({
       constants: manifest.video,
@@ -61,9 +61,9 @@ offer({
   async prompt({ frame, object, prompt, mask }) {
     const { width, height } = tracker.frames
     const data = mask && Uint8Array.from(atob(mask), (character) => character.charCodeAt(0))
-    const asked = data ? { mask: { data, width, height } } : prompt
-    const [found, milliseconds] = await timed(() => tracker.prompt(frame, object, asked))
-    return { milliseconds, ...(await answer(found, found.score)) }
+    const whole = data ? { mask: { data, width, height } } : prompt
+    const [result, milliseconds] = await timed(() => tracker.prompt(frame, object, whole))
+    return { milliseconds, ...(await answer(result, result.score)) }
   },
 
   /** @param {{ from: number, reverse: boolean }} step */
@@ -72,7 +72,7 @@ offer({
     return {}
   },
 
-  /** The next frame that is followed, with the objects on it; no frame where there is none. */
+  /** Track the next frame, and return its objects; the frame is null at the end. */
   async next() {
     const [{ value, done }, milliseconds] = await timed(() => following.next())
     if (done) return { frame: null }
@@ -85,7 +85,7 @@ offer({
   },
 })
 
-/** A result as JSON has it. @param {Result} result @param {number} score */
+/** A result in JSON's form. @param {Result} result @param {number} score */
 async function answer({ lowResMasks, pointer, iou }, score) {
   const side = Math.sqrt(lowResMasks.length)
   const values = {

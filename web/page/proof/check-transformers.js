@@ -1,5 +1,5 @@
-// The steps of check.js, taken by transformers.js: what it loads from the folder of a model, what
-// it feeds and what it reads are its own.
+// The steps of check.js with transformers.js, which loads a model's folder, feeds the graphs and reads
+// their outputs in its own way.
 
 import { answers } from '../shared/feeds.js'
 import { timed } from '../shared/model.js'
@@ -12,10 +12,10 @@ import { allPosted, decodeRuns, logged, offer } from './steps.js'
 /** @typedef {'encoder' | 'decoder'} Part */
 
 const NAME = BASE.slice(1)
-// The version that transformers.js asks for, which is not that of the page.
+// The version that transformers.js depends on, which differs from the page's version.
 const RUNTIME = '/npm/@huggingface/transformers/node_modules/onnxruntime-web/dist'
 const WASM = `${RUNTIME}/ort-wasm-simd-threaded.asyncify`
-/** @type {Record<Part, string>} what transformers.js calls the two sessions */
+/** @type {Record<Part, string>} transformers.js's names for the two sessions */
 const SESSIONS = { encoder: 'vision_encoder', decoder: 'prompt_encoder_mask_decoder' }
 
 const loaded = new Loaded()
@@ -34,13 +34,13 @@ let picture
 /** @type {any} */
 let embeddings
 
-/** Only what was loaded and hashed is run, and only this server is asked. @param {any} url */
+/** Serve only files that were loaded and hashed, and only from this server. @param {any} url */
 async function answerFetch(url) {
   const { origin, pathname } = new URL(url, location.href)
-  if (origin !== location.origin) throw new Error(`transformers.js asks for ${url}`)
+  if (origin !== location.origin) throw new Error(`transformers.js requests ${url}`)
   const part = partOf(({ file }) => pathname === `${BASE}/${file}`)
   if (!part && pathname.endsWith('.onnx')) {
-    throw new Error(`transformers.js asks for ${pathname}, which manifest.json does not name`)
+    throw new Error(`transformers.js requests ${pathname}, which manifest.json does not list`)
   }
   if (!part) return fetch(url)
   const { buffer } = loaded.files[part]
@@ -56,8 +56,8 @@ function partOf(fits) {
 }
 
 /**
- * Have transformers.js create the session of each part and provider once, and time it: it creates
- * those of both parts with each model.
+ * Make transformers.js create the session of each part and provider only once, and time it: it would
+ * create the sessions of both parts with each model.
  */
 function timeCreation() {
   const create = ort.InferenceSession.create.bind(ort.InferenceSession)
@@ -79,7 +79,7 @@ offer({
   ...loaded.steps,
 
   /**
-   * Start transformers.js and its onnxruntime-web, with a graph that does nothing.
+   * Start transformers.js and its onnxruntime-web, with an identity graph.
    *
    * @param {{ provider: Provider, threads: number, nothing: number[] }} step
    */
@@ -112,7 +112,7 @@ offer({
   /** @param {{ part: Part, provider: Provider }} step */
   async create({ part, provider }) {
     const other = part === 'encoder' ? 'decoder' : 'encoder'
-    // What it needs of the other part is there already, or the first of all.
+    // The other part's session already exists, or is the first of all sessions.
     const beside = created[`${other} ${provider}`] ? provider : 'wasm'
     const device = { [SESSIONS[part]]: provider, [SESSIONS[other]]: beside }
     const { AutoModel } = transformers
@@ -122,12 +122,12 @@ offer({
   },
 
   /**
-   * Where the nodes of a part are, by a session of its own of the same onnxruntime-web.
+   * The provider of each node of a part, from a separate session of the same onnxruntime-web.
    *
    * @param {{ part: Part, provider: Provider }} step
    */
   async nodes({ part, provider }) {
-    const bytes = loaded.files[part].slice() // else it were the one there is
+    const bytes = loaded.files[part].slice() // a copy, or `timeCreation` would return its session
     const lines = await logged(async () => {
       const options = { logSeverityLevel: /** @type {const} */ (0), executionProviders: [provider] }
       await (await ort.InferenceSession.create(bytes, options)).release()
@@ -142,11 +142,11 @@ offer({
     picture = await RawImage.read(image)
     const { pixel_values: input } = await processor(picture)
     const model = models[`encoder ${provider}`]
-    const [found, milliseconds] = await timed(() =>
+    const [returned, milliseconds] = await timed(() =>
       model.get_image_embeddings({ pixel_values: input }),
     )
-    embeddings ??= found
-    const outputs = loaded.manifest.encoder.outputs.map(({ name, role }) => [role, found[name]])
+    embeddings ??= returned
+    const outputs = loaded.manifest.encoder.outputs.map(({ name, role }) => [role, returned[name]])
     const values = await allPosted({ ...Object.fromEntries(outputs), image: input })
     return { milliseconds, values }
   },
@@ -158,8 +158,8 @@ offer({
    *   prompts?: Prompt[] }} step
    */
   async decode({ provider, previous, prompt, prompts = [prompt], runs }) {
-    if (previous) throw new Error('transformers.js takes no mask to refine')
-    const inputs = await processor(picture, asked(prompts))
+    if (previous) throw new Error('transformers.js has no mask input, so it cannot refine a mask')
+    const inputs = await processor(picture, processorInputs(prompts))
     const model = models[`decoder ${provider}`]
     const [, report] = await decodeRuns(runs, async () =>
       answers(loaded.manifest, await model({ ...embeddings, ...inputs })),
@@ -168,8 +168,8 @@ offer({
   },
 })
 
-/** Prompts as the processor takes them, in the image's pixels. @param {Prompt[]} prompts */
-function asked(prompts) {
+/** Prompts in the processor's form, in the image's pixels. @param {Prompt[]} prompts */
+function processorInputs(prompts) {
   const points = prompts.map((prompt) => prompt.points.map(({ x, y }) => [x, y]))
   const labels = prompts.map((prompt) => prompt.points.map((point) => Number(point.foreground)))
   const boxes = prompts.flatMap(({ box }) => (box ? [box] : []))

@@ -1,6 +1,6 @@
-// What the browser stage has a page do, step by step: fetch, create, encode, decode, each timed.
+// The steps of the browser stage: fetch, create, encode, decode, each timed.
 //
-// The stage calls these through `window.check` and compares what comes back.
+// The stage calls them through `window.check` and compares the results.
 
 import { inputShape, inputSize } from '../shared/contract.js'
 import { best, maskAt } from '../shared/feeds.js'
@@ -16,7 +16,7 @@ import { allPosted, decodeRuns, offer, posted } from './steps.js'
 const loaded = new Loaded()
 /** @type {import('../shared/preprocessing.js').Placement} */
 let place
-/** @type {import('../shared/feeds.js').Features} those of the image, as they were first computed */
+/** @type {import('../shared/feeds.js').Features} of the image, as first computed */
 let features
 /** The image's address. */
 let encoded = ''
@@ -35,17 +35,17 @@ offer({
     place = placement(picture.naturalWidth, picture.naturalHeight, size, resize)
     const pixels = scaledPixels(picture, place)
     const session = loaded.session('encoder', provider)
-    const [found, milliseconds] = await timed(() =>
+    const [outputs, milliseconds] = await timed(() =>
       encode(runtimes[provider], session, manifest, pixels, place),
     )
-    if (image !== encoded) [features, encoded] = [found, image]
+    if (image !== encoded) [features, encoded] = [outputs, image]
     const tensor = imageTensor(pixels, place, manifest.preprocessing)
     const input = { data: tensor, dims: inputShape(manifest) }
-    return { milliseconds, values: await allPosted({ ...found, image: input }) }
+    return { milliseconds, values: await allPosted({ ...outputs, image: input }) }
   },
 
   /**
-   * Take an image's embedding as it is, for a decoder alone.
+   * Take an image's embedding from the server, for a decoder without an encoder.
    *
    * @param {{ dims: number[], width: number, height: number, size: number,
    *   resize: import('../shared/preprocessing.js').Resize }} step its shape; the image's size and
@@ -61,7 +61,7 @@ offer({
   },
 
   /**
-   * Decode a prompt, or several of one kind; `previous` names earlier ones whose best masks they
+   * Decode a prompt, or several of one kind; `previous` names earlier prompts whose best masks they
    * refine.
    *
    * @param {{ provider: Provider, name: string, previous?: string | null, runs: number,

@@ -1,13 +1,13 @@
-// Where onnxruntime placed the nodes of a graph, read from the verbose log of a session's creation
-// (VerifyEachNodeIsAssignedToAnEp in its session_state.cc).
+// Reads on which provider onnxruntime placed the nodes of a graph, from the verbose log of a session's
+// creation (VerifyEachNodeIsAssignedToAnEp in its session_state.cc).
 
 /**
  * @typedef {object} NodePlacement
- * @property {number} webgpu how many nodes are on the WebGPU provider
- * @property {number} cpu how many are on the CPU's
- * @property {number} copies how many onnxruntime added to copy a tensor from one to the other
- * @property {Record<string, number> | null} cpuOperators how many of the CPU's nodes are of each
- *   operator; null when every node is the CPU's, as the log then names none
+ * @property {number} webgpu the number of nodes on the WebGPU provider
+ * @property {number} cpu the number of nodes on the CPU provider
+ * @property {number} copies the number of nodes that onnxruntime added to copy a tensor between them
+ * @property {Record<string, number> | null} cpuOperators the number of the CPU's nodes by operator;
+ *   null if all nodes are on the CPU, because the log then lists none
  */
 
 const LINE = /\[V:onnxruntime:[^\]]* VerifyEachNodeIsAssignedToAnEp\] (.*)$/
@@ -22,10 +22,10 @@ const WEBGPU = 'WebGpuExecutionProvider'
 const CPU = 'CPUExecutionProvider'
 
 /**
- * The placement that a log tells. Null unless it is that of exactly one graph, on these two
- * providers, in the form of onnxruntime-web 1.27, and its numbers agree.
+ * The placement in a log. Null unless the log has exactly one graph, on these two providers, in the
+ * form of onnxruntime-web 1.27, with consistent numbers.
  *
- * @param {readonly string[]} lines all that was logged while a session was created at severity 0
+ * @param {readonly string[]} lines the whole log of a session's creation at severity 0
  * @returns {NodePlacement | null}
  */
 export function nodePlacement(lines) {
@@ -49,7 +49,7 @@ export function nodePlacement(lines) {
 }
 
 /**
- * The operators of each provider's nodes, or null when a list is not as long as its heading says.
+ * The operators of each provider's nodes, or null if the length of a list differs from its heading.
  *
  * @param {string[]} messages
  * @returns {Record<string, string[]> | null}

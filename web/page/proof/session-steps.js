@@ -1,4 +1,4 @@
-// The steps of a proof's page that load a model's files and make sessions of them.
+// The steps of a proof's page that load a model's files and create sessions from them.
 
 import { adapter, createSession, fetchFile, runtime, timed } from '../shared/model.js'
 import { nodePlacement } from './node-placement.js'
@@ -9,16 +9,16 @@ import { logged } from './steps.js'
 /** @typedef {import('onnxruntime-web').InferenceSession.ExecutionProviderConfig} ProviderConfig */
 /** @typedef {'NHWC' | 'NCHW'} Layout */
 
-/** Where the server has the model. */
+/** The model's address on the server. */
 export const BASE = '/model'
 
-/** A module with an instruction of SIMD, (i32x4.splat, i8x16.popcnt), that does nothing. */
+/** A module that only has SIMD instructions (i32x4.splat, i8x16.popcnt). */
 const SIMD = Uint8Array.of(
   ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0],
   ...[10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11],
 )
 
-/** What the steps have made so far. */
+/** The results of the steps so far. */
 export class Loaded {
   /** @type {import('../shared/contract.js').Manifest & { dtype?: any }} */
   manifest = /** @type {any} */ (null)
@@ -26,7 +26,7 @@ export class Loaded {
   files = {}
   /** @type {Record<string, import('../shared/model.js').Runtime>} by provider */
   runtimes = {}
-  /** @type {Record<string, ProviderConfig>} what sessions are created with, by provider */
+  /** @type {Record<string, ProviderConfig>} the configuration for sessions, by provider */
   #providers = {}
   /** @type {Record<string, Session>} */
   #sessions = {}
@@ -38,7 +38,7 @@ export class Loaded {
 
   get steps() {
     return {
-      /** Where this runs. */
+      /** The browser's features. */
       environment: async () => {
         this.manifest = await (await fetch(`${BASE}/manifest.json`)).json()
         return {
@@ -54,7 +54,7 @@ export class Loaded {
       load: async ({ part }) => {
         const { encoder, decoder, files, video } = this.manifest
         const name = { encoder: encoder?.file, decoder: decoder.file, ...video?.files }[part]
-        if (!name) throw new Error(`manifest.json names no file of ${part}`)
+        if (!name) throw new Error(`manifest.json lists no file for ${part}`)
         const [bytes, milliseconds] = await timed(() =>
           fetchFile(`${BASE}/${name}`, files[name], () => {}),
         )
@@ -63,11 +63,10 @@ export class Loaded {
       },
 
       /**
-       * Start onnxruntime-web, which it does with its first session: one of a graph that does
-       * nothing.
+       * Start onnxruntime-web by creating its first session, of an identity graph.
        *
        * @param {{ provider: Provider, threads: number, nothing: number[], bundle: string,
-       *   layout: Layout | null }} step address of the build; the layout that WebGPU prefers
+       *   layout: Layout | null }} step the build's address; the preferred layout for WebGPU
        */
       start: async ({ provider, threads, nothing, bundle, layout }) => {
         const config = layout ? { name: provider, preferredLayout: layout } : provider
@@ -91,8 +90,8 @@ export class Loaded {
       },
 
       /**
-       * Where the nodes of a part are, by a session of its own: one that logs this logs each run
-       * too.
+       * The provider of each node of a part, from a separate session: a session that logs this also
+       * logs each run.
        *
        * @param {{ part: string, provider: Provider }} step
        */

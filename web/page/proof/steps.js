@@ -1,4 +1,4 @@
-// What the pages of the browser's proof share: steps that are timed, logged and answered as text.
+// Shared by the pages of the browser's proof: offers steps, times them, and logs.
 
 import { timed } from '../shared/model.js'
 import { words } from '../shared/words.js'
@@ -8,9 +8,9 @@ import { words } from '../shared/words.js'
 
 /** @type {string[] | null} */
 let log = null
-/** @type {string[]} what was logged since the last step, for a driver that sees no console */
+/** @type {string[]} the log since the last step, for a driver that sees no console */
 let lines = []
-// Replaced here, as onnxruntime-web logs to the console.error that there is when it starts.
+// Replaced at load, because onnxruntime-web keeps the console.error that exists when it starts.
 for (const name of /** @type {const} */ (['warn', 'error'])) {
   const write = console[name]
   console[name] = (...parts) => {
@@ -23,7 +23,7 @@ for (const name of /** @type {const} */ (['warn', 'error'])) {
 }
 
 /**
- * What onnxruntime-web logs meanwhile, kept from the console.
+ * The log of onnxruntime-web during some work, which is kept off the console.
  *
  * @param {() => Promise<unknown>} work
  * @returns {Promise<string[]>}
@@ -39,18 +39,18 @@ export async function logged(work) {
 }
 
 /**
- * Send values to the server, which keeps them for who drives the page: as the result of a step,
- * an image's features would take seconds.
+ * Send values to the server, which keeps them for the driver: as the result of a step, an image's
+ * features would take seconds.
  *
- * @param {{ data: Float32Array | Float32Array[], dims: readonly number[] }} values arrays after one
- *   another
+ * @param {{ data: Float32Array | Float32Array[], dims: readonly number[] }} values several arrays are
+ *   concatenated
  * @returns {Promise<{ name: string, dims: readonly number[] }>}
  */
 export async function posted({ data, dims }) {
   const name = crypto.randomUUID()
   const body = new Blob(/** @type {BlobPart[]} */ ([data].flat()))
   const response = await fetch(`/arrays/${name}`, { method: 'POST', body })
-  if (!response.ok) throw new Error(`the server answers ${response.status} to an array`)
+  if (!response.ok) throw new Error(`posting an array failed: HTTP ${response.status}`)
   return { name, dims }
 }
 
@@ -61,12 +61,12 @@ export async function allPosted(values) {
 }
 
 /**
- * Run the decoder some times.
+ * Run the decoder several times.
  *
  * @param {number} runs
  * @param {() => Promise<Answers>} decode
- * @returns {Promise<[Answers, { times: number[], values: object }]>} what it answers last, and what the
- *   step "decode" returns of it
+ * @returns {Promise<[Answers, { times: number[], values: object }]>} the last answer, and its part of
+ *   the result of the step "decode"
  */
 export async function decodeRuns(runs, decode) {
   const times = []
@@ -86,9 +86,8 @@ export async function decodeRuns(runs, decode) {
 }
 
 /**
- * Offer steps to who drives the page, as `window.check({ step, ...arguments })`, or to the server
- * that the page's address names a driver (`?driver=server`), for browsers without one. An error is
- * returned in its own words.
+ * Offer steps to the driver as `window.check({ step, ...arguments })`; or, for browsers without a
+ * driver, to the server, if the page's address has `?driver=server`. An error's message is returned.
  *
  * @param {Record<string, (job: any) => Promise<unknown>>} steps
  */
@@ -106,7 +105,7 @@ export function offer(steps) {
 }
 
 /**
- * Take steps from the server one after the other, with what the page logs meanwhile.
+ * Run steps from the server one after the other, and return their results and the page's log.
  *
  * @param {(job: any) => Promise<unknown>} check
  */

@@ -1,7 +1,7 @@
 // Arrays of numbers.
 
 /**
- * Some arrays as one, one after the other.
+ * Several arrays concatenated into one.
  *
  * @param {readonly Float32Array[]} parts
  * @returns {Float32Array}

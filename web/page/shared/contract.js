@@ -1,14 +1,14 @@
-// What a client's files are: their tensors by role, as manifest.json names them.
+// The contract of a client's files: their tensors by role, as in manifest.json.
 
 /**
- * What a tensor is for, whatever a client calls it.
+ * The purpose of a tensor, independent of its name in a client.
  *
  * @typedef {'image' | 'high_res_feats_0' | 'high_res_feats_1' | 'image_embed' | 'point_coords' |
  *   'point_labels' | 'boxes' | 'mask_input' | 'has_mask_input' | 'orig_im_size' | 'masks' |
  *   'iou_predictions' | 'object_score_logits' | 'low_res_masks'} Role
  */
 /**
- * A graph's input or output. A size is a name where the caller chooses it.
+ * A graph's input or output. A size that the caller chooses is a name.
  *
  * @typedef {{ name: string, role: Role, dtype: string, shape: (number | string)[] }} TensorInfo
  */
@@ -16,21 +16,21 @@
 /**
  * @typedef {object} Prompts
  * @property {'one' | 'many'} at_once how many prompts a run of the decoder takes
- * @property {boolean} padding_point whether a point (0, 0) of the label for padding stands behind
- *   the points where there is no box
- * @property {number} mask_threshold what lies above it, of the logits, is inside
+ * @property {boolean} padding_point whether a point (0, 0) with the padding label follows the points of
+ *   a prompt without a box
+ * @property {number} mask_threshold logits above it are inside
  */
 /**
  * @typedef {object} Manifest
  * @property {Record<string, { size: number, sha256: string, needs?: { onnxruntime: string } }>} files
- * @property {Part} encoder absent for a decoder alone, which the page does not show
+ * @property {Part} encoder missing for a decoder without an encoder, which the page does not show
  * @property {Part} decoder
  * @property {import('./preprocessing.js').Preprocessing} preprocessing
  * @property {Prompts} prompts
- * @property {import('./memory-bank.js').Constants & { files: Record<string, string> }} [video] what
- *   a tracker must know, and the file of each graph that it runs beside the encoder
+ * @property {import('./memory-bank.js').Constants & { files: Record<string, string> }} [video] a
+ *   tracker's constants, and the file of each graph that it runs beside the encoder
  * @property {{ choice: 'multi' | 'ranked' | 'best' | 'single' | 'all' }} masks `ranked`: the mask
- *   of the highest score is the first
+ *   with the highest score comes first
  */
 
 /** @param {TensorInfo[]} tensors @param {Role} role @returns {TensorInfo | undefined} */
@@ -42,14 +42,14 @@ export function findRole(tensors, role) {
  * @param {TensorInfo[]} tensors
  * @param {Role} role
  * @returns {TensorInfo}
- * @throws {Error} where there is none
+ * @throws {Error} if no tensor has the role
  */
 export function withRole(tensors, role) {
-  const found = findRole(tensors, role)
-  if (!found) {
-    throw new Error(`manifest.json has no tensor of the role ${role}; deploy the model again`)
+  const tensor = findRole(tensors, role)
+  if (!tensor) {
+    throw new Error(`manifest.json has no tensor with the role ${role}; deploy the model again`)
   }
-  return found
+  return tensor
 }
 
 /**
@@ -83,8 +83,8 @@ export function refines(manifest) {
 }
 
 /**
- * The output whose masks are used: logits of low resolution where a client has masks of the image's
- * size beside them.
+ * The output whose masks are used: if a client has masks at the image's size, the low-resolution
+ * logits beside them.
  *
  * @param {Manifest} manifest
  * @returns {TensorInfo}

@@ -1,5 +1,5 @@
-// From prompts to what the decoder is fed, and from what it answers to masks and scores, as the
-// contract in manifest.json has it. No DOM and no onnxruntime in it.
+// Converts prompts to the decoder's inputs, and its outputs to masks and scores, as the contract in
+// manifest.json requires. No DOM and no onnxruntime.
 
 import { concatenated } from './arrays.js'
 import { findRole, maskOutput, withRole } from './contract.js'
@@ -12,16 +12,16 @@ import { inInput } from './preprocessing.js'
 /** @typedef {{ data: Float32Array, dims: readonly number[] }} Values */
 /** @typedef {Record<string, Values>} Features the encoder's outputs, by role */
 /** @typedef {Float32Array | Int32Array | BigInt64Array} Numbers */
-/** @typedef {{ dtype: string, data: Numbers, dims: number[] }} Feed a tensor to be fed */
+/** @typedef {{ dtype: string, data: Numbers, dims: number[] }} Feed an input tensor */
 /**
- * What the decoder answers to B prompts: masks `(B, K, M, M)`, logits; scores `(B, K)`, their
- * predicted IoU; objects `(B, 1)`, the object's score, where the contract has it.
+ * The decoder's answers to B prompts: masks `(B, K, M, M)`, logits; scores `(B, K)`, their predicted
+ * IoU; objects `(B, 1)`, the object's score, if the contract has it.
  *
  * @typedef {{ masks: Values, scores: Values, objects: Values | null }} Answers
  */
 
 /**
- * What the decoder is fed for prompts of one kind: of as many points each, with a box or without.
+ * The decoder's inputs for prompts of one kind: equally many points each, all with a box or all without.
  *
  * @param {Manifest} manifest
  * @param {Features} features
@@ -29,8 +29,8 @@ import { inInput } from './preprocessing.js'
  * @param {Placement} place
  * @param {Float32Array[] | null} previous the logits of a mask to refine, for each prompt
  * @returns {Record<string, Feed>} by the tensors' names
- * @throws {RangeError} when the prompts are not of one kind
- * @throws {Error} when the contract has no tensor for what is asked
+ * @throws {RangeError} when the prompts are of different kinds
+ * @throws {Error} when the contract lacks a tensor for the prompts
  */
 export function decoderFeeds(manifest, features, prompts, place, previous) {
   const { inputs } = manifest.decoder
@@ -55,12 +55,12 @@ export function decoderFeeds(manifest, features, prompts, place, previous) {
   add(findRole(inputs, 'has_mask_input'), [previous ? 1 : 0], [1])
   const mask = findRole(inputs, 'mask_input')
   if (mask) feeds[mask.name] = maskInput(mask, inputs, prompts.length, previous)
-  else if (previous) throw new Error('the decoder takes no mask to refine')
+  else if (previous) throw new Error('the decoder has no mask input, so it cannot refine a mask')
   return feeds
 }
 
 /**
- * Points, labels and boxes. Where the contract has no boxes, a box is two points before the others.
+ * Points, labels and boxes. If the contract has no boxes, a box is two points before the others.
  *
  * @param {Manifest} manifest
  * @param {Prompt[]} prompts
@@ -69,7 +69,7 @@ export function decoderFeeds(manifest, features, prompts, place, previous) {
 function promptTensors(manifest, prompts, place) {
   const { point_labels: labelOf } = manifest.preprocessing
   const takesBoxes = findRole(manifest.decoder.inputs, 'boxes') !== undefined
-  const found = prompts.map((prompt) => {
+  const converted = prompts.map((prompt) => {
     const { points, box } = inInput(prompt, place)
     const coords = points.flatMap(({ x, y }) => [x, y])
     const labels = points.map(({ foreground }) =>
@@ -85,24 +85,24 @@ function promptTensors(manifest, prompts, place) {
     }
     return { coords, labels, box: takesBoxes && box ? box : [] }
   })
-  const [{ labels: first, box }] = found
-  if (found.some((each) => each.labels.length !== first.length || each.box.length !== box.length)) {
-    throw new RangeError('prompts of several kinds cannot be decoded at once')
+  const [{ labels: first, box }] = converted
+  if (converted.some((each) => each.labels.length !== first.length || each.box.length !== box.length)) {
+    throw new RangeError('prompts of different kinds cannot be decoded at once')
   }
   const [count, points] = [prompts.length, first.length]
   return {
     coords: {
-      numbers: found.flatMap((each) => each.coords),
-      // Boxes alone: transformers.js leaves the axis of prompts at 1, of no points each.
+      numbers: converted.flatMap((each) => each.coords),
+      // With only boxes, transformers.js keeps the axis of prompts at 1, without points.
       dims: [takesBoxes && points === 0 ? 1 : count, points, 2],
     },
-    labels: { numbers: found.flatMap((each) => each.labels), dims: [count, points] },
-    boxes: { numbers: found.flatMap((each) => each.box), dims: [box.length ? count : 0, 4] },
+    labels: { numbers: converted.flatMap((each) => each.labels), dims: [count, points] },
+    boxes: { numbers: converted.flatMap((each) => each.box), dims: [box.length ? count : 0, 4] },
   }
 }
 
 /**
- * The masks to refine, or an empty one for all prompts, where the contract lets one do for all.
+ * The masks to refine; or empty masks, just one if the contract accepts one for all prompts.
  *
  * @param {TensorInfo} mask
  * @param {TensorInfo[]} inputs
@@ -121,7 +121,7 @@ function maskInput(mask, inputs, count, previous) {
 }
 
 /**
- * Numbers as a tensor has them: of its type, with axes of length one before the given.
+ * Numbers in a tensor's form: with its type, and with axes of length one before the given ones.
  *
  * @param {TensorInfo} tensor
  * @param {number[]} numbers
@@ -138,11 +138,11 @@ function typed(name, dtype, numbers) {
   if (dtype === 'float32') return Float32Array.from(numbers)
   if (dtype === 'int32') return Int32Array.from(numbers)
   if (dtype === 'int64') return BigInt64Array.from(numbers, BigInt)
-  throw new Error(`${name} is ${dtype}, which is not fed here`)
+  throw new Error(`${name} has type ${dtype}; expected float32, int32 or int64`)
 }
 
 /**
- * The decoder's outputs, without the axes of length one that a contract has before them.
+ * The decoder's outputs, without a contract's leading axes of length one.
  *
  * @param {Manifest} manifest
  * @param {Record<string, Values>} outputs by name
@@ -163,7 +163,7 @@ export function answers(manifest, outputs) {
   }
 }
 
-/** Answers to some prompts, then to others. @param {Answers[]} parts @returns {Answers} */
+/** Answers to several groups of prompts, concatenated. @param {Answers[]} parts @returns {Answers} */
 export function joined(parts) {
   if (parts.length === 1) return parts[0]
   /** @param {Values[]} values */
@@ -185,7 +185,7 @@ export function joined(parts) {
  *
  * @param {Manifest} manifest
  * @param {ArrayLike<number>} scores predicted IoU of each mask
- * @returns {number} its index
+ * @returns {number} the index of the best mask
  */
 export function best({ masks: { choice } }, scores) {
   let index = 0

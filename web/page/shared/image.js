@@ -2,8 +2,8 @@
 
 
 /**
- * @param {string} url of an image, an object URL too
- * @returns {Promise<HTMLImageElement>} decoded, turned as its EXIF data says
+ * @param {string} url of an image; an object URL works too
+ * @returns {Promise<HTMLImageElement>} decoded, rotated by its EXIF data
  */
 export async function loadImage(url) {
   const image = new Image()
@@ -13,8 +13,7 @@ export async function loadImage(url) {
 }
 
 /**
- * The image's pixels, or a crop's, at the size they have in the encoder's input; transparent ones on
- * white.
+ * The pixels of the image or a crop, at their size in the encoder's input; transparent ones on white.
  *
  * @param {HTMLImageElement | ImageBitmap} image
  * @param {import('./preprocessing.js').Placement} place

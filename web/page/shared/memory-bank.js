@@ -1,33 +1,34 @@
-// What a tracker remembers of an object, and what of it is looked at for a frame. It only decides:
-// no graph, no tensor. tracker.js runs what is decided here; docs/video.md explains the memory bank.
+// Decides what a tracker remembers of an object, and which memories it uses for a frame. It runs no
+// graph and holds no tensor: tracker.js does. docs/video.md explains the memory bank.
 
 /**
  * The manifest's `video`.
  *
  * @typedef {object} Constants
  * @property {number} image_size side of the encoder's input, in pixels
- * @property {number} memories how many frames are looked at, with one that was prompted
+ * @property {number} memories the number of frames whose memories are used, including one prompted
  * @property {number} memory_stride
  * @property {number} max_pointers
  * @property {number} max_conditioning_frames -1 for all
  * @property {boolean} signed_pointer_times
  * @property {boolean} pointers_from_past_only
- * @property {[number, number] | null} multimask_points how many points ask for the best of three
+ * @property {[number, number] | null} multimask_points the numbers of points for which the best of
+ *   three masks is used, least and most
  * @property {boolean} multimask_when_tracking
  * @property {boolean} corrections_condition
  */
 /**
- * Frames to look at: each memory's with its time's row, each pointer's with its age in frames.
+ * The frames to use: for each memory with the row of its time, for each pointer with its age in frames.
  *
  * @typedef {{ memories: [number, number][], pointers: [number, number][] }} Selection
  */
 
 /**
- * What `SAM2Base._prepare_memory_conditioned_features` of sam2 selects for a frame.
+ * Selects what sam2's `SAM2Base._prepare_memory_conditioned_features` selects for a frame.
  *
  * @param {number} frame
- * @param {boolean} reverse the frame is reached from later ones
- * @param {number} frames how many there are
+ * @param {boolean} reverse whether the frame is reached from later ones
+ * @param {number} frames the number of frames
  * @param {number[]} conditioning frames that were prompted before they were tracked
  * @param {Iterable<number>} others frames that were tracked
  * @param {Constants} constants
@@ -36,7 +37,7 @@
 export function select(frame, reverse, frames, conditioning, others, constants) {
   const back = reverse ? -1 : 1
   const selected = nearest(frame, conditioning, constants.max_conditioning_frames)
-  const known = new Set([...others, ...conditioning.filter((each) => !selected.includes(each))])
+  const rest = new Set([...others, ...conditioning.filter((each) => !selected.includes(each))])
   /** @type {[number, number][]} */
   const memories = selected.map((each) => [each, constants.memories - 1])
   const stride = constants.memory_stride
@@ -47,7 +48,7 @@ export function select(frame, reverse, frames, conditioning, others, constants) 
     } else if (age > 1) {
       before = Math.floor((frame - 2) / stride) * stride - (age - 2) * stride
     }
-    if (known.has(before)) memories.push([before, age - 1])
+    if (rest.has(before)) memories.push([before, age - 1])
   }
   /** @type {[number, number][]} */
   const pointers = []
@@ -57,13 +58,13 @@ export function select(frame, reverse, frames, conditioning, others, constants) 
     pointers.push([each, constants.signed_pointer_times ? age : Math.abs(age)])
   }
   for (let age = 1; age < Math.min(frames, constants.max_pointers); age++) {
-    if (known.has(frame - back * age)) pointers.push([frame - back * age, age])
+    if (rest.has(frame - back * age)) pointers.push([frame - back * age, age])
   }
   return { memories, pointers }
 }
 
 /**
- * So many of the conditioning frames; the nearest before and behind are among them.
+ * At most `limit` of the conditioning frames, with the nearest before and after among them.
  *
  * @param {number} frame
  * @param {number[]} conditioning
@@ -83,11 +84,11 @@ export function nearest(frame, conditioning, limit) {
 }
 
 /**
- * Whether the best scored of three masks is wanted, not the single one.
+ * Whether the best-scored of three masks is wanted, instead of the single one.
  *
  * @param {Constants} constants
- * @param {number} points of the prompt; a box is two
- * @param {boolean} tracking memories are looked at
+ * @param {number} points of the prompt; a box counts as two
+ * @param {boolean} tracking whether memories are used
  */
 export function wantsSeveral({ multimask_points: allowed, multimask_when_tracking }, points, tracking) {
   if (!allowed || (tracking && !multimask_when_tracking)) return false
@@ -95,37 +96,37 @@ export function wantsSeveral({ multimask_points: allowed, multimask_when_trackin
 }
 
 /**
- * What is known of an object, by frame. What is found is small here: masks and memories are kept
- * elsewhere, under the same frame.
+ * An object's results, by frame. They are small: masks and memories are stored elsewhere, under the
+ * same frame.
  *
  * @template Found
  */
 export class History {
   constructor() {
-    /** Prompted before they were tracked. @type {Map<number, Found>} */
+    /** Frames prompted before they were tracked. @type {Map<number, Found>} */
     this.conditioning = new Map()
-    /** Tracked. @type {Map<number, Found>} */
+    /** Tracked frames. @type {Map<number, Found>} */
     this.others = new Map()
-    /** Frames that were passed, and whether that was in reverse. @type {Map<number, boolean>} */
+    /** Frames that tracking passed, and whether in reverse. @type {Map<number, boolean>} */
     this.tracked = new Map()
-    /** Prompted since. @type {Map<number, { found: Found, conditions: boolean }>} */
+    /** Frames prompted since tracking. @type {Map<number, { found: Found, conditions: boolean }>} */
     this.pending = new Map()
   }
 
-  /** Whether a prompt on a frame corrects what was tracked. @param {number} frame */
+  /** Whether a prompt on a frame corrects a tracked mask. @param {number} frame */
   corrects(frame) {
     return this.tracked.has(frame) && this.conditioning.size > 0
   }
 
   /**
-   * A prompt was answered; it counts once tracking starts.
+   * Note the answer to a prompt; it counts once tracking starts.
    *
    * @param {number} frame
    * @param {Found} found
    * @param {Constants} constants
    */
   prompted(frame, found, { corrections_condition: always }) {
-    // sam2 would forget a correction of a frame that conditions already.
+    // sam2 would forget a correction of a frame that already conditions.
     const conditions = !this.corrects(frame) || always || this.conditioning.has(frame)
     this.pending.set(frame, { found, conditions })
   }
@@ -141,7 +142,7 @@ export class History {
     kept.set(frame, found)
   }
 
-  /** Without the prompts of a frame: what they made counts as tracked. @param {number} frame */
+  /** Remove the prompts of a frame: their result counts as tracked. @param {number} frame */
   cleared(frame) {
     this.pending.delete(frame)
     const found = this.conditioning.get(frame)
@@ -151,17 +152,17 @@ export class History {
     this.tracked.delete(frame)
   }
 
-  /** What counts of a frame. @param {number} frame @returns {Found | undefined} */
+  /** The result that counts for a frame. @param {number} frame @returns {Found | undefined} */
   settled(frame) {
     return this.conditioning.get(frame) ?? this.others.get(frame)
   }
 
-  /** The newest of a frame. @param {number} frame @returns {Found | undefined} */
+  /** The newest result of a frame. @param {number} frame @returns {Found | undefined} */
   newest(frame) {
     return this.pending.get(frame)?.found ?? this.settled(frame)
   }
 
-  /** Frames of which there is a result. @returns {Set<number>} */
+  /** The frames with a result. @returns {Set<number>} */
   get frames() {
     return new Set([...this.conditioning.keys(), ...this.others.keys(), ...this.pending.keys()])
   }

@@ -33,21 +33,21 @@ export async function runtime(provider, threads, bundle = BUNDLES[provider]) {
   return ort
 }
 
-/** @returns {number} as many threads as help: onnxruntime-web itself takes at most 4 */
+/** @returns {number} the number of threads: onnxruntime-web uses at most 4 by default */
 export function threadsHere() {
   return globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1
 }
 
 /**
- * What WebGPU runs on here, or null where there is none.
+ * The WebGPU adapter of this browser, or null if there is none.
  *
  * @returns {Promise<{ name: string, software: boolean } | null>}
  */
 export async function adapter() {
   /** @type {any} */
-  const found = await /** @type {any} */ (navigator).gpu?.requestAdapter()
-  if (!found) return null
-  const { vendor, architecture, description, isFallbackAdapter } = found.info
+  const gpu = await /** @type {any} */ (navigator).gpu?.requestAdapter()
+  if (!gpu) return null
+  const { vendor, architecture, description, isFallbackAdapter } = gpu.info
   const name = description || [vendor, architecture].filter(Boolean).join(' ') || 'unnamed'
   return { name, software: Boolean(isFallbackAdapter) }
 }
@@ -65,7 +65,7 @@ export async function timed(work) {
  * @param {string} base the address of their folder
  * @param {Record<string, string>} names by graph
  * @param {Manifest} manifest
- * @param {(loaded: number, total: number) => void} onProgress bytes of all
+ * @param {(loaded: number, total: number) => void} onProgress bytes of all files
  * @returns {AsyncGenerator<[string, Uint8Array<ArrayBuffer>]>} each graph's name and file
  */
 export async function* fetchFiles(base, names, { files }, onProgress) {
@@ -83,9 +83,9 @@ export async function* fetchFiles(base, names, { files }, onProgress) {
  * Fetch one model file, or take it from a cache whose keys hold the file's hash.
  *
  * @param {string} url
- * @param {{ size: number, sha256: string }} expected as the manifest has it
+ * @param {{ size: number, sha256: string }} expected from the manifest
  * @param {(loaded: number) => void} onProgress bytes so far
- * @param {Cache} [cache] where it is kept, an earlier version of it removed
+ * @param {Cache} [cache] stores the file, in place of earlier versions
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
 export async function fetchFile(url, { size, sha256 }, onProgress, cache) {
@@ -97,11 +97,11 @@ export async function fetchFile(url, { size, sha256 }, onProgress, cache) {
   }
   const response = await fetch(url)
   if (!response.ok || !response.body) throw new Error(`${url}: HTTP ${response.status}`)
-  const bytes = new Uint8Array(size) // at once: large's encoder is more than a Blob can hold
+  const bytes = new Uint8Array(size) // one array: the encoder of large is too large for a Blob
   let loaded = 0
   const reader = response.body.getReader()
   for (let read = await reader.read(); !read.done; read = await reader.read()) {
-    // A server that answers anything it lacks with its own page would poison the cache.
+    // A server that answers with its own page for a missing file would poison the cache.
     if (loaded === 0 && read.value[0] === '<'.charCodeAt(0)) {
       throw new Error(`${url}: found an HTML page, expected an ONNX file`)
     }
@@ -110,18 +110,20 @@ export async function fetchFile(url, { size, sha256 }, onProgress, cache) {
     onProgress(loaded)
   }
   if (loaded !== size) {
-    throw new Error(`${url}: found ${loaded} bytes, the manifest says ${size}`)
+    throw new Error(`${url}: found ${loaded} bytes, but the manifest says ${size}`)
   }
   const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes))
-  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('')
-  if (found !== sha256) throw new Error(`${url}: found sha256 ${found}, the manifest says ${sha256}`)
-  // Where there is no room for it, it is fetched again the next time.
+  const hash = Array.from(digest, (byte) => byte.toString(16).padStart(2, '0')).join('')
+  if (hash !== sha256) {
+    throw new Error(`${url}: found sha256 ${hash}, but the manifest says ${sha256}`)
+  }
+  // If the cache has no room, the file is fetched again the next time.
   if (cache) await keep(cache, url, key, bytes).catch(() => {})
   return bytes
 }
 
 /**
- * Put a file into the cache in place of earlier versions of it.
+ * Put a file into the cache, in place of its earlier versions.
  *
  * @param {Cache} cache
  * @param {string} url
@@ -139,13 +141,12 @@ async function keep(cache, url, key, bytes) {
 let creating = Promise.resolve()
 
 /**
- * Create a session, after those that are being created: onnxruntime-web must not create two at
- * once.
+ * Create a session after those being created: onnxruntime-web must not create two at once.
  *
  * @param {Runtime} ort
  * @param {Uint8Array} file
  * @param {Provider | import('onnxruntime-web').InferenceSession.ExecutionProviderConfig} provider
- * @param {import('onnxruntime-web').InferenceSession.SessionOptions} [options] further ones
+ * @param {import('onnxruntime-web').InferenceSession.SessionOptions} [options] further options
  * @returns {Promise<Session>}
  */
 export function createSession(ort, file, provider, options) {
@@ -173,18 +174,18 @@ export async function encode(ort, encoder, manifest, rgba, place) {
     imageTensor(rgba, place, manifest.preprocessing),
     inputShape(manifest),
   )
-  const found = valuesOf(await encoder.run({ [withRole(inputs, 'image').name]: image }))
-  return Object.fromEntries(outputs.map(({ name, role }) => [role, found[name]]))
+  const values = valuesOf(await encoder.run({ [withRole(inputs, 'image').name]: image }))
+  return Object.fromEntries(outputs.map(({ name, role }) => [role, values[name]]))
 }
 
 /**
- * Run the decoder: once for all prompts where it takes many, otherwise one by one.
+ * Run the decoder: once for all prompts if it takes many, otherwise one by one.
  *
  * @param {Runtime} ort
  * @param {Session} decoder
  * @param {Manifest} manifest
  * @param {Features} features
- * @param {Prompt[]} prompts of one kind: of as many points each, with a box or without
+ * @param {Prompt[]} prompts of one kind: equally many points each, all with a box or all without
  * @param {Placement} place
  * @param {Float32Array[] | null} previous the logits of a mask to refine, for each prompt
  * @returns {Promise<import('./feeds.js').Answers>}

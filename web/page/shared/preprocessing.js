@@ -1,12 +1,12 @@
-// What a model must be fed, and where its masks lie: pixels, coordinates, nothing else.
+// Converts pixels and coordinates to a model's inputs, and its masks to pixels of the image.
 //
-// The reference for other consumers of the files. No DOM and no onnxruntime in it; sizes and
+// This is the reference for other consumers of the files. No DOM and no onnxruntime; sizes and
 // constants come from the model's manifest.json. feeds.js makes the decoder's tensors.
 
 /**
- * Where an image lies in the square that the encoder computes on: stretched over all of it; its longer
- * side scaled to the square's, at the top left, the rest padding; or as much of a canvas as it can
- * cover, at the top left, the rest of the canvas black.
+ * Where an image lies in the square that the encoder computes on. It is stretched over the whole
+ * square; or its longer side is scaled to the square's side and it lies at the top left, followed by
+ * padding; or it is scaled to fit a canvas and lies at the top left, with the rest of the canvas black.
  *
  * @typedef {object} Placement
  * @property {number} size side of the square, in pixels
@@ -16,12 +16,12 @@
  * @property {number} scaleY and from top to bottom
  * @property {number} scaledWidth the image's width in the input
  * @property {number} scaledHeight the image's height in the input
- * @property {number} [canvas] the canvas's height, which is the input's: its width is `size`. To the
- *   decoder the canvas is the image
- * @property {Part} [crop] the part of a larger image that this image is; all of it, unless there
+ * @property {number} [canvas] the height of the canvas, and so of the input; its width is `size`. For
+ *   the decoder the canvas is the image
+ * @property {Part} [crop] the part of a larger image that this image is; missing for a whole image
  */
 /**
- * A part of an image, each number in parts of the image's side.
+ * A part of an image; each number is a fraction of the image's side.
  *
  * @typedef {{ left: number, top: number, width: number, height: number }} Part
  */
@@ -56,7 +56,7 @@ export function placement(width, height, size, resize) {
     return { size, width, height, scaleX, scaleY, scaledWidth: size, scaledHeight: size }
   }
   if (resize !== 'longest side' && resize !== 'canvas') {
-    throw new Error(`resize ${JSON.stringify(resize)} is not known`)
+    throw new Error(`unknown resize ${JSON.stringify(resize)} in manifest.json`)
   }
   const canvas = resize === 'canvas' ? Math.round(size * CANVAS_HEIGHT) : undefined
   const scale = canvas ? Math.min(size / width, canvas / height) : size / Math.max(width, height)
@@ -73,7 +73,7 @@ export function placement(width, height, size, resize) {
 }
 
 /**
- * The encoder's image `(1, 3, size, size)`, float32: normalized, padded with zeros. Or a canvas
+ * The encoder's image `(1, 3, size, size)`, float32, normalized and padded with zeros. Or a canvas
  * `(height, size, 3)` of RGB values, which the graph normalizes and pads.
  *
  * @param {Uint8ClampedArray} rgba the image scaled to `scaledWidth` × `scaledHeight`
@@ -113,8 +113,7 @@ function canvasTensor(rgba, width, height, row) {
 }
 
 /**
- * A prompt's points and box in the input's pixels, the box's corners in order: left, top, right,
- * bottom.
+ * A prompt's points and box in pixels of the input. The box is ordered left, top, right, bottom.
  *
  * @param {Prompt} prompt
  * @param {Placement} place
@@ -135,8 +134,8 @@ export function inInput({ points, box }, { scaleX, scaleY }) {
 
 /**
  * A mask over the image, or over the image drawn at another size: 1 where the logits,
- * interpolated linearly between the centres of their cells, are above the threshold. Where the place
- * is a crop's, the image is the larger one, and the region lies in the crop.
+ * interpolated linearly between the centres of their cells, are above the threshold. For a crop, the
+ * image is the larger one, and the region lies in the crop.
  *
  * @param {Float32Array} logits one low-resolution mask, `maskSize` × `maskSize`
  * @param {number} maskSize
@@ -144,8 +143,8 @@ export function inInput({ points, box }, { scaleX, scaleY }) {
  * @param {number} width of the image as drawn
  * @param {number} height of the image as drawn
  * @param {number} threshold
- * @param {{ left: number, top: number, right: number, bottom: number }} [region] of the image as
- *   drawn that is asked for; all of it, unless given
+ * @param {{ left: number, top: number, right: number, bottom: number }} [region] the wanted region of
+ *   the image as drawn; by default all of it
  * @returns {Uint8Array} 0 or 1 for each pixel of the region
  */
 export function maskOver(
@@ -183,8 +182,8 @@ export function maskOver(
 export const ALL = { left: 0, top: 0, width: 1, height: 1 }
 
 /**
- * For each of `count` pixels spread over `extent` of `limit` cells: the two cells whose
- * centres it lies between, and how far from the first.
+ * For each of `count` pixels spread over `extent` of `limit` cells: the two cells between whose centres
+ * it lies, and its distance from the first.
  *
  * @param {number} count
  * @param {number} extent

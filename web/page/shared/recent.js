@@ -1,8 +1,8 @@
-// What was used last. No DOM.
+// Keeps the values used last. No DOM.
 
 /** @template T */
 export class Recent {
-  /** @param {number} limit how many are kept */
+  /** @param {number} limit the number of values to keep */
   constructor(limit) {
     this.limit = limit
     /** The newest is last. @type {Map<number, T>} */
@@ -11,9 +11,9 @@ export class Recent {
 
   /** @param {number} key @returns {T | undefined} */
   get(key) {
-    const found = this.kept.get(key)
-    if (found !== undefined) this.set(key, found)
-    return found
+    const value = this.kept.get(key)
+    if (value !== undefined) this.set(key, value)
+    return value
   }
 
   /** @param {number} key @param {T} value */

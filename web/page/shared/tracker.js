@@ -1,7 +1,7 @@
-// Follows objects through frames with a model's graphs, as sam2's `SAM2VideoPredictor` does.
+// Follows objects through frames with a model's graphs, like sam2's `SAM2VideoPredictor`.
 //
-// The reference for other consumers of the files. No DOM and no onnxruntime in it: whoever makes a
-// tracker runs the graphs. memory-bank.js decides what of the frames before is looked at.
+// This is the reference for other consumers of the files. No DOM and no onnxruntime: the caller
+// provides a function that runs the graphs. memory-bank.js decides which memories are used.
 
 import { concatenated } from './arrays.js'
 import { History, select, wantsSeveral } from './memory-bank.js'
@@ -12,30 +12,30 @@ import { Recent } from './recent.js'
 /** @typedef {{ count: number, width: number, height: number }} Frames */
 /** @typedef {{ data: ArrayLike<number>, width: number, height: number }} MaskPrompt not 0 inside */
 /**
- * What a person says of an object on a frame, in pixels of the frame.
+ * A user's prompt about an object on a frame, in pixels of the frame.
  *
  * @typedef {object} Prompt
  * @property {[number, number][]} [points] x and y
- * @property {number[]} [labels] of each point: 1 for the object, 0 for what it is not
+ * @property {number[]} [labels] of each point: 1 for the object, 0 for the background
  * @property {[number, number, number, number] | null} [box] left, top, right, bottom
- * @property {MaskPrompt | null} [mask] alone
+ * @property {MaskPrompt | null} [mask] without points and box
  */
 /**
  * @typedef {'encoder' | 'memory_attention' | 'memory_encoder' | 'tracking_decoder' | 'mask_prompt'}
  *   Graph
  */
 /**
- * Runs a graph. Inputs that it does not have are to be left out of what is fed.
+ * Runs a graph. It must ignore feeds that are not inputs of the graph.
  *
  * @typedef {(graph: Graph, feeds: Record<string, Feed>) => Promise<Record<string, Values>>} Run
  */
 /**
- * The image embedding, and feature maps of high resolution where the model has these.
+ * The image embedding, and high-resolution feature maps if the model has these.
  *
  * @typedef {{ image_embed: Values } & Record<string, Values>} Features
  */
 /**
- * Where masks and memories are kept that are not at hand: a Map has these methods.
+ * Stores masks and memories that were not used recently. A Map has these methods.
  *
  * @typedef {object} Store
  * @property {(key: string) => Promise<any> | any} get
@@ -43,16 +43,16 @@ import { Recent } from './recent.js'
  * @property {(key: string) => Promise<any> | any} delete
  */
 /**
- * @typedef {object} Heavy what takes space of a result
+ * @typedef {object} Heavy the large part of a result
  * @property {Float32Array} lowResMasks logits, side × side
- * @property {Float32Array | null} memory once it was encoded
+ * @property {Float32Array | null} memory null until it is encoded
  */
-/** @typedef {{ objectScore: number, iou: number, pointer: Float32Array }} Found what does not */
-/** @typedef {Found & { lowResMasks: Float32Array }} Result the object is there at scores above 0 */
+/** @typedef {{ objectScore: number, iou: number, pointer: Float32Array }} Found the small part */
+/** @typedef {Found & { lowResMasks: Float32Array }} Result the object is present at scores above 0 */
 
-/** Logits of a mask that is refined are clamped to it. */
+/** The logits of a mask to refine are clamped to plus or minus this. */
 const LARGEST_REFINED = 32
-/** Of how many frames the features are kept; 16 MiB each at 1024 pixels. */
+/** The number of frames whose features are kept; 16 MiB each at 1024 pixels. */
 const RECENT = 3
 
 export class Tracker {
@@ -74,24 +74,24 @@ export class Tracker {
     this.objects = new Map()
     /** @type {Recent<Promise<Features>>} */
     this.recent = new Recent(RECENT)
-    /** Of memories, without the first. @type {number[]} */
+    /** The dimensions of a memory, without the first. @type {number[]} */
     this.memoryDims = []
   }
 
   /**
-   * Say what an object is on a frame; on one that was tracked already, correct it.
+   * Prompt an object on a frame; on a tracked frame this corrects it.
    *
    * @param {number} frame
-   * @param {number} object any number that is not taken begins a new object
-   * @param {Prompt} prompt all of what is said of the object on this frame
+   * @param {number} object an unused number begins a new object
+   * @param {Prompt} prompt the whole prompt about the object on this frame
    * @returns {Promise<{ lowResMasks: Float32Array, score: number, iou: number,
    *   pointer: Float32Array }>}
-   * @throws {RangeError} when the prompt says nothing, or of no place that there is
+   * @throws {RangeError} when the prompt is empty or outside the frame, or the frame does not exist
    */
   async prompt(frame, object, prompt) {
     const { count } = this.frames
     if (!Number.isInteger(frame) || frame < 0 || frame >= count) {
-      throw new RangeError(`There is no frame ${frame}: there are ${count}, from 0 on.`)
+      throw new RangeError(`There is no frame ${frame}: expected one of the frames 0 to ${count - 1}.`)
     }
     const known = this.objects.get(object) ?? this.unknown(object)
     const { history } = known
@@ -109,11 +109,11 @@ export class Tracker {
    * Follow every object to the last frame, or in reverse to the first.
    *
    * @param {object} [args]
-   * @param {number} [args.from] the first frame that was prompted, unless given
+   * @param {number} [args.from] by default the first prompted frame
    * @param {boolean} [args.reverse]
-   * @param {AbortSignal} [args.signal] ends it before the next frame
-   * @param {(object: number, frame: number) => boolean} [args.follows] whether an object is followed
-   *   on a frame; every one is, unless given
+   * @param {AbortSignal} [args.signal] stops before the next frame
+   * @param {(object: number, frame: number) => boolean} [args.follows] whether to follow an object on a
+   *   frame; by default always
    * @returns {AsyncGenerator<{ frame: number, objects: (Result & { object: number })[] }>}
    * @throws {RangeError} when nothing was prompted
    */
@@ -124,7 +124,7 @@ export class Tracker {
     const first = followed.flatMap(([, { history }]) => [...history.conditioning.keys()])
     const start = from ?? Math.min(...first)
     const { count } = this.frames
-    if (reverse && start === 0) return // as sam2: a stack has nothing before its first frame
+    if (reverse && start === 0) return // like sam2: there is no frame before the first
     for (let frame = start; frame >= 0 && frame < count; frame += reverse ? -1 : 1) {
       if (signal?.aborted) return
       const objects = []
@@ -144,7 +144,7 @@ export class Tracker {
     for (const frame of known?.history.frames ?? []) await known?.shelf.delete(frame)
   }
 
-  /** Take back what was said of an object on a frame. @param {number} frame @param {number} object */
+  /** Remove the prompts of an object on a frame. @param {number} frame @param {number} object */
   clearPrompts(frame, object) {
     const known = this.objects.get(object)
     known?.history.cleared(frame)
@@ -152,7 +152,7 @@ export class Tracker {
   }
 
   /**
-   * The newest of an object on a frame.
+   * The newest result of an object on a frame.
    *
    * @param {number} frame
    * @param {number} object
@@ -170,7 +170,7 @@ export class Tracker {
   unknown(object) {
     /** @type {History<Found>} */
     const history = new History()
-    // What a frame looks at: the newest memories, and each of a prompted frame.
+    // A frame uses the newest memories, and the memory of each prompted frame.
     const limit = () => this.constants.memories + history.conditioning.size + 1
     /** @type {Map<number, Heavy>} */
     const waiting = new Map()
@@ -178,7 +178,7 @@ export class Tracker {
   }
 
   /**
-   * An object on a frame that tracking has come to.
+   * The result of an object on a frame that tracking has reached.
    *
    * @param {number} frame
    * @param {{ history: History<Found>, shelf: Shelf }} known
@@ -199,11 +199,11 @@ export class Tracker {
     const memory = await this.memory(frame, result, false)
     await shelf.set(frame, { lowResMasks, memory })
     history.others.set(frame, found)
-    history.tracked.set(frame, reverse) // not before: a run may fail
+    history.tracked.set(frame, reverse) // not earlier, because a run may fail
     return result
   }
 
-  /** Let what was prompted since count: tracking starts. */
+  /** Make new prompts count, because tracking starts. */
   async settlePrompts() {
     for (const { history, shelf, waiting } of this.objects.values()) {
       for (const [frame, { found }] of [...history.pending]) {
@@ -223,16 +223,16 @@ export class Tracker {
    * @returns {Promise<Features>}
    */
   features(frame) {
-    const known = this.recent.get(frame)
-    if (known) return known
-    const found = this.encode(frame)
-    this.recent.set(frame, found)
-    found.catch(() => this.recent.delete(frame))
-    return found
+    const kept = this.recent.get(frame)
+    if (kept) return kept
+    const encoded = this.encode(frame)
+    this.recent.set(frame, encoded)
+    encoded.catch(() => this.recent.delete(frame))
+    return encoded
   }
 
   /**
-   * The image embedding as memories and pointers change it.
+   * The image embedding, conditioned on memories and pointers.
    *
    * @param {number} frame
    * @param {History<Found>} history
@@ -254,10 +254,10 @@ export class Tracker {
       ([each]) => /** @type {Found} */ (history.settled(each)).pointer,
     )
     const [{ pointer }] = conditioning.values()
-    // Of a single frame nothing is before or behind, and each age is 0.
+    // With a single frame there is nothing before or after, and each age is 0.
     const reach = Math.max(Math.min(count, this.constants.max_pointers) - 1, 1)
     const { image_embed } = await this.features(frame)
-    const found = await this.run('memory_attention', {
+    const { conditioned_embed } = await this.run('memory_attention', {
       image_embed: fed(image_embed),
       memories: floats(concatenated(memories), [memories.length, ...this.memoryDims]),
       memory_times: {
@@ -271,16 +271,16 @@ export class Tracker {
         [pointers.length],
       ),
     })
-    return found.conditioned_embed
+    return conditioned_embed
   }
 
   /**
-   * An object on a frame, of prompts or of memories alone.
+   * The result of an object on a frame, from prompts or only from memories.
    *
    * @param {number} frame
    * @param {Values} embedding
    * @param {{ coords?: number[], labels?: number[], mask?: Float32Array | null,
-   *   several?: boolean }} asked
+   *   several?: boolean }} prompt
    * @returns {Promise<Result>}
    */
   async decode(
@@ -288,7 +288,7 @@ export class Tracker {
   ) {
     const { image_embed, ...details } = await this.features(frame)
     const side = 4 * image_embed.dims[2]
-    const found = await this.run('tracking_decoder', {
+    const decoded = await this.run('tracking_decoder', {
       ...Object.fromEntries(Object.entries(details).map(([role, map]) => [role, fed(map)])),
       image_embed: fed(embedding),
       point_coords: floats(Float32Array.from(coords), [1, labels.length, 2]),
@@ -298,10 +298,10 @@ export class Tracker {
       multimask: floats(Float32Array.of(several ? 1 : 0), [1]),
     })
     return {
-      lowResMasks: found.low_res_masks.data.slice(),
-      objectScore: found.object_score_logits.data[0],
-      iou: found.iou_predictions.data[0],
-      pointer: found.object_pointer.data.slice(),
+      lowResMasks: decoded.low_res_masks.data.slice(),
+      objectScore: decoded.object_score_logits.data[0],
+      iou: decoded.iou_predictions.data[0],
+      pointer: decoded.object_pointer.data.slice(),
     }
   }
 
@@ -324,7 +324,7 @@ export class Tracker {
   }
 
   /**
-   * An object that a mask says all of; the decoder is asked for its pointer alone.
+   * The result of an object given by a mask; only its pointer comes from the decoder.
    *
    * @param {number} frame
    * @param {MaskPrompt} mask
@@ -332,7 +332,7 @@ export class Tracker {
    */
   async fromMask(frame, mask) {
     if (!Array.prototype.some.call(mask.data, Boolean)) {
-      throw new RangeError(`The mask on frame ${frame} is empty: nothing is inside.`)
+      throw new RangeError(`The mask on frame ${frame} is empty: expected at least one pixel inside.`)
     }
     const { image_size: size } = this.constants
     const { image_embed } = await this.features(frame)
@@ -391,16 +391,16 @@ export class Tracker {
   }
 }
 
-/** An object's masks and memories by frame: those used last at hand, the others in the store. */
+/** An object's masks and memories by frame: those used last in memory, the others in the store. */
 class Shelf {
-  /** @param {Store} store @param {number} object @param {() => number} limit of those at hand */
+  /** @param {Store} store @param {number} object @param {() => number} limit of those in memory */
   constructor(store, object, limit) {
     this.store = store
     this.object = object
     this.limit = limit
     /** @type {Map<number, Heavy>} */
     this.atHand = new Map()
-    /** Frames whose newest is in the store. @type {Set<number>} */
+    /** Frames whose newest version is in the store. @type {Set<number>} */
     this.stored = new Set()
   }
 
@@ -411,10 +411,10 @@ class Shelf {
 
   /** @param {number} frame @returns {Promise<Heavy>} */
   async get(frame) {
-    const found = this.atHand.get(frame) ?? (await this.store.get(this.key(frame)))
-    if (!found) throw new Error(`Nothing is kept of object ${this.object} on frame ${frame}.`)
-    await this.put(frame, found)
-    return found
+    const heavy = this.atHand.get(frame) ?? (await this.store.get(this.key(frame)))
+    if (!heavy) throw new Error(`Nothing is stored for object ${this.object} on frame ${frame}.`)
+    await this.put(frame, heavy)
+    return heavy
   }
 
   /** @param {number} frame @param {Heavy} heavy */
@@ -450,7 +450,7 @@ const floats = (data, dims) => ({ dtype: 'float32', data, dims })
 const fed = ({ data, dims }) => floats(data, [...dims])
 
 /**
- * A mask at another size, linear and antialiased: 1 where half or more of what is around is inside.
+ * A mask at another size, scaled linearly with antialiasing: 1 where at least half is inside.
  *
  * @param {MaskPrompt} mask
  * @param {number} size
@@ -474,7 +474,7 @@ export function resizedMask({ data, width, height }, size) {
     for (let x = 0; x < size; x++) {
       let sum = 0
       parts.forEach((part, i) => (sum += rows[(first + i) * size + x] * part))
-      // As near to a half as single precision tells.
+      // Compared with a half in single precision.
       resized[y * size + x] = Math.fround(sum) >= 0.5 ? 1 : 0
     }
   }
@@ -482,7 +482,7 @@ export function resizedMask({ data, width, height }, size) {
 }
 
 /**
- * For each of `count` pixels made of `length`: the first it is made of, and the part of each.
+ * For each of `count` pixels scaled from `length`: its first source pixel, and the weight of each.
  *
  * @param {number} length
  * @param {number} count

@@ -1,10 +1,10 @@
-// Runs the graphs that a tracker asks for with onnxruntime-web.
+// Runs a tracker's graphs with onnxruntime-web.
 
 /** @typedef {import('./feeds.js').Values} Values */
 /** @typedef {import('./model.js').Session} Session */
 
 /**
- * What a tracker runs graphs with.
+ * The function with which a tracker runs graphs.
  *
  * @param {import('./model.js').Runtime} ort
  * @param {(graph: import('./tracker.js').Graph) => Session | Promise<Session>} session
@@ -17,9 +17,9 @@ export function graphRunner(ort, session) {
       const { dtype, data, dims } = feeds[name]
       return [name, new ort.Tensor(/** @type {any} */ (dtype), data, dims)]
     })
-    const found = Object.entries(await made.run(Object.fromEntries(tensors)))
+    const outputs = Object.entries(await made.run(Object.fromEntries(tensors)))
     return Object.fromEntries(
-      found.map(([name, { data, dims }]) => [name, /** @type {Values} */ ({ data, dims })]),
+      outputs.map(([name, { data, dims }]) => [name, /** @type {Values} */ ({ data, dims })]),
     )
   }
 }

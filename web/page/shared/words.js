@@ -1,2 +1,2 @@
-/** What an error says. @param {unknown} error */
+/** The message of an error. @param {unknown} error */
 export const words = (error) => (error instanceof Error ? error.message : String(error))
