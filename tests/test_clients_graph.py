@@ -185,7 +185,7 @@ def test_an_output_without_a_client_name_is_removed_with_its_nodes() -> None:
 
 
 def test_a_name_that_the_graph_already_uses_is_refused() -> None:
-    with pytest.raises(ValueError, match="called inner already"):
+    with pytest.raises(ValueError, match="already has tensors named inner"):
         rename_tensors(doubling().graph, {"inputs": [["x", "inner"]], "outputs": [["y", "y"]]})
 
 

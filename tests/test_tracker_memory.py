@@ -117,5 +117,5 @@ def test_a_full_disk_is_reported_with_advice(monkeypatch: pytest.MonkeyPatch) ->
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, "TemporaryFile", lambda **options: Full())
-    with pytest.raises(OSError, match=r"for each object on each frame: make room, or name another"):
+    with pytest.raises(OSError, match=r"for each object on each frame: make room, or set TMPDIR"):
         list(of_two_objects(40).track(0))

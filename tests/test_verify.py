@@ -169,7 +169,7 @@ def test_shorter_prompts_of_a_run_are_padded_and_all_or_none_have_boxes() -> Non
     one = Prompt("one", ((0.5, 0.5),), (1,))
     two = Prompt("two", ((0.1, 0.2), (0.3, 0.4)), (1, 0))
     assert fed([one, two], "samexporter")["point_labels"] == [[1, -1], [1, 0]]
-    with pytest.raises(ValueError, match="all have a box or none has"):
+    with pytest.raises(ValueError, match="all have a box, or all have none"):
         fed([one, Prompt("box", box=(0, 0, 1, 1))], "samexporter")
 
 

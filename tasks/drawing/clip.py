@@ -1,4 +1,4 @@
-"""A clip with known objects, and the ellipses that trackers are proven on."""
+"""Draws clips with known objects: the ellipses on which trackers are proven."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ HEIGHT, WIDTH = 360, 480  # not square: frames are stretched
 class Clip:
     """RGB frames (T, H, W, 3), and for each pixel the number of its object (T, H, W).
 
-    A number is one object's in all frames, 0 is what belongs to none: the ground, and what hides
-    objects. An object that is hidden, outside or not there has no pixels.
+    A number belongs to one object in all frames; 0 means no object: the ground, and things that
+    hide objects. An object that is hidden, outside or absent has no pixels.
     """
 
     frames: NDArray[np.uint8]
@@ -27,7 +27,7 @@ class Clip:
 
 
 class Ellipse(NamedTuple):
-    """An ellipse in parts of the frame, turned by so many radians."""
+    """An ellipse in parts of the frame; ``turn`` is its rotation in radians."""
 
     x: float
     y: float
@@ -37,7 +37,7 @@ class Ellipse(NamedTuple):
 
 
 def passing_ellipses(time: float) -> list[Ellipse]:
-    """Two that pass each other, and one that is out at the right from a third to two thirds."""
+    """Two that pass each other, and one that is outside at the right for the middle third."""
     away = 0.72 + 0.62 * math.sin(math.pi * time)
     return [
         Ellipse(0.2 + 0.5 * time, 0.55 + 0.1 * math.sin(6 * time), 0.16, 0.11, 2 * time),

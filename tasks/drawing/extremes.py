@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 def extreme_images(size: int) -> dict[str, NDArray[np.uint8]]:
-    """RGB images (size, size, 3) by what a person would call them."""
+    """RGB images (size, size, 3), by names for people."""
     black = np.zeros((size, size, 3), np.uint8)
     pixel = black.copy()
     pixel[size // 2, size // 2] = 255

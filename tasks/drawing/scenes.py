@@ -1,7 +1,7 @@
-"""Images with known masks: drawn nuclei, cells and plain shapes, the same for the same seed.
+"""Draws images with known masks: nuclei, cells and plain shapes, the same for the same seed.
 
-They tell whether a mask means something: a swapped axis, a shifted coordinate or a wrong scale
-shows in the IoU with the truth (`truth` of a model in the configuration, tasks/inference/truth.py).
+They show whether masks are meaningful: a swapped axis, a shifted coordinate or a wrong scale lowers
+the IoU with the truth (`truth` of a model in the configuration, tasks/inference/truth.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Scene:
 
 
 def scene(seed: int, size: int = 1024) -> Scene:
-    """A scene of a kind that the seed chooses."""
+    """A scene; the seed determines its kind."""
     random = np.random.default_rng(seed)
     kinds: list[Callable[[np.random.Generator, int], Scene]] = [
         *[fluorescence] * 3,
@@ -36,7 +36,7 @@ def scene(seed: int, size: int = 1024) -> Scene:
 
 
 def fluorescence(random: np.random.Generator, size: int) -> Scene:
-    """Bright nuclei on an unevenly lit dark ground, some touching or under others."""
+    """Bright nuclei on a dark, unevenly lit ground; some touch or lie under others."""
     light = 0.04 + random.uniform(0, 0.16) * smooth(random, size, 3)
     labels = np.zeros((size, size), np.int32)
     contrast = random.uniform(0.3, 0.8)
@@ -101,9 +101,9 @@ Body = tuple[tuple[slice, slice], Floats]
 def bodies(
     random: np.random.Generator, size: int, coverage: float, corners: bool = False
 ) -> list[Body]:
-    """Bodies until they would cover a share of the image: where, and pixels inside the outline.
+    """Bodies that together would cover a share of the image: each a region and a distance map.
 
-    The second is about the distance to the outline in pixels, negative outside.
+    The map has about the distance to the outline in pixels, negative outside.
     """
     typical = np.exp(random.uniform(np.log(18), np.log(110)))
     spread = random.uniform(0.05, 0.4)
@@ -112,7 +112,7 @@ def bodies(
     while area < coverage * size * size and len(placed) < 150:
         radius = float(np.clip(typical * np.exp(random.normal(0, spread)), 12, 160))
         center = random.uniform(0, size, 2)
-        if placed and random.random() < 0.3:  # beside an earlier one, touching or under it
+        if placed and random.random() < 0.3:  # next to an earlier body, touching or under it
             rows, columns = placed[random.integers(len(placed))][0]
             beside = np.array([(s.start + s.stop) / 2 for s in (rows, columns)])
             angle = random.uniform(0, 2 * np.pi)
@@ -160,7 +160,7 @@ def outline(
 
 
 def smooth(random: np.random.Generator, size: int, detail: int) -> Floats:
-    """A random surface between about 0 and 1 with so many bumps along a side."""
+    """A random surface between about 0 and 1, with ``detail`` bumps along a side."""
     coarse = random.uniform(0, 1, (detail + 1, detail + 1)).astype(np.float32)
     fine = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
     return np.asarray(fine, np.float32)

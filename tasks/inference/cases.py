@@ -1,4 +1,4 @@
-"""The images and prompts that graphs are verified on, with PyTorch's answers. Needs torch."""
+"""The images and prompts for verifying graphs, with PyTorch's answers. Needs torch."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from tasks.inference.sessions import EMBEDDING_STRIDE, Predictions, PromptedImag
 from tasks.model.trained import TrainedModel
 from tasks.system.errors import StageError
 
-# Width and height of the part that is cut out of a square.
+# Width and height of the part cut out of a square.
 SHAPES = {"a 2:1 image": (1.0, 1 / 2), "a 1:3 image": (1 / 3, 1.0)}
-OBJECTS = 4  # at most, of an image
-NATIVE_IMAGES = 4  # on which a model of another size is compared with its weights' own
+OBJECTS = 4  # the largest number of objects in an image
+NATIVE_IMAGES = 4  # for comparing a model of another image size with its weights' own size
 
 
 class OtherShape(NamedTuple):
     """An image (H, W, 3) that is not square, and prompts about its objects.
 
-    ``truths`` has the mask (H, W) of each prompt's object, where the image is a drawn one.
+    ``truths`` has the mask (H, W) of each prompt's object, if the image is drawn.
     """
 
     shape: str
@@ -51,9 +51,9 @@ class OtherShape(NamedTuple):
 class Case:
     """An image with prompts, as its client sends them, and PyTorch's answers.
 
-    ``where`` is appended to the names of the prompts. A case of an image that is not square has its
-    ``shape``; where the client does not stretch images, as they are in training, ``stretched`` has
-    PyTorch's answers about the stretched one.
+    ``where`` is appended to the names of the prompts. ``shape`` is set for images that are not
+    square. If the client does not stretch images, as the training did, ``stretched`` has PyTorch's
+    answers about the stretched image.
     """
 
     where: str
@@ -68,10 +68,10 @@ def cases_for(
 ) -> list[Case]:
     """A square image with every value of every input, and two other images.
 
-    For a decoder alone they have PyTorch's embeddings, and further boxes, on each image: those tell
-    what it costs to store embeddings in fewer bits.
+    For a decoder without an encoder, the images come with PyTorch's embeddings and with further
+    boxes, which show the cost of storing embeddings in fewer bits.
 
-    :param many: the decoder takes many prompts in a run.
+    :param many: whether the decoder takes many prompts in a run.
     :param draw: the function that draws the other images, or None.
     """
     predictor = pytorch.predictor(client.resize)
@@ -99,7 +99,7 @@ def cases_for(
 
 
 def images_of_other_shapes(size: int, draw: str | None) -> list[OtherShape]:
-    """Images that are not square and not of the input's size: parts of drawn ones, or seeded."""
+    """Images that are neither square nor of the input's size: parts of drawn ones, or seeded."""
     side = 5 * size // 4
     others = []
     for shape, (width, height) in SHAPES.items():
@@ -111,7 +111,10 @@ def images_of_other_shapes(size: int, draw: str | None) -> list[OtherShape]:
         parts = (truth.part_of(drawn(seed, side), width, height) for seed in range(100))
         part = next((each for each in parts if truth.objects_of(each)), None)
         if part is None:
-            raise StageError(f"{draw} draws no object in the middle of 100 images")
+            raise StageError(
+                f"{draw} draws no object of at least {truth.LEAST_PIXELS} pixels in the middle of "
+                "any of 100 images; expected one"
+            )
         prompts, truths = [], {}
         for number in truth.objects_of(part)[:OBJECTS]:
             mask = part.labels == number
@@ -122,14 +125,15 @@ def images_of_other_shapes(size: int, draw: str | None) -> list[OtherShape]:
     return others
 
 
-# Two masks (H, W) of one object, and its true one.
+# Two masks (H, W) of one object, and its true mask.
 Pair = tuple[Bools, Bools, Bools | None]
 
 
 def agreement(one: str, other: str, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """How well pairs of masks agree, and each of the two with the truth.
+    """How well pairs of masks agree with each other, and each of the two with the truth.
 
-    :returns: how many ``prompts``, ``mask_iou`` (``mean``, ``worst``), the means with ``truth``.
+    :returns: the number of ``prompts``, ``mask_iou`` (``mean``, ``worst``), and the mean IoUs with
+        the ``truth``.
     """
     ious = [mask_iou(first, second) for first, second, _ in pairs]
     with_truth = [
@@ -148,9 +152,9 @@ def agreement(one: str, other: str, pairs: Sequence[Pair]) -> dict[str, Any]:
 def cost_of_placement(
     cases: Sequence[Case], answers: Sequence[Predictions], client: Client
 ) -> dict[str, Any] | None:
-    """Compare masks of images as a client places them with those of stretched images.
+    """Compare masks of images placed by a client with masks of stretched images.
 
-    :param cases: those of images that are not square.
+    :param cases: the cases of images that are not square.
     :returns: see `agreement`; None for a client that stretches, as the training did.
     """
     if client.resize == "stretch":
@@ -172,10 +176,10 @@ def cost_of_placement(
 def cost_of_storage(
     graphs: Mapping[str, str], cases: Sequence[Case], client: Client, forms: Iterable[str]
 ) -> dict[str, Any]:
-    """Compare a decoder's masks of embeddings that were stored in several forms with PyTorch's.
+    """Compare a decoder's masks from embeddings stored in several forms with PyTorch's masks.
 
-    :returns: the ``image_size`` in pixels; of each form ``stored`` has the ``size`` of an embedding
-        in bytes and the ``mask_iou``, mean and worst over all prompts.
+    :returns: the ``image_size`` in pixels; for each form ``stored`` has the ``size`` of an
+        embedding in bytes and the ``mask_iou``, mean and worst over all prompts.
     """
     embeddings = [each.expected.features["image_embed"] for each in cases]
     figures = {}
@@ -203,11 +207,11 @@ def cost_of_size(
     trained: TrainedModel,
     draw: str,
 ) -> dict[str, Any]:
-    """Compare masks of graphs of another image size with those of the weights' own size.
+    """Compare masks of graphs of another image size with masks at the weights' own size.
 
     :param draw: the function that draws the images.
-    :returns: the weights' own ``image_size``, how many ``images``, and the `agreement` of ``here``
-        and ``native``.
+    :returns: the weights' own ``image_size``, the number of ``images``, and the `agreement` of
+        ``here`` and ``native``.
     """
     pytorch = Reference(trained)
     size = pytorch.image_size
@@ -216,7 +220,7 @@ def cost_of_size(
     pairs: list[Pair] = []
     for drawn in truth.draw_images(truth.load(draw), size, NATIVE_IMAGES):
         numbers = truth.objects_of(drawn)
-        true = drawn.labels == numbers[len(numbers) // 2]  # the object of the prompts
+        true = drawn.labels == numbers[len(numbers) // 2]  # the object that is prompted
         sendable = answerable(truth.prompts_about(drawn), client)
         prompts = [each for each in sendable if each.refines is None]
         expected = reference.predict(predictor, drawn.image, prompts, masks)

@@ -1,7 +1,7 @@
-"""The one place where figures are compared with limits. Pure.
+"""The only place where figures are compared with limits. Pure.
 
-A comparison of IEEE numbers is false for NaN, and Python's ``max`` and ``min`` skip one that is not
-first. So nothing else in the build decides whether a figure is good enough.
+A comparison of IEEE numbers is false for NaN, and Python's ``max`` and ``min`` skip a NaN that is
+not first. So nothing else in the build decides whether a figure is good enough.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# None stands for a figure that is missing or not a finite number, in reports as in manifests.
+# None means that a figure is missing or not a finite number, in reports and manifests too.
 Figure = float | None
 
 
 @dataclass(frozen=True)
 class Check:
-    """What all figures must be. A missing, infinite or undefined one fails, and so does having
-    none. A ``limit`` may be infinite: then the figures must be finite.
+    """A requirement for all figures. A missing, infinite or undefined figure fails, and so does an
+    empty list. With an infinite ``limit``, the figures must still be finite.
     """
 
     kind: Literal["at most", "at least", "equal", "finite"]
@@ -53,24 +53,24 @@ FINITE = Check("finite")
 
 
 def finite(figure: Figure) -> Figure:
-    """A figure; None for what is missing or not a finite number."""
+    """The figure; None if it is missing or not a finite number."""
     return float(figure) if isinstance(figure, Real) and math.isfinite(figure) else None
 
 
 def largest(figures: Iterable[Figure]) -> Figure:
-    """The largest of some figures; None where one is not finite, and where there are none."""
+    """The largest of some figures; None if one is not finite, or if there are none."""
     every = [finite(each) for each in figures]
     return None if not every or None in every else max(each for each in every if each is not None)
 
 
 def smallest(figures: Iterable[Figure]) -> Figure:
-    """The smallest of some figures; None where one is not finite, and where there are none."""
+    """The smallest of some figures; None if one is not finite, or if there are none."""
     highest = largest(None if each is None else -each for each in figures)
     return None if highest is None else -highest
 
 
 def mean(figures: Iterable[Figure]) -> Figure:
-    """The mean of some figures; None where one is not finite, and where there are none."""
+    """The mean of some figures; None if one is not finite, or if there are none."""
     every = list(figures)
     if largest(every) is None:
         return None
@@ -78,8 +78,8 @@ def mean(figures: Iterable[Figure]) -> Figure:
 
 
 def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> Figure:
-    """The largest absolute difference; None where it is not finite, the shapes differ (broadcasting
-    would compare other values), or there is nothing to compare.
+    """The largest absolute difference; None if it is not finite, if the shapes differ (broadcasting
+    would compare other values), or if there is nothing to compare.
     """
     if one.shape != other.shape or not one.size:
         return None
@@ -87,11 +87,11 @@ def largest_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> 
 
 
 def mean_difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> Figure:
-    """The mean absolute difference; None where `largest_difference` is."""
+    """The mean absolute difference; None where `largest_difference` is None."""
     return None if largest_difference(one, other) is None else finite(abs(one - other).mean())
 
 
 def relative_difference(values: NDArray[np.float32], expected: NDArray[np.float32]) -> Figure:
-    """The mean absolute difference for the mean magnitude of what is expected."""
+    """The mean absolute difference, divided by the mean magnitude of the expected values."""
     difference, magnitude = mean_difference(values, expected), float(abs(expected).mean())
     return None if difference is None else finite(difference / (magnitude or 1.0))

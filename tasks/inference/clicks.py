@@ -1,4 +1,4 @@
-"""Clicks on objects of drawn images, with PyTorch's masks: what the demo's picture is made of."""
+"""Clicks on objects of drawn images, with PyTorch's masks, for the demo's picture."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from tasks.inference.prompts import Prompt
 if TYPE_CHECKING:
     from tasks.inference.reference import Reference
 
-# Nuclei and cells that the demo segments well, and nuclei on top of one another that it does not.
+# Nuclei and cells that the demo segments well, and overlapping nuclei that it does not.
 SEEDS = (16, 35, 9)
-CLICKS = 5  # on each image, and fewer than there are colours: no two masks have the same
+CLICKS = 5  # on each image; fewer than the colours, so that no two masks share one
 
 
 @dataclass(frozen=True)
 class ClickedImage:
     """An image (S, S, 3), a click on each of N objects, and their masks (N, S, S).
 
-    ``clicks`` are (N, 2), x and y in 0..1. ``true`` masks are drawn, ``pytorch`` has the
+    ``clicks`` are (N, 2), x and y in 0..1. ``true`` are the drawn masks, ``pytorch`` PyTorch's
     best-scored ones.
     """
 
@@ -74,7 +74,7 @@ def click_on_images(
 
 
 def write(path: str, images: Sequence[ClickedImage]) -> None:
-    """Write clicked images into a ``.npz``; a pixel of a mask is a bit, which is enough packing."""
+    """Write clicked images to a ``.npz``; each pixel of a mask is a bit, which is small enough."""
     arrays: dict[str, Any] = {
         f"{number}/{name}": np.packbits(values, axis=-1) if values.dtype == bool else values
         for number, each in enumerate(images)
@@ -99,5 +99,5 @@ def read(path: str) -> list[ClickedImage]:
 
 
 def _masks(packed: NDArray[np.uint8]) -> Bools:
-    """Masks (N, S, S) of a square image; S is a multiple of 8, as every input's size is."""
+    """Masks (N, S, S) of a square image; S is a multiple of 8, like every input size."""
     return np.unpackbits(packed, axis=-1).astype(bool)

@@ -1,4 +1,4 @@
-"""An image's embedding in a file, as bioimage.io reads it, and in fewer bits."""
+"""An image's embedding in a file that bioimage.io reads, and in fewer bits."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tasks.inference.sessions import PromptedImage
 def write(path: str, prompted: PromptedImage, client: Client, architecture: str) -> None:
     """Write a ``.npz``: ``features`` (1, C, T, T) float32, ``input_size`` and ``original_size``.
 
-    These are height and width in pixels, of the image as it is scaled for the encoder and of the
-    image itself; ``model_type`` is the architecture (bioimage.io 645a3cc, useMicroSamDecoder.ts).
+    The sizes are height and width in pixels, of the image scaled for the encoder and of the image
+    itself. ``model_type`` is the architecture (bioimage.io 645a3cc, useMicroSamDecoder.ts).
     """
     assert prompted.features is not None
     features = prompted.features["image_embed"]
@@ -36,10 +36,11 @@ def read(path: str) -> tuple[Floats, tuple[int, int]]:
 
 
 def stored(features: Floats, form: str) -> tuple[Floats, int]:
-    """An embedding (1, C, T, T) as it comes back from one of `judgement.STORED_AS`, and its bytes.
+    """An embedding (1, C, T, T) after storage in a form of `judgement.STORED_AS`, and its bytes.
 
-    Integers are multiples of a scale for each channel, its largest magnitude by 127. That costs the
-    demo's masks 0.0003 of IoU, one scale for all 0.0010, at worst 0.007 and 0.015 (48 prompts).
+    Integers are multiples of a scale for each channel: its largest magnitude divided by 127. That
+    costs the demo's masks 0.0003 of IoU, one scale for all channels 0.0010; at worst 0.007 and
+    0.015 (48 prompts).
     """
     if form != "int8":
         small = features.astype(form)

@@ -1,4 +1,4 @@
-"""A graph's file: read whole or not at all, and the tensors that go in and come out."""
+"""Reads a graph's file, whole or not at all, and its inputs and outputs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tasks.system.errors import StageError
 if TYPE_CHECKING:
     import onnx
 
-# An operator whose content is compiled for one device, and may lie in another file.
+# An operator with content compiled for one device, which can be in another file.
 COMPILED = "EPContext"
 
 
 def read_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
-    """Read an ONNX file that holds all of its graph.
+    """Read an ONNX file that holds its whole graph.
 
-    A proof names the hash of one file, and one file is deployed: weights beside it would be neither
-    proven nor there.
+    A proof records the hash of one file, and one file is deployed: weights in another file would be
+    neither proven nor deployed.
 
-    :raises StageError: when the file is no ONNX graph, or refers to another file.
+    :raises StageError: when the file is not an ONNX graph, or refers to another file.
     """
     import onnx
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # an OSError, or protobuf's, whose class onnx does not name
+    except Exception as error:  # an OSError or protobuf's error, whose class onnx does not expose
         raise StageError(f"{path}: expected an ONNX graph; {error}") from error
     others = sorted(set(_references(model)))
     if others:
@@ -40,14 +40,14 @@ def read_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
 
 
 def _references(message: Any) -> Iterator[str]:
-    """What a graph, or a part of one, has in other files."""
+    """The content that a graph, or a part of one, has in other files."""
     if message.DESCRIPTOR.name == "TensorProto":
         if message.data_location == message.EXTERNAL or message.external_data:
             places = {entry.key: entry.value for entry in message.external_data}
             yield f"{places.get('location', 'another file')} (for {message.name or 'a constant'})"
         return
     if message.DESCRIPTOR.name == "NodeProto" and message.op_type == COMPILED:
-        yield f"what {COMPILED} node {message.name or message.output[0]} was compiled to"
+        yield f"the compiled content of the {COMPILED} node {message.name or message.output[0]}"
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if isinstance(value, Iterable) else [value]:
@@ -55,9 +55,9 @@ def _references(message: Any) -> Iterator[str]:
 
 
 def check_graph(path: str) -> None:
-    """Have onnx check a file, shapes included.
+    """Check a file with onnx, including shapes.
 
-    :raises StageError: saying what is wrong with the graph.
+    :raises StageError: with onnx's message, if the graph is invalid.
     """
     import onnx
 

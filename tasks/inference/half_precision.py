@@ -1,9 +1,9 @@
-"""A graph that computes in half precision, as WebGPU does with the feature ``shader-f16``.
+"""Makes a graph compute in half precision, for WebGPU with the feature ``shader-f16``.
 
 Inputs and outputs stay float32. Measured on onnxruntime's native WebGPU provider 0.4.0, with an
 adapter that has the feature (lavapipe of Mesa 25.0.7; docs/variants.md has the figures): MatMul,
-Gemm, Conv and ReduceMean add up in half precision, so a sum of 8192 ones is 2048 or infinite;
-Softmax and LayerNormalization add up in single precision, and need no care.
+Gemm, Conv and ReduceMean add up in half precision, so a sum of 8192 ones is 2048 or infinite.
+Softmax and LayerNormalization add up in single precision, and need no special treatment.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-# A longer sum of products is cut, and its parts are added in single precision. Half precision has
-# 11 bits: beyond some thousand terms of one sign the next is smaller than what it is added to can
-# tell. Tiny's attention to 4096 places loses 0.9 % uncut.
+# A longer sum of products is split, and its parts are added in single precision. Half precision has
+# 11 bits: after some thousand terms of one sign, the next term is too small to change the sum.
+# Without the split, the attention of tiny to 4096 places loses 0.9 %.
 LONGEST_SUM = 512
 # A node whose tensors have fewer values stays in single precision: these are prompts, tokens and
-# scores, which cost no memory, and which masks depend on most.
+# scores, which take little memory, and on which masks depend most.
 MANY_VALUES = 1 << 14
-# What overflows in half precision, beyond 65504: sums of a whole map, and squares.
+# These overflow in half precision, beyond 65504: sums over a whole map, and squares.
 SINGLE = frozenset({"ReduceMean", "ReduceSum", "Pow"})
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 
@@ -31,18 +31,18 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 def computes_in_half(model: onnx.ModelProto) -> bool:
-    """Whether a graph computes in half precision; one that only stores weights in it does not."""
+    """Whether a graph computes in half precision; only storing weights in it does not count."""
     casts = (node for node in model.graph.node if node.op_type == "Cast")
     return any(each.i == TensorProto.FLOAT16 for node in casts for each in node.attribute)
 
 
 def compute_in_half(model: onnx.ModelProto) -> None:
-    """Have a graph compute in half precision where that keeps its masks."""
+    """Make a graph compute in half precision where that preserves its masks."""
     _Conversion(model).write(model.graph)
 
 
 def float_places(node: onnx.NodeProto, opset: int) -> tuple[list[bool], list[bool]]:
-    """Which inputs and outputs of a node may be in half precision, all or none of them."""
+    """Which inputs and outputs of a node can be in half precision, all of them together."""
     if node.domain or node.op_type == "Cast":
         return [False] * len(node.input), [False] * len(node.output)
     schema = onnx.defs.get_schema(node.op_type, opset)
@@ -53,14 +53,14 @@ def float_places(node: onnx.NodeProto, opset: int) -> tuple[list[bool], list[boo
     }
 
     def places(formal: Sequence[onnx.defs.OpSchema.FormalParameter], count: int) -> list[bool]:
-        # The last of them stands for all further ones.
+        # The last formal parameter stands for all further ones.
         return [formal[min(at, len(formal) - 1)].type_str in halves for at in range(count)]
 
     return places(schema.inputs, len(node.input)), places(schema.outputs, len(node.output))
 
 
 def axes_of_sum(node: onnx.NodeProto, ranks: Sequence[int]) -> tuple[int, int]:
-    """The axis of each factor over which a MatMul, Gemm or Conv adds up."""
+    """The axis of each factor over which a MatMul, Gemm or Conv sums."""
     options = {each.name: helper.get_attribute_value(each) for each in node.attribute}
     if node.op_type == "MatMul":
         return ranks[0] - 1, max(ranks[1] - 2, 0)
@@ -70,13 +70,13 @@ def axes_of_sum(node: onnx.NodeProto, ranks: Sequence[int]) -> tuple[int, int]:
 
 
 class _Conversion:
-    """The nodes of the new graph as they come; a tensor is cast once for all who read it."""
+    """Collects the nodes of the new graph; a tensor is cast once for all its readers."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
         self._opset = next(each.version for each in model.opset_import if not each.domain)
         self._constants = {each.name: each for each in inferred.initializer}
-        # 0 is a size that the caller chooses.
+        # 0 means that the caller chooses the size.
         self._shapes: dict[str, list[int]] = {
             name: list(each.dims) for name, each in self._constants.items()
         }
@@ -113,7 +113,7 @@ class _Conversion:
         if not written or not set(written) <= self._single or node.op_type in SINGLE:
             return False
         if node.op_type in PRODUCTS:
-            # A sum of any length may be too long; a small product is worth a cast of its factors.
+            # A sum of unknown length may be too long; a small product can read cast factors.
             return bool(self._terms(node)) and max(map(self._size, written)) >= MANY_VALUES
         maps = [name for name in (*read, *written) if name not in self._constants]
         return max(map(self._size, maps)) >= MANY_VALUES
@@ -122,7 +122,7 @@ class _Conversion:
         return prod(size or 1 for size in self._shapes[name])
 
     def _terms(self, node: onnx.NodeProto) -> int:
-        """How many products of a factor's axis are added up; 0 where the caller chooses that."""
+        """The number of products in a sum; 0 if the caller chooses it."""
         shapes = [self._shapes[name] for name in node.input[:2]]
         return shapes[0][axes_of_sum(node, [len(each) for each in shapes])[0]]
 
@@ -141,8 +141,8 @@ class _Conversion:
                 self._single.discard(name)
 
     def _add_parts(self, node: onnx.NodeProto, output: str, read: list[str]) -> None:
-        """The same product in parts of `LONGEST_SUM` terms, each cut out alone: all at once would
-        be a copy of the largest tensors.
+        """Add a product in parts of `LONGEST_SUM` terms. Each part is sliced separately, because
+        slicing all at once would copy the largest tensors.
         """
         ranks = [len(self._shapes[name]) for name in node.input[:2]]
         total = ""
@@ -178,7 +178,7 @@ class _Conversion:
             self._constant(f"cut_at_{value}", np.array([value], np.int64))
             for value in (start, start + LONGEST_SUM, axis)
         ]
-        # onnxruntime 1.19 names what it makes of several slices after them, and wants no two alike.
+        # onnxruntime 1.19 derives names from those of several slices, so they must be unique.
         self._nodes.append(helper.make_node("Slice", [name, *bounds], [part], name=part))
         return part
 
@@ -198,7 +198,7 @@ class _Conversion:
         self._nodes.append(new)
 
     def _as(self, name: str, half: bool) -> str:
-        """The name of a tensor in half or single precision; any other type is left."""
+        """The name of a tensor in half or single precision; other types are left unchanged."""
         if self._types.get(name) != TensorProto.FLOAT or (name in self._single) != half:
             return name
         kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT

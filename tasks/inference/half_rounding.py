@@ -1,7 +1,7 @@
-"""What a graph in half precision answers on a GPU, computed on the CPU.
+"""Computes on the CPU how a graph in half precision answers on a GPU.
 
-onnxruntime's CPU provider has hardly a kernel for half precision: it casts to single precision and
-leaves out the casts between its nodes, so that nothing is rounded. This makes a graph in single
+onnxruntime's CPU provider has hardly any kernels for half precision: it casts to single precision
+and removes the casts between its nodes, so nothing is rounded. This module makes a graph in single
 precision that rounds where a GPU does.
 """
 
@@ -15,15 +15,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tasks.inference.half_precision import LARGEST, PRODUCTS, axes_of_sum
 
-BITS_LESS = 13  # of single precision's 24 that half precision lacks
+BITS_LESS = 13  # single precision has 24 bits, half precision 11
 
 
 def as_rounded_on_a_gpu(model: onnx.ModelProto) -> None:
-    """Have a graph that computes in half precision compute in single, and round as half does.
+    """Make a graph in half precision compute in single precision, and round as half does.
 
-    What a node returns is rounded. A sum of products is rounded once, but as coarsely as if each of
-    its n terms had been rounded (the square root of n times), and is infinite where the magnitudes
-    of its terms add up to more than half precision holds, in whatever order a GPU adds them.
+    Each node's output is rounded. A sum of products is rounded once, but as coarsely as if each of
+    its n terms had been rounded (the square root of n times). It is infinite if the magnitudes of
+    its terms add up to more than half precision holds, so that the order in which a GPU adds them
+    does not matter.
     """
     _Rounding(model).write(model.graph)
 
@@ -89,9 +90,9 @@ class _Rounding:
         del largest.input[:]
         largest.input.extend(magnitudes)
         largest.output[0] = f"{output}_magnitude"
-        largest.name = ""  # which onnxruntime wants once
+        largest.name = ""  # onnxruntime requires unique names
         self._nodes.extend([new, largest])
-        # Veltkamp's splitting: to add a multiple and subtract it again rounds off the last bits.
+        # Veltkamp's splitting: adding and subtracting a multiple rounds off the last bits.
         times = self._constant(2.0**BITS_LESS * sqrt(self._terms(node)) + 1)
         far = self._add("Mul", [new.output[0], times], f"{output}_far")
         near = self._add("Sub", [far, new.output[0]], f"{output}_near")
@@ -100,7 +101,7 @@ class _Rounding:
         return self._add("Where", [over, self._constant(np.inf), coarse], f"{output}_sum")
 
     def _terms(self, node: onnx.NodeProto) -> int:
-        """How many products are added up to one value."""
+        """The number of products that add up to one value."""
         shape = self._shapes[node.input[1]]
         if node.op_type == "Conv":
             return prod(shape[1:])
@@ -108,7 +109,7 @@ class _Rounding:
         return shape[axes_of_sum(node, ranks)[1]]
 
     def _round(self, name: str, half: str) -> None:
-        """Round a tensor, for those who read the one in half precision."""
+        """Round a tensor for the readers of the one in half precision."""
         stored = self._add("Cast", [name], half, to=TensorProto.FLOAT16)
         self._add("Cast", [stored], _rounded(half), to=TensorProto.FLOAT)
 

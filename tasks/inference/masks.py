@@ -1,4 +1,4 @@
-"""Where to click on a mask, the box around it, and what is inside it."""
+"""Where to click on a mask, the box around it, and its inner pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Bools = NDArray[np.bool_]
 
 
 def click_on(mask: Bools) -> tuple[float, float]:
-    """A point that a person would click on a mask (H, W), in parts of the image."""
+    """A point that a user would click on a mask (H, W), in parts of the image."""
     row, column = interior_point(mask)
     return (column + 0.5) / mask.shape[1], (row + 0.5) / mask.shape[0]
 
@@ -24,7 +24,7 @@ def center(mask: Bools) -> tuple[float, float]:
 def box_of(mask: Bools) -> tuple[float, float, float, float]:
     """The box around a mask (H, W), in parts of the image: left, top, right, bottom.
 
-    The edges are the outermost pixels' own indices, as in the boxes that sam2 was trained on.
+    The edges are the indices of the outermost pixels, as in the boxes that sam2 was trained on.
     """
     rows, columns = mask.nonzero()
     height, width = mask.shape
@@ -37,9 +37,9 @@ def box_of(mask: Bools) -> tuple[float, float, float, float]:
 
 
 def interior_point(mask: Bools) -> tuple[int, int]:
-    """Row and column of a pixel far from the mask's edge: what a person would click.
+    """Row and column of a pixel far from the mask's edge, which a user would click.
 
-    The mask is eroded, a layer of pixels at a time, until one more would leave nothing.
+    The mask is eroded one layer of pixels at a time, until another layer would leave nothing.
     """
     rows, columns = np.nonzero(mask)
     top, left = int(rows.min()), int(columns.min())

@@ -1,4 +1,4 @@
-"""How near masks, features and scores come to others."""
+"""Measures of how close masks, features and scores are to others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def mask_iou(one: Bools, other: Bools) -> float:
-    """Intersection over union of two masks; 1 where both are empty."""
+    """Intersection over union of two masks; 1 if both are empty."""
     import numpy as np
 
     union = np.logical_or(one, other).sum()
@@ -27,16 +27,16 @@ def least_iou(masks: NDArray[np.float32], expected: NDArray[np.float32]) -> floa
 
 
 def stored_choice(masks: MaskChoice) -> MaskChoice:
-    """Which of PyTorch's masks those of a decoder are compared with.
+    """The choice of PyTorch's masks with which a decoder's masks are compared.
 
-    For ``best`` they are all three in their order: whether a graph returns the right one shows
-    only beside the others.
+    For ``best`` these are all three masks in ranked order: only the others show whether a graph
+    returns the right one.
     """
     return "ranked" if masks == "best" else masks
 
 
 def ranking(masks: NDArray[np.float32], expected: NDArray[np.float32]) -> list[int]:
-    """Which of the expected masks each mask is: those that together differ least, one each.
+    """The index of the expected mask for each mask, in the assignment with the least difference.
 
     :param masks: logits (K, M, M); ``expected``: (N, M, M), N at least K.
     """
@@ -51,7 +51,7 @@ def ranking(masks: NDArray[np.float32], expected: NDArray[np.float32]) -> list[i
 
 
 def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Spearman's coefficient: the correlation of the ranks, equal values sharing theirs."""
+    """Spearman's coefficient: the correlation of the ranks; equal values share a rank."""
     import numpy as np
 
     def ranks(values: NDArray[Any]) -> NDArray[np.float64]:
@@ -62,12 +62,12 @@ def rank_correlation(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def significant(value: float | None, digits: int = 2) -> float | None:
-    """A figure for a manifest: more digits would change from machine to machine."""
+    """A figure for a manifest; further digits would vary between machines."""
     return None if value is None else float(f"{value:.{digits}g}")
 
 
 def rounded(value: float | None, digits: int) -> float | None:
-    """A figure with so many digits behind the point; None for what is not a number."""
+    """A figure with this number of decimals; None if it is not a number."""
     return None if value is None else round(value, digits)
 
 

@@ -1,4 +1,4 @@
-"""Gives the tensors of a traced graph the names and the order that a client expects."""
+"""Gives a traced graph's tensors the names and the order that a client expects."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tasks.inference.graph_file import read_graph
 if TYPE_CHECKING:
     import onnx
 
-# The names of a graph's inputs and outputs, in order: each a role and a name.
+# A graph's inputs and outputs, in order, each as a role and a name.
 Names = Mapping[str, Sequence[Sequence[str]]]
 
 
 @dataclass(frozen=True)
 class RenamedGraph:
-    """A graph's file to write again with a client's names."""
+    """A graph's file to rewrite with a client's names."""
 
     source: Path
     destination: Path
@@ -27,11 +27,11 @@ class RenamedGraph:
 
 
 def write_renamed(graph: RenamedGraph) -> None:
-    """Write a graph's file again with other names; weights and nodes stay as they are.
+    """Rewrite a graph's file with other names; weights and nodes stay the same.
 
-    An encoder that is to take a ``canvas`` gets the nodes for one before its own.
+    An encoder that takes a ``canvas`` gets the nodes for it before its own.
 
-    :raises ValueError: when a name is in use within the graph.
+    :raises ValueError: when a name is already used within the graph.
     """
     import onnx
 
@@ -43,16 +43,16 @@ def write_renamed(graph: RenamedGraph) -> None:
 
 
 def rename_tensors(graph: onnx.GraphProto, names: Names) -> None:
-    """Rename and sort inputs and outputs, and remove outputs that the client has no name for.
+    """Rename and sort inputs and outputs, and remove outputs for which the client has no name.
 
-    :raises ValueError: when a name is in use within the graph.
+    :raises ValueError: when a name is already used within the graph.
     """
     remove_outputs(graph, {role for role, _ in names["outputs"]})
     new = {role: name for kind in ("inputs", "outputs") for role, name in names[kind]}
     used = {name for node in graph.node for name in (*node.input, *node.output)} - new.keys()
     taken = sorted(used & set(new.values()))
     if taken:
-        raise ValueError(f"the graph has tensors that are called {', '.join(taken)} already")
+        raise ValueError(f"the graph already has tensors named {', '.join(taken)}")
     for node in graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]
@@ -67,7 +67,7 @@ def rename_tensors(graph: onnx.GraphProto, names: Names) -> None:
 
 
 def remove_outputs(graph: onnx.GraphProto, kept: Collection[str]) -> None:
-    """Remove all other outputs of a graph, and the nodes and weights that only they need."""
+    """Remove a graph's other outputs, and the nodes and weights that only those need."""
     outputs = [each for each in graph.output if each.name in kept]
     if len(outputs) == len(graph.output):
         return
@@ -75,7 +75,7 @@ def remove_outputs(graph: onnx.GraphProto, kept: Collection[str]) -> None:
     graph.output.extend(outputs)
     needed = {each.name for each in outputs}
     nodes = []
-    for node in reversed(graph.node):  # each after those whose outputs it takes
+    for node in reversed(graph.node):  # nodes come after those whose outputs they read
         if needed & set(node.output):
             needed.update(node.input)
             nodes.append(node)
@@ -86,9 +86,9 @@ def remove_outputs(graph: onnx.GraphProto, kept: Collection[str]) -> None:
 
 
 def take_canvas(graph: onnx.GraphProto) -> None:
-    """Have an encoder take a canvas (H, W, 3), of which it makes its image.
+    """Make an encoder take a canvas (H, W, 3), from which it makes its image.
 
-    That is normalized, and zero below the canvas.
+    The image is normalized, and zero below the canvas.
     """
     from onnx import parser
 

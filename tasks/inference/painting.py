@@ -1,4 +1,4 @@
-"""Masks and prompts on pictures, in colours that colour-blind people can tell apart too."""
+"""Paints masks and prompts on pictures, in colours that colour-blind people can tell apart."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tasks.inference.prompts import Box, Prompt
 
 Color = tuple[int, int, int]
 
-# Masataka Okabe and Kei Ito, "Color Universal Design" (2008), without black; beside each other
-# are two that differ most.
+# Masataka Okabe and Kei Ito, "Color Universal Design" (2008), without black; neighbours differ
+# most.
 COLORS: tuple[Color, ...] = (
     (230, 159, 0),
     (86, 180, 233),
@@ -26,23 +26,23 @@ COLORS: tuple[Color, ...] = (
     (0, 114, 178),
     (0, 158, 115),
 )
-# The outlines of two compared masks; the report's legend has them too.
+# The outlines of two compared masks, also in the report's legend.
 EXPECTED, ACTUAL = COLORS[1], COLORS[3]
 DARK, QUIET = (20, 20, 20), (85, 85, 85)
 
-# A sheet, in pixels. Legible when it is shown at 1000 pixels, as in a README.
+# The sizes of a sheet, in pixels. It is legible at a width of 1000 pixels, as in a README.
 WIDTH, MARGIN, GAP, COLUMNS = 1600, 40, 20, 3
 SIDE = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GAP) // COLUMNS  # of each panel
 TOPS = (190, 190 + SIDE + 60)  # of its rows
-LARGE, MEDIUM, SMALL = 42, 28, 26  # letters
+LARGE, MEDIUM, SMALL = 42, 28, 26  # font sizes
 
-# A picture of two masks, in pixels.
+# The sizes of a picture of two masks, in pixels.
 PAIR_SIDE, PAIR_GAP = 400, 8
-NAME = 28  # letters of a mask's name
+NAME = 28  # the largest number of letters in a mask's name
 
 
 def paint(canvas: NDArray[np.float32], mask: Bools, color: Color, rim: int = 3) -> None:
-    """Tint a mask (S, S) on an image (S, S, 3), and draw its rim of so many pixels."""
+    """Tint a mask (S, S) on an image (S, S, 3), and draw its rim, ``rim`` pixels wide."""
     canvas[mask] = canvas[mask] * 0.5 + np.array(color) * 0.5
     canvas[outline(mask, rim)] = color
 
@@ -58,7 +58,7 @@ def outline(mask: Bools, width: int = 1) -> Bools:
 def mark(
     pen: ImageDraw.ImageDraw, x: float, y: float, radius: float = 6, wanted: bool = True
 ) -> None:
-    """Draw a click: a disc, or a cross where it says what to leave out."""
+    """Draw a click: a disc, or a cross for the background."""
     if wanted:
         around = (x - radius, y - radius, x + radius, y + radius)
         pen.ellipse(around, fill=DARK, outline="white", width=max(2, round(radius / 3)))
@@ -72,14 +72,14 @@ def mark(
 def write(
     pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: float, **options: Any
 ) -> None:
-    """Write with the font that pillow brings, as not every machine has another."""
+    """Write with pillow's own font, because not every machine has another."""
     pen.text(at, text, font=ImageFont.load_default(size), **options)
 
 
 def panel_of(
     image: NDArray[np.uint8], masks: Iterable[Bools], true: Iterable[Bools]
 ) -> Image.Image:
-    """A panel of a sheet: an image (H, W, 3) with masks (H, W) and the outlines of true ones."""
+    """A panel of a sheet: an image (H, W, 3) with masks (H, W) and the outlines of true masks."""
     canvas = image.astype(np.float32)
     for color, mask in zip(COLORS, masks, strict=False):
         paint(canvas, mask, color, rim=6)
@@ -92,15 +92,15 @@ def panel_of(
 def sheet(
     title: str, panels: Sequence[tuple[str, Image.Image]], summary: str, click: str
 ) -> Image.Image:
-    """Two rows of labelled panels with what they show, for the demo model.
+    """Two rows of labelled panels with a summary, for the demo model.
 
-    :param click: what a click means, for the legend.
+    :param click: the legend's text for a click.
     """
     bottom = TOPS[-1] + SIDE
     picture = Image.new("RGB", (WIDTH, bottom + 130), "white")
     pen = ImageDraw.Draw(picture)
     write(pen, (MARGIN, 24), title, LARGE, fill=DARK)
-    note = "Demo model, trained here; published weights do better."
+    note = "Demo model, trained for this project; published weights do better."
     write(pen, (MARGIN, 84), note, MEDIUM, fill=QUIET)
     for place, (label, panel) in enumerate(panels):
         left, top = MARGIN + place % COLUMNS * (SIDE + GAP), TOPS[place // COLUMNS]
@@ -127,7 +127,7 @@ class MaskPair(NamedTuple):
 
 
 def draw_pair(pair: MaskPair, path: str) -> None:
-    """Paint the part of an image around two masks: both outlines, then what one alone has."""
+    """Paint the part of an image around two masks: both outlines, then where only one covers."""
     part = _part_of(pair)
     outlines = part.image.copy()
     outlines[outline(part.expected, 5)] = EXPECTED
@@ -136,16 +136,16 @@ def draw_pair(pair: MaskPair, path: str) -> None:
 
 
 def draw_pairs(pairs: Sequence[MaskPair], names: tuple[str, str], path: str) -> None:
-    """Paint a row for each pair: both masks, named at the top, then what one alone has."""
+    """Paint a row for each pair: both masks, named at the top, then where only one covers."""
     head = SMALL + 2 * PAIR_GAP
     width, height = 3 * PAIR_SIDE + 2 * PAIR_GAP, PAIR_SIDE + head
     picture = Image.new("RGB", (width, head + len(pairs) * height), "white")
     pen = ImageDraw.Draw(picture)
     columns = range(0, width, PAIR_SIDE + PAIR_GAP)
     for left, name, color in zip(
-        columns, (*names, "one alone"), (EXPECTED, ACTUAL, DARK), strict=True
+        columns, (*names, "only one"), (EXPECTED, ACTUAL, DARK), strict=True
     ):
-        shown = name if len(name) <= NAME else f"…{name[1 - NAME :]}"  # paths differ at their end
+        shown = name if len(name) <= NAME else f"…{name[1 - NAME :]}"  # paths differ at the end
         write(pen, (left, PAIR_GAP), shown, SMALL, fill=DARK)
         pen.line((left, head - 3, left + PAIR_SIDE, head - 3), fill=color, width=5)
     for number, pair in enumerate(pairs):
@@ -155,14 +155,14 @@ def draw_pairs(pairs: Sequence[MaskPair], names: tuple[str, str], path: str) -> 
             canvas = part.image.copy()
             paint(canvas, mask, color)
             panels.insert(0, _with_prompt(canvas, part))
-        said = f"{pair.prompt.name}, IoU {pair.iou:.4f}"
-        write(pen, (0, top + PAIR_GAP), said, SMALL, fill=DARK)
+        label = f"{pair.prompt.name}, IoU {pair.iou:.4f}"
+        write(pen, (0, top + PAIR_GAP), label, SMALL, fill=DARK)
         picture.paste(_row(panels), (0, top + head))
     picture.save(path)
 
 
 class _Part(NamedTuple):
-    """The part of a pair's image (S, S, 3) that is shown, and of its masks (S, S)."""
+    """The shown part of a pair's image (S, S, 3) and of its masks (S, S)."""
 
     prompt: Prompt
     view: Box
@@ -172,7 +172,7 @@ class _Part(NamedTuple):
 
 
 def _part_of(pair: MaskPair) -> _Part:
-    """What is around both masks and the prompt."""
+    """The part around both masks and the prompt."""
     view = view_of([pair.expected > 0, pair.actual > 0], pair.prompt)
 
     def cut(image: Image.Image) -> NDArray[Any]:
@@ -190,7 +190,7 @@ def _part_of(pair: MaskPair) -> _Part:
 
 
 def _apart(part: _Part) -> Image.Image:
-    """A gray panel with what one mask alone has, in the colour of that mask."""
+    """A gray panel with the pixels that only one mask covers, in the colour of that mask."""
     gray = np.repeat(part.image.mean(axis=-1, keepdims=True), 3, axis=-1) * 0.4
     gray[outline(part.expected | part.actual)] = 255
     gray[part.expected & ~part.actual] = EXPECTED
@@ -207,7 +207,7 @@ def _with_prompt(canvas: Floats, part: _Part) -> Image.Image:
 
 
 def _row(panels: Sequence[Image.Image]) -> Image.Image:
-    """Panels beside each other."""
+    """Panels side by side."""
     step = PAIR_SIDE + PAIR_GAP
     picture = Image.new("RGB", (len(panels) * step - PAIR_GAP, PAIR_SIDE), "white")
     for number, panel in enumerate(panels):
@@ -218,8 +218,8 @@ def _row(panels: Sequence[Image.Image]) -> Image.Image:
 def mark_prompt(pen: ImageDraw.ImageDraw, prompt: Prompt, view: Box, scale: float) -> None:
     """Draw a prompt's clicks and its box.
 
-    :param view: the part of the image that is shown: left, top, right, bottom, as in a prompt.
-    :param scale: how many pixels of the drawing the whole image would take.
+    :param view: the shown part of the image: left, top, right, bottom, as in a prompt.
+    :param scale: the width of the whole image in pixels of the drawing.
     """
 
     def shown(x: float, y: float) -> tuple[float, float]:

@@ -19,8 +19,8 @@ STD: NDArray[np.float64] = np.array(PREPROCESSING["std"])
 class Placement:
     """Where an image lies in the encoder's square input, whose side is ``size`` pixels.
 
-    ``width`` and ``height`` are the image's own, ``scaled_width`` and ``scaled_height`` those that
-    it has at the input's top left; ``right`` and ``down`` are input pixels for one of the image.
+    ``width`` and ``height`` are the image's own size, ``scaled_width`` and ``scaled_height`` its
+    size at the input's top left; ``right`` and ``down`` are input pixels for one image pixel.
     """
 
     size: int
@@ -43,12 +43,12 @@ class Placement:
 
     @property
     def rows(self) -> int:
-        """The height of what is fed: the square's, or the canvas's."""
+        """The height of the input: the square's, or the canvas's."""
         return round(self.size * CANVAS_HEIGHT) if self.resize == "canvas" else self.size
 
     @property
     def full_size(self) -> tuple[int, int]:
-        """Height and width of large masks: the image's, or the canvas's, which is warped back."""
+        """Height and width of large masks: the image's; or the canvas's, which is warped back."""
         return (self.rows, self.size) if self.resize == "canvas" else (self.height, self.width)
 
     @property
@@ -61,9 +61,9 @@ class Placement:
 
 
 def preprocess(image: NDArray[np.uint8], place: Placement) -> Floats:
-    """An RGB image (H, W, 3) as the encoder's input, zero where it does not lie.
+    """An RGB image (H, W, 3) as the encoder's input, zero outside the image.
 
-    That is (1, 3, S, S), normalized, or a canvas (height, S, 3) of RGB values from 0 to 255.
+    The input is (1, 3, S, S), normalized, or a canvas (height, S, 3) of RGB values from 0 to 255.
     """
     scaled = resized(image, place.scaled_height, place.scaled_width)
     if place.resize == "canvas":
@@ -77,9 +77,9 @@ def preprocess(image: NDArray[np.uint8], place: Placement) -> Floats:
 
 
 def pixels_of(tensor: Floats, place: Placement) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3) that an encoder's input was made of, where the image lies.
+    """The pixels (H, W, 3) from which an encoder's input was made, where the image lies.
 
-    What was not made of pixels, or otherwise, is something else when it is normalized again.
+    If the input was not made from pixels in this way, normalizing the result gives other values.
     """
     values = tensor if place.resize == "canvas" else tensor[0].transpose(1, 2, 0) * STD + MEAN
     image = values[: place.scaled_height, : place.scaled_width]
@@ -90,7 +90,7 @@ def pixels_of(tensor: Floats, place: Placement) -> NDArray[np.uint8]:
 def coarse(image: NDArray[Any], count: int = 8) -> Floats:
     """The means of ``count`` × ``count`` parts of an image (H, W, C), 1 for white.
 
-    However an image is scaled, they are nearly the same.
+    They hardly depend on how the image was scaled.
     """
     rows = [part.mean(axis=0) for part in np.array_split(image.astype(np.float64), count)]
     parts = [[each.mean(axis=0) for each in np.array_split(row, count)] for row in rows]
@@ -98,7 +98,7 @@ def coarse(image: NDArray[Any], count: int = 8) -> Floats:
 
 
 def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
-    """An image (H, W, C) at another size, linear and antialiased, as torchvision's Resize does."""
+    """An image (H, W, C) at another size, linear and antialiased, like torchvision's Resize."""
     if image.shape[:2] == (height, width):
         return image.astype(np.float64)
     rows = _weights(image.shape[0], height) @ image.reshape(image.shape[0], -1).astype(np.float64)
@@ -121,9 +121,9 @@ def _weights(count: int, result: int) -> NDArray[np.float64]:
 
 
 def masks_over(logits: Floats, place: Placement) -> Floats:
-    """Masks (K, M, M) over the image (K, H, W), linear between the centres of cells, as sam2 does.
+    """Masks (K, M, M) over the image (K, H, W), linear between the centres of cells, as in sam2.
 
-    Cells where the image does not lie are left out.
+    Cells outside the image are left out.
     """
     cells = logits.shape[-1] / place.size
     first, second, part = _between(place.height, place.scaled_height * cells, logits.shape[-2])
@@ -136,7 +136,7 @@ def masks_over(logits: Floats, place: Placement) -> Floats:
 def _between(
     count: int, extent: float, limit: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-    """For pixels over ``extent`` of ``limit`` cells: two cells each, how far from the first."""
+    """For pixels over ``extent`` of ``limit`` cells: two cells each, and how far from the first."""
     centers = np.clip((np.arange(count) + 0.5) * extent / count - 0.5, 0, limit - 1)
     first = np.floor(centers).astype(np.intp)
     return first, np.minimum(first + 1, limit - 1), (centers - first).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Prompts: what a person could give, the image that they are about, and a decoder's tensors."""
+"""Prompts that a user could give, an image for them, and their tensors for a decoder."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PADDING, BACKGROUND, FOREGROUND, TOP_LEFT, BOTTOM_RIGHT = (
 
 @dataclass(frozen=True)
 class Prompt:
-    """Points, a box, a mask. Coordinates are parts of the image, 0 to 1 inside it.
+    """Points, a box, a mask. Coordinates are fractions of the image, 0 to 1 inside it.
 
-    ``refines`` names the earlier prompt whose best mask is the mask input. With ``mask_counts``
-    false that mask comes with a ``has_mask_input`` of 0, and must change nothing. A tracker also
+    ``refines`` names the earlier prompt whose best mask is the mask input. If ``mask_counts`` is
+    false, that mask is sent with a ``has_mask_input`` of 0, and must change nothing. A tracker also
     takes an object's ``mask`` (H, W) instead of points and a box.
     """
 
@@ -54,20 +54,20 @@ class Prompt:
         return replace(self, points=points, box=box)
 
     def with_corners(self) -> tuple[list[tuple[float, float]], list[int]]:
-        """Points and labels, the corners of the box before them."""
+        """Points and labels, with the box's corners first."""
         if self.box is None:
             return list(self.points), list(self.labels)
         corners = [self.box[:2], self.box[2:], *self.points]
         return corners, [TOP_LEFT, BOTTOM_RIGHT, *self.labels]
 
     def without_padding(self) -> tuple[Points, tuple[int, ...]]:
-        """Points and labels for PyTorch: padding only fills a row."""
+        """Points and labels for PyTorch, without the padding that only fills a row."""
         some = [pair for pair in zip(self.points, self.labels, strict=True) if pair[1] != PADDING]
         return tuple(point for point, _ in some), tuple(label for _, label in some)
 
 
 def scattered(count: int) -> Points:
-    """Points all over the image, no two of them near each other: multiples of irrational steps."""
+    """Points all over the image, far from each other: multiples of irrational steps."""
     return tuple(
         (0.05 + 0.9 * ((0.37 + 0.618034 * i) % 1), 0.05 + 0.9 * ((0.61 + 0.754878 * i) % 1))
         for i in range(count)
@@ -75,19 +75,19 @@ def scattered(count: int) -> Points:
 
 
 def labels_of(count: int) -> tuple[int, ...]:
-    """Clicks on an object and beside it, by turns; the first is on it."""
+    """Alternating clicks on an object and beside it; the first is on it."""
     return tuple(BACKGROUND if i % 2 else FOREGROUND for i in range(count))
 
 
 def clicks(name: str, count: int, **further: Any) -> Prompt:
-    """A prompt of so many scattered points."""
+    """A prompt of ``count`` scattered points."""
     return Prompt(name, scattered(count), labels_of(count), **further)
 
 
 BOX: Box = (0.25, 0.35, 0.65, 0.75)
 THREE = scattered(3)
 
-# The prompts of `verify` and of the browser's proof, one in a run.
+# The prompts of `verify` and of the browser's proof, one per run.
 PROMPTS = (
     Prompt("one point", ((0.42, 0.55),), (1,)),
     Prompt("points", ((0.42, 0.55), (0.30, 0.62), (0.80, 0.20)), (1, 1, 0)),
@@ -109,8 +109,9 @@ AT_ONCE = (
     ),
 )
 
-# With those, every value of every input of a decoder, alone and beside others, in groups whose
-# prompts can share a run: points, boxes, masks, masks that do not count, masks alone.
+# Together with those above, these cover every value of every input of a decoder, alone and beside
+# others, in groups whose prompts can share a run: points, boxes, masks, masks that do not count,
+# only masks.
 EVERY_VALUE = (
     (
         clicks("two points", 2),
@@ -152,7 +153,7 @@ EVERY_VALUE = (
     (Prompt("mask beside a padding point", ((0.3, 0.6),), (PADDING,), refines="five points"),),
 )
 
-# All of them; each after those whose masks it refines.
+# All of them; each comes after those whose masks it refines.
 EVERY_PROMPT = (
     *PROMPTS,
     *(prompt for group in (*AT_ONCE, *EVERY_VALUE) for prompt in group),
@@ -164,7 +165,7 @@ BOXES = tuple(
     for n, ((x, y), r) in enumerate(zip(scattered(8), (0.05, 0.1, 0.15, 0.25) * 2, strict=True))
 )
 
-# The prompts of a run, which a decoder has in memory at once.
+# The largest number of prompts in a run, because a decoder has all of them in memory.
 MOST_AT_ONCE = 8
 
 
@@ -188,18 +189,18 @@ def parts_of(prompts: Sequence[Prompt]) -> set[PromptPart]:
 
 
 def answerable(prompts: Iterable[Prompt], client: Client) -> tuple[Prompt, ...]:
-    """Those that a client can send, one in a run."""
+    """The prompts that a client can send, one per run."""
     return tuple(each for each in prompts if not parts_of([each]) & client.never_sends.keys())
 
 
 def sent_at_once(client: Client) -> tuple[tuple[Prompt, ...], ...]:
-    """Those of `AT_ONCE` that a client can send."""
+    """The groups of `AT_ONCE` that a client can send."""
     return tuple(each for each in AT_ONCE if not parts_of(each) & client.never_sends.keys())
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Prompts as a decoder gets them: each of ``alone`` in a run, then each group in one."""
+    """The runs of a decoder: one for each prompt of ``alone``, then one for each group."""
 
     alone: tuple[Prompt, ...]
     at_once: tuple[tuple[Prompt, ...], ...] = ()
@@ -215,9 +216,9 @@ class Runs:
 
 
 def runs_of_every_value(client: Client, many: bool) -> Runs:
-    """In as few runs as can be, prompts with every value of every input that a client can send.
+    """Prompts with every value of every input that a client can send, in as few runs as possible.
 
-    :param many: the decoder takes many prompts in a run.
+    :param many: whether the decoder takes many prompts in a run.
     """
     alone = answerable(PROMPTS, client)
     groups = [answerable(group, client) for group in EVERY_VALUE]
@@ -235,10 +236,10 @@ def runs_of_every_value(client: Client, many: bool) -> Runs:
 
 
 def natural_image(height: int, width: int | None = None, seed: int = 0) -> NDArray[np.uint8]:
-    """A seeded RGB image (height, width, 3), square by default, where no truth is needed.
+    """A seeded RGB image (height, width, 3) without true masks, square by default.
 
-    Shaded bodies on a ground with a natural spectrum: the amplitude of natural images falls off
-    about as 1/frequency (Field, 1987). `PROMPTS` click on the bodies.
+    It shows shaded bodies on a ground with a natural spectrum: the amplitude of natural images
+    falls off about as 1/frequency (Field, 1987). `PROMPTS` click on the bodies.
     """
     width = width or height
     random = np.random.default_rng(seed)
@@ -261,18 +262,18 @@ def natural_image(height: int, width: int | None = None, seed: int = 0) -> NDArr
 def prompt_tensors(
     prompts: Sequence[Prompt], place: Placement, client: Client
 ) -> dict[str, NDArray[Any]]:
-    """What a client feeds for prompts about an image, by role.
+    """The tensors that a client feeds for prompts about an image, by role.
 
-    ``point_coords (P, N, 2)`` in pixels of the encoder's input and ``point_labels (P, N)``, with
-    label -1 where a prompt has less points than others. A box is its corners, which come first, or
-    in ``boxes (Q, 4)`` where the client's decoder takes them: there Q is P, or 0 without boxes.
+    ``point_coords (P, N, 2)`` are in pixels of the encoder's input; ``point_labels (P, N)`` are -1
+    where a prompt has fewer points than others. A box is two corners before the points; or it is in
+    ``boxes (Q, 4)``, if the client's decoder takes these. Q is P, or 0 without boxes.
 
-    :raises ValueError: when some prompts have a box and others none.
+    :raises ValueError: when some prompts have a box and others do not.
     """
     width, height = place.width * place.right, place.height * place.down
     boxes = [each.box for each in prompts if each.box is not None]
     if boxes and len(boxes) != len(prompts):
-        raise ValueError("of prompts at once, all have a box or none has")
+        raise ValueError("expected prompts of one run that all have a box, or all have none")
     apart = "boxes" in client.decoder.inputs
     rows = []
     for each in prompts:

@@ -1,4 +1,4 @@
-"""A conversion of a graph for each precision: smaller weights, and what computes with them.
+"""Converts a graph to each precision: smaller weights, and the nodes that compute with them.
 
 Inputs and outputs stay float32. docs/variants.md has the measurements.
 """
@@ -18,19 +18,19 @@ from tasks.inference.half_precision import compute_in_half
 
 Floats = NDArray[np.float32]
 
-# Smaller tensors stay as they are: a Cast would cost as much as it saves.
+# Smaller tensors are not converted: a Cast would cost as much as it saves.
 LEAST_VALUES = 256
-# Matrices with fewer rows or columns are not quantized: they hardly count in a file, and are the
-# last layers of hypernetworks and scores.
+# Matrices with fewer rows or columns are not quantized: they hardly matter for a file's size, and
+# are the last layers of hypernetworks and scores.
 LEAST_SIDE = 24
-GRID_VALUES = 1 << 16  # an added constant of at least so many values is a map, not a bias
-BLOCK = 32  # weights of a column that share a scale
-MANY_WEIGHTS = 1 << 16  # a larger matrix has four bits in q4, not eight
-LEAST_SCALE = 1e-12  # for weights that are all 0
+GRID_VALUES = 1 << 16  # an added constant with at least this many values is a map, not a bias
+BLOCK = 32  # the number of weights of a column that share a scale
+MANY_WEIGHTS = 1 << 16  # larger matrices have four bits in q4, others eight
+LEAST_SCALE = 1e-12  # the scale of weights that are all 0
 
 
 class Product(NamedTuple):
-    """A node that multiplies by a constant matrix: its weights (K, N), their name, the bias's."""
+    """A product with a constant matrix: its weights (K, N), and the names of weights and bias."""
 
     node: onnx.NodeProto
     weights: Floats
@@ -39,7 +39,7 @@ class Product(NamedTuple):
 
 
 def product_of(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> Product | None:
-    """A node as a product that can be quantized; None for other nodes."""
+    """A node as a quantizable product; None for other nodes."""
     if node.op_type not in ("Gemm", "MatMul") or node.input[0] in constants:
         return None
     _, name, *bias = node.input
@@ -61,7 +61,7 @@ Replacement = tuple[list[onnx.NodeProto], list[onnx.TensorProto]]
 
 
 def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Give a graph other nodes."""
+    """Replace a graph's nodes."""
     del graph.node[:]
     graph.node.extend(nodes)
 
@@ -69,9 +69,9 @@ def set_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
 def store_in_eight_bits(
     graph: onnx.GraphProto, tensor: onnx.TensorProto, largest: NDArray[Any]
 ) -> list[str]:
-    """Replace a constant by integers and their scales; the names of both.
+    """Replace a constant by integers and scales; return the names of both.
 
-    :param largest: the largest magnitude of values that share a scale.
+    :param largest: the largest magnitude of the values that share a scale.
     """
     name, values = tensor.name, numpy_helper.to_array(tensor)
     scales = np.maximum(largest / 127, LEAST_SCALE).astype(np.float32)
@@ -84,9 +84,9 @@ def store_in_eight_bits(
 def replace_products(
     model: onnx.ModelProto, replacement: Callable[[Product, str], Replacement]
 ) -> None:
-    """Replace every product by other nodes, and add its bias behind them.
+    """Replace every product by other nodes, followed by its bias.
 
-    :param replacement: makes the nodes for a product, and the name of their output.
+    :param replacement: makes the nodes for a product, given the name of their output.
     """
     graph = model.graph
     constants = {each.name: each for each in graph.initializer}
@@ -102,7 +102,7 @@ def replace_products(
         before_bias = f"{output}_product" if product.bias else output
         computing, tensors = replacement(product, before_bias)
         made.update((tensor.name, tensor) for tensor in tensors)
-        # Nodes that several products share, as for their quantized input, are added once.
+        # Nodes that several products share, such as their quantized input, are added once.
         nodes += [each for each in computing if each.output[0] not in computed]
         computed.update(each.output[0] for each in computing)
         if product.bias:
@@ -115,7 +115,7 @@ def replace_products(
 
 
 def quantize_position_maps(model: onnx.ModelProto) -> None:
-    """Store constant maps that are added, such as positions, in eight bits, a scale per channel."""
+    """Store constant maps that are added, such as positions, in eight bits; a scale per channel."""
     graph = model.graph
     added = {name for node in graph.node if node.op_type == "Add" for name in node.input}
     nodes = []
@@ -132,10 +132,10 @@ def quantize_position_maps(model: onnx.ModelProto) -> None:
 def quantize_pointwise_convolutions(model: onnx.ModelProto) -> None:
     """Store the weights of 1 × 1 convolutions in eight bits, a scale for each output channel.
 
-    They are products too, and most of a convolutional trunk. The computation is in single
-    precision: the session folds Cast and Mul of constants when it is created, which leaves the
-    convolution that every provider is fast at. (DequantizeLinear would be kept, and run each time.)
-    Depthwise convolutions have few weights, and each counts.
+    They are products too, and most of a convolutional trunk. They compute in single precision: at
+    its creation, a session folds the Cast and Mul of constants, which leaves a convolution that
+    every provider runs fast. (DequantizeLinear would stay, and run each time.) Depthwise
+    convolutions are not quantized: they have few weights, and each of them matters.
     """
     graph = model.graph
     read = {node.input[1] for node in graph.node if node.op_type == "Conv"}
@@ -153,10 +153,10 @@ def quantize_pointwise_convolutions(model: onnx.ModelProto) -> None:
 
 
 def store_rest_in_half(model: onnx.ModelProto) -> None:
-    """Store every remaining float32 constant in half precision, with a Cast behind it.
+    """Store every remaining float32 constant in half precision, followed by a Cast.
 
-    The computation stays in single precision, which every execution provider has; onnxruntime
-    casts once, when it creates the session.
+    The computation stays in single precision, which every execution provider has; onnxruntime casts
+    once, when it creates the session.
     """
     graph, limit = model.graph, np.finfo(np.float16).max
     casts = []
@@ -171,11 +171,11 @@ def store_rest_in_half(model: onnx.ModelProto) -> None:
 
 
 def pair_scales(weights: Floats) -> Floats:
-    """A scale for each column of (K, N) that keeps every processor from saturating products.
+    """A scale for each column of (K, N) that prevents saturated products on every processor.
 
     Without VNNI an x86 processor adds the products of rows 2i and 2i + 1 in 16 bits, and
-    onnxruntime lets that saturate. Values go to 255, so two integers of one sign may add up to 128
-    at most: a scale that makes their sum 127 leaves room for rounding both up.
+    onnxruntime lets that saturate. Values go up to 255, so two integers of one sign can add up to
+    at most 128: a scale that makes their sum 127 leaves room for rounding both up.
     """
     rows, columns = weights.shape
     pairs = np.pad(weights, ((0, rows % 2), (0, 0))).reshape(-1, 2, columns)
@@ -187,10 +187,10 @@ def pair_scales(weights: Floats) -> Floats:
 def quantize_dynamic(
     product: Product, output: str, scales_of: Callable[[Floats], Floats] = pair_scales
 ) -> Replacement:
-    """Integer products: a scale for each column of weights, and one for all values of a run.
+    """Integer products, with a scale for each column of weights and one for all values of a run.
 
     This is onnxruntime's dynamic quantization with symmetric weights, which need no zero point:
-    WASM's kernels refuse one for some shapes.
+    WASM's kernels reject a zero point for some shapes.
     """
     values, name = product.node.input[0], product.name
     scales = scales_of(product.weights)
@@ -213,9 +213,9 @@ def quantize_dynamic(
 
 
 def quantize_blockwise(product: Product, output: str) -> Replacement:
-    """``MatMulNBits``: a scale for each `BLOCK` weights of a column, values in single precision.
+    """``MatMulNBits``, with a scale for each `BLOCK` weights of a column; values stay float32.
 
-    Large matrices get four bits and small ones eight: masks depend most on the small ones.
+    Large matrices get four bits and small ones eight, because masks depend most on small ones.
     """
     name = product.name
     bits = 4 if product.weights.size > MANY_WEIGHTS else 8
@@ -244,10 +244,10 @@ def quantize_blockwise(product: Product, output: str) -> Replacement:
 
 
 def quantize_blocks(blocks: Floats, bits: int) -> tuple[Floats, NDArray[np.uint8]]:
-    """Scales (N, B) and unsigned integers around a middle that stands for 0, for blocks (N, B, K).
+    """Scales (N, B) and unsigned integers, with the middle standing for 0, for blocks (N, B, K).
 
-    It takes the scale with the least squared error of several: rounding the largest weight a little
-    off often brings all others nearer than a scale that fits it.
+    It chooses the scale with the least squared error among several: a scale that rounds the largest
+    weight slightly off often represents all the others better than one that fits it.
     """
     half = 1 << (bits - 1)
     at = np.abs(blocks).argmax(axis=-1, keepdims=True)
@@ -265,7 +265,7 @@ def quantize_blocks(blocks: Floats, bits: int) -> tuple[Floats, NDArray[np.uint8
 
 
 def q8(model: onnx.ModelProto) -> None:
-    """Products in integers, other weights in half precision."""
+    """Integer products, other weights in half precision."""
     replace_products(model, quantize_dynamic)
     quantize_pointwise_convolutions(model)
     quantize_position_maps(model)
@@ -281,13 +281,13 @@ def q4(model: onnx.ModelProto) -> None:
 
 
 def q4f16(model: onnx.ModelProto) -> None:
-    """As q4, with other weights in half precision."""
+    """Like q4, with other weights in half precision."""
     q4(model)
     store_rest_in_half(model)
 
 
 def half(model: onnx.ModelProto) -> None:
-    """Computing in half precision, and the weights of what does not stored in it."""
+    """Computation in half precision; the remaining weights are stored in it."""
     compute_in_half(model)
     store_rest_in_half(model)
 

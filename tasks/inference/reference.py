@@ -1,4 +1,4 @@
-"""A model's own answers in PyTorch, which the graphs are measured against. Needs torch."""
+"""A model's answers in PyTorch, the reference for its graphs. Needs torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.model.trained import TrainedModel
 
 
 class Predictor(Protocol):
-    """What a family's predictor does, as sam2's and segment-anything's do."""
+    """The interface of a family's predictor, as of sam2's and segment-anything's."""
 
     model: Any
 
@@ -38,7 +38,7 @@ class Predictor(Protocol):
 
 
 class Reference:
-    """A trained model in PyTorch, of its family's package if that has one.
+    """A trained model in PyTorch, from its family's package if it has one.
 
     :raises StageError: when the checkpoint cannot be loaded, or the package is not installed.
     """
@@ -57,7 +57,7 @@ class Reference:
         return self.dimensions.image_size
 
     def predictor(self, resize: Resize = "stretch") -> Predictor:
-        """Its family's predictor, for images placed as a client does."""
+        """The family's predictor, for images placed as a client places them."""
         predictor: Predictor = load_function(self.family.predictor)(self.model, resize)
         return predictor
 
@@ -69,9 +69,9 @@ def predict(
     choice: MaskChoice,
     client: Client | None = None,
 ) -> Predictions:
-    """A predictor's answers about an image (H, W, 3), made to return the masks that the graph does.
+    """A predictor's answers about an image (H, W, 3), with the same choice of masks as the graph.
 
-    :param client: masks at the image's size are kept where its decoder returns such.
+    :param client: masks at the image's size are kept if this client's decoder returns them.
     """
     predictor.set_image(image)
     predictions = Predictions(dict(predictor.features_by_role))
@@ -103,7 +103,7 @@ def _answer(
         "return_logits": True,
     }
     if choice == "all":
-        # sam2's single mask, be it stable or not.
+        # sam2's single mask, whether it is stable or not.
         decoder = getattr(predictor.model, "sam_mask_decoder", predictor.model)
         with patch.object(decoder, "dynamic_multimask_via_stability", False, create=True):
             answers = [

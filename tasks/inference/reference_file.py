@@ -13,15 +13,16 @@ from tasks.clients.contract import Dimensions, MaskChoice
 from tasks.inference.metrics import stored_choice
 from tasks.inference.sessions import Predictions
 
-# The file keeps one place of so many each way of the masks for every value of every input.
+# For prompts with every value of every input, the file keeps every `STRIDE`-th row and column of
+# the masks.
 STRIDE = 4
 
 
 class Reference(NamedTuple):
-    """Answers by image, and about the first of them to prompts with every value of every input.
+    """Answers by image, and answers to prompts with every value of every input.
 
-    ``inputs`` are those: their masks are (K, M / 4, M / 4). ``dimensions`` are the model's,
-    ``against`` the hashes of what answered.
+    ``inputs`` has the latter, about the first image; its masks are (K, M / 4, M / 4).
+    ``dimensions`` are the model's, ``against`` the hashes of the files that answered.
     """
 
     dimensions: Dimensions
@@ -38,7 +39,7 @@ def write_reference(
     against: dict[str, str],
     embeddings: bool = False,
 ) -> None:
-    """Write masks (K, M, M), scores (K,) and refined masks (1, M, M); and perhaps ``embeddings``.
+    """Write masks (K, M, M), scores (K,) and refined masks (1, M, M); optionally ``embeddings``.
 
     :param answers: by the choice of masks, by image; ``inputs``: see `Reference`.
     """

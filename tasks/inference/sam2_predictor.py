@@ -1,4 +1,4 @@
-"""sam2's own answers in PyTorch, for images as a client places them. Needs torch."""
+"""sam2's own predictor in PyTorch, for images placed as a client places them. Needs torch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from tasks.inference.preprocessing import Floats, Placement, preprocess
 
 
 def predictor_of(model: SAM2Base, resize: Resize = "stretch") -> RolePredictor:
-    """sam2's own predictor; by itself its feature maps have the sizes of 1024 pixels.
+    """sam2's own predictor, with feature maps for the model's image size instead of 1024 pixels.
 
-    It stretches images. One that a client places by its longer side is prepared here in its stead.
+    By itself it stretches images. For a client that scales by the longer side, images are prepared
+    here instead.
     """
     predictor = RolePredictor(model)
     grid = model.image_size // model.backbone_stride
@@ -28,7 +29,7 @@ def predictor_of(model: SAM2Base, resize: Resize = "stretch") -> RolePredictor:
 
 
 class RolePredictor(SAM2ImagePredictor):  # type: ignore[misc]
-    """sam2's predictor, whose features have roles; see `reference.Predictor`."""
+    """sam2's predictor with features by role; see `reference.Predictor`."""
 
     @property
     def features_by_role(self) -> dict[str, Floats]:
@@ -38,7 +39,7 @@ class RolePredictor(SAM2ImagePredictor):  # type: ignore[misc]
 
 
 class _LongestSide:
-    """Takes the place of sam2's ``SAM2Transforms``, for images that are not stretched."""
+    """Replaces sam2's ``SAM2Transforms`` for images that are not stretched."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -49,13 +50,13 @@ class _LongestSide:
         return torch.from_numpy(preprocess(image, self.place)[0])
 
     def transform_coords(self, coords: Any, normalize: bool, orig_hw: tuple[int, int]) -> Any:
-        """Points in the image's pixels as those of the input."""
+        """Points from the image's pixels to the input's pixels."""
         return coords * self.place.right
 
     def transform_boxes(self, boxes: Any, normalize: bool, orig_hw: tuple[int, int]) -> Any:
-        """Boxes in the image's pixels as corners (B, 2, 2) in those of the input."""
+        """Boxes from the image's pixels to corners (B, 2, 2) in the input's pixels."""
         return boxes.reshape(-1, 2, 2) * self.place.right
 
     def postprocess_masks(self, masks: Any, orig_hw: tuple[int, int]) -> Any:
-        """Low-resolution masks as they are: nothing else is used."""
+        """The unchanged low-resolution masks, because only these are used."""
         return masks

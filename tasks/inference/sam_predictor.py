@@ -1,4 +1,4 @@
-"""segment-anything's own answers in PyTorch, for images as a client places them. Needs torch."""
+"""segment-anything's own predictor in PyTorch, for images as a client places them. Needs torch."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def predictor_of(model: Sam, resize: Resize = "stretch") -> PlacingPredictor:
 
 
 class PlacingPredictor(SamPredictor):  # type: ignore[misc]
-    """segment-anything's ``SamPredictor``, for images that may be stretched instead of padded.
+    """segment-anything's ``SamPredictor``, for images that can be stretched instead of padded.
 
-    It scales images as bytes, by Pillow; here they are scaled as those for the graphs are. Where
-    the client has a canvas, that is the image, and masks have its size.
+    By itself it scales images as bytes, with Pillow; here they are scaled as for the graphs. If the
+    client has a canvas, the canvas is the image, and masks have its size.
     """
 
     def __init__(self, model: Sam, resize: Resize) -> None:
@@ -50,15 +50,15 @@ class PlacingPredictor(SamPredictor):  # type: ignore[misc]
 
 
 class Placed:
-    """Takes the place of segment-anything's ``ResizeLongestSide``, for prompts."""
+    """Replaces segment-anything's ``ResizeLongestSide`` for prompts."""
 
     def __init__(self, place: Placement) -> None:
         self.scale = (place.right, place.down)
 
     def apply_coords(self, coords: NDArray[Any], original_size: tuple[int, int]) -> NDArray[Any]:
-        """Points in the image's pixels as those of the input."""
+        """Points from the image's pixels to the input's pixels."""
         return coords * self.scale
 
     def apply_boxes(self, boxes: NDArray[Any], original_size: tuple[int, int]) -> NDArray[Any]:
-        """Boxes in the image's pixels as those of the input."""
+        """Boxes from the image's pixels to the input's pixels."""
         return boxes * (*self.scale, *self.scale)

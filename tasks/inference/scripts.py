@@ -1,8 +1,8 @@
-"""What a person does with drawn clips: trackers run these scripts, and are compared on them.
+"""Scripts of a user's actions on drawn clips: trackers run them, and their answers are compared.
 
-Every way of prompting is in them, and what tracking is hard for: objects that pass one another,
-leave and return, a correction after tracking, and a stack that is followed from its middle.
-PyTorch's answers are kept in a file, ``tracking_reference.npz``.
+The scripts have every way of prompting, and cases that are hard to track: objects that pass one
+another, leave and return, a correction after tracking, and a stack followed from its middle.
+PyTorch's answers are stored in the file ``tracking_reference.npz``.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class TrackStep:
 
 @dataclass(frozen=True)
 class Script:
-    """Frames (T, H, W, 3), and the steps that a tracker does one after another."""
+    """Frames (T, H, W, 3), and the steps that a tracker runs one after another."""
 
     name: str
     frames: NDArray[np.uint8]
@@ -54,9 +54,10 @@ class Script:
 
 
 class Answer(NamedTuple):
-    """An object on a frame: its mask (H, W), how surely it is there, its pointer (C,).
+    """An object on a frame: its mask (H, W), its object score, its pointer (C,).
 
-    ``predicted_iou`` is what the decoder says of its mask, ``magnitude`` the mean of its logits'.
+    ``predicted_iou`` is the decoder's score of the mask, ``magnitude`` the mean magnitude of its
+    logits.
     """
 
     mask: Bools
@@ -66,13 +67,13 @@ class Answer(NamedTuple):
     magnitude: float
 
 
-# By step, frame and object, in the order in which a tracker answered.
+# Keys are step, frame and object, in the order of a tracker's answers.
 Key = tuple[int, int, int]
 Answers = dict[Key, Answer]
 
 
 def proof_scripts() -> list[Script]:
-    """The scripts that every model is compared on."""
+    """The scripts for comparing every model."""
     return [time_lapse(), stack()]
 
 
@@ -87,7 +88,7 @@ def time_lapse(frames: int = FRAMES) -> Script:
         PromptStep(0, 2, Prompt(box=box_of(clip.labels[0] == 2))),
         TrackStep(0),
         PromptStep(corrected, 1, correction),
-        # From the frame itself sam2 would draw it anew, and forget the correction.
+        # Starting at the frame itself, sam2 would redraw it and forget the correction.
         TrackStep(corrected + 1),
     )
     return Script("time-lapse", clip.frames, steps)
@@ -96,8 +97,8 @@ def time_lapse(frames: int = FRAMES) -> Script:
 def stack(frames: int = FRAMES) -> Script:
     """Slices through bodies, followed from the middle both ways, from a mask and from clicks.
 
-    The first is clicked on an earlier slice too: tracking down from the middle looks at that
-    slice's memory at once, and at its pointer once it is passed.
+    The first is also clicked on an earlier slice: tracking backwards from the middle uses that
+    slice's memory at once, and its pointer after passing it.
     """
     clip = draw(slices, frames, seed=2)
     middle, earlier = frames // 2, frames // 6
@@ -114,9 +115,9 @@ def stack(frames: int = FRAMES) -> Script:
 
 
 def short(size: int) -> Script:
-    """Eight frames for trackers that take their time: all graphs, a correction, both directions.
+    """Eight frames for slow trackers: all graphs, a correction, both directions.
 
-    :param size: of the encoder's input; frames are as large, so that nobody has to scale them.
+    :param size: of the encoder's input; frames have this size, so that they need no scaling.
     """
     clip = draw(passing_ellipses, SHORT, seed=1)
     frames = [np.asarray(Image.fromarray(each).resize((size, size))) for each in clip.frames]
@@ -138,12 +139,12 @@ def short(size: int) -> Script:
 
 
 def clicks(on: tuple[float, float], beside: tuple[float, float] | None = None) -> Prompt:
-    """A click on an object, and perhaps one on what it is not."""
+    """A click on an object, and optionally one beside it."""
     return Prompt(points=(on,), labels=(1,)) if beside is None else Prompt("", (on, beside), (1, 0))
 
 
 class ScriptRunner(Protocol):
-    """What `run_script` runs a script with: `Tracker`, or the tracker in a browser's page."""
+    """Runs scripts for `run_script`: `Tracker`, or the tracker in a browser's page."""
 
     @property
     def constants(self) -> TrackingConstants: ...
@@ -156,7 +157,7 @@ class ScriptRunner(Protocol):
 
 
 def run_script(tracker: ScriptRunner, script: Script) -> Iterator[tuple[Key, Answer]]:
-    """Have a tracker do the steps of a script; its `Answers` as they come."""
+    """Run the steps of a script with a tracker; yields its `Answers` as they come."""
     height, width = script.frames.shape[1:3]
     place = Placement(tracker.constants.image_size, width, height, "stretch")
     for step, each in enumerate(script.steps):
@@ -180,7 +181,7 @@ def _answer(result: Result, place: Placement) -> Answer:
 
 
 def collect(name: str, answers: Iterable[tuple[Key, Answer]], total: int | None = None) -> Answers:
-    """Answers as they come; a child's log shows how many: PyTorch takes minutes at 1024 pixels."""
+    """Collect answers and print their number: PyTorch takes minutes at 1024 pixels."""
     collected: Answers = {}
     for key, answer in answers:
         collected[key] = answer
@@ -190,7 +191,7 @@ def collect(name: str, answers: Iterable[tuple[Key, Answer]], total: int | None 
 
 @dataclass(frozen=True)
 class About:
-    """What answered: its sizes, what a tracker must know of it, and the hashes of its files."""
+    """The model that answered: its sizes, a tracker's constants, and the hashes of its files."""
 
     dimensions: Dimensions
     memory: Memory
@@ -229,5 +230,5 @@ def read_answers(path: str) -> tuple[About, dict[str, Answers]]:
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    """Values from JSON, which has lists for tuples."""
+    """Values from JSON, with lists turned into tuples."""
     return {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}

@@ -1,4 +1,4 @@
-"""Encoder and decoder in onnxruntime on the CPU: how images and prompts go through them."""
+"""Runs encoder and decoder in onnxruntime on the CPU, on images and prompts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tasks.system.errors import StageError
 
 @dataclass
 class Predictions:
-    """What one implementation makes of an image, and of prompts by their name.
+    """An implementation's outputs for an image, and for prompts by name.
 
     ``features`` are the encoder's outputs; ``masks`` logits (K, M, M), ``scores`` (K,),
-    ``mask_inputs`` (1, M, M) of those prompts that refine a mask; ``full_masks`` logits (K, H, W)
-    at the image's size, where the implementation returns such.
+    ``mask_inputs`` (1, M, M) of prompts that refine a mask; ``full_masks`` logits (K, H, W) at the
+    image's size, if the implementation returns them.
     """
 
     features: dict[str, Floats] = field(default_factory=dict)
@@ -37,32 +37,32 @@ class Predictions:
     full_masks: dict[str, Floats] = field(default_factory=dict)
 
     def add(self, prompt: str, masks: Floats, scores: Floats) -> None:
-        """Note the answer to a prompt."""
+        """Store the answer to a prompt."""
         self.masks[prompt], self.scores[prompt] = masks, scores
 
     def best(self, prompt: str) -> int:
-        """Which of the masks of a prompt has the highest score."""
+        """The index of the mask with the highest score."""
         return int(self.scores[prompt].argmax())
 
     def best_mask(self, prompt: str) -> Floats:
-        """The logits (1, M, M) of that mask."""
+        """The logits (1, M, M) of the mask with the highest score."""
         index = self.best(prompt)
         return self.masks[prompt][index : index + 1]
 
     def best_mask_over(self, prompt: str, place: Placement) -> NDArray[np.bool_]:
-        """That mask over the image (H, W)."""
+        """The mask with the highest score, over the image (H, W)."""
         return np.asarray(masks_over(self.best_mask(prompt), place)[0] > 0)
 
 
-# Pixels of the encoder's input to a place of the embedding, each way, in every family.
+# Pixels of the encoder's input for each place of the embedding, each way, in every family.
 EMBEDDING_STRIDE = 16
 
 
 class PromptedImage(NamedTuple):
     """An image (H, W, 3), prompts, and the masks (1, M, M) that some of them refine.
 
-    ``at_once``: further prompts, each group to be put in one run. For a decoder alone,
-    ``features`` are PyTorch's of the image.
+    ``at_once``: further prompts, in groups that share a run. For a decoder without an encoder,
+    ``features`` are PyTorch's features of the image.
     """
 
     image: NDArray[np.uint8]
@@ -72,19 +72,19 @@ class PromptedImage(NamedTuple):
     features: Mapping[str, Floats] | None = None
 
     def place(self, embedding: Floats, client: Client) -> Placement:
-        """Where the image lies in the input of which an embedding (1, C, T, T) was made."""
+        """Where the image lies in the input from which an embedding (1, C, T, T) was made."""
         height, width = self.image.shape[:2]
         return Placement(EMBEDDING_STRIDE * embedding.shape[2], width, height, client.resize)
 
 
 def create_session(path: str, spinning: bool = False) -> InferenceSession:
-    """A session on the CPU; the file's ending says its format.
+    """A session on the CPU; the file's suffix determines its format.
 
-    A graph that computes in half precision answers as a GPU does, and takes twice its time.
+    A graph that computes in half precision answers as on a GPU, and takes twice as long.
 
-    :raises StageError: when the file does not hold all of its graph.
-    :param spinning: its threads spin while they wait, as onnxruntime's do by default. That gains
-        some 3 % on an idle machine, and takes twice as long on a busy one.
+    :param spinning: whether waiting threads spin, as by default in onnxruntime. That gains some
+        3 % on an idle machine, and takes twice as long on a busy one.
+    :raises StageError: when the file does not hold its whole graph.
     """
     content: str | bytes = path
     if path.endswith(".onnx"):
@@ -102,15 +102,15 @@ def run_session(
 ) -> dict[str, NDArray[Any]]:
     """The outputs of a run, by name.
 
-    :raises StageError: when the graph does not run, or an output has another shape than it
-        declares, which onnxruntime only warns of.
+    :raises StageError: when the graph does not run, or the shape of an output differs from its
+        declaration, about which onnxruntime only warns.
     """
     declared = session.get_outputs()
     try:
         outputs = session.run([each.name for each in declared], dict(feeds))
-    except Exception as error:  # onnxruntime's have no common class
+    except Exception as error:  # onnxruntime's errors have no common class
         shapes = ", ".join(f"{name} {values.shape}" for name, values in feeds.items())
-        raise StageError(f"onnxruntime does not run the graph with {shapes}: {error}") from error
+        raise StageError(f"onnxruntime cannot run the graph with {shapes}: {error}") from error
     for tensor, values in zip(declared, outputs, strict=True):
         fits = len(tensor.shape) == values.ndim and all(
             size == actual or not isinstance(size, int)
@@ -133,7 +133,7 @@ class Encoder:
         self.size = max(self._session.get_inputs()[0].shape)
 
     def place(self, image: NDArray[np.uint8]) -> Placement:
-        """Where an image (H, W, 3) lies in the input, as the client puts it there."""
+        """Where the client places an image (H, W, 3) in the input."""
         height, width = image.shape[:2]
         return Placement(self.size, width, height, self._client.resize)
 
@@ -161,10 +161,10 @@ class Decoder:
         masks: Floats | None = None,
         masks_count: bool = True,
     ) -> dict[str, NDArray[Any]]:
-        """What a run with some prompts returns, by role; see `masks_of`.
+        """Run the decoder with some prompts; its outputs by role, see `masks_of`.
 
         :param masks: the logits (P, M, M) of the masks that the prompts refine, or (1, M, M) of
-            one that they all do.
+            one mask that they all refine.
         :param masks_count: false to feed masks with a ``has_mask_input`` of 0.
         """
         side = 4 * features["image_embed"].shape[2]  # of masks, in every family
@@ -196,7 +196,7 @@ class Decoder:
 def masks_of(outputs: Mapping[str, NDArray[Any]], prompt: int = 0) -> tuple[Floats, Floats]:
     """Mask logits (K, M, M) and scores (K,) of one of the prompts of a run.
 
-    :param outputs: what `Decoder.run` returned.
+    :param outputs: the result of `Decoder.run`.
     """
     masks = outputs.get("low_res_masks", outputs["masks"])
     scores = outputs["iou_predictions"]
@@ -205,7 +205,7 @@ def masks_of(outputs: Mapping[str, NDArray[Any]], prompt: int = 0) -> tuple[Floa
 
 
 def _mask_inputs(prompts: Sequence[Prompt], masks: Mapping[str, Floats]) -> Floats | None:
-    """The masks (P, M, M) that prompts of a run refine, or (1, M, M) where all refine the same."""
+    """The masks (P, M, M) that a run's prompts refine, or (1, M, M) if all refine the same."""
     if prompts[0].refines is None:
         return None
     if len({each.refines for each in prompts}) == 1:
@@ -216,10 +216,10 @@ def _mask_inputs(prompts: Sequence[Prompt], masks: Mapping[str, Floats]) -> Floa
 def run_graphs(
     graphs: Mapping[str, str], images: Sequence[PromptedImage], client: Client
 ) -> list[Predictions]:
-    """What both graphs make of images and prompts; one graph in memory at a time.
+    """Run both graphs on images and prompts, with one graph in memory at a time.
 
-    :param graphs: the files by name. Without an encoder the images have features, and the answers
-        have none.
+    :param graphs: the files by name. Without an encoder, the images must have features, and the
+        answers have none.
     """
     features = [each.features or {} for each in images]
     if "encoder" in graphs:
@@ -249,10 +249,10 @@ def run_graphs(
 
 
 def differences(actual: Predictions, expected: Predictions) -> dict[str, Any]:
-    """The largest differences, None for what is not a number.
+    """The largest differences; None if one is not a number.
 
     :returns: ``features``: relative to each encoder output's largest magnitude; ``prompts``: for
-        each prompt that was answered those of ``masks`` (logits) and ``scores``.
+        each answered prompt the differences of ``masks`` (logits) and ``scores``.
     """
     features = {}
     for name, values in actual.features.items():
@@ -274,12 +274,12 @@ def differences(actual: Predictions, expected: Predictions) -> dict[str, Any]:
 def run_by_name(
     graphs: Mapping[str, str], renamed: Mapping[str, GraphFile] | None = None
 ) -> Callable[[str, Mapping[str, NDArray[Any]]], dict[str, Floats]]:
-    """Runs graphs on tensors by their roles, as a tracker does.
+    """Makes a function that runs graphs on tensors by role, for a tracker.
 
-    Each is loaded when it first runs. Feeds that a graph has no input for are left out.
+    Each graph is loaded when it first runs. Feeds without an input in the graph are ignored.
 
-    :param graphs: the file of each, by its name.
-    :param renamed: those whose tensors have other names than their roles.
+    :param graphs: the file of each graph, by name.
+    :param renamed: the graphs whose tensors are not named after their roles.
     """
     sessions: dict[str, InferenceSession] = {}
 

@@ -1,8 +1,8 @@
-"""Follows objects through frames with the deployed graphs, as sam2's `SAM2VideoPredictor` does.
+"""Follows objects through frames with the deployed graphs, like sam2's `SAM2VideoPredictor`.
 
-`select` decides what of the frames before is looked at; it knows neither graphs nor numbers.
-`Tracker` runs the graphs, and a `Shelf` keeps what `select` no longer reaches out of memory.
-docs/video.md explains the memory bank with all three.
+`select` decides which memories a frame uses, without running graphs. `Tracker` runs the graphs, and
+a `Shelf` moves memories that `select` no longer reaches to disk. docs/video.md explains the memory
+bank with all three.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tasks.inference.prompts import Prompt
 from tasks.system.errors import is_full
 
 Images = NDArray[np.uint8]
-# Runs a graph, by its name, on its inputs; its outputs by name.
+# Runs a graph, given by name, on its inputs; returns its outputs by name.
 Run = Callable[[str, Mapping[str, NDArray[Any]]], Mapping[str, Floats]]
 
-LARGEST_REFINED = 32.0  # logits of a mask that is refined are clamped to it
+LARGEST_REFINED = 32.0  # the logits of a mask to refine are clamped to plus or minus this
 
 
 class Selection(NamedTuple):
-    """Frames to look at: each memory's with its time's row, each pointer's with its age."""
+    """The frames to use: for each memory with its time's row, for each pointer with its age."""
 
     memories: list[tuple[int, int]]
     pointers: list[tuple[int, int]]
@@ -44,10 +44,10 @@ def select(
     others: Iterable[int],
     constants: TrackingConstants,
 ) -> Selection:
-    """What `SAM2Base._prepare_memory_conditioned_features` selects for a frame; pure.
+    """Select what `SAM2Base._prepare_memory_conditioned_features` selects for a frame; pure.
 
-    :param reverse: the frame is reached from later ones.
-    :param frames: how many there are.
+    :param reverse: whether the frame is reached from later ones.
+    :param frames: the number of frames.
     :param conditioning: frames that were prompted before they were tracked.
     :param others: frames that were tracked.
     """
@@ -71,7 +71,7 @@ def select(
 
 
 def memory_frame(frame: int, age: int, reverse: bool, stride: int) -> int:
-    """The frame of the memory of an age: the last, before it those that ``stride`` divides."""
+    """The frame of a memory by age: 1 is the last frame, older ones are multiples of ``stride``."""
     if age == 1:
         return frame + 1 if reverse else frame - 1
     if reverse:
@@ -80,7 +80,7 @@ def memory_frame(frame: int, age: int, reverse: bool, stride: int) -> int:
 
 
 def nearest(frame: int, conditioning: Sequence[int], limit: int) -> list[int]:
-    """So many of the conditioning frames; the nearest before and behind are among them.
+    """At most ``limit`` conditioning frames, with the nearest before and after among them.
 
     :param limit: -1 for all.
     """
@@ -96,10 +96,10 @@ def nearest(frame: int, conditioning: Sequence[int], limit: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Result:
-    """An object on a frame.
+    """The result of an object on a frame.
 
-    ``low_res_masks`` are logits (1, 1, M, M), ``object_score`` is above 0 where the object is
-    there, ``pointer`` (1, C), ``predicted_iou`` what the decoder expects of its mask.
+    ``low_res_masks`` are logits (1, 1, M, M), ``object_score`` is above 0 if the object is present,
+    ``pointer`` is (1, C), ``predicted_iou`` is the decoder's score of its mask.
     """
 
     low_res_masks: Floats
@@ -110,10 +110,10 @@ class Result:
 
 @dataclass
 class Object:
-    """The state of an object, by frame: the pointers of those that count; a `Shelf` has the rest.
+    """The state of an object, by frame: the pointers that count; a `Shelf` has the rest.
 
-    ``tracked`` has the frames that were passed, and whether that was in reverse; ``pending`` what
-    was prompted since, and whether it conditions.
+    ``tracked`` has the frames that tracking passed, and whether in reverse; ``pending`` the results
+    of prompts since then, and whether they condition.
     """
 
     conditioning: dict[int, Floats] = field(default_factory=dict)
@@ -127,26 +127,26 @@ Key = tuple[int, int]
 
 
 class Remembered(NamedTuple):
-    """A result, and the memory (1, …) that was encoded of it."""
+    """A result, and the memory (1, …) encoded from it."""
 
     result: Result
     memory: Floats
 
 
 class Shelf:
-    """What is remembered of objects on frames: what was used last in memory, the rest on disk.
+    """Stores results and memories of objects on frames: those used last in memory, others on disk.
 
-    A correction can come on any frame, and looks at the frames around it; so nothing is dropped.
-    The file has no name: the system removes it however the program ends.
+    A correction can come on any frame and uses the frames around it, so nothing is dropped. The
+    file has no name: the system removes it however the program ends.
 
-    :param limit: how many are in memory at most, at the time when it is called.
+    :param limit: returns the largest number of entries in memory at the time of the call.
     """
 
     def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
         self._at_hand: dict[Key, Remembered] = {}  # the newest is last
-        self._stored: set[Key] = set()  # those whose newest is in the file
-        self._places: dict[Key, int] = {}  # all that were ever in it
+        self._stored: set[Key] = set()  # entries whose newest version is in the file
+        self._places: dict[Key, int] = {}  # all entries that were ever in the file
         self._file: Any = None
 
     def __getitem__(self, key: Key) -> Remembered:
@@ -187,9 +187,9 @@ class Shelf:
         if written != self._size:
             raise OSError(
                 errno.ENOSPC,
-                f"expected room in {gettempdir()} for what tracking remembers, "
-                f"{self._size / 2**20:.1f} MiB for each object on each frame: make room, or name "
-                "another folder in TMPDIR",
+                f"expected room in {gettempdir()} for the memories of tracking, "
+                f"{self._size / 2**20:.1f} MiB for each object on each frame: make room, or set "
+                "TMPDIR to another folder",
             )
         self._stored.add(key)
 
@@ -222,10 +222,10 @@ class Tracker:
         self._features: dict[int, dict[str, Floats]] = {}  # of the last frame that was encoded
 
     def prompt(self, frame: int, number: int, prompt: Prompt) -> Result:
-        """Prompt for an object on a frame; on one that was tracked already, correct it.
+        """Prompt an object on a frame; on a tracked frame this corrects it.
 
-        :param number: the object's; a new number makes a new object.
-        :raises ValueError: when the prompt is empty, or there is no such frame.
+        :param number: the object's number; a new number makes a new object.
+        :raises ValueError: when the prompt is empty, or the frame does not exist.
         """
         if not 0 <= frame < len(self.frames):
             raise ValueError(f"frame {frame}: expected one from 0 to {len(self.frames) - 1}")
@@ -246,7 +246,7 @@ class Tracker:
                 frame, embedding, coords, labels, refined, self._multimask(len(labels), corrects)
             )
         conditions = not corrects or self.constants.corrections_condition
-        # sam2 would forget a correction of a frame that conditions already.
+        # sam2 would forget a correction of a frame that already conditions.
         state.pending[frame] = result, conditions or frame in state.conditioning
         self.objects[number] = state
         return result
@@ -256,7 +256,7 @@ class Tracker:
     ) -> Iterator[tuple[int, dict[int, Result]]]:
         """Follow every object to the last frame, or in reverse to the first.
 
-        :param start: the first by default that was prompted.
+        :param start: by default the first prompted frame.
         :returns: each frame with the result of each object.
         :raises ValueError: when nothing was prompted.
         """
@@ -266,7 +266,7 @@ class Tracker:
         if start is None:
             start = min(min(each.conditioning) for each in self.objects.values())
         if reverse:
-            # As sam2: a stack has nothing before its first frame.
+            # Like sam2: there is no frame before the first.
             order = range(start, -1, -1) if start > 0 else range(0)
         else:
             order = range(start, len(self.frames))
@@ -293,7 +293,7 @@ class Tracker:
         return self._features[frame]
 
     def _newest(self, frame: int, number: int) -> Result | None:
-        """What is known of an object on a frame, prompts that do not count yet included."""
+        """The newest result of an object on a frame, including prompts that do not count yet."""
         state = self.objects.get(number, Object())
         if frame in state.pending:
             return state.pending[frame][0]
@@ -301,18 +301,18 @@ class Tracker:
         return self._shelf[number, frame].result if known else None
 
     def _looked_at(self) -> int:
-        """How many memories the next frame looks at, with its own, of all objects together."""
+        """How many memories the next frame uses for all objects, including its own."""
         states = self.objects.values()
         return sum(self.constants.memories + len(each.conditioning) + 1 for each in states)
 
     def _conditioned(self, frame: int, number: int, reverse: bool) -> Floats:
-        """The image embedding as memories and pointers change it."""
+        """The image embedding, conditioned on memories and pointers."""
         state = self.objects[number]
         chosen = select(
             frame, reverse, len(self.frames), list(state.conditioning), state.others, self.constants
         )
         every = {**state.others, **state.conditioning}
-        # A single frame has nothing before or behind it, and each age is 0.
+        # With a single frame there is nothing before or after, and each age is 0.
         reach = max(min(len(self.frames), self.constants.max_pointers) - 1, 1)
         width = next(iter(state.conditioning.values())).shape[1]
         pointers = [every[each] for each, _ in chosen.pointers]
@@ -338,7 +338,7 @@ class Tracker:
         mask: Floats | None = None,
         multimask: bool = False,
     ) -> Result:
-        """An object on a frame, of prompts or of memories alone."""
+        """The result of an object on a frame, from prompts or only from memories."""
         features = self.features(frame)
         side = 4 * features["image_embed"].shape[2]
         outputs = self.run(
@@ -359,7 +359,7 @@ class Tracker:
         return Result(outputs["low_res_masks"], score, outputs["object_pointer"], iou)
 
     def _from_mask(self, frame: int, mask: NDArray[np.bool_]) -> Result:
-        """An object from its whole mask; the decoder only makes its pointer."""
+        """The result of an object given by a mask; only its pointer comes from the decoder."""
         if not mask.any():
             raise ValueError(f"the mask on frame {frame} is empty: expected an object in it")
         scaled = resize_mask(mask, self.constants.image_size)
@@ -388,7 +388,7 @@ class Tracker:
         )["memory"]
 
     def _encode_pending(self) -> None:
-        """Make memories of the prompts since the last tracking."""
+        """Encode memories of the prompts since the last tracking."""
         for number, state in self.objects.items():
             for frame, (result, conditions) in state.pending.items():
                 memory = self._encode(frame, result, prompted=True)
@@ -399,7 +399,7 @@ class Tracker:
             state.pending.clear()
 
     def _multimask(self, points: int, tracking: bool) -> bool:
-        """Whether the best scored of three masks is wanted, not the single one."""
+        """Whether the best-scored of three masks is wanted, instead of the single one."""
         allowed = self.constants.multimask_points
         if allowed is None or (tracking and not self.constants.multimask_when_tracking):
             return False
@@ -415,7 +415,7 @@ class Tracker:
 
 
 def prepare(frame: Images, constants: TrackingConstants) -> Floats:
-    """A frame (H, W, 3) as the encoder's input (1, 3, S, S): stretched, as sam2 loads videos."""
+    """A frame (H, W, 3) as the encoder's input (1, 3, S, S), stretched as sam2 does for videos."""
     size = constants.image_size
     image = np.asarray(Image.fromarray(frame).resize((size, size)), np.float32)
     normalized = np.divide(image - MEAN.astype(np.float32), STD, dtype=np.float32)

@@ -1,7 +1,7 @@
 """Images with true masks, and how well graphs segment their objects.
 
-Parity with PyTorch cannot see an error that both share, as a swapped axis in what the model was
-trained on or fed; the IoU with the truth does.
+Parity with PyTorch does not reveal an error that both share, such as a swapped axis in training
+data or inputs; the IoU with the truth does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tasks.inference.sessions import Decoder, Encoder, masks_of
 from tasks.system.errors import StageError
 
 CLICKS = 3
-LEAST_PIXELS = 1000  # of an object that is clicked: some nine cells of a mask across
+LEAST_PIXELS = 1000  # of a clicked object: some nine cells of a mask across
 
 
 class Truth(Protocol):
@@ -48,19 +48,22 @@ def load(name: str) -> Draw:
     module, _, function = name.partition(":")
     draw: Draw | None = getattr(importlib.import_module(module), function, None)
     if draw is None:
-        raise StageError(f"{module} has no function {function}, which `truth` names")
+        raise StageError(f"{module} has no function {function}; correct `truth`, which names it")
     return draw
 
 
 def draw_images(draw: Draw, size: int, count: int) -> list[Truth]:
     """The first images that have an object to click on.
 
-    :raises StageError: when hardly one has.
+    :raises StageError: when too few images have one.
     """
     every = (draw(seed, size) for seed in range(100 * count))
     images = list(itertools.islice(filter(objects_of, every), count))
     if len(images) < count:
-        raise StageError(f"hardly an image of {100 * count} has an object; expected {count}")
+        raise StageError(
+            f"only {len(images)} of {100 * count} drawn images have an object of at least "
+            f"{LEAST_PIXELS} pixels; expected {count}"
+        )
     return images
 
 
@@ -72,7 +75,7 @@ class Part(NamedTuple):
 
 
 def part_of(drawn: Truth, width: float, height: float) -> Part:
-    """The middle of a drawn image, so much of it."""
+    """The middle of a drawn image, with ``width`` and ``height`` as fractions of its sides."""
     sides = drawn.labels.shape
     size = round(sides[0] * height), round(sides[1] * width)
     top, left = ((whole - part) // 2 for whole, part in zip(sides, size, strict=True))
@@ -89,7 +92,7 @@ def prompts_for(mask: Bools, name: str) -> tuple[Prompt, ...]:
 
 
 def prompts_about(drawn: Truth) -> tuple[Prompt, ...]:
-    """A click on an object, one on another to leave that out, a box, and a mask refined."""
+    """A click on an object, two clicks that exclude another object, a box, and a refined mask."""
     numbers = objects_of(drawn)
     middle = numbers[len(numbers) // 2]
     on, other = (click_on(drawn.labels == number) for number in (middle, numbers[0]))
@@ -111,17 +114,17 @@ class Answer(NamedTuple):
 
     @property
     def best(self) -> int:
-        """The mask with the highest score."""
+        """The index of the mask with the highest score."""
         return int(self.scores.argmax())
 
     @property
     def best_mask(self) -> Bools:
-        """That mask (H, W)."""
+        """The mask (H, W) with the highest score."""
         return np.asarray(self.masks[self.best])
 
 
 class Segmenter:
-    """Both graphs in onnxruntime on the CPU, for one image at a time, fed as a client does."""
+    """Runs both graphs in onnxruntime on the CPU as a client does, for one image at a time."""
 
     def __init__(self, encoder: str, decoder: str, client: Client) -> None:
         self._encoder, self._decoder = Encoder(encoder, client), Decoder(decoder, client)
@@ -136,7 +139,7 @@ class Segmenter:
         self._place = self._encoder.place(image)
 
     def predict(self, prompt: Prompt, mask: Floats | None = None) -> Answer:
-        """Masks for a prompt, and perhaps the logits (M, M) of a mask to refine."""
+        """Masks for a prompt, and optionally the logits (M, M) of a mask to refine."""
         assert self._place is not None
         refined = None if mask is None or not self.refines else mask[None]
         outputs = self._decoder.run(self._features, (prompt,), self._place, refined)
@@ -147,10 +150,10 @@ class Segmenter:
 def measure(segmenter: Segmenter, draw: Draw, seeds: Iterable[int], objects: int) -> dict[str, Any]:
     """How well graphs segment objects of drawn images.
 
-    :param objects: at most so many of each image.
-    :returns: how many ``images`` and ``objects``, ``iou``: the mean IoU of the best-scored mask
-        with the truth after one to three clicks (each where the last mask was wrong, and refining
-        it) and from a box, and ``score_correlation``, Spearman's between all scores and IoUs.
+    :param objects: the largest number of objects in each image.
+    :returns: the number of ``images`` and ``objects``; ``iou``, the mean IoU of the best-scored
+        mask with the truth, after one to three clicks (each where the last mask was wrong, refining
+        it) and from a box; and ``score_correlation``, Spearman's between all scores and IoUs.
     """
     best: dict[str, list[float]] = {}
     scores: list[float] = []
@@ -187,7 +190,7 @@ def objects_of(drawn: Truth) -> list[int]:
 
 
 def answers_about(segmenter: Segmenter, true: Bools) -> dict[str, Answer]:
-    """Answers about one object, by the name of the prompt."""
+    """Answers about one object, by the prompt's name."""
     height, width = true.shape
     answers: dict[str, Answer] = {}
     points: list[tuple[float, float]] = []

@@ -1,4 +1,4 @@
-"""What sam2's own `SAM2VideoPredictor` answers about clips. Needs torch."""
+"""Runs sam2's own `SAM2VideoPredictor` on clips. Needs torch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def run_with_pytorch(predictor: SAM2VideoPredictor, script: Script) -> Iterator[tuple[Key, Answer]]:
-    """Have sam2's predictor do the steps of a script; its answers as they come.
+    """Run the steps of a script with sam2's predictor; yields its answers as they come.
 
-    It reads frames as JPEG files alone, which lose something: see `through_jpeg`. Memories are kept
-    in single precision: see `memories_in_single_precision`.
+    It reads frames only from JPEG files, which are lossy: see `through_jpeg`. Memories are kept in
+    single precision: see `memories_in_single_precision`.
     """
     with memories_in_single_precision(), predicted_ious_kept(predictor):
         yield from _run(predictor, script)
@@ -71,18 +71,18 @@ def _run(predictor: SAM2VideoPredictor, script: Script) -> Iterator[tuple[Key, A
 
 
 def memories_in_single_precision() -> AbstractContextManager[Any]:
-    """Have sam2's predictor keep memories as the model makes them.
+    """Make sam2's predictor keep memories unrounded.
 
-    By itself it rounds them to bfloat16, which saves memory, and turns a difference of a millionth
-    into one of 0.4 % wherever it crosses the border between two values. A trained model makes that
-    larger from frame to frame: PyTorch then differs from itself, after a change of its features by
-    a millionth, by 0.002 in object scores; without the rounding by 0.00003.
+    By itself it rounds them to bfloat16, which saves memory, but turns a difference of a millionth
+    into one of 0.4 % wherever it crosses the border between two values. In a trained model this
+    grows from frame to frame: after a change of its features by a millionth, PyTorch differs from
+    itself by 0.002 in object scores; without the rounding by 0.00003.
     """
     import torch
     from sam2 import sam2_video_predictor
 
     class WithoutBfloat16:
-        """torch as that module sees it, which names the type just where it keeps memories."""
+        """torch as seen by that module, which uses this type only for storing memories."""
 
         bfloat16 = torch.float32
 
@@ -94,7 +94,7 @@ def memories_in_single_precision() -> AbstractContextManager[Any]:
 
 @contextmanager
 def predicted_ious_kept(predictor: SAM2VideoPredictor) -> Iterator[None]:
-    """Have sam2's predictor keep the IoU that the decoder predicts for each mask."""
+    """Make sam2's predictor keep the IoU that the decoder predicts for each mask."""
     decode, infer = predictor._forward_sam_heads, predictor._run_single_frame_inference
     newest = 0.0
 
@@ -116,13 +116,13 @@ def predicted_ious_kept(predictor: SAM2VideoPredictor) -> Iterator[None]:
 
 
 def write_jpegs(frames: NDArray[np.uint8], folder: Path) -> None:
-    """Write frames (T, H, W, 3) as sam2 looks for them."""
+    """Write frames (T, H, W, 3) under the names that sam2 expects."""
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(folder / f"{number:05}.jpg", quality=95)
 
 
 def through_jpeg(script: Script) -> Script:
-    """A script with frames as sam2's predictor sees them."""
+    """A script with the frames that sam2's predictor reads."""
     with tempfile.TemporaryDirectory() as folder:
         write_jpegs(script.frames, Path(folder))
         paths = sorted(Path(folder).glob("*.jpg"))
