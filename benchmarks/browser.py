@@ -1,11 +1,11 @@
-"""Our graphs against onnxsim's of samexporter's output, in a real browser, same checkpoint and run.
+"""Compares our graphs in a real browser with samexporter's after onnxsim, from one checkpoint.
 
     uv run python benchmarks/browser.py [--model tiny] [--rounds 5]
 
-Prints a Markdown table of medians: WASM with two threads, each measurement a browser of its own,
-the graphs taking turns, created as the page creates them (decoder first). Then how long after a
-click the page shows its mask, against the decoder's own time. Needs Chromium and the packages of
-`web/`. Everything is written to a temporary folder.
+Prints a Markdown table of medians: WASM with two threads, a new browser for each measurement, the
+graphs taking turns, sessions created in the page's order (decoder first). Then prints the time
+from a click to its mask on the page, against the decoder's own time. Needs Chromium and the npm
+packages of `web/`. Writes only to a temporary folder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ THREADS = 2
 
 
 def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> dict[str, Any]:
-    """One run of both graphs in a browser; ``like`` has the shapes that they are fed."""
+    """Run both graphs once in a browser, with inputs of the shapes that ``like`` has."""
     client = CLIENTS["samexporter"]
     shapes = {part: str(path) for part, path in like.items()}
     paths = {part: str(path) for part, path in graphs.items()}
@@ -46,14 +46,13 @@ def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> 
     image = natural_image(model.size)
     with (
         tempfile.TemporaryDirectory() as scratch,
-        redirect_stdout(sys.stderr),  # the page's steps
+        redirect_stdout(sys.stderr),  # the page's progress
         chromium.served(model, image, scratch) as site,
         chromium.launched(executable, webgpu=False) as browser,
     ):
         try:
             with chromium.blank_page(browser) as page:
-                asked = PromptedImage(image, PROMPTS, {})
-                run = ImageRun(page, site, model, asked, THREADS)
+                run = ImageRun(page, site, model, PromptedImage(image, PROMPTS, {}), THREADS)
                 run.open()
                 run.wasm(runs, 5)
         except chromium.Refused as refusal:
@@ -69,7 +68,7 @@ def measure(graphs: Graphs, like: Graphs, executable: str | None, runs: int) -> 
 
 
 def click(config_path: Path, executable: str | None, clicks: int) -> list[tuple[float, float]]:
-    """Milliseconds from a click to its mask on the page, and the decoder's part of them."""
+    """Milliseconds from each click to its mask on the page, and the decoder's share of them."""
     config = load(config_path)
     with serving(serve.application(config)) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable)
@@ -84,12 +83,12 @@ def click(config_path: Path, executable: str | None, clicks: int) -> list[tuple[
             place = {"x": area["width"] * (number + 1) / (clicks + 1), "y": area["height"] / 2}
             page.locator("#overlay").click(position=place)
             expect(page.locator("#status")).to_contain_text("predicted IoU", timeout=60_000)
-        found: list[tuple[float, float]] = page.evaluate(
+        times: list[tuple[float, float]] = page.evaluate(
             "performance.getEntriesByName('prompt to mask')"
             ".map((each) => [each.duration, each.detail.decoder])"
         )
         browser.close()
-    return found
+    return times
 
 
 def main() -> None:
@@ -98,9 +97,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clicks", type=int, default=20)
     arguments = parser.parse_args()
-    found = browsers.find(BrowserCheck())
-    if found.missing:
-        sys.exit(f"needs a browser: {found.missing}")
+    browser = browsers.find(BrowserCheck())
+    if browser.missing:
+        sys.exit(f"This benchmark needs a browser: {browser.missing}")
     columns = ["samexporter + onnxsim", "ours"]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -113,7 +112,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for name, graphs in both.items():
                 result = measure(
-                    in_one_folder(graphs, folder / "in" / name), own, found.executable, 1
+                    in_one_folder(graphs, folder / "in" / name), own, browser.executable, 1
                 )
                 if "error" in result:
                     sys.exit(f"{name}: {result['error']}")
@@ -128,15 +127,15 @@ def main() -> None:
             form = "{:.1f}" if figure.startswith("decoder: run") else "{:.0f}"
             print(row(figure, values, columns, form), flush=True)
 
-        refused = measure(in_one_folder(raw, folder / "in/raw"), own, found.executable, 1)
-        print(f"\nsamexporter's own output: {refused.get('error', 'loads')}\n", flush=True)
+        unsimplified = measure(in_one_folder(raw, folder / "in/raw"), own, browser.executable, 1)
+        print(f"\nsamexporter's own output: {unsimplified.get('error', 'loads')}\n", flush=True)
 
         built = project.build(f"deploy:{arguments.model}")
         assert built.status == 0, built.output
         text = (project.root / "config/models.toml").read_text()
         deployed = f'deploy = "{project.root / "public/onnx-models/sam"}"\n'
         (folder / "served.toml").write_text(text.replace("[models.", deployed + "[models.", 1))
-        times = click(folder / "served.toml", found.executable, arguments.clicks)
+        times = click(folder / "served.toml", browser.executable, arguments.clicks)
         mask, decoder = (statistics.median(each) for each in zip(*times, strict=True))
         ratio = statistics.median(whole / part for whole, part in times)
         print(
@@ -147,7 +146,7 @@ def main() -> None:
 
 
 def in_one_folder(graphs: Graphs, folder: Path) -> Graphs:
-    """Links named as the files are deployed."""
+    """Hard links to the graphs, with the names of the deployed files."""
     folder.mkdir(parents=True, exist_ok=True)
     links = {part: folder / f"{part}.onnx" for part in graphs}
     for part, path in graphs.items():

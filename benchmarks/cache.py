@@ -1,10 +1,10 @@
-"""What it takes to bring what nine models are exported and simplified to from a full cache.
+"""Measures how long a full cache takes to restore nine exported and simplified models.
 
     uv run python benchmarks/cache.py [--folder DIR] [--rounds 3]
 
-Builds the nine models of synthetic weights once, with a cache in a folder, and then from a second
-build folder, by turns with copying the same bytes and checking their hashes. Prints a Markdown line
-of medians.
+Builds the nine models with synthetic weights once, with a cache in a folder. Then a second build
+folder restores them from the cache, in turns with a plain copy of the same bytes that checks their
+hashes. Prints a Markdown line of medians.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def measure(folder: Path, rounds: int) -> str:
     for configuration in configurations:
         doit(configuration, "checkpoint")
     doit(configurations[0], "simplify")
-    taken, copies = [], []
+    restores, copies = [], []
     for _ in range(rounds):
         copies.append(copy(cache, folder / "copied"))
-        taken.append(doit(configurations[1], "simplify"))
+        restores.append(doit(configurations[1], "simplify"))
         doit(configurations[1], "clean", "export", "simplify")
-    seconds, copied = statistics.median(taken), statistics.median(copies)
+    seconds, copied = statistics.median(restores), statistics.median(copies)
     logs = sorted(path.name for path in (folder / "second/logs").glob("*export*"))
     entries = len(list((cache / "v1/entries").rglob("*.json")))
     return (
@@ -81,7 +81,7 @@ def doit(configuration: Path, *words: str) -> float:
 
 
 def copy(cache: Path, destination: Path) -> float:
-    """Copy what each entry names, as a second clone must have it; seconds."""
+    """Copy the files of all entries, as a second clone needs them; return the seconds."""
     start = time.perf_counter()
     for number, path in enumerate((cache / "v1/entries").rglob("*.json")):
         for output in json.loads(path.read_text())["outputs"]:
@@ -89,7 +89,7 @@ def copy(cache: Path, destination: Path) -> float:
             target = destination / f"{number}-{sha256}"
             target.parent.mkdir(exist_ok=True)
             if copy_and_hash(cache / "v1/files" / sha256[:2] / sha256, target) != sha256:
-                raise SystemExit(f"{sha256} is not what its name says")
+                raise SystemExit(f"The cached file {sha256} has another SHA-256 than its name")
     seconds = time.perf_counter() - start
     shutil.rmtree(destination)
     return seconds

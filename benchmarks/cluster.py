@@ -1,9 +1,9 @@
-"""What a Dask cluster adds to a stage, and how well many stages fill it; a Markdown table.
+"""Measures the time a Dask cluster adds to a stage, and how well many stages fill its workers.
 
     uv run python benchmarks/cluster.py
 
-Scheduler and workers are processes on this machine. What the stages run sleeps, so that eight
-workers can be measured on fewer cores: it is the cluster that is measured, not the machine.
+Prints a Markdown table. Scheduler and workers are processes on this machine. The stages sleep, so
+eight workers can share fewer cores: this measures the cluster, not the machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECONDS = 2
 
 
 def make_project(folder: Path) -> Project:
-    """The stages of the tests of the cluster."""
+    """A project with the stages of the cluster's tests."""
     project = Project(folder / "project", cheap=False)
     for name in ("cluster_dodo.py", "cluster_functions.py"):
         shutil.copy(ROOT / "tests/fakes" / name, project.root)
@@ -39,7 +39,7 @@ def make_project(folder: Path) -> Project:
 
 
 def seconds_of(project: Project, stages: Stages, *arguments: str) -> float:
-    """How long a build of stages takes, from nothing."""
+    """How long a clean build of the stages takes."""
     shutil.rmtree(project.root / "build", ignore_errors=True)
     start = time.monotonic()
     outcome = project.doit(*arguments, STAGES=json.dumps(stages))
@@ -48,7 +48,7 @@ def seconds_of(project: Project, stages: Stages, *arguments: str) -> float:
 
 
 def of_a_stage(project: Project, *arguments: str) -> tuple[float, float]:
-    """Seconds of the first stage of a build and all around it, and of each further one."""
+    """Seconds that a build with one stage takes, and that each further stage adds."""
     stages: Stages = {str(number): {"function": "make"} for number in range(11)}
     one = seconds_of(project, {"0": stages["0"]}, *arguments)
     return one, (seconds_of(project, stages, *arguments) - one) / 10
@@ -83,15 +83,15 @@ def main() -> None:
             for where, at_once, arguments in (
                 (on_workers, WORKERS, [there]),
                 (on_workers, 4 * WORKERS, [there]),
-                ("without a cluster", WORKERS, []),  # what else this machine is busy with
+                ("without a cluster", WORKERS, []),  # shows this machine's other load
             ):
-                taken = statistics.median(
+                seconds = statistics.median(
                     seconds_of(project, sleeping, "-n", str(at_once), *arguments) for _ in rounds
                 )
                 target = "at most 1.25 ×" if arguments else ""
                 print(
                     f"| {STAGES} stages of {SECONDS} s {where}, `-n {at_once}` | "
-                    f"{taken:.1f}, {taken / ideal:.2f} × the ideal {ideal:.0f} | {target} |",
+                    f"{seconds:.1f}, {seconds / ideal:.2f} × the ideal {ideal:.0f} | {target} |",
                     flush=True,
                 )
 

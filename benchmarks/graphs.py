@@ -1,10 +1,10 @@
-"""Our graphs against those of samexporter's own command and onnxsim, same checkpoint, same run.
+"""Compares our graphs with those of samexporter's command and onnxsim, from one checkpoint.
 
     uv run python benchmarks/graphs.py [--model tiny|small|base_plus|large] [--rounds 5]
 
-Prints a Markdown table of medians. Each measurement is a process of its own, the graphs taking
-turns. samexporter's command is killed at --memory-limit GiB. Everything is written to
-a temporary folder. benchmarks/browser.py does the same in a browser.
+Prints a Markdown table of medians. Each measurement runs in a new process, the graphs taking turns.
+samexporter's command is killed at --memory-limit GiB. Writes only to a temporary folder.
+benchmarks/browser.py does the same in a browser.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ Figures = dict[str, float]
 
 
 def baseline(folder: Path, checkpoint: Path, model: str, limit: int) -> tuple[Graphs, Graphs, Any]:
-    """samexporter's command, then onnxsim's: their graphs and how long and large they were.
+    """Run samexporter's command, then onnxsim's.
 
-    :returns: the raw graphs, the simplified ones, and a `Run`, or a text when it was killed.
+    :returns: the raw graphs, the simplified ones, and a `Run` with the time and the peak memory, or
+        a text if the export was killed.
     """
     raw = {name: folder / f"{name}.onnx" for name in ("encoder", "decoder")}
     export = [sys.executable, "-m", "samexporter.export_sam2", "--checkpoint", str(checkpoint)]
@@ -44,7 +45,7 @@ def baseline(folder: Path, checkpoint: Path, model: str, limit: int) -> tuple[Gr
     simplified, steps = {}, [exported]
     for name, path in raw.items():
         simplified[name] = folder / f"{name}.sim.onnx"
-        one_file = ["--external-data-threshold", "1.9GB"]  # by default a browser gets half of it
+        one_file = ["--external-data-threshold", "1.9GB"]  # the default splits large graphs
         steps.append(run([onnxsim, *one_file, str(path), str(simplified[name])], folder))
     return raw, simplified, Run(sum(s.seconds for s in steps), max(s.peak for s in steps))
 
@@ -68,7 +69,7 @@ def ours(folder: Path, checkpoint: Path, project: Any, attention: str) -> tuple[
 
 
 def static(path: Path) -> Figures:
-    """What a graph is, without running it."""
+    """The figures of a graph that need no run."""
     model = onnx.load(path)
     weights = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
     for node in model.graph.node:
@@ -85,7 +86,7 @@ def static(path: Path) -> Figures:
 
 
 def measured(command: list[str]) -> dict[str, Any]:
-    """The JSON that a measuring process prints last."""
+    """The JSON in the last line that a measuring process prints."""
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
@@ -100,22 +101,22 @@ def native(path: Path, runs: int) -> dict[str, Any]:
 
 
 def in_turns(graphs: dict[str, Path], measure: Any, rounds: int) -> dict[str, dict[str, Any]]:
-    """Medians of each figure for each graph, or the error it ends with."""
+    """For each graph the medians of its figures, or its error."""
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in graphs}
     for _ in range(rounds):
         for name, path in graphs.items():
             if not any("error" in result for result in results[name]):
                 results[name].append(measure(path))
     return {
-        name: found[-1]
-        if "error" in found[-1]
-        else {key: statistics.median(each[key] for each in found) for key in found[0]}
-        for name, found in results.items()
+        name: runs[-1]
+        if "error" in runs[-1]
+        else {key: statistics.median(each[key] for each in runs) for key in runs[0]}
+        for name, runs in results.items()
     }
 
 
 def row(label: str, values: dict[str, Any], columns: list[str], form: str = "{:.2f}") -> str:
-    """A table row; the last column is ours against samexporter's."""
+    """A table row; the last column is our value divided by samexporter's."""
     cells = []
     for column in columns:
         value = values.get(column, "")

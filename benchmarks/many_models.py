@@ -1,11 +1,11 @@
-"""Reckons what a hundred checkpoints cost on 1, 10 and 100 workers, from the times of one.
+"""Estimates how long a hundred checkpoints take on 1, 10 and 100 workers, from the times of one.
 
     uv run python benchmarks/many_models.py [--output FILE]
 
-Builds one checkpoint of tiny in six variants on this machine, a stage at a time (or reads what
-such a build printed from FILE), then places the stages of all checkpoints on workers as doit and
-Dask do: what waits for nothing, in the order of the models. A worker is a machine like this one
-that runs one stage at a time. The build's own process hashes what comes out, one after the other.
+Builds one checkpoint of tiny in six variants on this machine, a stage at a time (or reads the
+output of such a build from FILE). Then places the stages of all checkpoints on workers as doit and
+Dask do: stages that wait for nothing, in the order of the models. A worker is a machine like this
+one that runs one stage at a time. The build's own process hashes the outputs, one after the other.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ webgpu = false
 """
 HERE = ("checkpoint", "packages", "deploy")  # run in the build itself, not on a worker
 LINE = re.compile(r"^(?P<stage>[a-z]+)(?::tiny)?(?P<variant>:\S+)? .*\((?P<seconds>[\d.]+) s\)$")
-ADDED = 0.1  # seconds that a cluster adds to a stage, of benchmarks/cluster.py
+ADDED = 0.1  # seconds that a cluster adds to a stage, by benchmarks/cluster.py
 
 
 def build_one() -> str:
-    """What a build of one checkpoint prints."""
+    """Build one checkpoint and return the printed output."""
     with tempfile.TemporaryDirectory() as temporary:
         project = Project(Path(temporary) / "project", cheap=False)
         (project.root / "web").symlink_to(ROOT / "web")
@@ -53,17 +53,17 @@ def build_one() -> str:
 
 
 def times_of(output: str) -> dict[str, float]:
-    """The seconds of each stage, by its name without the model's, in the order they ran."""
-    found = {}
+    """The seconds of each stage, keyed by its name without the model, in the order they ran."""
+    times = {}
     for line in output.splitlines():
         match = LINE.match(line)
         if match:
-            found[f"{match['stage']}{match['variant'] or ''}"] = float(match["seconds"])
-    return found
+            times[f"{match['stage']}{match['variant'] or ''}"] = float(match["seconds"])
+    return times
 
 
 def waits_for(stage: str, stages: list[str]) -> list[str]:
-    """The stages of the same checkpoint that must have run before."""
+    """The stages of the same checkpoint that must run first."""
     kind, _, variant = stage.partition(":")
     made = f"variant:{variant}" if f"variant:{variant}" in stages else "simplify"
     needed = {
@@ -80,15 +80,15 @@ def waits_for(stage: str, stages: list[str]) -> list[str]:
 
 
 def made_from(variant: str, stages: list[str]) -> str:
-    """The stage that makes what a variant is made from."""
+    """The stage whose output a variant is converted from."""
     base = f"variant:{variant.removesuffix('.ort')}"
     return base if variant.endswith(".ort") and base in stages else "simplify"
 
 
 def reckon(times: dict[str, float], workers: int, serial: float) -> float:
-    """Seconds from the first stage to the last deployment.
+    """Estimate the seconds from the first stage to the last deployment.
 
-    :param serial: seconds that the build's process is busy with each stage that ended.
+    :param serial: seconds that the build's process spends on each finished stage.
     """
     stages = list(times)
     waiting = {
@@ -130,7 +130,7 @@ def reckon(times: dict[str, float], workers: int, serial: float) -> float:
 
 
 def bytes_a_second() -> float:
-    """How fast this machine hashes."""
+    """How many bytes a second this machine hashes."""
     data = bytes(1 << 28)
     start = time.monotonic()
     hashlib.sha256(data).digest()
@@ -139,26 +139,26 @@ def bytes_a_second() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--output", type=Path, help="what such a build printed")
+    parser.add_argument("--output", type=Path, help="printed output of an earlier build")
     parser.add_argument(
-        "--bytes", type=float, default=1.2e9, help="that a checkpoint is built into"
+        "--bytes", type=float, default=1.2e9, help="total size of a checkpoint's outputs"
     )
-    given = parser.parse_args()
-    output = given.output.read_text() if given.output else build_one()
+    options = parser.parse_args()
+    output = options.output.read_text() if options.output else build_one()
     times = times_of(output)
     print("| stage | seconds |\n|---|---|")
     for kind in dict.fromkeys(each.partition(":")[0] for each in times):
         of_kind = [seconds for each, seconds in times.items() if each.partition(":")[0] == kind]
         print(f"| {kind}{f', {len(of_kind)} of them' * (len(of_kind) > 1)} | {sum(of_kind):.1f} |")
     print(f"| all | {sum(times.values()):.1f} |\n")
-    serial = given.bytes / bytes_a_second() / len(times)
-    print(f"The build hashes {given.bytes / 1e9:.1f} GB a checkpoint, {serial:.2f} s a stage.\n")
-    print(f"| workers | {CHECKPOINTS} checkpoints | of them busy |\n|---|---|---|")
+    serial = options.bytes / bytes_a_second() / len(times)
+    print(f"The build hashes {options.bytes / 1e9:.1f} GB a checkpoint, {serial:.2f} s a stage.\n")
+    print(f"| workers | {CHECKPOINTS} checkpoints | workers busy |\n|---|---|---|")
     work = CHECKPOINTS * sum(times[each] for each in times if each not in HERE)
     for workers in WORKERS:
         seconds = reckon(times, workers, serial)
-        taken = f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds / 60:.0f} min"
-        print(f"| {workers} | {taken} | {work / seconds / workers:.0%} |")
+        duration = f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds / 60:.0f} min"
+        print(f"| {workers} | {duration} | {work / seconds / workers:.0%} |")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Measures one graph in onnxruntime on the CPU, in a process of its own; prints JSON.
+"""Measures one graph in onnxruntime on the CPU and prints JSON; start it anew for each graph.
 
     python measure_graph.py GRAPH RUNS
 
-Seconds to create a session, resident memory that this added, median seconds of a run (after
-one that is not counted), the peak of resident memory until then, and seconds to create the
-session again, when the process has its memory already. Both memories are without what the
-process held before (onnxruntime itself).
+The figures are: seconds to create a session, the resident memory that this added, median seconds of
+a run (after an uncounted one), the peak resident memory until then, and seconds to create the
+session again, when the process already has its memory. Both memory figures leave out the memory
+that the process held before (onnxruntime itself).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def high_water() -> int:
 
 
 def start_onnxruntime() -> None:
-    """A session over one addition, so that no graph pays for starting the library."""
+    """Run a session with one addition, so that no graph pays for starting the library."""
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "ab"]
     graph = helper.make_graph(
         [helper.make_node("Add", ["a", "a"], ["b"])], "g", value[:1], value[1:]
@@ -57,7 +57,7 @@ def main(path: str, runs: int) -> None:
     random = np.random.default_rng(0)
     inputs = {}
     for tensor in session.get_inputs():
-        # The batch is 1 where it is free, and there are two points.
+        # A free batch axis is 1; there are two points.
         free = [1 if axis == 0 else 2 for axis in range(len(tensor.shape))]
         shape = [
             size if isinstance(size, int) else free[axis] for axis, size in enumerate(tensor.shape)

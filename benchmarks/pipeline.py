@@ -1,9 +1,9 @@
-"""Measures the build: a no-op, tiny against samexporter's command and onnxsim, large's memory.
+"""Measures a no-op build, tiny's build against samexporter and onnxsim, and large's memory.
 
     uv run python benchmarks/pipeline.py [--runs 3] [--only no-op|tiny|large]
 
-Prints a Markdown table. Times are medians of alternating runs in fresh processes. Everything is
-written to a temporary folder.
+Prints a Markdown table. Times are medians of alternating runs in new processes. Writes only to a
+temporary folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STAGES = ("checkpoint", "export", "simplify", "verify", "deploy")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished process: wall-clock seconds and the peak resident memory in bytes."""
+    """Wall-clock seconds and peak resident memory in bytes of a finished process."""
 
     seconds: float
     peak: int
@@ -46,9 +46,9 @@ def run(
     folder: Path | None = None,
     limit: int | None = None,
 ) -> Run | None:
-    """Run a command to its end; what it prints goes to ``output.log`` in ``log_folder``.
+    """Run a command to its end; its output goes to ``output.log`` in ``log_folder``.
 
-    :param limit: kill it at so many bytes of resident memory, and return None.
+    :param limit: kill the command above this many bytes of resident memory, and return None.
     """
     start = time.monotonic()
     with (log_folder / "output.log").open("wb") as log:
@@ -77,12 +77,12 @@ def kill_above(pid: int, limit: int) -> None:
 
 
 def no_op(folder: Path, runs: int, variants: bool) -> list[str]:
-    """`doit` over the ten configured models when all are built, against importing doit.
+    """`doit` over the ten configured models when all are up to date, against importing doit.
 
-    :param variants: in every precision and format, each proven by what passes for a browser.
+    :param variants: in every precision and format, each with the proof in a (fake) browser.
 
-    The models are built by the cheap actions of the tests: same graph, same files, which a
-    no-op only looks at the stat of.
+    The cheap actions of the tests build the models: the same tasks and the same files, of which a
+    no-op reads only the stat.
     """
     project = Project(folder / ("no-op-variants" if variants else "no-op"), cheap=True)
     models = (ROOT / "config/models.toml").read_text()
@@ -124,7 +124,7 @@ def no_op(folder: Path, runs: int, variants: bool) -> list[str]:
 
 
 def make_checkpoint(folder: Path, size: str) -> tuple[Project, Path]:
-    """A project that builds one size from a local synthetic checkpoint."""
+    """A project that builds one model size, and its local synthetic checkpoint."""
     project = Project(folder / size, cheap=False)
     model = f'[models.{size}]\nmodel_type = "sam2_hiera_{size}"\n'
     (project.root / "made_up.toml").write_text(
@@ -137,7 +137,7 @@ def make_checkpoint(folder: Path, size: str) -> tuple[Project, Path]:
 
 
 def tiny(folder: Path, runs: int) -> list[str]:
-    """From a local checkpoint to deployed and verified, against samexporter and onnxsim."""
+    """Seconds from a local checkpoint to verified, deployed files, and those of samexporter."""
     project, checkpoint = make_checkpoint(folder, "tiny")
     onnxsim = str(Path(sys.executable).parent / "onnxsim")
     ours, base = [], []

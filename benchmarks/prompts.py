@@ -1,10 +1,10 @@
-"""Prompts one by one against many at once over one embedding; three clients against one.
+"""Compares one prompt a run with many a run over one embedding, and three clients with one.
 
     uv run python benchmarks/prompts.py [--rounds 5]
 
 Prints a Markdown table of medians over rounds in which the alternatives take turns, each
-measurement in a process (or a page) of its own, on tiny with synthetic weights. Natively in
-onnxruntime with two threads; in a browser on WASM with two threads.
+measurement in a new process (or page), on tiny with synthetic weights: natively in onnxruntime, and
+in a browser on WASM, with two threads each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MANY = 64
 THREADS = 2
 MIB = 2**20
 
-# What a page does: create a session, run all prompts in runs of some, twice; the second counts.
+# The page creates a session and runs all prompts, `atOnce` a run; the first pass is not counted.
 PAGE = """
 async ({ count, atOnce, threads }) => {
   const ort = await import('/onnxruntime-web/ort.wasm.min.mjs')
@@ -89,9 +89,9 @@ def feeds(at_once: int) -> dict[str, Any]:
 
 
 def measure_here(graph: str, count: int, at_once: int, pattern: bool) -> None:
-    """Print the milliseconds of so many prompts, and the memory that they took (in a process).
+    """Print the milliseconds for ``count`` prompts and the peak memory of this process, as JSON.
 
-    :param pattern: whether onnxruntime plans memory by what an earlier run used, as by default.
+    :param pattern: whether onnxruntime plans memory from an earlier run's use, as by default.
     """
     import onnxruntime
 
@@ -111,16 +111,16 @@ def measure_here(graph: str, count: int, at_once: int, pattern: bool) -> None:
 
 
 def natively(graph: Path, count: int, at_once: int, pattern: bool = True) -> dict[str, float]:
-    """One measurement in a process of its own."""
+    """One measurement in a new process."""
     job = map(str, (graph, count, at_once, int(pattern)))
     command = [sys.executable, __file__, "--measure", *job]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
 
 
 def in_page(graph: Path, count: int, at_once: int, executable: str | None) -> dict[str, float]:
-    """One measurement in a browser of its own."""
+    """One measurement in a new browser."""
     folders = {"/onnxruntime-web": packages.RUNTIME / "dist", "/": packages.PAGE}
     app = application(folders, files={"/model/decoder.onnx": graph})
     with serving(app) as address, chromium.launched(executable, webgpu=False) as browser:
@@ -136,7 +136,7 @@ def in_page(graph: Path, count: int, at_once: int, executable: str | None) -> di
 
 
 def compare(name: str, ours: Any, base: Any, rounds: int) -> str:
-    """A row: both medians, the median ratio of rounds, and the peak memory of the first."""
+    """A row: both medians, the median ratio over the rounds, and our peak memory."""
     pairs = [(ours(), base()) for _ in range(rounds)]
     ratio = statistics.median(one["ms"] / other["ms"] for one, other in pairs)
     times = [statistics.median(pair[place]["ms"] for pair in pairs) for place in (0, 1)]
@@ -145,21 +145,21 @@ def compare(name: str, ours: Any, base: Any, rounds: int) -> str:
 
 
 def three_clients(folder: Path, project: Any, checkpoint: Path, rounds: int) -> str:
-    """Exporting and simplifying for three clients against one."""
+    """A row that compares exporting and simplifying for three clients with doing so for one."""
     model = f'model_type = "sam2_hiera_tiny"\nurl = "{checkpoint}"\nbrowser = false\n'
-    asked = {
+    clients = {
         "three": 'clients = ["samexporter", "nimbusimage", "transformers.js"]\n',
         "one": 'client = "samexporter"\n',
     }
     text = "".join(
-        f'[models.{name}]\n{model}folder = "sam2_{name}"\n{keys}' for name, keys in asked.items()
+        f'[models.{name}]\n{model}folder = "sam2_{name}"\n{keys}' for name, keys in clients.items()
     )
     project.configure(text)
     project.build("checkpoint")
     pairs = []
     for _ in range(rounds):
         pair = []
-        for name in asked:
+        for name in clients:
             project.doit("forget", f"export:{name}", f"simplify:{name}")
             command = project.command(f"simplify:{name}")
             pair.append(run(command, folder, project.environment, project.root).seconds)
@@ -176,13 +176,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.measure:
-        graph, *numbers = given.measure
+    options = parser.parse_args()
+    if options.measure:
+        graph, *numbers = options.measure
         count, at_once, pattern = map(int, numbers)
         measure_here(graph, count, at_once, bool(pattern))
         return
-    found = browsers.find(BrowserCheck())
+    browser = browsers.find(BrowserCheck())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         project, checkpoint = make_checkpoint(folder, "tiny")
@@ -199,8 +199,8 @@ def main() -> None:
         print(f"Nodes of the decoder: {nodes}\n")
         print("| tiny's decoder | ms | against, ms | ratio | peak, MiB |\n|---|---|---|---|---|")
         places: dict[str, Any] = {"native": natively}
-        if not found.missing:
-            places["WASM"] = lambda *job: in_page(*job, found.executable)
+        if not browser.missing:
+            places["WASM"] = lambda *job: in_page(*job, browser.executable)
         for place, measure in places.items():
             rows = (
                 (f"one prompt, `many` against `one`, {place}", (many, 1, 1), (one, 1, 1)),
@@ -215,16 +215,16 @@ def main() -> None:
                     name,
                     lambda job=ours, measure=measure: measure(*job),
                     lambda job=base, measure=measure: measure(*job),
-                    given.rounds,
+                    options.rounds,
                 )
                 print(row, flush=True)
         without = f"{MANY} prompts in one run, without a memory pattern against with one, native"
         job = many, MANY, MANY
         row = compare(
-            without, lambda: natively(*job, False), lambda: natively(*job, True), given.rounds
+            without, lambda: natively(*job, False), lambda: natively(*job, True), options.rounds
         )
         print(row, flush=True)
-        print(three_clients(folder, project, checkpoint, min(3, given.rounds)), flush=True)
+        print(three_clients(folder, project, checkpoint, min(3, options.rounds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
     uv run doit config=demo/variants.toml fidelity:demo:fp32
     uv run python benchmarks/q8_saturation.py [--config demo/variants.toml]
 
-There onnxruntime multiplies with vpmaddubsw: the products of rows 2i and 2i + 1 of the weights
-are added in 16 bits, and a sum beyond them becomes the nearest that fits. Zero points are taken
-off afterwards and saturate nothing.
+On those processors onnxruntime multiplies with vpmaddubsw: it adds the products of rows 2i and
+2i + 1 of the weights in 16 bits and clips the sum to that range. Zero points are subtracted
+afterwards and saturate nothing.
 
-Prints a Markdown table: for several scales of the weights, mean and worst IoU with PyTorch's
-masks in three arithmetics. "exact" and "saturating" are rewritten graphs, which give the same on
-every processor; "here" is the graph itself on this one, and so is what it equals.
+Prints a Markdown table: for several scales of the weights, the mean and worst IoU with PyTorch's
+masks in three arithmetics. "exact" and "saturating" are rewritten graphs with the same result on
+every processor; "here" is the unchanged graph on this processor, and the last column names the
+arithmetic that it equals.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ LARGEST_VALUE = 255
 
 
 def largest_fits(weights: NDArray[np.float32], integer: int) -> NDArray[np.float32]:
-    """A scale for each column that makes its largest weight an integer."""
+    """A scale for each column that turns its largest weight into ``integer``."""
     scales = np.maximum(np.abs(weights).max(axis=0) / integer, 1e-12)
     return np.asarray(scales, np.float32)
 
@@ -58,9 +59,9 @@ CHOICES: dict[str, Scales] = {
 
 
 class Rewriting:
-    """A graph whose integer products are replaced, each by several nodes of its own.
+    """Replaces each integer product of a graph by several nodes.
 
-    :param saturate: whether to add what saturation takes from the exact product.
+    :param saturate: whether to add the change that saturation makes to the exact product.
     """
 
     def __init__(self, model: onnx.ModelProto, saturate: bool) -> None:
@@ -79,17 +80,17 @@ class Rewriting:
         model.graph.initializer.extend(v for k, v in self.constants.items() if k in read)
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        """Add a node with one output; its name."""
+        """Add a node with one output, and return the output's name."""
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
     def constant(self, name: str, values: Any) -> str:
-        """Add a constant; its name."""
+        """Add a constant, and return its name."""
         self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
         return name
 
     def replace(self, node: onnx.NodeProto, saturate: bool) -> None:
-        """The product in two parts that never saturate, weights being 2 * half + odd."""
+        """Compute the product in two parts that never saturate: weights are 2 * half + odd."""
         values, name, zero = node.input
         output = node.output[0]
         weights = numpy_helper.to_array(self.constants[name])
@@ -105,7 +106,7 @@ class Rewriting:
             self.node("Add", [exact, lost], output)
 
     def lost(self, values: str, weights: NDArray[np.int8], output: str) -> str | None:
-        """What saturation adds to each element, of the pairs of weights that can saturate."""
+        """The change by saturation to each element, from the pairs of weights that can saturate."""
         pairs = weights[: len(weights) // 2 * 2].astype(np.int32).reshape(-1, 2, weights.shape[1])
         most = np.maximum(pairs, 0).sum(axis=1) * LARGEST_VALUE
         least = np.minimum(pairs, 0).sum(axis=1) * LARGEST_VALUE
@@ -122,8 +123,8 @@ class Rewriting:
             factors = self.constant(
                 f"{name}_weights_{side}", pairs[pair, side, column].astype(np.float32)
             )
-            taken = self.node("Gather", [single, rows], f"{name}_taken_{side}", axis=-1)
-            sides.append(self.node("Mul", [taken, factors], f"{name}_product_{side}"))
+            gathered = self.node("Gather", [single, rows], f"{name}_gathered_{side}", axis=-1)
+            sides.append(self.node("Mul", [gathered, factors], f"{name}_product_{side}"))
         total = self.node("Add", sides, f"{name}_sum")
         limits = [self.constant("least", LEAST), self.constant("largest", LARGEST)]
         kept = self.node("Clip", [total, *limits], f"{name}_kept")
@@ -137,21 +138,21 @@ class Rewriting:
 
 
 def convert(origin: Path, destination: Path, scales: Scales, arithmetic: str) -> tuple[int, int]:
-    """Write q8 of a graph; the pairs of weights it has, and those that can saturate."""
+    """Convert a graph to q8; return how many pairs of weights it has, and how many can saturate."""
     model = onnx.load(origin)
     quantization.replace_products(model, partial(quantization.quantize_dynamic, scales_of=scales))
     quantization.quantize_position_maps(model)
     quantization.store_rest_in_half(model)
-    found = (0, 0)
+    pairs = (0, 0)
     if arithmetic != "here":
         rewriting = Rewriting(model, arithmetic == "saturating")
-        found = rewriting.pairs, rewriting.can_saturate
+        pairs = rewriting.pairs, rewriting.can_saturate
     onnx.save(model, destination)
-    return found
+    return pairs
 
 
 def difference(encoders: list[Path], inputs: dict[str, Any]) -> float:
-    """The largest difference of two encoders' outputs."""
+    """The largest difference between two encoders' outputs."""
     outputs = [
         onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, inputs)
         for path in encoders
@@ -162,9 +163,9 @@ def difference(encoders: list[Path], inputs: dict[str, Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--config", default="demo/variants.toml")
-    given = parser.parse_args()
+    options = parser.parse_args()
     os.chdir(ROOT)
-    config = parse.load(given.config)
+    config = parse.load(options.config)
     model = config.targets[0]
     origins = list(model.image_graphs().values())
     reference = model.source.reference

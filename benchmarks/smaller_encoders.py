@@ -1,10 +1,10 @@
-"""Encoders of other families, EdgeTAM's variants and tiny at 512 pixels against tiny, in turns.
+"""Compares encoders of other families, EdgeTAM's variants and tiny at 512 pixels with tiny.
 
     uv run doit config=benchmarks/smaller_encoders.toml simplify variant
     uv run python benchmarks/smaller_encoders.py [--rounds 3] [--build build/smaller_encoders]
 
-Prints a Markdown table of sizes, and of medians as `doit speed` takes them: natively, and in
-Chromium on WASM.
+Prints a Markdown table of sizes, and of median times as `doit speed` measures them, the models
+taking turns: natively, and in Chromium on WASM.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tasks.config.checks import BrowserCheck
 from tasks.config.models import Variant
 from tasks.web import browsers
 
-# The models of smaller_encoders.toml, each with the key of its client.
+# The models of smaller_encoders.toml, each with its key in CLIENTS.
 MODELS = {
     "tiny": "samexporter",
     "tiny512": "samexporter",
@@ -37,7 +37,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp16", "q8")
 
 
 def in_turn(graphs: dict[str, Path], precision: Precision, client: str) -> dict[str, Any]:
-    """One turn of a model's graphs: the milliseconds of each provider."""
+    """Measure a model's graphs once: the milliseconds on each execution provider."""
     one = SpeedVariant(
         precision,
         {graph: str(path) for graph, path in graphs.items()},
@@ -55,8 +55,8 @@ def in_turn(graphs: dict[str, Path], precision: Precision, client: str) -> dict[
             in_browser=True,
             webgpu=False,
         )
-        found: dict[str, Any] = measure(request)["variants"]["it"]
-        return found
+        times: dict[str, Any] = measure(request)["variants"]["it"]
+        return times
 
 
 def main() -> None:
@@ -77,8 +77,8 @@ def main() -> None:
     times: dict[str, dict[str, list[float]]] = {name: {} for name in files}
     for _ in range(options.rounds):
         for name, (_, variant, client) in places.items():
-            for provider, taken in in_turn(files[name], variant.precision, client).items():
-                times[name].setdefault(provider, []).extend(taken["encoder_run_ms"])
+            for provider, figures in in_turn(files[name], variant.precision, client).items():
+                times[name].setdefault(provider, []).extend(figures["encoder_run_ms"])
     print("| | encoder, MiB | both files, of fp32 | nodes | native, ms | WASM, ms |")
     print("|---|---|---|---|---|---|")
     for name, graphs in files.items():
