@@ -1,1 +1,1 @@
-"""How the demo model was trained, and how well it segments and follows."""
+"""Trains the demo model and measures how well it segments and follows objects."""

@@ -2,23 +2,25 @@
 
     uv run python -m demo_training.evaluate_tracking [--clips 20] [--first 0] [--checkpoint …]
 
-PyTorch's `SAM2VideoPredictor` follows them, of the same YAML file and checkpoint. Each clip has 24
-frames of 1024 x 1024 pixels (`demo_training.time_lapse`, seeds from ``--first`` on; those below
-1,000,000 are held out). Followed are the objects with at least 1,000 visible pixels on frame 0, the
-first four of a clip by number, each by one click on frame 0, on its pixel farthest from its border.
+PyTorch's `SAM2VideoPredictor` follows them, with the model's own YAML file and checkpoint. Each
+clip has 24 frames of 1024 x 1024 pixels (`demo_training.time_lapse`, seeds from ``--first`` on;
+seeds below 1,000,000 are held out). It follows the objects with at least 1,000 visible pixels on
+frame 0, the first four of a clip by number. Each gets one click on frame 0, on the pixel farthest
+from its border.
 
-Printed are:
+The printed figures are:
 
-* ``iou``: the mean IoU with the true mask over all frames after the first on which the object has a
-  visible pixel or the model gives it one; a frame with only one of the two counts as 0.
-* ``iou_last``: the same of the last frame alone.
-* ``iou_clicked``: that of frame 0, which one click gives without any tracking.
-* ``found_again``: of the objects that return, the share that is found again. An object returns that
-  has at least 1,000 visible pixels on a frame, none on a later one, and at least 1,000 on a frame
-  after that one. It is found again if the IoU is 0.5 or more on any frame after its first absence.
-* ``there_or_not``: the share of frames after the first on which the model gives a mask just when
+* ``iou``: the mean IoU with the true mask over all frames after the first on which the object or
+  the model's mask has a pixel; a frame with only one of the two counts as 0.
+* ``iou_last``: the same for the last frame only.
+* ``iou_clicked``: the same for frame 0, where the click gives the mask without any tracking.
+* ``found_again``: the share of the returning objects that the model finds again. An object returns
+  if it has at least 1,000 visible pixels on a frame, none on a later one, and at least 1,000 on a
+  frame after that one. It is found again if the IoU is 0.5 or more on any frame after its first
+  absence.
+* ``there_or_not``: the share of frames after the first on which the model gives a mask exactly if
   the object has a visible pixel.
-* ``by_frame``: the mean IoU of each frame, counted as ``iou`` is.
+* ``by_frame``: the mean IoU of each frame, counted like ``iou``.
 """
 
 from __future__ import annotations
@@ -49,8 +51,8 @@ MOST_OBJECTS = 4
 
 @dataclass(frozen=True)
 class Followed:
-    """One object's figures: of each frame (T,) the visible pixels, those of the mask that was
-    found, and the IoU of the two.
+    """One object's figures for each frame (T,): its visible pixels, the pixels of the model's mask,
+    and the IoU of the two.
     """
 
     visible: NDArray[np.int64]
@@ -59,7 +61,7 @@ class Followed:
 
 
 def predictor_of(checkpoint: Path) -> SAM2VideoPredictor:
-    """sam2's predictor, of the YAML file's table and with what sam2's own builder adds to it."""
+    """sam2's predictor, from the YAML file's table and with the additions of sam2's own builder."""
     import torch
     from sam2.sam2_video_predictor import SAM2VideoPredictor
 
@@ -102,7 +104,7 @@ def follow(predictor: SAM2VideoPredictor, clip: Clip) -> list[Followed]:
 
 
 def return_of(visible: NDArray[np.int64]) -> int | None:
-    """The first frame on which an object is absent that was there and comes back, if it does."""
+    """The first frame without an object that was visible before and returns later, if any."""
     for at in range(1, len(visible)):
         before, after = visible[:at].max(), visible[at:].max()
         if visible[at] == 0 and min(before, after) >= LEAST_PIXELS:
@@ -111,7 +113,7 @@ def return_of(visible: NDArray[np.int64]) -> int | None:
 
 
 def summary(followed: list[Followed]) -> dict[str, Any]:
-    """The figures of all objects together."""
+    """The figures over all objects."""
     ious = np.array([each.ious for each in followed])
     visible, found = (
         np.array([getattr(each, name) for each in followed]) > 0 for name in ("visible", "found")
@@ -145,12 +147,12 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--first", type=int, default=0, help="seed of the first clip")
     parser.add_argument("--checkpoint", type=Path, default=DEMO / "sam2_demo_video.pt")
-    given = parser.parse_args()
+    options = parser.parse_args()
 
-    print((__doc__ or "").partition("Printed are:")[2].strip(), file=sys.stderr)
-    predictor = predictor_of(given.checkpoint)
+    print((__doc__ or "").partition("The printed figures are:")[2].strip(), file=sys.stderr)
+    predictor = predictor_of(options.checkpoint)
     followed: list[Followed] = []
-    for seed in range(given.first, given.first + given.clips):
+    for seed in range(options.first, options.first + options.clips):
         followed += follow(predictor, time_lapse(seed))
         print(f"clip {seed}: {len(followed)} objects so far", file=sys.stderr, flush=True)
     print(json.dumps(summary(followed), indent=2))

@@ -1,4 +1,4 @@
-"""Draws what the demo model makes of a photograph, scikit-image's coins (docs/coins.jpg).
+"""Draws the demo model's masks for a photograph, scikit-image's coins (docs/coins.jpg).
 
 uv run doit demo && uv run python -m demo_training.photograph docs/coins.jpg
 """
@@ -16,7 +16,7 @@ from tasks.inference import painting
 from tasks.inference.prompts import Prompt
 from tasks.inference.truth import Segmenter
 
-# A coin each, x and y in pixels of the photograph (384 × 303).
+# One click on each coin, x and y in pixels of the photograph (384 × 303).
 CLICKS = (
     (100, 57),
     (155, 51),
@@ -35,17 +35,17 @@ def main() -> None:
     parser.add_argument("--encoder", default="build/demo/sam2_demo/encoder.onnx")
     parser.add_argument("--decoder", default="build/demo/sam2_demo/decoder.onnx")
     parser.add_argument("--client", default="nimbusimage", choices=CLIENTS)
-    given = parser.parse_args()
+    options = parser.parse_args()
     photograph = Image.fromarray(data.coins()).convert("RGB")
-    segmenter = Segmenter(given.encoder, given.decoder, CLIENTS[given.client])
+    segmenter = Segmenter(options.encoder, options.decoder, CLIENTS[options.client])
     scale = segmenter.size / max(photograph.size)
     large = photograph.resize((round(scale * photograph.width), round(scale * photograph.height)))
     segmenter.set_image(np.asarray(large))
     canvas = np.asarray(large, np.float32).copy()
     for color, (x, y) in zip(painting.COLORS * 2, CLICKS, strict=False):
         point = (x / photograph.width, y / photograph.height)
-        answer = segmenter.predict(Prompt("click", (point,), (1,)))
-        painting.paint(canvas, answer.masks[int(answer.scores.argmax())], color)
+        prediction = segmenter.predict(Prompt("click", (point,), (1,)))
+        painting.paint(canvas, prediction.masks[int(prediction.scores.argmax())], color)
     drawn = Image.fromarray(canvas.astype(np.uint8))
     for x, y in CLICKS:
         painting.mark(ImageDraw.Draw(drawn), scale * x, scale * y)
@@ -53,7 +53,7 @@ def main() -> None:
     both = Image.new("RGB", (2 * width, height))
     both.paste(large, (0, 0))
     both.paste(drawn, (width, 0))
-    both.resize((width, height // 2)).save(given.output, quality=85)
+    both.resize((width, height // 2)).save(options.output, quality=85)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Drawn stacks of slices with known objects, the same for the same seed."""
+"""Draws stacks of slices with labelled objects, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tasks.drawing.clip import Clip
 def stack(
     seed: int, length: int = 24, height: int = 1024, width: int = 1024, scale: float = 1
 ) -> Clip:
-    """Slices through ellipsoids, which appear, grow, shrink and vanish; sizes as `time_lapse`."""
+    """Slices through ellipsoids that appear, grow, shrink and vanish; sizes as in `time_lapse`."""
     random = np.random.default_rng([seed, 2])
     kind = str(random.choice(["fluorescence", "bright"]))
-    found = []
+    bodies = []
     for body in population(random, length, height, width, scale, kind):
         middle, half = random.uniform(-2, length + 2), random.uniform(0.25, 0.9) * length
         away = (np.arange(length) - middle) / half
         radii = body.radii * np.sqrt(np.clip(1 - away**2, 0, 1))
         tilt = random.normal(0, 0.15, 2) * body.radii[0]
         middles = body.middles + away[:, None] * tilt
-        found.append(replace(body, radii=radii, middles=middles))
-    return painted(random, found, look(random, kind, height, width, scale), [])
+        bodies.append(replace(body, radii=radii, middles=middles))
+    return painted(random, bodies, look(random, kind, height, width, scale), [])

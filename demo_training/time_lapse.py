@@ -1,8 +1,8 @@
-"""Drawn time-lapses with known objects, the same for the same seed.
+"""Draws time-lapses with labelled objects, the same for the same seed.
 
-They look like `tasks.drawing.scenes`, and their objects move: they show whether a tracker follows
-an object, tells it from its neighbours, and finds it again. Seeds below `FIRST_TRAINING_CLIP` are
-held out: nothing is trained on them.
+They look like `tasks.drawing.scenes`, but their objects move: they test whether a tracker follows
+an object, separates it from its neighbours, and finds it again. Seeds below `FIRST_TRAINING_CLIP`
+are held out: no training uses them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ WAVES = np.array([2, 3, 4, 5])  # of an outline
 class Body:
     """An object's course: for each frame its middle (T, 2), radius (T,), turn (T,) and waves.
 
-    A radius of 0 says that it is not there. ``sides`` is 0 for what is round; ``fill`` is where in
-    the texture it is cut from.
+    A radius of 0 means that the object is absent. ``sides`` is 0 for round objects; ``fill`` is the
+    place in the texture that it is cut from.
     """
 
     middles: Floats
@@ -40,7 +40,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Look:
-    """How a clip is painted, as the three kinds of `tasks.drawing.scenes` are."""
+    """How a clip is painted, after the three kinds of `tasks.drawing.scenes`."""
 
     kind: str
     ground: Floats
@@ -60,8 +60,8 @@ def time_lapse(
 ) -> Clip:
     """Objects that move, deform, divide, leave and return, pass one another and are hidden.
 
-    :param scale: of all sizes; with 1 they are those of a scene of 1024 pixels, of which a smaller
-        frame is then a part.
+    :param scale: of all sizes; with 1 they match a scene of 1024 pixels, and a smaller frame is
+        then a part of one.
     """
     random = np.random.default_rng([seed, 1])
     kind = str(random.choice(["fluorescence", "fluorescence", "bright", "shapes"]))
@@ -84,7 +84,7 @@ def time_lapse(
 def population(
     random: np.random.Generator, length: int, height: int, width: int, scale: float, kind: str
 ) -> list[Body]:
-    """Bodies at rest that would cover a share of the frame, some of them beside another."""
+    """Bodies at rest that cover about a share of the frame, some of them beside another."""
     typical = np.exp(random.uniform(np.log(20), np.log(100)))
     spread, coverage = random.uniform(0.05, 0.35), random.uniform(0.1, 0.4)
     rim = typical * scale
@@ -103,7 +103,7 @@ def population(
             np.hypot(*(each.middles[0] - middle)) < 0.75 * (radius + each.radii[0])
             for each in bodies
         )
-        if crowded:  # they pass over one another later
+        if crowded:  # bodies overlap only later, when they move
             continue
         bodies.append(
             Body(
@@ -122,7 +122,7 @@ def population(
 
 
 def moving(random: np.random.Generator, body: Body) -> Body:
-    """The body under way: on a curved course, turning, growing a little, its outline waving."""
+    """The body on a curved course, turning and growing a little, its outline waving."""
     length = len(body.radii)
     speed = body.radii[0] * random.uniform(0, 0.3) * random.choice([0.1, 0.5, 1])
     heading = random.uniform(0, 2 * np.pi) + np.cumsum(random.normal(0, 0.25, length))
@@ -141,9 +141,9 @@ def moving(random: np.random.Generator, body: Body) -> Body:
 
 
 def pushed(bodies: list[Body]) -> list[Body]:
-    """The bodies, which push one another aside where they would overlap by more than a little.
+    """The bodies, pushed aside by one another where they would overlap by more than a little.
 
-    Cells on a dish do: they touch, but seldom lie on one another.
+    Cells on a dish do so: they touch, but seldom lie on one another.
     """
     if not bodies:
         return []
@@ -164,7 +164,7 @@ def pushed(bodies: list[Body]) -> list[Body]:
 
 
 def passing(random: np.random.Generator, still: Body, other: Body) -> Body:
-    """The other body on a course across the first one's."""
+    """The other body, on a course across the first one."""
     length, reach = len(still.radii), still.radii[0] + other.radii[0]
     angle = random.uniform(0, 2 * np.pi)
     along, across = np.array([[np.sin(angle), np.cos(angle)], [np.cos(angle), -np.sin(angle)]])
@@ -174,7 +174,7 @@ def passing(random: np.random.Generator, still: Body, other: Body) -> Body:
 
 
 def excursion(random: np.random.Generator, body: Body, height: int, width: int) -> Body:
-    """A body near the border leaves over it, stays outside for some frames, and returns."""
+    """The body; one near the border can leave, stay outside for some frames, and return."""
     length, radius = len(body.radii), float(body.radii.max())
     row, column = body.middles[0]
     distances = np.array([row, height - row, column, width - column])
@@ -192,7 +192,7 @@ def excursion(random: np.random.Generator, body: Body, height: int, width: int) 
 
 
 def divided(random: np.random.Generator, body: Body) -> tuple[Body, Body]:
-    """The body from whose side a smaller one parts; the larger remains what it was."""
+    """The body and a smaller daughter that parts from its side; the body keeps its identity."""
     length = len(body.radii)
     at = int(random.integers(1, max(2, length - 1)))
     parted = np.clip((np.arange(length) - at) / 3, 0, 1)
@@ -208,7 +208,7 @@ def divided(random: np.random.Generator, body: Body) -> tuple[Body, Body]:
 @dataclass(frozen=True)
 class Bar:
     """A straight band in front of everything: its normal, half width, colour, and for each frame
-    how far (T,) it is from the frame's corner along the normal.
+    its distance (T,) from the frame's corner along the normal.
     """
 
     normal: tuple[float, float]
@@ -269,7 +269,7 @@ def look(random: np.random.Generator, kind: str, height: int, width: int, scale:
 
 
 def painted(random: np.random.Generator, bodies: list[Body], how: Look, bars: list[Bar]) -> Clip:
-    """The frames, the first body undermost, and whose each pixel is."""
+    """The frames, with the bodies painted in a random order, and the object of each pixel."""
     height, width = how.ground.shape[:2]
     length = len(bodies[0].radii) if bodies else 1
     frames = np.empty((length, height, width, 3), np.uint8)
@@ -304,7 +304,7 @@ def painted(random: np.random.Generator, bodies: list[Body], how: Look, bars: li
 def paint(
     image: Floats, inside: Floats, texture: Floats, tone: Floats, brightness: float, how: Look
 ) -> None:
-    """Lay a body on a part of the image."""
+    """Paint a body onto a part of the image."""
     if how.kind == "fluorescence":
         soft = np.clip(inside / how.edge, 0, 1)[..., None]
         glow = (brightness * (1 + how.rough * texture))[..., None]
@@ -319,11 +319,13 @@ def paint(
         image += soft * (tone - image)
 
 
-Found = tuple[tuple[slice, slice], Floats, tuple[NDArray[np.int64], NDArray[np.int64]]]
+Visible = tuple[tuple[slice, slice], Floats, tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 
-def inside_of(body: Body, at: int, height: int, width: int) -> Found | None:
-    """Where a body is on a frame, pixels inside its outline, and its part of the texture."""
+def inside_of(body: Body, at: int, height: int, width: int) -> Visible | None:
+    """The part of a frame around a body, how far inside its outline each pixel of that part is, and
+    the body's part of the texture; None if the body is not on the frame.
+    """
     radius, middle = float(body.radii[at]), body.middles[at]
     if radius < 1:
         return None
@@ -356,5 +358,5 @@ def inside_of(body: Body, at: int, height: int, width: int) -> Found | None:
 
 
 def surface(random: np.random.Generator, height: int, width: int, detail: int) -> Floats:
-    """A random surface between about 0 and 1, with so many bumps along its longer side."""
+    """A random surface between about 0 and 1, with ``detail`` bumps along its longer side."""
     return smooth(random, max(height, width), detail)[:height, :width]

@@ -1,14 +1,14 @@
-"""Trains the demo model from nothing: seeded, on two processor cores, in two hours.
+"""Trains the demo model from scratch: seeded, on two processor cores, in two hours.
 
     uv run python -m demo_training.train [--steps N] [--output demo/sam2_demo.pt]
 
-Prints a line every 25 steps and saves every 250. With the same packages and machine the losses
-are the same again; `demo/sam2_demo.losses.json` has those of the first hundred steps.
+Prints a line every 25 steps and saves every 250. The same packages on the same machine reproduce
+the losses; `demo/sam2_demo.losses.json` has the first hundred.
 
-The recipe is that of Segment Anything (Kirillov et al., 2023) in small: a point or a box, then
+The recipe follows Segment Anything (Kirillov et al., 2023) at a small scale: a point or a box, then
 corrective points where the mask is wrong, with the previous mask as input; cross entropy and dice
-loss of three masks, of the best above all; the scores learn the IoU that each mask has. What makes
-it learn in that time: cross attention that begins as nearness (`initialize`), hints of where
+loss of three masks, the best weighted most; the scores learn the IoU of each mask. Three things
+make two hours enough: cross attention that starts as nearness (`initialize`), hints of where
 objects are (`hints`), and Muon (Jordan et al., 2024) for the matrices.
 """
 
@@ -45,7 +45,7 @@ DEMO = Path(__file__).parent.parent / "demo"
 SEED = 20_261_122
 FIRST_TRAINING_SCENE = 1_000_000  # held-out scenes have smaller seeds
 PROCESSES = 2  # one for each core
-POOL = 1200  # scenes that each process draws; they are cropped, turned and shaded anew
+POOL = 1200  # scenes that each process draws; each use crops, turns and shades them differently
 SIZE = 1024
 CELL = 4  # pixels of a low-resolution mask's side
 MEAN, STD = (torch.tensor(PREPROCESSING[name]).view(3, 1, 1) for name in ("mean", "std"))
@@ -56,20 +56,20 @@ class Phase:
     """A part of the training.
 
     :param crop: pixels of a side: crops keep the scale of the whole image and cost a fraction.
-    :param images: so many a step in each process, and so many ``objects`` of each.
-    :param corrections: at most so many clicks after the first prompt.
-    :param rate: the learning rate at its beginning; it changes to the next phase's, before a final
-        one to 0.
-    :param outside: all that is not the object weighs as much as it, or as an area at most so many
-        times the object's.
-    :param smallest: visible pixels from which on an object is asked for.
-    :param looseness: how far boxes are off, as a share of their sides.
+    :param images: images of a step in each process, with ``objects`` objects each.
+    :param corrections: the largest number of clicks after the first prompt.
+    :param rate: the learning rate at the start of the phase; it changes linearly to the next
+        phase's, or to 0 before a final phase.
+    :param outside: the largest area outside the object that weighs as much as the object, as a
+        multiple of the object's; in a larger one each pixel weighs as in one of this size.
+    :param smallest: the fewest visible pixels of an object that gets a prompt.
+    :param looseness: the error of boxes, as a share of their sides.
     :param boxes: the share of first prompts that are boxes, not points.
-    :param larger: of two scenes takes the one with fewer and so, mostly, larger objects.
-    :param choosing: how much more the best-scored of the three masks counts, and the scores.
-    :param bfloat16: matrix products and convolutions in bfloat16 (`products`).
-    :param final: it begins anew from the averaged weights, without hints and at one learning rate;
-        the average of what it passes is better than where it began.
+    :param larger: draw two scenes and take the one with fewer and so, mostly, larger objects.
+    :param choosing: the additional weight of the best-scored of the three masks and of the scores.
+    :param bfloat16: compute matrix products and convolutions in bfloat16 (`products`).
+    :param final: restart from the averaged weights, without hints and with a constant learning
+        rate; the average over this phase is better than its start.
     """
 
     steps: int
@@ -100,8 +100,8 @@ WHOLE = Phase(
     choosing=1,
     bfloat16=True,
 )
-# First what a prompt is, then where masks end, then to tell one object from a hundred others; at
-# last that the mask which is best scored be good, more than that one of three is.
+# The phases teach what a prompt is, then where masks end, then to tell one object from a hundred
+# others. In the last one the best-scored mask counts more than the best of the three.
 PHASES = (
     Phase(400, 256, 3, 10, corrections=0, rate=1.2e-3, outside=math.inf, smallest=150),
     Phase(300, 256, 3, 10, corrections=1, rate=1.2e-3, outside=8, smallest=150),
@@ -124,7 +124,7 @@ PHASES = (
 
 
 def rate_at(number: int, step: int) -> float:
-    """The learning rate of a phase's step, after what new optimizers take to start."""
+    """The learning rate of a phase's step; it rises from 0 where the optimizers are new."""
     phase, *later = PHASES[number:]
     if phase.final:
         return phase.rate * min(1.0, (step + 1) / 20)
@@ -136,8 +136,8 @@ def rate_at(number: int, step: int) -> float:
 class Training:
     """One process's model, its running average, and the scenes it learns from.
 
-    Every process begins with the same weights and takes the same steps, with the mean of the
-    gradients that each has from images of its own.
+    All processes start with the same weights and take the same steps, with the mean of the
+    gradients that each computes from images of its own.
     """
 
     def __init__(self, process: int) -> None:
@@ -152,8 +152,8 @@ class Training:
         self.seed(SEED)
 
     def seed(self, seed: int) -> None:
-        """Start the random numbers: what kind of step it is the processes decide alike, what is in
-        it each for itself.
+        """Seed the random numbers: ``alike`` is the same in all processes and chooses the kind of
+        step, ``random`` differs and chooses its content.
         """
         self.alike = np.random.default_rng(seed)
         self.random = np.random.default_rng(seed + 1 + self.process)
@@ -166,10 +166,10 @@ class Training:
         }
 
     def scene(self) -> Scene:
-        """One of the scenes, drawn when it is first asked for."""
+        """A random scene of the pool, drawn at its first use."""
         number = int(self.random.integers(POOL))
         if number not in self.scenes:
-            # Numbers up to 150 fit a byte; four would fill the memory with labels.
+            # The labels, up to 150, fit one byte; four bytes each would fill the memory.
             drawn = scene(FIRST_TRAINING_SCENE + self.process * POOL + number)
             self.scenes[number] = Scene(drawn.image, drawn.labels.astype(np.uint8))
         return self.scenes[number]
@@ -189,7 +189,8 @@ class Training:
     def run(self, limit: int | None) -> Iterator[list[float]]:
         """Train through all phases, or ``limit`` steps.
 
-        :returns: of each step the loss, and the mean IoU of the best-scored mask after each prompt.
+        :returns: for each step the loss, and the mean IoU of the best-scored mask after each
+            prompt.
         """
         optimizers = self.optimizers()
         done = 0
@@ -209,7 +210,7 @@ class Training:
     def learn(
         self, phase: Phase, optimizers: tuple[torch.optim.Optimizer, ...], rate: float
     ) -> list[float]:
-        """One step of all processes; its loss, and the mean IoU after each prompt."""
+        """Take one step in all processes; return its loss, and the mean IoU after each prompt."""
         for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
             group["lr"] = rate
         modules = nn.ModuleList([self.model, self.coarse_hints, self.fine_hints])
@@ -222,11 +223,11 @@ class Training:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        found: list[float] = figures.tolist()
-        return found
+        values: list[float] = figures.tolist()
+        return values
 
     def follow(self, keep: float) -> None:
-        """Move the running average of the weights."""
+        """Update the running average of the weights."""
         for name, value in self.model.state_dict().items():
             self.average[name].lerp_(value, 1 - keep)
 
@@ -273,9 +274,9 @@ class Training:
     def batch(
         self, phase: Phase
     ) -> tuple[Tensor, list[NDArray[np.int32]], NDArray[np.bool_], NDArray[np.int64]]:
-        """Images (B, 3, C, C), their numbered objects, truths (B * K, 1, C, C), and the corner.
+        """Images (B, 3, C, C), their labels, true masks (B * K, 1, C, C), and the corner.
 
-        The corner is the row and column that the crops are said to have in a whole image.
+        The corner is the row and column in a whole image at which the crops are assumed to lie.
         """
         random = self.random
         room = (SIZE - phase.crop) // 32 + 1
@@ -298,12 +299,12 @@ class Training:
 
 
 def is_layer(name: str) -> bool:
-    """Whether a parameter is a layer's weights, not an embedding or a token."""
+    """Whether a parameter is a layer's weight, not an embedding or a token."""
     return "embed" not in name and "token" not in name.split(".")[-2]
 
 
 def share(tensors: list[Tensor]) -> None:
-    """Replace tensors by their mean over the processes."""
+    """Replace each tensor with its mean over the processes."""
     mean = torch.cat([tensor.flatten() for tensor in tensors])
     torch.distributed.all_reduce(mean)
     mean /= PROCESSES
@@ -312,19 +313,19 @@ def share(tensors: list[Tensor]) -> None:
 
 
 def each_prompt(figures: list[list[float]]) -> str:
-    """The mean IoU after the first prompt, after the second, of the steps that had so many."""
+    """The mean IoU after the first prompt, the second and so on, over the steps that have one."""
     most = max(map(len, figures))
     means = [np.mean([each[n] for each in figures if len(each) > n]) for n in range(1, most)]
     return " ".join(f"{mean:.3f}" for mean in means)
 
 
 def initialize(model: SAM2Base) -> None:
-    """Start what sam2 leaves at zero for its checkpoints to fill, and attention as nearness.
+    """Initialize the parameters that sam2 leaves at zero, and attention as nearness.
 
-    Left to chance it takes hours until a click means a place: projected to a few channels a head,
-    sam2's random positional encoding tells places apart badly. Here every head of the cross
-    attentions begins with three frequencies, a low, a middle and a high one in directions 60
-    degrees apart, so that tokens and pixels attend to what is near.
+    With sam2's random positional encoding it takes hours until a click stands for a place: the
+    encoding, projected to a few channels a head, separates places badly. Here every head of the
+    cross attentions starts with three frequencies, a low, a middle and a high one in directions 60
+    degrees apart, so that tokens and pixels attend to near places.
     """
     trunk = model.image_encoder.trunk
     for parameter in (trunk.pos_embed, trunk.pos_embed_window, model.no_mem_embed):
@@ -371,7 +372,7 @@ def initialize(model: SAM2Base) -> None:
 def crop(
     random: np.random.Generator, source: Scene, size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """A part of a scene around one of its objects, turned, mirrored and shaded at random."""
+    """A part of a scene with one of its objects, randomly turned, mirrored and shaded."""
     row, column = random.integers(0, SIZE - size + 1, 2)
     if size < SIZE:
         y, x = np.nonzero(source.labels)
@@ -393,10 +394,10 @@ def crop(
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder makes of images.
+    """The encoder's features of images.
 
-    ``level`` is the finest level (B, C, S/4, S/4), ``fine`` and ``middle`` what the decoder gets
-    of the first two, ``embedding`` (B, C, S/16, S/16) the third.
+    ``level`` is the finest level (B, C, S/4, S/4). ``fine`` and ``middle`` are the decoder's inputs
+    from the first two levels, ``embedding`` (B, C, S/16, S/16) the third level.
     """
 
     level: Tensor
@@ -408,7 +409,7 @@ class Features:
 def encode(
     model: SAM2Base, images: Tensor, corner: NDArray[np.int64], bfloat16: bool = False
 ) -> Features:
-    """The features of crops, whose positions are those they have in a whole image."""
+    """The features of crops, with the position encodings of their place in a whole image."""
     trunk = model.image_encoder.trunk
     trunk._get_pos_embed = lambda hw: positions(trunk, corner, *hw)
     try:
@@ -424,11 +425,11 @@ def encode(
 
 @contextmanager
 def products(bfloat16: bool) -> Iterator[None]:
-    """Matrix products and convolutions in bfloat16, if asked for, attention in single precision.
+    """If ``bfloat16``, compute matrix products and convolutions in it, but not attention.
 
-    Where the processor multiplies bfloat16 the products of a whole image take a third of the time,
-    but attention's backward pass would take more than twice as long. Weights, gradients and
-    optimizers stay in single precision.
+    On a processor that multiplies bfloat16 the products of a whole image take a third of the time,
+    but attention's backward pass would take more than twice as long. Attention, weights, gradients
+    and optimizers stay in single precision.
     """
     if not bfloat16:
         yield
@@ -448,7 +449,7 @@ def products(bfloat16: bool) -> Iterator[None]:
 
 
 def positions(trunk: Hiera, corner: NDArray[np.int64], height: int, width: int) -> Tensor:
-    """The part (1, H, W, C) of ``Hiera._get_pos_embed`` of a whole image that a crop has."""
+    """A crop's part (1, H, W, C) of ``Hiera._get_pos_embed`` of a whole image."""
     cells = trunk.pos_embed.shape[-1]
     scale = SIZE // 4 // cells
     row, column = corner // 4 // scale
@@ -474,9 +475,9 @@ def decode(
     corner: NDArray[np.int64],
     bfloat16: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, 4, M, M) and scores (N, 4) for N prompts, as many for each image.
+    """Logits (N, 4, M, M) and scores (N, 4) for N prompts, the same number for each image.
 
-    The first mask is the single one, the others are the three of multimask output.
+    The first mask is the single mask, the others are the three of multimask output.
     """
     embedding = features.embedding
     each, side = len(coords) // len(embedding), embedding.shape[-1]
@@ -499,8 +500,8 @@ def decode(
 
 
 def hints(labels: NDArray[np.int32], stride: int) -> tuple[Tensor, Tensor]:
-    """For each cell of a feature map whether it is in an object and whether at an edge (2, H, W),
-    and the way to the object's middle (2, H, W), in units of 32 pixels, 0 outside.
+    """For each cell of a feature map whether it is in an object and whether it is at an edge
+    (2, H, W), and the vector to the object's middle (2, H, W), in units of 32 pixels, 0 outside.
     """
     size, most = len(labels), int(labels.max()) + 1
     y, x = np.mgrid[:size, :size]
@@ -519,32 +520,32 @@ def hints(labels: NDArray[np.int32], stride: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.stack([at > 0, edge])).float(), torch.from_numpy(way).float()
 
 
-def hint_loss(found: Tensor, labelled: list[NDArray[np.int32]], stride: int) -> Tensor:
-    """How far a convolution's four outputs (B, 4, H, W) are from the hints.
+def hint_loss(outputs: Tensor, labelled: list[NDArray[np.int32]], stride: int) -> Tensor:
+    """The loss of a convolution's four outputs (B, 4, H, W) against the hints.
 
-    They are dense where masks are few: the encoder learns what an object is before a prompt means
+    Hints are dense, while masks are few: the encoder learns what an object is before a prompt means
     anything. The two convolutions are not part of the model.
     """
     parts = [hints(labels, stride) for labels in labelled]
     target, way = (torch.stack(part) for part in zip(*parts, strict=True))
     inside = target[:, :1]
-    away = F.smooth_l1_loss(found[:, 2:], way, reduction="none") * inside
-    entropy = F.binary_cross_entropy_with_logits(found[:, :2], target)
+    away = F.smooth_l1_loss(outputs[:, 2:], way, reduction="none") * inside
+    entropy = F.binary_cross_entropy_with_logits(outputs[:, :2], target)
     return entropy + away.sum() / (inside.sum() * 2 + 1)
 
 
 def excess(features: Features) -> Tensor:
     """How far the features outgrow the positional encoding that is added to them.
 
-    sam2's feature pyramid does not normalize; left alone its features grow tenfold in the first
-    hundred steps, and the decoder no longer sees where a prompt is.
+    sam2's feature pyramid does not normalize; without this penalty its features grow tenfold in the
+    first hundred steps, and the decoder no longer sees where a prompt is.
     """
     embedding, fine = features.embedding.pow(2).mean(), features.fine.pow(2).mean()
     return torch.relu(embedding - 0.3) + 0.3 * torch.relu(fine - 1)
 
 
 def judge(logits: Tensor, scores: Tensor, targets: Tensor, phase: Phase) -> tuple[Tensor, Tensor]:
-    """The loss of masks (N, 4, M, M) and scores (N, 4), and the IoU that each mask has (N, 4)."""
+    """The loss of masks (N, 4, M, M) and scores (N, 4), and the IoU of each mask (N, 4)."""
     truth = targets.expand_as(logits)
     share = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
@@ -567,37 +568,37 @@ def judge(logits: Tensor, scores: Tensor, targets: Tensor, phase: Phase) -> tupl
 
 def first_points(random: np.random.Generator, truths: NDArray[np.bool_]) -> NDArray[np.float64]:
     """A pixel of each object (N, 1, 2), as x and y."""
-    found = []
+    points = []
     for truth in truths[:, 0]:
         y, x = np.nonzero(truth)
-        # Of three pixels the one nearest the middle: people do not click on edges.
+        # Mostly the nearest of three pixels to the middle: people do not click on edges.
         at = random.integers(len(y), size=3)
         distance = (y[at] - y.mean()) ** 2 + (x[at] - x.mean()) ** 2
         pick = at[distance.argmin()] if random.random() < 0.7 else at[0]
-        found.append([[x[pick], y[pick]]])
-    return np.array(found, np.float64)
+        points.append([[x[pick], y[pick]]])
+    return np.array(points, np.float64)
 
 
 def boxes(
     random: np.random.Generator, truths: NDArray[np.bool_], looseness: float
 ) -> NDArray[np.float64]:
-    """The corners of a box around each object (N, 2, 2), a little off."""
-    found = []
+    """The corners of a box around each object (N, 2, 2), with a small random error."""
+    corner_pairs = []
     for truth in truths[:, 0]:
         y, x = np.nonzero(truth)
         corners = np.array([[x.min(), y.min()], [x.max(), y.max()]], np.float64)
         extent = corners[1] - corners[0]
         noise = np.clip(random.normal(0, looseness, (2, 2)) * extent, -15, 15)
-        found.append(corners + noise)
-    return np.array(found)
+        corner_pairs.append(corners + noise)
+    return np.array(corner_pairs)
 
 
 def wrong_points(
-    random: np.random.Generator, found: Tensor, true: Tensor
+    random: np.random.Generator, masks: Tensor, truths: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A pixel (N, 1, 2) where each mask is wrong, and its label (N, 1); else one of the object."""
+    """A wrong pixel (N, 1, 2) of each mask and its label (N, 1); if none is wrong, an object's."""
     points, labels = [], []
-    for mask, truth in zip(found.numpy(), true.numpy(), strict=True):
+    for mask, truth in zip(masks.numpy(), truths.numpy(), strict=True):
         y, x = np.nonzero(mask != truth)
         if len(y) == 0:
             y, x = np.nonzero(truth)
@@ -610,11 +611,11 @@ def wrong_points(
 
 
 def train(process: int, limit: int | None, output: Path, meeting: str) -> None:
-    """What each process does; the first of them reports and saves.
+    """Train in one process; the first one prints and saves.
 
-    :param meeting: a file by which the processes find each other.
+    :param meeting: a file through which the processes find each other.
     """
-    torch.set_num_threads(1)  # as fast as two: what it computes at a time is small
+    torch.set_num_threads(1)  # as fast as two, because single operations are small
     torch.use_deterministic_algorithms(True)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=process, world_size=PROCESSES
@@ -623,8 +624,8 @@ def train(process: int, limit: int | None, output: Path, meeting: str) -> None:
     steps = sum(phase.steps for phase in PHASES)
     start = time.monotonic()
     figures: list[list[float]] = []
-    for found in training.run(limit):
-        figures.append(found)
+    for step in training.run(limit):
+        figures.append(step)
         if process:
             continue
         if len(figures) % 25 == 0:
@@ -653,13 +654,13 @@ def save(training: Training, output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=None, help="stop after so many")
+    parser.add_argument("--steps", type=int, default=None, help="stop after this many")
     parser.add_argument("--output", type=Path, default=DEMO / "sam2_demo.pt")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the processes end with this one
     with tempfile.TemporaryDirectory() as folder:
-        given = (arguments.steps, arguments.output, f"{folder}/meeting")
-        torch.multiprocessing.spawn(train, given, nprocs=PROCESSES, daemon=True)
+        arguments = (options.steps, options.output, f"{folder}/meeting")
+        torch.multiprocessing.spawn(train, arguments, nprocs=PROCESSES, daemon=True)
 
 
 if __name__ == "__main__":

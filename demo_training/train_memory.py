@@ -2,16 +2,17 @@
 
     uv run python -m demo_training.train_memory [--steps N] [--output demo/sam2_demo_video.pt]
 
-The encoder and the decoder of `demo_training.train` stay as they are, bit by bit. Learnt are the
-memory attention, the memory encoder, the pointers to objects, and whether an object is on a frame.
-Prints a line and saves every 25 steps. With the same packages and machine the losses are the same.
+The encoder and the decoder of `demo_training.train` stay unchanged, bit by bit. Trained are the
+memory attention, the memory encoder, the pointers to objects, and the score of whether an object is
+on a frame. Prints a line and saves every 25 steps. The same packages on the same machine reproduce
+the losses.
 
-The recipe is that of SAM 2 (Ravi et al., 2024) in small: an object is prompted on the first frame
-of a drawn clip (`demo_training.time_lapse`, `demo_training.stack`) and followed through the others,
-some frames at a time, with its own masks as memories; the loss goes back through those frames. It
-begins on crops of 256 pixels, where attention costs little, and with the true masks as memories; it
-ends on crops of 512 and on all frames of a clip, with objects that are long away and look-alikes
-far off.
+The recipe follows SAM 2 (Ravi et al., 2024) at a small scale: an object gets a prompt on the first
+frame of a drawn clip (`demo_training.time_lapse`, `demo_training.stack`), and the model follows it
+through the others, some frames at a time, with its own masks as memories; the loss is propagated
+back through those frames. Training starts on crops of 256 pixels, where attention costs little, and
+with true masks as memories. It ends on crops of 512 and on all frames of a clip, with objects that
+are away for long and distant look-alikes.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ DEMO = Path(__file__).parent.parent / "demo"
 SEED = 20_261_125
 WHOLE = 1024
 CELL = 16  # pixels of the side of a cell of the embedding
-CERTAIN = 10.0  # logits of a mask that is given
-ABSENT = -1024.0  # those of a mask where there is no object
-FEWEST = 64  # visible pixels from which on an object counts as being on a frame
-# What an image model does not have.
+CERTAIN = 10.0  # logits of a true mask
+ABSENT = -1024.0  # logits of the mask of an absent object
+FEWEST = 64  # visible pixels of an object that counts as being on a frame
+# Prefixes of the weights that an image model lacks.
 MEMORY = (
     "memory_attention.",
     "memory_encoder.",
@@ -65,7 +66,7 @@ MEMORY = (
     "sam_mask_decoder.obj_score_token.",
     "sam_mask_decoder.pred_obj_score_head.",
 )
-# Quiet for the other tokens (`quiet_token`) before the training, and as it is from then on.
+# Made quiet for the other tokens before the training (`quiet_token`), then frozen.
 TOKEN = "sam_mask_decoder.obj_score_token.weight"
 
 
@@ -74,23 +75,23 @@ class Phase:
     """A part of the training.
 
     :param crop: pixels of a side of the clips, whose objects are as large as in whole images.
-    :param clips: so many a step in each process, and so many ``objects`` of each at most.
-    :param frames: so many are followed, and learnt from ``learnt`` at a time: what is remembered of
-        those before is kept as it was.
-    :param told: the share of memories that are of true masks, not of the model's own.
-    :param length: frames of a clip that is drawn; of longer ones other frames are taken each time.
-    :param kept: so many batches of clips are used again.
-    :param fresh: the share of steps with clips that are new.
-    :param doubt: that is left whether an object is on a frame: with 0.02 logits need not be beyond
-        4, with 0.1 not beyond 2.2.
+    :param clips: clips of a step in each process, with at most ``objects`` objects each.
+    :param frames: frames to follow, with a backward pass every ``learnt`` frames; memories of
+        earlier frames are detached.
+    :param true_memories: the share of memories made from true masks, not from the model's own.
+    :param length: frames of a drawn clip; if it exceeds ``frames``, each use takes other frames.
+    :param kept: the number of batches of clips that are kept for reuse.
+    :param fresh: the share of new courses for which new clips are drawn.
+    :param doubt: label smoothing of whether an object is on a frame: with 0.02 logits need not
+        exceed 4, with 0.1 not 2.2.
     :param noise: the standard deviation of memories' errors, relative to each value. sam2 rounds
-        memories to bfloat16, and what is nearly the same is not rounded alike.
-    :param falling: the learning rate falls to 0.
+        memories to bfloat16, so that nearly equal values can round differently.
+    :param falling: whether the learning rate falls to 0.
     :param outside: see `demo_training.train.Phase`.
-    :param scales: of the objects' sizes; each clip has one of them.
-    :param under_way: so many courses are at a time, of which each step goes on with one.
-    :param memory_stride: of what is looked at: the memory of the last frame, and before it of one
-        of every so many (`memory_frame`).
+    :param scales: scales of the objects' sizes; each clip has one of them.
+    :param under_way: the number of courses in progress; each step continues one of them.
+    :param memory_stride: the model attends to the memory of the last frame, and before that to one
+        of every ``memory_stride`` frames (`memory_frame`).
     """
 
     steps: int
@@ -100,7 +101,7 @@ class Phase:
     frames: int
     learnt: int
     rate: float
-    told: float = 0
+    true_memories: float = 0
     length: int = 14
     kept: int = 60
     fresh: float = 0.12
@@ -128,8 +129,10 @@ ROBUST = Phase(
 LARGER = replace(ROBUST, crop=512, clips=1, objects=4, outside=1, scales=(0.7, 1.0), falling=False)
 LONGER = replace(LARGER, steps=450, frames=24, learnt=6, length=24, fresh=0.5, falling=True)
 PHASES = (
-    Phase(75, 256, clips=3, objects=3, frames=4, learnt=4, rate=2e-3, told=0.7, fresh=0.35),
-    Phase(150, 256, clips=3, objects=3, frames=7, learnt=7, rate=2e-3, told=0.2),
+    Phase(
+        75, 256, clips=3, objects=3, frames=4, learnt=4, rate=2e-3, true_memories=0.7, fresh=0.35
+    ),
+    Phase(150, 256, clips=3, objects=3, frames=7, learnt=7, rate=2e-3, true_memories=0.2),
     ROBUST,
     replace(ROBUST, steps=240, frames=12),
     replace(LARGER, steps=100, frames=8),
@@ -140,14 +143,14 @@ PHASES = (
 
 
 def rate_at(number: int, step: int) -> float:
-    """The learning rate of a phase's step: one for all of a phase, or falling to 0."""
+    """The learning rate of a phase's step: constant over the phase, or falling to 0."""
     phase = PHASES[number]
     return phase.rate * (1 - step / phase.steps if phase.falling else 1.0)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What the encoder makes of the clips' frames at one time: features of (B, …) clips."""
+    """The encoder's features (B, …) of the clips' frames at one time."""
 
     embedding: Tensor
     fine: Tensor
@@ -160,8 +163,8 @@ class Frame:
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one length: a `Frame` for each time, labels (B, T, C, C), and where they are said to
-    be in a whole image.
+    """Clips of one length: a `Frame` for each time, labels (B, T, C, C), and the row and column in
+    a whole image at which the crops are assumed to lie.
     """
 
     frames: list[Frame]
@@ -170,9 +173,9 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What the decoder finds of K objects: four masks each, their scores, tokens, and the logit of
-    whether the object is there.
+class Decoded:
+    """The decoder's outputs for K objects: four masks each, their scores, tokens, and the logit of
+    whether the object is on the frame.
     """
 
     logits: Tensor
@@ -182,14 +185,14 @@ class Found:
 
 
 class Memory:
-    """What is kept of K objects for later frames: memories and pointers, and of which time."""
+    """The memories and pointers of K objects: the prompted frame's, and the later frames'."""
 
     def __init__(self) -> None:
         self.first: tuple[Tensor, Tensor] | None = None
         self.later: list[tuple[Tensor, Tensor]] = []
 
     def add(self, memory: Tensor, pointer: Tensor) -> None:
-        """Keep those of the next frame, or first those of the one with the prompt."""
+        """Keep those of the prompted frame at the first call, those of the next frame later."""
         if self.first is None:
             self.first = memory, pointer
         else:
@@ -198,13 +201,14 @@ class Memory:
 
 @dataclass
 class Course:
-    """Objects on their way through a clip, of which the frames up to ``done`` are behind them.
+    """Objects on their way through a clip; the frames up to ``done`` are processed.
 
-    :param order: of the clips' frames.
-    :param rows: whose clip each of K objects is of; ``truths`` are (K, T, 1, C, C).
-    :param kind: of the prompt on the first frame.
-    :param earlier: so many frames more the first one is said to be away.
-    :param number: the first frame's, by which memories are chosen that are not of every frame.
+    :param order: the order of the clips' frames.
+    :param rows: the index of the clip of each of K objects; ``truths`` are (K, T, 1, C, C).
+    :param kind: the kind of prompt on the first frame.
+    :param earlier: additional frames by which the first frame's pointer pretends to be older.
+    :param number: the number of the first frame, which decides the frames whose memories count
+        when ``memory_stride`` is above 1.
     """
 
     batch: Batch
@@ -247,8 +251,8 @@ class Follower:
         coords: Tensor | None = None,
         labels: Tensor | None = None,
         mask: Tensor | None = None,
-    ) -> Found:
-        """Decode for a prompt, or none but what the embedding (K, C, S, S) tells."""
+    ) -> Decoded:
+        """Decode the embedding (K, C, S, S), with or without a prompt."""
         count, side = len(embedding), self.side
         if coords is None or labels is None:
             coords, labels = torch.zeros(count, 1, 2), -torch.ones(count, 1, dtype=torch.int32)
@@ -262,10 +266,10 @@ class Follower:
             repeat_image=False,
             high_res_features=[frame.fine, frame.middle],
         )
-        return Found(logits, scores, tokens, appears)
+        return Decoded(logits, scores, tokens, appears)
 
     def pointer(self, token: Tensor, appears: Tensor) -> Tensor:
-        """Pointers (K, C) to objects by their masks' tokens (K, C)."""
+        """Pointers (K, C) to objects, from their masks' tokens (K, C)."""
         there = (appears > 0).float()
         pointer: Tensor = self.model.obj_ptr_proj(token)
         return there * pointer + (1 - there) * self.model.no_obj_ptr
@@ -285,10 +289,11 @@ class Follower:
         return memory + absent * model.no_obj_embed_spatial[:, :, None, None]
 
     def condition(self, frame: Frame, memory: Memory, recent: list[int], earlier: int) -> Tensor:
-        """The embedding (K, C, S, S) as the objects' memories tell it.
+        """The embedding (K, C, S, S), conditioned on the objects' memories.
 
-        :param recent: of which frames besides the first, the last before; those below 1 are not.
-        :param earlier: so many frames more the first one is said to be away.
+        :param recent: the frames besides the first whose memories count, latest first; numbers
+            below 1 are skipped.
+        :param earlier: see `Course`.
         """
         model = self.model
         assert memory.first is not None
@@ -302,31 +307,32 @@ class Follower:
         parts = model.hidden_dim // model.mem_dim
         distances = torch.tensor([float(away) for away, _ in pointers]) / most
         times = model.obj_ptr_tpos_proj(get_1d_sine_pe(distances, dim=model.hidden_dim))
-        told = torch.stack([each for _, each in pointers])  # (P, K, C)
-        told = told.reshape(len(pointers), -1, parts, model.mem_dim).permute(0, 2, 1, 3)
-        told = told.flatten(0, 1)
-        count = told.shape[1]
-        tokens.append(told)
+        split = torch.stack([each for _, each in pointers])  # (P, K, C)
+        split = split.reshape(len(pointers), -1, parts, model.mem_dim).permute(0, 2, 1, 3)
+        split = split.flatten(0, 1)
+        count = split.shape[1]
+        tokens.append(split)
         everywhere = [each.expand(-1, count, -1) for each in places]
         everywhere.append(times.repeat_interleave(parts, 0)[:, None].expand(-1, count, -1))
         features = (frame.embedding - self.no_memory).flatten(2).permute(2, 0, 1)
-        found: Tensor = model.memory_attention(
+        attended: Tensor = model.memory_attention(
             curr=features,
             curr_pos=self.places.expand(-1, count, -1),
             memory=torch.cat(tokens),
             memory_pos=torch.cat(everywhere),
-            num_obj_ptr_tokens=len(told),
+            num_obj_ptr_tokens=len(split),
         )
-        return found.permute(1, 2, 0).unflatten(2, (self.side, self.side))
+        return attended.permute(1, 2, 0).unflatten(2, (self.side, self.side))
 
 
 class Training:
     """One process's model, its running average, and the clips it learns from.
 
-    Every process begins with the same weights and takes the same steps, with the mean of the
-    gradients that each has from clips of its own.
+    All processes start with the same weights and take the same steps, with the mean of the
+    gradients that each computes from clips of its own.
 
-    :param checkpoint: of an image model, or of where the phases before the ``first`` ended.
+    :param checkpoint: of an image model if ``first`` is 0, else from the end of the phase before
+        ``first``.
     """
 
     def __init__(self, process: int, checkpoint: Path, first: int) -> None:
@@ -334,7 +340,7 @@ class Training:
         self.process = process
         self.model = load.build_model(str(DEMO / "sam2_demo_video.yaml")).train()
         weights = torch.load(checkpoint, weights_only=True)["model"]
-        if first == 0:  # of what images need alone
+        if first == 0:  # only the weights of the image model
             weights = {n: w for n, w in weights.items() if not n.startswith(MEMORY)}
         self.model.load_state_dict({n: w.float() for n, w in weights.items()}, strict=first > 0)
         self.model.requires_grad_(False)
@@ -371,8 +377,8 @@ class Training:
     def run(self, limit: int | None) -> Iterator[list[float]]:
         """Train through all phases, or ``limit`` steps.
 
-        :returns: of each step the loss, the mean IoU of the frames that have the object, and the
-            share of all of which it is told rightly whether they have.
+        :returns: for each step the loss, the mean IoU over the frames that have the object, and the
+            share of all frames on which the model is right about whether they have it.
         """
         optimizers = self.optimizers()
         done = 0
@@ -405,7 +411,7 @@ class Training:
     def learn(
         self, phase: Phase, course: Course, optimizers: tuple[torch.optim.Optimizer, ...]
     ) -> list[float]:
-        """One step of all processes, and its figures."""
+        """Take one step in all processes, and return its figures."""
         loss, quality = self.step(phase, course)
         self.model.zero_grad()
         loss.backward()
@@ -418,11 +424,11 @@ class Training:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
-        found: list[float] = figures.tolist()
-        return found
+        values: list[float] = figures.tolist()
+        return values
 
     def batch(self, phase: Phase) -> Batch:
-        """New clips, with an object on the first frame and one on the last."""
+        """New clips, each with an object on the first frame and one on the last."""
         room = (WHOLE - phase.crop) // 32 + 1
         corner = self.random.integers(0, room, 2) * 32
         pictures, labels = [], []
@@ -437,12 +443,12 @@ class Training:
         frames = []
         with torch.no_grad():
             for images in torch.stack(pictures, dim=1):
-                found = train.encode(self.model, images, corner, bfloat16=True)
-                frames.append(Frame(found.embedding, found.fine, found.middle))
+                features = train.encode(self.model, images, corner, bfloat16=True)
+                frames.append(Frame(features.embedding, features.fine, features.middle))
         return Batch(frames, np.stack(labels), corner)
 
     def clip(self, phase: Phase) -> Clip:
-        """One that no process has seen."""
+        """A clip that no process has seen."""
         number = FIRST_TRAINING_CLIP + 2 * self.drawn + self.process
         self.drawn += 1
         draw = stack if self.random.random() < 0.2 else time_lapse
@@ -450,7 +456,7 @@ class Training:
         return draw(number, phase.length, phase.crop, phase.crop, scale)
 
     def begun(self, phase: Phase, batch: Batch) -> Course:
-        """Objects of a batch, of which nothing is found yet."""
+        """A new course over objects of a batch, before its first frame."""
         stride = int(self.alike.integers(1, max(1, (phase.length - 1) // (phase.frames - 1)) + 1))
         stride = min(stride, 2) if self.alike.random() < 0.4 else 1
         order = np.arange(phase.frames) * stride
@@ -464,9 +470,9 @@ class Training:
         return Course(batch, order, rows, truths, kind, earlier, number)
 
     def step(self, phase: Phase, course: Course) -> tuple[Tensor, list[float]]:
-        """The loss of the objects on the next frames, and how well they are followed there.
+        """The loss of the objects on the next frames, and how well the model follows them there.
 
-        The prompt is given anew each time, so that the first memory is learnt too.
+        Each step repeats the prompt, so that the first memory learns too.
         """
         batch, rows, memory = course.batch, course.rows, course.memory
         areas = torch.from_numpy(course.truths.sum(axis=(3, 4))).float()  # (K, T, 1)
@@ -474,13 +480,13 @@ class Training:
         targets = cells[:, :, None]
         followed = Follower(self.model, batch.corner, phase.crop // CELL)
         last = min(course.done + phase.learnt, len(course.order) - 1)
-        found_all: list[tuple[int, Found]] = []
+        outputs: list[tuple[int, Decoded]] = []
         quality, right = [], []
         memory.first = None
         for at in [0, *range(course.done + 1, last + 1)]:
             frame = batch.frames[course.order[at]].of(rows)
             if at == 0:
-                found, masks, token = self.prompted(
+                decoded, masks, token = self.prompted(
                     followed, frame, course.truths[:, 0], targets[:, 0], course.kind, batch.corner
                 )
             else:
@@ -490,43 +496,43 @@ class Training:
                     for age in range(1, self.model.num_maskmem)
                 ]
                 embedding = followed.condition(frame, memory, recent, course.earlier)
-                found = followed.decode(frame, embedding)
-                best = found.scores[:, 1:].argmax(dim=1) + 1
+                decoded = followed.decode(frame, embedding)
+                best = decoded.scores[:, 1:].argmax(dim=1) + 1
                 every = torch.arange(len(best))
-                masks, token = found.logits[every, best][:, None], found.tokens[every, best]
+                masks, token = decoded.logits[every, best][:, None], decoded.tokens[every, best]
             there = areas[:, at] >= FEWEST
             if at:
-                seen = (masks > 0) & (found.appears[:, :, None, None] > 0)
+                seen = (masks > 0) & (decoded.appears[:, :, None, None] > 0)
                 ious = iou(seen, targets[:, at] > 0.5)[there[:, 0]]
                 quality += ious.tolist()
-                right += ((found.appears > 0) == there)[:, 0].tolist()
+                right += ((decoded.appears > 0) == there)[:, 0].tolist()
             if at or course.kind != "mask":
-                found_all.append((at, found))
-            appears = found.appears
-            if at == 0 or self.alike.random() < phase.told:
+                outputs.append((at, decoded))
+            appears = decoded.appears
+            if at == 0 or self.alike.random() < phase.true_memories:
                 appears = torch.where(there, CERTAIN, -CERTAIN)
                 if at or course.kind == "mask":
                     masks = (2 * targets[:, at] - 1) * CERTAIN
             pointer = followed.pointer(token, appears)
-            asked = at == 0 and course.kind != "mask"
-            remembered = followed.remember(frame, masks, appears, prompted=asked)
+            prompted = at == 0 and course.kind != "mask"
+            remembered = followed.remember(frame, masks, appears, prompted=prompted)
             noise = torch.randn(remembered.shape, generator=self.noise)
             memory.add(remembered * (1 + phase.noise * noise), pointer)
         course.done = last
         memory.later = [(each.detach(), pointer.detach()) for each, pointer in memory.later]
         losses = []
-        for at, found in found_all:
+        for at, decoded in outputs:
             there, gone = areas[:, at] >= FEWEST, areas[:, at] == 0
-            known = (there | gone).float()
+            clear = (there | gone).float()
             entropy = F.binary_cross_entropy_with_logits(
-                found.appears, there * (1 - 2 * phase.doubt) + phase.doubt, reduction="none"
+                decoded.appears, there * (1 - 2 * phase.doubt) + phase.doubt, reduction="none"
             )
-            loss = 0.5 * (entropy * known).sum() / len(known)
+            loss = 0.5 * (entropy * clear).sum() / len(clear)
             kept = there[:, 0]
             if at and kept.any():
                 masks_loss, _ = train.judge(
-                    found.logits[kept],
-                    found.scores[kept],
+                    decoded.logits[kept],
+                    decoded.scores[kept],
                     targets[kept, at],
                     train.Phase(0, 0, 0, 0, 0, 0, outside=phase.outside, choosing=0.5),
                 )
@@ -543,30 +549,30 @@ class Training:
         targets: Tensor,
         kind: str,
         corner: NDArray[np.int64],
-    ) -> tuple[Found, Tensor, Tensor]:
-        """The first frame: what is found of a prompt, the mask and the token that are kept."""
+    ) -> tuple[Decoded, Tensor, Tensor]:
+        """The first frame: the outputs for a prompt, and the mask and the token to keep."""
         every = torch.arange(len(truths))
         if kind == "mask":
-            given = self.model.mask_downsample(torch.from_numpy(truths).float())
+            mask = self.model.mask_downsample(torch.from_numpy(truths).float())
             bare = frame.embedding - followed.no_memory
-            found = followed.decode(frame, bare, mask=given)
-            return found, (2 * targets - 1) * CERTAIN, found.tokens[:, 0]
+            decoded = followed.decode(frame, bare, mask=mask)
+            return decoded, (2 * targets - 1) * CERTAIN, decoded.tokens[:, 0]
         if kind == "click":
             points, labels = train.first_points(self.random, truths), [[1]] * len(truths)
         else:
             points, labels = train.boxes(self.random, truths, 0.02), [[2, 3]] * len(truths)
         coords = torch.from_numpy(points + corner[::-1]).float()
-        found = followed.decode(frame, frame.embedding, coords, torch.tensor(labels).int())
-        best = found.scores[:, 1:].argmax(dim=1) + 1 if kind == "click" else 0 * every
-        return found, found.logits[every, best][:, None], found.tokens[every, best]
+        decoded = followed.decode(frame, frame.embedding, coords, torch.tensor(labels).int())
+        best = decoded.scores[:, 1:].argmax(dim=1) + 1 if kind == "click" else 0 * every
+        return decoded, decoded.logits[every, best][:, None], decoded.tokens[every, best]
 
 
 def chosen_objects(
     random: np.random.Generator, labels: NDArray[np.uint8], most: int
 ) -> tuple[Tensor, NDArray[np.bool_]]:
-    """Objects of clips (B, T, C, C): whose clip each is of (K,), and where it is (K, T, 1, C, C).
+    """Objects of clips (B, T, C, C): the clip of each (K,), and its true masks (K, T, 1, C, C).
 
-    All are on the first frame; such that are not on all frames are taken rather than others.
+    All are on the first frame; objects that are absent from some frames are preferred.
     """
     rows, truths = [], []
     for row, clip in enumerate(labels):
@@ -582,32 +588,32 @@ def chosen_objects(
         for number in random.choice(numbers, size, replace=False, p=weights / weights.sum()):
             rows.append(row)
             truths.append((clip == number)[:, None])
-    if not rows:  # nothing but the ground: it is followed as one object
+    if not rows:  # only background, which is followed as one object
         return torch.zeros(1, dtype=torch.long), (labels[:1] == labels[0, 0, 0, 0])[:, :, None]
     return torch.tensor(rows), np.stack(truths)
 
 
-def iou(found: Tensor, true: Tensor) -> Tensor:
-    """Of masks (K, 1, M, M) with others (K,)."""
-    union = (found | true).sum(dim=(1, 2, 3)).clamp(min=1)
-    return (found & true).sum(dim=(1, 2, 3)) / union
+def iou(masks: Tensor, truths: Tensor) -> Tensor:
+    """The IoU (K,) of masks with true masks, both (K, 1, M, M)."""
+    union = (masks | truths).sum(dim=(1, 2, 3)).clamp(min=1)
+    return (masks & truths).sum(dim=(1, 2, 3)) / union
 
 
 def shaded(random: np.random.Generator, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Frames with other colours and another light, 0 to 255."""
+    """Frames with changed colours and light, 0 to 255."""
     light = (frames[..., random.permutation(3)] / 255.0) ** np.exp(random.normal(0, 0.25))
     light = light * random.uniform(0.7, 1.2) + random.uniform(-0.05, 0.05)
     return np.clip(light * 255, 0, 255).astype(np.float32)
 
 
 def initialize(model: SAM2Base) -> None:
-    """Begin as the image model, with attention to what is near and looks alike.
+    """Start as the image model, with attention to near places and similar features.
 
-    What memory attention returns is normalized, image features are not. A large vector that is
-    added before and taken away after keeps a normalization from changing anything but its own
-    direction. The cross attention's biases turn with the place as queries and keys do: in the pairs
-    that turn fast they are nearness. In the pairs that hardly turn, the weights compare features,
-    which the memory encoder keeps in the first of its channels.
+    Memory attention normalizes its output, while image features are not normalized. A large vector,
+    added before and subtracted after, keeps the normalization from changing anything but that
+    vector's direction. The cross attention's biases turn with the place as queries and keys do: in
+    the pairs that turn fast they express nearness. In the pairs that hardly turn, the weights
+    compare features, which the memory encoder keeps in its first channels.
     """
     attention, encoder = model.memory_attention, model.memory_encoder
     width = model.hidden_dim
@@ -645,11 +651,11 @@ def initialize(model: SAM2Base) -> None:
 
 
 def quiet_token(model: SAM2Base, random: np.random.Generator) -> None:
-    """Make the object score's token one that hardly changes masks.
+    """Move the object score's token until it hardly changes masks.
 
-    It joins the frozen decoder's attentions, and so would change masks of images. From the token of
-    the masks' scores, which looks at the image as this one shall, it is moved until masks and
-    scores are what they are without it.
+    The token joins the frozen decoder's attentions, and so would change the masks of images. It
+    starts as the token of the masks' scores, which attends to the image as this one should, and is
+    moved until masks and scores are nearly the same as without it.
     """
     decoder, token = model.sam_mask_decoder, model.sam_mask_decoder.obj_score_token.weight
     token.requires_grad_()
@@ -680,7 +686,7 @@ def quiet_token(model: SAM2Base, random: np.random.Generator) -> None:
         decoder.pred_obj_scores = True
         logits, scores = train.decode(model, features, coords, kinds, previous, corner)
         change = (logits - before).pow(2)
-        near = 1 / (1 + before.pow(2) / 4)  # an edge is what a mask can change at
+        near = 1 / (1 + before.pow(2) / 4)  # a mask can change only at its edges
         loss = (change * near).sum() / near.sum() + 0.02 * change.mean()
         loss = loss + 20 * F.mse_loss(scores, scores_before)
         optimizer.zero_grad()
@@ -688,15 +694,15 @@ def quiet_token(model: SAM2Base, random: np.random.Generator) -> None:
         optimizer.step()
     token.requires_grad_(False)
     with torch.no_grad():
-        token.copy_(token.half().float())  # as it is saved
+        token.copy_(token.half().float())  # the precision of the checkpoint
 
 
 def main_process(
     process: int, limit: int | None, begin: Path, first: int, output: Path, meeting: str
 ) -> None:
-    """What each process does; the first of them reports and saves.
+    """Train in one process; the first one prints and saves.
 
-    :param meeting: a file by which the processes find each other.
+    :param meeting: a file through which the processes find each other.
     """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -707,8 +713,8 @@ def main_process(
     training = Training(process, begin, first)
     steps = sum(phase.steps for phase in PHASES[first:])
     figures: list[list[float]] = []
-    for found in training.run(limit):
-        figures.append(found)
+    for step in training.run(limit):
+        figures.append(step)
         if process == 0 and len(figures) % 25 == 0:
             loss, quality, right = np.mean(figures[-25:], axis=0)
             print(
@@ -733,14 +739,15 @@ def save(training: Training, output: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--steps", type=int, default=None, help="stop after so many")
+    parser.add_argument("--steps", type=int, default=None, help="stop after this many")
     parser.add_argument("--begin", type=Path, default=DEMO / "sam2_demo.pt")
-    parser.add_argument("--phase", type=int, default=0, help="go on with this one, from 0")
+    parser.add_argument("--phase", type=int, default=0, help="start with this phase, from 0")
     parser.add_argument("--output", type=Path, default=DEMO / "sam2_demo_video.pt")
-    given = parser.parse_args()
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the processes end with this one
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (given.steps, given.begin, given.phase, given.output, f"{folder}/meeting")
+        meeting = f"{folder}/meeting"
+        arguments = (options.steps, options.begin, options.phase, options.output, meeting)
         torch.multiprocessing.spawn(main_process, arguments, nprocs=train.PROCESSES, daemon=True)
 
 
