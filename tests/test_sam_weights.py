@@ -122,7 +122,7 @@ def test_objects_of_micro_sams_trainer_are_refused_with_advice_on_saving_again(
         weights.read(tmp_path / "best.pt")
     assert "best.pt holds more than tensors, and loading that could run code" in str(error.value)
     assert "it names micro_sam.training.util.OfTheTrainer" in str(error.value)
-    assert "written by micro_sam.util.export_custom_sam_model" in str(error.value)
+    assert "use micro_sam.util.export_custom_sam_model" in str(error.value)
 
 
 # --- transformers ---
@@ -222,7 +222,7 @@ def test_a_vit_of_another_size_is_refused_with_its_size(own: Weights, tmp_path: 
     with pytest.raises(StageError) as error:
         load.load_model("auto", tmp_path / "small.pt")
     assert "found a ViT 16 wide with 2 blocks" in str(error.value)
-    assert "of SAM 1 vit_b (768 wide, 12 blocks), vit_l" in str(error.value)
+    assert "SAM 1's vit_b (768 wide, 12 blocks), vit_l" in str(error.value)
 
 
 def weights_of(name: str) -> Weights:

@@ -624,7 +624,7 @@ def test_a_tracking_model_must_remember_as_many_frames_as_the_architecture(
         load.load_model("auto", tmp_path / "four.pt", video=True)
     message = str(error.value)
     assert f"{FRAMES} is [4, 1, 1, 64] instead of [7, 1, 1, 64]" in message
-    assert "put `num_maskmem: 4` in a YAML file" in message
+    assert "with `num_maskmem: 4` and set `config` to it" in message
 
 
 def test_weights_of_the_other_generation_are_refused_for_images_too(

@@ -108,7 +108,7 @@ def recognize(checkpoint: str | Path, shapes: Shapes) -> str:
         vits = ", ".join(f"{size} ({w} wide, {n} blocks)" for (w, n), size in VITS.items())
         raise StageError(
             f"{checkpoint} has weights of an unknown architecture: found {what} "
-            f"({some(shapes)}); known are SAM 2's {sizes}, EdgeTAM, EfficientTAM, and SAM 1's "
+            f"({some(shapes)}). Supported are SAM 2's {sizes}, EdgeTAM, EfficientTAM, and SAM 1's "
             f"{vits} and vit_t. Describe an architecture of sam2's classes in a YAML file in "
             "sam2's format, and set `config` to that file."
         )
