@@ -84,7 +84,7 @@ def task_verify() -> Tasks:
 
 
 def task_variant() -> Tasks:
-    """5. store weights in fewer bits, or write .ort files"""
+    """5. store weights in fewer bits, or convert graphs to .ort files"""
     for source in CONFIG.sources:
         for each in source.derived_variants:
             yield BUILD.task(variant.declare(source, each))
@@ -98,7 +98,7 @@ def task_reference() -> Tasks:
 
 
 def task_fidelity() -> Tasks:
-    """7. measure how near each variant comes to PyTorch"""
+    """7. measure how close each variant is to PyTorch"""
     for target in CONFIG.targets:
         if target.has_smaller_variants:
             for each in target.variants:
@@ -106,14 +106,14 @@ def task_fidelity() -> Tasks:
 
 
 def task_tracking_reference() -> Tasks:
-    """8. let PyTorch follow objects through drawn clips, for models with `video = true`"""
+    """8. run PyTorch's tracker on drawn clips, for models with `video = true`"""
     for source in CONFIG.sources:
         if source.video:
             yield BUILD.task(tracking_reference.declare(source))
 
 
 def task_tracking() -> Tasks:
-    """9. prove the graphs that track against PyTorch"""
+    """9. prove the tracking graphs against PyTorch"""
     for target in CONFIG.targets:
         if target.source.video:
             for each in target.variants:
@@ -121,12 +121,12 @@ def task_tracking() -> Tasks:
 
 
 def task_packages() -> dict[str, Any]:
-    """10. install the packages of npm that the browser's proof needs"""
+    """10. install the npm packages that the browser's proof needs"""
     return BUILD.task(packages.declare(CONFIG.targets))
 
 
 def task_browser() -> Tasks:
-    """11. prove what is to be deployed in a real browser"""
+    """11. prove each variant in a real browser"""
     for target in CONFIG.targets:
         if target.browser is not False:
             for each in target.variants:
@@ -134,7 +134,7 @@ def task_browser() -> Tasks:
 
 
 def task_deploy() -> Tasks:
-    """12. copy the proven files to the application, with a manifest"""
+    """12. copy the proven files into the application's folder, with a manifest"""
     for target in CONFIG.targets:
         yield BUILD.task(deploy.declare(CONFIG, target, BROWSER))
 
@@ -149,33 +149,33 @@ if "demo" in TARGETS and TARGETS["demo"].source.truth:
 if "demo-video" in TARGETS:
 
     def task_demo_video() -> dict[str, Any]:
-        """build the demo model that tracks, and a picture of the objects that it follows"""
+        """build the demo model that tracks, and a picture of the tracked objects"""
         return {"basename": "demo-video", **BUILD.task(filmstrip.declare(TARGETS["demo-video"]))}
 
 
 def task_speed() -> Tasks:
-    """measure how fast the variants of a model are, in one run"""
+    """measure the speed of all variants of a model in one run"""
     for target in CONFIG.targets:
         yield BUILD.task(speed.declare(target, BROWSER))
 
 
 def task_paths() -> Tasks:
-    """run a model in every browser, build and version of onnxruntime-web that there is"""
+    """run a model in every installed browser, build and version of onnxruntime-web"""
     for target in CONFIG.targets:
         yield BUILD.task(paths.declare(target, BROWSER, PROGRAMS))
 
 
 def task_publish() -> Tasks:
-    """put a deployed model into a repository of the Hugging Face hub (--dry-run lists what goes)"""
+    """upload a deployed model to the Hugging Face hub (--dry-run lists the changes)"""
     for target in CONFIG.targets:
         yield BUILD.task(publish.declare(CONFIG, target))
 
 
 def task_report() -> dict[str, Any]:
-    """show on one page what was measured of every model that is built"""
+    """write one page with the measurements of every built model"""
     return BUILD.task(report.declare(CONFIG))
 
 
 def task_prune() -> dict[str, Any]:
-    """list what models that are no longer configured left (--yes removes it)"""
+    """list the files of models that are no longer configured (--yes removes them)"""
     return BUILD.task(prune.declare())

@@ -776,9 +776,12 @@ def test_pruning_keeps_a_new_file_that_has_no_entry_yet(second: Clone, cache: Pa
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--prune"], "give both"),
-        (["--older-than", "30d"], "give both"),
-        (["--prune", "--older-than", "soon"], "allowed: as in 12h, 30d or 8w"),
+        (["--prune"], "--prune and --older-than go together"),
+        (["--older-than", "30d"], "--prune and --older-than go together"),
+        (
+            ["--prune", "--older-than", "soon"],
+            "expected hours, days or weeks, as in 12h, 30d or 8w",
+        ),
     ],
 )
 def test_wrong_usage_prints_the_expected_usage(

@@ -410,7 +410,7 @@ def test_ctrl_c_cancels_the_stages_that_run_on_the_cluster(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in output
-    assert "run the same command to go on" in output
+    assert "run the same command to continue" in output
     succeeded(quick.doit(f"cluster={cluster.address}"))
     assert quick.values("held")["started_by"] in cluster.pids
 

@@ -31,7 +31,9 @@ def before(tmp_path: Path) -> Path:
 def test_two_folders_with_equal_content_have_no_differences(before: Path, tmp_path: Path) -> None:
     done = compare(before, write(tmp_path / "now"))
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "Nothing changed: 3 files, and all that is said of them.\n"
+    assert (
+        done.stdout == "Nothing changed: 3 files and their entries in the manifest are the same.\n"
+    )
 
 
 def test_each_changed_size_option_version_and_figure_has_a_line(tmp_path: Path) -> None:
@@ -66,8 +68,8 @@ def test_each_changed_size_option_version_and_figure_has_a_line(tmp_path: Path) 
         "  variants fp32 fidelity mask_iou mean: 0.99 → 0.98",
         "  variants q8: new",
         "  license: Apache-2.0 → MIT",
-        f"  not compared: {before}'s decoder takes point_coords, and no samexporter that this "
-        "version knows feeds it that",
+        f"  not compared: {before}'s decoder takes point_coords, which this version's client "
+        "samexporter does not send",
     ):
         assert line in lines, done.stdout
 
@@ -85,7 +87,7 @@ def test_added_and_removed_files_are_named(before: Path, tmp_path: Path) -> None
     now = write(tmp_path / "now")
     deployed_folder.relist(now, "more.json", b"{}")
     assert "  more.json: new (0.0 MiB)" in compare(before, now).stdout
-    assert "  more.json: no longer there (0.0 MiB)" in compare(now, before).stdout
+    assert "  more.json: removed (0.0 MiB)" in compare(now, before).stdout
 
 
 def test_changed_metadata_of_an_unchanged_file_has_a_line(before: Path, tmp_path: Path) -> None:
@@ -112,7 +114,10 @@ def test_a_model_name_stands_for_its_deploy_folder(project: Project, before: Pat
     assert "  model: a → b" in done.output
     done = project.doit("compare", "a", "c")
     assert done.status == 2
-    assert "c is no folder, and no model of config/models.toml, which has a, b." in done.output
+    assert (
+        "c is neither a folder nor a model of config/models.toml. Models there: a, b."
+        in done.output
+    )
 
 
 @pytest.fixture
@@ -132,7 +137,7 @@ def test_only_the_manifest_of_a_repository_is_downloaded(
     assert not any("onnx" in each for each in hub.requests)
     now = write(tmp_path / "now", seed=22)
     assert (
-        "not compared: of hf:my-lab/tiny the manifest alone was downloaded"
+        "not compared: only the manifest of hf:my-lab/tiny was downloaded"
         in compare("hf:my-lab/tiny", now, **environment).stdout
     )
 
@@ -140,9 +145,9 @@ def test_only_the_manifest_of_a_repository_is_downloaded(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, "has no manifest.json to be read: No such file or directory"),
-        ("{}", "its manifest.json is none of this build"),
-        ("[]", "its manifest.json is none of this build"),
+        (None, "cannot read its manifest.json: No such file or directory"),
+        ("{}", "its manifest.json was not made by this build"),
+        ("[]", "its manifest.json was not made by this build"),
         ('{"files": {}}', "lists no files"),
     ],
 )

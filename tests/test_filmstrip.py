@@ -84,5 +84,5 @@ def test_a_manifest_without_tracking_graphs_is_refused(
     model: Any = SimpleNamespace(
         name="demo-video", deploy=tmp_path, manifest=tmp_path / "manifest.json"
     )
-    with pytest.raises(StageError, match="not a manifest of this build with graphs that track"):
+    with pytest.raises(StageError, match="not a manifest of this build with tracking graphs"):
         filmstrip.deployed(model)

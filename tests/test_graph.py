@@ -468,7 +468,7 @@ def test_ctrl_c_prints_a_message_and_keeps_finished_stages(build: Build, tmp_pat
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in output
-    assert "run the same command to go on" in output
+    assert "run the same command to continue" in output
     assert "checkpoint:tiny" not in succeeded(build.build())
 
 

@@ -174,7 +174,7 @@ def test_a_browser_that_draws_other_masks_fails_and_is_recorded(with_browser: An
     project = with_browser(str(ROOT / "tests/fakes/wrong_browser.py"))
     outcome = project.build("paths:demo", "--client-paths")
     assert outcome.status == 1
-    assert "demo draws other masks than onnxruntime" in outcome.output
+    assert "demo: masks differ from onnxruntime's" in outcome.output
     assert "onnxruntime-web/wasm 1.27.0, WASM: IoU 0" in outcome.output
     first = paths_of(project)[0]
     assert first.mask_iou is not None
@@ -207,7 +207,7 @@ def test_a_software_adapter_runs_the_prompts_in_each_order_and_a_second_image(
 def test_a_missing_browser_is_reported_by_name(with_browser: Any) -> None:
     outcome = with_browser("no-such-browser").build("paths:demo")
     assert outcome.status == 1
-    assert "There is no program no-such-browser ([browser] executables)" in outcome.output
+    assert "Browser not found: no-such-browser. Correct [browser] executables." in outcome.output
 
 
 @pytest.mark.slow

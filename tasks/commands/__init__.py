@@ -1,1 +1,1 @@
-"""What a person runs beside the stages: pictures, reports, publishing, cleaning."""
+"""Commands beside the stages: pictures, reports, publishing, cleaning."""

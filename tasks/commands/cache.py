@@ -1,4 +1,4 @@
-"""`doit cache`: what the shared cache holds; ``--prune`` removes what is old."""
+"""`doit cache`: lists the shared cache; ``--prune`` removes old entries."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.console.sizes import amount
 from tasks.remote import shared_cache
 
-# A file that no entry names may be that of a build which is about to write its entry.
+# A file that no entry names can belong to a build that is about to write its entry.
 NEW = timedelta(hours=1)
 _AGE = re.compile(r"(\d+)([hdw])")
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -23,17 +23,17 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     """Lists the entries by stage (an entry point names it)."""
 
-    doc_purpose = "show what the shared cache holds; --prune removes what is old"
+    doc_purpose = "show the contents of the shared cache; --prune removes old entries"
     doc_usage = "[--prune --older-than AGE]"
     doc_description = (
-        "For example doit cache --prune --older-than 30d. Entries are as old as the build that "
-        "put them there; files go with the last entry that names them."
+        "For example doit cache --prune --older-than 30d. An entry's age counts from the build "
+        "that stored it. A file is removed with the last entry that names it."
     )
     cmd_options = (
-        option("prune", "remove entries, and files that no entry names any more"),
+        option("prune", "remove old entries, and files that no entry names any more"),
         option(
             "older-than",
-            "which to remove: older than so many hours, days or weeks (12h, 30d, 8w)",
+            "minimum age of the entries to remove, in hours, days or weeks (12h, 30d, 8w)",
             default="",
         ),
     )
@@ -43,34 +43,39 @@ class Cache(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
         config, cache = build.config, build.services.cache
         if cache is None:
             raise InvalidCommand(
-                f"{config.path} has no cache; `[cache] url = ...` there or cache=ADDRESS names one."
+                f"{config.path} configures no cache. Set `[cache] url = ...` there, or pass "
+                "cache=ADDRESS."
             )
         if prune != bool(older_than):
-            raise InvalidCommand("give both, as in --prune --older-than 30d")
+            raise InvalidCommand(
+                "--prune and --older-than go together, as in --prune --older-than 30d"
+            )
         if prune and not cache.settings.write:
-            raise InvalidCommand(f"{config.path} has [cache] write = false: nothing is removed.")
+            raise InvalidCommand(f"{config.path} has [cache] write = false, so nothing is removed.")
         oldest = datetime.now(UTC) - age(older_than) if prune else None
         try:
             for line in pruned(cache, oldest) if oldest else listed(cache):
                 self.outstream.write(line + "\n")
-        except Exception as error:  # libraries of file systems raise what they like
+        except Exception as error:  # each file system's library raises its own classes
             raise InvalidCommand(f"cache {cache.name}: {cache.words(error)}") from None
         return 0
 
 
 def age(text: str) -> timedelta:
-    """A length of time; pure.
+    """Parse a duration; pure.
 
-    :raises InvalidCommand: when the text gives no such length.
+    :raises InvalidCommand: when the text is not a duration.
     """
     match = _AGE.fullmatch(text)
     if match is None:
-        raise InvalidCommand(f"--older-than is {text!r}; allowed: as in 12h, 30d or 8w")
+        raise InvalidCommand(
+            f"--older-than is {text!r}; expected hours, days or weeks, as in 12h, 30d or 8w"
+        )
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def listed(cache: shared_cache.SharedCache) -> list[str]:
-    """What is there, a line for each stage."""
+    """A line for each stage that has entries."""
     entries, broken = cache.entries()
     files = cache.files()
     by_stage: dict[str, list[shared_cache.Entry]] = {}
@@ -89,7 +94,7 @@ def listed(cache: shared_cache.SharedCache) -> list[str]:
 
 
 def pruned(cache: shared_cache.SharedCache, oldest: datetime) -> list[str]:
-    """Remove what was stored before a time; say what went and what is left."""
+    """Remove entries stored before a time; return a line with the numbers removed and left."""
     entries, broken = cache.entries()
     files = cache.files()
     old = [path for path, (_, entry) in entries.items() if _time(entry.stored) < oldest]
@@ -111,7 +116,7 @@ def pruned(cache: shared_cache.SharedCache, oldest: datetime) -> list[str]:
 
 
 def _time(text: str) -> datetime:
-    """A time of an entry; the beginning of time where it is none."""
+    """The time of an entry; the earliest possible time when the text is not a time."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""`doit check`: whether a deployed folder is whole, and who vouches for it. Needs no build."""
+"""`doit check`: checks a deployed folder's files and signature. Needs no build."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ HUB = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>\S+))?")
 class Check(Plain, Suggesting, Command):  # type: ignore[misc]
     """Checks a folder, or a repository of the hub (an entry point names it)."""
 
-    doc_purpose = "check that a deployed folder is whole, and by whom it is signed"
+    doc_purpose = "check that a deployed folder is intact, and who signed it"
     doc_usage = "FOLDER|hf:OWNER/NAME[@REVISION] [--key FILE]"
     doc_description = (
-        "A line for each check. Exit status 0: all is well; 1: something is wrong; 2: that cannot "
-        "be told. Builds nothing, and needs no build."
+        "Prints a line for each check. Exit status 0: every check passed; 1: a check failed; 2: a "
+        "check could not be made. Builds nothing, and needs no build."
     )
     cmd_options = (
-        option("key", "public key (PEM) that must have signed it", default="", short="k"),
+        option("key", "public key (PEM) that the signature must match", default="", short="k"),
     )
 
     def parse_execute(self, in_args: list[str]) -> int | None:
-        """Let options come behind the folder, too."""
-        with suppress(GetoptError):  # which is told of where doit parses them
+        """Accept options after the folder, too."""
+        with suppress(GetoptError):  # doit parses the options again and reports the error
             options, places = gnu_getopt(in_args, "k:", ["key="])
             in_args = [*chain.from_iterable(options), *places]
         return super().parse_execute(in_args)
@@ -50,7 +50,7 @@ class Check(Plain, Suggesting, Command):  # type: ignore[misc]
 
         if len(args) != 1:
             raise InvalidCommand(
-                "name one folder, or a repository as in `doit check hf:OWNER/NAME`"
+                "expected one folder or repository, as in `doit check hf:OWNER/NAME`"
             )
         key = Path(params["key"]) if params["key"] else None
         try:
@@ -64,9 +64,9 @@ class Check(Plain, Suggesting, Command):  # type: ignore[misc]
 
 
 def check(place: str, key: Path | None) -> list[Line]:
-    """Check a folder, or a copy of what a repository holds.
+    """Check a folder, or a downloaded copy of a repository.
 
-    :raises StageError: when the repository cannot be had.
+    :raises StageError: when the repository cannot be downloaded.
     """
     from tasks.proof.integrity import check_folder
 

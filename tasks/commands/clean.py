@@ -1,4 +1,4 @@
-"""`doit clean`: removes what was built, says what and how much, and keeps what others use."""
+"""`doit clean`: removes build outputs, lists what it removed, and keeps files others use."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ if TYPE_CHECKING:
 class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
     """Removes the files of stages (an entry point names it)."""
 
-    doc_purpose = "remove what was built; fetched checkpoints and deployed copies only on request"
+    doc_purpose = "remove build outputs; fetched checkpoints and deployed copies only on request"
     doc_usage = "[OPTIONS] [MODEL, STAGE or TASK ...]"
     doc_description = (
-        "Removes what the stages built: of everything, of a model (doit clean tiny), of a stage "
-        "(doit clean export) or of a single task (doit clean export:tiny). Fetched checkpoints and "
-        "the copies in the deploy folder stay, unless an option or the task's own name asks for "
-        "them."
+        "Removes the outputs of all stages, of one model (doit clean tiny), of one stage (doit "
+        "clean export) or of one task (doit clean export:tiny). Keeps fetched checkpoints and the "
+        "copies in the deploy folder, unless you pass the option or name the task."
     )
     cmd_options = (
-        option("dry-run", "say what would be removed, and remove nothing", short="n"),
+        option("dry-run", "list what would be removed, and remove nothing", short="n"),
         option(
-            "deployed", "remove the deployed copies too, as far as they are what this build wrote"
+            "deployed", "remove the deployed copies too, where they are still as this build wrote"
         ),
-        option("downloads", "remove fetched checkpoints too, and parts of downloads"),
+        option("downloads", "remove fetched checkpoints and unfinished downloads too"),
     )
 
     def _execute(self, dry_run: bool, deployed: bool, downloads: bool, pos_args: list[str]) -> int:
@@ -71,7 +70,7 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
                 if not dry_run and path.is_relative_to(config.build):
                     remove_empty_folders(config.build, [str(path.relative_to(config.build))])
         for name, sizes in removed.items():
-            self._say(f"{'would remove' if dry_run else 'removed'} {amount(sizes)}, of {name}")
+            self._say(f"{'would remove' if dry_run else 'removed'} {amount(sizes)} of {name}")
         spoke = bool(removed)
         for target, deployment in own_deployments(config, chosen):
             if deployed or {f"deploy:{target.name}", "deploy"} & set(pos_args):
@@ -82,7 +81,7 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
         if not spoke:
             self._say("Nothing to remove.")
         if kept:
-            self._say(f"Kept what was fetched: {amount(kept)} (--downloads removes it).")
+            self._say(f"Kept the fetched checkpoints: {amount(kept)} (--downloads removes them).")
         return 0
 
     def _say(self, *lines: str) -> None:
@@ -93,7 +92,7 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
 def own_deployments(
     config: Configuration, chosen: Collection[str]
 ) -> Iterator[tuple[Target, ledger.Deployment]]:
-    """What this configuration deployed of models whose deploy is among some tasks."""
+    """This configuration's deployments whose deploy task is among the chosen ones."""
     for target in config.targets:
         for each in ledger.read(config) if f"deploy:{target.name}" in chosen else ():
             mine = each.config == ledger.name_of(config)
@@ -102,7 +101,7 @@ def own_deployments(
 
 
 def selected(wanted: Iterable[str], tasks: Sequence[str]) -> list[str]:
-    """The tasks that names of models, stages and tasks stand for, or patterns of tasks; pure."""
+    """The tasks that match names of models, stages or tasks, or patterns of tasks; pure."""
     return [
         task
         for name in wanted
@@ -112,9 +111,9 @@ def selected(wanted: Iterable[str], tasks: Sequence[str]) -> list[str]:
 
 
 def files_of(task: Task, with_parts: bool) -> list[Path]:
-    """The files that a task made; those of a deploy are removed apart.
+    """The files that a task made, except a deploy's, which are removed separately.
 
-    :param with_parts: those of a download that is not finished too.
+    :param with_parts: include unfinished downloads.
     """
     targets = [] if task.name.startswith("deploy:") else task.targets
     endings = ("", ".part", ".part.json") if with_parts else ("",)

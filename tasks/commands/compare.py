@@ -1,4 +1,4 @@
-"""`doit compare A B`: what changed between two deployments, and in their masks. Builds nothing."""
+"""`doit compare A B`: compares two deployments and their masks. Builds nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.console.sizes import mebibytes
 from tasks.records.listing import MANIFEST
 from tasks.system.errors import StageError
 
-# Which keys of a manifest a person looks for together; what is in none is of the model itself.
+# The keys of a manifest by the heading they are printed under; all others go under "model".
 GROUPS = {
     "files": ("files",),
     "options": ("options", "client", "encoder", "decoder", "preprocessing", "prompts", "masks"),
@@ -30,7 +30,7 @@ GROUPS = {
 
 
 class Change(NamedTuple):
-    """A value of two manifests that differs; a key that one lacks has none there."""
+    """A value that differs between two manifests, or that one of them lacks."""
 
     group: str
     key: str
@@ -43,19 +43,21 @@ class Compare(Plain, Suggesting, Command):  # type: ignore[misc]
     doc_purpose = "show what changed between two deployments: bytes, options, figures, masks"
     doc_usage = "[--picture FILE] A B"
     doc_description = (
-        "Each is a folder, hf:OWNER/NAME[@REVISION], or a model of the configuration, which stands "
-        "for the folder that it is deployed to. Exit status as diff's: 0: nothing, 1: something, "
-        "2: a manifest cannot be read. Files are compared by the hashes in the manifests. Where "
-        "graphs differ and both are on this machine, they get the same prompts about a drawn image."
+        "A and B are folders, hf:OWNER/NAME[@REVISION], or models of the configuration, which mean "
+        "their deploy folders. Exit status as diff's: 0: no change, 1: changes, 2: a manifest "
+        "cannot be read. Files are compared by the hashes in the manifests. Graphs that differ and "
+        "are both on this machine run the same prompts on a drawn image."
     )
     cmd_options = (
-        option("picture", "where masks that differ are drawn", default="build/compare.png"),
+        option("picture", "file for the picture of masks that differ", default="build/compare.png"),
     )
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Print a line for each change."""
         if len(args) != 2:
-            raise InvalidCommand("name two folders, repositories or models: `doit compare A B`")
+            raise InvalidCommand(
+                "expected two folders, repositories or models, as in `doit compare A B`"
+            )
         try:
             before, now = map(read, args)
         except StageError as error:
@@ -71,9 +73,9 @@ class Compare(Plain, Suggesting, Command):  # type: ignore[misc]
 
 
 def read(place: str) -> Side:
-    """A deployment, whose manifest is of whatever version.
+    """Read a deployment, whose manifest can have any version.
 
-    :raises StageError: when there is none.
+    :raises StageError: when the manifest is missing or unreadable.
     """
     with tempfile.TemporaryDirectory() as copy:
         match = HUB.fullmatch(place)
@@ -88,16 +90,18 @@ def read(place: str) -> Side:
             content: dict[str, Any] = json.loads(path.read_bytes())
             sizes = [int(each["size"]) for each in content["files"].values()]
         except OSError as error:
-            raise StageError(f"{place} has no {MANIFEST} to be read: {error.strerror}") from error
+            raise StageError(f"{place}: cannot read its {MANIFEST}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StageError(f"{place}: its {MANIFEST} is none of this build: {error!r}") from error
+            raise StageError(
+                f"{place}: its {MANIFEST} was not made by this build: {error!r}"
+            ) from error
     if not sizes:
         raise StageError(f"{place}: its {MANIFEST} lists no files")
     return Side(place, content, folder)
 
 
 def _folder(place: str) -> Path:
-    """A folder, or that of a model of the configuration."""
+    """A folder, or the deploy folder of a model of the configuration."""
     if Path(place).is_dir():
         return Path(place)
     from tasks.config import parse
@@ -107,11 +111,13 @@ def _folder(place: str) -> Path:
         if target.name == place:
             return target.deploy
     names = ", ".join(target.name for target in config.targets)
-    raise StageError(f"{place} is no folder, and no model of {config.path}, which has {names}.")
+    raise StageError(
+        f"{place} is neither a folder nor a model of {config.path}. Models there: {names}."
+    )
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """What differs between two manifests, in the order of `GROUPS`; pure."""
+    """The differences between two manifests, in the order of `GROUPS`; pure."""
     group_of = {key: group for group, keys in GROUPS.items() for key in keys}
     was, is_now = ({**each, "files": None} for each in (before, now))
     made = [
@@ -128,7 +134,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
 def _changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
     for name in dict.fromkeys([*before, *now]):
         if name not in now:
-            yield Change("files", name, f"no longer there ({mebibytes(before[name]['size'])})")
+            yield Change("files", name, f"removed ({mebibytes(before[name]['size'])})")
             continue
         if name not in before:
             yield Change("files", name, f"new ({mebibytes(now[name]['size'])})")
@@ -136,7 +142,7 @@ def _changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
         was, is_now = before[name], now[name]
         if was["sha256"] != is_now["sha256"]:
             old, new = was["size"], is_now["size"]
-            share = f"{100 * (new - old) / max(old, 1):+.1f} %" if new != old else "as large"
+            share = f"{100 * (new - old) / max(old, 1):+.1f} %" if new != old else "same size"
             yield Change("files", name, f"{mebibytes(old)} → {mebibytes(new)} ({share})")
         content = {"size": None, "sha256": None}
         for path, text in _differences({**was, **content}, {**is_now, **content}):
@@ -146,7 +152,7 @@ def _changed_files(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
 def _differences(
     before: Any, now: Any, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Where two values differ, and how; items of lists by their names."""
+    """The paths at which two values differ, and how; list items are matched by their names."""
     before, now = _by_name(before), _by_name(now)
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for key in dict.fromkeys([*before, *now]):
@@ -154,13 +160,13 @@ def _differences(
     elif before is None and isinstance(now, Mapping):
         yield path, "new"
     elif now is None and isinstance(before, Mapping):
-        yield path, "no longer there"
+        yield path, "removed"
     elif before != now:
         yield path, f"{_in_words(before)} → {_in_words(now)}"
 
 
 def _by_name(value: Any) -> Any:
-    """A list of things with names as a mapping; anything else as it is."""
+    """A list of named items as a mapping; any other value unchanged."""
     if not (isinstance(value, list) and value and all(isinstance(each, dict) for each in value)):
         return value
     return {
@@ -178,10 +184,10 @@ def _in_words(value: Any) -> str:
 def lines_of(
     changed: list[Change], before: Mapping[str, Any], now: Mapping[str, Any]
 ) -> Iterator[str]:
-    """What is printed; pure."""
+    """The lines to print; pure."""
     same = sum(now["files"].get(name) == each for name, each in before["files"].items())
     if not changed:
-        yield f"Nothing changed: {same} files, and all that is said of them."
+        yield f"Nothing changed: {same} files and their entries in the manifest are the same."
         return
     group = ""
     for each in changed:

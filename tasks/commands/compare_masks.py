@@ -1,4 +1,4 @@
-"""The masks of two deployments, of one drawn image, and a picture of those that differ."""
+"""Compares the masks of two deployments on one drawn image, and draws those that differ."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from tasks.inference.truth import Answer, Truth
 
 SEED, SIZE = 21, 1024  # of the drawn image, which the demo model was not trained on
-ALIKE = 0.99  # the IoU from which masks are not drawn
+ALIKE = 0.99  # masks with at least this IoU are not drawn
 GRAPHS = ("encoder", "decoder")
 
 
 class Side(NamedTuple):
-    """One of two deployments: what it was called, its manifest, and the folder of its files.
+    """One of two deployments: its name on the command line, its manifest, and its folder.
 
-    The folder is None where nothing but the manifest is on this machine.
+    The folder is None when only the manifest is on this machine.
     """
 
     name: str
@@ -33,10 +33,10 @@ class Side(NamedTuple):
 
 
 def compare_masks(before: Side, now: Side, picture: Path) -> Iterator[str]:
-    """Put the same prompts to both, and compare the masks of the best scores.
+    """Run the same prompts on both, and compare the best-scored masks.
 
-    :param picture: where those below `ALIKE` are drawn.
-    :returns: lines for people; none where both have the same graphs.
+    :param picture: the file in which masks with an IoU below `ALIKE` are drawn.
+    :returns: lines to print; none when both have the same graphs.
     """
     from tasks.drawing.scenes import scene
 
@@ -48,8 +48,8 @@ def compare_masks(before: Side, now: Side, picture: Path) -> Iterator[str]:
     except StageError as error:
         yield f"not compared: {error}"
         return
-    except (KeyError, TypeError, AttributeError) as error:  # of a manifest of another version
-        yield f"not compared: a manifest does not say which files to load: {error!r}"
+    except (KeyError, TypeError, AttributeError) as error:  # a manifest of another version
+        yield f"not compared: a manifest does not name the files to load: {error!r}"
         return
     from tasks.inference.metrics import mask_iou
     from tasks.inference.painting import MaskPair, draw_pairs
@@ -65,13 +65,13 @@ def compare_masks(before: Side, now: Side, picture: Path) -> Iterator[str]:
     if apart:
         picture.parent.mkdir(parents=True, exist_ok=True)
         draw_pairs(apart, (before.name, now.name), str(picture))
-        yield f"those below {ALIKE} are drawn in {picture}"
+        yield f"masks with an IoU below {ALIKE} are drawn in {picture}"
 
 
 def masks_of(side: Side, drawn: Truth) -> dict[Prompt, Bools]:
     """The mask (H, W) of the best score for each prompt that the client can send.
 
-    :raises StageError: when the files cannot be run here, or are not those of the manifest.
+    :raises StageError: when the files cannot be run here, or differ from the manifest's.
     """
     from tasks.inference.prompts import answerable
     from tasks.inference.truth import Segmenter, prompts_about
@@ -87,36 +87,41 @@ def masks_of(side: Side, drawn: Truth) -> dict[Prompt, Bools]:
             answer = segmenter.predict(prompt, earlier.logits[earlier.best] if earlier else None)
             answers[prompt.name], masks[prompt] = answer, answer.best_mask
     except ImportError as error:
-        raise StageError(f"{side.name} cannot be run without {error.name}") from error
+        raise StageError(
+            f"running {side.name} needs the package {error.name}, which is not installed"
+        ) from error
     except StageError:
         raise
-    except Exception as error:  # onnxruntime's have no common class
+    except Exception as error:  # onnxruntime's errors have no common class
         words = str(error).splitlines()[0]
-        raise StageError(f"onnxruntime does not run {side.name}'s files: {words}") from error
+        raise StageError(f"onnxruntime cannot run {side.name}'s files: {words}") from error
     return masks
 
 
 def client_of(side: Side) -> Client:
-    """The client whose tensors the manifest has.
+    """The client whose tensors match the manifest's.
 
-    :raises StageError: when this version has none.
+    :raises StageError: when this version has no such client.
     """
     names = [each["name"] for each in side.manifest["decoder"]["inputs"]]
     for client in CLIENTS.values():
         if client.name == side.manifest["client"] and [*client.decoder.inputs.values()] == names:
             return client
     raise StageError(
-        f"{side.name}'s decoder takes {', '.join(names)}, and no {side.manifest['client']} that "
-        "this version knows feeds it that"
+        f"{side.name}'s decoder takes {', '.join(names)}, which this version's client "
+        f"{side.manifest['client']} does not send"
     )
 
 
 def _graphs_of(side: Side) -> dict[str, str]:
     """The files that the manifest says to load."""
     if side.folder is None:
-        raise StageError(f"of {side.name} the manifest alone was downloaded; `hf download` has all")
+        raise StageError(
+            f"only the manifest of {side.name} was downloaded; `hf download` fetches all files, "
+            "then compare the folder"
+        )
     if "encoder" not in side.manifest:
-        raise StageError(f"{side.name} is a decoder alone, for images that are encoded elsewhere")
+        raise StageError(f"{side.name} has only a decoder, for images that are encoded elsewhere")
     files = {graph: side.folder / side.manifest[graph]["file"] for graph in GRAPHS}
     for graph, path in files.items():
         if not path.is_file() or sha256_of(path) != _hashes(side)[graph]:
@@ -125,6 +130,6 @@ def _graphs_of(side: Side) -> dict[str, str]:
 
 
 def _hashes(side: Side) -> dict[str, str]:
-    """The SHA-256 of each graph of an image that the manifest says to load."""
+    """The SHA-256 of the encoder and decoder files that the manifest names."""
     graphs = {graph: side.manifest[graph]["file"] for graph in GRAPHS if graph in side.manifest}
     return {graph: side.manifest["files"][file]["sha256"] for graph, file in graphs.items()}

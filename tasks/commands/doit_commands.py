@@ -1,6 +1,6 @@
-"""doit's commands as they are here: in words, the writing ones one at a time in a tree.
+"""doit's commands with readable errors; those that write run one at a time in a tree.
 
-Entry points in ``pyproject.toml`` name them.
+The entry points in ``pyproject.toml`` register them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.console.invocation import unknown_name, wrong_option
 from tasks.records import ledger
 from tasks.system.errors import disk_problem
 
-# Loading the graph makes hardly any garbage; it would be looked for a hundred times.
+# Loading the graph makes hardly any garbage, and the collector would run a hundred times.
 gc.set_threshold(100_000)
 
 # doit would read the metadata of every installed package for each kind of plugin.
@@ -38,9 +38,9 @@ plugin.entry_points_impl = lambda: metadata.distribution("sam2-onnx-build").entr
 
 
 class Suggesting:
-    """Answers a name or an option that is none with the nearest that there is.
+    """Answers an unknown name or option with the nearest known one.
 
-    A disk that is full or not ours ends a command with a sentence.
+    A full disk or a missing permission ends a command with an error message.
     """
 
     def parse_execute(self, in_args: list[str]) -> int | None:
@@ -62,7 +62,7 @@ class Suggesting:
         try:
             return super().execute(params, args)  # type: ignore[misc,no-any-return]
         except InvalidCommand as error:
-            named = re.fullmatch(r"'(.+)' is not a task\.", str(error))  # where doit has no more
+            named = re.fullmatch(r"'(.+)' is not a task\.", str(error))  # all that doit says
             unknown = error.not_found or (named and named[1])
             if not unknown:
                 raise
@@ -73,7 +73,7 @@ class Suggesting:
 
 
 class Plain:
-    """A command of our own, whose help has no options but its own."""
+    """A command of this project, whose help lists only its own options."""
 
     def help(self) -> str:
         """The text of ``doit help <command>``."""
@@ -86,7 +86,7 @@ class Plain:
 
 
 class Exclusive(Suggesting):
-    """Runs a doit command with the records locked, and ends on Ctrl-C with a sentence."""
+    """Runs a doit command with the records locked, and ends on Ctrl-C with a message."""
 
     def execute(self, params: Any, args: list[str]) -> int | None:
         """Load the graph and execute the command; exit status as doit's, 130 on Ctrl-C."""
@@ -95,8 +95,8 @@ class Exclusive(Suggesting):
                 return super().execute(params, args)
             except KeyboardInterrupt:
                 sys.stderr.write(
-                    "\nStopped. Finished stages and the part of a download are kept: "
-                    "run the same command to go on.\n"
+                    "\nStopped. Finished stages and partial downloads are kept: "
+                    "run the same command to continue.\n"
                 )
                 return 130
 
@@ -104,13 +104,13 @@ class Exclusive(Suggesting):
 class Run(Exclusive, DoitRun):  # type: ignore[misc]
     """``doit run``, and bare ``doit``.
 
-    With ``-a`` nothing is taken from a shared cache either.
+    With ``-a`` it takes nothing from a shared cache either.
 
-    A task that runs last reads what others write without asking for it to be made:
-    it waits for whatever else the same command runs, in as many threads as there are.
+    A task that runs last reads the outputs of other tasks without depending on them: it waits for
+    all other tasks of the same command, with any number of threads.
     """
 
-    @functools.wraps(DoitRun._execute)  # doit reads from its signature what to pass
+    @functools.wraps(DoitRun._execute)  # doit inspects the signature to choose the arguments
     def _execute(self, *args: Any, **options: Any) -> int | None:
         ledger.note_models(self.loader.namespace["CONFIG"])
         self.loader.namespace["BUILD"].start(self.task_list, always=options["always"])

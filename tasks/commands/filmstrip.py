@@ -1,4 +1,4 @@
-"""`doit demo-video` ends with a filmstrip: what clicks on a clip's first frame become later."""
+"""`doit demo-video` ends with a filmstrip: objects clicked on a clip's first frame, tracked."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ PACKAGES = ("onnxruntime", "numpy", "pillow")
 
 BEGINS = (
     "Builds a small model that tracks, proves its files on 24 frames and in a browser, and draws "
-    "the objects that it follows. This takes about five minutes on two cores."
+    "the tracked objects. This takes about five minutes on two cores."
 )
 
 CLIP = "demo_training.time_lapse:time_lapse"  # module:function
 SEED = 0  # nothing is trained on it
 LENGTH = 24
-SHOWN = (0, 5, 9, 14, 18, 23)  # of the frames
-OBJECTS = 6  # fewer than there are colours: no two have the same
+SHOWN = (0, 5, 9, 14, 18, 23)  # the frames that are drawn
+OBJECTS = 6  # fewer than the colours, so each object has its own
 
 
 def declare(target: Target) -> Stage:
@@ -53,7 +53,7 @@ def declare(target: Target) -> Stage:
         inputs={"contract": target.client.as_json(), **versions(*PACKAGES)},
         also_runs=[CLIP],
         after=[f"deploy:{target.name}"],
-        runs_here=True,  # a cluster's workers may not see the deploy folder
+        runs_here=True,  # a cluster's workers might not see the deploy folder
         announcement=BEGINS,
     )
 
@@ -69,19 +69,19 @@ def draw_filmstrip(target: Target, work: Workspace) -> dict[str, Any]:
 
 
 def deployed(target: Target) -> tuple[dict[str, str], TrackingConstants]:
-    """The files that the manifest says to load, and what else a tracker must know.
+    """The files that the manifest names, and the constants that a tracker needs.
 
-    :raises StageError: when there is no such manifest.
+    :raises StageError: when the manifest is missing, or has no tracking graphs.
     """
     from tasks.proof.manifest import read_manifest
 
     manifest = read_manifest(target.manifest)
     if manifest is None or manifest.video is None:
         raise StageError(
-            f"{target.manifest} is not a manifest of this build with graphs that track; "
-            f"{command(f'deploy:{target.name}')} writes it"
+            f"{target.manifest} is missing, or is not a manifest of this build with tracking "
+            f"graphs; {command(f'deploy:{target.name}')} writes it"
         )
-    assert manifest.encoder is not None  # what tracks has one
+    assert manifest.encoder is not None  # every model that tracks has one
     files = {"encoder": manifest.encoder.file, **manifest.video.files}
     names = [field.name for field in fields(TrackingConstants)]
     constants = TrackingConstants(**{name: getattr(manifest.video, name) for name in names})
@@ -89,7 +89,7 @@ def deployed(target: Target) -> tuple[dict[str, str], TrackingConstants]:
 
 
 def in_words(objects: int, frames: int, iou: float, **_: Any) -> str:
-    """What the picture shows, in a sentence."""
+    """A sentence that describes the picture."""
     return (
         f"{objects} objects, each clicked once, followed through {frames} frames: "
         f"mean IoU with the true masks {iou:.2f}"
@@ -98,7 +98,7 @@ def in_words(objects: int, frames: int, iou: float, **_: Any) -> str:
 
 @dataclass(frozen=True)
 class FilmstripRequest:
-    """The deployed file of each graph that tracks and of the encoder, by name, and for whom.
+    """The deployed files of the tracking graphs and the encoder, by name, and the client.
 
     The picture is written to ``destination``.
     """
@@ -110,7 +110,7 @@ class FilmstripRequest:
 
 
 class Followed(NamedTuple):
-    """An object: its prompt on frame 0, and its true masks and those of the tracker (T, H, W)."""
+    """An object: its prompt on frame 0, its true masks and the tracker's masks (T, H, W)."""
 
     click: Prompt
     true: Bools
@@ -118,10 +118,10 @@ class Followed(NamedTuple):
 
 
 def draw(request: FilmstripRequest) -> dict[str, Any]:
-    """Click on objects of a clip's first frame, follow and paint them (runs in a child process).
+    """Click on objects of a clip's first frame, track and paint them (runs in a child process).
 
-    :returns: how many ``objects`` and ``frames``, and the mean ``iou`` with the true masks over
-        the frames after the first on which an object is seen or has a mask.
+    :returns: the numbers of ``objects`` and ``frames``, and the mean ``iou`` with the true masks
+        over the frames after the first on which an object is visible or has a mask.
     """
     import numpy as np
 
@@ -150,7 +150,7 @@ def draw(request: FilmstripRequest) -> dict[str, Any]:
 
 
 def follow(tracker: ScriptRunner, clip: Clip) -> list[Followed]:
-    """Click on the largest objects of frame 0, and follow them to the last frame."""
+    """Click on the largest objects of frame 0, and track them to the last frame."""
     import numpy as np
 
     from tasks.inference.masks import click_on
@@ -176,7 +176,7 @@ def follow(tracker: ScriptRunner, clip: Clip) -> list[Followed]:
 
 
 def compose(frames: NDArray[np.uint8], followed: Sequence[Followed], summary: str) -> Image:
-    """Some of the frames (T, H, W, 3) with the masks on them, and what they mean."""
+    """Some of the frames (T, H, W, 3) with the masks on them, and a legend."""
     from tasks.inference.painting import sheet
 
     return sheet(

@@ -1,4 +1,4 @@
-"""`doit graph`: the stages of a model as a picture (SVG), stale ones marked. Builds nothing."""
+"""`doit graph`: draws the stages of a model as SVG and marks the stale ones. Builds nothing."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tasks.system.files import write_atomically
 if TYPE_CHECKING:
     from doit.task import Task
 
-# In pixels. A column is as wide as a box and the lines between two.
+# In pixels. A column is as wide as a box and the gap to the next one.
 BOX, COLUMN, TALL, ROW, TOP, EDGE = 190, 250, 44, 64, 76, 20
-LETTERS = 28  # of the second line of a box
+LETTERS = 28  # that fit in the second line of a box
 
-Links = Mapping[str, Sequence[str]]  # what each stage builds on
+Links = Mapping[str, Sequence[str]]  # the stages that each stage builds on
 
 
 class Graph(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
@@ -34,8 +34,8 @@ class Graph(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     doc_purpose = "draw the stages of a model as SVG, stale ones marked, with their last times"
     doc_usage = "[MODEL]"
     doc_description = (
-        "Writes build/graph/MODEL.svg; without MODEL one for each model that was ever built. "
-        "Nothing is built."
+        "Writes build/graph/MODEL.svg; without MODEL, a file for each model that was ever built. "
+        "Builds nothing."
     )
     cmd_options = ()
 
@@ -46,7 +46,7 @@ class Graph(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
         models = [target.name for target in config.targets]
         unknown = [name for name in self._models if name not in models]
         if unknown:
-            raise InvalidCommand(f"there is no model {unknown[0]}. There are: {', '.join(models)}.")
+            raise InvalidCommand(f"there is no model {unknown[0]}. Models: {', '.join(models)}.")
         drawn = 0
         for model in self._models or models:
             links = links_of(f"deploy:{model}", tasks)
@@ -74,7 +74,7 @@ def _why(states: Mapping[str, status.Stage], name: str) -> str:
 
 
 def links_of(name: str, tasks: Mapping[str, Task]) -> dict[str, list[str]]:
-    """What each stage behind a task builds on, without what follows from other links."""
+    """The stages that each stage behind a task builds on, without links that others imply."""
     makers = {target: each.name for each in tasks.values() for target in each.targets}
     names = names_behind(name, tasks)
     above: dict[str, set[str]] = {}
@@ -96,10 +96,10 @@ class Place(NamedTuple):
 
 
 def places(links: Links) -> tuple[dict[str, Place], list[list[str]]]:
-    """Where each stage stands, and the lines: from stage to stage, through what they pass; pure.
+    """The place of each stage, and the lines as the places that they pass through; pure.
 
-    A stage stands as far right as what builds on it allows, and no line crosses a box: in each
-    column that it passes it has a row of its own.
+    A stage stands in the rightmost column that the stages built on it allow. No line crosses a
+    box: in each column that a line passes, it has its own row.
     """
     column = dict.fromkeys(links, 0)
     for name in links:
@@ -123,7 +123,7 @@ def places(links: Links) -> tuple[dict[str, Place], list[list[str]]]:
     tallest = max(map(len, rows))
     placed: dict[str, Place] = {}
     for at, names in enumerate(rows):
-        # Beside what it is linked with, so that few lines cross.
+        # Near its links, so that few lines cross.
         heights = {
             name: sum(placed[each].row for each in before[name]) / max(len(before[name]), 1)
             for name in names
@@ -178,7 +178,7 @@ def _line(steps: Sequence[Place]) -> str:
     return f'<path d="{path}" fill="none" stroke="#8a8a8a" stroke-width="1.5"/>'
 
 
-# The fill and the border of a box, by what the second line says too.
+# The fill and the border of a box, by its state, which the second line states too.
 LOOKS = {
     "fresh": 'fill="#e8f4ea" stroke="#2e7d4f"',
     "stale": 'fill="#fdebd3" stroke="#b3541e" stroke-width="2" stroke-dasharray="6 3"',
@@ -187,7 +187,7 @@ LOOKS = {
 
 
 def _box(name: str, place: Place, state: status.Stage | None, seconds: float | None) -> str:
-    """A stage: its name, how long it last took, and whether it is stale and why."""
+    """A stage: its name, the time of its last run, and whether it is stale and why."""
     x, y = _corner(place)
     stage, _, rest = name.partition(":")
     shown_name = " ".join(filter(None, (stage, rest.partition(":")[2])))

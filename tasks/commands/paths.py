@@ -1,9 +1,9 @@
 """`doit paths:<model>`: the deployed graphs on every execution path of this machine.
 
-A path is a browser, a build and version of onnxruntime-web, a provider, and the layout of tensors
-that this prefers. Each runs in a browser of its own, started with the page's address; its answers
-are compared with onnxruntime's. What a browser lacks is a reason, other masks are an error. Target:
-``paths.json``, a table of `doit report`.
+A path is a browser, a build and version of onnxruntime-web, a provider, and the provider's
+preferred layout of tensors. Each path runs in its own browser, started with the page's address; its
+answers are compared with onnxruntime's. A feature that a browser lacks is noted as a reason;
+different masks are an error. Target: ``paths.json``, a table of `doit report`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PACKAGES = ("onnxruntime", "onnx", "numpy", "pillow")
 BUILDS: tuple[Build, ...] = ("default", "webgpu", "jspi", "wasm")
 LAYOUTS: tuple[TensorLayout, ...] = ("NHWC", "NCHW")
-# The pinned version, the newest, and the oldest that a client ships.
+# The pinned version, the newest version, and the oldest that a client ships.
 VERSIONS = (PINNED, "onnxruntime-web-1.30", "onnxruntime-web-1.19")
 
 
@@ -86,21 +86,21 @@ def declare(target: Target, browser: Browser, programs: tuple[BrowserProgram, ..
                 "long": "webgpu-encoder",
                 "type": bool,
                 "default": False,
-                "help": "run a large encoder on WebGPU too where it is emulated (minutes a path)",
+                "help": "run a large encoder on emulated WebGPU too (takes minutes per path)",
             },
             {
                 "name": "client_paths",
                 "long": "client-paths",
                 "type": bool,
                 "default": False,
-                "help": "run those paths alone that the client takes",
+                "help": "run only the paths that the client uses",
             },
         ],
     )
 
 
 def _ran_what_is_wanted(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when the last run left out the encoder on WebGPU, or paths, that are wanted now."""
+    """False when the last run left out paths, or the encoder on WebGPU, that are wanted now."""
     options = task.options or {}
     encoder = options.get("webgpu_encoder") and not values.get("webgpu_encoder")
     others = values.get("client_paths") and not options.get("client_paths")
@@ -114,15 +114,15 @@ def run_paths(
     webgpu_encoder: bool,
     client_paths: bool,
 ) -> dict[str, Any]:
-    """Run in a child process, and write the table whichever way it went.
+    """Run in a child process, and write the table also when a path fails.
 
-    :raises StageError: when no browser can run anything, or a path draws other masks.
+    :raises StageError: when no browser can run anything, or a path's masks differ.
     """
     source, check = target.source, target.source.checks.browser
     if missing := [name for name in check.executables if not shutil.which(name)]:
-        raise StageError(f"There is no program {', '.join(missing)} ([browser] executables).")
+        raise StageError(f"Browser not found: {', '.join(missing)}. Correct [browser] executables.")
     if not programs:
-        raise StageError("There is no Chromium, Firefox or MiniBrowser: install one.")
+        raise StageError("No browser found. Install Chromium, Firefox or MiniBrowser.")
     if not packages.are_installed():
         raise StageError("onnxruntime-web is not installed, and npm could not install it")
     request = PathsRequest(
@@ -146,7 +146,7 @@ def run_paths(
     paths = [PathFigures(**each) for each in result["paths"]]
     if problems := disagreements(paths, check.mask_iou):
         raise StageError(
-            f"{target.name} draws other masks than onnxruntime:\n"
+            f"{target.name}: masks differ from onnxruntime's:\n"
             + "\n".join(f"- {each}" for each in problems)
             + f"\nTable: {target.paths}. Log: {work.log}"
         )
@@ -160,10 +160,10 @@ def run_paths(
 
 @dataclass(frozen=True)
 class PathsRequest:
-    """The file of each graph, by its name, and the browsers that are to run them.
+    """The file of each graph, by its name, and the browsers that run them.
 
     ``names`` are the client's names for the files; ``scratch`` is an empty folder; ``tracking`` has
-    the constants of a tracker, ``embedding`` an image's, for a decoder alone.
+    the constants of a tracker; ``embedding`` is an image's, for a model with only a decoder.
     """
 
     graphs: Mapping[str, str]
@@ -223,7 +223,7 @@ def measure(request: PathsRequest) -> dict[str, Any]:
 
 
 def installed_builds() -> list[tuple[str, Build]]:
-    """The packages of onnxruntime-web that are tried, each with the builds that it has."""
+    """The installed packages of onnxruntime-web, each with its builds."""
     return [
         (package, build)
         for package in VERSIONS
@@ -235,13 +235,13 @@ def installed_builds() -> list[tuple[str, Build]]:
 def runtime_paths(
     used: Sequence[RuntimePath], builds: Iterable[tuple[str, Build]]
 ) -> list[RuntimePath]:
-    """The ways through some builds, those that a client uses first; pure.
+    """The paths through some builds, the client's own first; pure.
 
-    A page that loads models by a package of its own takes no other way.
+    A page that loads models with its own package has no other path.
     """
     if not {path.package for path in used} <= set(VERSIONS):
         return list(used)
-    # onnxruntime-web prefers NHWC where a client says nothing.
+    # onnxruntime-web prefers NHWC unless a client chooses.
     paths = [replace(path, layout="NHWC") if path.provider == "webgpu" else path for path in used]
     for package, build in builds:
         paths.append(RuntimePath("wasm", build, package))
@@ -253,9 +253,11 @@ def runtime_paths(
 def reachable(
     paths: Iterable[RuntimePath], environment: Mapping[str, Any]
 ) -> list[tuple[RuntimePath, str | None]]:
-    """The paths with the reason why a browser cannot take one; the first for each reason. Pure.
+    """The paths, each with the reason why a browser cannot run it, if any. Pure.
 
-    :param environment: what the browser has; an ``error`` where it did not open the page.
+    Of the paths with the same reason only the first is returned.
+
+    :param environment: the browser's features; an ``error`` when it did not open the page.
     """
     from tasks.web.path_page import lacks
 
@@ -273,7 +275,7 @@ def reachable(
 def environment_of(
     program: BrowserProgram, request: PathsRequest, model: ServedModel
 ) -> dict[str, Any]:
-    """What a browser has, or the ``error`` with which it did not open the page."""
+    """A browser's features, or the ``error`` with which it failed to open the page."""
     from tasks.inference.prompts import natural_image
     from tasks.web import chromium, path_page
     from tasks.web.started_browser import StepExchange, started
@@ -305,7 +307,7 @@ def figures_of(program: BrowserProgram, path: RuntimePath, **figures: Any) -> Pa
 
 
 def name_of(program: BrowserProgram) -> str:
-    """A browser's name and version: Debian's Chromium also says where it was built."""
+    """A browser's name and version, without the place of build that Debian's Chromium adds."""
     version = browsers.identity(program.executable)["browser"]
     return version.partition(" built on ")[0] or program.name
 
@@ -317,7 +319,7 @@ def run_path(
     model: ServedModel,
     tracked: TrackedScript | None,
 ) -> PathFigures:
-    """Run one path: images and prompts, and where the model tracks, a script."""
+    """Run one path: images and prompts, and a script if the model tracks."""
     from tasks.inference import embedding, prompts
     from tasks.inference.sessions import PromptedImage
     from tasks.web import chromium, path_page
@@ -355,14 +357,14 @@ def run_path(
 
 
 class TrackedScript(NamedTuple):
-    """A script, and the answers of our tracker with onnxruntime."""
+    """A script, and the answers of this project's tracker with onnxruntime."""
 
     script: Script
     expected: Answers
 
 
 def tracked_script(model: ServedModel) -> TrackedScript | None:
-    """What a model that tracks is to follow."""
+    """The script for a model that tracks; None for others."""
     from tasks.inference import scripts
     from tasks.inference.sessions import run_by_name
     from tasks.inference.tracker import Tracker

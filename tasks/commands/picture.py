@@ -1,4 +1,4 @@
-"""`doit demo` ends with a picture: what clicks on drawn images give, from PyTorch and from ONNX."""
+"""`doit demo` ends with a picture: masks from clicks on drawn images, by PyTorch and by ONNX."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PACKAGES = ("onnxruntime", "numpy", "pillow")
 
 BEGINS = (
-    "Builds a small model, proves its files against PyTorch and in a browser, and draws what it "
-    "segments. This takes about a minute on two cores."
+    "Builds a small model, proves its files against PyTorch and in a browser, and draws its masks. "
+    "This takes about a minute on two cores."
 )
 
 
@@ -35,13 +35,13 @@ def declare(target: Target) -> Stage:
         None,
         draw_picture,
         [target],
-        # The manifest has the hash of each deployed file, and says which to load.
+        # The manifest has the hash of each deployed file, and names the files to load.
         reads=[target.manifest, *([target.clicks] if target.client.encodes else [])],
         writes=[target.demo_picture],
         shared="proof",
         inputs={"contract": target.client.as_json(), **versions(*PACKAGES)},
         after=[f"deploy:{target.name}"],
-        runs_here=True,  # a cluster's workers may not see the deploy folder
+        runs_here=True,  # a cluster's workers might not see the deploy folder
         announcement=BEGINS,
     )
 
@@ -63,7 +63,7 @@ def draw_picture(target: Target, work: Workspace) -> dict[str, Any]:
 
 
 def in_words(clicks: int, images: int, truth: float, pytorch: float, **_: Any) -> str:
-    """What the picture shows, in a sentence."""
+    """A sentence that describes the picture."""
     return (
         f"{clicks} clicks on {images} drawn images: mean IoU with the true masks {truth:.2f}, "
         f"with PyTorch's masks {pytorch:.3f}"
@@ -71,27 +71,29 @@ def in_words(clicks: int, images: int, truth: float, pytorch: float, **_: Any) -
 
 
 def deployed_files(target: Target) -> dict[str, str]:
-    """The files that the manifest says to load, whichever variant they are of.
+    """The files that the manifest names, of any variant.
 
-    :raises StageError: when there is no such manifest.
+    :raises StageError: when the manifest is missing, or the model has no encoder.
     """
     from tasks.proof.manifest import read_manifest
 
     manifest = read_manifest(target.manifest)
     if manifest is None:
         raise StageError(
-            f"{target.manifest} is not a manifest of this build; "
+            f"{target.manifest} is missing, or is not a manifest of this build; "
             f"{command(f'deploy:{target.name}')} writes it"
         )
     if manifest.encoder is None:
-        raise StageError(f"{target.name} is a decoder alone: no picture shows what it segments")
+        raise StageError(
+            f"{target.name} has only a decoder, so it cannot segment an image for the picture"
+        )
     files = {"encoder": manifest.encoder.file, "decoder": manifest.decoder.file}
     return {graph: str(target.deploy / file) for graph, file in files.items()}
 
 
 @dataclass(frozen=True)
 class PictureRequest:
-    """The deployed file of each graph, and for whom; ``clicks`` are those of ``verify``.
+    """The deployed file of each graph, and the client; ``clicks`` are those of ``verify``.
 
     The picture is written to ``destination``.
     """
@@ -110,9 +112,9 @@ class Answered(NamedTuple):
 
 
 def draw(request: PictureRequest) -> dict[str, Any]:
-    """Put the clicks to the deployed files and paint the masks (runs in a child process).
+    """Run the clicks on the deployed files and paint the masks (runs in a child process).
 
-    :returns: how many ``clicks`` on how many ``images``, and the mean IoU of ONNX's masks with the
+    :returns: the numbers of ``clicks`` and ``images``, and the mean IoU of ONNX's masks with the
         ``truth`` and with those of ``pytorch``.
     """
     import numpy as np
@@ -145,7 +147,7 @@ def draw(request: PictureRequest) -> dict[str, Any]:
 
 
 def compose(images: Sequence[Answered], summary: str) -> Image:
-    """PyTorch's masks above those of ONNX, with what they mean."""
+    """PyTorch's masks above ONNX's masks, with a legend."""
     from tasks.inference.painting import sheet
 
     above = [painted(each.clicked, list(each.clicked.pytorch)) for each in images]

@@ -1,4 +1,4 @@
-"""`doit prune`: lists what models that are no longer configured left, or removes it."""
+"""`doit prune`: lists or removes the files of models that are no longer configured."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tasks.system.files import removal_problem
 
 
 def declare() -> Stage:
-    """The removal of what no model owns; it removes only with ``--yes``."""
+    """The removal of files that no model owns, which needs ``--yes``."""
     options = [
-        option("yes", "remove what is listed"),
-        option("downloads", "fetched checkpoints too"),
+        option("yes", "remove the listed files"),
+        option("downloads", "remove fetched checkpoints too"),
     ]
     return Stage(None, prune, options=options, verbosity=2)
 
@@ -28,7 +28,7 @@ def declare() -> Stage:
 def prune(work: Workspace, yes: bool, downloads: bool) -> None:
     """Print, and with ``yes`` remove, the files that no configured model owns.
 
-    :param downloads: checkpoints that were fetched are among them.
+    :param downloads: include fetched checkpoints.
     """
     config = work.config
     orphans = ledger.orphans(config, ledger.read(config))
@@ -42,7 +42,7 @@ def prune(work: Workspace, yes: bool, downloads: bool) -> None:
     except ConfigurationError as error:
         print(f"Cannot tell which files in {config.build} are still in use: {error}")
     if left:
-        print(f"No model of {config.path} owns in {config.build}:")
+        print(f"Files in {config.build} that no model of {config.path} owns:")
     removed = bool(orphans)
     others = {
         os.path.normpath(config.build / name): models
@@ -53,10 +53,10 @@ def prune(work: Workspace, yes: bool, downloads: bool) -> None:
     for each in left or ():
         kept = reason_to_keep(each, mine, others)
         if each.fetched and not downloads and not kept:
-            kept = "which was fetched (--downloads)"
+            kept = "fetched (--downloads removes it)"
             waiting.add(each.model)
         if kept:
-            print(f"  kept {each.what} ({amount(each.sizes)}), {kept}")
+            print(f"  kept {each.what} ({amount(each.sizes)}): {kept}")
             continue
         removed = True
         problems = [problem for path in each.paths if yes and (problem := removal_problem(path))]
@@ -68,15 +68,15 @@ def prune(work: Workspace, yes: bool, downloads: bool) -> None:
     if yes and left:
         ledger.forget_models(config, {each.model for each in left} - waiting)
     if not orphans and left == []:
-        print("Nothing to prune: every model that was built is still configured.")
+        print("Nothing to prune: every built model is still configured.")
     elif removed and not yes:
         print(f"Run {command('prune --yes' + ' --downloads' * downloads)} to remove these files.")
 
 
 def owners_of(config: Configuration) -> Iterator[str]:
-    """The models whose files may lie in the build folder: those of each configuration that used it.
+    """The models that can have files in the build folder, from each configuration that used it.
 
-    :raises ConfigurationError: when one of them cannot be read.
+    :raises ConfigurationError: when a configuration cannot be read.
     """
     used = {each.config for each in ledger.read(config)} | ledger.models(config).keys()
     others = [config.build / name for name in used - {ledger.name_of(config)}]
@@ -87,21 +87,21 @@ def owners_of(config: Configuration) -> Iterator[str]:
 def reason_to_keep(
     each: Leftover, mine: Collection[str], others: Mapping[str, Collection[str]]
 ) -> str | None:
-    """Why a leftover is not this configuration's to remove; pure.
+    """Why this configuration must not remove a leftover; None if it can; pure.
 
     :param mine: the models that this configuration has ever had.
-    :param others: those of each other configuration.
+    :param others: the models of each other configuration.
     """
     builders = [name for name, models in others.items() if each.model in models]
     if builders:
-        return f"which was built by {', '.join(builders)}"
+        return f"built by {', '.join(builders)}"
     if each.model not in mine:
-        return "which no record says that this configuration built; remove it by hand"
+        return "no record shows that this configuration built it; remove it by hand"
     return None
 
 
 class Leftover(NamedTuple):
-    """Files and folders of a model that nobody owns, and the sizes of all files in them."""
+    """Files and folders of a model that no configuration has, and the sizes of all their files."""
 
     model: str
     what: str
@@ -111,7 +111,7 @@ class Leftover(NamedTuple):
 
 
 def leftovers(build: Path, owners: Collection[str]) -> list[Leftover]:
-    """What lies in the build folder of models that are none of the owners."""
+    """Files in the build folder whose models are not among the owners."""
     groups: dict[tuple[str, str], list[Path]] = {}
     for path in (build / "models").glob("*"):
         groups[path.name, str(path)] = [path]
@@ -131,7 +131,7 @@ def leftovers(build: Path, owners: Collection[str]) -> list[Leftover]:
 
 
 def _checkpoint_name(path: Path) -> str:
-    """``tiny-2.1`` of ``tiny-2.1.pt``, ``tiny-2.1.json`` and what a download has beside them."""
+    """``tiny-2.1`` for ``tiny-2.1.pt``, ``tiny-2.1.json`` and the files of a download."""
     name = path.name
     for ending in (".part.json", ".part", ".json", ".pt"):
         name = name.removesuffix(ending)
@@ -139,7 +139,7 @@ def _checkpoint_name(path: Path) -> str:
 
 
 def _is_made_up(build: Path, name: str) -> bool:
-    """Whether a checkpoint is of random weights that were made here."""
+    """Whether a checkpoint has random weights that this build made."""
     record = checkpoint_record.read(build / "checkpoints" / f"{name}.json")
     return record is not None and record.synthetic
 
