@@ -346,7 +346,7 @@ def test_serve_installs_the_npm_packages_that_the_page_loads(
     lines = [serving.stdout.readline() for _ in range(3)]
     serving.send_signal(signal.SIGINT)
     assert serving.wait() == 0
-    assert lines[0] == "Installing the packages of npm that the page needs …\n"
+    assert lines[0] == "Installing the page's npm packages …\n"
     assert lines[1].startswith("http://127.0.0.1:")
     assert lines[2] == "Ctrl-C stops it.\n"
 
@@ -355,7 +355,9 @@ def test_without_npm_the_page_is_not_served(built_once: Models, tmp_path: Path) 
     without_package(built_once, "geotiff")
     outcome = built_once.doit("serve", PATH=str(tmp_path))
     assert outcome.status == 3
-    problem = "packages of npm could not be installed: there is no npm; install Node.js 20 or newer"
+    problem = (
+        "could not install the page's npm packages: there is no npm; install Node.js 20 or newer"
+    )
     assert problem in outcome.output
 
 

@@ -325,7 +325,7 @@ def test_the_report_covers_a_decoder_alone_and_its_stored_embeddings(cheap: Proj
     assert outcome.status == 0, outcome.output
     for kind in ("html", "md"):
         text = (cheap.root / f"build/report/report.{kind}").read_text()
-        assert "A decoder alone" in text
+        assert "Only a decoder. " in text
         assert "int8" in text
 
 
@@ -336,7 +336,7 @@ def test_the_page_omits_a_decoder_alone_and_speed_refuses_it_with_the_reason(
     assert serve.deployed(config) == []
     outcome = cheap.doit("speed:lm")
     assert outcome.status != 0
-    assert "lm is a decoder alone, and speed compares how long encoders take" in outcome.output
+    assert "lm has only a decoder, and speed compares the times of encoders" in outcome.output
     assert "Traceback" not in outcome.output
 
 

@@ -332,7 +332,7 @@ def test_the_card_shows_how_the_client_loads_the_files_from_the_repository(
             "onnxruntime-web",
         ],
     }
-    loading = text.split("## Loading\n")[1].split("Any other program")[0]
+    loading = text.split("## Loading\n")[1].split("For other programs")[0]
     assert REPO in loading
     assert "Our Licence 1.0" in text
     files = json.loads((tiny.folder / "manifest.json").read_text())["files"]
@@ -376,8 +376,8 @@ def test_the_card_shows_the_proof_on_each_provider() -> None:
 @pytest.mark.parametrize(
     ("models", "publish", "words"),
     [
-        (TINY, "", 'Write there: [publish] repo = "my-lab/{folder}"'),
-        (TINY.replace('license = "Apache-2.0"', ""), PUBLISH, "[models.tiny] says no licence"),
+        (TINY, "", 'Add there: [publish] repo = "my-lab/{folder}"'),
+        (TINY.replace('license = "Apache-2.0"', ""), PUBLISH, "[models.tiny] sets no licence"),
         (
             TINY.replace("tiny.pt", "synthetic:") + 'model_type = "sam2_hiera_tiny"\n',
             PUBLISH,
@@ -466,7 +466,7 @@ def test_files_that_differ_from_the_proven_and_deployed_state_are_not_published(
 ) -> None:
     alter(tiny.project, what)
     message = tiny.refused("-s", "publish:tiny")
-    assert "is not as it was proven and deployed, and is not published" in message
+    assert "is not published, because it changed since it was proven and deployed" in message
     assert words in message
     assert "`doit publish:tiny` (without -s)" in message
     assert tiny.hub.requests == []
@@ -486,16 +486,16 @@ PROVEN = manifests.manifest(
     ("change", "words"),
     [
         ({}, None),
-        ({"model": "small"}, "is of small, not of tiny"),
-        ({"license": None}, "says no licence"),
+        ({"model": "small"}, "is for small, not for tiny"),
+        ({"license": None}, "has no licence"),
         (
             {"checkpoint": Checkpoint("synthetic:", "0" * 64, 1, synthetic=True)},
             "has random weights",
         ),
-        ({"verification": None}, "fp32 was not compared with PyTorch"),
+        ({"verification": None}, "shows no comparison of fp32 with PyTorch"),
         (
             {"variants": (manifests.variant("q8"),)},
-            "q8 was not compared with PyTorch",
+            "shows no comparison of q8 with PyTorch",
         ),
     ],
 )
@@ -509,7 +509,7 @@ def test_the_manifest_must_have_a_proof_of_every_deployed_variant(
     model = Target("tiny", source, client, Path("x"), browser=in_browser)
     found = unproven(model, replace(PROVEN, **change))
     if words is None and in_browser is True:
-        words = "fp32 was not run in a browser, which [models.tiny] asks for"
+        words = "shows no run of fp32 in a browser, which [models.tiny] requires"
     assert found == words if words is None else words in (found or "")
 
 
@@ -529,7 +529,7 @@ def test_a_model_that_fails_its_proof_is_not_published(tiny: Published) -> None:
 @pytest.mark.parametrize(
     ("token", "words"),
     [
-        ("", f"There is no token to write to {REPO} with. Run `hf auth login`"),
+        ("", f"No token to write to {REPO}. Run `hf auth login`"),
         (READS_ONLY, "you must use a write token to do this"),
         ("hf_unknown", "Invalid credentials in Authorization header"),
     ],

@@ -109,7 +109,7 @@ def test_a_variant_shows_whether_it_is_deployed_where_it_is_unproven_and_why_not
     left_out = row("q8", reason="too far")
     assert (left_out.state, left_out.unproven) == ("not deployed: too far", [])
     unknown = VariantFigures("q4", {}, [1])
-    assert unknown.state == "not deployed: not asked for, or its deploy has not run"
+    assert unknown.state == "not deployed: not configured, or its deploy has not run"
 
 
 # --- among models --------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def test_an_address_of_another_machine_is_refused(served: Project) -> None:
     # 192.0.2.0/24 is reserved for documentation.
     outcome = served.doit("serve", "--host", "192.0.2.1")
     assert outcome.status == 3
-    assert "--host 192.0.2.1 is no address of this machine" in outcome.output
+    assert "--host 192.0.2.1 is not an address of this machine" in outcome.output
 
 
 @pytest.mark.slow

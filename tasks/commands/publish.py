@@ -1,10 +1,10 @@
-"""`doit publish:<model>`: puts a deployed model into a repository of the Hugging Face hub.
+"""`doit publish:<model>`: uploads a deployed model to a repository of the Hugging Face hub.
 
-What goes: the deployed files, their manifest and signature, a model card made from the manifest
-(`tasks.proof.card`), and the demo's picture. What changed, by hash, goes in one commit, and what an
-earlier commit put there and is deployed no longer is removed by it; whatever else lies in the
-repository stays. Whether the files are proven is judged from the build's records: they must be what
-the last deploy wrote, and that deploy and every stage behind it what they would be made from now.
+It uploads the deployed files, their manifest and signature, a model card made from the manifest
+(`tasks.proof.card`), and the demo's picture. One commit adds the files whose hashes changed and
+removes those that an earlier commit added and that are no longer deployed; all other files in the
+repository stay. The build's records must show that the files are proven: the last deploy wrote
+them, and neither that deploy nor any stage behind it is stale.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 SMALL = 16 << 20  # bytes; the hub stores anything above 10 MiB as a large file
 CARD, PICTURE = "README.md", "demo.png"
-DEMO = "demo"  # the model, and the task that draws its picture
+DEMO = "demo"  # the name of the model and of the task that draws its picture
 
 
 def declare(config: Configuration, target: Target) -> Stage:
-    """The publishing of one model; only a request says what the hub has."""
+    """The publishing of one model; it runs always, because only a request shows the hub's files."""
     refused = refusal(config, target)
     return Stage(
         target.name,
@@ -47,36 +47,37 @@ def declare(config: Configuration, target: Target) -> Stage:
         reads=[] if refused else [target.manifest],
         after=[] if refused else [f"deploy:{target.name}"],
         on_demand=True,
-        options=[option("dry-run", "list what would go, and send nothing")],
+        options=[option("dry-run", "list the changes, and upload nothing")],
     )
 
 
 def refusal(config: Configuration, target: Target) -> str | None:
-    """Why a model is not published whatever is built of it; pure."""
+    """Why the configuration forbids to publish a model; None if it does not; pure."""
     table = f"[models.{target.source.name}]"
     if config.publishing is None:
         return (
-            f"{config.path} does not say where models are published. Write there: "
+            f"{config.path} sets no repository to publish to. Add there: "
             '[publish] repo = "my-lab/{folder}"'
         )
     if target.source.location.kind == "synthetic":
         return (
-            f"{table} has random weights ({target.source.location.shown}), which are not published."
+            f"{table} has random weights ({target.source.location.shown}), which cannot be "
+            "published."
         )
     if not target.source.license:
         return (
-            f"{table} says no licence of the weights, and nothing is published without. Write "
-            'there what they may be used under: license = "Apache-2.0"'
+            f"{table} sets no licence of the weights, which publishing needs. Add there, for "
+            'example: license = "Apache-2.0"'
         )
     return None
 
 
 def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
-    """Compare what is deployed with what the hub has, and commit the difference.
+    """Compare the deployed files with the hub's, and commit the differences.
 
-    :param dry_run: list it instead.
-    :raises StageError: when the model may not be published, is not proven as it lies there, or
-        the hub refuses it; then nothing is published.
+    :param dry_run: only list the differences.
+    :raises StageError: when the model must not be published, its deployed files are not proven, or
+        the hub refuses them; then nothing is published.
     """
     config = work.config
     refused = refusal(config, target)
@@ -87,8 +88,8 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     repository = Repository(settings.repository(target), settings.revision)
     if not dry_run and not repository.has_token:
         raise StageError(
-            f"There is no token to write to {repository.name} with. Run `hf auth login`, or set "
-            "HF_TOKEN to one that may write there (https://huggingface.co/settings/tokens)."
+            f"No token to write to {repository.name}. Run `hf auth login`, or set HF_TOKEN to a "
+            "token with write access (https://huggingface.co/settings/tokens)."
         )
     remote = repository.look()
     if remote.commit is None and not dry_run:
@@ -110,29 +111,29 @@ def publish(target: Target, work: Workspace, dry_run: bool) -> dict[str, Any]:
     if not plan.sent and not plan.removed:
         summary = f"nothing to publish: {repository.address} has these files"
     elif dry_run:
-        made = " would be made" * (remote.commit is None)
+        made = " would be created" * (remote.commit is None)
         if not repository.has_token and not remote.exists:
-            made = " would be made, if it is not private, which cannot be seen without a token"
-        private = ", for its members alone" * (not remote.exists and settings.private)
+            made = " would be created, unless it exists as a private repository (needs a token)"
+        private = ", private" * (not remote.exists and settings.private)
         print("\n  ".join([f"{repository.address}{made}{private}:", *lines_of(plan, sizes)]))
-        summary = f"nothing was sent; {sent} would go to {repository.name}"
+        summary = f"nothing was uploaded; {sent} would go to {repository.name}"
     else:
         commit = send(repository, manifest, files, plan, remote.commit)
-        counts = [(len(plan.same), "as before"), (len(plan.removed), "removed")]
+        counts = [(len(plan.same), "unchanged"), (len(plan.removed), "removed")]
         others = "".join(f", {count} {what}" for count, what in counts if count)
-        summary = f"sent {sent}{others}: {repository.address}, commit {commit[:12]}"
+        summary = f"uploaded {sent}{others}: {repository.address}, commit {commit[:12]}"
     note = "\n".join(notes(target, repository, plan, picture, earlier_card))
     return {"summary": summary, **({"note": note} if note else {})}
 
 
 def proven_manifest(target: Target, work: Workspace) -> Manifest:
-    """The manifest of the deployed files, which are as it says and as the configuration wants them.
+    """The manifest of the deployed files, which match it and the configuration.
 
-    A manifest can be written by hand, so it is not believed: it must be the one that the last
-    deploy wrote, by the hash in the build's records, and neither this deploy nor any stage behind
-    it may have been made from what has changed since.
+    A manifest could be written by hand, so it is not trusted: it must have the hash that the
+    build's records have for the last deploy, and neither this deploy nor any stage behind it may be
+    stale.
 
-    :raises StageError: with each thing that changed, or what is not proven.
+    :raises StageError: with each change, or with what is not proven.
     """
     from tasks.proof.integrity import check_folder
     from tasks.proof.manifest import read_manifest
@@ -143,50 +144,50 @@ def proven_manifest(target: Target, work: Workspace) -> Manifest:
     behind = staleness.changes_behind(f"deploy:{target.name}", tasks, records, str(config.path))
     changes = [f"{task}: {change}" for task, changed in behind.items() for change in changed]
     changes += [
-        f"{target.deploy / name} is not what {path} says"
+        f"{target.deploy / name} differs from its entry in {path}"
         for name in ledger.changed_files(target.deploy) or []
     ]
     if changes:
         raise StageError(
-            f"What lies in {target.deploy} is not as it was proven and deployed, and is not "
-            "published. Since then:\n"
+            f"{target.deploy} is not published, because it changed since it was proven and "
+            "deployed:\n"
             + "".join(f"- {change}\n" for change in changes)
-            + f"{command(f'publish:{target.name}')} (without -s) proves and deploys it first."
+            + f"Run {command(f'publish:{target.name}')} without -s to prove and deploy it first."
         )
     manifest = read_manifest(path)
     lacking = unproven(target, manifest) if manifest else "is not a manifest of this build"
     if manifest is None or lacking:
-        raise StageError(f"{path}: {lacking}, and is not published.")
+        raise StageError(f"{target.name} is not published: {path} {lacking}.")
     wrong = [each for each in check_folder(target.deploy, strict=False) if each.state == "wrong"]
     if wrong:
         raise StageError(
-            f"{target.deploy} is not published, for `doit check` refuses it:\n"
+            f"{target.deploy} is not published, because `doit check` refuses it:\n"
             + "\n".join(f"- {each.subject}: {each.text}" for each in wrong)
         )
     return manifest
 
 
 def unproven(target: Target, manifest: Manifest) -> str | None:
-    """What a manifest says itself against being published; pure."""
+    """Why a manifest's own content forbids to publish it; None if it does not; pure."""
     if manifest.model != target.name:
-        return f"is of {manifest.model}, not of {target.name}"
+        return f"is for {manifest.model}, not for {target.name}"
     if manifest.checkpoint.synthetic:
         return "has random weights"
     if not manifest.license:
-        return "says no licence"
+        return "has no licence"
     for each in manifest.deployed:
         if each.precision == "fp32" and manifest.verification is None:
-            return f"{each.name} was not compared with PyTorch (verification is missing)"
+            return f"shows no comparison of {each.name} with PyTorch (verification is missing)"
         if each.precision != "fp32" and each.fidelity is None:
-            return f"{each.name} was not compared with PyTorch (fidelity is missing)"
+            return f"shows no comparison of {each.name} with PyTorch (fidelity is missing)"
         if target.browser is True and each.browser is None:
             table = f"[models.{target.source.name}]"
-            return f"{each.name} was not run in a browser, which {table} asks for"
+            return f"shows no run of {each.name} in a browser, which {table} requires"
     return None
 
 
 def current_picture(config: Configuration, target: Target) -> Path | None:
-    """The demo's picture, if there is one and the build's records say that it is of these files."""
+    """The demo's picture; None if it is missing, or the build's records have it for other files."""
     picture, manifest = target.demo_picture, target.manifest
     drawn = state.recorded_values(config.build / "state" / "doit.json").get(DEMO, {})
     recorded = {**drawn.get("dependencies", {}), **drawn.get("outputs", {})}
@@ -203,7 +204,7 @@ def contents(
     picture: Path | None,
     earlier_card: str,
 ) -> dict[str, Path | bytes]:
-    """What the repository is to hold of this model, by the paths in it; see `read`."""
+    """The contents to publish for this model, by their paths in the repository; see `read`."""
     signature = [SIGNATURE] if (target.deploy / SIGNATURE).is_file() else []
     text = card.card(
         manifest,
@@ -227,21 +228,21 @@ def notes(
     picture: Path | None,
     earlier_card: str,
 ) -> list[str]:
-    """What a person should know of what goes, or does not."""
+    """Notes for the user about files that are replaced or left out."""
     lines = []
     if CARD in plan.changed and card.MARK not in earlier_card:
         lines.append(
-            f"{CARD} of {repository.name} was not written by {command('publish')}, and is "
-            "replaced: what it said is in the repository's history."
+            f"{CARD} of {repository.name} was not written by {command('publish')} and is "
+            "replaced; the earlier text stays in the repository's history."
         )
     drawn = target.demo_picture
     if target.name == DEMO and picture is None and drawn.is_file():
-        lines.append(f"{drawn} is of other files and is left out; {command('demo')} draws it anew.")
+        lines.append(f"{drawn} shows other files and is left out; {command('demo')} redraws it.")
     return lines
 
 
 def published_names(manifest: str, text: str) -> set[str]:
-    """The files of an earlier commit of ours, which its manifest names and its card shows; pure."""
+    """The files of an earlier publishing, which its manifest names and its card shows; pure."""
     shown = {PICTURE} if f"]({PICTURE})" in card.generated_text(text) else set()
     try:
         names = set(json.loads(manifest)["files"])
@@ -252,12 +253,12 @@ def published_names(manifest: str, text: str) -> set[str]:
 
 
 def read(path: Path) -> Path | bytes:
-    """A content that the hub might take as a small file, read; others are left on disk."""
+    """Read a file that the hub could store as a small file; return the path of a larger one."""
     return path.read_bytes() if path.stat().st_size <= SMALL else path
 
 
 class Plan(NamedTuple):
-    """What becomes of each file of a repository."""
+    """The change of each file of a repository."""
 
     added: list[str]
     changed: list[str]
@@ -267,17 +268,17 @@ class Plan(NamedTuple):
 
     @property
     def sent(self) -> list[str]:
-        """The files whose content goes."""
+        """The files to upload."""
         return [*self.added, *self.changed]
 
 
 def compare(
     local: Mapping[str, str], remote: Mapping[str, RemoteFile], own: Collection[str]
 ) -> Plan:
-    """What to send and to remove; pure.
+    """Sort files by what to do with them; pure.
 
-    :param local: the hash of each file, of the kind that the hub has; see `identity`.
-    :param own: the names that an earlier commit of ours put there.
+    :param local: the hash of each file, of the kind that the hub uses; see `identity`.
+    :param own: the names that an earlier publishing added.
     """
     there = {name: each.sha256 or each.blob for name, each in remote.items()}
     return Plan(
@@ -290,7 +291,7 @@ def compare(
 
 
 def identity(content: Path | bytes, remote: RemoteFile | None) -> str:
-    """What the hub knows a content by: its SHA-256 as a large file, the id of a git blob else."""
+    """The hub's hash of a content: the SHA-256 for a large file, else the id of a git blob."""
     if remote is not None and remote.sha256 is None:
         data = content if isinstance(content, bytes) else content.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -311,13 +312,13 @@ def lines_of(plan: Plan, sizes: Mapping[str, int]) -> list[str]:
         for verb, names in (("add", plan.added), ("change", plan.changed))
         for name in names
     ]
-    lines += [f"remove  {name}, which this model has no longer" for name in plan.removed]
+    lines += [f"remove  {name}, no longer part of this model" for name in plan.removed]
     lines += [f"same    {name}" for name in plan.same]
-    return lines + [f"leave   {name}, which is not of this build" for name in plan.foreign]
+    return lines + [f"keep    {name}, not from this build" for name in plan.foreign]
 
 
 def in_words(size: int) -> str:
-    """A size for people, of small files too."""
+    """A readable size, also for small files."""
     return mebibytes(size) if size >= 1 << 20 else f"{size:,} bytes"
 
 
@@ -328,9 +329,9 @@ def send(
     plan: Plan,
     parent: str | None,
 ) -> str:
-    """Upload and commit; the commit.
+    """Upload and commit; return the commit.
 
-    A large file, whose content the hub knows by its hash, must be as it was when it has been sent.
+    A large file, which the hub identifies by its hash, must not change during the upload.
 
     :raises StageError: when a file is not the one that was proven.
     """
@@ -342,9 +343,8 @@ def send(
             sha256 = hashes[name] if name in hashes else identity(content, None)
             if sha256 != proven.get(name, sha256):
                 raise StageError(
-                    f"{name} was written to while it was published: expected sha256 "
-                    f"{proven[name]}, now {sha256}. Nothing was published; run the same command "
-                    "again."
+                    f"{name} changed while it was published: expected sha256 {proven[name]}, now "
+                    f"{sha256}. Nothing was published; run the same command again."
                 )
         uploaded = repository.upload(contents)
     message = f"Publish {manifest.model}: {', '.join([*plan.sent, *plan.removed])}"

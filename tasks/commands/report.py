@@ -1,7 +1,7 @@
-"""`doit report`: what the stages measured, on one HTML page, and in Markdown for a pull request.
+"""`doit report`: the measurements on one HTML page, and in Markdown for a pull request.
 
-Made of the stages' reports of every model that was built, so it reruns only when one of them
-changed; its dates are those of the measurements. Targets: ``report.html`` (self-contained) and
+It is made from the stages' reports of every built model, so it reruns only when one of them
+changes; its dates are those of the measurements. Targets: ``report.html`` (self-contained) and
 ``report.md`` in ``<build>/report``.
 """
 
@@ -27,7 +27,7 @@ def folder(config: Configuration) -> Path:
 
 
 def declare(config: Configuration) -> Stage:
-    """The report; built with other tasks, it waits for them."""
+    """The report; in a build with other tasks, it runs last."""
     return Stage(
         None,
         write,
@@ -41,7 +41,7 @@ def declare(config: Configuration) -> Stage:
 
 
 def sources_of(config: Configuration) -> list[Path]:
-    """Every file that a report may be made of."""
+    """Every file that a report can be made from."""
     paths: list[Path] = []
     for target in config.targets:
         paths += [target.report("verify"), target.speeds, target.paths, target.manifest]
@@ -56,7 +56,7 @@ def sources_of(config: Configuration) -> list[Path]:
 
 
 def write(config: Configuration, work: Workspace) -> dict[str, Any]:
-    """Gather the figures of every model that was built, and write both files."""
+    """Gather the figures of every built model, and write both files."""
     from statistics import median
 
     from tasks.commands import report_figures as figures

@@ -1,7 +1,7 @@
-"""The figures of `doit report`: read of the stages' reports, compared, and drawn.
+"""The figures of `doit report`: read from the stages' reports, compared, and drawn.
 
-Times are those of `doit speed` alone, which takes them of all variants in one run. None stands for
-what was not measured. Figures that a stage measured are as its report has them.
+Times come only from `doit speed`, which measures all variants in one run. None stands for a missing
+measurement. A stage's figures are unchanged from its report.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tasks.system.fingerprint import FINGERPRINTS, read_cache
 
 @dataclass(frozen=True)
 class VariantFigures:
-    """A variant that was built; ``entry`` is that of the manifest, if there is one.
+    """A built variant; ``entry`` is its entry in the manifest, if there is one.
 
-    ``files`` have their SHA-256; ``sizes`` are in bytes, as is ``tracking_size`` of the graphs that
-    track; ``times`` are by provider; ``picture`` is a PNG in base64.
+    ``files`` maps names to SHA-256 hashes; ``sizes`` and ``tracking_size`` (of the tracking graphs)
+    are in bytes; ``times`` are by provider; ``picture`` is a PNG in base64.
     """
 
     name: str
@@ -50,7 +50,7 @@ class VariantFigures:
 
     @property
     def size(self) -> int:
-        """The bytes to download for segmenting images."""
+        """The size of the download for segmenting images, in bytes."""
         return sum(self.sizes)
 
     @property
@@ -62,12 +62,12 @@ class VariantFigures:
     def state(self) -> str:
         """Whether it is deployed, or why not."""
         if self.entry is None:
-            return "not deployed: not asked for, or its deploy has not run"
+            return "not deployed: not configured, or its deploy has not run"
         return "deployed" if self.entry.deployed else f"not deployed: {self.entry.reason}"
 
     @property
     def unproven(self) -> list[str]:
-        """The providers on which it is deployed, was tried, and is not proven."""
+        """The providers on which a deployed variant was tried and is not proven."""
         if self.entry is None or not self.entry.deployed or self.entry.browser is None:
             return []
         tried = self.entry.browser.providers
@@ -75,7 +75,7 @@ class VariantFigures:
 
     @property
     def unproven_because(self) -> dict[str, str]:
-        """Why it is not proven on a provider of the browser, or what that refused."""
+        """Why it is not proven, or what was refused, by provider of the browser."""
         proofs = self.entry.browser.providers if self.entry and self.entry.browser else {}
         reasons = {PROVIDERS[name]: each.reason for name, each in proofs.items() if each.reason}
         for name, figures in self.browser.get("providers", {}).items():
@@ -86,13 +86,13 @@ class VariantFigures:
 
     @property
     def wasm_iou(self) -> Figure:
-        """The least IoU of a mask on WASM with onnxruntime's."""
+        """The lowest IoU of a mask on WASM with onnxruntime's."""
         iou: Figure = self.browser.get("providers", {}).get("wasm", {}).get("mask_iou")
         return iou
 
     @property
     def webgpu_nodes(self) -> str | None:
-        """How many nodes of all graphs are on WebGPU, and on the CPU; None where unknown."""
+        """The numbers of nodes of all graphs on WebGPU and on the CPU; None if unknown."""
         figures = self.browser.get("providers", {}).get("webgpu", {})
         graphs = list(figures.get("placement", {}).values())
         if not graphs or None in graphs:
@@ -102,7 +102,7 @@ class VariantFigures:
 
     @property
     def page_memory(self) -> int | None:
-        """The bytes that the page took in the browser."""
+        """The memory of the page in the browser, in bytes."""
         memory: int | None = self.browser.get("memory", {}).get("renderer")
         return memory
 
@@ -112,11 +112,11 @@ class VariantFigures:
         return self.fidelity["mask_iou"]["mean"] if self.fidelity else None
 
     def encoder_times(self, provider: str) -> list[float]:
-        """The times for an image in milliseconds; empty where it was not timed."""
+        """The times for an image in milliseconds; empty if it was not timed."""
         return list(self.times.get(provider, {}).get("encoder_run_ms") or [])
 
     def candidate(self) -> Candidate:
-        """It among those of which one is recommended."""
+        """The variant as a candidate for the recommendation."""
         times = {name: median(each) for name in PROVIDERS if (each := self.encoder_times(name))}
         proven = self.entry.proven_on if self.entry else []
         return Candidate(self.name, self.size, frozenset(proven), times)
@@ -124,7 +124,7 @@ class VariantFigures:
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """A model that was verified; ``verified`` is the report on that."""
+    """A verified model; ``verified`` is the report of ``verify``."""
 
     name: str
     variants: Sequence[VariantFigures]
@@ -142,13 +142,13 @@ class ModelFigures:
 
     @property
     def least_path_iou(self) -> float | None:
-        """The least IoU of all execution paths; None where none drew a mask."""
+        """The lowest IoU of all execution paths; None if no path drew a mask."""
         ious = [each.mask_iou for each in self.paths if each.mask_iou is not None]
         return min(ious, default=None)
 
     @property
     def candidates(self) -> list[Candidate]:
-        """The variants that are deployed, with the figures of the model."""
+        """The deployed variants, with the figures of the model."""
         truth, native = self.verified.get("truth"), self.verified.get("native")
         one_click = truth["iou"].get(ONE_CLICK) if truth else None
         native_iou = native["mask_iou"]["mean"] if native else 1.0
@@ -165,7 +165,7 @@ class ModelFigures:
 
     @property
     def columns(self) -> set[str]:
-        """What at least one variant has a figure of, and so has a column."""
+        """The columns for which at least one variant has a figure."""
         timed = {
             provider
             for provider in PROVIDERS
@@ -180,10 +180,10 @@ class ModelFigures:
 
 
 class Ranked(NamedTuple):
-    """A deployed variant among those of all models.
+    """A deployed variant in the ranking of all models.
 
-    ``wasm`` is the time for an image in milliseconds; ``like_pytorch`` the mean IoU with PyTorch's
-    masks, of the same weights at the size they were trained on.
+    ``wasm`` is the time for an image in milliseconds; ``like_pytorch`` the mean IoU with the masks
+    of PyTorch with the same weights, at the image size that they were trained on.
     """
 
     model: str
@@ -196,7 +196,7 @@ class Ranked(NamedTuple):
 
 
 def gather(config: Configuration, target: Target) -> ModelFigures | None:
-    """The figures of one model; None when it is not verified yet."""
+    """The figures of one model; None if it is not verified yet."""
     verified = reports.read(target.report("verify"))
     if verified is None:
         return None
@@ -227,7 +227,7 @@ def gather(config: Configuration, target: Target) -> ModelFigures | None:
 
 
 def current_paths(target: Target) -> list[PathFigures]:
-    """What each execution path did with the files that are there now."""
+    """The figures of each execution path for the current files."""
     content = read_cache(target.paths)
     there = {
         path.name: FINGERPRINTS.sha256(path)
@@ -240,7 +240,7 @@ def current_paths(target: Target) -> list[PathFigures]:
 
 
 def current_speeds(target: Target) -> Report:
-    """The times of a model's variants, if they are those of the files that are there now."""
+    """The times of a model's variants, if they were measured with the current files."""
     speed = read_cache(target.speeds)
     timed = speed.get("files")
     if not isinstance(timed, dict):
@@ -286,14 +286,14 @@ def variant_figures(
 
 
 def differs(fidelity: Report | None) -> bool:
-    """Whether there is something to see where a variant is furthest from PyTorch."""
+    """Whether any pixel differs in the mask that is furthest from PyTorch's."""
     return bool(fidelity and (fidelity.get("lowest") or {}).get("pixels"))
 
 
 def tracked_ious(by_frame: Sequence[Report]) -> list[float]:
-    """The IoU of each frame that was tracked, in that order; prompts are left out. Pure.
+    """The IoU of each tracked frame, in tracking order; answers to prompts are left out. Pure.
 
-    A mask that was not made of numbers agrees in nothing.
+    A mask whose logits are not numbers has the IoU 0.
     """
     frames: dict[int, list[float]] = {}
     for each in by_frame:
@@ -302,9 +302,9 @@ def tracked_ious(by_frame: Sequence[Report]) -> list[float]:
 
 
 def best(models: Sequence[ModelFigures]) -> dict[str, Choice]:
-    """Which of several models to load on each provider, and why; pure.
+    """The model to load on each provider, and why; pure.
 
-    True masks compare models only where all of them have drawn the same.
+    True masks count only when all models were measured on the same ones.
     """
     if len(models) < 2:
         return {}
@@ -319,7 +319,7 @@ def best(models: Sequence[ModelFigures]) -> dict[str, Choice]:
 
 
 def ranking(models: Sequence[ModelFigures]) -> list[Ranked]:
-    """Every deployed variant of every model, the fastest on WASM first; pure."""
+    """Every deployed variant of every model, fastest on WASM first; pure."""
     chosen = {provider: choice.candidate.name for provider, choice in best(models).items()}
     rows = []
     for model in models:
@@ -341,18 +341,18 @@ def ranking(models: Sequence[ModelFigures]) -> list[Ranked]:
 
 
 def charts_of(rows: Sequence[VariantFigures]) -> list[charts.Chart]:
-    """Bars of what a person chooses by, each where at least one variant has a figure; pure."""
+    """Bar charts for choosing a variant, each if at least one variant has a figure; pure."""
     bars = [charts.chart("Download", {row.name: [row.size] for row in rows}, mebibytes)]
     for provider, name in PROVIDERS.items():
         times = {row.name: row.encoder_times(provider) for row in rows}
         bars.append(charts.chart(f"Time for an image, {name}", times, milliseconds))
     short = {row.name: [1 - row.mean_iou] for row in rows if row.mean_iou is not None}
-    bars.append(charts.chart("Mean IoU short of 1", short, "{:.4f}".format))
+    bars.append(charts.chart("1 − mean IoU", short, "{:.4f}".format))
     return [each for each in bars if each.bars]
 
 
 def drift_of(rows: Sequence[VariantFigures]) -> list[charts.LineChart]:
-    """For each clip a line of every variant: how its masks part from PyTorch's; pure."""
+    """For each clip a chart with each variant's IoU with PyTorch's masks, by frame; pure."""
     series: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         for clip in row.tracking["clips"] if row.tracking else ():
@@ -361,12 +361,12 @@ def drift_of(rows: Sequence[VariantFigures]) -> list[charts.LineChart]:
 
 
 def milliseconds(value: float) -> str:
-    """A time for people."""
+    """A readable time."""
     return f"{value:.0f} ms" if value < 1000 else f"{value / 1000:.2f} s"
 
 
 def spread(times: Sequence[float]) -> str:
-    """The median of several times, and the least and the most of them."""
+    """The median of several times, with the minimum and the maximum."""
     if not times:
         return "–"
     if len(times) == 1:
@@ -375,7 +375,7 @@ def spread(times: Sequence[float]) -> str:
 
 
 def ends(times: Sequence[float]) -> str:
-    """The least and the most of several times, for people: both in the unit of the longer."""
+    """The minimum and the maximum of several times, both in the unit of the maximum."""
     least, most = min(times), max(times)
     shortest = f"{least:.0f}" if most < 1000 else f"{least / 1000:.2f}"
     return f"{shortest} to {milliseconds(most)}"

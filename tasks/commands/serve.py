@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 DEFAULT_PORT = 8000
-# Those that stand for all addresses of the machine; nobody reaches it by them.
+# Hosts that stand for all addresses of the machine; a browser cannot open them.
 EVERYWHERE = ("0.0.0.0", "::", "")
 
 
 class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
-    """Serves the page until Ctrl-C; builds may run beside it (an entry point names it)."""
+    """Serves the page until Ctrl-C; builds can run meanwhile (an entry point names it)."""
 
     doc_purpose = "try the deployed models by hand, on a page in the browser"
     doc_usage = "[OPTIONS]"
     doc_description = (
-        "Serves on 127.0.0.1, or on another host, until Ctrl-C. What is built meanwhile needs a "
-        "reload."
+        "Serves on 127.0.0.1, or on another host, until Ctrl-C. Reload the page to see models "
+        "built meanwhile."
     )
     cmd_options = (
         {
@@ -52,7 +52,7 @@ class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
             "long": "host",
             "type": str,
             "default": HOST,
-            "help": "address to listen on, 0.0.0.0 for all of this machine's (default: 127.0.0.1)",
+            "help": "address to listen on; 0.0.0.0 for all addresses (default: 127.0.0.1)",
         },
         {
             "name": "names",
@@ -60,7 +60,7 @@ class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
             "long": "name",
             "type": list,
             "default": [],
-            "help": "host name by which the page may be reached too; may be repeated",
+            "help": "another host name of the page; can be repeated",
         },
         {
             "name": "open",
@@ -75,7 +75,7 @@ class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     def execute(self, params: Any, args: list[str]) -> int:
         """Load the configuration from dodo.py and serve; exit status 0 after Ctrl-C."""
         if args:
-            raise InvalidCommand(f"`doit serve` takes no task: {' '.join(args)}")
+            raise InvalidCommand(f"`doit serve` takes no arguments, but got: {' '.join(args)}")
         self.loader.setup(params)
         config = self.loader.namespace["CONFIG"]
         serve(config, params["port"], params["open"], params["host"], params["names"])
@@ -83,35 +83,35 @@ class Serve(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
 
 
 def deployed(config: Configuration) -> list[str]:
-    """The configured models that are deployed, by name; the page encodes, so no decoders alone."""
+    """The names of the deployed models that have an encoder, which the page needs."""
     targets = [target for target in config.targets if target.client.encodes]
     return [target.name for target in targets if target.manifest.is_file()]
 
 
 def reachable(host: str, names: Sequence[str]) -> list[str]:
-    """The host names that a request may have when the page is served on a host.
+    """The host names that a request can have when the page is served on a host.
 
-    :raises InvalidCommand: when a name is none, or nothing says by which it is to be reached.
+    :raises InvalidCommand: when a name is invalid, or a host for all addresses has no names.
     """
     for name in names:
         if not re.fullmatch(r"[\w.-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", name, re.ASCII):
             raise InvalidCommand(
-                f"--name {name}: expected a host name or an address as a browser is given it, "
+                f"--name {name}: expected a host name or an address as typed into a browser, "
                 "without a port, a path or *"
             )
     if host in EVERYWHERE and not names:
         raise InvalidCommand(
-            f"--host {host} listens on all addresses of this machine: add --name with each host "
-            "name by which the page is to be reached, as in `--name localhost --name lab42`; "
-            "requests by another are refused, for any site could read the models by one of its own"
+            f"--host {host} listens on all addresses of this machine. Add --name for each host "
+            "name of the page, as in `--name localhost --name lab42`. Requests with other names "
+            "are refused, because any website could otherwise read the models"
         )
     return [*names] if host in EVERYWHERE else [host, *names]
 
 
 def application(config: Configuration, names: Sequence[str] = ()) -> Starlette:
-    """The page, what it loads of npm, and each model's deploy folder under ``/models/<name>``.
+    """The page, its npm packages, and each model's deploy folder under ``/models/<name>``.
 
-    :param names: by which it may be reached, beside loopback's.
+    :param names: host names of the page, beside loopback's.
     """
     from tasks.web import server
 
@@ -130,19 +130,19 @@ def serve(
     """Serve until Ctrl-C.
 
     :param port: 0 is `DEFAULT_PORT`, or a free one if that is taken.
-    :param names: by which the page may be reached, beside the host and loopback's.
-    :raises InvalidCommand: when the port is taken, the host is not this machine's, its names are
+    :param names: host names of the page, beside the host and loopback's.
+    :raises InvalidCommand: when the port is taken, the host is not this machine's, names are
         missing, or npm cannot install the page's packages.
     """
     from tasks.web.server import serving
 
     allowed = reachable(host, names)
     if not all((packages.FOLDER / "node_modules" / name).is_dir() for name in packages.LIBRARIES):
-        sys.stdout.write("Installing the packages of npm that the page needs …\n")
+        sys.stdout.write("Installing the page's npm packages …\n")
         sys.stdout.flush()
         problem = packages.install()
         if problem is not None:
-            raise InvalidCommand(f"the packages of npm could not be installed: {problem}")
+            raise InvalidCommand(f"could not install the page's npm packages: {problem}")
     app = application(config, allowed)
     for attempt in (port,) if port else (DEFAULT_PORT, 0):
         try:
@@ -157,22 +157,24 @@ def serve(
         except OSError as error:
             if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
                 raise InvalidCommand(
-                    f"--host {host} is no address of this machine ({error.strerror}); "
-                    "0.0.0.0 stands for all that it has"
+                    f"--host {host} is not an address of this machine ({error.strerror}); "
+                    "use 0.0.0.0 to listen on all its addresses"
                 ) from error
             if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise
             taken = error.errno == errno.EADDRINUSE
-    why = "is in use" if taken else "may not be listened on by this user"
+    why = "is in use" if taken else "needs permissions that this user lacks"
     raise InvalidCommand(f"port {port or DEFAULT_PORT} {why}; choose another with --port")
 
 
 def _announce(config: Configuration, address: str, open_page: bool) -> None:
     models = (
-        ", ".join(deployed(config)) or f"no model yet: run {command('demo')} or {command('deploy')}"
+        ", ".join(deployed(config)) or f"none yet; run {command('demo')} or {command('deploy')}"
     )
     alone = [target.name for target in config.targets if not target.client.encodes]
-    left_out = f"Not shown, for they are decoders alone: {', '.join(alone)}.\n" if alone else ""
+    left_out = (
+        f"Not shown, because they have only a decoder: {', '.join(alone)}.\n" if alone else ""
+    )
     sys.stdout.write(f"{address}  (deployed: {models})\n{left_out}Ctrl-C stops it.\n")
     sys.stdout.flush()
     if open_page:

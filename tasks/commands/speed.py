@@ -1,8 +1,8 @@
-"""`doit speed:<model>`: how fast each variant is, all of a model measured in one run.
+"""`doit speed:<model>`: measures the speed of all variants of a model in one run.
 
-Times that were taken hours apart, on a machine that does other things, do not compare. So variants
-take turns, round by round, natively and in the browser; the result is the median of the
-rounds and how far they spread. Target: ``speed.json``.
+Times measured hours apart, on a machine with other work, cannot be compared. So variants take
+turns, round by round, natively and in the browser; the result is the median of the rounds and
+their spread. Target: ``speed.json``.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def declare(target: Target, browser: Browser) -> Stage:
         up_to_date=[_has_as_many_rounds],
         after=["packages", f"verify:{target.name}"],
         on_demand=True,
-        runs_here=True,  # times are of this machine
-        options=[option("rounds", "how often each variant has its turn", ROUNDS)],
+        runs_here=True,  # a worker of a cluster would time another machine
+        options=[option("rounds", "number of turns of each variant", ROUNDS)],
     )
 
 
 def _has_as_many_rounds(task: Task, values: Mapping[str, Any]) -> bool:
-    """False when the last run had another number of rounds."""
+    """False if the last run had another number of rounds."""
     return bool(values.get("rounds") == (task.options or {}).get("rounds"))
 
 
@@ -72,11 +72,11 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
 
     if not target.client.encodes:
         raise StageError(
-            f"{target.name} is a decoder alone, and speed compares how long encoders take; "
+            f"{target.name} has only a decoder, and speed compares the times of encoders; "
             f"{target.report('browser')} has the decoder's times"
         )
     if rounds < 1:
-        raise StageError(f"--rounds is {rounds}; allowed: a whole number above 0")
+        raise StageError(f"---rounds is {rounds}; expected a whole number above 0")
     in_browser = target.browser is not False and not browser.missing and packages.are_installed()
     request = SpeedRequest(
         variants={
@@ -122,9 +122,9 @@ class SpeedVariant:
 
 @dataclass(frozen=True)
 class SpeedRequest:
-    """The variants that take turns, by name, and where: natively, and ``in_browser``.
+    """The variants that take turns, by name; ``in_browser`` runs them in the browser too.
 
-    ``executable`` is the browser, None Playwright's own; ``scratch`` a folder for served files.
+    ``executable`` is the browser (None: Playwright's own); ``scratch`` a folder for served files.
     """
 
     variants: Mapping[str, SpeedVariant]
@@ -139,12 +139,12 @@ class SpeedRequest:
 
 
 def measure(request: SpeedRequest) -> dict[str, Any]:
-    """Let variants take turns (runs in a child process).
+    """Time the variants in turns (runs in a child process).
 
     :returns: ``files`` with their hashes; ``machine``; ``date``, the day in UTC; ``rounds``; and
         for each of ``variants`` by provider (``native``, ``wasm``, ``webgpu`` on hardware) the
-        milliseconds of each round: to create a session and to run, of encoder and decoder. A
-        provider that refuses a variant has an ``error``.
+        times of each round in milliseconds, for creating a session and for running encoder and
+        decoder. A provider that refuses a variant has an ``error``.
     """
     import os
     import platform
@@ -173,7 +173,7 @@ def measure(request: SpeedRequest) -> dict[str, Any]:
             print(f"round {number + 1} of {request.rounds}", flush=True)
             for name, each in request.variants.items():
                 if each.precision == "half":
-                    continue  # the CPU only imitates it
+                    continue  # the CPU only emulates it
                 _add(times[name], "native", run_natively(each.graphs, image, client))
         if request.in_browser:
             with launched(request.executable, request.webgpu) as browser:
@@ -198,7 +198,7 @@ def measure(request: SpeedRequest) -> dict[str, Any]:
     }
 
 
-# The milliseconds of each round, or the words of whoever refused, by name.
+# The milliseconds of each round by name, or the error message of a provider.
 Times = dict[str, Any]
 
 
@@ -213,9 +213,9 @@ def _add(all_rounds: dict[str, Times], provider: str, times: Mapping[str, Any]) 
 
 
 def run_natively(graphs: Mapping[str, str], image: Any, client: Client) -> dict[str, float]:
-    """One turn in onnxruntime on the CPU, with its own defaults as programs have them.
+    """One turn in onnxruntime on the CPU, with onnxruntime's defaults.
 
-    Each second run counts, the first fills caches.
+    Only the second run counts, because the first fills caches.
     """
     from statistics import median
 
@@ -242,7 +242,7 @@ T = TypeVar("T")
 
 
 def timed(call: Callable[..., T], *arguments: Any, **options: Any) -> tuple[T, float]:
-    """What a call returns, and the milliseconds that it takes."""
+    """The result of a call, and its time in milliseconds."""
     start = time.perf_counter()
     result = call(*arguments, **options)
     return result, 1000 * (time.perf_counter() - start)
@@ -251,7 +251,7 @@ def timed(call: Callable[..., T], *arguments: Any, **options: Any) -> tuple[T, f
 def run_in_page(
     browser: Any, model: ServedModel, image: Any, request: SpeedRequest
 ) -> dict[str, Any]:
-    """One turn in a page of its own: on WASM, and on WebGPU where that is hardware."""
+    """One turn in a new page: on WASM, and on WebGPU if that is hardware."""
     from tasks.inference.prompts import PROMPTS
     from tasks.inference.sessions import PromptedImage
     from tasks.web import chromium
@@ -295,7 +295,7 @@ def _page_times(each: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _processor() -> str | None:
-    """The processor's name, where the system tells."""
+    """The processor's name, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""`doit status` and `doit info`: what is fresh, and what is stale and why. Builds nothing."""
+"""`doit status` and `doit info`: show which stages are fresh or stale, and why. Build nothing."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class Stage(NamedTuple):
-    """A task of the build: whether it is fresh, else why not, and the bytes that it made.
+    """A task of the build: whether it is fresh, why not, and the size of its outputs in bytes.
 
-    ``cache`` is where its outputs came from, if they were not made here.
+    ``cache`` names the cache that its outputs came from, if they were not made here.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Stage(NamedTuple):
 class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
     """``doit status``."""
 
-    doc_purpose = "show for each model and stage what is fresh, and what is stale and why"
+    doc_purpose = "show for each model and stage whether it is fresh, or stale and why"
     doc_usage = "[MODEL ...]"
-    doc_description = "Nothing is built. Models that were never built take a line each."
+    doc_description = "Builds nothing. A model that was never built takes one line."
     cmd_options = ()
 
     def _execute(self) -> int:
@@ -56,7 +56,7 @@ class Status(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
                 near = get_close_matches(name, models, 1)
                 hint = f" Did you mean {command(f'status {near[0]}')}?" if near else ""
                 raise InvalidCommand(
-                    f"there is no model {name}.{hint} There are: {', '.join(models)}."
+                    f"there is no model {name}.{hint} Models: {', '.join(models)}."
                 )
         for line in lines_about(config, stages, pos_args or models):
             self.outstream.write(line + "\n")
@@ -75,13 +75,13 @@ class Info(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
 
     doc_purpose = "show what one stage reads and makes, and whether it is stale and why"
     doc_usage = "STAGE"
-    doc_description = "For example doit info export:tiny. Nothing is built."
+    doc_description = "For example doit info export:tiny. Builds nothing."
     cmd_options = ()
 
     def _execute(self, pos_args: list[str]) -> int:
         tasks = {task.name: task for task in self.task_list}
         if len(pos_args) != 1:
-            raise InvalidCommand(f"name one stage, as in {command('info export:tiny')}")
+            raise InvalidCommand(f"expected one stage, as in {command('info export:tiny')}")
         if pos_args[0] not in tasks:
             raise InvalidCommand(not_found=pos_args[0])
         config = str(self.loader.namespace["CONFIG"].path)
@@ -95,12 +95,12 @@ class Info(Plain, Suggesting, DoitCmdBase):  # type: ignore[misc]
 
 
 def lines_of(task: Task, stage: Stage | None) -> list[str]:
-    """What ``doit info`` prints; without a stage where nothing but a person asks for it."""
+    """The lines that ``doit info`` prints; the stage is None for a task that was never needed."""
     lines = []
     if stage is None and not task.targets:
-        lines.append("Runs whenever it is named, and never by itself.")
+        lines.append("Runs only when you name it, and then always.")
     elif stage is None:
-        lines.append("Made only when it is named; it never was.")
+        lines.append("Runs only when you name it; it has not run yet.")
     elif stage.fresh:
         came = f"came from the cache {stage.cache}" if stage.cache else "ran"
         lines.append(f"Fresh: nothing changed since it {came}.")
@@ -109,16 +109,16 @@ def lines_of(task: Task, stage: Stage | None) -> list[str]:
     own = [path for path in sorted(task.file_dep) if path.startswith("tasks/")]
     read = [path for path in sorted(task.file_dep) if path not in own]
     lines += ["Reads:", *(f"  {path}" for path in read)] if read else []
-    lines += ["Its code, of which a change makes it stale:", f"  {', '.join(own)}"] if own else []
+    lines += ["Its code (a change makes it stale):", f"  {', '.join(own)}"] if own else []
     lines += ["Makes:"] if task.targets else []
     for path in task.targets:
-        size = mebibytes(os.path.getsize(path)) if os.path.isfile(path) else "not there"
+        size = mebibytes(os.path.getsize(path)) if os.path.isfile(path) else "missing"
         lines.append(f"  {path} ({size})")
     return lines
 
 
 def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[str, Stage]:
-    """Each task's state; a task waits for those that it builds on, if they are not fresh."""
+    """Each task's state; a task waits for tasks that it builds on and that are not fresh."""
     makers = {target: name for name, task in tasks.items() for target in task.targets}
     states: dict[str, Stage] = {}
 
@@ -143,7 +143,7 @@ def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[s
 
     for name in tasks:
         judge(name)
-    # What is made on demand only is not missed, and what makes nothing here is never stale.
+    # A task on demand is left out until it was built, and always if it has no targets.
     return {
         name: stage
         for name, stage in states.items()
@@ -152,9 +152,9 @@ def stage_states(tasks: Mapping[str, Task], records: Any, config: str) -> dict[s
 
 
 def phrases(reasons: Mapping[str, Any], config: str) -> Iterable[str]:
-    """doit's reasons in words.
+    """doit's reasons as readable phrases.
 
-    :param config: the file of the configuration.
+    :param config: the configuration file.
     """
     for check, *_ in reasons.get("uptodate_false") or ():
         if isinstance(check, Trace):
@@ -166,7 +166,7 @@ def phrases(reasons: Mapping[str, Any], config: str) -> Iterable[str]:
 def lines_about(
     config: Configuration, stages: Mapping[str, Stage], models: Sequence[str]
 ) -> list[str]:
-    """The lines to print; pure but for the ledger."""
+    """The lines to print; pure except for reading the ledger."""
     lines = []
     width = max(map(len, models))
     for model in models:

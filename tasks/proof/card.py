@@ -1,4 +1,4 @@
-"""The model card of a published model: made from its manifest, with room for a person's text."""
+"""The model card of a published model, made from its manifest, with room for the user's text."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path("tasks/templates")
 
-# What stands below this line on the hub is a person's, and is kept.
+# Text below this line on the hub is the user's, and is kept.
 MARK = "<!-- Written by `doit publish` up to this line, and replaced. What is below it is kept. -->"
 
-# Licences that the hub has a name for; any other is `other` to it.
+# Licences that the hub has a name for; the hub's name for any other is `other`.
 LICENSES = frozenset(
     {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "unlicense", "openrail"}
     | {"agpl-3.0", "gpl-3.0", "lgpl-3.0", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nd-4.0"}
@@ -34,16 +34,16 @@ LICENSES = frozenset(
 )
 
 CHOICES = {
-    "multi": "there are three for a prompt, of which to take that of the best score",
-    "ranked": "there are three for a prompt, the best first",
-    "best": "there is one for a prompt, of three that of the best score",
-    "single": "there is one for a prompt",
-    "all": "there are four for a prompt, of which to take that of the best score",
+    "multi": "Each prompt gives three; take the one with the best score",
+    "ranked": "Each prompt gives three, the best first",
+    "best": "Each prompt gives one, the best-scored of three",
+    "single": "Each prompt gives one",
+    "all": "Each prompt gives four; take the one with the best score",
 }
 
 
 def environment(**filters: Callable[..., object]) -> Environment:
-    """The project's templates; HTML is escaped, and a name that is not there is an error."""
+    """The project's templates; HTML is escaped, and an undefined name is an error."""
     import jinja2
 
     templates = jinja2.Environment(
@@ -65,10 +65,10 @@ def card(
     revision: str = "main",
     picture: str | None = None,
 ) -> str:
-    """The text of ``README.md``, up to the line behind which a person's own begins.
+    """The text of ``README.md``, up to the line below which the user's own text begins.
 
     :param repo: OWNER/NAME of the repository.
-    :param folder: what the client calls the folder of these files.
+    :param folder: the client's name for the folder of these files.
     :param endpoint: the hub's address.
     :param picture: the file of a picture in the repository.
     """
@@ -102,13 +102,13 @@ def card(
 
 
 def generated_text(text: str) -> str:
-    """The text above the line; empty where there is no line."""
+    """The text above the line; empty if there is no line."""
     made, line, _ = text.partition(MARK)
     return made if line else ""
 
 
 def kept_text(earlier: str) -> str:
-    """What a person wrote below the line; empty where there is no line."""
+    """The user's text below the line; empty if there is no line."""
     return earlier.partition(MARK)[2].removeprefix("\n")
 
 
@@ -118,7 +118,7 @@ def family_of_manifest(manifest: Manifest) -> Family:
 
 
 def metadata(manifest: Manifest) -> str:
-    """The YAML at the head of the card, by which the hub finds and shows the model."""
+    """The YAML at the head of the card, which the hub uses to find and show the model."""
     from huggingface_hub import ModelCardData
 
     license, license_name = license_of(manifest.license or "")
@@ -139,7 +139,7 @@ def metadata(manifest: Manifest) -> str:
 
 
 def license_of(name: str) -> tuple[str, str | None]:
-    """A licence as the hub names it; one that it does not know is ``other``, and has a name."""
+    """The hub's name of a licence, or ``other`` and the licence's own name if it has none."""
     name = name.lower()
     if name in LICENSES:
         return name, None
@@ -147,7 +147,7 @@ def license_of(name: str) -> tuple[str, str | None]:
 
 
 def base_model(url: str) -> str | None:
-    """The repository of the hub that a checkpoint came from; None of any other source."""
+    """The repository of the hub that a checkpoint came from; None for other sources."""
     match = re.match(r"hf:([^/@]+/[^/@]+)", url)
     return match[1] if match else None
 
@@ -158,7 +158,7 @@ def cell(text: object) -> str:
 
 
 def in_browser(variant: VariantEntry, provider: Literal["wasm", "webgpu"]) -> str:
-    """What a browser's provider did with a variant, in words."""
+    """The outcome of a variant on a provider in the browser."""
     proof = variant.browser.providers.get(provider) if variant.browser else None
     if proof is None:
         return "not run"
@@ -169,7 +169,7 @@ def in_browser(variant: VariantEntry, provider: Literal["wasm", "webgpu"]) -> st
 
 
 def _needs(manifest: Manifest, variant: VariantEntry) -> str:
-    """The least onnxruntime that runs all files of a variant."""
+    """The oldest onnxruntime that runs all files of a variant."""
     needs = [manifest.files[file].needs or {} for file in variant.files.values()]
     return newest(each["onnxruntime"] for each in needs)
 
@@ -185,7 +185,7 @@ def _tried(manifest: Manifest, variant: VariantEntry) -> str:
 
 
 def _largest(verification: Verification | None) -> dict[str, Figure] | None:
-    """The largest difference of each kind over all prompts; None where nothing was compared."""
+    """The largest difference of each kind over all prompts; None if nothing was compared."""
     if verification is None:
         return None
     prompts = {name: vars(each) for name, each in verification.prompts.items()}
