@@ -47,9 +47,9 @@ def test_an_intact_folder_prints_a_line_per_check_and_exits_with_status_0(folder
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "ok      manifest   schema 6, tiny for samexporter",
-        "ok      files      3 files, 0.0 MiB, each as the manifest says",
-        "ok      others     nothing else is there",
-        "ok      tensors    those of 2 graphs are as the manifest says",
+        "ok      files      3 files, 0.0 MiB, all as in the manifest",
+        "ok      others     no other files",
+        "ok      tensors    tensors of 2 graphs match the manifest",
         "ok      signature  not signed",
     ]
 
@@ -126,12 +126,12 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "a removed file": (
         lambda folder: (folder / "decoder.onnx").unlink(),
-        ["files: decoder.onnx is not there"],
+        ["files: decoder.onnx is missing"],
     ),
     "a renamed file": (
         lambda folder: (folder / "decoder.onnx").rename(folder / "other.onnx"),
         [
-            "files: decoder.onnx is not there",
+            "files: decoder.onnx is missing",
             "others: other.onnx is not listed in the manifest: it has the content of decoder.onnx, "
             "so it was renamed or copied",
         ],
@@ -151,7 +151,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a link to a folder": (link_folder, ["others: onnx is not listed in the manifest"]),
     "a folder in place of a file": (
         lambda folder: (folder / "encoder.onnx").unlink() or (folder / "encoder.onnx").mkdir(),
-        ["files: encoder.onnx is no plain file"],
+        ["files: encoder.onnx is not a regular file"],
     ),
     "a pipe": (
         lambda folder: os.mkfifo(folder / "pipe"),
@@ -184,11 +184,11 @@ INVALID: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "an earlier schema": (
         lambda m: m.update(schema_version=4),
-        "has schema_version 4, and this build reads 6",
+        "has schema_version 4, but this build reads 6",
     ),
     "a file outside the folder": (
         lambda m: m["files"].update({"../x": {"size": 1, "sha256": "0" * 64}}),
-        "lists '../x', which is no name of a file in the folder",
+        "lists '../x', which is not a valid file name",
     ),
     "an invalid hash": (
         lambda m: m["files"]["encoder.onnx"].update(sha256="12"),
@@ -200,7 +200,7 @@ INVALID: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "a deployed variant with a reason against it": (
         lambda m: m["variants"][0].update(reason="too far"),
-        "says that fp32 is deployed and why not, or neither",
+        "must give a reason for fp32 exactly if it is not deployed",
     ),
     "null in place of an omitted key": (lambda m: m.update(video=None), "a key that is null"),
     "a recommended variant that is not deployed": (
@@ -222,12 +222,12 @@ def test_an_invalid_manifest_is_reported_with_the_reason(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is no JSON, so it was cut off or edited"),
-        ('{"schema_version": 6, "files": NaN}', "holds NaN, which is no JSON"),
+        ("", "is not JSON, so it was cut off or edited"),
+        ('{"schema_version": 6, "files": NaN}', "contains NaN, which is not valid JSON"),
         ("[]", "is not a manifest of this build"),
-        ('{"name": "An app", "icons": []}', "It seems to be another program's"),
-        (b"\xff\xfe", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
+        ('{"name": "An app", "icons": []}', "Another program seems to have written it"),
+        (b"\xff\xfe", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_a_foreign_or_unreadable_manifest_is_reported(
@@ -244,7 +244,7 @@ def test_a_graph_whose_tensors_differ_from_the_manifest_is_named(folder: Path) -
     relist(folder, "decoder.onnx", graph((deployed_folder.POINTS, other)))
     (line,) = wrong(folder)
     assert line == (
-        "tensors: decoder.onnx gives masks float32 (num_prompts, 4, 2); the manifest says masks "
+        "tensors: decoder.onnx gives masks float32 (num_prompts, 4, 2); the manifest has masks "
         "float32 (num_prompts, num_points, 2)"
     )
 
@@ -252,7 +252,7 @@ def test_a_graph_whose_tensors_differ_from_the_manifest_is_named(folder: Path) -
 def test_a_listed_file_that_is_not_a_graph_is_named(folder: Path) -> None:
     relist(folder, "decoder.onnx", b"no graph at all")
     (line,) = wrong(folder)
-    assert line.startswith("tensors: decoder.onnx is no graph that can be read: ")
+    assert line.startswith("tensors: decoder.onnx is not a readable graph: ")
 
 
 def test_a_changed_file_is_not_read_as_a_graph(

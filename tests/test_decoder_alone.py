@@ -214,7 +214,7 @@ def test_a_wrongly_stored_embedding_is_refused(
         "[fidelity] q8",
     )
     assert str(failure).startswith(
-        "mean IoU from embeddings stored as int8 with PyTorch's masks is "
+        "mean IoU with PyTorch's masks from embeddings stored as int8 is "
     )
 
 

@@ -290,7 +290,7 @@ def test_a_model_that_misses_the_true_masks_is_not_deployed(build: Build) -> Non
     build.write()
     outcome = build.doit("run", "deploy:tiny", CHEAP_TRUTH="0.4")
     assert outcome.status != 0
-    assert "IoU with the true masks from one click: 0.4, truth_iou asks for 0.7" in outcome.output
+    assert "IoU with the true masks from one click: 0.4, truth_iou requires 0.7" in outcome.output
     assert not build.deployed("tiny", "manifest.json").exists()
     assert build.build("deploy:tiny", CHEAP_TRUTH="0.8").status == 0
     manifest = json.loads(build.deployed("tiny", "manifest.json").read_text())

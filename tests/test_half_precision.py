@@ -230,7 +230,7 @@ def test_a_non_finite_output_is_named_with_the_image() -> None:
         {"image": "white", "not_finite": ["encoder image_embed", "decoder masks"]},
     ]
     assert failures(extremes) == [
-        f"{output} is not finite for the image 'white': half precision overflows, its largest "
+        f"{output} is not finite for the image 'white': half precision overflowed, its largest "
         "number is 65504"
         for output in ("encoder image_embed", "decoder masks")
     ]

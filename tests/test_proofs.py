@@ -436,7 +436,7 @@ def test_a_graph_changed_while_it_is_measured_is_not_proven(project: Project) ->
         pass
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "decoder.onnx was written to while it was measured" in output
+    assert "decoder.onnx changed while it was measured" in output
 
 
 def test_a_copy_of_the_project_has_nothing_to_do(project: Project) -> None:

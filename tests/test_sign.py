@@ -117,7 +117,7 @@ def test_a_signed_folder_is_checked_with_and_without_the_key(folder: Path, keys:
     assert f"of these files, by the key {fingerprint(keys)[:16]}… of {keys}/ours.pub" in lines[-1]
     done = check(folder)
     assert done.returncode == 0
-    assert "whose it is was not checked: --key FILE does" in done.stdout
+    assert "--key FILE checks whose key it is" in done.stdout
 
 
 def fingerprint(keys: Path) -> str:
@@ -220,7 +220,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "manifest.json").write_text(
             (folder / "manifest.json").read_text().replace('"origin": "us"', '"origin": "me"')
         ),
-        f"{SIGNATURE} is of another manifest.json",
+        f"{SIGNATURE} covers another version of manifest.json",
     ),
     "swapped graphs": (swap, "encoder.onnx has the content of decoder.onnx"),
     "an added file": (
@@ -233,7 +233,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a removed file": (
         lambda folder: (folder / "decoder.onnx").unlink(),
-        "decoder.onnx is not there",
+        "decoder.onnx is missing",
     ),
     "a renamed file": (
         lambda folder: (folder / "decoder.onnx").rename(folder / "d.onnx"),
@@ -241,11 +241,11 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a replaced graph that is listed": (
         lambda folder: relist(folder, "encoder.onnx", deployed_folder.contents(2)["encoder.onnx"]),
-        f"{SIGNATURE} is of another encoder.onnx",
+        f"{SIGNATURE} covers another version of encoder.onnx",
     ),
     "another folder's signature": (
         take(SIGNATURE, "other"),
-        f"{SIGNATURE} is of another encoder.onnx",
+        f"{SIGNATURE} covers another version of encoder.onnx",
     ),
     "a signature by another key": (
         take(SIGNATURE, "theirs"),
@@ -266,7 +266,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a removed signature": (
         lambda folder: (folder / SIGNATURE).unlink(),
-        f"{SIGNATURE} was removed: {STATEMENT} comes with one",
+        f"{SIGNATURE} was removed: {STATEMENT} needs it",
     ),
     "every trace of a signature removed": (strip, "not signed, and "),
     "an edited statement": (
@@ -275,13 +275,13 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an edited statement that is listed": (
         edit_json(STATEMENT, subject_elsewhere, listed=True),
-        f"{STATEMENT} is of another encoder.onnx than the manifest",
+        f"{STATEMENT} and the manifest have different hashes of encoder.onnx",
     ),
     "a link": (link, "encoder.onnx is a link to ../encoder.onnx: expected a file"),
     "a link in place of the signature": (
         lambda folder: (folder / SIGNATURE).rename(folder.parent / "s")
         and (folder / SIGNATURE).symlink_to("../s"),
-        f"{SIGNATURE} is no plain file",
+        f"{SIGNATURE} is not a regular file",
     ),
     "an empty file": (
         lambda folder: (folder / "encoder.onnx").write_bytes(b""),
@@ -289,11 +289,11 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "an older manifest": (
         edit_json("manifest.json", lambda m: m.update(schema_version=4)),
-        "has schema_version 4, and this build reads 6",
+        "has schema_version 4, but this build reads 6",
     ),
     "an earlier deployment's manifest": (
         take("manifest.json", "other"),
-        f"{SIGNATURE} is of another manifest.json",
+        f"{SIGNATURE} covers another version of manifest.json",
     ),
 }
 

@@ -138,7 +138,7 @@ def test_a_model_that_segments_too_badly_fails_with_both_figures() -> None:
 
     (failure,) = failures({"iou": {"1 click": 0.4}})
     assert (failure.kind, failure.found, failure.allowed) == ("truth iou", 0.4, 0.5)
-    assert str(failure) == "IoU with the true masks from one click: 0.4, truth_iou asks for 0.5"
+    assert str(failure) == "IoU with the true masks from one click: 0.4, truth_iou requires 0.5"
     assert failures({"iou": {"1 click": 0.6}}) == []
     assert failures(None) == []
 

@@ -241,21 +241,21 @@ FINE = {"logit_error": 0.1, "input_error": 0.1, "score_error": 0.1}
         (0.98, 0.90, 0.0, []),
         (
             *(0.96, 0.95, 0.0),
-            ["mean IoU with PyTorch's masks is 0.96, [fidelity] q8 asks for 0.97"],
+            ["mean IoU with PyTorch's masks is 0.96, [fidelity] q8 requires 0.97"],
         ),
         (
             *(0.98, 0.87, 0.0),
-            ["worst IoU with PyTorch's masks is 0.87, [fidelity] worst asks for 0.88"],
+            ["worst IoU with PyTorch's masks is 0.87, [fidelity] worst requires 0.88"],
         ),
         (0.98, 0.95, 0.1, []),
         (
             *(0.98, 0.95, 0.11),
             [
-                "masks are ranked otherwise than PyTorch's: share of the prompts 0.11, "
+                "masks are ranked differently from PyTorch's for a share of 0.11 of the prompts, "
                 "[fidelity] ranking_flips allows 0.1"
             ],
         ),
-        (float("nan"), float("nan"), float("nan"), ["mean IoU", "worst IoU", "ranked otherwise"]),
+        (float("nan"), float("nan"), float("nan"), ["mean IoU", "worst IoU", "ranked differently"]),
     ],
 )
 def test_a_variant_must_meet_the_limits_of_mean_iou_worst_iou_and_ranking(

@@ -133,7 +133,7 @@ def test_a_variant_below_its_fidelity_is_not_deployed_and_reported_with_its_figu
     outcome = build.doit(CHEAP_BELOW="_quantized.onnx")
     assert outcome.status == 0, outcome.output
     assert "tiny's q8 is not deployed" in outcome.output
-    assert "0.5, [fidelity] q8 asks for 0.97" in outcome.output
+    assert "0.5, [fidelity] q8 requires 0.97" in outcome.output
     assert build.files() == {"encoder.onnx", "decoder.onnx"}
     _, q8 = build.manifest["variants"]
     assert not q8["deployed"]
@@ -238,7 +238,7 @@ def test_the_report_lists_every_variant_and_which_ones_are_not_deployed(build: B
     assert outcome.status == 0, outcome.output
     page = (build.root / "build/report/report.html").read_text()
     assert "<b>q8</b>" in page
-    assert "q8 asks for 0.97" in page
+    assert "q8 requires 0.97" in page
     assert "data:image/png;base64," in page
     assert "http" not in page  # the page refers to nothing outside
     text = (build.root / "build/report/report.md").read_text()

@@ -60,7 +60,7 @@ def test_missing_and_unknown_tensors_and_other_shapes_break_the_contract() -> No
     assert [str(each) for each in broken] == [
         "decoder: expected a float32 (1, 2), found a float32 (1, n)",
         "decoder: expected b float32 (1), found no tensor of that name",
-        "decoder: found c int64 (1), which the contract does not have",
+        "decoder: found c int64 (1), which is not in the contract",
     ]
     # The same goes for outputs.
     turned = [{"decoder": GraphTensors((), each.inputs)} for each in (expected, found)]

@@ -1,1 +1,1 @@
-"""What was measured of a file, how it is judged, and which files it binds."""
+"""Measurements of files, the rules that judge them, and the hashes that bind them to files."""

@@ -1,4 +1,4 @@
-"""Ties what was measured to the bytes it was measured on."""
+"""Ties measurements to the bytes of the measured files."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tasks.system.fingerprint import stat_signature
 def unchanged(files: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """The SHA-256 of files that are measured inside the context, by the same keys.
 
-    :raises StageError: at the end, when one of them was written to meanwhile.
+    :raises StageError: at the end, when one of them changed meanwhile.
     """
     before = {path: stat_signature(path) for path in files.values()}
     yield {key: sha256_of(path) for key, path in files.items()}
     for path, signature in before.items():
         if not Path(path).is_file() or stat_signature(path) != signature:
             raise StageError(
-                f"{path} was written to while it was measured, so the figures do not count. "
+                f"{path} changed while it was measured, so the figures do not count. "
                 "Run the same command again."
             )

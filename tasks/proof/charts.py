@@ -1,4 +1,4 @@
-"""Bars and lines that are drawn in SVG: where each is and what is written beside it. Pure."""
+"""The geometry and the labels of bar charts and line charts in SVG. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from itertools import cycle
 from statistics import median
 from typing import NamedTuple
 
-# In units of the drawing, which are pixels where it is shown at its own size. Names stand left of
-# the bars and figures right of the longest, so that no text meets another.
+# In units of the drawing, which are pixels at its own size. Names stand left of the bars and
+# figures right of the longest bar, so that no texts overlap.
 WIDTH, ROW = 380, 30
 NAMES, FIGURES = 96, 104
 
 
 class Bar(NamedTuple):
-    """A bar from the names on, and the line that shows the spread, from ``low`` to ``high``."""
+    """A bar, and the line that shows the spread, from ``low`` to ``high``."""
 
     name: str
     text: str
@@ -25,7 +25,7 @@ class Bar(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Bars below each other; ``figures`` is where their figures begin."""
+    """Bars below each other; their figures begin at ``figures``."""
 
     title: str
     bars: Sequence[Bar]
@@ -38,9 +38,9 @@ class Chart(NamedTuple):
 def chart(
     title: str, measured: Mapping[str, Sequence[float]], written: Callable[[float], str]
 ) -> Chart:
-    """A bar as long as the median of each figure that was measured, the longest as there is room.
+    """A bar for the median of each measurement; the longest bar fills the width.
 
-    :param measured: what was measured once or often, by name; nothing is drawn of an empty one.
+    :param measured: one or more measurements by name; an empty sequence gets no bar.
     """
     room = WIDTH - NAMES - FIGURES
     largest = max((max(each) for each in measured.values() if each), default=0.0) or 1.0
@@ -56,7 +56,7 @@ def chart(
     return Chart(title, bars, WIDTH, ROW * len(bars), NAMES, WIDTH - FIGURES + 8)
 
 
-# Dashes distinguish lines without colours too.
+# Dashes distinguish lines also without colours.
 STROKES = (
     ("#0072b2", ""),
     ("#d55e00", "7 3"),
@@ -68,7 +68,7 @@ STROKES = (
 
 
 class Line(NamedTuple):
-    """A named line through ``points``, as SVG has them, with its colour and dashes."""
+    """A named line through ``points``, in SVG's syntax, with its colour and dashes."""
 
     name: str
     points: str
@@ -90,9 +90,9 @@ class LineChart(NamedTuple):
 
 
 def line_chart(title: str, series: Mapping[str, Sequence[float]]) -> LineChart:
-    """Shares up to 1, one after another; the floor is the round share below the least.
+    """A chart of sequences of shares up to 1; its floor is the round share below the least.
 
-    :param series: the shares of each line, by its name; lines of one length.
+    :param series: the shares of each line, by its name; all lines have the same length.
     """
     left, top, height = 40, 8, 150
     base = height - 22

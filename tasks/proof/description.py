@@ -1,4 +1,4 @@
-"""What a manifest says of proven files, and the other texts that a client reads beside them."""
+"""Writes the manifest of proven files, and the other texts that a client reads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Also = Callable[[manifest.Manifest], Mapping[str, str]]
 def documents(model: JudgedModel, also: Also = lambda described: {}) -> dict[str, str]:
     """The text of each file that is deployed beside the graphs, the manifest last.
 
-    :param also: gives further texts, of the manifest with all files but these.
+    :param also: makes further texts from the manifest, which lists all files except these.
     """
     precisions = {
         name: each.variant.precision for each in model.deployed for name in each.names.values()
@@ -104,7 +104,7 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> manifest.Manif
         recommended=recommended(entries, files),
         options=target.graph_options,
         packages=versions(*PACKAGES),
-        # Figures of single precision say nothing of other files.
+        # Figures of single precision do not apply to other files.
         verification=verification(verified) if single.deployed else None,
         browser=browser_proof(first),
         video=video(first) if source.video else None,
@@ -114,7 +114,7 @@ def manifest_of(model: JudgedModel, files: Mapping[str, File]) -> manifest.Manif
 def recommended(
     variants: Sequence[manifest.VariantEntry], files: Mapping[str, File]
 ) -> dict[Any, manifest.Recommendation]:
-    """The variant to load on each provider; no time counts, as times differ between machines."""
+    """The variant to load on each provider; times are ignored, as they differ between machines."""
     candidates = [
         Candidate(
             each.name,
@@ -132,7 +132,7 @@ def recommended(
 
 
 def embeddings(checkpoint: str, verified: Report) -> manifest.Embeddings:
-    """The embeddings that a decoder alone accepts, and what it costs to store them smaller."""
+    """The embeddings that a model with only a decoder accepts, and the cost of smaller storage."""
     measured, inputs = verified["embeddings"], verified["tensors"]["decoder"]["inputs"]
     tensor = next(each for each in inputs if each["role"] == "image_embed")
     stored = {
@@ -144,7 +144,7 @@ def embeddings(checkpoint: str, verified: Report) -> manifest.Embeddings:
 
 
 def video(first: JudgedVariant) -> manifest.Video:
-    """What a program that tracks needs beside the encoder."""
+    """The data that a tracking program needs beside the encoder."""
     report = first.reports["tracking"]
     files = {graph: first.names[graph] for graph in first.target.source.tracking_graphs}
     return structured(
@@ -153,7 +153,7 @@ def video(first: JudgedVariant) -> manifest.Video:
 
 
 def verification(report: Report) -> manifest.Verification:
-    """Single precision against PyTorch."""
+    """The comparison of single precision with PyTorch."""
     rules = report["rules"]
     native, placement = report.get("native"), report["placement"]
     return manifest.Verification(
@@ -187,7 +187,7 @@ def variant_entry(each: JudgedVariant) -> manifest.VariantEntry:
 
 
 def fidelity(report: Report) -> manifest.Fidelity:
-    """A variant's masks against PyTorch's."""
+    """The comparison of a variant's masks with PyTorch's."""
     return manifest.Fidelity(
         images=report["images"],
         prompts=report["prompts"],
@@ -200,7 +200,7 @@ def fidelity(report: Report) -> manifest.Fidelity:
 
 
 def tracked(report: Report, against: str) -> manifest.Tracked | None:
-    """Tracking against another tracker's; None where it could not be run."""
+    """The comparison of tracking with another tracker's; None if it could not run."""
     if "mask_iou" not in report:
         return None
     return manifest.Tracked(
@@ -216,7 +216,7 @@ def tracked(report: Report, against: str) -> manifest.Tracked | None:
 
 
 def browser_proof(each: JudgedVariant) -> manifest.BrowserProof | None:
-    """A browser's report: the agreement, but no time; None where no browser ran the variant."""
+    """A browser's report without its times; None if no browser ran the variant."""
     report = each.reports.get("browser")
     if report is None:
         return None
@@ -265,10 +265,10 @@ def _nodes(placed: Report | None) -> manifest.Nodes | None:
 
 
 def _not_on_webgpu(placement: Report) -> str:
-    """Why a graph that WebGPU runs is not proven on it; empty when it is."""
+    """Why a graph that runs on WebGPU is not proven there; empty if it is proven."""
     left = products_on_cpu(placement)
     if left is None:
-        return "the log does not say where its nodes run"
+        return "the log does not show where its nodes run"
     return f"{left} matrix products run on the CPU" if left else ""
 
 

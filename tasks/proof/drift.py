@@ -1,4 +1,4 @@
-"""How one tracker's answers to scripts differ from another's. Pure."""
+"""Compares two trackers' answers to scripts. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tasks.proof.figures import FrameIou, Ious, ScriptIou, TrackingFigures
 
 
 class Drift(NamedTuple):
-    """How two answers differ; None for what is not a finite number.
+    """The differences of two answers; None for a figure that is not a finite number.
 
-    ``pointer`` is relative to the largest magnitude of the expected one, ``logits`` to their mean
-    magnitude; ``flip`` is 1 where only one of them says that the object is there.
+    ``pointer`` is relative to the largest magnitude of the expected pointer, ``logits`` to the mean
+    magnitude of the expected logits; ``flip`` is 1 if only one answer has the object present.
     """
 
     iou: Figure = None
@@ -28,14 +28,14 @@ class Drift(NamedTuple):
 
 
 def drift(answer: Answer | None, expected: Answer | None) -> Drift:
-    """How an answer differs from the expected one; all None where one of them is missing."""
+    """The differences of an answer from the expected one; all None if either is missing."""
     if answer is None or expected is None:
         return Drift()
     score = checks.finite(abs(answer.score - expected.score))
     logits = _relative(abs(answer.magnitude - expected.magnitude), expected.magnitude)
     pointer = checks.largest_difference(answer.pointer, expected.pointer)
     return Drift(
-        # A mask of logits that are not numbers is not a mask.
+        # Logits that are not numbers make no mask.
         iou=None if logits is None else mask_iou(answer.mask, expected.mask),
         score=score,
         pointer=_relative(pointer, float(abs(expected.pointer).max())),
@@ -50,7 +50,7 @@ def _relative(difference: Figure, largest: float) -> Figure:
 
 
 def compare_answers(scripts: Mapping[str, tuple[Answers, Answers]]) -> TrackingFigures:
-    """Compare answers with the expected ones, by the script's name."""
+    """Compare answers with the expected answers, by the script's name."""
     drifts: list[Drift] = []
     clips = []
     for name, (answers, expected) in scripts.items():

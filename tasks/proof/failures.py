@@ -1,4 +1,4 @@
-"""What a proof finds wrong, as a value; sentences are made of it, and nothing reads them back."""
+"""Failures of proofs as values. Their sentences are for people; no code parses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Kind = Literal[
     "other tensor",
     "unknown tensor",
     "tensor order",
-    "option",  # a graph against what it was asked to be
+    "option",  # a property of a graph against the configuration
     "features",  # largest differences
     "masks",
     "scores",
@@ -19,7 +19,7 @@ Kind = Literal[
     "mean iou",
     "worst iou",
     "truth iou",
-    "embedding iou",  # of a decoder alone
+    "embedding iou",  # of a model with only a decoder
     "ranking flips",
     "not finite",  # an output of a variant in half precision
     "mask logits",  # of a variant, over all prompts
@@ -30,10 +30,10 @@ Kind = Literal[
     "predicted ious",
     "logits",
     "occlusion",
-    "refused",  # by an execution provider or the browser, in its words
+    "refused",  # by an execution provider or the browser, with its message
 ]
 
-TRACKED = "tracked masks"  # stands for a prompt where objects were followed
+TRACKED = "tracked masks"  # in place of a prompt, for tracked frames
 
 PROVIDERS: Mapping[str, str] = {
     "wasm": "WASM",
@@ -46,9 +46,9 @@ PROVIDERS: Mapping[str, str] = {
 class Failure:
     """One figure beyond its limit, or one refusal.
 
-    ``found`` is None for what is not a number. ``tensor`` names an output, ``prompt`` a prompt,
+    ``found`` is None if it is not a number. ``tensor`` names an output, ``prompt`` a prompt,
     ``provider`` an execution provider of onnxruntime-web; ``rule`` is the key of the configuration
-    that sets ``allowed``; ``reference`` whose answer ``found`` is measured against.
+    that sets ``allowed``; ``reference`` names the program whose answer ``found`` is compared with.
     """
 
     kind: Kind
@@ -69,7 +69,7 @@ class Failure:
         """A sentence for people."""
         where = f"on {PROVIDERS.get(self.provider, self.provider)}, " if self.provider else ""
         if self.kind == "refused":
-            where = ""  # the words say it
+            where = ""  # the sentence names it
         return where + _SENTENCES[self.kind].format(
             **asdict(self),
             value=_number(self.found),
@@ -83,32 +83,32 @@ _DIFFERS = "differs by {value}, {rule} allows {limit}"
 _SENTENCES: Mapping[Kind, str] = {
     "missing tensor": "{graph}: expected {allowed}, found no tensor of that name",
     "other tensor": "{graph}: expected {allowed}, found {found}",
-    "unknown tensor": "{graph}: found {found}, which the contract does not have",
+    "unknown tensor": "{graph}: found {found}, which is not in the contract",
     "tensor order": "{graph}: expected tensors in the order {allowed}, found {found}",
-    "option": "{graph}: {tensor} is {found}, the configuration asks for {allowed}",
+    "option": "{graph}: {tensor} is {found}, the configuration requires {allowed}",
     "features": "{graph} output {tensor}: " + _DIFFERS,
     "masks": "masks{of_prompt}: " + _DIFFERS,
     "scores": "scores{of_prompt}: " + _DIFFERS,
-    "mask iou": "masks{of_prompt}: IoU with {reference}'s is {value}, {rule} asks for {limit}",
-    "mean iou": "mean IoU{of_prompt} with {reference}'s masks is {value}, {rule} asks for {limit}",
+    "mask iou": "masks{of_prompt}: IoU with {reference}'s is {value}, {rule} requires {limit}",
+    "mean iou": "mean IoU{of_prompt} with {reference}'s masks is {value}, {rule} requires {limit}",
     "worst iou": "worst IoU{of_prompt} with {reference}'s masks is {value}, "
-    "{rule} asks for {limit}",
-    "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} asks for {limit}",
-    "embedding iou": "mean IoU from embeddings stored as {tensor} with {reference}'s masks is "
-    "{value}, {rule} asks for {limit}",
-    "ranking flips": "masks are ranked otherwise than {reference}'s: share of the prompts {value}, "
-    "{rule} allows {limit}",
-    "not finite": "{tensor} is not finite for the image '{prompt}': half precision overflows, its "
+    "{rule} requires {limit}",
+    "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} requires {limit}",
+    "embedding iou": "mean IoU with {reference}'s masks from embeddings stored as {tensor} is "
+    "{value}, {rule} requires {limit}",
+    "ranking flips": "masks are ranked differently from {reference}'s for a share of {value} of the "
+    "prompts, {rule} allows {limit}",
+    "not finite": "{tensor} is not finite for the image '{prompt}': half precision overflowed, its "
     "largest number is 65504",
     "mask logits": "mask logits, relative to {reference}'s: " + _DIFFERS,
     "mask scores": "scores of masks: " + _DIFFERS,
-    "answers": "{prompt}: expected {limit} of them, as {reference} has, and there are {value}",
+    "answers": "{prompt}: expected {limit} answers, as from {reference}, found {value}",
     "object scores": "object scores of tracked frames: " + _DIFFERS,
     "pointers": "object pointers of tracked frames: " + _DIFFERS,
     "predicted ious": "predicted IoUs of tracked frames: " + _DIFFERS,
     "logits": "magnitudes of the logits of {prompt}: " + _DIFFERS,
-    "occlusion": "whether the object is there differs from {reference}: share of the tracked masks "
-    "{value}, {rule} allows {limit}",
+    "occlusion": "the object's presence differs from {reference} for a share of {value} of the "
+    "tracked masks, {rule} allows {limit}",
     "refused": "{found}",
 }
 
@@ -120,7 +120,7 @@ def _number(value: float | str | None) -> str:
 
 
 def as_json(failures: Iterable[Failure]) -> list[dict[str, Any]]:
-    """Failures as a report has them, each with its sentence."""
+    """Failures in a report's format, each with its sentence."""
     return [
         {
             **{key: value for key, value in asdict(each).items() if value is not None},
@@ -131,7 +131,7 @@ def as_json(failures: Iterable[Failure]) -> list[dict[str, Any]]:
 
 
 def from_json(entries: Iterable[Mapping[str, Any]]) -> list[Failure]:
-    """Failures of a report.
+    """Failures read from a report.
 
     :raises TypeError: when an entry is not a failure.
     """
@@ -142,5 +142,5 @@ def from_json(entries: Iterable[Mapping[str, Any]]) -> list[Failure]:
 
 
 def sentences(failures: Iterable[Failure]) -> str:
-    """All on one line, for people."""
+    """All sentences on one line."""
     return "; ".join(map(str, failures))

@@ -1,4 +1,4 @@
-"""What was measured, by report; `dataclasses.asdict` gives the keys of the report's JSON.
+"""The measurements in each report; `dataclasses.asdict` gives the keys of the report's JSON.
 
 A figure that was not measured, or is not a finite number, is None.
 """
@@ -13,7 +13,7 @@ from tasks.inference.checks import Figure
 
 @dataclass(frozen=True)
 class Ious:
-    """The IoU of some masks with the expected ones."""
+    """The IoU of masks with the expected masks."""
 
     mean: Figure
     worst: Figure
@@ -21,7 +21,7 @@ class Ious:
 
 @dataclass(frozen=True)
 class LowestIou:
-    """The prompt of the lowest IoU, and how many pixels of the two masks differ."""
+    """The prompt with the lowest IoU, and the number of pixels that differ in the two masks."""
 
     prompt: str
     pixels: int
@@ -29,7 +29,7 @@ class LowestIou:
 
 @dataclass(frozen=True)
 class ExtremeImage:
-    """An image of extreme values, and the outputs that are not finite: ``encoder image_embed``."""
+    """An image of extreme values; outputs that are not finite, as in ``encoder image_embed``."""
 
     image: str
     not_finite: Sequence[str]
@@ -37,12 +37,13 @@ class ExtremeImage:
 
 @dataclass(frozen=True)
 class FidelityFigures:
-    """How a variant's masks differ from PyTorch's, over so many ``images`` and ``prompts``.
+    """The differences of a variant's masks from PyTorch's.
 
-    ``ranking_flips`` is the share of prompts whose masks are ranked otherwise, ``logit_error`` the
-    mean over all masks, relative to their magnitude, ``score_error`` the largest. ``input_error``
-    is the largest relative difference of logits for prompts with every value of every input;
-    ``input_prompt`` the prompt that has it. ``extremes``: tried with values in half precision.
+    ``images`` and ``prompts`` count them. ``ranking_flips`` is the share of prompts whose masks are
+    ranked differently, ``logit_error`` the mean over all masks, relative to their magnitude,
+    ``score_error`` the largest. ``input_error`` is the largest relative difference of logits for
+    prompts that cover every value of every input; ``input_prompt`` is the prompt that has it.
+    ``extremes`` are images tried with values in half precision.
     """
 
     images: int
@@ -68,7 +69,7 @@ class FrameIou:
 
 @dataclass(frozen=True)
 class ScriptIou:
-    """The IoUs of one script, of each frame as it was tracked."""
+    """The IoUs of one script, for each frame in tracking order."""
 
     name: str
     by_frame: Sequence[FrameIou]
@@ -76,11 +77,11 @@ class ScriptIou:
 
 @dataclass(frozen=True)
 class TrackingFigures:
-    """How two trackers' answers differ; ``expected`` is how many ``answers`` there must be.
+    """The differences of two trackers' answers; ``expected`` is the required number of ``answers``.
 
     Errors are the largest: of the object's score, of pointers, relative to the largest magnitude,
     of predicted IoUs, and of the mean magnitude of a mask's logits, relative to it.
-    ``occlusion_flips`` is the share of answers of which one tracker alone sees the object.
+    ``occlusion_flips`` is the share of answers in which only one tracker sees the object.
     """
 
     answers: int

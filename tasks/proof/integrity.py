@@ -1,6 +1,6 @@
-"""Whether a deployed folder holds what its manifest says, and who vouches for it.
+"""Checks a deployed folder against its manifest, and its signature.
 
-Nothing of the build is needed: neither its records nor torch. Files are read as they lie there.
+It needs only the folder: neither the build's records nor torch.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ Subject = Literal["folder", "manifest", "files", "others", "tensors", "statement
 
 
 class Check(NamedTuple):
-    """What one check says of a folder: that it holds, or one thing that is wrong."""
+    """The result of one check of a folder: passed, or one problem."""
 
     subject: Subject
     state: State
     text: str
 
     def __str__(self) -> str:
-        """A line for people."""
+        """A line to print."""
         return f"{self.state:<8}{self.subject:<10} {self.text}"
 
 
 def check_folder(folder: Path, key: Path | None = None, strict: bool = True) -> list[Check]:
-    """Check a folder; in the order in which a person should read of it.
+    """Check a folder; results come in the order in which a person should read them.
 
-    :param key: the public key that must have signed it; without one nobody is asked who did.
-    :param strict: nothing may lie there that the manifest does not list.
+    :param key: the public key that must have signed the folder; None accepts any signer.
+    :param strict: refuse files that the manifest does not list.
     """
     if not folder.is_dir():
         return [Check("folder", "unknown", f"there is no folder {folder}")]
@@ -48,8 +48,8 @@ def check_folder(folder: Path, key: Path | None = None, strict: bool = True) -> 
             Check(
                 "manifest",
                 "unknown",
-                f"{folder} has no {MANIFEST}: this build did not make it. Expected a folder that "
-                "`doit deploy` wrote, or a copy of one.",
+                f"{folder} has no {MANIFEST}, so this build did not make it. Expected a folder "
+                "that `doit deploy` wrote, or a copy of one.",
             )
         ]
     try:
@@ -65,7 +65,7 @@ def check_folder(folder: Path, key: Path | None = None, strict: bool = True) -> 
     return [
         *(_wrong("manifest", _contradictions(manifest)) or [_ok("manifest", described)]),
         *(_wrong("files", files) or [_ok("files", _as_said(manifest))]),
-        *(_wrong("others", others) or ([_ok("others", "nothing else is there")] * strict)),
+        *(_wrong("others", others) or ([_ok("others", "no other files")] * strict)),
         *_tensors(folder, manifest, intact),
         *_statement(folder, manifest, intact),
         *_signature(folder, _hashes(there), manifest, key),
@@ -73,7 +73,7 @@ def check_folder(folder: Path, key: Path | None = None, strict: bool = True) -> 
 
 
 def exit_status(checks: Iterable[Check]) -> int:
-    """0: all is well; 1: something is wrong; 2: that cannot be told."""
+    """0: every check passed; 1: a check failed; 2: a check could not be made."""
     states = {each.state for each in checks}
     return 1 if "wrong" in states else 2 if "unknown" in states else 0
 
@@ -90,30 +90,30 @@ def _wrong(subject: Subject, texts: Iterable[str]) -> list[Check]:
 
 
 def read_strictly(path: Path) -> Manifest:
-    """A manifest of this schema version.
+    """Read a manifest of this schema version.
 
-    :raises ValueError: with what is wrong with it, a line each.
+    :raises ValueError: with a line for each problem.
     """
     from cattrs import BaseValidationError, transform_error
 
     def refuse(text: str) -> None:
-        raise ValueError(f"{path} holds {text}, which is no JSON")
+        raise ValueError(f"{path} contains {text}, which is not valid JSON")
 
     try:
         content: Any = json.loads(path.read_bytes(), parse_constant=refuse)
     except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {error}") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON, so it was cut off or edited: {error}") from error
+        raise ValueError(f"{path} is not JSON, so it was cut off or edited: {error}") from error
     if not isinstance(content, dict) or not {"schema_version", "files"} <= content.keys():
         raise ValueError(
-            f"{path} is not a manifest of this build: expected keys as `schema_version` and "
-            "`files`. It seems to be another program's."
+            f"{path} is not a manifest of this build: expected keys such as `schema_version` and "
+            "`files`. Another program seems to have written it."
         )
     if content["schema_version"] != SCHEMA_VERSION:
         raise ValueError(
-            f"{path} has schema_version {content['schema_version']!r}, and this build reads "
-            f"{SCHEMA_VERSION}: check the folder with the version that made it, or deploy it anew."
+            f"{path} has schema_version {content['schema_version']!r}, but this build reads "
+            f"{SCHEMA_VERSION}. Check the folder with the version that made it, or deploy it again."
         )
     try:
         manifest = structured(content, Manifest)
@@ -123,25 +123,25 @@ def read_strictly(path: Path) -> Manifest:
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error
     if json.loads(json.dumps(as_json(manifest))) != content:
-        raise ValueError(f"{path} has a key that is null and must be left out")
+        raise ValueError(f"{path} has a key that is null but must be left out")
     return manifest
 
 
 def _in_words(message: str) -> str:
-    """A message of cattrs, which has a path with a dot before it."""
+    """A readable message of cattrs, which writes a dot before a path."""
     return message.replace("unknown error ", "").replace(" @ .", " at ").replace(" @ ", "")
 
 
 def _contradictions(manifest: Manifest) -> Iterator[str]:
-    """What a manifest says against itself, or of files that it does not list; pure."""
+    """The contradictions in a manifest, and names of files that it does not list; pure."""
     for name, file in manifest.files.items():
         if not is_within_folder(name):
-            yield f"lists {name!r}, which is no name of a file in the folder"
+            yield f"lists {name!r}, which is not a valid file name"
         if len(file.sha256) != 64 or set(file.sha256) - set("0123456789abcdef") or file.size < 0:
             yield f"lists {name} without a SHA-256 and a size"
     for each in manifest.variants:
         if each.deployed == (each.reason is not None):
-            yield f"says that {each.name} is deployed and why not, or neither"
+            yield f"must give a reason for {each.name} exactly if it is not deployed"
     named = {
         *(file for each in manifest.deployed for file in each.files.values()),
         *(each.file for each in manifest.image_graphs.values()),
@@ -158,7 +158,7 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
 
 
 def _look(folder: Path) -> dict[str, str | None]:
-    """The SHA-256 of each file in a folder and those below it; None of what is no plain file."""
+    """The SHA-256 of each file in a folder and its subfolders; None for a special file or link."""
     there: dict[str, str | None] = {}
     for place, folders, names in os.walk(folder):
         here = Path(place)
@@ -174,16 +174,16 @@ def _look(folder: Path) -> dict[str, str | None]:
 
 
 def _hashes(there: Mapping[str, str | None]) -> dict[str, str]:
-    """Those of the plain files."""
+    """The hashes of the regular files."""
     return {name: sha256 for name, sha256 in there.items() if sha256}
 
 
 def _as_said(manifest: Manifest) -> str:
-    return f"{amount([each.size for each in manifest.files.values()])}, each as the manifest says"
+    return f"{amount([each.size for each in manifest.files.values()])}, all as in the manifest"
 
 
 def _files(folder: Path, manifest: Manifest, there: Mapping[str, str | None]) -> Iterator[str]:
-    """What is wrong with the files that a manifest lists."""
+    """The problems of the files that a manifest lists."""
     names = {each.sha256: name for name, each in manifest.files.items()}
     for name, file in manifest.files.items():
         path, sha256 = folder / name, there.get(name)
@@ -198,32 +198,32 @@ def _files(folder: Path, manifest: Manifest, there: Mapping[str, str | None]) ->
             elif size != file.size:
                 yield f"{name} has {size:,} bytes: expected {file.size:,}"
             else:
-                yield f"{name} was changed: expected sha256 {file.sha256}, it has {sha256}"
+                yield f"{name} was changed: expected sha256 {file.sha256}, found {sha256}"
         elif path.is_symlink():
             yield (
-                f"{name} is a link to {os.readlink(path)}: expected a file, for a link may lead "
-                "to another tomorrow. Check a copy of the folder without links (`cp -rL`)."
+                f"{name} is a link to {os.readlink(path)}: expected a file, because a link's target "
+                "can change. Check a copy of the folder without links (`cp -rL`)."
             )
         else:
-            yield f"{name} is {'no plain file' if path.exists() else 'not there'}"
+            yield f"{name} is {'not a regular file' if path.exists() else 'missing'}"
 
 
 def _others(folder: Path, manifest: Manifest, there: Mapping[str, str | None]) -> Iterator[str]:
-    """What lies in a folder and is not listed."""
+    """The files in a folder that the manifest does not list."""
     names = {each.sha256: name for name, each in manifest.files.items()}
     for name in sorted(there.keys() - {*manifest.files, MANIFEST, SIGNATURE}):
         content = names.get(there[name] or "")
-        said = f": it has the content of {content}, so it was renamed or copied" * bool(content)
-        yield f"{name} is not listed in the manifest{said}"
+        copied = f": it has the content of {content}, so it was renamed or copied" * bool(content)
+        yield f"{name} is not listed in the manifest{copied}"
 
 
-# --- what the files hold ---
+# --- the content of the files ---
 
 
 def _tensors(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterator[Check]:
-    """Whether graphs take and give the tensors that the manifest says.
+    """Check the inputs and outputs of graphs against the manifest.
 
-    Other files than the manifest's are not read: they may be anything.
+    Files that differ from the manifest's are not read, because they can contain anything.
     """
     from tasks.inference.graph_file import tensors_of
 
@@ -242,11 +242,15 @@ def _tensors(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterato
         try:
             tensors = tensors_of(str(folder / file))
         except ImportError as error:
-            yield Check("tensors", "unknown", f"{file} cannot be read without {error.name}")
+            yield Check(
+                "tensors",
+                "unknown",
+                f"reading {file} needs the package {error.name}, which is not installed",
+            )
             return
         except Exception as error:  # a StageError, or onnxruntime's own
             words = str(error).splitlines()[0]
-            yield Check("tensors", "wrong", f"{file} is no graph that can be read: {words}")
+            yield Check("tensors", "wrong", f"{file} is not a readable graph: {words}")
             wrong += 1
             continue
         count += 1
@@ -258,56 +262,56 @@ def _tensors(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterato
             if texts[0] != texts[1]:
                 wrong += 1
                 yield Check(
-                    "tensors", "wrong", f"{file} {kind} {texts[0]}; the manifest says {texts[1]}"
+                    "tensors", "wrong", f"{file} {kind} {texts[0]}; the manifest has {texts[1]}"
                 )
     if not wrong and count:
-        yield _ok("tensors", f"those of {count} graphs are as the manifest says")
+        yield _ok("tensors", f"tensors of {count} graphs match the manifest")
 
 
 def _statement(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterator[Check]:
-    """Whether the statement of how files were made is of these files and this checkpoint."""
+    """Check that the statement of how files were made names these files and this checkpoint."""
     if STATEMENT not in manifest.files or STATEMENT not in intact:
         return
     try:
         wrong = list(_other_subjects(json.loads((folder / STATEMENT).read_bytes()), manifest))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        wrong = [f"{STATEMENT} is no statement of in-toto about these files: {error!r}"]
-    yield from _wrong("statement", wrong) or [_ok("statement", f"{STATEMENT} is of these files")]
+        wrong = [f"{STATEMENT} is not an in-toto statement about these files: {error!r}"]
+    yield from _wrong("statement", wrong) or [_ok("statement", f"{STATEMENT} names these files")]
 
 
 def _other_subjects(statement: Any, manifest: Manifest) -> Iterator[str]:
-    """Where a statement is of other files, or another checkpoint, than a manifest; pure."""
+    """The files, and the checkpoint, that differ between a statement and a manifest; pure."""
     subjects = {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
     for name in sorted(subjects.keys() | {*manifest.files}):
         listed = manifest.files.get(name)
         if name in signature.ABOUT or subjects.get(name) == (listed and listed.sha256):
             continue
-        yield f"{STATEMENT} is of another {name} than the manifest"
+        yield f"{STATEMENT} and the manifest have different hashes of {name}"
     materials = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
     checkpoints = [each["digest"] for each in materials if each["name"] == "checkpoint"]
     if checkpoints != [{"sha256": manifest.checkpoint.sha256}]:
-        yield f"{STATEMENT} names another checkpoint than the manifest"
+        yield f"{STATEMENT} and the manifest name different checkpoints"
 
 
-# --- who vouches for it ---
+# --- the signature ---
 
 
 def _signature(
     folder: Path, hashes: Mapping[str, str], manifest: Manifest | None, key: Path | None
 ) -> list[Check]:
-    """Whether the signature is of just these files and, with a key, that key's.
+    """Check that the signature covers exactly these files and, with a key, was made by that key.
 
-    :param hashes: the SHA-256 of each file that is there.
+    :param hashes: the SHA-256 of each file in the folder.
     """
     path = folder / SIGNATURE
     if not path.exists() and not path.is_symlink():
         if manifest and STATEMENT in manifest.files:
-            return _wrong("signature", [f"{SIGNATURE} was removed: {STATEMENT} comes with one"])
+            return _wrong("signature", [f"{SIGNATURE} was removed: {STATEMENT} needs it"])
         if key is not None:
-            return _wrong("signature", [f"not signed, and {key} was to have signed it"])
+            return _wrong("signature", [f"not signed; expected a signature by {key}"])
         return [_ok("signature", "not signed")]
     if path.is_symlink() or not path.is_file():
-        return _wrong("signature", [f"{SIGNATURE} is no plain file"])
+        return _wrong("signature", [f"{SIGNATURE} is not a regular file"])
     listed = {*(manifest.files if manifest else ()), MANIFEST}
     wrong: list[str] = []
     try:
@@ -323,25 +327,25 @@ def _signature(
         wrong = [str(error), *wrong]
     if wrong:
         return _wrong("signature", wrong)
-    signer = f"of these files, by the key {signed.signer[:16]}…"
+    signer = f"covers these files, by the key {signed.signer[:16]}…"
     if key is None:
-        return [_ok("signature", f"{signer}; whose it is was not checked: --key FILE does")]
+        return [_ok("signature", f"{signer}; --key FILE checks whose key it is")]
     return [_ok("signature", f"{signer} of {key}")]
 
 
 def _other_files(
     signed: Mapping[str, str], there: Mapping[str, str], listed: Iterable[str]
 ) -> Iterator[str]:
-    """Where a signature is of other files than those of a folder; pure."""
+    """The differences between a signature's files and a folder's; pure."""
     names = sorted({*signed, *listed})
     same = [name for name in names if name in signed and there.get(name) == signed[name]]
     if not same:
-        yield f"{SIGNATURE} is another folder's: it is of none of these files"
+        yield f"{SIGNATURE} belongs to another folder: it covers none of these files"
         return
     for name in names:
         if name not in signed:
             yield f"{SIGNATURE} does not cover {name}"
         elif name not in there:
-            yield f"{SIGNATURE} is of {name}, which is not there"
+            yield f"{SIGNATURE} covers {name}, which is missing"
         elif there[name] != signed[name]:
-            yield f"{SIGNATURE} is of another {name}"
+            yield f"{SIGNATURE} covers another version of {name}"
