@@ -124,4 +124,4 @@ def test_a_graph_with_one_altered_byte_is_not_deployed(built: Built, tmp_path: P
     graph.write_bytes(content)
     outcome = copy.doit("run", "-s", "deploy:small")
     assert outcome.status == 1
-    assert "memory_attention.onnx is not what" in outcome.output
+    assert "memory_attention.onnx differs from the file that" in outcome.output

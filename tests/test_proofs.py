@@ -171,7 +171,7 @@ def test_a_graph_with_its_weights_in_another_file_is_refused(project: Project, g
     put_weights_in_another_file(project.root / f"build/models/m/{graph}.onnx")
     outcome = project.doit("run", "-s", "verify:m")
     refused(outcome, f"{graph}.onnx: expected a graph in one file; it refers to weights.bin")
-    refused(project.doit("run", "-s", "deploy:m"), "is not what verify measured")
+    refused(project.doit("run", "-s", "deploy:m"), "differs from the file that verify measured")
     assert contents(app(project)) == before
 
 
@@ -233,7 +233,9 @@ def test_the_report_of_another_build_proves_nothing(project: Project, weights: l
     succeeded(project.build("simplify:m"))
     report.write_bytes(kept)
     refused(
-        project.doit("run", "-s", "deploy:m"), "is not what verify measured", "another checkpoint"
+        project.doit("run", "-s", "deploy:m"),
+        "differs from the file that verify measured",
+        "another checkpoint",
     )
     assert contents(app(project)) == before
 
@@ -351,7 +353,7 @@ def test_a_deploy_killed_between_two_renames_is_undone_by_the_next_one(
     path.write_text(text)
     # The next deploy is refused, and restores the state before both.
     flip_a_byte(rebuilt.root / "build/models/m/decoder.onnx")
-    refused(rebuilt.doit("run", "-s", "deploy:m"), "is not what verify measured")
+    refused(rebuilt.doit("run", "-s", "deploy:m"), "differs from the file that verify measured")
     assert contents(app(rebuilt)) == before
 
 

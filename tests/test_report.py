@@ -146,7 +146,7 @@ def test_a_fast_model_whose_images_are_too_small_for_its_weights_is_not_recommen
     }
     wasm = recommend_model(models)["wasm"]
     assert wasm.candidate.name == "tiny, q8"
-    assert "among those that draw PyTorch's masks" in wasm.why
+    assert "among those whose masks match PyTorch's" in wasm.why
 
 
 def test_true_masks_exclude_no_model_unless_every_model_has_them() -> None:

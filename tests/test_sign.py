@@ -258,11 +258,11 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a signature of another kind": (
         lambda folder: (folder / SIGNATURE).write_text('{"signature": "none"}'),
-        f"{SIGNATURE} is no signature of model-signing, or was edited",
+        f"{SIGNATURE} is not a signature of model-signing, or was edited",
     ),
     "an edited signature, for a graph that is replaced everywhere": (
         forge,
-        f"{SIGNATURE} was edited: what it says was not signed by this key",
+        f"{SIGNATURE} was edited: this key did not sign its content",
     ),
     "a removed signature": (
         lambda folder: (folder / SIGNATURE).unlink(),
@@ -320,10 +320,10 @@ def test_tampering_is_detected_and_described(kind: str, folder: Path, keys: Path
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("ours.pem", "ours.pem is a private key: expected the public one"),
+        ("ours.pem", "ours.pem is a private key: expected the public key"),
         ("none.pub", "none.pub cannot be read: No such file or directory"),
-        ("rsa.pub", "rsa.pub is no key on an elliptic curve"),
-        ("text.pub", "text.pub is no public key in PEM"),
+        ("rsa.pub", "rsa.pub is not on an elliptic curve"),
+        ("text.pub", "text.pub is not a public key in PEM"),
     ],
 )
 def test_without_a_usable_public_key_the_signer_cannot_be_checked(
@@ -570,11 +570,11 @@ MISTAKES = {
     "allowed: a private key; `openssl genpkey -algorithm EC",
     "ours.pub": "[sign] key: found '{path}', which is a public key; allowed: a private key",
     "text.pem": "[sign] key: found '{path}', which is no key in PEM; allowed: a private key",
-    "rsa.pem": "[sign] key: {path} is no key that model-signing signs with: expected one on the "
+    "rsa.pem": "[sign] key: model-signing cannot sign with {path}: expected a key on the "
     "curve P-256, P-384, P-521",
-    "curve.pem": "[sign] key: {path} is no key that model-signing signs with",
-    "broken.pem": "[sign] key: {path}: no private key in PEM",
-    "hidden.pem": "[sign] key: {path} has a passphrase, and there is no terminal to ask for it. "
+    "curve.pem": "[sign] key: model-signing cannot sign with {path}",
+    "broken.pem": "[sign] key: {path}: not a private key in PEM",
+    "hidden.pem": "[sign] key: {path} has a passphrase, but there is no terminal to enter it. "
     "Set SIGN_KEY_PASSPHRASE",
 }
 
@@ -598,7 +598,7 @@ def test_a_passphrase_comes_from_the_environment_and_is_stored_nowhere(
 ) -> None:
     configure(project, keys / "hidden.pem")
     output = refused(project.doit("run", "deploy:tiny", SIGN_KEY_PASSPHRASE="wrong"))
-    assert "that is not its passphrase" in output
+    assert "wrong passphrase" in output
     output = succeeded(project.doit("run", "deploy:tiny", SIGN_KEY_PASSPHRASE=PASSPHRASE))
     assert check(app(project), "--key", keys / "hidden.pub").returncode == 1  # the graphs are fake
     assert signature_of(project).files == hashes(project)

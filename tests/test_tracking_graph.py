@@ -108,7 +108,7 @@ def test_an_unproven_graph_is_never_deployed(built: Project, tmp_path: Path, nam
         outcome = built.build("-s", f"deploy:{NAME}")
         assert outcome.status != 0
         for proof in ("tracking", "browser"):
-            assert f"{name}.onnx is not what {proof} measured" in outcome.output
+            assert f"{name}.onnx differs from the file that {proof} measured" in outcome.output
         assert manifest(built) == was
         assert (deployed(built) / graph.name).read_bytes() == before
     finally:

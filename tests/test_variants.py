@@ -251,7 +251,7 @@ FINE = {"logit_error": 0.1, "input_error": 0.1, "score_error": 0.1}
         (
             *(0.98, 0.95, 0.11),
             [
-                "masks are ranked differently from PyTorch's for a share of 0.11 of the prompts, "
+                "masks are ranked differently from PyTorch's: share of the prompts 0.11, "
                 "[fidelity] ranking_flips allows 0.1"
             ],
         ),

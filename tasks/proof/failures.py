@@ -96,8 +96,8 @@ _SENTENCES: Mapping[Kind, str] = {
     "truth iou": "IoU with the true masks from {prompt}: {value}, {rule} requires {limit}",
     "embedding iou": "mean IoU with {reference}'s masks from embeddings stored as {tensor} is "
     "{value}, {rule} requires {limit}",
-    "ranking flips": "masks are ranked differently from {reference}'s for a share of {value} of the "
-    "prompts, {rule} allows {limit}",
+    "ranking flips": "masks are ranked differently from {reference}'s: share of the prompts "
+    "{value}, {rule} allows {limit}",
     "not finite": "{tensor} is not finite for the image '{prompt}': half precision overflowed, its "
     "largest number is 65504",
     "mask logits": "mask logits, relative to {reference}'s: " + _DIFFERS,
@@ -107,8 +107,8 @@ _SENTENCES: Mapping[Kind, str] = {
     "pointers": "object pointers of tracked frames: " + _DIFFERS,
     "predicted ious": "predicted IoUs of tracked frames: " + _DIFFERS,
     "logits": "magnitudes of the logits of {prompt}: " + _DIFFERS,
-    "occlusion": "the object's presence differs from {reference} for a share of {value} of the "
-    "tracked masks, {rule} allows {limit}",
+    "occlusion": "the object's presence differs from {reference}'s: share of the tracked masks "
+    "{value}, {rule} allows {limit}",
     "refused": "{found}",
 }
 

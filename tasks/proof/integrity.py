@@ -201,8 +201,8 @@ def _files(folder: Path, manifest: Manifest, there: Mapping[str, str | None]) ->
                 yield f"{name} was changed: expected sha256 {file.sha256}, found {sha256}"
         elif path.is_symlink():
             yield (
-                f"{name} is a link to {os.readlink(path)}: expected a file, because a link's target "
-                "can change. Check a copy of the folder without links (`cp -rL`)."
+                f"{name} is a link to {os.readlink(path)}: expected a file, because a link can "
+                "lead to another file later. Check a copy of the folder without links (`cp -rL`)."
             )
         else:
             yield f"{name} is {'not a regular file' if path.exists() else 'missing'}"

@@ -1,6 +1,6 @@
-"""Which variants of a model may be deployed: their reports are held against their files and judged.
+"""Decides which variants of a model can be deployed, from their files and reports.
 
-Names also what shapes a deploy beside the files that it reads.
+It also lists the inputs of a deploy other than files.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tasks.system.errors import StageError
 from tasks.system.fingerprint import FINGERPRINTS
 from tasks.system.versions import versions
 
-# Whose versions a manifest names.
+# The packages whose versions a manifest names.
 PACKAGES = ("sam2", "samexporter", "torch", "onnx", "onnxsim", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class JudgedVariant:
-    """A variant with the reports on just its files, and what the rules find wrong in each.
+    """A variant with the reports on exactly its files, and the failures in each report.
 
-    ``unproven`` says why other reports do not count, a sentence each.
+    ``unproven`` has a sentence for each report that does not count, with the reason.
     """
 
     target: Target
@@ -44,12 +44,12 @@ class JudgedVariant:
 
     @property
     def wanted(self) -> bool:
-        """Whether the configuration lists it; else others are only made from it."""
+        """Whether the configuration lists it; if not, it is only the source of other variants."""
         return self.variant in self.target.variants
 
     @property
     def reason(self) -> str:
-        """What keeps it from being deployed; empty when nothing does."""
+        """Why it is not deployed; empty if nothing prevents that."""
         return sentences(
             failure
             for proof, failures in self.failing.items()
@@ -59,7 +59,7 @@ class JudgedVariant:
 
     @property
     def deployed(self) -> bool:
-        """Whether its files are to be deployed."""
+        """Whether its files are deployed."""
         return self.wanted and not self.reason
 
     @cached_property
@@ -68,7 +68,7 @@ class JudgedVariant:
         return self.target.file_names(self.variant)
 
     def failing_on(self, provider: str) -> list[Failure]:
-        """What a provider did wrong."""
+        """The failures on a provider."""
         return [each for each in self.failing.get("browser", []) if each.provider == provider]
 
 
@@ -83,30 +83,30 @@ class JudgedModel:
     in_browser: bool
 
     def check(self) -> None:
-        """Refuse a model that may not be deployed.
+        """Refuse a model that must not be deployed.
 
-        :raises StageError: when a file is not what its reports measured, a report lacks figures, no
-            variant may be deployed, or the configuration names another checkpoint.
+        :raises StageError: when a file differs from the one that its reports measured, a report
+            lacks figures, every variant fails, or the configuration names another checkpoint.
         """
         name = self.target.name
         problems = dict.fromkeys(problem for each in self.variants for problem in each.unproven)
         if problems:
             raise StageError(
-                f"{name} is not proven as it is, and is not deployed:\n"
+                f"{name} is not deployed, because its current files are not proven:\n"
                 + "\n".join(f"- {problem}" for problem in problems)
             )
-        verified = self.variants[0]  # in single precision, which every other variant is made from
+        verified = self.variants[0]  # single precision, the source of every other variant
         if verified.failing["verify"]:
             raise StageError(f"{name} is not deployed: {verified.reason}")
         if not self.deployed:
             reasons = "; ".join(f"{each.variant.name}: {each.reason}" for each in self.variants)
-            raise StageError(f"No variant of {name} may be deployed: {reasons}")
+            raise StageError(f"{name} is not deployed, because every variant failed: {reasons}")
 
     @cached_property
     def checkpoint(self) -> Checkpoint:
-        """What the graphs were built from.
+        """The checkpoint that the graphs were built from.
 
-        :raises StageError: when the configuration names another.
+        :raises StageError: when the configuration names another checkpoint.
         """
         source = self.target.source
         built = checkpoint_record.read(source.checkpoint_record)
@@ -121,13 +121,13 @@ class JudgedModel:
             again = command(f"deploy:{self.target.name}")
             raise StageError(
                 f"[models.{source.name}] names the checkpoint with {key} {wanted}, but the graphs "
-                f"were built from {there}; {again} (without -s) builds them again."
+                f"were built from {there}; {again} without -s builds them again."
             )
         return built
 
     @cached_property
     def variants(self) -> list[JudgedVariant]:
-        """Single precision, whether it is wanted or not, then the others.
+        """Single precision, even if it is not configured, then the other variants.
 
         :raises StageError: when a report lacks the figures of its proof.
         """
@@ -135,12 +135,12 @@ class JudgedModel:
 
     @cached_property
     def deployed(self) -> list[JudgedVariant]:
-        """The variants whose files are to be deployed."""
+        """The variants whose files are deployed."""
         return [each for each in self.variants if each.deployed]
 
     @cached_property
     def files(self) -> dict[str, tuple[Path, str]]:
-        """What to copy to the deploy folder with its SHA-256, by the name that it gets there."""
+        """The files to copy to the deploy folder and their SHA-256, by their names there."""
         return {
             each.names[graph]: (path, each.sha256[graph])
             for each in self.deployed
@@ -149,7 +149,7 @@ class JudgedModel:
 
     @cached_property
     def _against(self) -> dict[str, str]:
-        """The SHA-256 of what files may be measured against; ``missing`` where it is not there."""
+        """The SHA-256 of each file that graphs are compared with; ``missing`` if there is none."""
         source = self.target.source
         paths = {"reference": source.reference, "tracking_reference": source.tracking_reference}
         if source.config is not None:
@@ -178,7 +178,7 @@ class JudgedModel:
 
 
 def judge_report(proof: Proof, report: Report) -> list[Failure]:
-    """What the rules that hold now find wrong.
+    """The failures of a report under the current rules.
 
     :raises StageError: when the report lacks the figures of its proof.
     """
@@ -192,9 +192,9 @@ def judge_report(proof: Proof, report: Report) -> list[Failure]:
 
 
 def inputs(target: Target, needed: Mapping[Variant, Sequence[Proof]]) -> dict[str, Any]:
-    """Everything that shapes a deploy and is in none of the files that it reads.
+    """The inputs of a deploy that are not in the files that it reads.
 
-    :param needed: the proofs of each variant, whose options and rules are among it.
+    :param needed: the proofs of each variant, whose options and rules are inputs too.
     """
     source = target.source
     return {

@@ -1,4 +1,4 @@
-"""Figures against the rules of the configuration: what is wrong, as values. Pure."""
+"""Judges figures by the rules of the configuration, and returns failures. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Figures = Mapping[str, Any]
 ONE_CLICK = "1 click"
 PYTORCH, ONNXRUNTIME = "PyTorch", "onnxruntime"
 
-# Operators that multiply matrices, where nearly all of a graph's time goes.
+# Operators that multiply matrices, which take nearly all of a graph's time.
 PRODUCTS = frozenset(
     {"MatMul", "Gemm", "Conv", "MatMulInteger", "MatMulNBits", "MatMulIntegerToFloat"}
     | {"DynamicQuantizeMatMul", "FusedMatMul", "FusedGemm", "FusedConv", "Attention"}
@@ -25,13 +25,13 @@ PRODUCTS = frozenset(
 )
 
 
-# How an embedding may be stored for a decoder alone, and the precision whose limits its masks must
-# keep to.
+# The forms in which an embedding can be stored for a model with only a decoder, each with the
+# precision whose limits its masks must keep.
 STORED_AS: Mapping[str, Precision] = {"float32": "fp32", "float16": "fp16", "int8": "q8"}
 
 
 def judge(target: Target, variant: Variant, proof: ProofKind, report: Figures) -> list[Failure]:
-    """What the rules that hold now find wrong in a report, whatever it was judged by before.
+    """The failures of a report under the current rules, whatever rules judged it before.
 
     :raises KeyError, TypeError: when the report lacks figures.
     """
@@ -51,7 +51,7 @@ def judge(target: Target, variant: Variant, proof: ProofKind, report: Figures) -
 def exceeding(
     check: Check, kind: Kind, figure: Figure, rule: str, **subject: str | None
 ) -> list[Failure]:
-    """The failure of a figure that does not pass a check; nothing where it does.
+    """The failure of a figure that does not pass a check; empty if it passes.
 
     :param subject: further fields of the failure.
     """
@@ -67,12 +67,12 @@ def verify_failures(
     truth_iou: float,
     embeddings: FidelityCheck | None = None,
 ) -> list[Failure]:
-    """How the graphs differ from PyTorch: in their tensors, their answers, and from the truth.
+    """Where the graphs' tensors, answers and IoU with the truth fail.
 
-    :param embeddings: the limits for stored ones, of a decoder alone.
+    :param embeddings: the limits for stored embeddings, for a model with only a decoder.
     """
     broken = from_json(report["violations"])
-    if broken:  # and was not run
+    if broken:  # then the graphs were not run
         return broken
     encoded = report["differences"]["features"] or embeddings is not None
     if not encoded or not report["differences"]["prompts"]:
@@ -89,7 +89,7 @@ def verify_failures(
 
 
 def embedding_failures(stored: Figures, check: FidelityCheck) -> list[Failure]:
-    """How masks of embeddings that were stored in some forms differ from PyTorch's."""
+    """The forms of stored embeddings whose masks differ too much from PyTorch's."""
     failures = []
     for form, precision in STORED_AS.items():
         iou, least = stored[form]["mask_iou"]["mean"], at_least(check.mean_iou(precision))
@@ -99,7 +99,7 @@ def embedding_failures(stored: Figures, check: FidelityCheck) -> list[Failure]:
 
 
 def violations(expected: Contract, actual: Contract) -> list[Failure]:
-    """What graphs' tensors break of a contract; some clients take them by position."""
+    """Where graphs' tensors break a contract, also in their order, which some clients rely on."""
     broken = []
     for graph, tensors in expected.items():
         broken += _violations(graph, tensors.inputs, actual[graph].inputs)
@@ -126,9 +126,9 @@ def _violations(graph: str, expected: Sequence[Tensor], actual: Sequence[Tensor]
 def exceeded(
     differences: Figures, tolerances: Tolerances | BrowserCheck, table: str
 ) -> list[Failure]:
-    """Each difference above its tolerance, or not a number.
+    """Each difference that is above its tolerance, or is not a number.
 
-    :param table: of the configuration, which holds the tolerances.
+    :param table: the table of the configuration with the tolerances.
     """
     failures = []
     check, rule = at_most(tolerances.encoder_tolerance), f"{table} encoder_tolerance"
@@ -144,7 +144,7 @@ def exceeded(
 
 
 def largest_differences(differences: Figures) -> dict[str, Figure]:
-    """The largest of each kind: ``encoder``, ``masks`` and ``scores``; None: not a number."""
+    """The largest of each kind: ``encoder``, ``masks``, ``scores``; None if not a number."""
     prompts = differences["prompts"].values()
     return {
         "encoder": largest(differences["features"].values()),
@@ -154,7 +154,7 @@ def largest_differences(differences: Figures) -> dict[str, Figure]:
 
 
 def fidelity_failures(report: Figures, variant: Variant, check: FidelityCheck) -> list[Failure]:
-    """How the masks that a variant scores best differ from those that PyTorch scores best."""
+    """Where a variant's best-scored masks differ too much from PyTorch's best-scored masks."""
     mean, worst = report["mask_iou"]["mean"], report["mask_iou"]["worst"]
     least = check.mean_iou(variant.precision)
     least_worst = (least if finite(mean) is None else mean) - check.worst
@@ -182,7 +182,7 @@ def fidelity_failures(report: Figures, variant: Variant, check: FidelityCheck) -
 def overflows(report: Figures) -> list[Failure]:
     """The outputs that are not finite for an image of extreme values."""
     if not report["extremes"]:
-        raise KeyError("extremes")  # none was tried, so nothing is proven
+        raise KeyError("extremes")  # no image was tried, so nothing is proven
     return [
         Failure("not finite", None, tensor=output, prompt=each["image"])
         for each in report["extremes"]
@@ -192,11 +192,11 @@ def overflows(report: Figures) -> list[Failure]:
 
 @dataclass(frozen=True)
 class TrackingRules:
-    """The limits that hold for a variant's tracking, and the table that they come from.
+    """The limits for a variant's tracking, and the table of the configuration with them.
 
-    ``key`` is that of the least mean IoU. ``scores`` is for an object's score, and for its pointer,
-    its predicted IoU and its mask's logits, which are relative or below one; None where any finite
-    number will do.
+    ``key`` is the key of the lowest mean IoU. ``scores`` is the limit for an object's score, and
+    for its pointer, its predicted IoU and its mask's logits, which are relative or below one; None
+    accepts any finite number.
     """
 
     table: str
@@ -208,7 +208,7 @@ class TrackingRules:
 
 
 def tracking_rules(checks: Checks, variant: Variant) -> TrackingRules:
-    """Single precision must do what PyTorch does; others come as near as ``[fidelity]`` asks."""
+    """Single precision must match PyTorch; other variants keep the limits of ``[fidelity]``."""
     if not variant.is_smaller:
         tracking = checks.tracking
         scores = tracking.score_tolerance
@@ -221,17 +221,17 @@ def tracking_rules(checks: Checks, variant: Variant) -> TrackingRules:
 
 
 def tracking_failures(report: Figures, rules: TrackingRules) -> list[Failure]:
-    """How masks, scores and decisions differ from PyTorch's, over every frame of the clips."""
+    """Where masks, scores and decisions differ too much from PyTorch's, over all frames."""
     broken = from_json(report["violations"])
-    if broken:  # and was not run
+    if broken:  # then the graphs were not run
         return broken
     return drift_failures(report, rules, PYTORCH)
 
 
 def drift_failures(figures: Figures, rules: TrackingRules, reference: str) -> list[Failure]:
-    """How the answers of a tracker differ, over every frame.
+    """Where a tracker's answers differ too much, over all frames.
 
-    :param reference: whose answers it was compared with.
+    :param reference: the program that it was compared with.
     """
     if not figures["answers"]:
         raise KeyError("answers")  # nothing was measured, so nothing is proven
@@ -263,9 +263,9 @@ def drift_failures(figures: Figures, rules: TrackingRules, reference: str) -> li
 def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
     """The rules for a variant in the browser.
 
-    Integer products round a little differently on each machine, and so does half precision, which
-    WASM computes in single: each mask must agree as well as ``[fidelity]`` asks of the worst, and
-    nothing more.
+    Integer products round a little differently on each machine. So does half precision, which WASM
+    computes in single precision. So each mask needs only the IoU that ``[fidelity]`` requires of
+    the worst.
     """
     if variant.precision not in ("q8", "half"):
         return checks.browser
@@ -281,12 +281,12 @@ def browser_rules(checks: Checks, variant: Variant) -> BrowserCheck:
 def browser_failures(
     report: Figures, check: BrowserCheck, least: float, tracking: TrackingRules | None = None
 ) -> list[Failure]:
-    """How the answers of each provider differ from onnxruntime's; and what it refused.
+    """Where each provider's answers differ too much from onnxruntime's, and its refusals.
 
-    A provider that cannot even start is not the model's fault.
+    A provider that cannot start is no failure of the model.
 
-    :param least: the least IoU of each mask with PyTorch's, where that was measured.
-    :param tracking: of a model that tracks, which WASM must have done.
+    :param least: the required IoU of each mask with PyTorch's, if that was measured.
+    :param tracking: the rules for a model that tracks, which must have tracked on WASM.
     """
     if "wasm" not in report["providers"]:
         raise KeyError("wasm")
@@ -314,7 +314,7 @@ def browser_failures(
 def _disagreeing(
     ious: Mapping[str, Figure], least: float, rule: str, reference: str
 ) -> list[Failure]:
-    """The masks that agree too little, by the names of their prompts."""
+    """The failures of masks with a too low IoU, by the names of their prompts."""
     return [
         failure
         for prompt, iou in ious.items()
@@ -327,23 +327,23 @@ def _disagreeing(
 def blocks_deployment(variant: Variant, failure: Failure) -> bool:
     """Whether a failure in the browser withholds a variant.
 
-    Single precision must work wherever it is tried. Another variant must run on WASM, or no browser
-    can use it; what another provider refuses is noted.
+    Single precision must work wherever it is tried. Another variant must run on WASM, because
+    otherwise no browser can use it; refusals by other providers are only noted.
     """
     return variant == FP32 or failure.provider in (None, "wasm")
 
 
 def products_on_cpu(placement: Mapping[str, Figures | None]) -> int | None:
-    """How many matrix products WebGPU leaves to the CPU; None where it was not measured.
+    """The number of matrix products that WebGPU leaves to the CPU; None if not measured.
 
-    :param placement: of each graph, as the browser's report has it.
+    :param placement: the placement of each graph from the browser's report.
     """
     left = 0
     for placed in placement.values():
         if placed is None:
             return None
         operators = placed["cpuOperators"]
-        if operators is None:  # the log names none where every node is on the CPU
+        if operators is None:  # the log names no operators if every node is on the CPU
             left += placed["cpu"]
         else:
             left += sum(count for name, count in operators.items() if name in PRODUCTS)
@@ -351,7 +351,7 @@ def products_on_cpu(placement: Mapping[str, Figures | None]) -> int | None:
 
 
 def rules_of(target: Target, variant: Variant, proof: ProofKind) -> dict[str, Any]:
-    """The rules that `judge` goes by, as JSON has them; None where any figure will do."""
+    """The rules that `judge` applies, as JSON values; None accepts any figure."""
     checks = target.source.checks
     if proof == "verify":
         truth = {"truth_iou": target.source.truth_iou} if target.source.truth else {}
@@ -383,7 +383,7 @@ def _limits(checks: Checks, variant: Variant) -> dict[str, float | None]:
 
 
 def limits_of(check: Tolerances | BrowserCheck) -> dict[str, float | None]:
-    """The largest differences, by kind as in `largest_differences`; None: any number will do."""
+    """The largest accepted differences, by kind as in `largest_differences`; None: any number."""
     limits = {
         "encoder": check.encoder_tolerance,
         "masks": check.mask_tolerance,

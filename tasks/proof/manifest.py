@@ -1,9 +1,9 @@
-"""`manifest.json`, the contract with whoever loads deployed files: its type, read and written.
+"""`manifest.json`, the contract with programs that load deployed files: its type, read and written.
 
-docs/manifest.schema.json is the same for other programs. A field with the default None is a key
-that is absent where nothing was measured. Any other None is ``null``: of a `Figure`, a number that
-is not finite. These classes take a quarter of the time of importing doit, so modules that the graph
-is made from import them inside functions.
+docs/manifest.schema.json describes the same for other programs. A field with the default None is a
+key that is absent if nothing was measured. Any other None is ``null``; in a `Figure` it stands for
+a number that is not finite. Defining these classes takes a quarter of the time of importing doit,
+so the modules of the task graph import them inside functions.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ Provider = Literal["wasm", "webgpu", "native"]
 
 @dataclass(frozen=True)
 class File:
-    """A deployed file. For a graph ``needs`` has the least promised version of each runtime, and a
-    feature that ``webgpu`` must have; ``runs_on`` has the versions of each runtime that ran it, or
-    a graph of its kind, and gave its numbers.
+    """A deployed file. For a graph ``needs`` has the oldest supported version of each runtime, and
+    a feature that ``webgpu`` must have; ``runs_on`` has the versions of each runtime that ran it,
+    or a graph of its kind, with correct results.
     """
 
     size: int
@@ -54,7 +54,7 @@ class File:
 
 @dataclass(frozen=True)
 class Graph:
-    """The file of a graph, of the first variant that is deployed, and its tensors in order."""
+    """The file of a graph, from the first deployed variant, and its tensors in order."""
 
     file: str
     inputs: tuple[Tensor, ...]
@@ -63,7 +63,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the encoder's input, and which label says what of a point."""
+    """The preparation of an image for the encoder, and the meaning of the labels of points."""
 
     layout: str
     channels: str
@@ -77,7 +77,7 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Prompting:
-    """How prompts are fed; the last two where the decoder takes an earlier mask."""
+    """The format of prompts; the last two fields only if the decoder takes an earlier mask."""
 
     at_once: PromptChoice
     padding_point: bool
@@ -90,7 +90,7 @@ class Prompting:
 
 @dataclass(frozen=True)
 class Masks:
-    """What the decoder returns; ``pixels_per_cell`` is None where masks have the image's size."""
+    """The decoder's masks; ``pixels_per_cell`` is None if they have the image's size."""
 
     choice: MaskChoice
     values: str
@@ -99,7 +99,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class Differences:
-    """The largest of a prompt: of masks in logits, of scores in predicted IoU."""
+    """The largest differences of a prompt: masks in logits, scores in predicted IoU."""
 
     masks: Figure
     scores: Figure
@@ -107,7 +107,7 @@ class Differences:
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest differences that are accepted; the encoder's is relative."""
+    """The largest accepted differences; the encoder's is relative."""
 
     encoder: float
     masks: float
@@ -116,7 +116,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Truth:
-    """Mean IoU with known masks, by prompt; how well scores and IoUs correlate."""
+    """Mean IoU with known masks, by prompt, and the correlation of scores and IoUs."""
 
     images: int
     objects: int
@@ -126,7 +126,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Native:
-    """What it costs that images have another size than the weights were trained on."""
+    """The IoU lost because images have another size than the weights were trained on."""
 
     image_size: int
     mask_iou: Ious
@@ -135,7 +135,7 @@ class Native:
 
 @dataclass(frozen=True)
 class NotSquare:
-    """What it costs, on images that are not square, that a client does not stretch them."""
+    """The IoU lost on images that are not square because a client does not stretch them."""
 
     resize: Resize
     mask_iou_with_stretched: Ious
@@ -144,7 +144,7 @@ class NotSquare:
 
 @dataclass(frozen=True)
 class Verification:
-    """Single precision against PyTorch."""
+    """The comparison of single precision with PyTorch."""
 
     against: str
     tolerances: Limits
@@ -157,7 +157,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """A variant's masks against PyTorch's, over so many prompts on so many images."""
+    """The comparison of a variant's masks with PyTorch's, over numbers of prompts and images."""
 
     images: int
     prompts: int
@@ -170,7 +170,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Tracked:
-    """Objects that were followed through drawn clips, over so many ``masks``."""
+    """The comparison of objects tracked through drawn clips, with the number of ``masks``."""
 
     against: str
     masks: int
@@ -184,7 +184,7 @@ class Tracked:
 
 @dataclass(frozen=True)
 class Nodes:
-    """How many nodes of a graph run where."""
+    """The numbers of nodes of a graph by where they run."""
 
     webgpu: int
     cpu: int
@@ -192,10 +192,10 @@ class Nodes:
 
 @dataclass(frozen=True)
 class ProviderProof:
-    """What an execution provider of onnxruntime-web did; ``reason`` says why it is not proven.
+    """The result of an execution provider of onnxruntime-web; ``reason`` is why it is not proven.
 
-    ``build`` is that which the client imports, ``layout`` the order of axes that it asks for.
-    ``nodes`` is None for a graph that the log does not mention. The figures are of ``parts``.
+    ``build`` is the build that the client imports, ``layout`` the order of axes that it requests.
+    ``nodes`` is None for a graph that the log does not mention. The figures cover ``parts``.
     """
 
     proven: bool
@@ -213,7 +213,7 @@ class ProviderProof:
 
 @dataclass(frozen=True)
 class TrackingLimits:
-    """Those that tracked masks were judged by; ``scores`` is None where any number will do."""
+    """The limits that judged tracked masks; ``scores`` is None if any number is accepted."""
 
     mask_iou: float
     worst: float
@@ -223,7 +223,7 @@ class TrackingLimits:
 
 @dataclass(frozen=True)
 class BrowserRules:
-    """The limits that a browser's answers were judged by; None where any number will do."""
+    """The limits that judged a browser's answers; None if any number is accepted."""
 
     mask_iou: float
     encoder: float | None
@@ -235,7 +235,7 @@ class BrowserRules:
 
 @dataclass(frozen=True)
 class BrowserProof:
-    """What a browser did with a variant, by provider."""
+    """A browser's results for a variant, by provider."""
 
     browser: str
     runtime: str
@@ -245,7 +245,7 @@ class BrowserProof:
 
 @dataclass(frozen=True)
 class VariantEntry:
-    """A variant of the configuration; ``reason`` says why it is not deployed."""
+    """A variant of the configuration; ``reason`` is why it is not deployed."""
 
     name: str
     precision: Precision
@@ -259,7 +259,7 @@ class VariantEntry:
 
     @property
     def proven_on(self) -> list[Provider]:
-        """Where it may be loaded: natively whatever is deployed."""
+        """The providers that can load it; natively, any deployed variant."""
         if not self.deployed:
             return []
         tried = self.browser.providers if self.browser else {}
@@ -268,7 +268,7 @@ class VariantEntry:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The variant to load, and a sentence that says why."""
+    """The variant to load, and a sentence with the reason."""
 
     variant: str
     why: str
@@ -276,7 +276,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Video(TrackingConstants):
-    """What a program that tracks needs beside the encoder: constants, graphs and their tensors."""
+    """The data that a tracking program needs beside the encoder: constants, graphs, tensors."""
 
     files: Mapping[str, str]
     tensors: Mapping[str, GraphTensors]
@@ -284,7 +284,7 @@ class Video(TrackingConstants):
 
 @dataclass(frozen=True)
 class StoredEmbedding:
-    """An image's embedding in a form of so many bytes, and the IoU of masks with PyTorch's."""
+    """A form of an image's embedding: its size in bytes, and the IoU of masks with PyTorch's."""
 
     size: int
     mask_iou: Ious
@@ -292,9 +292,9 @@ class StoredEmbedding:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What encodes images for a decoder alone: the checkpoint's encoder, for square images of
-    ``image_size`` pixels, prepared as ``preprocessing`` says. ``tensor`` is the decoder's input;
-    ``stored`` tells what it costs to keep an embedding in fewer bits.
+    """The source of embeddings for a model with only a decoder: the checkpoint's encoder, for
+    square images of ``image_size`` pixels, prepared according to ``preprocessing``. ``tensor`` is
+    the decoder's input; ``stored`` has the cost of storing an embedding in fewer bits.
     """
 
     checkpoint_sha256: str
@@ -305,13 +305,13 @@ class Embeddings:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a consumer needs to know of deployed files.
+    """The description of deployed files for the programs that load them.
 
-    From ``client`` to ``masks`` it is what they are run by; see `tasks.clients.client.description`.
-    ``model_type`` is None for an architecture that is described by the file ``config``;
-    ``verification`` where single precision is not deployed, ``browser`` (of the first variant)
-    where no browser has run it. A decoder alone has ``embeddings`` in place of an ``encoder``.
-    ``recommended`` lacks a provider on which nothing is proven.
+    The fields from ``client`` to ``masks`` describe how to run the files; see
+    `tasks.clients.client.description`. ``model_type`` is None if the file ``config`` describes the
+    architecture; ``verification`` if single precision is not deployed; ``browser`` (of the first
+    variant) if no browser has run it. A model with only a decoder has ``embeddings`` in place of an
+    ``encoder``. ``recommended`` lacks a provider on which nothing is proven.
     """
 
     schema_version: Literal[6]
@@ -340,13 +340,13 @@ class Manifest:
 
     @property
     def image_graphs(self) -> dict[str, Graph]:
-        """The encoder, where there is one, and the decoder."""
+        """The encoder, if there is one, and the decoder."""
         encoder = {"encoder": self.encoder} if self.encoder else {}
         return {**encoder, "decoder": self.decoder}
 
     @property
     def deployed(self) -> list[VariantEntry]:
-        """The variants whose files are there."""
+        """The deployed variants."""
         return [each for each in self.variants if each.deployed]
 
     @property
@@ -358,12 +358,12 @@ class Manifest:
         return max(map(int, self.encoder.inputs[0].shape))
 
     def size_of(self, variant: VariantEntry) -> int:
-        """The bytes to download."""
+        """The size of a variant's download in bytes."""
         return sum(self.files[file].size for file in variant.files.values())
 
 
 def read_manifest(path: Path) -> Manifest | None:
-    """A manifest of this schema version; None when there is none, or the file is no such."""
+    """Read a manifest of this schema version; None if the file is missing or is anything else."""
     from cattrs import BaseValidationError
 
     try:
@@ -390,7 +390,7 @@ def structured(content: object, kind: type[T]) -> T:
 
 @cache
 def _converter() -> Converter:
-    # Imported when a manifest is read or written: it takes longer than a build that does nothing.
+    # Imported only to read or write a manifest: the import takes longer than an idle build.
     from cattrs import Converter
     from cattrs.gen import make_dict_unstructure_fn, override
 

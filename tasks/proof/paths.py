@@ -1,4 +1,4 @@
-"""What each execution path did with a model, and whether that is right. Pure."""
+"""The results of each execution path for a model, and their judgement. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tasks.proof.failures import PROVIDERS
 
 @dataclass(frozen=True)
 class PathFigures:
-    """What one execution path did; ``reason`` says why it ran nothing, or not all.
+    """The result of one execution path; ``reason`` is why it ran nothing, or only a part.
 
-    ``version`` is that of the runtime. ``ran`` names the graphs; times are medians in milliseconds.
-    ``nodes`` are by graph, None where the log does not tell. The IoUs are the least of the masks
-    with onnxruntime's, None where none was drawn.
+    ``version`` is the runtime's version. ``ran`` names the graphs; times are medians in
+    milliseconds. ``nodes`` are by graph, None if the log does not show them. The IoUs are the
+    lowest of the masks with onnxruntime's, None if no mask was drawn.
     """
 
     browser: str
@@ -36,7 +36,7 @@ class PathFigures:
 
     @property
     def nodes_placed(self) -> str | None:
-        """How many nodes of all graphs are on WebGPU, and on the CPU; None where unknown."""
+        """The numbers of nodes of all graphs on WebGPU and on the CPU; None if unknown."""
         graphs = list(self.nodes.values())
         if not graphs or None in graphs:
             return None
@@ -45,7 +45,7 @@ class PathFigures:
 
 
 def disagreements(paths: Iterable[PathFigures], least: float) -> list[str]:
-    """The paths whose masks are further from onnxruntime's than the rule allows; pure."""
+    """The paths whose masks differ from onnxruntime's by more than the rule allows; pure."""
     return [
         f"{describe(path)}: IoU {iou:.4g} of {what}, expected at least {least:g}"
         for path in paths
@@ -55,7 +55,7 @@ def disagreements(paths: Iterable[PathFigures], least: float) -> list[str]:
 
 
 def describe(path: PathFigures) -> str:
-    """A path in a few words."""
+    """A short name of a path."""
     build = "" if path.build == "default" else f"/{path.build}"
     layout = f" ({path.layout})" if path.layout else ""
     provider = PROVIDERS[path.provider]
@@ -63,7 +63,7 @@ def describe(path: PathFigures) -> str:
 
 
 def outcome(path: PathFigures) -> str:
-    """What came out, in a few words."""
+    """A short text of a path's result."""
     ious = {"masks": path.mask_iou, "tracked masks": path.tracking_iou}
     texts = [f"IoU {iou:.5g} of {what}" for what, iou in ious.items() if iou is not None]
     return "; ".join([*texts, *filter(None, [path.reason])])

@@ -1,9 +1,9 @@
-"""What is said beside signed files: how they were made (in-toto), and of what (CycloneDX).
+"""Describes how signed files were made (in-toto), and what they consist of (CycloneDX).
 
-The statement is one of in-toto, https://in-toto.io/Statement/v1, with SLSA's predicate of
-provenance, https://slsa.dev/spec/v1.0/provenance; the bill of materials is of CycloneDX 1.6. Both
-say what the build's records and the manifest say, and no time. They are files of the manifest, so
-they cannot name its hash; the signature is of all of them.
+The statement follows in-toto, https://in-toto.io/Statement/v1, with SLSA's provenance as predicate,
+https://slsa.dev/spec/v1.0/provenance; the bill of materials follows CycloneDX 1.6. Both repeat the
+build's records and the manifest, without times. The manifest lists both files, so they cannot
+contain its hash; the signature covers all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.system.versions import versions
 PROJECT = "sam2-onnx-build"
 BUILDER = f"urn:{PROJECT}"
 
-# By which names SPDX has a licence, by how a configuration may spell it.
+# SPDX's name of a licence, by the spelling in a configuration.
 SPDX = {
     name.lower(): name
     for name in (
@@ -40,9 +40,9 @@ def texts(
 ) -> dict[str, str]:
     """The texts of both files, by their names.
 
-    :param traces: what the records have of each stage behind the deploy.
+    :param traces: the records of each stage behind the deploy.
     :param code: the hash of each module of the deploy itself.
-    :param manifest: with every other file that is deployed.
+    :param manifest: the manifest, with every other deployed file.
     """
     made = {
         STATEMENT: statement(manifest, traces, code, verdicts(model)),
@@ -55,7 +55,7 @@ def texts(
 
 
 def verdicts(model: JudgedModel) -> list[dict[str, Any]]:
-    """The report of each proof, with what the rules that hold now find of it."""
+    """The report of each proof, with its verdict under the current rules."""
     return [
         {
             "name": f"{kind} {each.variant.name}",
@@ -76,7 +76,7 @@ def verdicts(model: JudgedModel) -> list[dict[str, Any]]:
 def statement(
     manifest: Manifest, traces: Records, code: Mapping[str, str], reports: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """How the files of a manifest were made; pure."""
+    """The statement of how the files of a manifest were made; pure."""
     made = {path for each in traces.values() for path in each.get("outputs", {})}
     read = {
         path: sha256
@@ -126,14 +126,14 @@ def statement(
 
 
 def _materials(hashes: Mapping[str, str]) -> Iterable[dict[str, Any]]:
-    """Files that were read; a module's hash is that of its code, which comments are no part of."""
+    """Files that were read; a module's hash is the hash of its code without comments."""
     for path, sha256 in sorted(hashes.items()):
         algorithm = "pythonCodeSha256" if path.endswith(".py") else "sha256"
         yield {"name": path, "digest": {algorithm: sha256}}
 
 
 def bill_of_materials(manifest: Manifest) -> dict[str, Any]:
-    """What the files of a manifest consist of, and under which licence; pure."""
+    """The bill of materials of a manifest's files, with their licence; pure."""
     checkpoint = manifest.checkpoint
     first = next(iter(manifest.image_graphs.values()))
     properties = {
@@ -216,7 +216,7 @@ def _weights(manifest: Manifest) -> dict[str, Any]:
 
 
 def _metrics(manifest: Manifest) -> Iterable[dict[str, str]]:
-    """The figures of the proofs, each of a variant."""
+    """The figures of the proofs, for each variant."""
     for each in manifest.deployed:
         for name, figures in (("masks'", each.fidelity), ("tracked masks'", each.tracking)):
             if figures is not None:

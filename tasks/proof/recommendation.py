@@ -1,17 +1,17 @@
-"""The one decision: which variant to load on each execution provider, which model, and why. Pure.
+"""Recommends the variant and the model to load on each execution provider, and why. Pure.
 
 Within a model, on each of `PROVIDERS`:
 
-1. Only what is deployed counts, and in a browser only what was proven on the provider. A variant
-   that computes in half precision does not count: whether an adapter can, only the page knows.
+1. Only deployed variants count, and in a browser only those proven on the provider. A variant that
+   computes in half precision does not count: only the page knows whether an adapter supports it.
 2. In a browser the precision decides, in the order of `PREFERRED`.
-3. Natively it is the smallest download whose image takes at most `MAX_SLOWDOWN` times as long as
-   the fastest's; without times, the smallest download.
+3. Natively it is the smallest download that takes at most `MAX_SLOWDOWN` times as long for an image
+   as the fastest variant; without times, the smallest download.
 
-Among models the third rule decides between the variants that are recommended of each. Left out are
-those whose masks have an IoU below `MIN_NATIVE_IOU` with PyTorch's at the size of image that their
-weights are for; and, where each model has drawn the same true masks, those that lose more than
-`MAX_IOU_LOSS` to the best.
+Among models, the third rule decides between the recommended variants. It leaves out variants whose
+masks have an IoU below `MIN_NATIVE_IOU` with PyTorch's at the image size that their weights are
+for; and, if all models were measured on the same true masks, variants that are more than
+`MAX_IOU_LOSS` below the best.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ MAX_SLOWDOWN = 1.25
 MIN_NATIVE_IOU = 0.9  # mean over masks
 MAX_IOU_LOSS = 0.02  # of IoU with true masks
 
-# Which precision to load where, the first that is proven there, and why: docs/variants.md has the
-# measurements.
+# The precisions to load on each provider, in order of preference, and why: docs/variants.md has
+# the measurements.
 PREFERRED: Mapping[str, Mapping[str, str]] = {
     "wasm": {
         "q8": "WASM multiplies matrices of 8 bits fastest",
-        "fp16": "half the download of single precision, which it computes in",
-        "q4f16": "a small download, which computes in single precision",
+        "fp16": "half the download of single precision, and computes in single precision",
+        "q4f16": "a small download, and computes in single precision",
         "fp32": "no smaller variant is proven on WASM",
         "q4": "no other variant is proven on WASM",
     },
@@ -50,9 +50,9 @@ PREFERRED: Mapping[str, Mapping[str, str]] = {
 class Candidate(NamedTuple):
     """A deployed variant: its download in bytes, and the providers on which it is proven.
 
-    ``times`` are milliseconds for an image, of those providers where it was timed. For its model,
-    ``truth`` is the IoU of a click's mask with the true one, ``native_iou`` the mean IoU with
-    PyTorch's masks at the size of image that the weights are for.
+    ``times`` are milliseconds for an image, by provider, if it was timed there. For its model,
+    ``truth`` is the IoU of a click's mask with the true mask, ``native_iou`` the mean IoU with
+    PyTorch's masks at the image size that the weights are for.
     """
 
     name: str
@@ -64,21 +64,21 @@ class Candidate(NamedTuple):
 
     @property
     def precision(self) -> str:
-        """How its weights are stored."""
+        """The precision in which its weights are stored."""
         return self.name.partition(".")[0]
 
 
 class Choice(NamedTuple):
-    """The variant to load on a provider, and a sentence that says why."""
+    """The variant to load on a provider, and a sentence with the reason."""
 
     candidate: Candidate
     why: str
 
 
 def recommend(candidates: Sequence[Candidate]) -> dict[str, Choice]:
-    """One of a model's variants for each provider on which one is proven.
+    """Choose a model's variant for each provider on which a variant is proven.
 
-    :param candidates: of one precision the first is preferred.
+    :param candidates: the first of each precision is preferred.
     """
     choices = {}
     for provider in PROVIDERS:
@@ -94,9 +94,9 @@ def recommend(candidates: Sequence[Candidate]) -> dict[str, Choice]:
 
 
 def recommend_model(models: Mapping[str, Sequence[Candidate]]) -> dict[str, Choice]:
-    """One of several models for each provider on which one is proven.
+    """Choose a model for each provider on which a model is proven.
 
-    :param models: the candidates of each, by its name; a choice is called ``model, variant``.
+    :param models: the candidates of each model, by its name; a choice is named ``model, variant``.
     """
     by_model = {name: recommend(candidates) for name, candidates in models.items()}
     choices = {}
@@ -116,7 +116,7 @@ def recommend_model(models: Mapping[str, Sequence[Candidate]]) -> dict[str, Choi
         if len(good) < len(alike):
             why += f" among those whose masks are within {MAX_IOU_LOSS} of the best"
         if len(alike) < len(named):
-            why += " among those that draw PyTorch's masks"
+            why += " among those whose masks match PyTorch's"
         choices[provider] = Choice(chosen, _sentence(chosen, named, provider, why))
     return choices
 

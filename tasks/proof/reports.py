@@ -1,8 +1,8 @@
-"""Proofs of a model's files: what each measures, and the report that says how it went.
+"""Proofs of a model's files: the measurements of each, and its report.
 
-A report has ``files``, the SHA-256 of each file that it measured, by name; ``against``, that of
-what it measured them against (``checkpoint``, ``architecture``, ``reference``); ``options``, what
-the configuration wants measured; the figures; and what they were judged to be.
+A report has ``files``, the SHA-256 of each measured file, by name; ``against``, the SHA-256 of
+what they were compared with (``checkpoint``, ``architecture``, ``reference``); ``options``, the
+configured options of the measurement; the figures; and their verdict.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Report = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Proof:
-    """What one stage measures of a variant of a model."""
+    """The proof of a variant of a model by one stage."""
 
     kind: ProofKind
     target: Target
@@ -39,7 +39,7 @@ class Proof:
 
     @property
     def task(self) -> str:
-        """The task that writes the report: a model's own proofs have its name alone."""
+        """The task that writes the report; proofs of a whole model have only its name."""
         whole_model = self.kind == "verify" or (self.kind == "browser" and self.variant == FP32)
         variant = "" if whole_model else f":{self.variant.name}"
         return f"{self.kind}:{self.target.name}{variant}"
@@ -51,7 +51,7 @@ class Proof:
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """What the configuration wants measured: other options make another measurement."""
+        """The configured options of the measurement; other options need a new measurement."""
         target, source = self.target, self.target.source
         client = {"client": target.client.name}
         if self.kind == "verify":
@@ -72,12 +72,12 @@ class Proof:
 
     @property
     def rules(self) -> dict[str, Any]:
-        """The rules that the figures are judged by."""
+        """The rules that judge the figures."""
         return rules_of(self.target, self.variant, self.kind)
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What shapes the report, besides the files that are measured."""
+        """The inputs of the report, besides the measured files."""
         return {**self.options, **self.rules, "contract": self.target.client.as_json()}
 
     @property
@@ -89,7 +89,7 @@ class Proof:
 
     @property
     def subjects(self) -> tuple[str, ...]:
-        """What it measures against; single precision in a browser, against itself alone."""
+        """What files are compared with; in a browser, single precision only with itself."""
         source = self.target.source
         pytorch = ("checkpoint", "architecture") if source.config else ("checkpoint",)
         if self.kind == "verify":
@@ -101,13 +101,13 @@ class Proof:
         return (*(() if by_itself else (*pytorch, "reference")), *constants)
 
     def judge(self, report: Report) -> list[Failure]:
-        """What the rules that hold now find wrong in a report; see `judgement.judge`."""
+        """The failures of a report under the current rules; see `judgement.judge`."""
         return judge(self.target, self.variant, self.kind, report)
 
     def conclude(self, figures: Report) -> list[Failure]:
-        """Judge figures, and write the report whichever way it went.
+        """Judge figures, and write the report, also if they fail.
 
-        :param figures: what the stage measured, with ``files`` and ``against``.
+        :param figures: the stage's measurements, with ``files`` and ``against``.
         """
         failures = self.judge(figures)
         self.write(figures, failures)
@@ -126,7 +126,7 @@ class Proof:
         write_atomically(self.path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def error(self, problem: str, failures: list[Failure], log: Path) -> StageError:
-        """The error of a stage whose figures break the rules."""
+        """The error of a stage whose figures fail."""
         lines = "\n".join(f"- {failure}" for failure in failures)
         return StageError(
             f"{self.path.parent}: {problem}; not deployed:\n{lines}\n"
@@ -136,23 +136,23 @@ class Proof:
     def problems(
         self, report: Report | None, files: Mapping[Path, str], against: Mapping[str, str]
     ) -> list[str]:
-        """Why a report says nothing about some files, a sentence each; pure.
+        """Why a report does not apply to some files, a sentence each; pure.
 
-        :param files: the SHA-256 of each file that is to be deployed.
-        :param against: the SHA-256 of what there is to measure against.
+        :param files: the SHA-256 of each file to deploy.
+        :param against: the current SHA-256 of what files are compared with.
         """
         again = command(self.task)
         if report is None:
-            return [f"{self.path} is missing, or not a report of this build; {again} makes it"]
+            return [f"{self.path} is missing, or is not a report of this build; {again} writes it"]
         problems = [
-            f"{file} is not what {self.kind} measured: its sha256 is {sha256}, "
+            f"{file} differs from the file that {self.kind} measured: its sha256 is {sha256}, "
             f"{self.path} has {report['files'].get(file.name, 'none')}; {again} proves it"
             for file, sha256 in files.items()
             if report["files"].get(file.name) != sha256
         ]
         problems += [
             f"{self.path} was measured against another {what}: its sha256 was "
-            f"{report['against'].get(what, 'not noted')}, is {against[what]}; {again} "
+            f"{report['against'].get(what, 'not recorded')}, now it is {against[what]}; {again} "
             "measures again"
             for what in self.subjects
             if report["against"].get(what) != against[what]
@@ -167,7 +167,7 @@ class Proof:
 
 
 def read(path: Path) -> Report | None:
-    """A report; None when the file is missing, or holds anything else."""
+    """Read a report; None if the file is missing, or is anything else."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -179,12 +179,12 @@ def read(path: Path) -> Report | None:
 
 
 def required(target: Target, variant: Variant, in_browser: bool) -> list[Proof]:
-    """The proofs without which a variant is not deployed.
+    """The proofs that a variant needs to be deployed.
 
     :param in_browser: whether a browser must have run it.
     """
     kinds: list[ProofKind] = [] if variant.is_smaller else ["verify"]
-    if variant in target.variants:  # else it is only what the others are made from
+    if variant in target.variants:  # otherwise it is only the source of other variants
         kinds += ["fidelity"] if target.has_smaller_variants else []
         kinds += ["tracking"] if target.source.video else []
         kinds += ["browser"] if in_browser else []
@@ -194,7 +194,7 @@ def required(target: Target, variant: Variant, in_browser: bool) -> list[Proof]:
 def of_all_variants(target: Target, browser_missing: str | None) -> dict[Variant, list[Proof]]:
     """The proofs that each variant needs.
 
-    :param browser_missing: why no browser can run the model; None where one can.
+    :param browser_missing: why no browser can run the model; None if a browser can.
     """
     in_browser = target.browser is True or (target.browser == "auto" and not browser_missing)
     return {each: required(target, each, in_browser) for each in target.built_variants}

@@ -1,8 +1,8 @@
-"""The signature of a deployed folder, by OpenSSF's model-signing with a key of one's own.
+"""The signature of a deployed folder, made by OpenSSF's model-signing with the user's own key.
 
-It is a bundle of sigstore: an envelope (DSSE) around a statement that has the SHA-256 of each
-file, the manifest's among them. So the manifest need not, and could not, list the signature.
-model-signing is imported only to sign, and to ask by which key a folder was signed.
+It is a sigstore bundle: an envelope (DSSE) around a statement with the SHA-256 of each file, also
+of the manifest. So the manifest need not, and could not, list the signature. model-signing is
+imported only to sign, and to check which key signed a folder.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ if TYPE_CHECKING:
 PASSPHRASE = "SIGN_KEY_PASSPHRASE"  # in the environment
 PACKAGES = ("model_signing", "cryptography")
 
-# What is written when the other files are known, so that a statement about them has none of it.
+# Files written after the others, so that a statement about the others cannot cover them.
 ABOUT = (STATEMENT, MATERIALS, MANIFEST)
 
 _CURVES = {"secp256r1": "P-256", "secp384r1": "P-384", "secp521r1": "P-521"}
 
-_asking = threading.Lock()  # models are deployed side by side
+_asking = threading.Lock()  # models are deployed in parallel
 _passphrases: dict[Path, bytes] = {}
 
 
 class CannotTell(StageError):
-    """What it takes to check a signature is not there."""
+    """The key or the package that a check needs is missing."""
 
 
 class OtherFiles(StageError):
-    """A signature holds, but is of other files than those that are there."""
+    """A signature is valid, but covers other files than those in the folder."""
 
 
 class Signed(NamedTuple):
-    """What a signature says: the SHA-256 of each file, and that of the signer's public key."""
+    """The content of a signature: the SHA-256 of each file, and of the signer's public key."""
 
     files: Mapping[str, str]
     signer: str
 
 
 def read(path: Path) -> Signed:
-    """What a signature says, whoever made it.
+    """Read a signature, without checking who made it.
 
-    :raises StageError: when the file is no signature by a key.
+    :raises StageError: when the file is not a signature by a key.
     """
     try:
         bundle = json.loads(path.read_bytes())
@@ -70,38 +70,38 @@ def read(path: Path) -> Signed:
         files = {str(each["name"]): str(each["digest"]) for each in entries}
         algorithms = {each["algorithm"] for each in entries}
     except json.JSONDecodeError as error:
-        raise StageError(f"{path.name} was cut off or edited: it is no JSON ({error})") from error
+        raise StageError(f"{path.name} was cut off or edited: it is not JSON ({error})") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StageError(
-            f"{path.name} is no signature of model-signing, or was edited: {error!r}"
+            f"{path.name} is not a signature of model-signing, or was edited: {error!r}"
         ) from error
     if not isinstance(signer, str) or algorithms - {"sha256"}:
         raise StageError(
-            f"{path.name} was not made by a key over SHA-256, as this build signs: check it with "
+            f"{path.name} was not made with a key and SHA-256, as this build signs; check it with "
             "the command of model-signing"
         )
     return Signed(files, signer)
 
 
 def check_signer(signed: Signed, folder: Path, public_key: Path) -> None:
-    """See that a signature was made by a key.
+    """Check that a key made a signature.
 
-    :param folder: where the signature lies, with the files that it is of.
-    :raises CannotTell: when there is no such key, or no model-signing.
-    :raises OtherFiles: when it is of other files than those in the folder.
+    :param folder: the folder of the signature and the files that it covers.
+    :raises CannotTell: when the key or model-signing is missing.
+    :raises OtherFiles: when it covers other files than those in the folder.
     :raises StageError: when another key made it, or it was edited since.
     """
     own = fingerprint(_public_key(public_key))
     if own != signed.signer:
         raise StageError(
-            f"{SIGNATURE} was made by another key: {signed.signer[:16]}…, that of {public_key} is "
-            f"{own[:16]}…"
+            f"{SIGNATURE} was made by another key: expected {own[:16]}… ({public_key}), found "
+            f"{signed.signer[:16]}…"
         )
     _verify(folder, folder / SIGNATURE, public_key)
 
 
 def _verify(folder: Path, signature: Path, public_key: Path) -> None:
-    """Let model-signing check the signature, and the files that it is of; see `check_signer`."""
+    """Let model-signing check the signature and the files that it covers; see `check_signer`."""
     from cryptography.exceptions import InvalidSignature
     from model_signing import verifying
 
@@ -109,19 +109,17 @@ def _verify(folder: Path, signature: Path, public_key: Path) -> None:
     try:
         config.set_ignore_unsigned_files(True).verify(folder, signature)
     except InvalidSignature as error:
-        raise StageError(
-            f"{SIGNATURE} was edited: what it says was not signed by this key"
-        ) from error
-    except Exception as error:  # of a parser, or a ValueError about a file
-        raise OtherFiles(f"{SIGNATURE} does not hold, says model-signing: {error}") from error
+        raise StageError(f"{SIGNATURE} was edited: this key did not sign its content") from error
+    except Exception as error:  # from a parser, or a ValueError about a file
+        raise OtherFiles(f"model-signing refuses {SIGNATURE}: {error}") from error
 
 
 def sign(files: Mapping[str, Path | bytes], key: Path, earlier: Path, scratch: Path) -> str:
-    """The text of a signature of files.
+    """Sign files, and return the text of the signature.
 
-    :param files: contents, or where they lie, by the names that they are deployed under.
-    :param earlier: that of an earlier deployment, which is kept where it is of the same files, by
-        the same key: each signing gives another text.
+    :param files: contents or paths, by the names under which they are deployed.
+    :param earlier: the signature of an earlier deployment, which is kept if it covers the same
+        files, by the same key, because each signing gives another text.
     :param scratch: an empty folder, in the file system of the files.
     :raises StageError: when the key cannot be used, or model-signing is not installed.
     """
@@ -150,14 +148,14 @@ def sign(files: Mapping[str, Path | bytes], key: Path, earlier: Path, scratch: P
 
 
 def _place(content: Path | bytes, place: Path) -> None:
-    """Write a content to a place, or give its file a second name there."""
+    """Write a content to a path, or hard-link its file there."""
     place.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
         place.write_bytes(content)
         return
     try:
         os.link(content, place)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or a file system without links
         shutil.copyfile(content, place)
 
 
@@ -165,7 +163,7 @@ def _place(content: Path | bytes, place: Path) -> None:
 
 
 def fingerprint(key: EllipticCurvePublicKey) -> str:
-    """The SHA-256 of a public key in PEM, as model-signing notes it."""
+    """The SHA-256 of a public key in PEM, as model-signing writes it."""
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -173,7 +171,7 @@ def fingerprint(key: EllipticCurvePublicKey) -> str:
 
 
 def missing() -> str | None:
-    """What to do where model-signing is not installed; imports nothing of it."""
+    """How to install model-signing; None if it is installed. Imports nothing of it."""
     from importlib.util import find_spec
 
     if find_spec("model_signing") and find_spec("OpenSSL"):
@@ -184,7 +182,7 @@ def missing() -> str | None:
 def _public_key(path: Path) -> EllipticCurvePublicKey:
     lacking = missing()
     if lacking:
-        raise CannotTell(f"who signed it cannot be told: {lacking}")
+        raise CannotTell(f"cannot check who signed it: {lacking}")
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
@@ -194,22 +192,24 @@ def _public_key(path: Path) -> EllipticCurvePublicKey:
         raise CannotTell(f"--key {path} cannot be read: {error.strerror}") from error
     if b"PRIVATE KEY" in content:
         raise CannotTell(
-            f"--key {path} is a private key: expected the public one, which `openssl pkey -in "
+            f"--key {path} is a private key: expected the public key, which `openssl pkey -in "
             f"{path} -pubout` prints. Keep the private key to yourself."
         )
     try:
         key = load_pem_public_key(content)
     except ValueError as error:
-        raise CannotTell(f"--key {path} is no public key in PEM") from error
+        raise CannotTell(f"--key {path} is not a public key in PEM") from error
     if not isinstance(key, EllipticCurvePublicKey):
-        raise CannotTell(f"--key {path} is no key on an elliptic curve, as this build signs with")
+        raise CannotTell(
+            f"--key {path} is not on an elliptic curve, as the keys that this build signs with"
+        )
     return key
 
 
 def private_key(path: Path) -> tuple[EllipticCurvePrivateKey, bytes | None]:
-    """The key to sign with, and its passphrase if it has one, which is asked for once.
+    """The key to sign with, and its passphrase if it has one; prompts for it once.
 
-    :raises StageError: when the file is no such key, or its passphrase is not to be had.
+    :raises StageError: when the file is not such a key, or its passphrase is unavailable.
     """
     lacking = missing()
     if lacking:
@@ -224,14 +224,14 @@ def private_key(path: Path) -> tuple[EllipticCurvePrivateKey, bytes | None]:
 
         if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
             raise StageError(
-                f"[sign] key: {path} is no key that model-signing signs with: expected one on the "
-                f"curve {', '.join(_CURVES.values())}; {MAKE_KEY}."
+                f"[sign] key: model-signing cannot sign with {path}: expected a key on the curve "
+                f"{', '.join(_CURVES.values())}; {MAKE_KEY}."
             )
         return key, _passphrases.get(path)
 
 
 def _load(path: Path, passphrase: bytes | None) -> Any:
-    """A private key; None where it has a passphrase and none is at hand."""
+    """Load a private key; None if it needs a passphrase and none is given."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -240,17 +240,17 @@ def _load(path: Path, passphrase: bytes | None) -> Any:
     except TypeError:
         return None
     except (ValueError, UnsupportedAlgorithm) as error:
-        what = "that is not its passphrase" if passphrase else f"no private key in PEM ({error})"
+        what = "wrong passphrase" if passphrase else f"not a private key in PEM ({error})"
         raise StageError(f"[sign] key: {path}: {what}.") from error
 
 
 def _ask(path: Path) -> bytes:
-    """The passphrase of a key, from the environment or a person; it is never stored."""
+    """The passphrase of a key, from the environment or the terminal; it is never stored."""
     passphrase = os.environ.get(PASSPHRASE, "")
     if not passphrase:
         if not (sys.stdin and sys.stdin.isatty()):
             raise StageError(
-                f"[sign] key: {path} has a passphrase, and there is no terminal to ask for it. Set "
+                f"[sign] key: {path} has a passphrase, but there is no terminal to enter it. Set "
                 f"{PASSPHRASE} in the environment, then run the same command again."
             )
         passphrase = getpass.getpass(f"\r\033[KPassphrase of {path}: ")
