@@ -474,7 +474,7 @@ def test_a_cache_inside_a_build_or_deploy_folder_is_refused(second: Clone, url: 
     second.model()
     output = failed(second.build("deploy:tiny"))
     assert "[cache] url" in output
-    assert "a place that no build cleans" in output
+    assert "a folder that no build cleans" in output
 
 
 def test_the_command_line_replaces_or_disables_the_cache(second: Clone, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_an_image_size_that_a_client_does_not_support_is_refused(
     file = tmp_path / "models.toml"
     table = f'[models.m]\nconfig = "{tmp_path}/small.yaml"\nurl = "synthetic:"\n'
     file.write_text(f'{table}client = "{client}"\n')
-    with pytest.raises(ConfigurationError, match="feeds images of 1024 pixels alone"):
+    with pytest.raises(ConfigurationError, match="sends only images of 1024 pixels"):
         load(file)
     file.write_text(table)
     assert load(file).targets[0].client.name == "samexporter"

@@ -108,7 +108,7 @@ def test_a_misspelt_name_gets_a_suggestion(
         (["--contineu"], "option --contineu not recognized. Did you mean --continue?"),
         (["serve", "--prot", "3"], "Did you mean --port? `doit help serve` lists its options."),
         (["clean", "-a"], "option -a not recognized. `doit help clean` lists its options."),
-        (["export:fetched", "--opset", "3"], "none of the tasks that were named has it"),
+        (["export:fetched", "--opset", "3"], "none of the named tasks has it"),
         (["run", "-n", "x"], "invalid literal for int() with base 10: 'x'"),
         (["clean", "export:fetched", "-n"], "put -n before the names, as in `doit clean -n ...`"),
         (["export:*", "-n"], "put -n before the names, as in `doit run -n ...`"),

@@ -119,7 +119,7 @@ def test_every_kind_of_checkpoint_url_is_parsed(
     ("line", "complaint"),
     [
         ('url = "ftp://host/a.pt"', "[models.x] url: found 'ftp://host/a.pt'; allowed: an https:"),
-        ('url = "~nobody-of-this-name/a.pt"', "allowed: a path from a home folder that is there"),
+        ('url = "~nobody-of-this-name/a.pt"', "allowed: a path from an existing home folder"),
         ('url = "synthetic:?seed=a"', "[models.x] url: found 'synthetic:?seed=a'"),
         ('url = "synthetic:?sed=1"', "[models.x] url: found 'synthetic:?sed=1'"),
         ('sha256 = "12"', "[models.x] sha256: found '12'; allowed: 64 hexadecimal digits"),
@@ -293,7 +293,7 @@ def test_missing_files_are_named_when_the_configuration_is_read(tmp_path: Path) 
 
 def test_model_names_that_differ_only_in_case_are_refused() -> None:
     other = TINY.replace("models.tiny", "models.TINY") + 'folder = "other"\n'
-    assert "[models.TINY] name: differs from [models.tiny] in case only" in mistakes(TINY + other)
+    assert "[models.TINY] name: differs only in case from [models.tiny]" in mistakes(TINY + other)
 
 
 def test_a_file_without_models_is_refused() -> None:

@@ -74,7 +74,7 @@ def test_bioimage_io_gets_only_the_decoder(graphs: list[str] | None) -> None:
 def test_a_decoder_alone_is_refused_for_a_client_that_loads_both() -> None:
     text = refusal(client="samexporter", graphs=["decoder"])
     assert "no graphs for client samexporter, which loads encoder and decoder" in text
-    assert "bioimage.io for a decoder alone" in text
+    assert "bioimage.io for only a decoder" in text
 
 
 def test_an_encoder_is_refused_for_a_client_that_loads_only_the_decoder() -> None:

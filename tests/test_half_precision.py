@@ -289,8 +289,8 @@ def test_a_client_with_both_formats_gets_half_only_as_onnx() -> None:
 @pytest.mark.parametrize(
     ("keys", "allowed"),
     [
-        ({"formats": ["ort"]}, 'no half with formats = ["ort"]: onnxruntime writes such a file'),
-        ({"webgpu": False}, "no half with webgpu = false: nothing but WebGPU computes in half"),
+        ({"formats": ["ort"]}, 'no half with formats = ["ort"]: onnxruntime writes .ort files'),
+        ({"webgpu": False}, "no half with webgpu = false: only WebGPU computes in half"),
         ({"attention": "fused", "browser": False}, "no half with fused attention, which was not"),
         ({"client": "osam"}, "no half for client osam: it runs on the CPU"),
         ({"client": "anylabeling"}, "no half for client anylabeling: it runs on the CPU"),

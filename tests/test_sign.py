@@ -569,7 +569,7 @@ MISTAKES = {
     "none.pem": "[sign] key: found '{path}', which cannot be read (No such file or directory); "
     "allowed: a private key; `openssl genpkey -algorithm EC",
     "ours.pub": "[sign] key: found '{path}', which is a public key; allowed: a private key",
-    "text.pem": "[sign] key: found '{path}', which is no key in PEM; allowed: a private key",
+    "text.pem": "[sign] key: found '{path}', which is not a key in PEM; allowed: a private key",
     "rsa.pem": "[sign] key: model-signing cannot sign with {path}: expected a key on the "
     "curve P-256, P-384, P-521",
     "curve.pem": "[sign] key: model-signing cannot sign with {path}",

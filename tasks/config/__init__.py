@@ -1,1 +1,1 @@
-"""What can be configured, and how it is read."""
+"""The configuration: its tables, their rules, and how they are read."""

@@ -1,4 +1,4 @@
-"""What a checkpoint on disk is: written beside it, read by whoever must name it."""
+"""The record beside a checkpoint on disk, which identifies it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tasks.system.files import write_record
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint came from, its SHA-256 and size in bytes; a manifest has it too.
+    """The source of a checkpoint, its SHA-256 and its size in bytes; a manifest has it too.
 
-    ``url`` is as `identity` has it; ``commit`` is that of the hub's repository.
+    ``url`` comes from `identity`; ``commit`` is the commit of the hub's repository.
     """
 
     url: str
@@ -32,22 +32,22 @@ class Checkpoint:
 
 
 def read(path: Path) -> Checkpoint | None:
-    """A record, or None when there is none to be read."""
+    """Read a record; None if it is missing or unreadable."""
     try:
         content = json.loads(path.read_text())
         return Checkpoint(
             **{**content, "url": address.shown(content["url"])}
-        )  # an older one had all
+        )  # an older record has all of them
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
 def identity(build: Path, location: CheckpointLocation) -> str:
-    """What tells a source from others, as it may be recorded.
+    """An identifier of a source that is safe to record.
 
-    That is the address as it is shown. A query may name the file, too, so a digest of it is added:
-    of that part which does not say who asks (`address.query_of_file`), and under a key of this
-    build folder, for what else is in it may be short enough to be guessed.
+    It is the address as shown. A query can also name the file, so a digest of the query is added,
+    without the parts that identify the user (`address.query_of_file`). The digest uses a key of
+    this build folder, because the rest of the query can be short enough to guess.
     """
     query = address.query_of_file(location.url)
     if not query:
@@ -62,5 +62,5 @@ def _key(build: Path) -> bytes:
         if not file.is_file():
             write_record(file, os.urandom(32).hex())
         return file.read_bytes()[:64]
-    except OSError:  # where nothing can be written, nothing is recorded
+    except OSError:  # if the key cannot be written, the record cannot either
         return os.urandom(32)

@@ -1,4 +1,4 @@
-"""The tables that say how near a model must come to PyTorch; see `tasks.config.tables`."""
+"""The tables with the limits for differences from PyTorch; see `tasks.config.tables`."""
 
 # Without `from __future__ import annotations`: cattrs ignores the rules of annotations in strings.
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Tolerances:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class BrowserCheck:
-    """How a browser proves a model, and the least agreement with onnxruntime (``[browser]``)."""
+    """How a browser proves a model, and the limits against onnxruntime (``[browser]``)."""
 
     enabled: Annotated[
         OnOffAuto, '`true`: a missing browser is an error; `"auto"`: it is not; `false`: no proof'
@@ -45,7 +45,7 @@ class BrowserCheck:
     score_tolerance: Annotated[Positive, "likewise"] = 1e-3
 
 
-# What `logit_tolerance` is unless configured: about four times what a precision loses.
+# The defaults of `logit_tolerance`: about four times the error of each precision.
 _LOGIT_TOLERANCE: Mapping[Precision, float] = {
     "fp32": 0.001,
     "fp16": 0.01,
@@ -58,7 +58,7 @@ _LOGIT_TOLERANCE: Mapping[Precision, float] = {
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class FidelityCheck:
-    """How near a variant's masks must come to PyTorch's (``[fidelity]``)."""
+    """The limits of a variant's masks against PyTorch's (``[fidelity]``)."""
 
     images: Annotated[Count, "drawn images, with four prompts on each"] = 8
     fp32: Annotated[Share, "the minimum mean IoU with PyTorch's masks in single precision"] = 0.999
@@ -79,21 +79,21 @@ class FidelityCheck:
     ] = None
 
     def mean_iou(self, precision: Precision) -> float:
-        """The least mean IoU of a precision."""
+        """The lowest accepted mean IoU of a precision."""
         return float(getattr(self, precision))
 
     def worst_iou(self, precision: Precision) -> float:
-        """The least IoU of a single mask, where the mean is as low as it may be."""
+        """The lowest accepted IoU of a single mask, for the lowest accepted mean."""
         return self.mean_iou(precision) - self.worst
 
     def largest_logit_error(self, precision: Precision) -> float:
-        """How far the logits of any prompt may be off, relative to their mean magnitude."""
+        """The largest accepted error of any prompt's logits, relative to their mean magnitude."""
         return self.logit_tolerance or _LOGIT_TOLERANCE[precision]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TrackingCheck:
-    """How near tracked masks of fp32 must come to PyTorch's (``[tracking]``)."""
+    """The limits of tracked masks of fp32 against PyTorch's (``[tracking]``)."""
 
     mask_iou: Annotated[Share, "the minimum mean IoU over all frames of the clips"] = 0.999
     worst: Annotated[Share, "the minimum IoU of a single mask"] = 0.99
@@ -104,7 +104,7 @@ class TrackingCheck:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Checks:
-    """All limits that the proofs of a model are judged by."""
+    """All limits that judge the proofs of a model."""
 
     verify: Tolerances = Tolerances()
     browser: BrowserCheck = BrowserCheck()

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from, read from the address in a configuration."""
+"""The source of a checkpoint, read from the address in a configuration."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tasks.console import address
 
-# What transformers' `save_pretrained` calls weights.
+# The names of weights from transformers' `save_pretrained`.
 WEIGHTS = "model.safetensors"
 
 ESCAPES = (
-    "in a user or a password, / is written %2F, ? %3F, # %23 and @ %40, and behind the host "
-    "@ is written %40"
+    "in a user or a password, write / as %2F, ? as %3F, # as %23 and @ as %40; after the host, "
+    "write @ as %40"
 )
 _RULE = (
     "an https:, http: or file: address, a path relative to the project, "
     "hf:OWNER/NAME[@REVISION][/FILE], or synthetic:?seed=N"
 )
-# A revision has no slash, but that of a pull request (refs/pr/1) or a conversion does.
+# A revision has no slash, except for a pull request (refs/pr/1) or a conversion.
 _HUB = (
     r"hf:(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>refs/[^/\s]+/[^/\s]+|(?!refs/)[^/\s]+))?"
     r"(/(?P<file>\S*[^/\s]))?"
@@ -30,12 +30,12 @@ _HUB = (
 
 @dataclass(frozen=True)
 class CheckpointLocation:
-    """Where a checkpoint comes from.
+    """The source of a checkpoint.
 
-    ``path`` is set for ``kind="file"`` (relative to the project unless absolute; a folder too, as
-    transformers' ``save_pretrained`` writes it), ``seed`` for ``kind="synthetic"``, and for
-    ``kind="hub"`` the ``file`` of a ``repo`` at a ``revision``. ``url`` is for requests alone, as
-    it may hold a password; ``shown`` is for everything else.
+    ``path`` is set for ``kind="file"`` (relative to the project unless absolute; also a folder
+    from transformers' ``save_pretrained``), ``seed`` for ``kind="synthetic"``, and ``file``,
+    ``repo`` and ``revision`` for ``kind="hub"``. ``url`` is only for requests, as it can contain a
+    password; ``shown`` is for everything else.
     """
 
     kind: Literal["http", "file", "synthetic", "hub"]
@@ -48,12 +48,12 @@ class CheckpointLocation:
 
     @property
     def shown(self) -> str:
-        """The address as it may be shown; see `tasks.console.address`."""
+        """The address without secrets; see `tasks.console.address`."""
         return address.shown(self.url)
 
     @property
     def local_files(self) -> list[Path]:
-        """The files of this machine that the checkpoint is made from, as they are there now."""
+        """The existing files on this machine that the checkpoint is made from."""
         if self.path is None:
             return []
         inside = [self.path / name for name in (WEIGHTS, "config.json")]
@@ -61,23 +61,23 @@ class CheckpointLocation:
 
 
 class NotAllowed(ValueError):
-    """Refuses a value; says what is allowed."""
+    """Refuses a value; its text names the allowed values."""
 
 
 def read_location(url: Any) -> CheckpointLocation:
-    """Where an address leads to; raises `NotAllowed` with what is allowed."""
+    """Read an address; raises `NotAllowed` with the allowed forms."""
     if not isinstance(url, str) or not url.strip():
         raise NotAllowed(_RULE)
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError:  # whose words may hold the password
+    except ValueError:  # its text can contain the password
         raise NotAllowed(f"{_RULE}; {ESCAPES}") from None
     if address.is_ambiguous(url):
         raise NotAllowed(f"{_RULE}; {ESCAPES}")
     if parts.scheme == "hf" and address.shown(url) != url:
         raise NotAllowed(
-            "hf:OWNER/NAME[@REVISION][/FILE] without user, password, ? and #; a token stands in "
+            "hf:OWNER/NAME[@REVISION][/FILE] without user, password, ? and #; set a token in "
             "HF_TOKEN"
         )
     if parts.scheme in ("http", "https") and parts.netloc:
@@ -100,8 +100,8 @@ def read_location(url: Any) -> CheckpointLocation:
 
 
 def _expanded(path: str) -> Path:
-    """A path in which ``~`` is a home folder."""
+    """A path with ``~`` replaced by the home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise NotAllowed(f"a path from a home folder that is there; {_RULE}") from error
+        raise NotAllowed(f"a path from an existing home folder; {_RULE}") from error

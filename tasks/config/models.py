@@ -1,4 +1,4 @@
-"""What is built: a source for each checkpoint, and a target for each client of it."""
+"""The models to build: a source for each checkpoint, and a target for each client of it."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from tasks.model.trained import TrainedModel
 
 # The graphs of a model that segments images.
 GRAPHS = ("encoder", "decoder")
-# What follows objects through frames, beside the encoder.
+# The graphs that track objects through frames, beside the encoder.
 TRACKING_GRAPHS = ("tracking_decoder", "memory_attention", "memory_encoder", "mask_prompt")
 
-# Gelu is one operator from 20 on (five before), and onnxruntime 1.24 and onnxruntime-web 1.27
-# run it: 48 nodes less in tiny's encoder, the same speed.
+# Gelu is one operator from opset 20 on (five before), and onnxruntime 1.24 and onnxruntime-web 1.27
+# run it: 48 fewer nodes in tiny's encoder, at the same speed.
 DEFAULT_OPSET = 20
 
-# What is measured, and reported on in a file of its own.
+# The measurements, each with its own report file.
 ProofKind = Literal["verify", "fidelity", "tracking", "browser"]
 
-# The function that draws images where the configuration names none of a model's own.
+# The function that draws images, unless the configuration names another.
 DRAWN = "tasks.drawing.scenes:scene"
 
 # The files of graphs, by the graph's name.
 GraphFiles = Mapping[str, Path]
 
 
-# transformers.js's names, so that its users find the file they expect. It has none for "half".
+# transformers.js's suffixes, so that its users find the expected file. It has none for "half".
 SUFFIXES: Mapping[Precision, str] = {
     "fp32": "",
     "fp16": "_fp16",
@@ -68,7 +68,7 @@ class Variant:
 
     @property
     def computes_in_half(self) -> bool:
-        """Whether it needs a GPU that computes in half precision."""
+        """Whether it needs a GPU with half precision arithmetic."""
         return self.precision == "half"
 
     def file_name(self, graph: str) -> str:
@@ -91,7 +91,7 @@ FP32 = Variant()
 
 @dataclass(frozen=True)
 class Decoder:
-    """What tells one traced decoder of a checkpoint from another."""
+    """The options that distinguish the traced decoders of a checkpoint."""
 
     interface: Interface
     masks: MaskChoice
@@ -99,7 +99,7 @@ class Decoder:
 
 
 class Renamed(NamedTuple):
-    """A client's own graph: the shared one that it is made from, its file, its tensors' names."""
+    """A client's own graph: the shared graph it is made from, its file, its tensors' names."""
 
     shared: str
     path: Path
@@ -108,16 +108,16 @@ class Renamed(NamedTuple):
 
 @dataclass(frozen=True, eq=False)  # one of a kind, compared by identity
 class Source:
-    """What one ``[models.<name>]`` table says of a checkpoint, up to the graphs traced from it.
+    """The part of a ``[models.<name>]`` table about a checkpoint and the graphs traced from it.
 
-    The architecture is one of sam2's own (``model_type``), a YAML file's (``config``), or, without
-    either, that of sam2's which fits the weights; ``image_size`` is in pixels, None the
+    The architecture is one of sam2's own (``model_type``) or a YAML file's (``config``); without
+    either, sam2's architecture that fits the weights. ``image_size`` is in pixels; None is the
     architecture's own. ``truth`` is a ``module:function`` that draws images with their true masks,
     on which one click must reach a mean IoU of ``truth_iou``; ``truth_data`` are patterns of the
-    files that it reads. ``video`` adds the graphs that follow objects through frames.
+    files that it reads. ``video`` adds the graphs that track objects through frames.
 
     :param build: the build folder.
-    :param targets: one for each client of the table, the first client's first.
+    :param targets: one for each client of the table, in its order.
     """
 
     name: str
@@ -141,7 +141,7 @@ class Source:
 
     @property
     def architecture(self) -> str:
-        """The name of sam2's own, the path of the YAML file, or `AUTO`."""
+        """The name of sam2's architecture, the path of the YAML file, or `AUTO`."""
         return self.config or self.model_type or AUTO
 
     @property
@@ -150,13 +150,13 @@ class Source:
         return family_of(self.architecture)
 
     def family_code(self, kind: Literal["making", "tracing", "computing"]) -> list[str]:
-        """The functions of its family, or of those that the weights may turn out to be of."""
+        """The functions of its family, or of all families that the weights could belong to."""
         families = possible_families(self.architecture)
         return list(dict.fromkeys(name for each in families for name in getattr(each, kind)))
 
     @property
     def architecture_options(self) -> dict[str, str | int]:
-        """What builds the model in PyTorch."""
+        """The options that build the model in PyTorch."""
         size = {"image_size": self.image_size} if self.image_size else {}
         return {"architecture": self.architecture, **size}
 
@@ -172,18 +172,18 @@ class Source:
 
     @property
     def images(self) -> str:
-        """The ``module:function`` that draws the images which variants are measured on."""
+        """The ``module:function`` that draws the images on which variants are measured."""
         return self.truth or DRAWN
 
     @property
     def image_data(self) -> list[str]:
-        """The files that drawing those images reads, as they are there now."""
+        """The existing files that drawing those images reads."""
         paths = {path for pattern in self.truth_data for path in Path().glob(pattern)}
         return sorted(path.as_posix() for path in paths if path.is_file())
 
     @cached_property
     def derived_variants(self) -> tuple[Variant, ...]:
-        """The variants to make from the simplified graphs, each after the one it is made from."""
+        """The variants to make from the simplified graphs, each after its source."""
         return _unique(each for target in self.targets for each in target.derived_variants)
 
     @cached_property
@@ -193,7 +193,7 @@ class Source:
 
     @property
     def tracking_graphs(self) -> tuple[str, ...]:
-        """The names of the graphs that follow objects through frames; empty without ``video``."""
+        """The names of the graphs that track objects through frames; empty without ``video``."""
         return TRACKING_GRAPHS if self.video else ()
 
     @cached_property
@@ -207,17 +207,17 @@ class Source:
 
     @cached_property
     def folder(self) -> Path:
-        """Where its files are built."""
+        """The folder in which its files are built."""
         return self.build / "models" / self.name
 
     @property
     def checkpoint(self) -> Path:
-        """The checkpoint."""
+        """The file of the checkpoint."""
         return self.build / "checkpoints" / f"{self.name}.pt"
 
     @property
     def keeps_embeddings(self) -> bool:
-        """Whether PyTorch's embeddings are kept, for a decoder alone."""
+        """Whether PyTorch's embeddings are kept, for a client with only a decoder."""
         return not all(target.client.encodes for target in self.targets)
 
     @property
@@ -234,7 +234,7 @@ class Source:
 
     @property
     def checkpoint_record(self) -> Path:
-        """The record of what the checkpoint is, beside it."""
+        """The record beside the checkpoint; see `tasks.config.checkpoint_record`."""
         return self.build / "checkpoints" / f"{self.name}.json"
 
     @property
@@ -258,7 +258,7 @@ class Source:
     def shared_graphs(self, variant: Variant = FP32) -> GraphFiles:
         """The graphs of a variant under the names they were traced with.
 
-        fp32's are the simplified ones; other variants have those that a client loads.
+        fp32 has the simplified graphs; other variants have the files that a client loads.
         """
         graphs: dict[str, Path] = {}
         for target in self.targets:
@@ -272,12 +272,12 @@ class Source:
         return graphs
 
     def tracking_files(self, variant: Variant = FP32) -> GraphFiles:
-        """The graphs that follow objects through frames, which all clients share."""
+        """The graphs that track objects through frames, which all clients share."""
         names = self.tracking_graphs
         return {name: self.folder / variant.as_onnx.file_name(name) for name in names}
 
     def renamed_graphs(self, variant: Variant = FP32) -> list[Renamed]:
-        """The graphs of a variant that clients want under names of their own."""
+        """The graphs of a variant that clients load under their own names."""
         return [
             Renamed(target.shared_name(graph), path, target.client.names(graph))
             for target in self.targets
@@ -288,10 +288,10 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What one client gets from a source.
+    """The files for one client of a source.
 
-    ``name`` is the source's for its first client; a further client's is appended to it.
-    ``variants`` are those that are deployed, to the folder ``deploy``.
+    ``name`` is the source's name, with the client's name appended except for the first client.
+    ``variants`` are deployed to the folder ``deploy``.
     """
 
     name: str
@@ -307,12 +307,12 @@ class Target:
 
     @property
     def graphs(self) -> tuple[str, ...]:
-        """Of encoder and decoder those that the client loads."""
+        """The graphs that the client loads: encoder and decoder, or only the decoder."""
         return self.client.graphs
 
     @property
     def decoder(self) -> Decoder:
-        """The traced decoder that the client's is made from."""
+        """The traced decoder that the client's decoder is made from."""
         return Decoder(self.client.interface, self.masks, self.prompts)
 
     @property
@@ -322,7 +322,7 @@ class Target:
 
     @cached_property
     def built_variants(self) -> tuple[Variant, ...]:
-        """Single precision, which everything is made from, and the deployed variants."""
+        """Single precision, the source of all others, and the deployed variants."""
         return _unique((FP32, *self.variants))
 
     @cached_property
@@ -338,15 +338,15 @@ class Target:
 
     @property
     def all_graphs(self) -> tuple[str, ...]:
-        """The names of all graphs that are deployed."""
+        """The names of all deployed graphs."""
         return (*self.graphs, *self.source.tracking_graphs)
 
     def file_name(self, graph: str, variant: Variant) -> str:
-        """Where a graph lies in the deployed folder, as the client looks for it."""
+        """The path of a graph in the deployed folder, where the client looks for it."""
         return self._loaded(graph, variant).file_name(self.client.graph(graph).file)
 
     def _loaded(self, graph: str, variant: Variant) -> Variant:
-        """The variant whose file the client loads: as ONNX where it has no such format."""
+        """The variant whose file the client loads: ONNX if it does not load the format."""
         return variant if variant.format in self.client.graph(graph).formats else variant.as_onnx
 
     def file_names(self, variant: Variant) -> dict[str, str]:
@@ -354,16 +354,16 @@ class Target:
         return {graph: self.file_name(graph, variant) for graph in self.all_graphs}
 
     def shared_name(self, graph: str) -> str:
-        """The name of the shared graph that a client's is made from."""
+        """The name of the shared graph that a client's graph is made from."""
         return "encoder" if graph == "encoder" else self.source.decoders[self.decoder]
 
     @cached_property
     def folder(self) -> Path:
-        """Where the files of this client alone are built."""
+        """The folder in which the files of only this client are built."""
         return self.source.build / "models" / self.name
 
     def own_graphs(self, variant: Variant = FP32) -> GraphFiles:
-        """The graphs that a client wants under other names, or in another order, than shared."""
+        """The graphs whose names or tensor order differ for this client from the shared ones."""
         place = self.folder / self.client.name
         return {
             graph: place / Path(variant.file_name(self.client.graph(graph).file)).name
@@ -373,7 +373,7 @@ class Target:
         }
 
     def image_graphs(self, variant: Variant = FP32) -> GraphFiles:
-        """The encoder and decoder of a variant, those that the client loads."""
+        """The encoder and decoder of a variant that the client loads."""
         graphs = {}
         for graph in self.graphs:
             loaded = self._loaded(graph, variant)
@@ -382,11 +382,11 @@ class Target:
         return graphs
 
     def graph_files(self, variant: Variant = FP32) -> GraphFiles:
-        """Every graph of a variant that is deployed."""
+        """Every deployed graph of a variant."""
         return {**self.image_graphs(variant), **self.source.tracking_files(variant)}
 
     def tracker_graphs(self, variant: Variant = FP32) -> GraphFiles:
-        """The graphs that a tracker runs: the client's encoder, and those that track."""
+        """The graphs that a tracker runs: the client's encoder and the tracking graphs."""
         encoder = self.image_graphs(variant)["encoder"]
         return {"encoder": encoder, **self.source.tracking_files(variant)}
 
@@ -402,21 +402,21 @@ class Target:
 
     @property
     def embedding(self) -> Path:
-        """An embedding by PyTorch, for a decoder alone: see `tasks.inference.embedding`."""
+        """PyTorch's embedding, for only a decoder: see `tasks.inference.embedding`."""
         return self.folder / "embedding.npz"
 
     def picture(self, variant: Variant) -> Path:
-        """The masks of a variant beside PyTorch's, where they differ most."""
+        """The picture of a variant's mask that differs most from PyTorch's, beside it."""
         return self.report("fidelity", variant).with_suffix(".png")
 
     @property
     def speeds(self) -> Path:
-        """The times of all variants, taken in one run."""
+        """The times of all variants, measured in one run."""
         return self.folder / "speed.json"
 
     @property
     def paths(self) -> Path:
-        """What each execution path of this machine's browsers did."""
+        """The results of each execution path in this machine's browsers."""
         return self.folder / "paths.json"
 
     @property

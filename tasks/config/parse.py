@@ -27,11 +27,11 @@ KEYS = {
 
 
 def load(path: str | Path, **variables: str | None) -> Configuration:
-    """Read a configuration file, and see that the files which it names exist.
+    """Read a configuration file, and check that the files named in it exist.
 
     :param path: the TOML file, relative to the project root (the current folder).
-    :param variables: those of `Variables`, which replace keys of the file.
-    :raises ConfigurationError: naming every mistake at once.
+    :param variables: values of `Variables`, which replace keys of the file.
+    :raises ConfigurationError: with a list of all mistakes.
     """
     path = Path(path)
     config = read(path, **variables)
@@ -43,13 +43,13 @@ def load(path: str | Path, **variables: str | None) -> Configuration:
 
 
 def read(path: Path, **variables: str | None) -> Configuration:
-    """Read a configuration file, perhaps another project's; see `load`."""
+    """Read a configuration file, without checking the files named in it; see `load`."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigurationError(
-            f"no configuration at {path} (looked from {Path.cwd()}); "
-            "name one with config=FILE, relative to the project root"
+            f"found no configuration at {path} (in {Path.cwd()}); "
+            "name a file with config=FILE, relative to the project root"
         ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{path} is not a readable TOML file: {error}") from None
@@ -72,7 +72,7 @@ def parse(values: Mapping[str, Any], path: Path, **variables: str | None) -> Con
 
 
 def cache_of(path: Path) -> CacheSettings | None:
-    """The shared cache that a configuration names, whatever else is in it; None without one."""
+    """The shared cache that a configuration names, even if it has other mistakes; None without."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
@@ -84,7 +84,7 @@ def cache_of(path: Path) -> CacheSettings | None:
 
 
 def check_variables(names: Iterable[str], allowed: Sequence[str]) -> None:
-    """Refuse a ``name=value`` of the command line that nothing reads; doit would ignore it."""
+    """Refuse an unknown ``name=value`` on the command line, which doit would ignore."""
     unknown = [name for name in names if name not in allowed]
     if unknown:
         raise ConfigurationError(
@@ -101,13 +101,13 @@ def _refuse(path: Path, lines: Iterable[str]) -> None:
 
 
 def _misplaced_cache(config: Configuration) -> list[str]:
-    """Say that the cache is in a folder that the build removes files from."""
+    """The mistake of a cache inside a folder from which the build removes files."""
     folder = config.cache and local_folder(config.cache.url)
     if not folder:
         return []
     return [
         f"[cache] url: found {config.cache and config.cache.shown!r}, which is inside {what}, "
-        f"{place}; allowed: a place that no build cleans"
+        f"{place}; allowed: a folder that no build cleans"
         for what, place in {
             "the build folder": config.build,
             **{f"the deploy folder of {each.name}": each.deploy.parent for each in config.targets},
@@ -117,7 +117,7 @@ def _misplaced_cache(config: Configuration) -> list[str]:
 
 
 def _missing_files(config: Configuration) -> list[str]:
-    """Say which configured files do not exist."""
+    """The mistakes of configured files that do not exist."""
     lines = []
     for source in config.sources:
         table = f"[models.{source.name}]"
@@ -141,7 +141,7 @@ def _missing_files(config: Configuration) -> list[str]:
 
 
 def _unfit_key(config: Configuration) -> list[str]:
-    """Say why a file is no private key, as far as that shows without its passphrase."""
+    """The mistake of a file that is not a private key, as far as visible without passphrase."""
     if config.signing is None:
         return []
     path = config.signing.private_key
@@ -153,12 +153,12 @@ def _unfit_key(config: Configuration) -> list[str]:
         if b"PRIVATE KEY-----" in content:
             return []
         public = b"PUBLIC KEY-----" in content
-        problem = "which is a public key" if public else "which is no key in PEM"
+        problem = "which is a public key" if public else "which is not a key in PEM"
     return [f"[sign] key: found {str(path)!r}, {problem}; allowed: a private key; {MAKE_KEY}"]
 
 
 def _other_image_size(target: Target) -> list[str]:
-    """Say that a client does not take images of the size that a YAML file has."""
+    """The mistake of a YAML file with an image size that the client does not support."""
     taken, file = target.client.image_sizes, target.source.config
     if not taken or file is None:
         return []
@@ -167,7 +167,7 @@ def _other_image_size(target: Target) -> list[str]:
         return []
     sizes = ", ".join(map(str, taken))
     return [
-        f"[models.{target.source.name}] client: found {target.client.name!r}, which feeds images "
-        f"of {sizes} pixels alone, but {file} has image_size {size[1]}; allowed: another client, "
+        f"[models.{target.source.name}] client: found {target.client.name!r}, which sends only "
+        f"images of {sizes} pixels, but {file} has image_size {size[1]}; allowed: another client, "
         "or an architecture of that size"
     ]

@@ -1,4 +1,4 @@
-"""Reads the tables of a document with cattrs, and notes every mistake in them."""
+"""Reads the tables of a document with cattrs, and collects all mistakes in them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TABLE = "a table"
 
 
 class Mistakes:
-    """The mistakes in a document, which a message calls ``top``."""
+    """The mistakes in a document; messages name its top level ``top``."""
 
     def __init__(self, document: Mapping[str, Any], top: str = "top level") -> None:
         self.lines: list[str] = []
@@ -40,7 +40,7 @@ class Mistakes:
         self._paths: set[KeyPath] = set()
 
     def add(self, table: KeyPath, key: str, allowed: str, problem: str = "") -> None:
-        """Note a mistake; the problem is the value, unless another is named."""
+        """Add a mistake; ``problem`` defaults to the value."""
         where = f"[{'.'.join(table)}]" if table else self._top
         problem = problem or self._value(table, key, allowed)
         self.lines.append(f"{where} {key}: {problem}; allowed: {allowed}")
@@ -61,7 +61,7 @@ class Mistakes:
         return values if isinstance(values, Mapping) else {}
 
     def _value(self, table: KeyPath, key: str, allowed: str) -> str:
-        """A value as it may be shown: any may hold an address, or options with a password."""
+        """A value without secrets: it can contain an address, or options with a password."""
         if not self.has(table, key):
             return "missing"
         value = self._values(table)[key]
@@ -73,7 +73,7 @@ class Mistakes:
 
 
 def read_tables(kind: type[T], document: Mapping[str, Any], mistakes: Mistakes) -> T:
-    """The document as a dataclass; a key with a mistake has its default there, or None."""
+    """Read the document as a dataclass; a key with a mistake gets its default, or None."""
     try:
         return _converter().structure(document, kind)
     except ClassValidationError as error:
@@ -91,7 +91,7 @@ def read_tables(kind: type[T], document: Mapping[str, Any], mistakes: Mistakes) 
 def _note(
     error: ClassValidationError | IterableValidationError, table: KeyPath, mistakes: Mistakes
 ) -> Iterator[tuple[KeyPath, str, bool]]:
-    """Note the mistakes of a table; the table and key of each, and whether None may replace it."""
+    """Add the mistakes of a table; yield the table and key of each, and whether it can be None."""
     with_keys, others = error.group_exceptions()
     for each, note in with_keys:
         key = str(note.name if isinstance(note, AttributeValidationNote) else note.index)
@@ -116,14 +116,14 @@ def _note(
 
 
 def _parts(kind: Any) -> Iterator[Any]:
-    """A type, and what it is composed of."""
+    """A type and its components."""
     yield kind
     for each in get_args(kind):
         yield from _parts(each)
 
 
 def _allowed(kind: Any) -> str:
-    """The values that a key of a type may have, in words."""
+    """The allowed values of a key with a type, as text."""
     parts = list(_parts(kind))
     rules = [each.allowed for each in parts if isinstance(each, Rule)]
     choices = [", ".join(get_args(each)) for each in parts if get_origin(each) is Literal]
@@ -132,7 +132,7 @@ def _allowed(kind: Any) -> str:
 
 @cache
 def _converter() -> Converter:
-    """A converter that never converts in silence: true is not a number, 3 not a text."""
+    """A converter that never converts silently: true is not a number, 3 is not a text."""
     converter = Converter(forbid_extra_keys=True)
     for kind, accepted in {bool: bool, int: int, float: int | float, str: str}.items():
         converter.register_structure_hook(kind, _strict(kind, accepted))
@@ -177,7 +177,7 @@ def _table(kind: Any, converter: BaseConverter) -> Hook:
     make = make_dict_structure_fn if is_dataclass(kind) else make_mapping_structure_fn
 
     @cache
-    def read() -> Hook:  # a millisecond each; most files have few tables
+    def read() -> Hook:  # takes a millisecond each; most files have few tables
         return make(kind, converter)
 
     def hook(value: Any, _: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Makes a configuration from the tables of its file, and checks what several keys decide."""
+"""Makes a configuration from the tables of its file, and checks keys against each other."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from tasks.remote.cache_settings import NO_CACHE, CacheSettings
 
 
 def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) -> Configuration:
-    """The configuration that tables and the command line describe.
+    """Make the configuration from the tables and the command line.
 
-    :param mistakes: those in the tables; those that several keys make are added.
+    :param mistakes: mistakes in the tables; mistakes of keys that contradict each other are added.
     """
     _refuse_both("client", "clients", ("defaults",), mistakes)
     if not tables.models and not mistakes.within(("models",)):
@@ -75,7 +75,7 @@ def resolve(tables: Tables, command: Variables, path: Path, mistakes: Mistakes) 
 def cache_settings(
     table: CacheTable, replaced_by: str | None, mistakes: Mistakes
 ) -> CacheSettings | None:
-    """The shared cache, or None; an address may replace the table's, as `NO_CACHE` may."""
+    """The shared cache, or None; an address or `NO_CACHE` replaces the table's address."""
     url = replaced_by or table.url
     is_set = any(mistakes.has(("cache",), key.name) for key in fields(table))
     if url is None and is_set and not mistakes.within(("cache", "url")):
@@ -151,7 +151,7 @@ def _clients(table: ModelTable | DefaultsTable) -> tuple[str, ...] | None:
 def _places(
     name: str, table: ModelTable, tables: Tables, root: Path, mistakes: Mistakes
 ) -> dict[str, Path]:
-    """The deploy folders of a model's clients by key; notes the mistakes that several keys make."""
+    """The deploy folders of a model's clients by key; adds mistakes of contradicting keys."""
     path = ("models", name)
     _check_model(path, table, _browser(table, tables), mistakes)
     family = family_of(table.model_type)
@@ -168,8 +168,8 @@ def _places(
             places[client.key] = place
             if not place.name.startswith(client.folder_prefix):
                 allowed = (
-                    f"a name that begins with {client.folder_prefix}: {each} would take another "
-                    "for a model of another kind"
+                    f"a name that begins with {client.folder_prefix}; {each} takes a folder with "
+                    "another name for another kind of model"
                 )
                 mistakes.add(path, "folder", allowed, f"found {place.name!r}")
     return places
@@ -178,13 +178,13 @@ def _places(
 def _refuse_both(
     one: str, other: str, path: KeyPath, mistakes: Mistakes, meaning: str = ""
 ) -> None:
-    """Note that two keys are set which exclude each other."""
+    """Add a mistake if both of two keys are set that exclude each other."""
     if mistakes.has(path, one, other):
         mistakes.add(path, one, f"{one} or {other}, not both{meaning}")
 
 
 def _check_model(path: KeyPath, table: ModelTable, browser: Switch, mistakes: Mistakes) -> None:
-    """Note the mistakes of a model that several keys make."""
+    """Add the mistakes of a model's keys that contradict each other."""
     add = partial(mistakes.add, path)
     types = ", ".join(MODEL_TYPES)
     if not PLAIN_NAME.fullmatch(path[-1]):
@@ -194,9 +194,9 @@ def _check_model(path: KeyPath, table: ModelTable, browser: Switch, mistakes: Mi
     _refuse_both("model_type", "config", path, mistakes, meaning)
     made_up = table.url is not None and table.url.kind == "synthetic"
     if made_up and table.model_type == AUTO and not table.config:
-        add("model_type", f"an architecture to make random weights of: {types}")
+        add("model_type", f"an architecture for random weights: {types}")
     if table.image_size is not None and table.config is not None:
-        add("image_size", f"no image_size beside config: {address.shown(table.config)} has it")
+        add("image_size", f"no image_size beside config: {address.shown(table.config)} sets it")
     if table.attention == "fused" and browser is not False:
         add(
             "attention",
@@ -209,7 +209,7 @@ def _check_model(path: KeyPath, table: ModelTable, browser: Switch, mistakes: Mi
 
 
 def _check_family(path: KeyPath, table: ModelTable, mistakes: Mistakes) -> None:
-    """Note each option that does not apply to a model's family."""
+    """Add a mistake for each option that does not apply to a model's family."""
     add = partial(mistakes.add, path)
     family = family_of(table.model_type)
     if table.attention not in family.attention:
@@ -227,7 +227,7 @@ def _check_client(
     defaults: DefaultsTable,
     mistakes: Mistakes,
 ) -> None:
-    """Note each option that a client does not support."""
+    """Add a mistake for each option that a client does not support."""
     add = partial(mistakes.add, path)
     of_client = f"for client {client.name}"
     formats = table.formats or defaults.formats
@@ -244,44 +244,44 @@ def _check_client(
     if "half" in precisions:
         _check_half(path, table, formats, mistakes)
     if table.webgpu and client.wasm_alone:
-        add("webgpu", f"no webgpu {of_client}, which runs on WASM alone")
+        add("webgpu", f"no webgpu {of_client}, which runs only on WASM")
     if table.graphs is not None and set(table.graphs) != set(client.graphs):
         loaded = " and ".join(client.graphs)
-        other = "bioimage.io for a decoder alone" if client.encodes else "one that encodes"
+        other = "bioimage.io for only a decoder" if client.encodes else "one with an encoder"
         add("graphs", f"no graphs {of_client}, which loads {loaded}; or another client, {other}")
     if table.model_type in family_of(table.model_type).too_large and client.encodes:
         allowed = (
-            "a smaller one: its encoder has more weights than the 2 GiB that a graph in one "
-            'file can hold; or a decoder alone (`client = "bioimage.io"`)'
+            "a smaller model: its encoder has more weights than the 2 GiB that a graph in one "
+            'file can hold; or only a decoder (`client = "bioimage.io"`)'
         )
         add("model_type", allowed, f"found {table.model_type!r} {of_client}")
     sizes = client.image_sizes
     if table.image_size is not None and sizes and table.image_size not in sizes:
         taken = ", ".join(map(str, sizes))
-        add("image_size", f"{taken} {of_client}, which feeds no other, or another client")
+        add("image_size", f"{taken} {of_client}, which sends no other size; or another client")
 
 
 def _check_half(
     path: KeyPath, table: ModelTable, formats: Sequence[str] | None, mistakes: Mistakes
 ) -> None:
-    """Note each option that does not go with computing in half precision."""
+    """Add a mistake for each option that excludes computing in half precision."""
     add = partial(mistakes.add, path, "variants")
     if formats and "onnx" not in formats:
         add(
-            'no half with formats = ["ort"]: onnxruntime writes such a file with what the CPU '
-            "computes, which is single precision"
+            'no half with formats = ["ort"]: onnxruntime writes .ort files for the CPU, which '
+            "computes in single precision"
         )
     if table.webgpu is False:
-        add("no half with webgpu = false: nothing but WebGPU computes in half precision")
+        add("no half with webgpu = false: only WebGPU computes in half precision")
     if table.attention == "fused":
-        add("no half with fused attention, which was not measured in half precision")
+        add("no half with fused attention, which was not tested in half precision")
 
 
 def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:
-    """The folder that a client's files are deployed to: ``path`` with the name for ``{client}``.
+    """The deploy folder of a client's files: ``path`` with the client's name for ``{client}``.
 
-    :param further: the client is not the first, so a name without ``{client}`` needs its own.
-    :param chosen: the name is configured; another one gets the client's prefix.
+    :param further: the client is not the first, so its name is added if ``{client}`` is missing.
+    :param chosen: the name is configured; other names get the client's prefix.
     """
     named = str(path).replace("{client}", client.name)
     if further and named == str(path):
@@ -295,7 +295,7 @@ def _place(path: Path, client: Client, further: bool, chosen: bool) -> Path:
 
 
 def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
-    """Note the models whose files would overwrite another's; case does not tell names apart."""
+    """Add a mistake for each model whose files would overwrite another's, ignoring case."""
     names: dict[str, Target] = {}
     folders: dict[str, Target] = {}
     for target in targets:
@@ -310,7 +310,7 @@ def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
                 f"those of [models.{namesake.source.name}] are",
             )
         elif namesake is not target:
-            problem = f"differs from [models.{namesake.name}] in case only"
+            problem = f"differs only in case from [models.{namesake.name}]"
             add("name", "a name of its own", problem)
         if neighbour is not target:
             add(
@@ -324,7 +324,7 @@ def _check_places(targets: Iterable[Target], mistakes: Mistakes) -> None:
 def _check_repositories(
     publishing: Publishing, targets: Sequence[Target], mistakes: Mistakes
 ) -> None:
-    """Note the models that have no repository of their own."""
+    """Add a mistake for each model without its own repository."""
     add = partial(mistakes.add, ("publish",), "repo")
     owners: dict[str, Target] = {}
     for target in targets:
@@ -332,7 +332,7 @@ def _check_repositories(
         neighbour = owners.setdefault(name.casefold(), target)
         if not is_repository(name):
             model = f"[models.{target.source.name}]"
-            add(f"a pattern whose names the hub takes; for {model} it gives {name}")
+            add(f"a pattern that gives names the hub accepts; for {model} it gives {name}")
         elif neighbour is not target:
             add(
                 "a repository for each model, with {folder} or {model} in its name; "

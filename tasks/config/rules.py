@@ -1,4 +1,4 @@
-"""The values that keys of a configuration may have: types, each with its rule."""
+"""The allowed values of configuration keys: types, each with its rule."""
 
 # Without `from __future__ import annotations`: cattrs ignores the rules of annotations in strings.
 import re
@@ -27,7 +27,7 @@ OPSETS = range(17, 21)
 
 
 class Rule(NamedTuple):
-    """The values that a key may have: in words, and as a check of a value of the right type."""
+    """The allowed values of a key: as text, and as a check for values of the right type."""
 
     allowed: str
     holds: Callable[[Any], object]
@@ -49,12 +49,12 @@ def _matching(pattern: str, allowed: str) -> Rule:
 
 
 def is_repository(name: str) -> bool:
-    """Whether the hub takes a name, in which {folder} and {model} stand for other texts."""
+    """Whether the hub accepts a name, in which {folder} and {model} are placeholders."""
     owner, slash, own = name.replace("{folder}", "f").replace("{model}", "m").partition("/")
     return bool(slash and re.fullmatch(_HUB_NAME, owner) and re.fullmatch(_HUB_NAME, own))
 
 
-# Whether a browser must have run a model before it is deployed; "auto": where there is one.
+# Whether a browser must have run a model before it is deployed; "auto": if a browser is there.
 Switch = Literal["auto"] | bool
 OnOffAuto = Annotated[
     Switch,
@@ -104,15 +104,15 @@ Scheduler = Annotated[
 CacheAddress = Annotated[
     str,
     Rule(
-        f"a folder, or an address that fsspec knows; {ESCAPES}",
+        f"a folder, or an address that fsspec supports; {ESCAPES}",
         lambda url: url.strip() and not address.is_ambiguous(url),
     ),
 ]
 Repository = Annotated[
     str,
     Rule(
-        "OWNER/NAME of letters, digits and . _ - (as the hub takes them), with {folder} or {model} "
-        'in it, as "my-lab/{folder}"',
+        "OWNER/NAME of letters, digits and . _ - (which the hub accepts), with {folder} or {model} "
+        'in it, as in "my-lab/{folder}"',
         is_repository,
     ),
 ]

@@ -1,4 +1,4 @@
-"""A whole configuration: its models, the cache they share, and where they are published."""
+"""A whole configuration: its models, their shared cache, and where they are published."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ConfigurationError(InvalidDodoFile):  # type: ignore[misc]
 class Configuration:
     """A whole configuration file. Relative paths are relative to the project root.
 
-    ``cluster`` is the address of a Dask scheduler, None to build on this machine alone;
+    ``cluster`` is the address of a Dask scheduler; None builds only on this machine.
     ``overwrite`` lets a deploy replace files that this build did not write.
     """
 

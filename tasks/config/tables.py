@@ -87,7 +87,7 @@ class DefaultsTable:
 class Publishing:
     """Where deployed models are published (``[publish]``).
 
-    A repository that does not exist is made.
+    A missing repository is created.
     """
 
     repo: Annotated[
@@ -104,7 +104,7 @@ class Publishing:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Signing:
-    """By whom deployed folders are signed (``[sign]``)."""
+    """The key that signs deployed folders (``[sign]``)."""
 
     key: Annotated[Text | None, "a private key in PEM, on the curve P-256, P-384 or P-521"]
 
@@ -182,7 +182,7 @@ class Tables(Checks):
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Variables:
-    """The settings on the command line, ``name=value``, that replace a key of the file."""
+    """The ``name=value`` settings of the command line that replace a key of the file."""
 
     deploy: str | None = None
     cache: CacheAddress | None = None

@@ -1,1 +1,1 @@
-"""What a person reads and types: messages, progress, command lines, addresses without secrets."""
+"""The command line: messages, progress, suggested commands, addresses without secrets."""

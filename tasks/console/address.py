@@ -1,8 +1,7 @@
-"""Addresses as they may be shown: user, password, query and fragment stay in the configuration.
+"""Addresses without secrets: user, password, query and fragment stay in the configuration.
 
-`shown` is how every message, record and manifest writes an address; `without_secrets` is for texts
-of others, who write it as they like. The real address goes to whoever asks for the file, and no
-further.
+Every message, record and manifest writes an address with `shown`. `without_secrets` is for texts of
+libraries, which can write an address in any way. Only requests for the file use the real address.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
-# `user:password@`. What a password may hold only if it is escaped (/ ? # @) does not show it
-# either: where a colon stands before an @, all up to the last @ may be a password.
+# `user:password@`. An unescaped / ? # or @ in a password must not reveal it either: if a colon
+# stands before an @, everything up to the last @ could be a password.
 _USER = re.compile(r"://(?:(?!\[[\da-f:.]+\])[^/@:]*:.*@|[^/]*@)", re.IGNORECASE | re.DOTALL)
 _NO_PORT = re.compile(r"(://[^/?#@:\[\]]*):(?!\d*(?:[/?#]|$))[^/]*")
 _USER_WITHOUT_SCHEME = re.compile(r"^(?!hf:)[^@]*:[^@]*@")
@@ -23,14 +22,14 @@ _QUERY = re.compile(r"[?#].*", re.DOTALL)
 _ADDRESS = re.compile(r"[\w.+-]+(?:::[\w.+-]+)*://[^\s'\"<>]+")  # in a text
 _QUERY_OF_PATH = re.compile(r"(?<=[\w/])\?[^\s'\"<>)]+")
 
-# Parameters of a query that say who asks, and until when: they are new each time that an address is
-# signed, and the file is the same.
+# Parameters of a query that identify the user and the time limit: they change each time that an
+# address is signed, but the file stays the same.
 _SIGNING = re.compile(
     r"x-(?:amz|goog|oss|cos)-.*|signature|sig|expires|(?:aws|oss)accesskeyid|googleaccessid"
     r"|key-pair-id|policy|(?:access_|auth_|private_|job_)?token|api[_-]?key|password",
     re.IGNORECASE,
 )
-# Azure's, beside a `sig`.
+# Azure's parameters, beside a `sig`.
 _SIGNED_BY_AZURE = frozenset(
     {"sv", "ss", "srt", "sp", "se", "st", "spr", "sip", "sr", "skoid", "sktid", "skt", "ske"}
     | {"sks", "skv"}
@@ -38,10 +37,10 @@ _SIGNED_BY_AZURE = frozenset(
 
 
 def shown(address: str) -> str:
-    """An address, or the path of a file, as it may be shown."""
+    """An address without secrets, or the path of a file."""
     if "://" in address:
         return _QUERY.sub("", _NO_PORT.sub(r"\1", _USER.sub("://", address)))
-    if address.startswith("synthetic:"):  # is nobody's
+    if address.startswith("synthetic:"):  # has no secrets
         return address
     if address.startswith("hf:"):
         return _QUERY.sub("", _USER_OF_HUB.sub("hf:", address))
@@ -49,12 +48,12 @@ def shown(address: str) -> str:
 
 
 def is_ambiguous(address: str) -> bool:
-    """Whether what stands before an @ may be a password, or a host and a path."""
+    """Whether the text before an @ could be a password, or a host and a path."""
     return any(set(each.removeprefix("://")) & set("/?#") for each in _USER.findall(address))
 
 
 def query_of_file(address: str) -> str:
-    """What of an address's query says which file it is; empty where its path says it all."""
+    """The part of an address's query that identifies the file; empty if the path suffices."""
     if address.startswith("synthetic:"):
         return ""
     pairs = list(filter(None, _query(address).split("&")))
@@ -68,7 +67,7 @@ def query_of_file(address: str) -> str:
 
 
 def without_secrets(text: str, address: str = "", options: Mapping[str, Any] | None = None) -> str:
-    """A text of a library, without what is in an address, or options, that is not to be shown."""
+    """A library's text without the secrets of an address, or of options."""
     if address:
         text = text.replace(address, shown(address))
     pieces = {*_pieces(address), *_values(options or {})} - {""}
@@ -84,8 +83,8 @@ def _query(address: str) -> str:
 
 
 def _pieces(address: str) -> Iterator[str]:
-    """What is not to be shown of an address, as libraries may write it."""
-    import base64  # loading the graph needs none of this
+    """The secrets of an address, in all forms that libraries could write."""
+    import base64  # loading the graph does not need these modules
 
     for each in _USER.findall(address):
         user = each.removeprefix("://").removesuffix("@")
@@ -101,7 +100,7 @@ def _pieces(address: str) -> Iterator[str]:
 
 
 def _values(options: Any) -> Iterator[str]:
-    """The texts and numbers of options, however deep; of addresses, what is not to be shown."""
+    """The texts and numbers of nested options; of addresses, only the secrets."""
     if isinstance(options, Mapping):
         for each in options.values():
             yield from _values(each)

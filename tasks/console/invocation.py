@@ -1,4 +1,4 @@
-"""How the build was called: what it tells a person to run must mean the same build."""
+"""Suggested commands, with the variables of this invocation, so that they mean the same build."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from doit.cmdparse import CmdParseError
 
 from tasks.console import address
 
-# What may be given on the command line as `name=value`: what says which build is meant, and a
-# permission for one run.
+# The `name=value` variables of the command line: those that select the build, and a permission for
+# one run.
 BUILD = ("config", "deploy", "cache", "cluster")
 VARIABLES = (*BUILD, "overwrite")
 
 
 def command(words: str, **others: str) -> str:
-    """``doit <words>`` in backquotes, with the variables that say which build this run is of.
+    """``doit <words>`` in backquotes, with the variables that select this run's build.
 
-    An address appears without its secrets: a person who gave a password gives it again.
+    An address appears without its secrets: the user must enter a password again.
 
-    :param others: variables to give instead.
+    :param others: variables that replace this run's.
     """
     values = {name: get_var(name) for name in BUILD} | others
     variables = [
@@ -34,9 +34,9 @@ def command(words: str, **others: str) -> str:
 def unknown_name(
     name: str, tasks: Iterable[str], commands: Iterable[str], given_to: str = ""
 ) -> str:
-    """What to say of a name that is neither a task nor a command.
+    """The message for a name that is neither a task nor a command.
 
-    :param given_to: the command whose argument it is, which takes no other.
+    :param given_to: the command whose argument it is.
     """
     from difflib import get_close_matches
 
@@ -60,19 +60,19 @@ def unknown_name(
         return f"{said} Did you mean {command(f'{given_to} {near[0]}')}?"
     if model and stage in tasks:
         has = ", ".join(each.partition(":")[2] for each in of_stage)
-        return f"{said} {stage} is there for {has or 'no model of this configuration'}."
+        return f"{said} Tasks of {stage}: {has or 'none in this configuration'}."
     return f"{said} {command('list')} lists the tasks, {command('help')} the commands."
 
 
 def wrong_option(error: CmdParseError, name: str, options: Iterable[str]) -> str:
-    """doit's words for an option that a command does not take, without its insides."""
+    """doit's message for a wrong option of a command, without doit's internals."""
     from difflib import get_close_matches
 
     helps = f"{command(f'help {name}')} lists its options."
     cause = error.__context__
     if isinstance(cause, GetoptError):
         if str(error).startswith("Error parsing Task"):
-            return f"{cause.msg}: none of the tasks that were named has it."
+            return f"{cause.msg}: none of the named tasks has it."
         near = get_close_matches(cause.opt, options, 1)
         return f"{cause.msg}. {f'Did you mean --{near[0]}? ' if near else ''}{helps}"
     if isinstance(cause, ValueError):

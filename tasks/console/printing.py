@@ -1,4 +1,4 @@
-"""Lets any text be printed on any terminal: what its encoding lacks is written in ASCII."""
+"""Prints any text on any terminal: characters missing in its encoding are written in ASCII."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import io
 from typing import TextIO
 
 _ERRORS = "in-ascii"
-_IN_ASCII = {"…": "...", "→": "->", "×": "x", "–": "-"}  # what our own messages have
+_IN_ASCII = {"…": "...", "→": "->", "×": "x", "–": "-"}  # in this project's messages
 
 
 def allow_all_text(*streams: TextIO) -> None:
-    """Let what the encoding of a stream lacks be replaced, where it would raise an error."""
+    """Replace characters that the encoding of a stream lacks, in place of raising an error."""
     codecs.register_error(_ERRORS, _in_ascii)
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):

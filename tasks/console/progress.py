@@ -1,4 +1,4 @@
-"""How far something long is, for people: a bar on a terminal, elsewhere a line now and then."""
+"""Progress of long work: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _lines(name: str) -> Progress:
         total, have = whole, already
         said = have
         size = mebibytes(total) if total else "a file of unknown size"
-        resumed = f", {mebibytes(have)} of it there already" if have else ""
+        resumed = f", {mebibytes(have)} of it already here" if have else ""
         sys.stderr.write(f"{name}: downloading {size}{resumed}\n")
 
     def advance(count: int) -> None:

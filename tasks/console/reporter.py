@@ -1,4 +1,4 @@
-"""What a person sees: one line a stage, saying what came out and how long it took."""
+"""The output of a build: one line per stage, with its result and its time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NAME_WIDTH = 22
 
 
 class StageReporter(ConsoleReporter):  # type: ignore[misc]
-    """A line for each stage that ran, none for those that are up to date.
+    """Prints a line for each stage that ran, and nothing for stages that are up to date.
 
-    A stage's line is the ``summary`` of the values its action returned; a ``note`` among them
-    is printed at the end, once however many stages have the same. On a terminal the
-    stages at work are shown on the last line until they end.
+    A stage's line is the ``summary`` among the values that its action returned. A ``note`` among
+    them is printed at the end, once even if several stages have the same. On a terminal the last
+    line shows the running stages.
     """
 
-    desc = "one line a stage with what came out"
+    desc = "one line per stage with its result"
 
     def __init__(self, outstream: Any, options: dict[str, Any]) -> None:
         super().__init__(outstream, options)
@@ -36,7 +36,7 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
         self._terminal = bool(getattr(outstream, "isatty", lambda: False)())
 
     def initialize(self, tasks: Mapping[str, Task], selected_tasks: Sequence[str]) -> None:
-        """Collect what the named tasks announce; it is printed when a stage begins."""
+        """Collect the announcements of the named tasks; they are printed when a stage begins."""
         super().initialize(tasks, selected_tasks)
         for name in selected_tasks:
             stage = (tasks[name].meta or {}).get("stage") if name in tasks else None
@@ -44,7 +44,7 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
                 self._announcements[stage.announcement] = None
 
     def execute_task(self, task: Task) -> None:
-        """Show the stage as being at work."""
+        """Show the stage as running."""
         if task.actions:
             for announcement in self._announcements:
                 self._print(announcement)
@@ -53,7 +53,7 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
             self._show_running()
 
     def add_success(self, task: Task) -> None:
-        """Print what came out of the stage."""
+        """Print the stage's result."""
         if not task.actions:
             return
         self._ran += 1
@@ -66,11 +66,11 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
         self._show_running()
 
     def skip_uptodate(self, task: Task) -> None:
-        """Count it, quietly."""
+        """Count it, and print nothing."""
         self._fresh += 1
 
     def add_failure(self, task: Task, fail: BaseFail) -> None:
-        """Print the reason; a traceback only where the build itself is at fault."""
+        """Print the reason; a traceback only if the build itself is at fault."""
         self._seconds(task)
         if not fail.report or not task.actions:  # a group: its subtasks are reported
             return
@@ -81,7 +81,7 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
         self._show_running()
 
     def complete_run(self) -> None:
-        """Say so when there was nothing to do."""
+        """Print a line if there was nothing to do."""
         self._clear()
         for error in self.runtime_errors:
             self._print(f"Stopped: {error}")
@@ -95,7 +95,7 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
             self._print(f"Up to date: {self._fresh} stages, nothing to do.")
         elif self.failures:
             sys.stderr.flush()
-            self._print("Nothing of what failed was deployed; finished stages will not rerun.")
+            self._print("Failed models were not deployed; finished stages will not run again.")
 
     def _seconds(self, task: Task) -> float:
         return time.monotonic() - self._started.pop(task.name, time.monotonic())
