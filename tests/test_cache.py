@@ -288,7 +288,7 @@ def test_an_invalid_entry_is_a_warning(second: Clone, cache: Path, text: str) ->
     for path in entries(cache, "export"):
         path.write_text(text)
     outcome = succeeded(second.run("deploy:tiny"))
-    assert "export: its entry is cut off, or none; it is built here" in outcome.output
+    assert "export: its entry is cut off, or is not an entry; it is built here" in outcome.output
 
 
 def test_an_entry_stored_under_another_key_is_a_warning(
@@ -297,7 +297,7 @@ def test_an_entry_stored_under_another_key_is_a_warning(
     (simplified,), (exported,) = entries(cache, "simplify"), entries(cache, "export")
     exported.write_text(simplified.read_text())
     outcome = succeeded(second.run("deploy:tiny"))
-    assert "export: its entry is that of something else" in outcome.output
+    assert "export: its entry belongs to another key" in outcome.output
     assert second.graph() == first.graph()
 
 
@@ -305,7 +305,7 @@ def test_a_file_name_that_leaves_the_cache_folder_is_a_warning(second: Clone, ca
     (path,) = entries(cache, "export")
     path.write_text(path.read_text().replace('"sha256": "', '"sha256": "../../../'))
     outcome = succeeded(second.run("deploy:tiny"))
-    assert "names files by what is no SHA-256" in outcome.output
+    assert "names files without a SHA-256" in outcome.output
 
 
 def test_an_entry_cannot_place_files_that_the_stage_does_not_write(
@@ -337,7 +337,7 @@ def test_an_entry_with_an_extra_file_is_a_warning(second: Clone, cache: Path, fi
     entry["outputs"].append(entry["outputs"][0])
     path.write_text(json.dumps(entry))
     outcome = succeeded(second.run("simplify:tiny"))
-    assert "simplify: its entry has 3 files, where 2 are expected; it is built" in outcome.output
+    assert "simplify: its entry has 3 files, expected 2; it is built" in outcome.output
     assert second.graph() == first.graph()
 
 
@@ -373,13 +373,13 @@ def test_control_characters_are_removed_from_the_text_of_an_entry() -> None:
 @pytest.mark.parametrize("result", [{"summary": ["x"]}, {"note": {}}, {"peak_memory": "much"}])
 def test_an_entry_with_wrongly_typed_results_is_invalid(result: dict[str, object]) -> None:
     text = json.dumps({"key": "k", "outputs": [], "result": result, "stored": ""})
-    with pytest.raises(Broken, match="that is none"):
+    with pytest.raises(Broken, match="has an invalid"):
         parse_entry(text.encode(), "k")
 
 
 def test_an_entry_with_the_wrong_number_of_files_is_invalid() -> None:
     text = json.dumps({"key": "k", "outputs": [], "result": {}, "stored": ""})
-    with pytest.raises(Broken, match="has 0 files, where 2 are expected"):
+    with pytest.raises(Broken, match="has 0 files, expected 2"):
         parse_entry(text.encode(), "k", 2)
 
 
@@ -446,7 +446,7 @@ def test_an_unreachable_bucket_is_one_warning_and_none_for_a_fresh_build(
     environment = {**CREDENTIALS, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     outcome = succeeded(clone.run("deploy:tiny", **environment))
     assert outcome.output.count("warning: cache s3://bucket/sam2") == 1
-    assert "this build goes on without it" in outcome.output
+    assert "this build continues without it" in outcome.output
     assert "warning" not in clone.run("deploy:tiny", **environment).output
 
 
@@ -567,7 +567,7 @@ def test_an_ftp_server_that_refuses_the_connection_is_one_warning(tmp_path: Path
     clone = Clone(tmp_path / "first/project", "ftp://127.0.0.1:9/sam2")
     outcome = succeeded(clone.run("deploy:tiny"))
     assert outcome.output.count("warning: cache ftp://127.0.0.1:9/sam2") == 1
-    assert "Connection refused; this build goes on without it" in outcome.output
+    assert "Connection refused; this build continues without it" in outcome.output
     output = failed(clone.project.doit("cache"))
     assert "Connection refused" in output
     assert "Traceback" not in output

@@ -332,7 +332,7 @@ def test_a_repository_is_checked_in_a_temporary_copy(
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("hf:my-lab/other", "hf:my-lab/other is not there, or may be read only after logging in"),
+        ("hf:my-lab/other", "hf:my-lab/other does not exist, or needs a login"),
         (f"hf:{REPO}@v2", f"hf:{REPO} has no revision 'v2'"),
     ],
 )

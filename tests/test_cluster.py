@@ -581,7 +581,7 @@ def test_a_cache_that_a_worker_cannot_use_is_reported(
     (tmp_path / "cache").write_text("a file, where a folder is expected")
     through_a_cache(quick, str(tmp_path / "cache"))
     output = failed(quick.doit(f"cluster={cluster.address}"))
-    assert "is how files come to workers that do not see the build folder" in output
+    assert "Workers that do not see the build folder get their files through the cache" in output
 
 
 @pytest.mark.slow

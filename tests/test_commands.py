@@ -299,7 +299,7 @@ def test_an_unreachable_host_is_reported_once_and_the_demo_is_suggested(
     assert outcome.status != 0
     assert outcome.output.count("127.0.0.1:9 cannot be reached: Connection refused; trying") == 1
     assert outcome.output.count("`doit demo` needs no network") == 1
-    assert outcome.output.count("cannot be reached, as said above") == 1
+    assert outcome.output.count("cannot be reached, see above") == 1
     assert "Max retries" not in outcome.output
 
 

@@ -165,7 +165,7 @@ def test_a_server_that_stays_down_is_an_error_with_a_remedy(download: Download) 
 
 def test_a_retry_after_of_an_hour_is_refused_without_waiting(download: Download) -> None:
     download.server.faults.append(Fault(status=429, headers={"Retry-After": "3600"}))
-    assert "asks to wait 3600 s" in download.refused()
+    assert "requests a wait of 3600 s" in download.refused()
     assert download.waits == []
 
 
@@ -270,5 +270,5 @@ def test_too_little_disk_space_is_reported_before_the_download(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     message = download.refused()
     assert "not enough disk" in message
-    assert "1.0 MiB are to come" in message
+    assert "the download needs 1.0 MiB" in message
     assert not download.part.exists()

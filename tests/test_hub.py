@@ -159,13 +159,13 @@ def test_a_repository_that_needs_a_login_is_an_error_with_instructions(
     assert "run `hf auth login`, or set HF_TOKEN" in message
     if gated:
         with_other = refused(build.obtain("hf:me/cells", HF_TOKEN="hf_other"))
-        assert "ask for access at https://huggingface.co/me/cells" in with_other
+        assert "request access at https://huggingface.co/me/cells" in with_other
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("hf:me/none", "is not there, or may be read only after logging in"),
+        ("hf:me/none", "does not exist, or needs a login"),
         ("hf:me/cells@v9", "has no revision 'v9'"),
         ("hf:me/cells/none.pt", "has no none.pt at main"),
     ],
@@ -207,7 +207,7 @@ def test_an_unreachable_hub_is_named_and_the_cached_copy_is_suggested(
     message = refused(build.obtain("hf:me/cells", HF_ENDPOINT="http://127.0.0.1:9"))
     assert "http://127.0.0.1:9 cannot be reached" in message
     assert "HF_ENDPOINT" in message
-    assert f"HF_HUB_OFFLINE=1 takes what huggingface_hub has in its cache: {copy}" in message
+    assert f"HF_HUB_OFFLINE=1 uses the file in huggingface_hub's cache: {copy}" in message
 
 
 def test_a_pull_request_is_a_revision_like_any_other(build: Build) -> None:
@@ -348,10 +348,10 @@ def test_config_json_beside_a_named_local_file_is_ignored(build: Build) -> None:
             {"model_dot_safetensors": FIRST, "config_dot_json": b'{"model_type": "vit"}'},
             "mine/config.json describes another kind of model: its model_type is 'vit'",
         ),
-        ({"model_dot_safetensors": FIRST, "config_dot_json": b"{"}, "mine/config.json is no JSON"),
+        ({"model_dot_safetensors": FIRST, "config_dot_json": b"{"}, "mine/config.json is not JSON"),
         (
             {"model_dot_safetensors": FIRST, "config_dot_json": b"\xff\xfe{"},
-            "mine/config.json is no JSON",
+            "mine/config.json is not JSON",
         ),
         (
             {

@@ -163,7 +163,7 @@ def test_an_unusable_proxy_is_refused_without_showing_its_password(
     tmp_path: Path, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setenv("ALL_PROXY", "socks://me:secret@127.0.0.1:1")
-    with pytest.raises(StageError, match="ALL_PROXY names cannot be used") as refusal:
+    with pytest.raises(StageError, match="ALL_PROXY are unusable") as refusal:
         download("http://127.0.0.1:9/model.pt", tmp_path)
     assert "secret" not in str(refusal.value)
 
@@ -173,7 +173,9 @@ def test_a_proxy_with_an_unescaped_password_is_reported_only_by_its_variable(
     tmp_path: Path, separator: str, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setenv("https_proxy", f"http://me:secret{separator}@proxy:3128")
-    with pytest.raises(StageError, match="What https_proxy names cannot be used") as refusal:
+    with pytest.raises(
+        StageError, match="The proxy settings in https_proxy are unusable"
+    ) as refusal:
         download("https://127.0.0.1:9/model.pt", tmp_path)
     assert "secret" not in str(refusal.value)
     assert "HTTPS_PROXY" not in str(refusal.value)
@@ -211,7 +213,7 @@ def test_an_untrusted_certificate_is_refused_without_retries_and_with_advice(
     with pytest.raises(StageError) as refusal:
         fetch(Request(secure.url("/model.pt")), tmp_path / "model.pt", sleep=waits.append)
     assert "its certificate is not trusted" in str(refusal.value)
-    assert "let SSL_CERT_FILE or REQUESTS_CA_BUNDLE name" in str(refusal.value)
+    assert "set SSL_CERT_FILE or REQUESTS_CA_BUNDLE to" in str(refusal.value)
     assert waits == []
 
 

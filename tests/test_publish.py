@@ -569,7 +569,7 @@ def test_an_interrupted_upload_makes_no_commit_and_the_next_run_sends_the_rest(
     sha256 = sha256_of((tiny.folder / "decoder.onnx").read_bytes())
     tiny.hub.faults[f"PUT /storage/{sha256}"] = None
     message = tiny.refused()
-    assert "cannot be reached, or broke off" in message
+    assert "cannot be reached, or the connection broke" in message
     assert "Nothing was published." in message
     assert tiny.hub.commits == []
     tiny.hub.faults.clear()
@@ -582,7 +582,7 @@ def test_an_interrupted_upload_makes_no_commit_and_the_next_run_sends_the_rest(
 
 def test_an_interruption_at_the_commit_is_reported_as_an_unknown_outcome(tiny: Published) -> None:
     tiny.hub.faults[f"POST /api/models/{REPO}/commit"] = None
-    assert "Whether the commit arrived is not known" in tiny.refused()
+    assert "The commit might have arrived or not" in tiny.refused()
     tiny.hub.faults.clear()
     tiny.run()
     assert len(tiny.hub.commits) == 1
@@ -641,7 +641,7 @@ def test_errors_of_the_hub_are_shown_in_its_words(
     ("environment", "words"),
     [
         ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
-        ({"HF_HUB_OFFLINE": "1"}, "offline by HF_HUB_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE keeps huggingface_hub offline"),
     ],
 )
 def test_an_unreachable_hub_is_reported(
@@ -652,7 +652,7 @@ def test_an_unreachable_hub_is_reported(
 
 def test_a_hub_without_xet_transfer_is_reported_in_a_sentence(tiny: Published) -> None:
     message = tiny.refused(HF_HUB_DISABLE_XET="0")
-    assert f"{tiny.hub.address} cannot be reached, or broke off" in message
+    assert f"{tiny.hub.address} cannot be reached, or the connection broke" in message
     assert "xet-write-token" in message
     assert tiny.hub.commits == []
 
@@ -661,7 +661,7 @@ def test_a_file_excluded_by_a_gitignore_on_the_hub_is_an_error(
     tiny: Published,
 ) -> None:
     tiny.hub.make(REPO, {".gitignore": b"*.onnx\n"})
-    assert f"{REPO} has a .gitignore that leaves out encoder.onnx" in tiny.refused()
+    assert f"{REPO} has a .gitignore that excludes encoder.onnx" in tiny.refused()
     assert tiny.hub.commits == []
 
 

@@ -153,7 +153,7 @@ def test_a_build_sends_the_whole_address_and_leaves_no_secrets_behind(
 @pytest.mark.parametrize(
     ("faults", "more", "words"),
     [
-        ([Fault(status=403)], "", "cannot be had: the server answered 403"),
+        ([Fault(status=403)], "", "cannot be downloaded: the server answered 403"),
         ([Fault(drop_after=99), *[Fault(status=503)] * 6], "", "6 attempts"),
         ([Fault(body=b"<html>")], "", "answers with a web page"),
         ([Fault(status=302, headers={"Location": f"ftp://{MARK}@x/y"})], "", "cannot be used"),
@@ -461,7 +461,7 @@ def test_an_invalid_hub_address_is_reported_only_by_its_variable(
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(StageError, match="HF_ENDPOINT names no hub") as refusal:
+    with pytest.raises(StageError, match="HF_ENDPOINT is not the address of a hub") as refusal:
         hub_files.find("me/cells", "main", "m.pt", "[models.m]")
     assert not secrets_in(str(refusal.value).encode())
 

@@ -1,1 +1,1 @@
-"""Other machines: downloads, the Hugging Face hub, a shared cache."""
+"""Downloads, the Hugging Face hub and a shared cache."""

@@ -1,4 +1,4 @@
-"""Decides what an answer to a download allows, by its status, its headers and its version."""
+"""Checks the answers to a download: status, headers and version."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LONGEST_NUMBER = 18  # digits; more are not a size
 
 @dataclass(frozen=True)
 class Request:
-    """What to fetch; ``table`` is where the configuration says so.
+    """A file to fetch; ``table`` names the table of the configuration with its address.
 
-    ``url`` may hold a password, so it is for the request alone, and ``shown`` for everything else.
-    ``headers`` go to the address itself, not to a host that it redirects to. ``identity`` tells
-    the file from others, as it may be recorded; without it, ``shown`` does.
+    ``url`` can contain a password, so it is only for the request; ``shown`` is for everything else.
+    ``headers`` go to the address itself, not to a host that it redirects to. ``identity``
+    identifies the file in records; without it, ``shown`` does.
     """
 
     url: str = field(repr=False)
@@ -34,7 +34,7 @@ class Request:
 
     @property
     def shown(self) -> str:
-        """The address as it may be shown; see `tasks.console.address`."""
+        """The address without secrets; see `tasks.console.address`."""
         return address.shown(self.url)
 
     @property
@@ -44,7 +44,7 @@ class Request:
 
 
 class Retry(Exception):
-    """This attempt failed in a way that another may not; ``after`` is the server's wish."""
+    """An attempt failed that is worth repeating, ``after`` the seconds that the server requests."""
 
     def __init__(self, reason: str, after: float | None = None) -> None:
         super().__init__(reason)
@@ -52,34 +52,34 @@ class Retry(Exception):
 
 
 class StartOver(Exception):
-    """The part on disk does not belong to what the server has; start from the first byte."""
+    """The part on disk does not belong to the server's file; start from the first byte."""
 
 
 def check_answer(
     status: int, headers: Mapping[str, str], offset: int, request: Request
 ) -> int | None:
-    """The size of the whole file as an answer tells it, or None; raises what it does not allow."""
+    """Check an answer, and return the size of the whole file from it, or None."""
     if status in _RETRIED:
         raise Retry(f"the server answered {status}", _retry_after(headers.get("Retry-After")))
     start, total = _content_range(headers.get("Content-Range", ""))
     if status == 416:
         if total == offset:
-            return total  # the part is whole already
+            return total  # the part is already complete
         raise StartOver(f"the server has {total} bytes, the part on disk {offset}")
     if status not in (200, 206):
         raise StageError(
-            f"{request.shown} cannot be had: the server answered {status}. Correct the url in "
-            f"{request.table}, or check that it may be read without logging in."
+            f"{request.shown} cannot be downloaded: the server answered {status}. Correct the url "
+            f"in {request.table}, or check that the file can be read without logging in."
         )
     if headers.get("Content-Type", "").startswith("text/html"):
         raise StageError(answered_with_page(request))
     if headers.get("Content-Encoding", "identity") != "identity":
         raise StageError(
             f"{request.shown} comes with Content-Encoding {headers['Content-Encoding']!r}; "
-            "expected the file's own bytes. Give an address that serves it as it is."
+            "expected the file's own bytes. Use an address that serves the file unencoded."
         )
     if status == 206 and start != offset:
-        raise StartOver(f"asked for bytes from {offset}, got them from {start}")
+        raise StartOver(f"requested bytes from {offset}, got bytes from {start}")
     if status == 200:
         total = number(headers.get("Content-Length"))
     if request.size is not None and total is not None and total != request.size:
@@ -88,12 +88,12 @@ def check_answer(
 
 
 def check_version(noted: str | None, headers: Mapping[str, str]) -> None:
-    """Refuse a rest that is of another version than the part: some servers ignore If-Range."""
+    """Refuse a rest from another version than the part: some servers ignore If-Range."""
     if noted is not None:
         kind = "ETag" if noted.startswith('"') else "Last-Modified"
         now = headers.get(kind, noted)
         if now != noted:
-            raise StartOver(f"the rest is of another version: {kind} was {noted}, is {now}")
+            raise StartOver(f"the file changed on the server: {kind} was {noted}, is now {now}")
 
 
 def _content_range(value: str) -> tuple[int | None, int | None]:
@@ -103,7 +103,7 @@ def _content_range(value: str) -> tuple[int | None, int | None]:
 
 
 def number(value: str | None) -> int | None:
-    """A number of bytes; None when a header has none, or one that no file can have."""
+    """A number of bytes; None if a header has none, or a number that no file can have."""
     value = (value or "").strip()
     return int(value) if value.isdecimal() and len(value) <= _LONGEST_NUMBER else None
 
@@ -121,7 +121,7 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:
-    """What If-Range may name: a strong ETag, else the date (RFC 9110, 13.1.5)."""
+    """The validator for If-Range: a strong ETag, else the date (RFC 9110, 13.1.5)."""
     etag = headers.get("ETag")
     if etag and not etag.startswith("W/"):
         return etag
@@ -131,7 +131,7 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
 def answered_with_page(request: Request) -> str:
     return (
         f"{request.shown} answers with a web page; expected a checkpoint. Correct the url in "
-        f"{request.table}: it must be the file's own address, readable without logging in."
+        f"{request.table}: it must be the address of the file itself, readable without logging in."
     )
 
 

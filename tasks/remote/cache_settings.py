@@ -1,4 +1,4 @@
-"""Where the shared cache of a build is, as a value."""
+"""The settings of a build's shared cache."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from tasks.console import address
 
-NO_CACHE = "off"  # in place of an address: build without
+NO_CACHE = "off"  # in place of an address: build without a cache
 
 
 @dataclass(frozen=True, eq=False)
 class CacheSettings:
     """A cache that several builds share (``[cache]``).
 
-    ``url`` is anything that fsspec opens, with ``options`` for its file system; both may hold what
-    is not to be shown. ``write`` says whether what is built here goes there, ``proofs`` whether
-    what others proved is taken from there too, instead of being proven here.
+    ``url`` is anything that fsspec opens, with ``options`` for its file system; both can contain
+    secrets. ``write``: store this build's outputs there. ``proofs``: take proofs of other builds
+    from there too, instead of proving here.
     """
 
     url: str = field(repr=False)
@@ -28,12 +28,12 @@ class CacheSettings:
 
     @property
     def shown(self) -> str:
-        """The address as it may be shown; see `tasks.console.address`."""
+        """The address without secrets; see `tasks.console.address`."""
         return address.shown(self.url)
 
 
 def local_folder(url: str) -> Path | None:
-    """The folder of this machine that a cache's address names, if it does."""
+    """The folder on this machine that a cache's address names; None for other addresses."""
     scheme, _, rest = url.partition("://")
     if not rest:
         return Path(url.removeprefix("file:"))

@@ -1,7 +1,7 @@
-"""Downloads one file over HTTP: resumed, retried, hashed on the way, and put in place only whole.
+"""Downloads one file over HTTP: resumed, retried, hashed on the way, put in place when complete.
 
-Beside the target lie, until it is whole, ``<target>.part`` and ``<target>.part.json``: the
-validator (ETag or Last-Modified) that tells the server which version the part belongs to.
+Until then, ``<target>.part`` and ``<target>.part.json`` lie beside the target. The JSON has the
+validator (ETag or Last-Modified) that identifies the part's version to the server.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from tasks.system.files import write_and_hash, write_record
 if TYPE_CHECKING:
     import httpx2
 
-_CHUNK = 1 << 16  # what a dropped connection can lose at most
+_CHUNK = 1 << 16  # bytes that a dropped connection can lose at most
 _SPARE_DISK = 64 << 20
 
-# How a web page begins (https://mimesniff.spec.whatwg.org/#identifying-a-resource-with-an-unknown-mime-type).
+# The beginnings of a web page (https://mimesniff.spec.whatwg.org/#identifying-a-resource-with-an-unknown-mime-type).
 _PAGE = re.compile(
     rb"(\xef\xbb\xbf)?[\t\n\f\r ]*<(\?xml|!--|(!doctype html|html|head|script|iframe|h1|div|font|"
     rb"table|a|style|title|b|body|br|p|meta|error)[\s>])",
@@ -73,11 +73,11 @@ class Fetched(NamedTuple):
 
 
 class _NoConnection(Retry):
-    """No connection to the server came about: no network, no such host, nothing listening."""
+    """No connection to the server: no network, no such host, nothing listening."""
 
 
 class Unreachable(StageError):
-    """No connection to the server of an address; ``reported`` where a message said so before."""
+    """No connection to the server of an address; ``reported`` if an earlier message had it."""
 
     def __init__(self, reason: str, reported: bool = False) -> None:
         super().__init__(reason)
@@ -92,18 +92,18 @@ def fetch(
     sleep: Callable[[float], None] = time.sleep,
     unreachable: dict[str, bool] | None = None,
 ) -> Fetched:
-    """Download a file to ``target``, replacing it only when the new one is whole and right.
+    """Download a file to ``target``, replacing it only when the new file is complete and correct.
 
-    :param unreachable: servers that do not answer, and whether they have been given up: of
-        several files there, one is worth waiting for.
-    :raises Unreachable: when no connection to the server comes about.
-    :raises StageError: when the server refuses, keeps failing, or sends something else than
-        expected; an earlier good ``target`` stays. What was received of a good file stays too
-        and is resumed by the next call.
+    :param unreachable: servers that do not answer, and whether the build gave up on them, so that
+        only one of several files there waits.
+    :raises Unreachable: when no connection to the server is possible.
+    :raises StageError: when the server refuses, keeps failing, or sends another file than expected;
+        an earlier good ``target`` stays. The received part of a good file stays too, and the next
+        call resumes it.
     """
     unreachable = {} if unreachable is None else unreachable
     if unreachable.get(request.server):
-        raise Unreachable(f"{request.server} cannot be reached, as said above.", reported=True)
+        raise Unreachable(f"{request.server} cannot be reached, see above.", reported=True)
     policy = policy or RetryPolicy()
     target.parent.mkdir(parents=True, exist_ok=True)
     download = _Download(request, target, progress)
@@ -128,8 +128,8 @@ def fetch(
                 else:
                     raise StageError(
                         f"{request.shown} could not be downloaded: {problem} "
-                        f"({tries}; {mebibytes(download.length())} are kept). "
-                        "Check the address and the network, then run the same command: it resumes."
+                        f"({tries}; {mebibytes(download.length())} are kept). Check the address "
+                        "and the network, then run the same command to resume."
                     ) from problem
             except StartOver as problem:
                 download.discard()
@@ -137,7 +137,7 @@ def fetch(
                 if fresh_starts > 2:
                     raise StageError(
                         f"{request.shown} keeps changing while it is downloaded ({problem}). "
-                        "Try again later, or give another address."
+                        "Try again later, or use another address."
                     ) from problem
     download.part.replace(target)
     download.discard()
@@ -151,14 +151,14 @@ def _wait_after(
     policy: RetryPolicy,
     unreachable: dict[str, bool],
 ) -> float:
-    """How long the server asks to wait, else exponential backoff, in seconds; says so."""
+    """The server's requested wait, else exponential backoff, in seconds; prints a message."""
     seconds = policy.wait_before(failures, random.random())
     if problem.after is not None:
         seconds = max(problem.after, 0.0)
         if seconds > policy.longest_wait:
             raise StageError(
-                f"{request.shown}: {problem}, and the server asks to wait {seconds:.0f} s. "
-                "Run the same command after that; it resumes."
+                f"{request.shown}: {problem}, and the server requests a wait of {seconds:.0f} s. "
+                "Run the same command after that to resume."
             ) from problem
     if not isinstance(problem, _NoConnection):
         sys.stderr.write(f"{request.shown}: {problem}; trying again in {seconds:.1f} s\n")
@@ -172,9 +172,9 @@ def _wait_after(
 
 
 def check(request: Request) -> str | None:
-    """Ask once, by HEAD, whether a file is at an address and has the size it should.
+    """Check with one HEAD request that a file exists and has the expected size.
 
-    :returns: what speaks against it, to follow the address in a sentence; None for nothing.
+    :returns: the problem, as a predicate after the address; None if there is none.
     """
     import httpx2
 
@@ -189,14 +189,14 @@ def check(request: Request) -> str | None:
         return f"does not have it: the server answers {answer.status_code}"
     length = number(answer.headers.get("Content-Length"))
     if length is None:
-        return "was not checked: the server does not tell the size"
+        return "was not checked: the server does not send the size"
     if request.size not in (None, length):
         return f"is another file: expected {request.size} bytes, found {length}"
     return None
 
 
 class _Download:
-    """A file on its way: the part that came so far, and a note of which version it is of."""
+    """A download in progress: the received part, and a record of its version."""
 
     def __init__(self, request: Request, target: Path, progress: Progress) -> None:
         self.request = request
@@ -214,7 +214,7 @@ class _Download:
         self.note.unlink(missing_ok=True)
 
     def attempt(self, client: httpx2.Client) -> str:
-        """One request: append to the part what is missing. Returns the SHA-256 of the whole."""
+        """Make one request, append to the part, and return the SHA-256 of the complete file."""
         # Ranges and sizes count the file's own bytes.
         headers = {**self.request.headers, "Accept-Encoding": "identity"}
         resume = self._resume_headers()
@@ -230,7 +230,7 @@ class _Download:
             if response.status_code == 200:
                 offset = 0
             digest = self._digest() if offset else hashlib.sha256()
-            if response.status_code != 416:  # else the part is whole already
+            if response.status_code != 416:  # otherwise the part is already complete
                 self._receive(response, offset, total, digest)
         if total is not None and self.length() < total:
             raise Retry(f"the answer ended after {self.length()} of {total} bytes")
@@ -238,7 +238,7 @@ class _Download:
         return digest.hexdigest()
 
     def _resume_headers(self) -> dict[str, str]:
-        """Headers that ask for the rest; none when the part is not known to fit the request."""
+        """Headers that request the rest; empty if the part might not fit the request."""
         if not self.length():
             return {}
         try:
@@ -249,7 +249,7 @@ class _Download:
         if note.get("url") == self.identity and note.get("validator"):
             return {**headers, "If-Range": note["validator"]}
         if self.request.sha256 is not None and note.get("sha256") == self.request.sha256:
-            return headers  # from a mirror, or a server without validators: the hash will tell
+            return headers  # from a mirror, or a server without validators: the hash decides
         return {}
 
     def _digest(self) -> hashlib._Hash:
@@ -259,7 +259,7 @@ class _Download:
     def _receive(
         self, response: httpx2.Response, offset: int, total: int | None, digest: hashlib._Hash
     ) -> None:
-        """Append the body of an answer to the part (or begin it anew at offset 0), and hash it."""
+        """Append the body of an answer to the part (or restart it at offset 0), and hash it."""
         request = self.request
         if total is not None:
             self._check_disk(total - offset)
@@ -285,25 +285,26 @@ class _Download:
         free = shutil.disk_usage(self.part.parent).free
         if free < needed + _SPARE_DISK:
             raise StageError(
-                f"not enough disk: {self.part.parent.absolute()} has {mebibytes(free)} free, and "
-                f"{mebibytes(needed)} are to come. Make room and run the same command again."
+                f"not enough disk space: {self.part.parent.absolute()} has {mebibytes(free)} free, "
+                f"the download needs {mebibytes(needed)}. Free some space and run the same command "
+                "again."
             )
 
     def _check_content(self, sha256: str, resumed: bool) -> None:
-        """Refuse a received file that is not the wanted one.
+        """Refuse a received file that is not the expected one.
 
-        A part that was resumed may itself be what is wrong, so it gets one more try without it.
+        A resumed part can be the cause, so the download is repeated once without it.
         """
         request = self.request
         if request.size not in (None, self.length()):
             complaint = wrong_size(request, self.length())
         elif request.sha256 not in (None, sha256):
             complaint = (
-                f"{request.shown} is not the expected file ({self.length()} bytes came):\n"
+                f"{request.shown} is not the expected file ({self.length()} bytes received):\n"
                 f"expected sha256 {request.sha256}\n"
                 f"found    sha256 {sha256}\n"
-                f"If the file was replaced on purpose, put the found value into {request.table}; "
-                "if not, do not use it."
+                f"If the file was replaced on purpose, set sha256 in {request.table} to the found "
+                "value; if not, do not use the file."
             )
         else:
             return
@@ -314,7 +315,7 @@ class _Download:
 
 
 def _without_page(chunks: Iterator[bytes], request: Request) -> Iterator[bytes]:
-    """Chunks of a file from its beginning, which must not be that of a web page."""
+    """The chunks of a file from its beginning, which must not look like a web page."""
     first = next(chunks, b"")
     if _PAGE.match(first):
         raise StageError(answered_with_page(request))
@@ -351,7 +352,7 @@ def _network_errors_as_retry(request: Request) -> Iterator[None]:
         words = _in_words(error, request)
         causes = list(network.causes(error))
         if any(isinstance(each, ssl.SSLCertVerificationError) for each in causes):
-            raise StageError(f"{request.shown} cannot be had: {words}") from error
+            raise StageError(f"{request.shown} cannot be downloaded: {words}") from error
         connected = any(isinstance(each, ssl.SSLError) for each in causes)
         raise (Retry if connected else _NoConnection)(words) from error
     except httpx2.RequestError as error:
@@ -359,5 +360,5 @@ def _network_errors_as_retry(request: Request) -> Iterator[None]:
 
 
 def _in_words(error: Exception, request: Request) -> str:
-    """What went wrong, without what is secret in the address."""
+    """The error's text, without the secrets of the address."""
     return address.without_secrets(network.in_words(error), request.url)

@@ -1,8 +1,8 @@
 """Finds a file in a repository of the Hugging Face hub: its address, size and SHA-256.
 
-huggingface_hub asks, with the token of the environment (``HF_TOKEN``) or of `hf auth login`, at
-``HF_ENDPOINT`` where that is set. The file is then downloaded as any other (`download.fetch`),
-unless huggingface_hub has it in its own cache; with ``HF_HUB_OFFLINE`` it must be there.
+huggingface_hub makes the requests, with the token of the environment (``HF_TOKEN``) or of
+`hf auth login`, to ``HF_ENDPOINT`` if that is set. The file is then downloaded like any other
+(`download.fetch`), unless huggingface_hub has it in its cache; ``HF_HUB_OFFLINE`` requires that.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ CONFIG = "config.json"
 class HubFile(NamedTuple):
     """A file of a repository at one commit.
 
-    ``sha256`` is the hub's own, of a file that it keeps as a large one; ``headers`` are sent with
-    a request for it; ``copy`` is where huggingface_hub has it in its cache.
+    ``sha256`` comes from the hub, for a large file; ``headers`` go with the request for the file;
+    ``copy`` is its path in huggingface_hub's cache.
     """
 
     url: str
@@ -43,11 +43,11 @@ class NoSuchFile(StageError):
 
 
 def find(repo: str, revision: str, file: str, table: str) -> HubFile:
-    """Ask the hub, or with ``HF_HUB_OFFLINE`` huggingface_hub's cache, for a file of a repository.
+    """Find a file on the hub, or with ``HF_HUB_OFFLINE`` in huggingface_hub's cache.
 
     :param revision: a branch, a tag or a commit.
-    :raises download.Unreachable: when no connection to the hub comes about.
-    :raises StageError: when there is no such repository, revision or file, or it may not be read.
+    :raises download.Unreachable: when no connection to the hub is possible.
+    :raises StageError: when the repository, revision or file is missing, or access is denied.
     """
     import huggingface_hub
     from httpx2 import TransportError
@@ -65,22 +65,22 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
         )
     except TransportError as error:
         copy = _cached(repo, revision, file)
-        offer = " HF_HUB_OFFLINE=1 takes what huggingface_hub has in its cache: "
+        offer = " HF_HUB_OFFLINE=1 uses the file in huggingface_hub's cache: "
         offer = f"{offer}{copy}." if copy else ""
         raise download.Unreachable(
             f"{where}: {endpoint()} cannot be reached: "
             f"{address.without_secrets(network.in_words(error))}. Check the network (and "
-            f"HF_ENDPOINT, where it is set), then run the same command again.{offer}"
+            f"HF_ENDPOINT, if it is set), then run the same command again.{offer}"
         ) from error
-    except ValueError as error:  # as huggingface_hub finds a name that no repository can have
-        raise StageError(f"{where} cannot be: {error}. Correct the url.") from error
+    except ValueError as error:  # huggingface_hub refuses a name that no repository can have
+        raise StageError(f"{where} is not a valid repository: {error}. Correct the url.") from error
     except errors.RevisionNotFoundError as error:
         raise StageError(
-            f"{where} has no revision {revision!r}. Correct what is behind @."
+            f"{where} has no revision {revision!r}. Correct the part after @."
         ) from error
     except errors.EntryNotFoundError as error:
         raise NoSuchFile(
-            f"{where} has no {file} at {revision}. Name the checkpoint that it has: hf:{repo}/FILE."
+            f"{where} has no {file} at {revision}. Name its checkpoint file, as in hf:{repo}/FILE."
         ) from error
     except (errors.GatedRepoError, errors.RepositoryNotFoundError) as error:
         raise StageError(f"{where} {_closed(error, repo, token)}") from error
@@ -88,15 +88,15 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
         if error.response is not None and error.response.status_code in (401, 403):
             raise StageError(f"{where} {_closed(error, repo, token)}") from error
         words = address.without_secrets(str(error).splitlines()[0])
-        raise StageError(f"{where} cannot be had: {words}") from error
+        raise StageError(f"{where} cannot be read: {words}") from error
     if metadata.commit_hash is None:
         raise StageError(
-            f"{where}: {endpoint()} does not answer as a hub does: it "
+            f"{where}: {endpoint()} does not answer like a hub: its answer "
             "names no commit. Check HF_ENDPOINT."
         )
     sha256 = _sha256_in(metadata.etag or "")
     return HubFile(
-        # A branch that moves while a file of it is downloaded changes nothing.
+        # The commit stays the same even if the branch moves during the download.
         huggingface_hub.hf_hub_url(repo, file, revision=metadata.commit_hash),
         {"Authorization": f"Bearer {token}"} if token else {},
         metadata.size,
@@ -107,18 +107,18 @@ def find(repo: str, revision: str, file: str, table: str) -> HubFile:
 
 
 def _find_offline(repo: str, revision: str, file: str, where: str) -> HubFile:
-    """A file of a revision, from huggingface_hub's cache alone; else `NoSuchFile`."""
+    """Find a file of a revision only in huggingface_hub's cache; raises `NoSuchFile`."""
     import huggingface_hub
 
     copy = _cached(repo, revision, file)
     if copy is None:
         raise NoSuchFile(
-            f"{where}: HF_HUB_OFFLINE is set, and huggingface_hub has no {file} at {revision} in "
+            f"{where}: HF_HUB_OFFLINE is set, but huggingface_hub has no {file} at {revision} in "
             f"its cache, {huggingface_hub.constants.HF_HUB_CACHE}. Unset HF_HUB_OFFLINE, or run "
-            f"`hf download {repo} {file} --revision {revision}` where there is a network, then run "
-            "the same command again."
+            f"`hf download {repo} {file} --revision {revision}` with a network connection, then "
+            "run the same command again."
         )
-    # A link to what is named after the hub's ETag, of a large file its SHA-256.
+    # A link to a file named after the hub's ETag, which is the SHA-256 for a large file.
     sha256 = _sha256_in(copy.readlink().name) if copy.is_symlink() else None
     depth = len(Path(file).parts)  # below snapshots/<commit>
     return HubFile("", {}, copy.stat().st_size, sha256, copy.parents[depth - 1].name, copy)
@@ -129,9 +129,9 @@ def _sha256_in(etag: str) -> str | None:
 
 
 def _cached(repo: str, revision: str, file: str, sha256: str | None = None) -> Path | None:
-    """Where huggingface_hub has a file of a revision in its cache.
+    """The path of a file of a revision in huggingface_hub's cache; None if it is not there.
 
-    :param sha256: of a large file, which may be there as that of another commit.
+    :param sha256: the hash of a large file, which the cache can have from another commit.
     """
     import huggingface_hub
     from huggingface_hub.file_download import repo_folder_name
@@ -148,7 +148,7 @@ def _cached(repo: str, revision: str, file: str, sha256: str | None = None) -> P
 
 
 def hide_secrets_in_log() -> None:
-    """Let huggingface_hub not log addresses in full: it does when it tries an upload again."""
+    """Keep huggingface_hub from logging full addresses, as it does when it repeats an upload."""
     for handler in logging.getLogger("huggingface_hub").handlers:
         if _without_secrets not in handler.filters:
             handler.addFilter(_without_secrets)
@@ -160,31 +160,31 @@ def _without_secrets(record: logging.LogRecord) -> bool:
 
 
 def endpoint() -> str:
-    """The hub's address, as it may be shown."""
+    """The hub's address, without secrets."""
     import huggingface_hub
 
     return address.shown(huggingface_hub.constants.ENDPOINT)
 
 
 def _closed(error: Exception, repo: str, token: str | None) -> str:
-    """What to do about a repository that may not be read; the hub calls it missing, too."""
+    """What to do about an unreadable repository, which the hub also reports as missing."""
     page = f"https://huggingface.co/{repo}"
     from huggingface_hub.errors import GatedRepoError
 
     if isinstance(error, GatedRepoError) and token:
-        return f"is gated, and this account may not read it yet: ask for access at {page}."
+        return f"is gated, and this account has no access yet: request access at {page}."
     if token:
-        return f"is not there, or the account of the token may not read it. See {page}."
+        return f"does not exist, or the token's account cannot read it. See {page}."
     return (
-        f"is not there, or may be read only after logging in: run `hf auth login`, or set HF_TOKEN "
-        f"to a token that may read {page}."
+        f"does not exist, or needs a login: run `hf auth login`, or set HF_TOKEN to a token that "
+        f"can read {page}."
     )
 
 
 def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
-    """The ``config.json`` of a repository at a commit; None where it has none.
+    """The ``config.json`` of a repository at a commit; None if there is none.
 
-    :raises StageError: when the hub refuses it, or it is not a table in JSON.
+    :raises StageError: when the hub refuses it, or it is not a JSON object.
     """
     try:
         file = find(repo, commit, CONFIG, table)
@@ -199,14 +199,15 @@ def read_config(repo: str, commit: str, table: str) -> dict[str, Any] | None:
 
 
 def parse_config(path: Path, what: str) -> dict[str, Any]:
-    """A ``config.json``, read; a `StageError` when it is not a table in JSON."""
+    """Read a ``config.json``; raises a `StageError` if it is not a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except ValueError as error:
-        raise StageError(f"{what} is no JSON: {error}") from error
+        raise StageError(f"{what} is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise StageError(
-            f"{what} is not a configuration of a model: it is {type(content).__name__}"
+            f"{what} is not a model configuration: expected a JSON object, found "
+            f"{type(content).__name__}"
         )
     return content
 
@@ -214,7 +215,7 @@ def parse_config(path: Path, what: str) -> dict[str, Any]:
 def copy_repository(repo: str, revision: str, folder: Path, only: str = "") -> None:
     """Download all files of a repository at one commit into a folder, or ``only`` one.
 
-    :raises StageError: when there is no such repository or revision, or it may not be read.
+    :raises StageError: when the repository or revision is missing, or access is denied.
     """
     import huggingface_hub
     from httpx2 import TransportError
@@ -234,7 +235,7 @@ def copy_repository(repo: str, revision: str, folder: Path, only: str = "") -> N
         raise StageError(
             f"{where}: {endpoint()} cannot be reached: "
             f"{address.without_secrets(str(error))}. Check the network (and HF_ENDPOINT and "
-            "HF_HUB_OFFLINE, where they are set)."
+            "HF_HUB_OFFLINE, if they are set)."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise StageError(f"{where} has no revision {revision!r}.") from error
@@ -242,4 +243,4 @@ def copy_repository(repo: str, revision: str, folder: Path, only: str = "") -> N
         raise StageError(f"{where} {_closed(error, repo, huggingface_hub.get_token())}") from error
     except (errors.HfHubHTTPError, ValueError) as error:
         words = address.without_secrets(str(error).splitlines()[0])
-        raise StageError(f"{where} cannot be had: {words}") from error
+        raise StageError(f"{where} cannot be read: {words}") from error

@@ -1,8 +1,8 @@
-"""The HTTP client of a build: httpx2's, for the hub and for every other address.
+"""The HTTP client of a build: httpx2's, for the hub and for all other addresses.
 
-Proxies are those of ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``. Certificates
-are checked against those that ``SSL_CERT_FILE``, ``SSL_CERT_DIR`` and ``REQUESTS_CA_BUNDLE`` name,
-else against the system's.
+Proxies come from ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``. Trusted
+certificates come from ``SSL_CERT_FILE``, ``SSL_CERT_DIR`` and ``REQUESTS_CA_BUNDLE``, else from the
+system.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ if TYPE_CHECKING:
 
     import httpx2
 
-# Seconds to wait for a connection, for the hub's answer (that to a commit of many files takes a
-# while), and for the next bytes of a download.
+# Seconds to wait for a connection, for the hub's answer (slow after a commit of many files), and
+# for the next bytes of a download.
 _CONNECT, ANSWER, _BYTES = 15, 300, 60
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
-# httpx2 by itself reads the first two alone, requests and curl the others.
+# httpx2 itself reads only the first two; requests and curl read the others.
 _BUNDLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def client(netrc_login: bool) -> httpx2.Client:
     """A client for any address; with ``netrc_login`` it sends the login of ``~/.netrc``.
 
-    :raises StageError: when the environment names a proxy or certificates that cannot be used.
+    :raises StageError: when the environment names an unusable proxy or certificate file.
     """
     import netrc
 
     import httpx2
 
     auth = None
-    if netrc_login:  # which would take the place of any other login
+    if netrc_login:  # it would replace any other login
         with suppress(OSError, netrc.NetrcParseError):
             auth = httpx2.NetRCAuth(os.environ.get("NETRC"))
     return _make(_BYTES, auth=auth)
@@ -52,7 +52,7 @@ def client(netrc_login: bool) -> httpx2.Client:
 def hub_client() -> httpx2.Client:
     """The client that huggingface_hub uses from now on; ``HF_HUB_OFFLINE`` stops its requests.
 
-    :raises StageError: when the environment's hub, proxy or certificates cannot be used.
+    :raises StageError: when the environment's hub, proxy or certificates are unusable.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -65,15 +65,15 @@ def hub_client() -> httpx2.Client:
         is_server = False
     if not is_server or address.is_ambiguous(constants.ENDPOINT):
         raise StageError(
-            "HF_ENDPOINT names no hub. Expected https://HOST or http://HOST:PORT, with / written "
-            "%2F, ? %3F, # %23 and @ %40 in a user or a password. Correct or unset the variable, "
-            "then run the same command again."
+            "HF_ENDPOINT is not the address of a hub. Expected https://HOST or http://HOST:PORT, "
+            "with / as %2F, ? as %3F, # as %23 and @ as %40 in a user or a password. Correct or "
+            "unset the variable, then run the same command again."
         )
     _configure_hub()
     return huggingface_hub.get_session()
 
 
-@cache  # a further time would close the client under another thread
+@cache  # a second call would close the client that another thread uses
 def _configure_hub() -> None:
     import huggingface_hub
     from huggingface_hub.utils._http import hf_request_event_hook
@@ -93,20 +93,19 @@ def _make(patience: float, **options: object) -> httpx2.Client:
             timeout=httpx2.Timeout(patience, connect=_CONNECT),
             **options,  # type: ignore[arg-type]
         )
-    except (ValueError, ImportError, httpx2.InvalidURL):  # whose words may hold the password
+    except (ValueError, ImportError, httpx2.InvalidURL):  # their texts can contain the password
         names = [each for name in _PROXIES for each in (name, name.lower()) if os.environ.get(each)]
         raise StageError(
-            f"What {' or '.join(names) or 'the system'} names cannot be used. A proxy is expected "
-            "as http://HOST:PORT, https://HOST:PORT, socks5://HOST:PORT or socks5h://HOST:PORT, "
-            "with / written %2F, ? %3F, # %23 and @ %40 in a user or a password; NO_PROXY as "
-            "hosts, with commas between them. Correct the variable, then run the same command "
-            "again."
+            f"The proxy settings in {' or '.join(names) or 'the system'} are unusable. Expected "
+            "http://HOST:PORT, https://HOST:PORT, socks5://HOST:PORT or socks5h://HOST:PORT, with "
+            "/ as %2F, ? as %3F, # as %23 and @ as %40 in a user or a password; in NO_PROXY hosts, "
+            "separated by commas. Correct the variable, then run the same command again."
         ) from None
 
 
-@cache  # reading the system's takes a tenth of a second
+@cache  # reading the system's certificates takes a tenth of a second
 def _trust(bundles: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
-    """Trust the certificates that variables name, by name and value, else the system's."""
+    """Trust the certificates of variables, given as name and value, else the system's."""
     import ssl
 
     if not bundles:
@@ -118,32 +117,32 @@ def _trust(bundles: tuple[tuple[str, str], ...]) -> ssl.SSLContext:
         try:
             folder = name == "SSL_CERT_DIR" or Path(path).is_dir()
             context.load_verify_locations(**{"capath" if folder else "cafile": path})
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # includes ssl.SSLError
             raise StageError(
-                f"{name} names {path}, from which no certificates can be read: {error}. Expected "
-                "a file in PEM, or a folder that `openssl rehash` prepared. Correct the variable, "
+                f"{name} names {path}, which has no readable certificates: {error}. Expected a "
+                "file in PEM, or a folder that `openssl rehash` prepared. Correct the variable, "
                 "then run the same command again."
             ) from error
     return context
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those behind it."""
+    """An error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def in_words(error: Exception) -> str:
-    """The system's own words for what went wrong, where httpx2 wraps them; what to do, if clear."""
+    """The system's message behind httpx2's, and what to do if that is clear."""
     import ssl
 
     for each in causes(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return (
                 f"its certificate is not trusted ({each.verify_message}). If a company's proxy or "
-                "server has a certificate of its own, let SSL_CERT_FILE or REQUESTS_CA_BUNDLE name "
-                "the file of the authority that signed it (PEM)."
+                "server has its own certificate, set SSL_CERT_FILE or REQUESTS_CA_BUNDLE to the "
+                "certificate file (PEM) of the authority that signed it."
             )
         if isinstance(each, OSError) and each.strerror:
             return each.strerror

@@ -1,7 +1,7 @@
-"""A repository of the Hugging Face hub that files are put into: in one commit, or not at all.
+"""Uploads files to a repository of the Hugging Face hub: in one commit, or not at all.
 
-huggingface_hub asks, uploads and commits, with the token of the environment (``HF_TOKEN``) or of
-`hf auth login`, at ``HF_ENDPOINT`` where that is set.
+huggingface_hub makes the requests, with the token of the environment (``HF_TOKEN``) or of
+`hf auth login`, to ``HF_ENDPOINT`` if that is set.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _WORTH_TELLING = 1 << 20  # bytes of an upload
 
 _NOTHING = "Nothing was published."
 _UNKNOWN = (
-    "Whether the commit arrived is not known: run the same command again, which publishes what is "
-    "missing."
+    "The commit might have arrived or not: run the same command again, which publishes the missing "
+    "files."
 )
 
 
 class RemoteFile(NamedTuple):
-    """A file on the hub: its SHA-256 where it is stored as a large file, else its git blob's id."""
+    """A file on the hub: its SHA-256 if it is stored as a large file, else its git blob's id."""
 
     size: int
     sha256: str | None
@@ -39,7 +39,7 @@ class RemoteFile(NamedTuple):
 
 
 class Remote(NamedTuple):
-    """What a branch holds; ``commit`` is None where there is no such branch."""
+    """The content of a branch; ``commit`` is None if there is no such branch."""
 
     exists: bool  # the repository
     commit: str | None
@@ -49,7 +49,7 @@ class Remote(NamedTuple):
 class Repository:
     """A branch of a repository.
 
-    Every method raises a `StageError` where the hub refuses, or does not answer as a hub does.
+    Every method raises a `StageError` if the hub refuses, or does not answer like a hub.
     """
 
     def __init__(self, name: str, branch: str) -> None:
@@ -63,7 +63,7 @@ class Repository:
 
         from tasks.remote.hub import hide_secrets_in_log
 
-        # On a terminal huggingface_hub shows its bars; elsewhere their every step would be a line.
+        # huggingface_hub shows its bars only on a terminal; elsewhere each step would be a line.
         (enable_progress_bars if sys.stderr.isatty() else disable_progress_bars)()
         network.hub_client()
         hide_secrets_in_log()
@@ -71,24 +71,24 @@ class Repository:
 
     @property
     def endpoint(self) -> str:
-        """The hub's address, as it may be shown."""
+        """The hub's address, without secrets."""
         return address.shown(str(self._api.endpoint))
 
     @property
     def address(self) -> str:
-        """Where a person sees the branch."""
+        """The branch's page."""
         branch = "" if self.branch == "main" else f"/tree/{self.branch}"
         return f"{self.endpoint}/{self.name}{branch}"
 
     @property
     def has_token(self) -> bool:
-        """Whether there is a token to ask with."""
+        """Whether there is a token."""
         import huggingface_hub
 
         return huggingface_hub.get_token() is not None
 
     def look(self) -> Remote:
-        """What the branch holds now."""
+        """The branch's current content."""
         from huggingface_hub import RepoFile, errors
 
         with self._in_words(_NOTHING):
@@ -112,7 +112,7 @@ class Repository:
         return Remote(True, commit, files)
 
     def read(self, file: str, commit: str, folder: Path) -> str:
-        """The text of a file at a commit, of which ``folder`` gets a copy."""
+        """The text of a file at a commit; a copy goes to ``folder``."""
         import huggingface_hub
 
         with self._in_words(_NOTHING):
@@ -122,14 +122,14 @@ class Repository:
             return Path(copy).read_text(encoding="utf-8", errors="replace")
 
     def make(self, private: bool) -> None:
-        """Make the repository and the branch where they are not there."""
+        """Create the repository and the branch if they are missing."""
         with self._in_words(_NOTHING):
             self._api.create_repo(self.name, private=private, exist_ok=True)
             if self.branch != "main":
                 self._api.create_branch(self.name, branch=self.branch, exist_ok=True)
 
     def upload(self, files: Mapping[str, Path | bytes]) -> list[CommitOperationAdd]:
-        """Send the content of large files, which nothing names until they are committed.
+        """Upload the content of large files, which stays invisible until it is committed.
 
         :param files: by their paths in the repository.
         """
@@ -146,10 +146,10 @@ class Repository:
                 self._api.preupload_lfs_files(
                     self.name, [operation], revision=self.branch, free_memory=False
                 )
-            if operation._should_ignore:  # which huggingface_hub would pass over without a word
+            if operation._should_ignore:  # huggingface_hub would skip it silently
                 raise StageError(
-                    f"{self.name} has a .gitignore that leaves out {name}. {_NOTHING} Remove that "
-                    "line of it on the hub, then run the same command again."
+                    f"{self.name} has a .gitignore that excludes {name}. {_NOTHING} Remove that "
+                    "line on the hub, then run the same command again."
                 )
             operations.append(operation)
         return operations
@@ -161,7 +161,7 @@ class Repository:
         message: str,
         parent: str | None,
     ) -> str:
-        """Commit what was uploaded, and the removal of files, at once; returns the new commit.
+        """Commit the uploads and the removals together, and return the new commit.
 
         :param parent: the commit that the branch must still be at.
         """
@@ -179,9 +179,9 @@ class Repository:
 
     @contextmanager
     def _in_words(self, consequence: str) -> Iterator[None]:
-        """What goes wrong with the hub, as a `StageError`.
+        """Turn errors of the hub into a `StageError`.
 
-        :param consequence: what became of the files if the connection breaks off.
+        :param consequence: the sentence about the files if the connection breaks.
         """
         from httpx2 import TransportError
         from huggingface_hub import errors
@@ -190,7 +190,7 @@ class Repository:
             yield
         except errors.OfflineModeIsEnabled as error:
             raise StageError(
-                f"huggingface_hub is offline by HF_HUB_OFFLINE. {_NOTHING} Unset it, then run the "
+                f"HF_HUB_OFFLINE keeps huggingface_hub offline. {_NOTHING} Unset it, then run the "
                 "same command again."
             ) from error
         except (errors.HfHubHTTPError, TransportError, ValueError, KeyError, RuntimeError) as error:
@@ -200,7 +200,7 @@ class Repository:
             raise StageError(self._words(cause, consequence)) from error
         except OSError as error:
             if error.errno is not None:
-                raise  # of the disk
+                raise  # an error of the disk
             raise StageError(self._words(error, consequence)) from error
 
     def _words(self, error: BaseException | None, consequence: str) -> str:
@@ -210,37 +210,36 @@ class Repository:
         words = address.without_secrets(str(error)).strip()
         if isinstance(error, TransportError | ConnectionError | TimeoutError):
             return (
-                f"{self.endpoint} cannot be reached, or broke off: "
+                f"{self.endpoint} cannot be reached, or the connection broke: "
                 f"{words or type(error).__name__}. {consequence} Check the network (and "
-                "HF_ENDPOINT, where it is set), then run the same command again."
+                "HF_ENDPOINT, if it is set), then run the same command again."
             )
         if isinstance(error, errors.HfHubHTTPError):
             reason = address.without_secrets(error.server_message or words.splitlines()[0])
             return _refusal(self.name, error.response.status_code, reason)
         return (
-            f"{self.endpoint} does not take what is to go to {self.name}, or does not answer as a "
-            f"hub does: {type(error).__name__}: {words}. {_NOTHING}"
+            f"{self.endpoint} does not accept the upload to {self.name}, or does not answer like a "
+            f"hub: {type(error).__name__}: {words}. {_NOTHING}"
         )
 
 
 def _refusal(repo: str, status: int, reason: str) -> str:
-    """What to say of an HTTP status that the hub answers, with its own reason; pure."""
+    """The message for the hub's HTTP status, with its own reason; pure."""
     if status == 412:
         return (
-            f"{repo} was changed by another while this was published. {_NOTHING} Run the same "
-            "command again: it compares with what is there now."
+            f"Somebody else changed {repo} during this publishing. {_NOTHING} Run the same command "
+            "again: it compares with the current files."
         )
     if status in (401, 404):
         return (
-            f"The hub does not know {repo}, or not the token: {reason}. {_NOTHING} Run `hf auth "
-            "login`, or set HF_TOKEN to a token that may write there."
+            f"The hub does not know {repo} or the token: {reason}. {_NOTHING} Run `hf auth login`, "
+            "or set HF_TOKEN to a token with write access."
         )
     if status in (402, 403, 413):
         return (
-            f"The hub refuses to have {repo} written: {reason}. {_NOTHING} Check that the token "
-            "may write there (https://huggingface.co/settings/tokens), and what space the account "
-            "has."
+            f"The hub refuses to write to {repo}: {reason}. {_NOTHING} Check that the token has "
+            "write access (https://huggingface.co/settings/tokens), and that the account has space."
         )
     if status == 429:
-        return f"The hub asks to wait: {reason}. {_NOTHING} Run the same command again later."
+        return f"The hub requests a wait: {reason}. {_NOTHING} Run the same command again later."
     return f"The hub answers {status} about {repo}: {reason}. Run the same command again later."

@@ -1,13 +1,13 @@
-"""A cache that several builds share: what a stage made, under the hash of all that decides it.
+"""A cache that several builds share: the outputs of stages, under a hash of all their inputs.
 
-fsspec opens it: a folder, S3, SSH, WebDAV and so on. Below its address lie
+fsspec opens it: a folder, S3, SSH, WebDAV and so on. Below its address are
 
 * ``v1/entries/<stage>/<key>.json``: the SHA-256 and size of each output, and the stage's result;
-* ``v1/files/<ab>/<sha256>``: their bytes, which entries may share.
+* ``v1/files/<ab>/<sha256>``: their bytes, which entries can share.
 
-Files come before the entry that names them, so an entry is whole or not there. What comes is held
-to its SHA-256; whether it is *right* is for the proofs to say. A cache that fails costs a warning
-and no build: only a mistake in its address is an error.
+Files are stored before the entry that names them, so an entry is complete or missing. Fetched files
+are checked against their SHA-256; the proofs check whether they are *right*. A failing cache causes
+a warning, and the build continues: only a mistake in its address is an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Entry(NamedTuple):
-    """What a stage made and returned; ``stored`` is the time, UTC, in ISO 8601."""
+    """A stage's outputs and result; ``stored`` is the time in UTC, in ISO 8601."""
 
     key: str
     outputs: tuple[Output, ...]
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 
 class CachedFile(NamedTuple):
-    """A file of the cache; ``modified`` is None where the file system does not tell."""
+    """A file of the cache; ``modified`` is None if the file system does not report it."""
 
     sha256: str
     size: int
@@ -53,10 +53,10 @@ class CachedFile(NamedTuple):
 
 
 def key_of(stage: str, decided_by: Mapping[str, Any], paths: Mapping[str, str]) -> str:
-    """The key of what a stage makes; pure.
+    """The key of a stage's outputs; pure.
 
-    :param decided_by: all that shapes it, as JSON.
-    :param paths: what to write in place of a path, which may be one of this machine alone.
+    :param decided_by: all inputs of the stage, as JSON.
+    :param paths: replacements of paths, which can be specific to this machine.
     """
 
     def named(value: Any) -> Any:
@@ -71,22 +71,22 @@ def key_of(stage: str, decided_by: Mapping[str, Any], paths: Mapping[str, str]) 
 
 
 class SharedCache:
-    """A cache at one address, as this process uses it: what fails once is not tried again."""
+    """A cache at one address, for this process: after a failure it is not tried again."""
 
     def __init__(self, settings: CacheSettings) -> None:
         self.settings = settings
         self.name = settings.shown
-        self._opening = threading.Lock()  # which a server that does not answer may keep
+        self._opening = threading.Lock()  # a server that does not answer can hold it
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
         self._said: set[str] = set()
-        self._whole: set[str] = set()  # files that are there as their names say
+        self._whole: set[str] = set()  # files whose content matches their name
         self._reads = True
         self._writes = settings.write
 
     @property
     def is_remote(self) -> bool:
-        """Whether it is on another machine, as far as the address tells."""
+        """Whether it is on another machine, as far as the address shows."""
         return local_folder(self.settings.url) is None
 
     def open(self) -> tuple[Any, str]:
@@ -97,9 +97,9 @@ class SharedCache:
             return self._opened
 
     def find(self, stage: str, key: str, count: int) -> Entry | None:
-        """What a stage made, ``count`` files, in another build; None when it cannot be had.
+        """Find ``count`` outputs of a stage from another build; None if they are unavailable.
 
-        :raises StageError: when nothing can open the cache's address.
+        :raises StageError: when the cache's address cannot be opened.
         """
         if not self._reads:
             return None
@@ -115,7 +115,7 @@ class SharedCache:
             self.warn(f"{stage}: its entry {error}; it is built here")
         except Exception as error:
             self._reads = self._writes = False
-            self.warn(f"{self.words(error)}; this build goes on without it")
+            self.warn(f"{self.words(error)}; this build continues without it")
         return None
 
     def _read_entry(self, stage: str, key: str, alive: Callable[[], None]) -> bytes:
@@ -124,7 +124,7 @@ class SharedCache:
         return storage.read_small(system, _entry_path(root, stage, key))
 
     def fetch(self, entry: Entry, destinations: Sequence[Path], progress: Progress) -> bool:
-        """Write an entry's outputs; False, with a warning, unless each is what its hash says."""
+        """Write an entry's outputs; False, with a warning, unless each matches its hash."""
         system, root = self.open()
         total = sum(each.size for each in entry.outputs)
         progress.start(total, 0)
@@ -133,13 +133,13 @@ class SharedCache:
                 storage.fetch(system, file_path(root, output.sha256), output, destination, progress)
             return True
         except (Broken, FileNotFoundError) as error:
-            about = str(error) if isinstance(error, Broken) else "is not there"
+            about = str(error) if isinstance(error, Broken) else "is missing"
             self.warn(f"the file {output.sha256[:12]} {about}; it is built here")
         except Exception as error:
             if isinstance(error, OSError) and error.filename in map(str, destinations):
-                raise  # of this machine
+                raise  # an error of this machine
             self._reads = self._writes = False
-            self.warn(f"{self.words(error)}; this build goes on without it")
+            self.warn(f"{self.words(error)}; this build continues without it")
         finally:
             progress.finish()
         return False
@@ -147,7 +147,7 @@ class SharedCache:
     def store(
         self, stage: str, key: str, outputs: Sequence[Path], result: Mapping[str, Any]
     ) -> None:
-        """Put what a stage made there, unless it is there; a failure is a warning."""
+        """Store a stage's outputs, unless they are there; a failure is a warning."""
         if not self._writes:
             return
         hashed = tuple(map(storage.output_of, outputs))
@@ -166,9 +166,9 @@ class SharedCache:
             raise
         except Exception as error:
             self._writes = False
-            if isinstance(error, TimeoutError):  # the connection may still be in use
+            if isinstance(error, TimeoutError):  # the connection might still be in use
                 self._reads = False
-            self.warn(f"{self.words(error)}; what is built here does not go there")
+            self.warn(f"{self.words(error)}; this build stores nothing there")
 
     def _put_files(self, files: Mapping[Path, Output]) -> None:
         system, root = self.open()
@@ -179,12 +179,12 @@ class SharedCache:
             self._whole.add(output.sha256)
 
     def upload(self, files: Mapping[Path, Output]) -> None:
-        """Put files there for another machine to `download`; raises a `StageError`."""
+        """Store files for another machine to `download`; raises a `StageError`."""
         with self._must("write to"):
             self._put_files(files)
 
     def download(self, files: Mapping[Path, Output]) -> None:
-        """Write files that another machine has uploaded; raises a `StageError`."""
+        """Fetch files that another machine uploaded; raises a `StageError`."""
         with self._must("read from"):
             system, root = self.open()
             for path, output in files.items():
@@ -198,12 +198,12 @@ class SharedCache:
             raise
         except Exception as error:
             raise StageError(
-                f"The cache {self.name} is how files come to workers that do not see the build "
-                f"folder. This build could not {what} it: {self.words(error)}."
+                f"Workers that do not see the build folder get their files through the cache "
+                f"{self.name}. This build could not {what} it: {self.words(error)}."
             ) from error
 
     def entries(self) -> tuple[dict[str, tuple[str, Entry]], dict[str, str]]:
-        """Every entry with its stage, by its path; and what is wrong with the others."""
+        """Every entry with its stage, by its path; and the problems of broken entries."""
         system, root = self.open()
         entries: dict[str, tuple[str, Entry]] = {}
         broken: dict[str, str] = {}
@@ -217,7 +217,7 @@ class SharedCache:
         return entries, broken
 
     def files(self) -> dict[str, CachedFile]:
-        """Every file of an output, whole or not, by its path."""
+        """Every file of an output, complete or not, by its path."""
         system, root = self.open()
         return {
             path: CachedFile(path.rpartition("/")[2], int(info["size"]), storage.modified(info))
@@ -232,19 +232,19 @@ class SharedCache:
                 system.rm_file(path)
 
     def replace_only(self) -> None:
-        """Do not read from now on: what is built takes the place of what is there."""
+        """Stop reading: from now on, outputs only replace the stored ones."""
         self._reads = False
 
     def words(self, error: BaseException) -> str:
-        """What went wrong, in a line that may be shown."""
+        """The error's text in one line, without secrets."""
         return storage.words(error, self.settings)
 
     def shown(self, path: str) -> str:
-        """A path in it as it may be shown: of some file systems it has the whole address."""
+        """A path in the cache without secrets: some file systems put the whole address in it."""
         return address.without_secrets(path, self.settings.url, self.settings.options)
 
     def warn(self, text: str) -> None:
-        """Say once what is wrong with it."""
+        """Print a warning, once."""
         with self._lock:
             if text in self._said:
                 return
@@ -257,14 +257,14 @@ def _entry_path(root: str, stage: str, key: str) -> str:
 
 
 def file_path(root: str, sha256: str) -> str:
-    """Where a file lies."""
+    """The path of a file."""
     return f"{root}/{FORMAT}/files/{sha256[:2]}/{sha256}"
 
 
 def parse_entry(text: bytes, key: str, count: int | None = None) -> Entry:
-    """Read an entry and believe nothing of it; pure.
+    """Read an entry, and check everything in it; pure.
 
-    :raises Broken: when it is not an entry, or another's.
+    :raises Broken: when it is not an entry, or belongs to another key.
     """
     try:
         content = json.loads(text)
@@ -273,21 +273,21 @@ def parse_entry(text: bytes, key: str, count: int | None = None) -> Entry:
         )
         entry = Entry(str(content["key"]), outputs, dict(content["result"]), str(content["stored"]))
     except (ValueError, KeyError, TypeError):
-        raise Broken("is cut off, or none") from None
+        raise Broken("is cut off, or is not an entry") from None
     if entry.key != key:
-        raise Broken("is that of something else")
+        raise Broken("belongs to another key")
     if not all(_SHA256.fullmatch(each.sha256) and each.size >= 0 for each in outputs):
-        raise Broken("names files by what is no SHA-256")
+        raise Broken("names files without a SHA-256")
     for name, kind in {"summary": str, "note": str, "peak_memory": int}.items():
         if not isinstance(entry.result.get(name), kind | None):
-            raise Broken(f"has a {name} that is none")
+            raise Broken(f"has an invalid {name}")
     if count is not None and len(outputs) != count:
-        raise Broken(f"has {len(outputs)} files, where {count} are expected")
+        raise Broken(f"has {len(outputs)} files, expected {count}")
     return entry._replace(result=_printable(entry.result))
 
 
 def _printable(value: Any) -> Any:
-    """JSON without what a terminal would obey."""
+    """JSON without the control characters of a terminal."""
     if isinstance(value, str):
         return "".join(each for each in value if each.isprintable() or each == "\n")
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Reads, compares and puts files where fsspec finds them, as on a server that stops to answer."""
+"""Reads, compares and stores files through fsspec, also on servers that stop answering."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tasks.system.errors import StageError
 from tasks.system.files import write_and_hash
 from tasks.system.fingerprint import FINGERPRINTS
 
-PATIENCE = 10.0  # seconds without a byte, after which a cache is done without
-# Bytes in a second that a cache takes at least: not every file system says how far a file has come.
+PATIENCE = 10.0  # seconds without a byte, after which a build continues without the cache
+# The lowest rate of an upload in bytes per second: not every file system reports progress.
 _SLOWEST = 1 << 18
 _CHUNK = 1 << 20
 _LARGEST_SMALL = 1 << 20
 _T = TypeVar("_T")
 
-# botocore's own would wait five minutes for a server that is not there.
+# botocore's defaults would wait five minutes for a missing server.
 _S3 = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
 
 
 class Broken(Exception):
-    """Something in the cache is not what its name says."""
+    """A file or an entry of the cache does not match its name."""
 
 
 class Output(NamedTuple):
@@ -43,12 +43,12 @@ class Output(NamedTuple):
 
 
 def output_of(path: Path) -> Output:
-    """What a file is now."""
+    """The hash and size of a file, read now."""
     return Output(FINGERPRINTS.sha256(path), path.stat().st_size)
 
 
 def import_file_system(settings: CacheSettings) -> None:
-    """Import what opens such an address, which takes a while and asks no server."""
+    """Import the packages that open an address, which takes a while but makes no request."""
     import fsspec
 
     try:
@@ -62,7 +62,7 @@ def import_file_system(settings: CacheSettings) -> None:
 def open_file_system(settings: CacheSettings) -> tuple[Any, str]:
     """fsspec's file system of a cache, and the cache's folder in it.
 
-    :raises StageError: when nothing opens such an address. A file system may raise anything.
+    :raises StageError: when no file system opens the address. A file system can raise any error.
     """
     import fsspec
 
@@ -74,7 +74,7 @@ def open_file_system(settings: CacheSettings) -> tuple[Any, str]:
         system, root = fsspec.core.url_to_fs(settings.url, **options)
     except ImportError as error:
         raise _not_installed(settings, error) from error
-    except TypeError as error:  # options that a file system does not know, or a host that it needs
+    except TypeError as error:  # options that a file system does not know, or a missing host
         raise _unusable(settings, error) from error
     return system, root.rstrip("/")
 
@@ -90,18 +90,18 @@ def _not_installed(settings: CacheSettings, error: ImportError) -> StageError:
 def _unusable(settings: CacheSettings, error: Exception) -> StageError:
     return StageError(
         f"[cache] url: {settings.shown} cannot be opened: {words(error, settings)}. Expected a "
-        "folder, or an address that fsspec knows, as s3://bucket/folder; "
+        "folder, or an address that fsspec supports, as in s3://bucket/folder; "
         f"`cache={NO_CACHE}` builds without it."
     )
 
 
 def attended(function: Callable[[Callable[[], None]], _T], more: float = 0) -> _T:
-    """Call a function that may never come back from a server that does not answer.
+    """Call a function that never returns if a server does not answer.
 
-    :param function: calls what it is handed whenever it got something.
+    :param function: calls its argument whenever it received something.
     :param more: seconds to wait beyond `PATIENCE`.
-    :raises TimeoutError: when it neither does nor ends for a while; its thread is left behind, and
-        ends at the next such call.
+    :raises TimeoutError: when it neither calls nor returns for a while; its thread stays behind,
+        and ends at its next call.
     """
     from concurrent.futures import Future
 
@@ -137,9 +137,9 @@ def read_small(system: Any, path: str) -> bytes:
 
 
 def fetch(system: Any, path: str, output: Output, destination: Path, progress: Progress) -> None:
-    """Write one file; raises `Broken` when it is not what its hash says."""
+    """Write one file; raises `Broken` if it does not match its hash."""
     destination.parent.mkdir(parents=True, exist_ok=True)
-    # Not in the thread: one that is given up must not open what a stage writes meanwhile.
+    # Not in the thread: an abandoned thread must not open a file that a stage writes meanwhile.
     writing = destination.open("wb")
 
     def copy(alive: Callable[[], None]) -> None:
@@ -150,7 +150,7 @@ def fetch(system: Any, path: str, output: Output, destination: Path, progress: P
 
 
 def holds(system: Any, path: str, output: Output, compare: bool) -> bool:
-    """Whether a file of that size is there; with ``compare``, of that hash too."""
+    """Whether a file with that size exists; with ``compare``, also with that hash."""
 
     def look(alive: Callable[[], None]) -> bool:
         if system.info(path)["size"] != output.size:
@@ -173,7 +173,7 @@ def _copy(
     progress: Progress,
     alive: Callable[[], None],
 ) -> None:
-    """Write what is read, if there is where to, and compare it with its hash."""
+    """Copy a stream, or only read it without a destination, and compare it with its hash."""
 
     def chunks() -> Iterator[bytes]:
         while chunk := reading.read(_CHUNK):
@@ -187,7 +187,7 @@ def _copy(
 
 
 def files_below(system: Any, folder: str) -> dict[str, dict[str, Any]]:
-    """The files below a folder with what the file system tells of them."""
+    """The files below a folder, with the file system's information about them."""
     system.invalidate_cache()
     try:
         files: dict[str, dict[str, Any]] = system.find(folder, detail=True)
@@ -197,7 +197,7 @@ def files_below(system: Any, folder: str) -> dict[str, dict[str, Any]]:
 
 
 def modified(info: Mapping[str, Any]) -> datetime | None:
-    """When a file was written, in the ways that file systems tell it."""
+    """The time when a file was written, from any of the keys that file systems use."""
     for key in ("LastModified", "mtime", "modified", "updated"):
         value = info.get(key)
         if isinstance(value, int | float):
@@ -208,7 +208,7 @@ def modified(info: Mapping[str, Any]) -> datetime | None:
 
 
 def put(system: Any, root: str, source: Path, path: str) -> None:
-    """Write a file, whole or not at all; a `TimeoutError` after a time that fits its size."""
+    """Write a file completely or not at all; a `TimeoutError` after a time that fits its size."""
     from fsspec.callbacks import Callback
 
     folder = path.rpartition("/")[0]
@@ -216,7 +216,7 @@ def put(system: Any, root: str, source: Path, path: str) -> None:
 
     def put(alive: Callable[[], None]) -> None:
         progress = Callback(hooks={"alive": lambda size, value: alive()})
-        if system.async_impl:  # an object store, where a file appears whole
+        if system.async_impl:  # an object store, where files appear only complete
             system.put_file(str(source), path, callback=progress)
             return
         system.makedirs(folder, exist_ok=True)
@@ -229,7 +229,7 @@ def put(system: Any, root: str, source: Path, path: str) -> None:
     try:
         attended(put, source.stat().st_size / _SLOWEST)
     except TimeoutError:
-        raise  # whoever does not answer removes nothing
+        raise  # a server that does not answer cannot remove the file either
     except BaseException:
         if not system.async_impl:
             with suppress(Exception):
@@ -238,20 +238,20 @@ def put(system: Any, root: str, source: Path, path: str) -> None:
 
 
 def _share(root: Path, folder: Path, file: Path) -> None:
-    """Let whoever may write to a cache's folder use what lies in it, whatever this user's umask."""
+    """Give all users with write access to a cache's folder its files, despite this user's umask."""
     wanted = stat.S_IMODE(root.stat().st_mode)
     if not wanted & (stat.S_IWGRP | stat.S_IWOTH):
         return
     below = [each for each in (folder, *folder.parents) if root in each.parents]
     for path, mode in (*((each, wanted) for each in below), (file, wanted & 0o666)):
-        if path.stat().st_uid == os.geteuid():  # of the others, their users have seen to
-            with suppress(PermissionError):  # the root folder may be of a group that is not theirs
+        if path.stat().st_uid == os.geteuid():  # other users set the modes of their own files
+            with suppress(PermissionError):  # the root folder's group might not include this user
                 os.chown(path, -1, root.stat().st_gid)
             path.chmod(mode)
 
 
 def words(error: BaseException, settings: CacheSettings) -> str:
-    """An error in a line without secrets: libraries of file systems raise what they like."""
+    """An error's text in one line without secrets; file systems raise errors of any class."""
     text = address.without_secrets(str(error), settings.url, settings.options)
     line = " ".join(text.split()) or type(error).__name__
     return line if len(line) < 300 else f"{line[:300]}…"
