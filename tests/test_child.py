@@ -159,7 +159,7 @@ def test_a_full_disk_in_a_child_is_reported(tmp_path: Path) -> None:
         check=False,
     )
     assert "StageError: File too large" in done.stderr
-    assert "make room or give access" in done.stderr
+    assert "Free some space or grant access" in done.stderr
     assert "without a result" not in done.stderr
 
 

@@ -230,7 +230,7 @@ def test_an_unreachable_scheduler_is_an_error_that_suggests_remedies(quick: Quic
     assert "Traceback" not in output
     assert output.count(f"No Dask scheduler answers at {address}") == 2
     assert "`uv run dask scheduler`" in output
-    assert "`doit cluster=off` does without" in output
+    assert "`doit cluster=off` builds without a cluster" in output
 
 
 def test_a_missing_dask_package_is_an_error_with_the_install_command(quick: Quick) -> None:
@@ -488,7 +488,7 @@ def test_a_worker_with_another_version_of_a_package_is_refused(
     quick.give({"a": {"function": "make"}})
     output = failed(quick.doit(f"cluster={cluster.address}"))
     assert f"No compatible worker at {cluster.address}:" in output
-    assert "has torch 1.0, this build " in output
+    assert "has torch 1.0, this build has " in output
     assert "`uv sync`" in output
 
 
@@ -519,7 +519,7 @@ def test_a_worker_that_joins_later_is_checked_too(
         fit.kill()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "has torch 1.0, this build " in output
+    assert "has torch 1.0, this build has " in output
 
 
 @pytest.mark.slow
@@ -633,7 +633,7 @@ def test_a_worker_with_other_source_code_is_refused(
     cluster.start_worker(folder=other)
     quick.give({"a": {"function": "make", "reads": ["read.txt"]}})
     output = failed(quick.doit(f"cluster={cluster.address}"))
-    assert "has another tasks/export.py" in output
+    assert "has another version of tasks/export.py" in output
     assert "has no read.txt" in output
     assert "tasks/simplify.py" not in output
 
@@ -674,7 +674,7 @@ def test_a_scheduler_of_another_version_is_refused(quick: Quick, tmp_path: Path)
         quick.give({"a": {"function": "make"}})
         output = failed(quick.doit(f"cluster={cluster.address}"))
     ours = distributed.__version__
-    assert f"has distributed 2020.1.0, this build {ours}" in output
+    assert f"has distributed 2020.1.0, this build has {ours}" in output
     assert "`uv run dask scheduler`" in output
 
 

@@ -450,7 +450,7 @@ def test_a_file_or_folder_without_permissions_is_named(
     if (closed, command) != ("build/state", "status"):  # it treats unreadable records as missing
         assert status == 3
         assert f"ERROR: Permission denied ({closed}" in output
-        assert "give access, and run the same command again" in output
+        assert "grant access, and run the same command again" in output
 
 
 def test_a_disk_that_is_full_from_the_start_is_reported(project: Project) -> None:
@@ -462,7 +462,7 @@ def test_a_disk_that_is_full_from_the_start_is_reported(project: Project) -> Non
     assert status != 0
     assert "Traceback" not in output
     assert "File too large" in output
-    assert "make room" in output
+    assert "Free some space" in output
     assert not (project.root / "build/checkpoints/mine.pt").exists()
     assert project.build("checkpoint").status == 0
 

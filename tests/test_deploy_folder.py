@@ -25,7 +25,7 @@ CONFIGURATION = (
     'folder = "tiny"\n{more}\n'
 )
 FILES = {"encoder.onnx", "decoder.onnx", "manifest.json"}
-NOT_OURS = "it would replace what this build did not write"
+NOT_OURS = "it would replace files that this build did not write"
 
 
 def configure(
@@ -107,8 +107,8 @@ def name_in_manifest(folder: Path, name: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "seems"),
     [
-        ("encoder.onnx", "named by no manifest of a model: it seems to be another program's"),
-        ("manifest.json", "no manifest of a model: it seems to be another program's"),
+        ("encoder.onnx", "in no model's manifest; it seems to belong to another program"),
+        ("manifest.json", "not a model's manifest; it seems to belong to another program"),
     ],
 )
 def test_a_file_of_another_program_is_not_replaced_without_overwrite_yes(
@@ -119,11 +119,11 @@ def test_a_file_of_another_program_is_not_replaced_without_overwrite_yes(
     output = refused(project.doit("run", "deploy:tiny"))
     assert NOT_OURS in output
     assert f"- app/tiny/{name}: {seems}" in output
-    assert "Move it away, or give [models.tiny] another folder" in output
+    assert "Move them away, or give [models.tiny] another folder" in output
     assert "`doit overwrite=yes deploy:tiny` replaces it" in output
     assert contents(app(project)) == before
     output = deploys(project, "overwrite=yes")
-    assert f"app/tiny/{name} was not this build's, and was replaced." in output
+    assert f"app/tiny/{name} was not written by this build, and was replaced." in output
     assert foreign.read_text() != before[name].decode()
     assert set(contents(app(project))) == FILES
 
@@ -132,7 +132,7 @@ def test_this_builds_own_files_are_replaced_and_repaired(deployed: Project) -> N
     good = contents(app(deployed))
     (app(deployed) / "encoder.onnx").write_bytes(b"damaged")
     output = deploys(deployed)
-    assert "app/tiny/encoder.onnx had been changed since this build deployed it" in output
+    assert "app/tiny/encoder.onnx had changed since this build deployed it" in output
     assert contents(app(deployed)) == good
     configure(deployed, 'masks = "best"')
     deploys(deployed)
@@ -145,7 +145,7 @@ def test_a_folder_taken_over_by_another_program_is_not_replaced(deployed: Projec
         (app(deployed) / name).write_text(f"another {name}")
     before = contents(app(deployed))
     output = refused(deployed.doit("run", "deploy:tiny"))
-    assert "encoder.onnx: another file than the one that this build deployed there" in output
+    assert "encoder.onnx: not the file that this build deployed there" in output
     assert contents(app(deployed)) == before
 
 
@@ -180,7 +180,7 @@ def test_a_fresh_clone_does_not_rewrite_identical_files(
     [
         (
             ("encoder.onnx", "edited"),
-            "encoder.onnx: not what the manifest of tiny beside it says: it was changed",
+            "encoder.onnx: different from its entry in the manifest of tiny; it was changed",
         ),
         (("manifest.json", "model"), "manifest.json: of the model other, which another build"),
     ],
@@ -230,8 +230,8 @@ def test_the_deploy_folder_can_be_a_symlink(project: Project, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("file", "app/tiny/onnx is a file, where a folder is to be deployed. Move it away"),
-        ("link", "app/tiny/onnx is a link to ../.., where a folder is expected. Move it away"),
+        ("file", "app/tiny/onnx is a file; expected a folder, to deploy files into. Move it away"),
+        ("link", "app/tiny/onnx is a link to ../..; expected a folder. Move it away"),
     ],
 )
 def test_a_file_or_symlink_in_place_of_a_folder_is_named(
@@ -249,9 +249,12 @@ def test_a_file_or_symlink_in_place_of_a_folder_is_named(
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("link", "link leads to nothing; expected a folder to deploy to. Move it away"),
+        ("link", "link is a broken link; expected a folder to deploy to. Move it away"),
         ("file", "file is a file; expected a folder to deploy to. Move it away"),
-        ("/proc/nothing", "/proc/nothing cannot be made (No such file or directory); expected a"),
+        (
+            "/proc/nothing",
+            "/proc/nothing cannot be created (No such file or directory); expected a",
+        ),
     ],
 )
 def test_a_deploy_folder_that_cannot_be_created_is_named(
@@ -294,7 +297,7 @@ def test_files_added_to_an_edited_manifest_are_not_removed(
 def test_clean_removes_deployed_files_and_keeps_changed_ones(deployed: Project) -> None:
     own = put(app(deployed) / "decoder.onnx", "mine now")
     output = succeeded(deployed.doit("clean", "--deployed"))
-    assert "kept app/tiny/decoder.onnx: it is not what this build wrote there" in output
+    assert "kept app/tiny/decoder.onnx: it is not the file that this build wrote there" in output
     assert "removed app/tiny/encoder.onnx" in output
     assert contents(app(deployed)) == {"decoder.onnx": b"mine now"}
     assert own.is_file()
@@ -316,7 +319,7 @@ def test_a_changed_file_that_is_no_longer_deployed_is_kept_and_named(deployed: P
     (app(deployed) / "encoder.onnx").write_bytes(b"mine now")
     configure(deployed, 'variants = ["q8"]')
     output = deploys(deployed)
-    assert "app/tiny/encoder.onnx is no longer deployed, and was left" in output
+    assert "app/tiny/encoder.onnx is no longer deployed, but was kept" in output
     assert set(contents(app(deployed))) == {
         "encoder.onnx",
         "encoder_quantized.onnx",

@@ -272,7 +272,7 @@ def test_a_cluster_receives_no_secrets_and_its_workers_open_the_cache_themselves
         foreign = f"cache=ftp://{CACHE_USER}:{CACHE_PASSWORD}@127.0.0.1:1/lab{CACHE_QUERY}"
         refused = quick.doit(foreign, f"cluster={cluster.address}")
     assert refused.status == 1
-    assert "does not say how to open the cache ftp://127.0.0.1:1/lab" in refused.output
+    assert "does not configure the cache ftp://127.0.0.1:1/lab" in refused.output
     sent = given.read_text()
     assert str(tmp_path / "cache") in sent
     assert "ftp://127.0.0.1:1/lab" in sent

@@ -502,7 +502,7 @@ def test_another_programs_file_with_the_signatures_name_is_not_replaced(project:
     put(app(project) / SIGNATURE, "theirs")
     (project.root / "build/state/deployments.json").unlink()
     output = refused(project.doit("run", "deploy:tiny"))
-    assert f"app/tiny/{SIGNATURE}: named by no manifest of a model" in output
+    assert f"app/tiny/{SIGNATURE}: in no model's manifest" in output
     assert contents(app(project)) == {SIGNATURE: b"theirs"}
 
 

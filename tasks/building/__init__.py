@@ -1,1 +1,1 @@
-"""What a stage declares to doit, and what makes it stale."""
+"""Declares stages to doit, and decides which are stale."""

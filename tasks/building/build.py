@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     from tasks.remote.shared_cache import Entry, SharedCache
     from tasks.running.cluster import Cluster
 
-FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from there
-SECONDS = "seconds"  # in those of a task that ran: how long
+FROM_CACHE = "from_cache"  # in the values of a task whose outputs came from the cache
+SECONDS = "seconds"  # in the values of a task that ran: its time
 WORTH_A_PROGRESS = 64 << 20  # bytes
 
 Result = dict[str, Any] | None
 
 
 class Build:
-    """A build of one configuration, with what its stages share."""
+    """A build of one configuration, with the services that its stages share."""
 
     def __init__(self, config: Configuration) -> None:
         cache = None
@@ -57,13 +57,13 @@ class Build:
         self._ran = 0
 
     def start(self, tasks: Sequence[Task], *, always: bool) -> None:
-        """Note the tasks of a command that runs; with ``always`` take nothing from the cache."""
+        """Note the tasks of a command; with ``always`` take nothing from the cache."""
         self.services.tasks.update((task.name, task) for task in tasks)
         if always and self.services.cache is not None:
             self.services.cache.replace_only()
 
     def end(self) -> None:
-        """Record how long the command took, if a stage ran."""
+        """Record the command's time, if a stage ran."""
         if self._ran:
             last_build.write(self.config.build, self._ran, time.monotonic() - self._began)
 
@@ -72,7 +72,7 @@ class Build:
         return recorded_values(self.config.build / "state" / "doit.json")
 
     def _connect(self) -> Cluster:
-        """The workers of the configuration's cluster; nothing is imported for them before."""
+        """The workers of the configuration's cluster; imports the packages for them only now."""
         from tasks.running.cluster import Cluster
 
         with self._lock:
@@ -85,7 +85,7 @@ class Build:
             return self._cluster
 
     def task(self, stage: Stage) -> dict[str, Any]:
-        """doit's task of a stage."""
+        """doit's task for a stage."""
         declared = {
             **({"name": stage.name} if stage.name else {}),
             "actions": [functools.partial(self._run, stage)],
@@ -111,7 +111,7 @@ class Build:
         if missing:
             return TaskFailed(
                 f"{task.name}: missing input {', '.join(missing)}. "
-                f"{command(task.name)} (without -s) makes it first."
+                f"{command(task.name)} without -s makes it first."
             )
         with self._lock:
             self._ran += 1
@@ -132,7 +132,7 @@ class Build:
             task.values[SECONDS] = round(time.monotonic() - began, 1)
 
     def _unexpected(self) -> TaskError:
-        """A mistake of the build's own, with its traceback, which may quote a library's texts."""
+        """A bug of the build, with its traceback, which can quote a library's texts."""
         text = traceback.format_exc()
         if self.config.cache is not None:
             text = address.without_secrets(text, self.config.cache.url, self.config.cache.options)
@@ -141,9 +141,10 @@ class Build:
         return TaskError(address.without_secrets(text))
 
     def _run_or_fetch(self, stage: Stage, work: Workspace, cache: SharedCache) -> Result:
-        """Run the action, or take what the same action made in another build.
+        """Run the action, or take its outputs from another build.
 
-        A proof is looked for under what measures on this machine, and stored under what measured.
+        The key of a proof to find has this machine's processor and browser; the key of a proof to
+        store has those that measured.
         """
         measurer = _measurer(stage)
         here = measurer() if measurer else None
@@ -158,7 +159,7 @@ class Build:
             result = _act(stage, work)
         except StageError as error:
             raise StageError(f"{error}{self._advice_about_cache(work.task)}") from error
-        # What changed under the run, or could not be run here, is nobody else's.
+        # Stores nothing if the stage was unavailable here, or its inputs changed during the run.
         unchanged = _cache_key(stage, work.task, here) == before
         if isinstance(result, dict) and "unavailable" not in result and unchanged:
             measured_by = {**here, **work.task.values.get(MEASURED_BY, {})} if here else None
@@ -166,7 +167,7 @@ class Build:
         return result
 
     def _advice_about_cache(self, task: Task) -> str:
-        """What to do about a stage that fails on files of a cache; empty without such files."""
+        """Advice for a stage that fails on files from a cache; empty without such files."""
         makers = {
             name: values[FROM_CACHE]
             for name, values in self.records().items()
@@ -177,7 +178,7 @@ class Build:
         again = command(f"-a {' '.join(makers)}")
         return (
             f"\nIts inputs came from the cache {next(iter(makers.values()))} "
-            f"({', '.join(makers)}): {again} builds them here and replaces those in the cache."
+            f"({', '.join(makers)}): {again} builds them here and replaces them in the cache."
         )
 
 
@@ -200,7 +201,7 @@ def _all_inputs(stage: Stage) -> Inputs | Callable[[], Inputs]:
 
 
 def _measurer(stage: Stage) -> Callable[[], Measurer] | None:
-    """What says which processor, and browser, measures here; None for other stages than proofs."""
+    """A function for the processor and browser that measure here; None except for proofs."""
     if stage.shared != "proof":
         return None
     return lambda: {"processor": machine.processor(), **(stage.browser() if stage.browser else {})}
@@ -213,7 +214,7 @@ def _name_in_cache(stage: Stage) -> str:
 def _cache_key(stage: Stage, task: Task, measured_by: Measurer | None) -> str:
     """The key of a stage's outputs in a shared cache: hashes of files and code, options, versions.
 
-    No folder and no model's name is in it: builds with other names share what is the same.
+    It contains no folder and no model's name, so builds with other names share equal outputs.
     """
     from tasks.remote.shared_cache import key_of
 
@@ -235,7 +236,7 @@ def _cache_key(stage: Stage, task: Task, measured_by: Measurer | None) -> str:
 def fetch_from_cache(
     cache: SharedCache, entry: Entry, targets: Sequence[Path], work: Workspace
 ) -> bool:
-    """Put what an entry has in place, as if it had been built; False if that is not possible."""
+    """Put an entry's outputs in place, as if they had been built; False if that fails."""
     slow = cache.is_remote and sum(each.size for each in entry.outputs) >= WORTH_A_PROGRESS
     unfinished = [Path(work.unfinished(target)) for target in targets]
     if not cache.fetch(entry, unfinished, show_progress(work.task.name) if slow else SILENT):

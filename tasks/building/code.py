@@ -1,8 +1,8 @@
-"""Finds the modules of this project that a stage may run, without importing any of them.
+"""Finds the modules of this project that a stage can run, without importing any of them.
 
-They are read from the imports, so that no list kept by hand forgets one: the stage's module, the
-modules that it names as ``"module:function"`` for a child process, and what those import in turn.
-From those in `LEFT_OUT` a stage takes values, which its trace has, and no code.
+They are found from imports, because a list kept by hand could miss one: the stage's module, the
+modules that it names as ``"module:function"`` for a child process, and their imports in turn. From
+the modules in `LEFT_OUT` a stage takes only values, which its trace has, and no code.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SCRIPT = re.compile(r"""(?:\bfrom|\bimport|\bsrc=)\s*["']([\w.][\w./-]*\.js)["'
 
 
 class Closure(NamedTuple):
-    """The project's own files that functions may run, and the packages that these import."""
+    """The project's files that functions can run, and the packages that these files import."""
 
     files: frozenset[str]
     packages: frozenset[str]
@@ -40,7 +40,7 @@ class Closure(NamedTuple):
 
 @cache
 def closure(functions: tuple[str, ...]) -> Closure:
-    """What functions, each ``module:function``, reach through imports of the project's own."""
+    """The closure of functions, each ``module:function``, over imports within the project."""
     waiting = [each.replace(":", ".") for each in functions]
     files, packages = set[str](), set[str]()
     while waiting:
@@ -56,7 +56,7 @@ def closure(functions: tuple[str, ...]) -> Closure:
 
 @cache
 def file_of(module: str) -> str | None:
-    """The file of one of the project's modules; None for any other."""
+    """The file of one of the project's modules; None for other modules."""
     package, _, inside = module.partition(".")
     if inside and not _is_here(package):
         return None
@@ -73,7 +73,7 @@ def _is_here(package: str) -> bool:
 
 @cache
 def javascript(page: str) -> tuple[str, ...]:
-    """A page's file and the scripts that it reaches by ``src`` or ``import``, by relative paths."""
+    """A page's file and the scripts that it loads by ``src`` or ``import``, by relative paths."""
     waiting, files = [Path(page)], set[str]()
     while waiting:
         file = Path(os.path.normpath(waiting.pop()))

@@ -1,4 +1,4 @@
-"""How long the last command that ran a stage took, for `doit status`."""
+"""The time of the last command that ran a stage, for `doit status`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def _file(build: Path) -> Path:
 
 
 def write(build: Path, stages: int, seconds: float) -> None:
-    """Record it; a disk that is full keeps the older record."""
+    """Write the record; on a full disk the older record stays."""
     record = {"stages": stages, "seconds": seconds, "ended": time.strftime("%Y-%m-%d %H:%M")}
     with suppress(OSError):
         write_record(_file(build), json.dumps(record))
 
 
 def describe(build: Path) -> str | None:
-    """The record in words; None without one."""
+    """The record as a sentence; None if there is none."""
     try:
         record = json.loads(_file(build).read_text())
         minutes, seconds = divmod(round(record["seconds"]), 60)

@@ -1,4 +1,4 @@
-"""What a stage declares, and the workspace that its action gets."""
+"""The declaration of a stage, and the workspace of its action."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ UpToDate = Callable[..., bool] | tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Stage:
-    """A task of the build, as the module of its stage declares it.
+    """A task of the build, declared by the module of its stage.
 
-    The project's own modules that the action, and what it runs in a child, can reach become file
+    The project's own modules that the action and its child process can reach become file
     dependencies; see `tasks.building.code`.
 
-    :param name: of the subtask; None for a task without subtasks.
+    :param name: the name of the subtask; None for a task without subtasks.
     :param action: called with the ``arguments``, a `Workspace`, and the options of the command
-        line by name; returns what the records keep, with a ``summary`` for people.
-    :param reads: the files that the action reads, and cannot do without.
-    :param writes: the files that come out.
-    :param inputs: what else shapes them (options, versions), in JSON, or a function that says so
-        when the stages before have run. None runs the stage whenever it is named.
+        line by name; returns the values for the records, with a ``summary`` to print.
+    :param reads: the files that the action needs.
+    :param writes: the output files.
+    :param inputs: the other inputs (options, versions), in JSON, or a function that returns them
+        after the earlier stages have run. With None the stage runs whenever it is named.
     :param also_runs: functions, ``module:function``, that the configuration names; the versions of
         the packages that they import are among the inputs.
-    :param also_reads: files that a change of makes the stage stale, but that it does without.
-    :param shared: what a shared cache may hold: ``"files"``, which are proven here, or a
-        ``"proof"``, which is taken only where the configuration trusts the cache, and a processor
-        with the same features measured.
-    :param browser: says in which browser the child measures, so a worker of a cluster must have
-        one; called only when the stages before have run.
-    :param up_to_date: what must hold besides, as doit takes it.
+    :param also_reads: optional files whose changes make the stage stale.
+    :param shared: what a shared cache can store: ``"files"``, which are proven here, or a
+        ``"proof"``, which is taken only if the configuration trusts the cache, and if a processor
+        with the same features measured it.
+    :param browser: returns the browser in which the child measures, which a worker of a cluster
+        must have; called only after the earlier stages have run.
+    :param up_to_date: further conditions, in doit's format.
     :param after: tasks that run before.
-    :param options: of the command line, as doit takes them.
-    :param carries: files that the child needs as they are here, though no change of them matters.
-    :param runs_here: the child runs on this machine, even when there is a cluster.
-    :param on_demand: nothing but a person wants it, so its absence is not missed.
+    :param options: options of the command line, in doit's format.
+    :param carries: files that the child needs unchanged, although their changes do not matter.
+    :param runs_here: the child runs on this machine, even with a cluster.
+    :param on_demand: it runs only when the user names it.
     :param fetches: the files come from elsewhere, so cleaning keeps them.
-    :param runs_last: it reads what others write, without having it made.
-    :param verbosity: of doit, unless the command line says otherwise.
-    :param announcement: printed before anything runs, where a person names the task.
+    :param runs_last: it reads the outputs of other tasks, but does not depend on them.
+    :param verbosity: doit's verbosity, unless the command line sets it.
+    :param announcement: printed before anything runs, if the user names the task.
     """
 
     name: str | None
@@ -85,7 +85,7 @@ class Stage:
 def option(
     name: str, help: str, default: bool | int | str = False, short: str = ""
 ) -> dict[str, Any]:
-    """An option of the command line, as doit takes it: ``--name``, of the type of its default."""
+    """An option of the command line, in doit's format: ``--name``, of the type of its default."""
     return {
         "name": name.replace("-", "_"),
         "short": short,
@@ -100,18 +100,18 @@ NO_STAGE = Stage(None, lambda: None)
 
 
 def stage_of(task: Task) -> Stage:
-    """The declaration behind one of doit's tasks; an empty one for a group of tasks."""
+    """The declaration behind one of doit's tasks; an empty declaration for a group of tasks."""
     stage: Stage = (task.meta or {}).get("stage", NO_STAGE)
     return stage
 
 
 @dataclass(frozen=True)
 class Services:
-    """What the stages of one build share.
+    """The services that the stages of one build share.
 
     :param cache: a cache that other builds use too.
-    :param connect: connects to the workers of a cluster, where children run on one.
-    :param tasks: those of the command that runs, by name; the command adds them.
+    :param connect: connects to the workers of a cluster, if children run on one.
+    :param tasks: the tasks of the running command, by name; the command adds them.
     :param unreachable: servers that do not answer, see `download.fetch`.
     """
 
@@ -123,9 +123,9 @@ class Services:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A log and a scratch folder that no other stage has, and how a stage runs its child.
+    """A stage's own log and scratch folder, and the function that runs its child process.
 
-    Both have the task's name, with ``~`` for the colon: `x:q8` and `x-q8` do not meet.
+    Both have the task's name, with ``~`` for the colon, so `x:q8` and `x-q8` do not collide.
     """
 
     config: Configuration
@@ -135,12 +135,12 @@ class Workspace:
     @cached_property
     def scratch(self) -> Path:
         """An empty folder for work in progress."""
-        self.close()  # a killed run may have left it
+        self.close()  # a killed run could have left it
         self._scratch.mkdir(parents=True)
         return self._scratch
 
     def close(self) -> None:
-        """Remove what is left of work in progress."""
+        """Remove the scratch folder."""
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     @property
@@ -149,7 +149,7 @@ class Workspace:
 
     @property
     def log(self) -> Path:
-        """The file that gets what the child prints."""
+        """The file for the output of the child."""
         return self.config.build / "logs" / f"{self._name}.log"
 
     @property
@@ -159,15 +159,15 @@ class Workspace:
     def run(self, function: str, request: object = None, **arguments: Any) -> dict[str, Any]:
         """Call ``module:function`` in a child process, here or on a worker; see `child.run`.
 
-        :param request: the one frozen dataclass that the function takes, whose paths may be
-            rewritten on the way. Without one the function takes ``arguments``.
+        :param request: the one frozen dataclass that the function takes; its paths can be
+            rewritten for a worker. Without it the function takes ``arguments``.
         """
         sent = child.as_json(arguments if request is None else request)
         result, on_worker = self._run(function, sent)
         measured_by = result.pop(MEASURED_BY, {})
         if "processor" in result:
             measured_by = {"processor": result.pop("processor"), **measured_by}
-        # These describe the machine, not what was made.
+        # These describe the machine, not the output.
         cores = result.pop("cores", None)
         self.task.values |= {"cores": cores, MEASURED_BY: measured_by, ON_WORKER: on_worker}
         return result
@@ -194,26 +194,26 @@ class Workspace:
         return child.run(function, arguments, self.log, verbose), False
 
     def unfinished(self, target: Path) -> Path:
-        """Where the child writes a target until it is whole; some differ in their folders alone."""
+        """The child's path for a target until it is complete; also unique by the folder's name."""
         return self.scratch / f"{target.parent.name}~{target.name}"
 
     def made(self, targets: Mapping[str, Path]) -> dict[str, Path]:
-        """Where the child writes each target until it is whole, by the same keys."""
+        """The child's path for each target until it is complete, by the same keys."""
         return {key: self.unfinished(target) for key, target in targets.items()}
 
     def deliver(self, *targets: Path) -> None:
-        """Move what the child wrote under its final names."""
+        """Move the child's files to their final names."""
         for target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
             self.unfinished(target).replace(target)
 
 
 def describe_sizes(graphs: Mapping[str, Path]) -> str:
-    """The size of each graph's file, for people."""
+    """The size of each graph's file, as readable text."""
     return ", ".join(f"{name} {mebibytes(path.stat().st_size)}" for name, path in graphs.items())
 
 
 def describe_peak(result: Mapping[str, Any]) -> str:
-    """A child's peak memory, for people; empty where the system does not tell."""
+    """A child's peak memory, as readable text; empty if the system does not report it."""
     memory = result.get("peak_memory")
     return f", peak {memory / 2**30:.1f} GiB" if memory else ""

@@ -1,9 +1,9 @@
-"""Decides what is stale: by what the last successful run was made from, and what came out of it.
+"""Decides which stages are stale, by the inputs and outputs of the last successful run.
 
 A trace, after "Build Systems à la Carte" (Mokhov, Mitchell, Peyton Jones, 2018), records the
-inputs of a run, the hash of each file dependency as it was *before* the run, and the hashes of
-what came out. doit would hash dependencies when the run has ended: a file that was saved meanwhile
-would be taken for what the run had read. So doit orders the stages, and traces decide.
+inputs of a run, the hash of each file dependency *before* the run, and the hashes of the outputs.
+doit would hash dependencies after the run: it would take a file saved meanwhile for the file that
+the run had read. So doit orders the stages, and traces decide.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from doit.task import Task
 
 Inputs = Mapping[str, Any]
-Measurer = Mapping[str, Any]  # the processor, a browser: what changes figures, in JSON
+Measurer = Mapping[str, Any]  # in JSON: the processor and the browser, which change figures
 NEVER_BUILT = "never built"
 
 # In the values of a task:
 TRACED = ("inputs", "dependencies", "outputs")
 MEASURED_BY = "measured_by"
-ON_WORKER = "on_worker"  # of a cluster, which may be another machine
+ON_WORKER = "on_worker"  # of a cluster, which can be another machine
 
 
 class Trace:
-    """A doit ``uptodate`` check: true while everything is as in the last successful run.
+    """A doit ``uptodate`` check: true while nothing has changed since the last successful run.
 
-    :param inputs: what shapes the output and is in no file dependency; a function where it is
-        known only when the stages before have run.
-    :param measurer: says what measures on this machine; None where that changes nothing.
-    :param on_workers: the build is given to other machines, so what one of them measured holds.
+    :param inputs: the inputs that are in no file dependency; a function if they are known only
+        after the earlier stages have run.
+    :param measurer: returns the processor and browser of this machine; None if they do not matter.
+    :param on_workers: the build uses other machines, so their measurements count too.
     """
 
-    # doit asks each trace for it, which takes longer than the trace itself.
+    # doit reads it from each trace; computing it takes longer than the trace itself.
     __signature__ = inspect.Signature(
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("task", "values")]
     )
@@ -67,9 +67,9 @@ class Trace:
         return not self.changes()
 
     def _judged(self, task: Task, recorded: Mapping[str, Any]) -> dict[str, Any]:
-        """What a run of the task would be made from, and measured by, now."""
+        """The inputs of a run of the task now, with the processor and browser."""
         inputs = self._inputs() if callable(self._inputs) else self._inputs
-        if inputs != recorded.get("inputs"):  # perhaps a tuple, which JSON has as a list
+        if inputs != recorded.get("inputs"):  # can be a tuple, which JSON stores as a list
             inputs = json.loads(json.dumps(inputs))
         judged = {"inputs": inputs, "dependencies": dependency_hashes(task.file_dep, recent=True)}
         if self._measurer is not None:
@@ -79,7 +79,7 @@ class Trace:
 
     @staticmethod
     def _trace(task: Task, judged: dict[str, Any]) -> dict[str, Any]:
-        """The trace of a run that has ended; what changed under it will not match again."""
+        """The trace of a finished run; a file that changed during the run will never match."""
         now = dependency_hashes(task.file_dep)
         dependencies = {
             path: sha256 if now.get(path) == sha256 else "changed while it was read"
@@ -93,23 +93,23 @@ class Trace:
     def changes_since(
         self, task: Task, recorded: Mapping[str, Any], config: str = "the configuration"
     ) -> list[str]:
-        """What differs from a task's ``recorded`` last run, looked at now; see `changes`."""
+        """The current differences from a task's ``recorded`` last run; see `changes`."""
         current = {**self._judged(task, recorded), "outputs": hashes_of(task.targets)}
         return changes(recorded, current, config)
 
     def changes(self, config: str = "the configuration") -> list[str]:
-        """Why the last call phrases the task stale; see `changes`."""
+        """The differences that the last call found; see `changes`."""
         return changes(self._recorded, self._current, config)
 
     def __repr__(self) -> str:
-        """What changed, for doit's own reporters."""
+        """The changes, for doit's own reporters."""
         return "; ".join(self.changes()) or "nothing changed"
 
 
 def changes(
     recorded: Mapping[str, Any], current: Mapping[str, Any], config: str = "the configuration"
 ) -> list[str]:
-    """What differs between two traces, a phrase each; what ``config`` sets is named so."""
+    """The differences between two traces, a phrase each; ``config`` precedes its own keys."""
     if not all(isinstance(recorded.get(kind), dict) for kind in TRACED):
         return [NEVER_BUILT]
     phrases = [
@@ -128,9 +128,9 @@ def changes(
 def changes_behind(
     name: str, tasks: Mapping[str, Task], records: Mapping[str, Mapping[str, Any]], config: str
 ) -> dict[str, list[str]]:
-    """What changed since a task, and each that it builds on, last ran; by name, those first.
+    """The changes since the last run of a task and of each task behind it, by name, in order.
 
-    Nothing is run: what a task would be made from now is compared with its ``records``.
+    Nothing runs: the current inputs of each task are compared with its ``records``.
     """
     by_task = {}
     for each in names_behind(name, tasks):
@@ -141,7 +141,7 @@ def changes_behind(
 
 
 def names_behind(name: str, tasks: Mapping[str, Task]) -> list[str]:
-    """What a task builds on, each behind what it builds on itself, and the task last."""
+    """The tasks that a task builds on, in the order of their dependencies, and the task last."""
     makers = {target: each.name for each in tasks.values() for target in each.targets}
     names: list[str] = []
     seen: set[str] = set()
@@ -159,7 +159,7 @@ def names_behind(name: str, tasks: Mapping[str, Task]) -> list[str]:
 
 
 def _differing_leaves(before: Inputs, now: Inputs) -> Iterator[tuple[str, Any, Any]]:
-    """Differences of values that are no mappings, each under its own key alone."""
+    """Differences of values that are not mappings, each under only its own key."""
     for key, was, is_now in _differences(before, now):
         if isinstance(was, Mapping) and isinstance(is_now, Mapping):
             yield from _differing_leaves(was, is_now)
@@ -176,7 +176,7 @@ def _differences(before: Inputs, now: Inputs) -> list[tuple[str, Any, Any]]:
 
 
 def _change(before: Any, now: Any) -> str:
-    """`` was multi, is ranked``; only that it changed where the values are no words."""
+    """`` was multi, is ranked``; only `` changed`` if the values are not texts."""
     texts = [_words(before), _words(now)]
     if any(len(text) > 70 for text in texts):
         return " changed"
@@ -185,23 +185,24 @@ def _change(before: Any, now: Any) -> str:
 
 def _words(value: Any) -> str:
     if value is None:
-        return "not given"
+        return "not set"
     if isinstance(value, str):
-        return address.shown(value) if "://" in value else value  # an older record had all of it
+        # An older record has the full address.
+        return address.shown(value) if "://" in value else value
     if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
         return ", ".join(value) or "none"
     return json.dumps(value)
 
 
 class Untracked(FileChangedChecker):  # type: ignore[misc]
-    """doit's checker of file dependencies: it leaves the decision to the trace."""
+    """doit's checker of file dependencies, which leaves the decision to the trace."""
 
     @staticmethod
     def info(file_path: str) -> None:
-        """Nothing: that a file is missing is in the trace, and the stage says so."""
+        """Nothing: the trace has missing files, and the stage reports them."""
 
     def check_modified(self, file_path: str, file_stat: None, state: str) -> bool:
-        """Never: a changed file is in the trace."""
+        """Never: the trace has changed files."""
         return False
 
     def get_state(self, dep: str, current_state: str | None) -> str:

@@ -26,7 +26,7 @@ _writer: ExitStack | None = None
 class DurableDB(JsonDB):  # type: ignore[misc]
     """doit's JSON records, written whole after every change.
 
-    doit's own backends write when a run ends, so a killed run forgets what it finished.
+    doit's own backends write when a run ends, so a killed run forgets its finished tasks.
     Only a command inside `exclusive` writes; others (``doit list``) read beside a running build.
     Chosen as ``backend = "durable"``, an entry point in ``pyproject.toml``.
     """
@@ -44,7 +44,7 @@ class DurableDB(JsonDB):  # type: ignore[misc]
         """Record one value of a task."""
         super().set(task_id, dependency, value)
         self._changed = True
-        # doit records a success in several calls, `deps:` the last. A prefix of them is
+        # doit records a success in several calls; `deps:` is the last. Losing some of them is
         # harmless (the task runs again), so one write at the end is enough.
         if dependency in ("deps:", "ignore:"):
             self.dump()
@@ -63,14 +63,14 @@ class DurableDB(JsonDB):  # type: ignore[misc]
         self.dump()
 
     def dump(self) -> None:
-        """Write all records, if one changed; the earlier file stays whole until the new one is."""
+        """Write all records, if any changed; the old file stays until the new one is complete."""
         if self._writable and self._changed:
             write_record(Path(self.name), self.codec.encode(self._db))
             self._changed = False
 
 
 def recorded_values(path: Path) -> dict[str, dict[str, Any]]:
-    """What each task's last run returned, of doit's records; empty when there are none."""
+    """The values of each task's last run, from doit's records; empty if there are none."""
     try:
         records = json.loads(path.read_text())
         return {name: record.get("_values_:", {}) for name, record in records.items()}
@@ -80,7 +80,7 @@ def recorded_values(path: Path) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """Records that are opened inside are locked for this process and may be written."""
+    """Lock the records opened inside for this process, and allow writing them."""
     global _writer
     with ExitStack() as stack:
         _writer = stack
@@ -91,7 +91,7 @@ def exclusive() -> Iterator[None]:
 
 
 def _lock(folder: Path, stack: ExitStack) -> None:
-    """Hold ``folder/lock`` until the stack closes or the process ends, however it ends."""
+    """Hold ``folder/lock`` until the stack closes or the process ends in any way."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = stack.enter_context((folder / "lock").open("w"))
     holder = folder / "lock-holder.json"
@@ -99,8 +99,8 @@ def _lock(folder: Path, stack: ExitStack) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InvalidDodoFile(
-            f"another build is at work in {folder.parent}: {_describe(holder)}.\n"
-            "Wait until it ends, or stop it; then run this again."
+            f"another build is running in {folder.parent}: {_describe(holder)}.\n"
+            "Wait until it ends, or stop it; then run the same command again."
         ) from None
     about = {
         "process": os.getpid(),
@@ -111,7 +111,7 @@ def _lock(folder: Path, stack: ExitStack) -> None:
     try:
         write_record(holder, json.dumps(about))
     except OSError as error:
-        if not is_full(error):  # `doit clean` makes room
+        if not is_full(error):  # `doit clean` frees space
             raise
     stack.callback(holder.unlink, missing_ok=True)
 
@@ -121,4 +121,4 @@ def _describe(holder: Path) -> str:
         about = json.loads(holder.read_text())
         return "process {process} on {host}, `{command}`, since {since}".format(**about)
     except (OSError, ValueError, KeyError):
-        return "a process that has not said which"
+        return "an unknown process"

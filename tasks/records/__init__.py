@@ -1,1 +1,1 @@
-"""What this build wrote down: where files are, what was deployed, what a checkpoint is."""
+"""The build's records: deployed files, their owners, and how they are put in place."""

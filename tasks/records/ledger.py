@@ -1,6 +1,6 @@
-"""Remembers what this build made: the files in each folder that it deployed to, and its models.
+"""Records the files in each folder that this build deployed to, and its models.
 
-These records decide what may be replaced or removed, never a manifest, which anyone can edit.
+These records decide what can be replaced or removed, never a manifest, which anyone can edit.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tasks.records.listing import MANIFEST, SIGNATURE, is_within_folder, read_li
 from tasks.system.files import removal_problem, remove_empty_folders, write_record
 from tasks.system.fingerprint import FINGERPRINTS
 
-_LOCK = threading.Lock()  # models are deployed side by side
+_LOCK = threading.Lock()  # models are deployed in parallel
 
-# The SHA-256 of each file, by name: two while one takes the place of the other.
+# The SHA-256 of each file, by name: two hashes while one file replaces another.
 Written = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A folder that a model of a configuration was deployed to, and what was written there."""
+    """A folder that a model of a configuration was deployed to, and the files written there."""
 
     config: str
     model: str
@@ -39,12 +39,12 @@ class Deployment:
 
     @property
     def shown(self) -> Path:
-        """The folder, as a person of this project calls it."""
+        """The folder, relative to the project if it is inside."""
         here = Path.cwd()
         return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
 
     def is_in(self, folder: Path) -> bool:
-        """Whether it is of a folder, however that is spelt."""
+        """Whether it is the deployment in a folder, however the path is spelt."""
         return self.folder == Path(os.path.realpath(folder))
 
 
@@ -54,15 +54,15 @@ def path(config: Configuration) -> Path:
 
 
 def name_of(config: Configuration) -> str:
-    """What the records call a configuration."""
+    """The name of a configuration in the records."""
     return _recorded_path(config, config.path)
 
 
 def _recorded_path(config: Configuration, path: Path) -> str:
-    """A path as the records have it.
+    """A path in the form of the records.
 
-    Within the project it is relative to the build folder, so that a checkout may move; otherwise
-    it is absolute, since several projects may share a build folder.
+    Within the project it is relative to the build folder, so that a checkout can move; otherwise
+    it is absolute, because several projects can share a build folder.
     """
     here = Path.cwd()
     real, build = Path(os.path.realpath(path)), Path(os.path.realpath(config.build))
@@ -76,7 +76,7 @@ def read(config: Configuration) -> list[Deployment]:
         entries = json.loads(path(config).read_text())
         return [_deployment(config, each) for each in entries]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []  # nothing was deployed, or what is there is no ledger
+        return []  # nothing was deployed, or the file is not a ledger
 
 
 def _deployment(config: Configuration, entry: Mapping[str, Any]) -> Deployment:
@@ -107,7 +107,7 @@ def _write(config: Configuration, deployments: Iterable[Deployment]) -> None:
 
 
 def add(config: Configuration, target: Target, files: Written) -> None:
-    """Note what this build writes, or has written, to a model's folder; nothing else counts."""
+    """Record the files that this build writes to a model's folder; this replaces the old record."""
     folder = Path(os.path.realpath(target.deploy))
     deployment = Deployment(name_of(config), target.name, folder, files)
     with _LOCK:
@@ -117,12 +117,12 @@ def add(config: Configuration, target: Target, files: Written) -> None:
 
 
 def written(config: Configuration, target: Target) -> Written:
-    """What this build wrote to a model's folder."""
+    """The files that this build wrote to a model's folder."""
     return next((each.files for each in read(config) if each.is_in(target.deploy)), {})
 
 
 def build_id(config: Configuration) -> str:
-    """A name that no other build folder has, for what this one leaves in a deploy folder."""
+    """A unique name of this build folder, for its own files in a deploy folder."""
     file = config.build / "state" / "id"
     with _LOCK:
         if not file.is_file():
@@ -131,7 +131,7 @@ def build_id(config: Configuration) -> str:
 
 
 def note_models(config: Configuration) -> None:
-    """Remember which models a configuration builds here: a later `doit prune` may remove them."""
+    """Record the models that a configuration builds here, so that `doit prune` can remove them."""
     recorded = models(config)
     names = names_of(config)
     mine = name_of(config)
@@ -146,7 +146,7 @@ def names_of(config: Configuration) -> set[str]:
 
 
 def forget_models(config: Configuration, names: Iterable[str]) -> None:
-    """Forget models of a configuration of which nothing is left."""
+    """Forget models of a configuration that have no files left."""
     recorded = models(config)
     recorded[name_of(config)] = recorded.get(name_of(config), set()).difference(names)
     _write_models(config, recorded)
@@ -167,10 +167,10 @@ def _write_models(config: Configuration, recorded: Mapping[str, set[str]]) -> No
 
 
 def orphans(config: Configuration, deployments: Sequence[Deployment]) -> list[Deployment]:
-    """Deployments of this configuration that it no longer asks for.
+    """Deployments of this configuration that it no longer has.
 
-    A model that is still configured is left where ``deploy=DIR`` put it before: only a folder
-    beside its present one, under the same deploy folder, is a leftover (a changed `folder`).
+    For a model that is still configured, copies from an earlier ``deploy=DIR`` do not count: only
+    another folder under the same deploy folder is a leftover (after a changed `folder`).
     """
     mine = name_of(config)
     present = {each.name: Path(os.path.realpath(each.deploy)) for each in config.targets}
@@ -185,11 +185,11 @@ def orphans(config: Configuration, deployments: Sequence[Deployment]) -> list[De
 
 
 def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list[str]:
-    """Remove the files that this build wrote to a folder, if they are still what it wrote.
+    """Remove the files that this build wrote to a folder, if they have not changed since.
 
-    With ``overwrite=yes`` those that were changed since are removed too.
+    With ``overwrite=yes`` changed files are removed too.
 
-    :returns: a line for each file, saying what was (or would be) done.
+    :returns: a line for each file with what was (or would be) done.
     """
     lines, stuck = [], False
     verb = "would remove" if dry_run else "removed"
@@ -201,7 +201,7 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
         content = content_of(folder, name)
         changed = ", changed since it was deployed" * (content not in hashes)
         if content is None or (changed and not config.overwrite):
-            lines.append(f"kept {file}: it is not what this build wrote there")
+            lines.append(f"kept {file}: it is not the file that this build wrote there")
             continue
         size = mebibytes(file.stat().st_size)
         problem = None if dry_run else removal_problem(file)
@@ -213,27 +213,27 @@ def remove(config: Configuration, deployment: Deployment, dry_run: bool) -> list
         if not dry_run:
             remove_empty_folders(folder, [name])
     if not deployment.files and folder.is_dir():
-        lines.append(f"kept {folder}: no record says which of its files this build wrote")
+        lines.append(f"kept {folder}: no record shows which of its files this build wrote")
     if not dry_run and not stuck:
         _write(config, [each for each in read(config) if each.folder != deployment.folder])
         if folder.is_dir():
             others = sorted(entry.name for entry in folder.iterdir())
             if others:
-                lines.append(f"left {folder}: it also holds {', '.join(others)}")
+                lines.append(f"left {folder}: it also contains {', '.join(others)}")
             elif not folder.is_symlink():
-                with suppress(OSError):  # it is empty, and may be in a folder that is not ours
+                with suppress(OSError):  # an empty folder, but possibly in another user's folder
                     folder.rmdir()
     return lines
 
 
 def link_in(folder: Path, name: str) -> Path | None:
-    """The first link on the way from a folder to a file in it; the file may be one."""
+    """The first link on the path from a folder to a file in it, also the file itself."""
     parents = [folder / each for each in reversed(Path(name).parents[:-1])]
     return next((each for each in [*parents, folder / name] if each.is_symlink()), None)
 
 
 def content_of(folder: Path, name: str) -> str | None:
-    """The SHA-256 of a file in a folder; None where there is none, or a link on the way to it."""
+    """The SHA-256 of a file in a folder; None if it is missing, or its path has a link."""
     file = folder / name
     if not file.is_file() or link_in(folder, name):
         return None
@@ -241,18 +241,18 @@ def content_of(folder: Path, name: str) -> str | None:
 
 
 def holds_what_its_manifest_says(folder: Path) -> bool:
-    """Whether every deployed file, which doit knows no targets of, is as the manifest has it."""
+    """Whether every deployed file matches the manifest; they are not targets of doit's tasks."""
     return changed_files(folder) == []
 
 
 def holds_its_signature(config: Configuration, target: Target) -> bool:
-    """Whether the signature, which no manifest lists, is the one that this build wrote."""
+    """Whether the signature, which the manifest does not list, is still as this build wrote it."""
     own = written(config, target).get(SIGNATURE, ())
     return content_of(target.deploy, SIGNATURE) in own
 
 
 def changed_files(folder: Path) -> list[str] | None:
-    """What the manifest in a folder names and is gone or another file; None without a manifest."""
+    """The files of a folder's manifest that are missing or changed; None without a manifest."""
     listing = read_listing(folder / MANIFEST)
     if listing is None:
         return None

@@ -1,4 +1,4 @@
-"""Which files a manifest names, whatever version of the build wrote it."""
+"""The files that a manifest names, from any version of the build."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 from tasks.config.rules import PLAIN_NAME
 
 MANIFEST = "manifest.json"
-# What a signed deployment has beside its graphs: how it was made, what is in it, and the signature
-# of all of it, which the manifest cannot list.
+# The files of a signed deployment beside its graphs: how it was made, what it consists of, and the
+# signature of all files, which the manifest cannot list.
 STATEMENT, MATERIALS, SIGNATURE = "statement.intoto.json", "bom.cdx.json", "model.sig"
-# What may lie beside deployed files: no client loads it, and neither manifest nor signature has it.
+# Files that can lie beside deployed files: no client loads them, and neither manifest nor signature
+# covers them.
 BESIDE = (
     *("README.md", "LICENSE", "demo.png"),
     *(".cache", ".git", ".gitattributes", ".github", ".gitignore"),
@@ -20,14 +21,14 @@ BESIDE = (
 
 
 class Listing(NamedTuple):
-    """What a manifest of any schema version says: the model, and the SHA-256 of each file."""
+    """The model and the SHA-256 of each file, from a manifest of any schema version."""
 
     model: str
     hashes: dict[str, str]
 
 
 def read_listing(path: Path) -> Listing | None:
-    """The files that a manifest names; None when it is not one, or names a file elsewhere."""
+    """Read the files that a manifest names; None if it is invalid or names files elsewhere."""
     try:
         content: Any = json.loads(path.read_text())
         model, version = content["model"], content["schema_version"]
@@ -39,5 +40,5 @@ def read_listing(path: Path) -> Listing | None:
 
 
 def is_within_folder(name: object) -> bool:
-    """Whether a name can be of a deployed file: plain, or in plain folders; pure."""
+    """Whether a deployed file can have a name: plain, or in plain folders; pure."""
     return isinstance(name, str) and all(PLAIN_NAME.fullmatch(each) for each in name.split("/"))

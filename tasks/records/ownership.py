@@ -1,8 +1,8 @@
-"""Decides which files of a deploy folder a build may replace and remove: those that it wrote.
+"""Decides which files of a deploy folder a build can replace and remove: those that it wrote.
 
-What another build of the same model deployed may be replaced too, while every file is as its
-manifest says: a fresh clone has no records, and deploys over what an earlier one did. None of that
-is removed, since a manifest can name anything.
+It can also replace another build's deployment of the same model, if every file matches its
+manifest: a fresh clone has no records, and deploys over the files of an earlier clone. It removes
+none of those files, because a manifest can name anything.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from tasks.system.fingerprint import FINGERPRINTS
 
 
 class Present(NamedTuple):
-    """A file that is there: the SHA-256 of its content, and whether it is a link."""
+    """An existing file: the SHA-256 of its content, and whether it is a link."""
 
     sha256: str
     is_link: bool = False
 
 
 class Plan(NamedTuple):
-    """What a deploy does to the files of its folder, by their names.
+    """The changes of a deploy to the files of its folder, by their names.
 
-    ``restored`` and ``foreign`` are among the ``written``: what was changed since this build
-    deployed it, and what it did not deploy at all. ``left`` is no longer deployed, but not this
-    build's to remove.
+    ``restored`` and ``foreign`` are among the ``written``: files that changed since this build
+    deployed them, and files that it did not deploy. ``left`` are no longer deployed, but this build
+    must not remove them.
     """
 
     written: list[str]
@@ -48,13 +48,13 @@ def plan(
     another: Collection[str],
     overwrite: bool = False,
 ) -> Plan:
-    """What to write and to remove; pure.
+    """Plan the files to write and to remove; pure.
 
-    :param wanted: the SHA-256 of each file that is to be there.
-    :param present: what is there, of these files and of those that were deployed before.
-    :param recorded: what this build wrote.
-    :param another: the files of a whole deployment of the same model, by whichever build.
-    :param overwrite: whether a changed file that is no longer wanted may be removed too.
+    :param wanted: the SHA-256 of each file to deploy.
+    :param present: the existing files among these and those deployed before.
+    :param recorded: the files that this build wrote.
+    :param another: the files of a complete deployment of the same model, by any build.
+    :param overwrite: also remove a changed file that is no longer wanted.
     """
     own = {
         name
@@ -69,21 +69,21 @@ def plan(
         made.written.append(name)
         if there is None or name in own or (name in another and not there.is_link):
             continue
-        # An edited file among others of ours was deployed; if all of them differ, the folder has
-        # become another program's.
+        # An edited file among unchanged ones was deployed; if all files differ, another program
+        # has taken over the folder.
         edited = bool(own) and name in recorded and not there.is_link
         (made.restored if edited else made.foreign).append(name)
     for name, there in present.items():
         if name not in wanted:
             changed = overwrite and name in recorded and not there.is_link
-            # Another build's signature is of no file that is written now.
+            # Another build's signature covers no file that is written now.
             unsigned = name == SIGNATURE and name in another
             (made.removed if name in own or changed or unsigned else made.left).append(name)
     return made
 
 
 def look(folder: Path, names: Iterable[str]) -> dict[str, Present]:
-    """What lies under some names in a folder; a link has the content of what it leads to."""
+    """The existing files of a folder among some names; a link has its target's content."""
     present = {}
     for name in names:
         file = folder / name
@@ -96,7 +96,7 @@ def look(folder: Path, names: Iterable[str]) -> dict[str, Present]:
 
 
 def of_another_build(folder: Path, model: str) -> set[str]:
-    """The files of a deployment of a model, if each is as its manifest says; none otherwise."""
+    """The files of a deployment of a model, if each matches its manifest; else empty."""
     listing = read_listing(folder / MANIFEST)
     if listing is None or listing.model != model:
         return set()
@@ -106,39 +106,39 @@ def of_another_build(folder: Path, model: str) -> set[str]:
 
 
 def obstacle(folder: Path, names: Iterable[str]) -> str | None:
-    """What is in the way of files: a folder, a file in place of a folder, or a link to one."""
+    """The obstacle to files, if any: a folder, a file in place of a folder, or a link to one."""
     for name in names:
         file = folder / name
         if file.is_dir():
-            return f"{file} is a folder, where a file is to be deployed"
+            return f"{file} is a folder; expected no folder there, to deploy a file"
         for parent in (folder / each for each in reversed(Path(name).parents[:-1])):
             if parent.is_symlink():
-                return f"{parent} is a link to {os.readlink(parent)}, where a folder is expected"
+                return f"{parent} is a link to {os.readlink(parent)}; expected a folder"
             if parent.exists() and not parent.is_dir():
-                return f"{parent} is a file, where a folder is to be deployed"
+                return f"{parent} is a file; expected a folder, to deploy files into"
     return None
 
 
 def whose(folder: Path, name: str, recorded: Written) -> str:
-    """What a file that this build did not write seems to be, in words."""
+    """A description of a file that this build did not write."""
     file = folder / name
     if file.is_symlink():
         return f"a link to {os.readlink(file)}"
     listing = read_listing(folder / MANIFEST)
     if name in recorded:
-        return "another file than the one that this build deployed there"
+        return "not the file that this build deployed there"
     if name == MANIFEST and listing is None:
-        return "no manifest of a model: it seems to be another program's"
+        return "not a model's manifest; it seems to belong to another program"
     if listing is None or (name not in listing.hashes and name != MANIFEST):
-        return "named by no manifest of a model: it seems to be another program's"
+        return "in no model's manifest; it seems to belong to another program"
     model = listing.model
     if name == MANIFEST or listing.hashes[name] == FINGERPRINTS.sha256(file):
-        return f"of the model {model}, which another build deployed"
-    return f"not what the manifest of {model} beside it says: it was changed, or is another file"
+        return f"part of the model {model}, which another build deployed"
+    return f"different from its entry in the manifest of {model}; it was changed or replaced"
 
 
 def refusal(target: Target, foreign: Iterable[str], recorded: Written, again: str) -> str:
-    """Why a model is not deployed over files of others, and what to do about it.
+    """The error for a model that would replace files of others, and what to do about it.
 
     :param again: the command that replaces them.
     """
@@ -146,7 +146,8 @@ def refusal(target: Target, foreign: Iterable[str], recorded: Written, again: st
         f"- {target.deploy / name}: {whose(target.deploy, name, recorded)}\n" for name in foreign
     ]
     return (
-        f"{target.name} is not deployed: it would replace what this build did not write.\n"
+        f"{target.name} is not deployed: it would replace files that this build did not write.\n"
         f"{''.join(lines)}"
-        f"Move it away, or give [models.{target.source.name}] another folder; {again} replaces it."
+        f"Move them away, or give [models.{target.source.name}] another folder; {again} replaces "
+        "them."
     )

@@ -1,8 +1,9 @@
-"""Puts the files of a model in its deploy folder: all of them or none, and never half of a run.
+"""Puts the files of a model in its deploy folder: all of them or none.
 
-They are staged in a folder beside their targets, read again, and renamed back to back, the manifest
-last. A signature goes before the first of them and comes behind the manifest, so none ever lies
-beside files that it does not sign. What a killed run had replaced is put back by the next.
+They are staged in a folder beside their targets, read again, and renamed one after the other, the
+manifest last. An old signature is removed before the first rename, and the new one is renamed after
+the manifest, so a signature never lies beside files that it does not cover. The next run restores
+the files that a killed run had replaced.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ from tasks.system.fingerprint import FINGERPRINTS
 
 @dataclass(frozen=True)
 class DeployFolder:
-    """The folder that this build deploys a model to, where other programs may have files too."""
+    """The folder that this build deploys a model to; other programs can have files there too."""
 
     config: Configuration
     target: Target
 
     @property
     def path(self) -> Path:
-        """Where the files of the model go."""
+        """The folder of the model's files."""
         return self.target.deploy
 
     @cached_property
     def staging(self) -> Path:
-        """Where this build, and no other, stages them."""
+        """The folder in which only this build stages them."""
         return self.path / f".staged-{ledger.build_id(self.config)}"
 
     @property
     def replaced(self) -> Path:
-        """Where a run keeps what it replaces, until it has ended."""
+        """The folder in which a run keeps the replaced files until it ends."""
         return self.staging / "before"
 
     def undo_killed_run(self) -> None:
-        """Remove what a killed run left; put back what it had replaced, if it was amid renames."""
+        """Remove the files of a killed run; if it was renaming, restore the replaced files."""
         if self.staging.is_dir() and not ledger.holds_what_its_manifest_says(self.path):
             for name in sorted(_files_in(self.replaced), key=lambda each: each.name == SIGNATURE):
                 (self.path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -61,13 +62,13 @@ class DeployFolder:
     def place(
         self, files: Mapping[str, tuple[Path, str]], documents: Mapping[str, str]
     ) -> list[str]:
-        """Make the folder hold these files, and take away those of this build that are obsolete.
+        """Put these files into the folder, and remove this build's obsolete files.
 
-        :param files: what to copy with its SHA-256, by the name that it gets.
+        :param files: the files to copy and their SHA-256, by their new names.
         :param documents: texts by name, the manifest among them.
-        :returns: what a person should know of files that were not as this build had left them.
-        :raises StageError: when a file is in the way, or would be replaced that this build did not
-            write, or cannot be written; nothing has changed then.
+        :returns: notes for the user about files that changed since this build deployed them.
+        :raises StageError: when a file is in the way, was not written by this build but would be
+            replaced, or cannot be written; then nothing has changed.
         """
         texts = {name: text.encode() for name, text in documents.items()}
         wanted = {name: sha256 for name, (_, sha256) in files.items()}
@@ -85,9 +86,9 @@ class DeployFolder:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """The folder while no other build deploys to it, with one for staging, which is removed.
+        """Lock the folder against other builds, and make a folder for staging, removed at the end.
 
-        :raises StageError: when the folder cannot be made.
+        :raises StageError: when the folder cannot be created.
         """
         try:
             made = not self.path.exists()
@@ -102,19 +103,19 @@ class DeployFolder:
             self.replaced.mkdir(parents=True, exist_ok=True)
             yield
         finally:
-            # What could not be taken back is for the next run; see `undo_killed_run`.
+            # The next run restores what this run could not; see `undo_killed_run`.
             if ledger.holds_what_its_manifest_says(self.path) or not _files_in(self.replaced):
                 shutil.rmtree(self.staging, ignore_errors=True)
             os.close(folder)
             if made:
                 with suppress(OSError):
-                    self.path.rmdir()  # only when nothing was put in it
+                    self.path.rmdir()  # works only if nothing was put in it
 
     def _not_made(self, error: OSError) -> str:
         is_file = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = f"cannot be made ({error.strerror})"
+        reason = f"cannot be created ({error.strerror})"
         if is_file:
-            reason = "leads to nothing" if Path(error.filename).is_symlink() else "is a file"
+            reason = "is a broken link" if Path(error.filename).is_symlink() else "is a file"
         return (
             f"{error.filename} {reason}; expected a folder to deploy to. "
             f"{'Move it away, or give' if is_file else 'Give'} [models.{self.target.source.name}] "
@@ -122,10 +123,10 @@ class DeployFolder:
         )
 
     def _plan(self, wanted: Mapping[str, str]) -> Plan:
-        """What becomes of the files in the folder.
+        """Plan the changes of the files in the folder.
 
-        :param wanted: the SHA-256 of each file that is to be there.
-        :raises StageError: when something is in the way, or a file is not this build's to replace.
+        :param wanted: the SHA-256 of each file to deploy.
+        :raises StageError: when something is in the way, or this build must not replace a file.
         """
         in_the_way = ownership.obstacle(self.path, wanted)
         if in_the_way:
@@ -146,14 +147,14 @@ class DeployFolder:
         return plan
 
     def _replace(self, staged: Mapping[str, Path], plan: Plan, wanted: Mapping[str, str]) -> None:
-        """Rename everything under its final name, the manifest last; remove what is obsolete.
+        """Rename everything to its final name, the manifest last; remove obsolete files.
 
-        :raises StageError: when a rename is not possible; nothing has changed then.
+        :raises StageError: when a rename fails; then nothing has changed.
         """
         if staged:
             before = ledger.written(self.config, self.target)
             both = {name: [*before.get(name, ()), sha256] for name, sha256 in wanted.items()}
-            # For a run that is killed in between.
+            # In case the run is killed in between.
             ledger.add(self.config, self.target, {**before, **both})
             try:
                 follow_folder(self.path, staged)
@@ -172,22 +173,23 @@ class DeployFolder:
 
     def _notes(self, plan: Plan) -> list[str]:
         notes = {
-            "had been changed since this build deployed it, and was deployed again": plan.restored,
-            "was not this build's, and was replaced": plan.foreign,
-            "is no longer deployed, and was left: it is not what this build wrote": plan.left,
+            "had changed since this build deployed it, and was deployed again": plan.restored,
+            "was not written by this build, and was replaced": plan.foreign,
+            "is no longer deployed, but was kept: it is not the file that this build "
+            "wrote": plan.left,
         }
         return [f"{self.path / name} {what}." for what, names in notes.items() for name in names]
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """The files in a folder and those below it, relative to it."""
+    """The files in a folder and its subfolders, relative to it."""
     return [path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir()]
 
 
 def _staged(content: Path | bytes, copy: Path, sha256: str) -> Path:
     """Write a copy of a file, or a text.
 
-    :raises StageError: when the copy does not hold what was judged.
+    :raises StageError: when the copy differs from the judged file.
     """
     copy.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
@@ -195,10 +197,10 @@ def _staged(content: Path | bytes, copy: Path, sha256: str) -> Path:
         return copy
     copied = copy_and_hash(content, copy)
     if copied == sha256:
-        copied = FINGERPRINTS.sha256(copy)  # read again: what the disk holds
+        copied = FINGERPRINTS.sha256(copy)  # read again from the disk
     if copied != sha256:
         raise StageError(
-            f"{content} was changed, or its copy does not hold what was copied: expected sha256 "
-            f"{sha256}, read {copied}. Run this again; check the disk if it stays so."
+            f"{content} changed, or its copy was written wrongly: expected sha256 {sha256}, found "
+            f"{copied}. Run the same command again; check the disk if this persists."
         )
     return copy

@@ -1,12 +1,12 @@
-"""Runs the heavy part of a stage in a process of its own, so that its memory goes back.
+"""Runs the heavy part of a stage in a child process, whose memory is freed when it ends.
 
 The child is ``python -m tasks.running.child module:function``. It reads its arguments as JSON from
 standard input, which stays open as a lifeline: when the build dies, even by ``kill -9``, the
-child sees the end of its input and ends too. Whatever it prints goes to a log file; what came
-out comes back through a pipe, which a full disk does not stop.
+child reaches the end of its input and ends too. Its output goes to a log file; its result comes
+back through a pipe, which works on a full disk too.
 
-A function that takes one frozen dataclass gets it as a value: `as_json` writes it for the way, and
-the annotation of the parameter says what to make of that.
+A function that takes one frozen dataclass gets it as a value: `as_json` serializes it, and the
+annotation of the parameter gives the type to restore.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
-_FULL = 1 << 20  # bytes free on a disk that counts as full
-_LOOK = 300  # milliseconds between two looks whether a result is still wanted
+_FULL = 1 << 20  # a disk with fewer free bytes counts as full
+_LOOK = 300  # milliseconds between checks whether the result is still wanted
 
 
 class UnwantedError(Exception):
-    """Nobody waits for the result any more; the child was ended."""
+    """The result is no longer wanted, and the child was stopped."""
 
 
 def run(
@@ -58,35 +58,37 @@ def run(
     """Call ``module:function(**arguments)`` in a child process.
 
     :param arguments: JSON values; for a function that takes one dataclass, its fields.
-    :param log: gets everything the child prints, for its owner alone to read; replaced each time.
+    :param log: the file for all output of the child, readable only by its owner; replaced each
+        time.
     :param verbose: show the child's output as well.
     :param folder: the child's working directory; without it, this process's.
-    :param environment: instead of this process's.
-    :param wanted: called again and again; the child is ended as soon as it says no.
-    :returns: the function's result (a JSON object) with ``peak_memory`` in bytes,
-        ``cores``, how many it kept busy, and ``processor``, which did it (`machine.processor`).
-    :raises StageError: as the function raised it, or saying how the child ended.
-    :raises UnwantedError: when the result was not wanted any more.
+    :param environment: replaces this process's environment.
+    :param wanted: called repeatedly; the child is stopped as soon as it returns False.
+    :returns: the function's result (a JSON object) with ``peak_memory`` in bytes, ``cores``, the
+        number that it kept busy, and ``processor``, the processor that ran it
+        (`machine.processor`).
+    :raises StageError: raised by the function, or with the way in which the child ended.
+    :raises UnwantedError: when the result is no longer wanted.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = os.environ if environment is None else environment
     environment = {
-        # Torch's threads would spin while they wait for one another: on a busy machine, as beside
-        # another stage of `-n 2`, five times as long and four times the processor time.
+        # Torch's threads would spin while they wait for one another. On a busy machine, as beside
+        # another stage of `-n 2`, that takes five times as long and four times the processor time.
         "OMP_WAIT_POLICY": "PASSIVE",
         **environment,
         "PYTHONPATH": os.pathsep.join(filter(None, [str(PROJECT), environment.get("PYTHONPATH")])),
         "PYTHONHASHSEED": "0",  # the same input gives the same bytes
-        "PYTHONIOENCODING": "utf-8",  # of its log, whatever the terminal's is
-        # glibc gives blocks of 4 MiB back to the system at once: large exports in 4.1 GiB, not 5.4.
+        "PYTHONIOENCODING": "utf-8",  # for its log, independent of the terminal
+        # glibc returns blocks of 4 MiB to the system at once: large exports in 4.1 GiB, not 5.4.
         "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
     }
     reading, writing = os.pipe()
-    log.unlink(missing_ok=True)  # an attempt that was given up may still write to it
+    log.unlink(missing_ok=True)  # an abandoned attempt could still write to it
     log_handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(log_handle, "wb") as log_file, open(reading, "rb") as outcome_file:
         try:
-            # A session of its own: Ctrl-C reaches the build, which ends its child.
+            # In its own session: Ctrl-C reaches only the build, which stops its child.
             process = subprocess.Popen(
                 [sys.executable, "-m", "tasks.running.child", function, str(writing)],
                 cwd=folder,
@@ -101,7 +103,7 @@ def run(
             os.close(writing)
         try:
             assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it ended before; its exit status and log say why
+            with suppress(BrokenPipeError):  # it ended early; its exit status and log show why
                 process.stdin.write(json.dumps(arguments).encode() + b"\n")
                 process.stdin.flush()
             if verbose:
@@ -132,7 +134,7 @@ def as_json(request: object) -> dict[str, Any]:
 
 
 def _converter() -> JsonConverter:
-    # Imported when a stage runs: it would be most of the time of a build that does nothing.
+    # Imported only when a stage runs: it would take most of the time of an idle build.
     from cattrs.preconf.json import make_converter
 
     return make_converter(forbid_extra_keys=True)
@@ -142,7 +144,7 @@ def call(function: Callable[..., dict[str, Any]], arguments: Mapping[str, Any]) 
     """Call a function with JSON values: by keyword, or as the one dataclass that it takes."""
     parameters = list(inspect.signature(function).parameters.values())
     annotation = parameters[0].annotation if len(parameters) == 1 else None
-    if isinstance(annotation, str):  # of a module with `from __future__ import annotations`
+    if isinstance(annotation, str):  # from a module with `from __future__ import annotations`
         annotation = eval(annotation, function.__globals__)
     if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
         return function(_converter().structure(arguments, annotation))
@@ -150,7 +152,7 @@ def call(function: Callable[..., dict[str, Any]], arguments: Mapping[str, Any]) 
 
 
 def _await(outcome: IO[bytes], wanted: Callable[[], bool]) -> None:
-    """Wait until a child has something to say, or has ended, or is not wanted."""
+    """Wait until a child has written something, has ended, or is no longer wanted."""
     ended = select.poll()
     ended.register(outcome, select.POLLIN)
     while not ended.poll(_LOOK):
@@ -165,21 +167,21 @@ def _show(output: IO[bytes], log_file: IO[bytes]) -> None:
 
 
 def _explain(outcome: Mapping[str, Any], status: int, log: Path) -> str:
-    """Say why a child gave no result."""
+    """Explain why a child gave no result."""
     named = f"\nLog: {log}" if log.stat().st_size else ""
     if "error" in outcome:
         return f"{outcome['error']}{named}"
     free = shutil.disk_usage(log.parent).free
     if free < _FULL:
         return (
-            f"The disk is full: {log.parent.absolute()} has {free:,} bytes free. Nothing was "
-            "half-written under a final name: make room, and run the same command again."
+            f"The disk is full: {log.parent.absolute()} has {free:,} bytes free. No target file is "
+            "incomplete. Free some space, and run the same command again."
         )
     if "crash" in outcome:
-        return f"{outcome['crash']}\nThe whole traceback is in {log} (or run with -v 2)."
+        return f"{outcome['crash']}\nThe full traceback is in {log} (or run with -v 2)."
     if status == -signal.SIGKILL:
         return (
-            "was killed by the system (signal 9), most often because memory ran out. Close other "
+            "was killed by the system (signal 9), usually because memory ran out. Close other "
             f"programs, build without `-n`, or build a smaller model.{named}"
         )
     how = f"signal {-status}" if status < 0 else f"exit status {status}"
@@ -187,7 +189,7 @@ def _explain(outcome: Mapping[str, Any], status: int, log: Path) -> str:
 
 
 def peak_memory_of(process: int | str) -> int | None:
-    """The largest resident memory of a running process in bytes; None where it cannot be read."""
+    """The peak resident memory of a running process in bytes; None if it is unreadable."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -196,7 +198,7 @@ def peak_memory_of(process: int | str) -> int | None:
 
 
 def _own_peak_memory() -> int:
-    """That of this process. On Linux ru_maxrss would be at least its parent's."""
+    """This process's peak memory. On Linux ru_maxrss would be at least its parent's."""
     import resource
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -211,7 +213,7 @@ def _end_with_parent() -> None:
 def main(function: str, pipe: int) -> NoReturn:
     """Run one function and write its outcome to a pipe; see `run`."""
     start = time.monotonic()
-    os.set_inheritable(pipe, False)  # whatever it starts must not keep the pipe open
+    os.set_inheritable(pipe, False)  # its own child processes must not keep the pipe open
     arguments = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     module, name = function.split(":")
@@ -223,9 +225,9 @@ def main(function: str, pipe: int) -> NoReturn:
     except BaseException as error:
         problem = disk_problem(error)
         outcome = {"error": problem} if problem else {"crash": f"{type(error).__name__}: {error}"}
-        with suppress(OSError):  # the log is on the disk that is full
+        with suppress(OSError):  # the log is on the full disk
             traceback.print_exc()
-    busy = sum(os.times()[:4])  # of this process, and of those that it waited for
+    busy = sum(os.times()[:4])  # of this process, and of child processes that it waited for
     outcome["peak_memory"] = _own_peak_memory()
     outcome["cores"] = round(busy / (time.monotonic() - start), 1)
     outcome["processor"] = machine.processor()
@@ -234,12 +236,12 @@ def main(function: str, pipe: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
-    # Skips the teardown of torch and onnxruntime, which takes time and has nothing to save.
+    # Skips the teardown of torch and onnxruntime, which takes time and saves nothing.
     os._exit(0 if "result" in outcome else 1)
 
 
 if __name__ == "__main__":
-    # `python -m` runs this file as __main__; one module object holds what others import.
+    # `python -m` runs this file as __main__; use the module object that others import.
     from tasks.running.child import main as imported_main
 
     imported_main(sys.argv[1], int(sys.argv[2]))

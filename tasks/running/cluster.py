@@ -1,7 +1,7 @@
 """Runs the heavy part of stages on a Dask cluster, whose workers share the build folder or a cache.
 
-One connection for the build, made by the first stage that is stale. A worker whose outputs would
-differ from this build's is left out, see `tasks.running.job`.
+The first stale stage opens one connection for the build. Workers whose outputs would differ from
+this build's are left out, see `tasks.running.job`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ from tasks.system.fingerprint import dependency_hashes
 if TYPE_CHECKING:
     import distributed
 
-CONNECT = 5  # seconds that a scheduler has to answer
-LOOK = 2  # seconds between two looks at the workers, while a stage waits
+CONNECT = 5  # seconds to wait for a scheduler's answer
+LOOK = 2  # seconds between checks of the workers, while a stage waits
 
-ATTEMPTS = 10  # at placing one stage, on workers that turn out unfit or are leaving
+ATTEMPTS = 10  # to place one stage, if workers turn out unfit or are leaving
 
-# Named as text: a worker that gets what it cannot import would end, and it may be somebody else's.
+# Named as text: a worker would end if it got code that it cannot import, and it can belong to
+# somebody else.
 JOB = "tasks.running.job:run_given"
 READ_CACHE = "tasks.config.parse:cache_of"
 
@@ -56,18 +57,18 @@ START = (
 )
 
 REPAIR = (
-    "Start workers in a checkout that is the same as this one, with the packages that `uv sync` "
-    "installs, and with the same build folder ([build] dir) on a shared disk, or a shared cache "
-    "([cache] url) that this build may write to."
+    "Start workers in an identical checkout, with the packages that `uv sync` installs, and with "
+    "the same build folder ([build] dir) on a shared disk, or a shared cache ([cache] url) that "
+    "this build can write to."
 )
 
 
 @dataclass(frozen=True)
 class Work:
-    """A stage whose child is to run on a worker.
+    """A stage whose child runs on a worker.
 
-    ``reads`` are all files that the stage depends on, ``carries`` others that the child needs as
-    they are here, ``needs`` resources of a worker beside memory and cores.
+    ``reads`` are all files that the stage depends on, ``carries`` other files that the child needs
+    unchanged, ``needs`` resources of a worker beside memory and cores.
     """
 
     name: str
@@ -83,8 +84,8 @@ class Work:
 class Cluster:
     """The workers of a scheduler, for one build; connected when a stage first needs them.
 
-    The ``cache`` takes files to workers that do not see the ``build`` folder; ``config`` is the
-    configuration's file, ``last_runs`` has the values that each stage returned before this build.
+    The ``cache`` carries files to workers that do not see the ``build`` folder; ``config`` is the
+    configuration's file, ``last_runs`` has the values of each stage's last run before this build.
     """
 
     _address: str
@@ -95,7 +96,7 @@ class Cluster:
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _connection: distributed.Client | StageError | None = None
     _unfit: dict[str, str] = field(default_factory=dict)
-    _uses_cache: bool = False  # some worker does not see the build folder
+    _uses_cache: bool = False  # true if a worker does not see the build folder
     _checked: bool = False
     _looked: float = 0.0
     _waiting: bool = False
@@ -107,14 +108,14 @@ class Cluster:
         }
 
     def run(self, work: Work, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Call ``module:function`` in a child process of a worker; as `tasks.running.child.run`.
+        """Call ``module:function`` in a child process of a worker, like `tasks.running.child.run`.
 
-        :raises StageError: as the function raised it, or saying what is wrong with the cluster.
+        :raises StageError: raised by the function, or with the cluster's problem.
         """
         outcome = self._place(work, function, arguments)
-        if "log" in outcome:  # of a worker that does not see this one
+        if "log" in outcome:  # from a worker that does not see this machine's log
             write_record(work.log, outcome["log"])
-        if work.verbose and os.access(work.log, os.R_OK):  # it may be of a worker's user
+        if work.verbose and os.access(work.log, os.R_OK):  # a worker's user can own it
             sys.stderr.write(work.log.read_text(errors="replace"))
         if "error" in outcome:
             raise StageError(outcome["error"])
@@ -128,7 +129,7 @@ class Cluster:
         return result
 
     def _place(self, work: Work, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a fit worker run a stage's child; the outcome of `job.run_given`."""
+        """Run a stage's child on a fit worker, and return the outcome of `job.run_given`."""
         with self._requirements(work) as expected:
             with self._lock:
                 if not self._checked:
@@ -150,13 +151,13 @@ class Cluster:
                 elif "unread" in outcome:
                     self._check_workers(expected)
         raise StageError(
-            f"{ATTEMPTS} workers at {self._address} got this and did not run it"
-            f"{f', the last: {outcome}' if outcome else ''}. Their logs may say why."
+            f"{ATTEMPTS} workers at {self._address} received this stage and did not run it"
+            f"{f', the last: {outcome}' if outcome else ''}. See the workers' logs."
         )
 
     @property
     def _client(self) -> distributed.Client:
-        """The one connection; when it failed, each stage gets the same error."""
+        """The one connection; if it failed, each stage gets the same error."""
         with self._lock:
             if self._connection is None:
                 try:
@@ -168,16 +169,16 @@ class Cluster:
             return self._connection
 
     def _connect(self) -> distributed.Client:
-        """Connect; a `StageError` where there is no scheduler, or one of another version."""
+        """Connect; raises a `StageError` for a missing scheduler, or one of another version."""
         try:
             import distributed
         except ImportError:
             raise StageError(
-                f"The build is to run on the cluster at {self._address}, and the package "
-                "`distributed` is not installed: `uv sync --extra cluster` installs it; "
-                f"{_without()} does without a cluster."
+                f"Building on the cluster at {self._address} needs the package `distributed`, "
+                "which is not installed: `uv sync --extra cluster` installs it; "
+                f"{_without()} builds without a cluster."
             ) from None
-        # A sentence says what it would print or log.
+        # An error message replaces its own output.
         logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
         warnings.filterwarnings("ignore", module="distributed")
         self._check_scheduler()
@@ -189,7 +190,7 @@ class Cluster:
             raise self._unreachable(error) from None
 
     def _check_scheduler(self) -> None:
-        """Refuse a scheduler that does not speak as this process does."""
+        """Refuse a scheduler with other versions than this process."""
         from distributed.versions import get_versions
 
         ours = get_versions()["packages"]
@@ -197,22 +198,22 @@ class Cluster:
             theirs = asyncio.run(self._ask_versions())["packages"]
         except (OSError, TimeoutError) as error:
             raise self._unreachable(error) from None
-        except Exception as error:  # of whatever version is at the other end
-            theirs = {"distributed": f"of a version that answers otherwise ({_first_line(error)})"}
-        # A package must have the whole version, Python the minor one.
+        except Exception as error:  # the scheduler can have any version
+            theirs = {"distributed": f"of an incompatible version ({_first_line(error)})"}
+        # A package must have the same full version, Python the same minor version.
         differ = [
-            f"{name} {theirs[name]}, this build {ours[name]}"
+            f"{name} {theirs[name]}, this build has {ours[name]}"
             for name, parts in (("distributed", None), ("dask", None), ("python", 2))
             if name in theirs and theirs[name].split(".")[:parts] != ours[name].split(".")[:parts]
         ]
         if differ:
             raise StageError(
                 f"The scheduler at {self._address} has {'; '.join(differ)}. Stop it, and "
-                f"{START.format(address=self._address)}. {_without()} does without a cluster."
+                f"{START.format(address=self._address)}. {_without()} builds without a cluster."
             )
 
     async def _ask_versions(self) -> dict[str, Any]:
-        """The scheduler's versions, by a question that every version understands."""
+        """The scheduler's versions, from a request that every version understands."""
         from distributed import Security, rpc
 
         secured = Security().get_connection_args("client")
@@ -223,8 +224,9 @@ class Cluster:
 
     def _unreachable(self, error: BaseException) -> StageError:
         return StageError(
-            f"No Dask scheduler answers at {self._address}: {_first_line(error)}. If there is "
-            f"none, {START.format(address=self._address)}. {_without()} does without a cluster."
+            f"No Dask scheduler answers at {self._address}: {_first_line(error)}. If none is "
+            f"running, {START.format(address=self._address)}. {_without()} builds without a "
+            "cluster."
         )
 
     def workers(self) -> dict[str, dict[str, float]]:
@@ -234,11 +236,11 @@ class Cluster:
         return workers
 
     def _workers(self) -> dict[str, dict[str, float]]:
-        """Those that are there now; says so, once, while there are none."""
+        """The current workers; prints a message once if there are none."""
         client = self._client
         try:
             identity = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=30)
-        except Exception:  # a closed client has no scheduler, each version in its own words
+        except Exception:  # a closed client has no scheduler; the error differs between versions
             raise self._lost() from None
         if not identity["workers"] and not self._waiting:
             sys.stderr.write(
@@ -251,8 +253,8 @@ class Cluster:
     def _lost(self) -> StageError:
         return StageError(
             f"The connection to the scheduler at {self._address} is lost. Finished stages are "
-            "kept: start it again, and the workers, which end with it; then run the same command "
-            f"to go on. {_without()} goes on without a cluster."
+            "kept. Restart the scheduler and its workers, which end with it; then run the same "
+            f"command to continue. {_without()} continues without a cluster."
         )
 
     def _attempt(
@@ -283,10 +285,10 @@ class Cluster:
         try:
             return self._outcome(future, only)
         finally:
-            future.release()  # on Ctrl-C, this cancels what runs
+            future.release()  # on Ctrl-C, this cancels the running job
 
     def _outcome(self, future: distributed.Future, only: Sequence[str]) -> dict[str, Any]:
-        """Wait for a job, of ``only`` some workers or any; empty when others must get it."""
+        """Wait for a job on ``only`` some workers or on any; empty if it must go to others."""
         from distributed import CancelledError, KilledWorker
 
         while True:
@@ -300,13 +302,13 @@ class Cluster:
                 raise self._lost() from None
             except KilledWorker as error:
                 raise StageError(
-                    f"Each worker that ran it ended meanwhile ({error.allowed_failures + 1} did, "
-                    f"the last at {error.last_worker.address}); most often memory ran out. Start "
-                    "workers with more memory, or with fewer threads, and say how much each has: "
-                    '`dask worker ... --resources "memory=16e9"`.'
+                    f"Each worker that ran it ended meanwhile ({error.allowed_failures + 1} "
+                    f"workers, the last at {error.last_worker.address}), usually because memory "
+                    "ran out. Start workers with more memory, or with fewer threads, and declare "
+                    'the memory of each: `dask worker ... --resources "memory=16e9"`.'
                 ) from None
             except (ImportError, AttributeError, TypeError) as error:
-                return {"unread": _first_line(error)}  # by a worker without this project's code
+                return {"unread": _first_line(error)}  # from a worker without this project's code
             except Exception as error:
                 raise StageError(
                     f"The cluster at {self._address} could not run it: {type(error).__name__}: "
@@ -314,7 +316,7 @@ class Cluster:
                 ) from None
 
     def _look_after(self) -> bool:
-        """Look at the cluster, once in a while however many stages wait; whether it was time."""
+        """Check the cluster at intervals, shared by all waiting stages; whether it was time."""
         with self._lock:
             if time.monotonic() - self._looked < LOOK:
                 return False
@@ -323,7 +325,7 @@ class Cluster:
             return True
 
     def _check_workers(self, expected: job.Expected) -> None:
-        """Ask every worker whether it is fit; see `_leave_out`."""
+        """Check whether every worker is fit; see `_leave_out`."""
         answers = self._client.run(job.problems, expected, on_error="return")
         for address, answer in answers.items():
             if isinstance(answer, Exception):
@@ -331,9 +333,9 @@ class Cluster:
         self._leave_out(answers)
 
     def _leave_out(self, problems: Mapping[str, Sequence[str]]) -> None:
-        """Give nothing more to workers with ``problems``, by address, and warn about them.
+        """Stop using workers with ``problems``, by address, and warn about them.
 
-        :raises StageError: when none is fit.
+        :raises StageError: when no worker is fit.
         """
         with self._lock:
             new = [each for each in problems if problems[each] and each not in self._unfit]
@@ -352,7 +354,7 @@ class Cluster:
 
     @contextmanager
     def _requirements(self, work: Work) -> Iterator[job.Expected]:
-        """What a worker must have for a stage, with a token in the stage's scratch folder."""
+        """The requirements of a stage on a worker, with a token in the stage's scratch folder."""
         inside = f"{self._build}/"
         own = [path.relative_to(PROJECT).as_posix() for path in (PROJECT / "tasks").rglob("*.py")]
         outside = [path for path in work.reads if not path.startswith(inside)]
@@ -372,7 +374,7 @@ class Cluster:
             token.unlink(missing_ok=True)
 
     def _cache_without_secrets(self) -> job.CacheOffer | None:
-        """The cache for a worker that does not see the build folder, without what opens it."""
+        """The cache for a worker that does not see the build folder, without its credentials."""
         settings = self._cache.settings if self._cache is not None else None
         if settings is None or not settings.write:
             return None
@@ -387,7 +389,7 @@ class Cluster:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    """Those of the packages that this project is pinned to, and of those that come with them."""
+    """The versions of the packages that this project pins, and of their dependencies."""
     required = metadata.requires("sam2-onnx-build") or []
     own = [re.split(r"[^\w.-]", each)[0] for each in required if "extra ==" not in each]
     return job.versions_here(sorted({*own, "torchvision", "distributed"}))

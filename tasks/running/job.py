@@ -1,4 +1,4 @@
-"""What a worker of a Dask cluster does for a stage: check whether it is fit, and run the child.
+"""The part of a Dask cluster's worker: it checks whether it is fit, and runs a stage's child.
 
 A worker is a process that `dask worker` starts in a checkout of this project. Nothing here imports
 `distributed` before a worker does.
@@ -31,7 +31,7 @@ from tasks.system.versions import NOT_INSTALLED
 if TYPE_CHECKING:
     import distributed
 
-# What a worker process has imported, which a checkout that moved on does not change.
+# The code that a worker process has imported, which stays when its checkout changes.
 _IMPORTED = (
     "tasks/running/child.py",
     "tasks/running/job.py",
@@ -42,10 +42,10 @@ _AT_START = {name: FINGERPRINTS.dependency(str(PROJECT / name)) for name in _IMP
 
 
 class CacheOffer(TypedDict):
-    """A cache as a cluster may see it: ``url`` has neither user, password nor query.
+    """A cache without secrets, for a cluster: ``url`` has neither user, password nor query.
 
-    ``whole`` says whether that opens it. Otherwise a worker takes the rest, and the options, from
-    its own configuration: the function ``reader``, ``module:function``, reads the file ``config``.
+    If ``whole``, that opens it. Otherwise a worker takes the rest, and the options, from its own
+    configuration: the function ``reader``, ``module:function``, reads the file ``config``.
     """
 
     url: str
@@ -55,12 +55,12 @@ class CacheOffer(TypedDict):
 
 
 class Expected(TypedDict):
-    """What must be the same for a worker as for the build.
+    """The requirements of the build on a worker.
 
     ``files`` are hashes of code or bytes by paths relative to the project (or absolute),
-    ``versions`` those of packages; ``token`` is a file of the build folder and its text. A worker
-    that does not see it takes ``inputs`` (SHA-256 and size by path) from the ``cache``, once they
-    are ``uploaded``.
+    ``versions`` the versions of packages; ``token`` is a file of the build folder and its text. A
+    worker that does not see it takes ``inputs`` (SHA-256 and size by path) from the ``cache``,
+    after they are ``uploaded``.
     """
 
     files: dict[str, str]
@@ -72,15 +72,15 @@ class Expected(TypedDict):
 
 
 def problems(expected: Expected) -> list[str]:
-    """Why the outputs of this worker would not be those of the build; empty where they would."""
+    """Why this worker's outputs would differ from the build's; empty if they would not."""
     token, _ = expected["token"]
     reasons = [
-        f"runs another {name} than this build, or was started before it changed"
+        f"runs another version of {name} than this build, or was started before it changed"
         for name in _IMPORTED
         if name in expected["files"] and _AT_START[name] != expected["files"][name]
     ]
     reasons += [
-        f"has {'another' if (PROJECT / name).is_file() else 'no'} {name}"
+        f"has {'another version of' if (PROJECT / name).is_file() else 'no'} {name}"
         for name, sha256 in expected["files"].items()
         if name not in _IMPORTED and sha256 != _sha256(PROJECT / name)
     ]
@@ -88,7 +88,7 @@ def problems(expected: Expected) -> list[str]:
         reasons[3:] = [f"{len(reasons) - 3} more files differ"]
     here = versions_here(expected["versions"])
     reasons += [
-        f"has {name} {here[name]}, this build {version}"
+        f"has {name} {here[name]}, this build has {version}"
         for name, version in expected["versions"].items()
         if here[name] != version
     ]
@@ -97,15 +97,15 @@ def problems(expected: Expected) -> list[str]:
         reason = f"does not see this build's folder as {(PROJECT / token).parents[2]}"
         if offer is not None:
             reason += (
-                f", and its {offer['config']} does not say how to open the cache {offer['url']}: "
-                "nobody gets the secrets in the address, and its options"
+                f", and its {offer['config']} does not configure the cache {offer['url']}: the "
+                "build sends neither the secrets in the address nor its options"
             )
         reasons.append(reason)
     return reasons
 
 
 def cache_of(offer: CacheOffer | None) -> CacheSettings | None:
-    """How this worker opens the cache; None where it cannot, or without a cache."""
+    """The settings with which this worker opens the cache; None if it cannot."""
     if offer is None:
         return None
     own: CacheSettings | None = pkgutil.resolve_name(offer["reader"])(PROJECT / offer["config"])
@@ -121,8 +121,8 @@ def sees_folder(expected: Expected) -> bool:
 
 
 def versions_here(packages: Iterable[str]) -> dict[str, str]:
-    """The version of each package as it is installed now, and Python's minor one."""
-    # Not `versions`, which remembers them: a package may be replaced under a running worker.
+    """The currently installed version of each package, and Python's minor version."""
+    # Not `versions`, which caches them: a package can be replaced under a running worker.
     installed = {name: _version(name) for name in packages if name != "python"}
     return {"python": ".".join(platform.python_version_tuple()[:2]), **installed}
 
@@ -147,17 +147,17 @@ def _text(path: Path) -> str | None:
 
 
 def run_given(text: str) -> dict[str, Any]:
-    """Run a stage's child here, in a folder of its own within the stage's scratch folder.
+    """Run a stage's child here, in its own folder within the stage's scratch folder.
 
-    A worker that was given up, but lives, must not write what the one after it is writing: so
-    each attempt has its folder, and the build takes what is in that of the one which answered.
+    An abandoned worker that still runs must not write the files of the next worker. So each attempt
+    has its own folder, and the build takes the folder of the attempt that answered.
 
-    :param text: in JSON, the function and arguments for `child.run`, what is `Expected`, and the
-        stage's scratch folder and log; paths in that folder become those of the attempt.
-    :returns: ``result`` and ``attempt``, the folder's name, or ``made``, what was put into the
-        cache, with the ``log``'s text; or ``error``, for people; or ``unfit``, the `problems` of
-        this ``worker``; or ``unseen``, when the inputs must be uploaded first; or ``unwanted``,
-        when the build cancelled it.
+    :param text: in JSON, the function and arguments for `child.run`, the `Expected`, and the
+        stage's scratch folder and log; paths in that folder are moved to the attempt's folder.
+    :returns: ``result`` and ``attempt``, the folder's name, or ``made``, the files stored in the
+        cache, with the ``log``'s text; or ``error``, a message; or ``unfit``, the `problems` of
+        this ``worker``; or ``unseen``, if the inputs must be uploaded first; or ``unwanted``, if
+        the build cancelled it.
     """
     from distributed import get_worker
 
@@ -211,11 +211,11 @@ def run_given(text: str) -> dict[str, Any]:
 def fetch_inputs(
     arguments: Mapping[str, Any], expected: Expected, folder: Path
 ) -> Mapping[str, Any]:
-    """Fetch a stage's inputs from the cache; its arguments with their paths here.
+    """Fetch a stage's inputs from the cache, and return its arguments with their paths here.
 
-    :param folder: keeps them, under their hashes, for stages that read them too.
+    :param folder: stores the inputs under their hashes, for other stages that read them.
     """
-    for path, (sha256, size) in expected["inputs"].items():  # lists, which JSON has for tuples
+    for path, (sha256, size) in expected["inputs"].items():  # lists, because JSON has no tuples
         here = folder / sha256 / Path(path).name
         if not here.is_file():
             unfinished = here.with_name(f"{here.name}.{uuid.uuid4().hex}")
@@ -226,17 +226,17 @@ def fetch_inputs(
 
 
 def upload_outputs(folder: Path, expected: Expected) -> dict[str, Output]:
-    """Put a folder's files into the cache; their hashes by their paths within the folder."""
+    """Store a folder's files in the cache; return their hashes by their paths in the folder."""
     made = {path: output_of(path) for path in folder.rglob("*") if path.is_file()}
     _cache(expected).upload(made)
     return {path.relative_to(folder).as_posix(): output for path, output in made.items()}
 
 
 def paths_within(folder: Path, made: Mapping[str, Sequence[Any]]) -> dict[Path, Output]:
-    """Where to put files that a worker made; a `StageError` for one outside; pure."""
+    """The paths for a worker's files; raises a `StageError` for a path outside; pure."""
     for name in made:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise StageError(f"A worker says that it made {name}, which is outside of {folder}.")
+            raise StageError(f"A worker returned the file {name}, which is outside of {folder}.")
     return {folder / name: Output(*each) for name, each in made.items()}
 
 
@@ -247,7 +247,7 @@ def _cache(expected: Expected) -> SharedCache:
 
 
 def rebase_paths(value: Any, old: str, new: str) -> Any:
-    """A JSON value in which each path that is ``old``, or in it, is ``new``, or in that; pure."""
+    """A JSON value in which each path ``old``, or below it, becomes ``new``, or below it; pure."""
     if isinstance(value, str):
         inside = value == old or value.startswith(f"{old}/")
         return new + value.removeprefix(old) if inside else value
@@ -259,7 +259,7 @@ def rebase_paths(value: Any, old: str, new: str) -> Any:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what Dask sets for its own tasks: one thread for each."""
+    """This process's environment, without Dask's settings of one thread for each task."""
     import dask
 
     preset = dask.config.get("distributed.nanny.pre-spawn-environ", {})
@@ -273,8 +273,8 @@ def _environment() -> dict[str, str]:
 def _wanted(worker: distributed.Worker) -> Callable[[], bool]:
     """Whether the build still waits for the task that this thread runs.
 
-    Dask does not interrupt a running task. When its build has ended, or cancelled it, the worker
-    keeps it as cancelled; when the worker has lost its scheduler, it is closing.
+    Dask does not interrupt a running task. If its build has ended, or cancelled it, the worker
+    keeps it as cancelled; if the worker has lost its scheduler, it is closing.
     """
     from distributed import Status
 

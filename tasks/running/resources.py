@@ -1,4 +1,4 @@
-"""How much of a worker a stage takes: its memory, its cores, a browser."""
+"""The resources of a worker that a stage takes: memory, cores, a browser."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from tasks.system.errors import StageError
 
-# Bytes for a stage that never ran: so much, and so many for each byte of its largest input.
-# The 856 MiB of large's weights make 4.3 GiB for its export, which takes 4.1.
+# Bytes for a stage that never ran: a base, and a factor for each byte of its largest input. They
+# give 4.3 GiB for the export of large's 856 MiB of weights, which takes 4.1.
 LEAST_MEMORY = 1 << 30
 MEMORY_PER_BYTE = 4
 MARGIN = 1.1  # more than at the last run
@@ -22,12 +22,12 @@ def resources_for(
     largest_input: int,
     workers: Sequence[Mapping[str, float]],
 ) -> dict[str, float]:
-    """The resources that a stage takes of one worker; pure.
+    """The resources that a stage takes from one worker; pure.
 
-    Only such that a worker declares: Dask would wait for ever for anything else.
+    They include only resources that a worker declares: Dask would wait forever for others.
 
-    :param recorded: what the stage's last run returned: ``peak_memory``, ``cores``.
-    :param needs: further resources, one of each.
+    :param recorded: the values of the stage's last run: ``peak_memory``, ``cores``.
+    :param needs: further resources, one unit of each.
     :param largest_input: in bytes.
     :param workers: the resources that each worker declares.
     :raises StageError: when its last run took more memory than any worker has.
@@ -41,11 +41,11 @@ def resources_for(
         guess = LEAST_MEMORY + MEMORY_PER_BYTE * largest_input
         memory = MARGIN * last if last else guess
         if needs:
-            memory = max(memory, guess)  # the peak is that of a child, not of its browser
+            memory = max(memory, guess)  # the recorded peak excludes the child's browser
         if last and memory > most and not needs:
             raise StageError(
-                f"{name} needs {_gibibytes(memory)} of memory ({_gibibytes(last)} at its last "
-                f"run), and no worker declares more than {_gibibytes(most)}. Start one with more: "
+                f"{name} needs {_gibibytes(memory)} of memory ({_gibibytes(last)} in its last "
+                f"run), but no worker declares more than {_gibibytes(most)}. Start one with more: "
                 f'`dask worker ... --resources "memory={math.ceil(memory / 1e9)}e9"`.'
             )
         wanted["memory"] = min(memory, most)

@@ -1,1 +1,1 @@
-"""The machine: its files, their hashes, its processor, and the errors that a disk gives."""
+"""The machine: its files, their hashes, its processor, and errors of its disk."""

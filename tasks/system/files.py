@@ -1,4 +1,4 @@
-"""Files appear under their final name whole, or not at all; several of them together, or none."""
+"""Writes files so that they appear under their final names complete or not at all."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename in (None, os.fspath(unfinished)):
-            error.filename = os.fspath(path)  # which a failed write does not name
+            error.filename = os.fspath(path)  # a failed write does not set it
         raise
 
 
 def write_record(path: Path, text: str) -> None:
-    """Write a record of the build, as `write_atomically` does, for its owner alone to read."""
+    """Write a record of the build like `write_atomically`, readable only by its owner."""
     write_atomically(path, text, 0o600)
 
 
 def copy_and_hash(source: Path, destination: Path) -> str:
-    """Copy a file; the SHA-256 of the bytes that were copied, whatever happens to the source."""
+    """Copy a file, and return the SHA-256 of the copied bytes, even if the source changes."""
     digest = hashlib.sha256()
     with source.open("rb") as reading, destination.open("wb") as writing:
         write_and_hash(iter(partial(reading.read, _CHUNK), b""), writing, digest)
@@ -53,9 +53,9 @@ def write_and_hash(
     limit: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> int:
-    """Hash chunks, and write them to a file if there is one; the number of bytes.
+    """Hash chunks, write them to a file if there is one, and return the number of bytes.
 
-    Chunks behind the ``limit`` are left; ``advance`` is called with the length of each.
+    Chunks beyond the ``limit`` are not read; ``advance`` is called with the length of each chunk.
     """
     size = 0
     for chunk in chunks:
@@ -64,7 +64,7 @@ def write_and_hash(
             try:
                 file.write(chunk)
             except OSError as error:
-                error.filename = file.name  # which a failed write does not name
+                error.filename = file.name  # a failed write does not set it
                 raise
         size += len(chunk)
         if advance is not None:
@@ -87,14 +87,14 @@ def replace_together(
     backups: Path,
     seal: str = "",
 ) -> None:
-    """Rename staged files over those of a folder, in their order, or change nothing.
+    """Rename staged files over the files of a folder, in their order, or change nothing.
 
-    :param staged: by the name that each gets, a path within the folder; all in its file system.
+    :param staged: by their new names, paths within the folder; all in its file system.
     :param obsolete: names of files to remove, before the last staged file is renamed.
-    :param backups: an empty folder of the same file system, for what is replaced meanwhile.
-    :param seal: the name of a file that vouches for the others: it is removed before the first is
-        renamed, and renamed behind the last.
-    :raises OSError: when a rename fails; those before it are undone.
+    :param backups: an empty folder of the same file system, for the replaced files meanwhile.
+    :param seal: the name of a file that vouches for the others: the old one is removed before the
+        first rename, the new one is renamed last.
+    :raises OSError: when a rename fails; the renames before it are undone.
     """
     done: list[tuple[Path, Path | None]] = []
     others = [(name, path) for name, path in staged.items() if name != seal]
@@ -115,7 +115,7 @@ def replace_together(
                 os.replace(path, target)
     except BaseException:
         for target, before in reversed(done):
-            with suppress(OSError):  # the others are still to be undone
+            with suppress(OSError):  # continue to undo the others
                 if before is None:
                     target.unlink(missing_ok=True)
                 else:
@@ -126,7 +126,7 @@ def replace_together(
 
 
 def removal_problem(path: Path) -> str | None:
-    """Remove a file, a folder with all that is in it, or a link; what to say where that fails."""
+    """Remove a file, a folder with its content, or a link; return a message if that fails."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -140,7 +140,7 @@ def removal_problem(path: Path) -> str | None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and those above it; in one that a group may write to, for that group too."""
+    """Create a folder and its parents; below a group-writable folder, group-writable too."""
     if folder.is_dir():
         return
     make_folders(folder.parent)
@@ -151,11 +151,11 @@ def make_folders(folder: Path) -> None:
 
 
 def follow_folder(folder: Path, staged: Mapping[str, Path]) -> None:
-    """Let those read and write files, staged by the names that they get, who may in the folder."""
+    """Give staged files, by their new names, the folder's permissions to read and write."""
     mode = folder.stat().st_mode
     for name, path in staged.items():
         make_folders((folder / name).parent)
-        _allow(path, 0o600 | mode & 0o664)  # to write for anybody is of the folder alone
+        _allow(path, 0o600 | mode & 0o664)  # only the folder is writable for everybody
 
 
 def _allow(path: Path, mode: int) -> None:
@@ -164,7 +164,7 @@ def _allow(path: Path, mode: int) -> None:
 
 
 def remove_empty_folders(folder: Path, names: Iterable[str]) -> None:
-    """Remove the folders of files within a folder, and those above, as far as they are empty."""
+    """Remove the folders of files within a folder, and their parents, if they are empty."""
     for name in names:
         for parent in Path(name).parents[:-1]:
             with suppress(OSError):
@@ -172,7 +172,7 @@ def remove_empty_folders(folder: Path, names: Iterable[str]) -> None:
 
 
 def _set_aside(target: Path, backup: Path, keep: bool) -> Path | None:
-    """Move a file, or with ``keep`` give it a second name if it can have one; None if missing."""
+    """Move a file, or with ``keep`` hard-link it if possible; None if it is missing."""
     if not os.path.lexists(target):
         return None
     if keep:

@@ -1,4 +1,4 @@
-"""The SHA-256 of files, which are not read again while they are untouched."""
+"""The SHA-256 of files; an unchanged file is not read again."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ RECENT = 0.05  # seconds
 
 
 class Fingerprints:
-    """SHA-256 of files, remembered with the stat of the file they were read from.
+    """The SHA-256 of files, remembered with the file's stat.
 
-    Size, modification time, change time and inode together show whether a file was touched;
-    the change time cannot be set back by ``cp -p`` or ``touch -d``. A file that was touched
-    is read again, so a checkout that moved or a restored cache costs one reading.
+    Size, modification time, change time and inode together show whether a file was touched; ``cp
+    -p`` or ``touch -d`` cannot set the change time back. A touched file is read again, so a moved
+    checkout or a restored cache costs one reading.
     """
 
     def __init__(self) -> None:
@@ -32,18 +32,18 @@ class Fingerprints:
         self._recent: dict[str, tuple[float, str]] = {}
 
     def remember_in(self, cache: Path) -> None:
-        """Keep all of this in ``cache`` (JSON) as well, and take up what it holds."""
+        """Load the hashes from ``cache`` (JSON), and keep it up to date."""
         with self._lock:
             self._cache = cache
             self._entries = read_cache(cache)
 
     def sha256(self, path: str | os.PathLike[str]) -> str:
-        """The SHA-256 of a file in hexadecimal digits; a `FileNotFoundError` without it."""
+        """The SHA-256 of a file in hexadecimal digits; raises `FileNotFoundError`."""
         key = os.fspath(path)
         return self.remembered(key, [key], lambda: sha256_of(key))
 
     def code(self, path: str) -> ModuleCode:
-        """What a file of Python does; a `FileNotFoundError` without it."""
+        """The code of a Python file; raises `FileNotFoundError`."""
 
         def read() -> str:
             package = ".".join(Path(path).parent.parts)
@@ -52,26 +52,26 @@ class Fingerprints:
         return ModuleCode(*json.loads(self.remembered(f"code of {path}", [path], read)))
 
     def dependency(self, path: str) -> str:
-        """The hash of a file as something depends on it: a Python module's code, else its bytes."""
+        """The hash of a file as a dependency: of a Python module's code, else of its bytes."""
         return self.code(path).sha256 if path.endswith(".py") else self.sha256(path)
 
     def remembered(self, key: str, paths: Sequence[str], read: Callable[[], str]) -> str:
-        """What ``read`` makes of files, under a key; not called again while they are untouched."""
+        """The result of ``read`` for files, under a key; not called again for unchanged files."""
         before = _signatures(paths)
         with self._lock:
             entry = self._entries.get(key)
         if isinstance(entry, list) and entry[:-1] == before:
             return str(entry[-1])
         text = read()
-        if _signatures(paths) == before:  # else one was written to meanwhile
+        if _signatures(paths) == before:  # otherwise a file changed meanwhile
             self._remember(key, before, text)
         return text
 
     def recent_dependency(self, path: str) -> str:
-        """The `dependency` that a file was a moment ago, without looking again and again.
+        """The `dependency` hash of a file, cached for a moment to avoid repeated stats.
 
-        For dependencies before a run: three hundred stages share a few dozen modules. The next
-        build sees a change of that moment, for the earlier hash is what is recorded.
+        It is for dependencies before a run: three hundred stages share a few dozen modules. The
+        next build sees a change within that moment, because the earlier hash is recorded.
         """
         now = time.monotonic()
         recent = self._recent.get(path)
@@ -82,7 +82,7 @@ class Fingerprints:
         return digest
 
     def remember(self, path: str | os.PathLike[str], sha256: str) -> None:
-        """Note the hash of a file that was computed while it was written."""
+        """Record the hash of a file, computed while it was written."""
         self._remember(os.fspath(path), stat_signature(path), sha256)
 
     def _remember(self, key: str, stat: list[int], text: str) -> None:
@@ -90,12 +90,12 @@ class Fingerprints:
             self._entries[key] = [*stat, text]
             self._recent.clear()
             if self._cache is not None:
-                with suppress(OSError):  # a full disk is reported by whoever must write
+                with suppress(OSError):  # the code that must write reports a full disk
                     write_record(self._cache, json.dumps(self._entries))
 
 
 def read_cache(path: Path) -> dict[str, Any]:
-    """A cache in JSON; empty when it cannot be read, which costs nothing but time."""
+    """Read a cache in JSON; empty if it is unreadable, which costs only time."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -104,13 +104,13 @@ def read_cache(path: Path) -> dict[str, Any]:
 
 
 def stat_signature(path: str | os.PathLike[str]) -> list[int]:
-    """What changes whenever a file is written: size, modification and change time, inode."""
+    """The properties that change with every write: size, modification and change time, inode."""
     stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _signatures(paths: Sequence[str]) -> list[int]:
-    """Those of several files; a missing file has one too."""
+    """The stat signatures of several files; a missing file has one too."""
     signatures: list[int] = []
     for path in paths:
         try:
@@ -120,19 +120,19 @@ def _signatures(paths: Sequence[str]) -> list[int]:
     return signatures
 
 
-# One for the process: whoever needs the hash of a file shares it.
+# One instance per process, shared by all code that needs hashes.
 FINGERPRINTS = Fingerprints()
 
 
 def hashes_of(paths: Iterable[str | os.PathLike[str]]) -> dict[str, str]:
-    """The SHA-256 of each file that exists, by its path as given."""
+    """The SHA-256 of each existing file, by its path as given."""
     return _each(paths, FINGERPRINTS.sha256)
 
 
 def dependency_hashes(
     paths: Iterable[str | os.PathLike[str]], recent: bool = False
 ) -> dict[str, str]:
-    """The `Fingerprints.dependency` of each file that exists, now or as it was a moment ago."""
+    """The `Fingerprints.dependency` of each existing file, now or cached for a moment."""
     return _each(paths, FINGERPRINTS.recent_dependency if recent else FINGERPRINTS.dependency)
 
 

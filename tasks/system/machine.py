@@ -1,4 +1,4 @@
-"""What of a machine changes the figures that are measured on it: its processor's features.
+"""The features of a machine's processor that change measured figures.
 
 Quantized products differ in their last bits, and now and then in a mask, between a processor with
 AMX, VNNI or AVX-512 and one without.
@@ -13,14 +13,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 
-# Of x86: vectors, and products of 8 and 16 bits; of ARM: the same, as Linux or macOS calls them.
+# For x86: vectors, and products of 8 and 16 bits; for ARM: the same, with Linux's or macOS's names.
 _CHANGES_RESULTS = re.compile(
     r"(amx|avx|f16c|fma|xop|advsimd|asimd|dotprod|e?bf16|fcma|fhm|fp16|fphp|i8mm|sme(?!p)|sve)"
 )
 
 
 def parse(flags: Iterable[str]) -> frozenset[str]:
-    """The flags of a processor, as its system names them, that change results; pure."""
+    """The flags of a processor that change results, with the system's names; pure."""
     names = (flag.lower().removeprefix("feat_") for flag in flags)
     return frozenset(name for name in names if _CHANGES_RESULTS.match(name))
 
@@ -34,7 +34,7 @@ def processor() -> str:
 
 
 def _of_linux() -> list[str]:
-    """The flags of the first processor; a machine with many takes long to list them all."""
+    """The flags of the first processor; listing all of a large machine takes long."""
     with suppress(OSError), open("/proc/cpuinfo") as file:
         for line in file:
             name, _, value = line.partition(":")
@@ -44,7 +44,7 @@ def _of_linux() -> list[str]:
 
 
 def _of_macos() -> list[str]:
-    """What ``sysctl hw.optional`` says is there: ``hw.optional.arm.FEAT_I8MM: 1``."""
+    """The features that ``sysctl hw.optional`` lists: ``hw.optional.arm.FEAT_I8MM: 1``."""
     try:
         done = subprocess.run(
             ["/usr/sbin/sysctl", "hw.optional"], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What a Python module's text does: a hash that no comment changes, and what the text imports."""
+"""A Python module's code: a hash that comments do not change, and its imports."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionD
 class ModuleCode(NamedTuple):
     """The SHA-256 of a module's syntax tree without docstrings, and the names that it imports.
 
-    A name is a module or something in one: ``tasks.model.load``, ``numpy``. A function that is
-    named in a string, ``"tasks.export:write_graphs"``, is among them: a child process imports it.
+    A name is a module or a member of one: ``tasks.model.load``, ``numpy``. A function named in a
+    string, ``"tasks.export:write_graphs"``, is included, because a child process imports it.
     """
 
     sha256: str
@@ -26,7 +26,7 @@ class ModuleCode(NamedTuple):
 
 
 def read_module(content: bytes, package: str) -> ModuleCode:
-    """Parse a module of a package; a text that is not Python is hashed as it is."""
+    """Parse a module of a package; a text that is not Python is hashed unparsed."""
     try:
         tree = ast.parse(content)
     except (SyntaxError, ValueError):
@@ -39,7 +39,7 @@ def read_module(content: bytes, package: str) -> ModuleCode:
 
 
 def _plain(node: Any) -> Any:
-    """A syntax tree as lists; empty fields, which differ between versions of Python, left out."""
+    """A syntax tree as lists, without empty fields, which differ between versions of Python."""
     if isinstance(node, list):
         return [_plain(each) for each in node]
     if not isinstance(node, ast.AST):
@@ -49,7 +49,7 @@ def _plain(node: Any) -> Any:
 
 
 def _imports(node: ast.AST, package: str) -> Iterator[str]:
-    """What a module imports, in functions too, but not for type checkers alone."""
+    """The imports of a module, also in functions, except those only for type checkers."""
     if isinstance(node, ast.Import):
         yield from (each.name for each in node.names)
     elif isinstance(node, ast.ImportFrom):

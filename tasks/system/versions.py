@@ -15,7 +15,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {package: _version(package) for package in packages}
 
 
-# Where a package is imported by another name than it is installed by.
+# Packages whose import name differs from their installed name.
 _INSTALLED_AS = {
     "cv2": ("opencv-python", "opencv-python-headless", "opencv-contrib-python"),
     "PIL": ("pillow",),
@@ -26,7 +26,7 @@ _INSTALLED_AS = {
 
 
 def versions_of_imported(modules: Iterable[str]) -> dict[str, str]:
-    """The installed version of what each module comes with, by the name of the package."""
+    """The installed version of each module's package, by the name of the package."""
     by_package: dict[str, str] = {}
     for module in modules:
         likely = _INSTALLED_AS.get(module, (module,))
@@ -37,16 +37,16 @@ def versions_of_imported(modules: Iterable[str]) -> dict[str, str]:
 
 @cache
 def _packages_with() -> Mapping[str, list[str]]:
-    """The packages that each module comes with; reads all metadata, a tenth of a second."""
+    """The packages of each module; reading all metadata takes a tenth of a second."""
     return metadata.packages_distributions()
 
 
-@cache  # a reading of the package's metadata takes a millisecond, and every stage asks
+@cache  # reading a package's metadata takes a millisecond, and every stage needs it
 def _version(package: str) -> str:
     try:
         installed = metadata.distribution(package)
     except metadata.PackageNotFoundError:
         return NOT_INSTALLED
-    # To parse all of it, a package's README too, takes ten times as long.
+    # Parsing all of it, with the package's README, takes ten times as long.
     version = re.search(r"^Version: *(\S+)", installed.read_text("METADATA") or "", re.MULTILINE)
     return version[1] if version else installed.version
