@@ -266,7 +266,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a removed signature": (
         lambda folder: (folder / SIGNATURE).unlink(),
-        f"{SIGNATURE} was removed: {STATEMENT} needs it",
+        f"{SIGNATURE} is missing: a folder with {STATEMENT} is signed",
     ),
     "every trace of a signature removed": (strip, "not signed, and "),
     "an edited statement": (

@@ -20,7 +20,7 @@ from tasks.system.errors import StageError
 if TYPE_CHECKING:
     from tasks.proof.integrity import Check as Line
 
-CANNOT_TELL = 2  # the exit status
+CANNOT_CHECK = 2  # the exit status
 HUB = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)(?:@(?P<revision>\S+))?")
 
 
@@ -57,7 +57,7 @@ class Check(Plain, Suggesting, Command):  # type: ignore[misc]
             lines = check(args[0], key)
         except (StageError, OSError) as error:
             print(f"unknown {error}")
-            return CANNOT_TELL
+            return CANNOT_CHECK
         for line in lines:
             print(line)
         return exit_status(lines)

@@ -35,9 +35,7 @@ class Clean(Plain, Exclusive, DoitCmdBase):  # type: ignore[misc]
     )
     cmd_options = (
         option("dry-run", "list what would be removed, and remove nothing", short="n"),
-        option(
-            "deployed", "remove the deployed copies too, where they are still as this build wrote"
-        ),
+        option("deployed", "remove the deployed copies too, if they have not changed since"),
         option("downloads", "remove fetched checkpoints and unfinished downloads too"),
     )
 

@@ -13,7 +13,7 @@ from doit.cmd_base import Command
 from doit.exceptions import InvalidCommand
 
 from tasks.building.stage import option
-from tasks.commands.check import CANNOT_TELL, HUB
+from tasks.commands.check import CANNOT_CHECK, HUB
 from tasks.commands.compare_masks import Side, compare_masks
 from tasks.commands.doit_commands import Plain, Suggesting
 from tasks.console.sizes import mebibytes
@@ -62,7 +62,7 @@ class Compare(Plain, Suggesting, Command):  # type: ignore[misc]
             before, now = map(read, args)
         except StageError as error:
             print(error)
-            return CANNOT_TELL
+            return CANNOT_CHECK
         changed = changes(before.manifest, now.manifest)
         for line in lines_of(changed, before.manifest, now.manifest):
             print(line)

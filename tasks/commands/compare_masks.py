@@ -114,7 +114,7 @@ def client_of(side: Side) -> Client:
 
 
 def _graphs_of(side: Side) -> dict[str, str]:
-    """The files that the manifest says to load."""
+    """The files that the manifest names."""
     if side.folder is None:
         raise StageError(
             f"only the manifest of {side.name} was downloaded; `hf download` fetches all files, "

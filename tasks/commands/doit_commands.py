@@ -62,7 +62,7 @@ class Suggesting:
         try:
             return super().execute(params, args)  # type: ignore[misc,no-any-return]
         except InvalidCommand as error:
-            named = re.fullmatch(r"'(.+)' is not a task\.", str(error))  # all that doit says
+            named = re.fullmatch(r"'(.+)' is not a task\.", str(error))  # doit's whole message
             unknown = error.not_found or (named and named[1])
             if not unknown:
                 raise

@@ -124,7 +124,7 @@ def run_paths(
     if not programs:
         raise StageError("No browser found. Install Chromium, Firefox or MiniBrowser.")
     if not packages.are_installed():
-        raise StageError("onnxruntime-web is not installed, and npm could not install it")
+        raise StageError("onnxruntime-web is not installed, and npm failed to install it")
     request = PathsRequest(
         graphs={name: str(path) for name, path in target.graph_files(FP32).items()},
         names=target.file_names(FP32),
@@ -152,8 +152,8 @@ def run_paths(
         )
     ran = [each for each in paths if each.ran]
     ious = [iou for each in ran for iou in (each.mask_iou, each.tracking_iou) if iou is not None]
-    least = f", least IoU {min(ious):.5g}" if ious else ""
-    summary = f"{len(ran)} of {len(paths)} paths run{least}{describe_peak(memory)}"
+    lowest = f", lowest IoU {min(ious):.5g}" if ious else ""
+    summary = f"{len(ran)} of {len(paths)} paths ran{lowest}{describe_peak(memory)}"
     options = {"webgpu_encoder": webgpu_encoder, "client_paths": client_paths}
     return {"summary": summary, **options, **memory}
 

@@ -171,9 +171,11 @@ def _announce(config: Configuration, address: str, open_page: bool) -> None:
     models = (
         ", ".join(deployed(config)) or f"none yet; run {command('demo')} or {command('deploy')}"
     )
-    alone = [target.name for target in config.targets if not target.client.encodes]
+    decoders_only = [target.name for target in config.targets if not target.client.encodes]
     left_out = (
-        f"Not shown, because they have only a decoder: {', '.join(alone)}.\n" if alone else ""
+        f"Not shown, because they have only a decoder: {', '.join(decoders_only)}.\n"
+        if decoders_only
+        else ""
     )
     sys.stdout.write(f"{address}  (deployed: {models})\n{left_out}Ctrl-C stops it.\n")
     sys.stdout.flush()

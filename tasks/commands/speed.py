@@ -76,7 +76,7 @@ def measure_speed(target: Target, browser: Browser, work: Workspace, rounds: int
             f"{target.report('browser')} has the decoder's times"
         )
     if rounds < 1:
-        raise StageError(f"---rounds is {rounds}; expected a whole number above 0")
+        raise StageError(f"--rounds is {rounds}; expected a whole number above 0")
     in_browser = target.browser is not False and not browser.missing and packages.are_installed()
     request = SpeedRequest(
         variants={

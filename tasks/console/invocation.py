@@ -48,20 +48,20 @@ def unknown_name(
     commands = [] if given_to else list(commands)
     models = {each.partition(":")[2] for each in tasks if each.startswith("deploy:")}
     stage, _, model = name.partition(":")
-    said = f"there is no task `{name}`."
+    message = f"there is no task `{name}`."
     if name in models:
-        return f"{said} {name} is a model: {command(f'deploy:{name}')} builds and deploys it."
+        return f"{message} {name} is a model: {command(f'deploy:{name}')} builds and deploys it."
     if model and stage in commands:
-        return f"{said} Did you mean {command(f'{stage} {model}')}?"
+        return f"{message} Did you mean {command(f'{stage} {model}')}?"
     of_stage = [each for each in tasks if each.startswith(f"{stage}:")]
     plain = [each for each in [*tasks, *commands] if ":" not in each]
     near = get_close_matches(name, (of_stage or tasks) if model else plain, 1)
     if near:
-        return f"{said} Did you mean {command(f'{given_to} {near[0]}')}?"
+        return f"{message} Did you mean {command(f'{given_to} {near[0]}')}?"
     if model and stage in tasks:
         has = ", ".join(each.partition(":")[2] for each in of_stage)
-        return f"{said} Tasks of {stage}: {has or 'none in this configuration'}."
-    return f"{said} {command('list')} lists the tasks, {command('help')} the commands."
+        return f"{message} Tasks of {stage}: {has or 'none in this configuration'}."
+    return f"{message} {command('list')} lists the tasks, {command('help')} the commands."
 
 
 def wrong_option(error: CmdParseError, name: str, options: Iterable[str]) -> str:

@@ -44,21 +44,21 @@ def _bar(name: str) -> Progress:
 
 def _lines(name: str) -> Progress:
     total: int | None = None
-    have = said = 0
+    have = printed = 0
 
     def start(whole: int | None, already: int) -> None:
-        nonlocal total, have, said
+        nonlocal total, have, printed
         total, have = whole, already
-        said = have
+        printed = have
         size = mebibytes(total) if total else "a file of unknown size"
         resumed = f", {mebibytes(have)} of it already here" if have else ""
         sys.stderr.write(f"{name}: downloading {size}{resumed}\n")
 
     def advance(count: int) -> None:
-        nonlocal have, said
+        nonlocal have, printed
         have += count
-        if have - said >= (total // 10 if total else 100 << 20) and have != total:
-            said = have
+        if have - printed >= (total // 10 if total else 100 << 20) and have != total:
+            printed = have
             share = f" ({100 * have // total} %)" if total else ""
             sys.stderr.write(f"{name}: {mebibytes(have)}{share}\n")
 

@@ -95,7 +95,7 @@ class StageReporter(ConsoleReporter):  # type: ignore[misc]
             self._print(f"Up to date: {self._fresh} stages, nothing to do.")
         elif self.failures:
             sys.stderr.flush()
-            self._print("Failed models were not deployed; finished stages will not run again.")
+            self._print("Failed stages deployed nothing; finished stages will not run again.")
 
     def _seconds(self, task: Task) -> float:
         return time.monotonic() - self._started.pop(task.name, time.monotonic())

@@ -64,7 +64,7 @@ def check_folder(folder: Path, key: Path | None = None, strict: bool = True) -> 
     intact = [name for name in manifest.files if there.get(name) == manifest.files[name].sha256]
     return [
         *(_wrong("manifest", _contradictions(manifest)) or [_ok("manifest", described)]),
-        *(_wrong("files", files) or [_ok("files", _as_said(manifest))]),
+        *(_wrong("files", files) or [_ok("files", _total(manifest))]),
         *(_wrong("others", others) or ([_ok("others", "no other files")] * strict)),
         *_tensors(folder, manifest, intact),
         *_statement(folder, manifest, intact),
@@ -178,7 +178,7 @@ def _hashes(there: Mapping[str, str | None]) -> dict[str, str]:
     return {name: sha256 for name, sha256 in there.items() if sha256}
 
 
-def _as_said(manifest: Manifest) -> str:
+def _total(manifest: Manifest) -> str:
     return f"{amount([each.size for each in manifest.files.values()])}, all as in the manifest"
 
 
@@ -227,7 +227,7 @@ def _tensors(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterato
     """
     from tasks.inference.graph_file import tensors_of
 
-    said = {
+    listed_tensors = {
         graph: (each.inputs, each.outputs)
         for graph, each in (
             *manifest.image_graphs.items(),
@@ -237,7 +237,7 @@ def _tensors(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterato
     graphs = {file: graph for each in manifest.deployed for graph, file in each.files.items()}
     count, wrong = 0, 0
     for file, graph in graphs.items():
-        if file not in intact or graph not in said:
+        if file not in intact or graph not in listed_tensors:
             continue
         try:
             tensors = tensors_of(str(folder / file))
@@ -255,8 +255,8 @@ def _tensors(folder: Path, manifest: Manifest, intact: Iterable[str]) -> Iterato
             continue
         count += 1
         for kind, expected, has in (
-            ("takes", said[graph][0], tensors.inputs),
-            ("gives", said[graph][1], tensors.outputs),
+            ("takes", listed_tensors[graph][0], tensors.inputs),
+            ("gives", listed_tensors[graph][1], tensors.outputs),
         ):
             texts = [", ".join(map(str, each)) or "nothing" for each in (has, expected)]
             if texts[0] != texts[1]:
@@ -306,7 +306,9 @@ def _signature(
     path = folder / SIGNATURE
     if not path.exists() and not path.is_symlink():
         if manifest and STATEMENT in manifest.files:
-            return _wrong("signature", [f"{SIGNATURE} was removed: {STATEMENT} needs it"])
+            return _wrong(
+                "signature", [f"{SIGNATURE} is missing: a folder with {STATEMENT} is signed"]
+            )
         if key is not None:
             return _wrong("signature", [f"not signed; expected a signature by {key}"])
         return [_ok("signature", "not signed")]
@@ -319,7 +321,7 @@ def _signature(
         wrong = list(_other_files(signed.files, hashes, listed))
         if key is not None:
             signature.check_signer(signed, folder, key)
-    except signature.CannotTell as error:
+    except signature.CannotCheck as error:
         return [*_wrong("signature", wrong), Check("signature", "unknown", str(error))]
     except signature.OtherFiles as error:
         wrong = wrong or [str(error)]

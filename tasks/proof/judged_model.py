@@ -111,7 +111,9 @@ class JudgedModel:
         source = self.target.source
         built = checkpoint_record.read(source.checkpoint_record)
         if built is None:
-            raise StageError(f"{source.checkpoint_record} cannot be read; remove it")
+            raise StageError(
+                f"{source.checkpoint_record} is unreadable. Remove it and build again."
+            )
         url = checkpoint_record.identity(source.build, source.location)
         if source.sha256 is not None:
             key, wanted, there = "sha256", source.sha256, built.sha256

@@ -283,7 +283,7 @@ def browser_failures(
 ) -> list[Failure]:
     """Where each provider's answers differ too much from onnxruntime's, and its refusals.
 
-    A provider that cannot start is no failure of the model.
+    A provider that cannot start is not a failure of the model.
 
     :param least: the required IoU of each mask with PyTorch's, if that was measured.
     :param tracking: the rules for a model that tracks, which must have tracked on WASM.
@@ -355,8 +355,8 @@ def rules_of(target: Target, variant: Variant, proof: ProofKind) -> dict[str, An
     checks = target.source.checks
     if proof == "verify":
         truth = {"truth_iou": target.source.truth_iou} if target.source.truth else {}
-        alone = {form: checks.fidelity.mean_iou(each) for form, each in STORED_AS.items()}
-        stored = {} if target.client.encodes else {"stored": alone}
+        limits = {form: checks.fidelity.mean_iou(each) for form, each in STORED_AS.items()}
+        stored = {} if target.client.encodes else {"stored": limits}
         return {**limits_of(checks.verify), **truth, **stored}
     if proof == "fidelity":
         fidelity = checks.fidelity

@@ -42,7 +42,7 @@ _asking = threading.Lock()  # models are deployed in parallel
 _passphrases: dict[Path, bytes] = {}
 
 
-class CannotTell(StageError):
+class CannotCheck(StageError):
     """The key or the package that a check needs is missing."""
 
 
@@ -87,7 +87,7 @@ def check_signer(signed: Signed, folder: Path, public_key: Path) -> None:
     """Check that a key made a signature.
 
     :param folder: the folder of the signature and the files that it covers.
-    :raises CannotTell: when the key or model-signing is missing.
+    :raises CannotCheck: when the key or model-signing is missing.
     :raises OtherFiles: when it covers other files than those in the folder.
     :raises StageError: when another key made it, or it was edited since.
     """
@@ -182,25 +182,25 @@ def missing() -> str | None:
 def _public_key(path: Path) -> EllipticCurvePublicKey:
     lacking = missing()
     if lacking:
-        raise CannotTell(f"cannot check who signed it: {lacking}")
+        raise CannotCheck(f"cannot check who signed it: {lacking}")
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CannotTell(f"--key {path} cannot be read: {error.strerror}") from error
+        raise CannotCheck(f"--key {path} cannot be read: {error.strerror}") from error
     if b"PRIVATE KEY" in content:
-        raise CannotTell(
+        raise CannotCheck(
             f"--key {path} is a private key: expected the public key, which `openssl pkey -in "
             f"{path} -pubout` prints. Keep the private key to yourself."
         )
     try:
         key = load_pem_public_key(content)
     except ValueError as error:
-        raise CannotTell(f"--key {path} is not a public key in PEM") from error
+        raise CannotCheck(f"--key {path} is not a public key in PEM") from error
     if not isinstance(key, EllipticCurvePublicKey):
-        raise CannotTell(
+        raise CannotCheck(
             f"--key {path} is not on an elliptic curve, as the keys that this build signs with"
         )
     return key

@@ -110,7 +110,7 @@ def obstacle(folder: Path, names: Iterable[str]) -> str | None:
     for name in names:
         file = folder / name
         if file.is_dir():
-            return f"{file} is a folder; expected no folder there, to deploy a file"
+            return f"{file} is a folder; expected a file or nothing, to deploy a file"
         for parent in (folder / each for each in reversed(Path(name).parents[:-1])):
             if parent.is_symlink():
                 return f"{parent} is a link to {os.readlink(parent)}; expected a folder"

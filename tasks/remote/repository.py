@@ -21,7 +21,7 @@ from tasks.system.errors import StageError
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
 
-_WORTH_TELLING = 1 << 20  # bytes of an upload
+_WORTH_A_LINE = 1 << 20  # bytes of an upload
 
 _NOTHING = "Nothing was published."
 _UNKNOWN = (
@@ -139,7 +139,7 @@ class Repository:
         for name, content in files.items():
             with self._in_words(_NOTHING):
                 operation = CommitOperationAdd(name, content)
-                if operation.upload_info.size >= _WORTH_TELLING:
+                if operation.upload_info.size >= _WORTH_A_LINE:
                     size = mebibytes(operation.upload_info.size)
                     over = "\r\033[K" if sys.stderr.isatty() else ""  # the reporter's line
                     sys.stderr.write(f"{over}{self.name}: uploading {name}, {size}\n")

@@ -302,9 +302,9 @@ class Cluster:
                 raise self._lost() from None
             except KilledWorker as error:
                 raise StageError(
-                    f"Each worker that ran it ended meanwhile ({error.allowed_failures + 1} "
-                    f"workers, the last at {error.last_worker.address}), usually because memory "
-                    "ran out. Start workers with more memory, or with fewer threads, and declare "
+                    f"Each worker that ran it ended meanwhile ({error.allowed_failures + 1} did, "
+                    f"the last at {error.last_worker.address}), usually because memory ran out. "
+                    "Start workers with more memory, or with fewer threads, and declare "
                     'the memory of each: `dask worker ... --resources "memory=16e9"`.'
                 ) from None
             except (ImportError, AttributeError, TypeError) as error:
