@@ -51,7 +51,8 @@ class Stage:
     :param up_to_date: further conditions, in doit's format.
     :param after: tasks that run before.
     :param options: options of the command line, in doit's format.
-    :param carries: files that the child needs unchanged, although their changes do not matter.
+    :param carries: files that a worker must have in the same version, although their changes do not
+        make the stage stale.
     :param runs_here: the child runs on this machine, even with a cluster.
     :param on_demand: it runs only when the user names it.
     :param fetches: the files come from elsewhere, so cleaning keeps them.
@@ -194,7 +195,7 @@ class Workspace:
         return child.run(function, arguments, self.log, verbose), False
 
     def unfinished(self, target: Path) -> Path:
-        """The child's path for a target until it is complete; also unique by the folder's name."""
+        """The child's path for a target until it is complete; names the target's folder too."""
         return self.scratch / f"{target.parent.name}~{target.name}"
 
     def made(self, targets: Mapping[str, Path]) -> dict[str, Path]:

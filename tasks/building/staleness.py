@@ -42,7 +42,7 @@ class Trace:
     :param on_workers: the build uses other machines, so their measurements count too.
     """
 
-    # doit reads it from each trace; computing it takes longer than the trace itself.
+    # doit inspects the signature of each trace, which would take longer than the trace itself.
     __signature__ = inspect.Signature(
         [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("task", "values")]
     )

@@ -1,1 +1,1 @@
-"""Commands beside the stages: pictures, reports, publishing, cleaning."""
+"""Commands besides the stages: pictures, reports, publishing, cleaning."""

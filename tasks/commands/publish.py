@@ -52,7 +52,7 @@ def declare(config: Configuration, target: Target) -> Stage:
 
 
 def refusal(config: Configuration, target: Target) -> str | None:
-    """Why the configuration forbids to publish a model; None if it does not; pure."""
+    """Why the configuration forbids publishing a model; None if it does not; pure."""
     table = f"[models.{target.source.name}]"
     if config.publishing is None:
         return (
@@ -168,7 +168,7 @@ def proven_manifest(target: Target, work: Workspace) -> Manifest:
 
 
 def unproven(target: Target, manifest: Manifest) -> str | None:
-    """Why a manifest's own content forbids to publish it; None if it does not; pure."""
+    """Why a manifest's own content forbids publishing it; None if it does not; pure."""
     if manifest.model != target.name:
         return f"is for {manifest.model}, not for {target.name}"
     if manifest.checkpoint.synthetic:

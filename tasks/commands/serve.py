@@ -111,7 +111,7 @@ def reachable(host: str, names: Sequence[str]) -> list[str]:
 def application(config: Configuration, names: Sequence[str] = ()) -> Starlette:
     """The page, its npm packages, and each model's deploy folder under ``/models/<name>``.
 
-    :param names: host names of the page, beside loopback's.
+    :param names: host names of the page, besides loopback's.
     """
     from tasks.web import server
 
@@ -130,7 +130,7 @@ def serve(
     """Serve until Ctrl-C.
 
     :param port: 0 is `DEFAULT_PORT`, or a free one if that is taken.
-    :param names: host names of the page, beside the host and loopback's.
+    :param names: host names of the page, besides the host and loopback's.
     :raises InvalidCommand: when the port is taken, the host is not this machine's, names are
         missing, or npm cannot install the page's packages.
     """

@@ -21,7 +21,7 @@ from tasks.model.trained import TrainedModel
 
 # The graphs of a model that segments images.
 GRAPHS = ("encoder", "decoder")
-# The graphs that track objects through frames, beside the encoder.
+# The graphs that track objects through frames, besides the encoder.
 TRACKING_GRAPHS = ("tracking_decoder", "memory_attention", "memory_encoder", "mask_prompt")
 
 # Gelu is one operator from opset 20 on (five before), and onnxruntime 1.24 and onnxruntime-web 1.27

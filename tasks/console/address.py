@@ -29,7 +29,7 @@ _SIGNING = re.compile(
     r"|key-pair-id|policy|(?:access_|auth_|private_|job_)?token|api[_-]?key|password",
     re.IGNORECASE,
 )
-# Azure's parameters, beside a `sig`.
+# Azure's parameters, besides `sig`.
 _SIGNED_BY_AZURE = frozenset(
     {"sv", "ss", "srt", "sp", "se", "st", "spr", "sip", "sr", "skoid", "sktid", "skt", "ske"}
     | {"sks", "skv"}

@@ -144,7 +144,7 @@ def embeddings(checkpoint: str, verified: Report) -> manifest.Embeddings:
 
 
 def video(first: JudgedVariant) -> manifest.Video:
-    """The data that a tracking program needs beside the encoder."""
+    """The data that a tracking program needs besides the encoder."""
     report = first.reports["tracking"]
     files = {graph: first.names[graph] for graph in first.target.source.tracking_graphs}
     return structured(

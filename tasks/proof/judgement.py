@@ -194,7 +194,7 @@ def overflows(report: Figures) -> list[Failure]:
 class TrackingRules:
     """The limits for a variant's tracking, and the table of the configuration with them.
 
-    ``key`` is the key of the lowest mean IoU. ``scores`` is the limit for an object's score, and
+    ``key`` is the key of the required mean IoU. ``scores`` is the limit for an object's score, and
     for its pointer, its predicted IoU and its mask's logits, which are relative or below one; None
     accepts any finite number.
     """

@@ -276,7 +276,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Video(TrackingConstants):
-    """The data that a tracking program needs beside the encoder: constants, graphs, tensors."""
+    """The data that a tracking program needs besides the encoder: constants, graphs, tensors."""
 
     files: Mapping[str, str]
     tensors: Mapping[str, GraphTensors]

@@ -66,7 +66,7 @@ class RetryPolicy:
 
 
 class Fetched(NamedTuple):
-    """The SHA-256 of the file in place, and how many bytes came over the network for it."""
+    """The SHA-256 of the fetched file, and the number of bytes received over the network."""
 
     sha256: str
     received: int

@@ -67,8 +67,8 @@ REPAIR = (
 class Work:
     """A stage whose child runs on a worker.
 
-    ``reads`` are all files that the stage depends on, ``carries`` other files that the child needs
-    unchanged, ``needs`` resources of a worker beside memory and cores.
+    ``reads`` are all files that the stage depends on, ``carries`` other files that a worker must
+    have in the same version, ``needs`` resources of a worker besides memory and cores.
     """
 
     name: str
