@@ -279,7 +279,7 @@ def test_a_changed_file_is_not_read_as_a_graph(
     ("name", "words"),
     [
         ("nothing", "there is no folder"),
-        ("empty", "has no manifest.json: this build did not make it"),
+        ("empty", "has no manifest.json, so this build did not make it"),
     ],
 )
 def test_a_folder_without_a_deployment_exits_with_status_2(

@@ -120,7 +120,7 @@ def test_a_file_of_another_program_is_not_replaced_without_overwrite_yes(
     assert NOT_OURS in output
     assert f"- app/tiny/{name}: {seems}" in output
     assert "Move them away, or give [models.tiny] another folder" in output
-    assert "`doit overwrite=yes deploy:tiny` replaces it" in output
+    assert "`doit overwrite=yes deploy:tiny` replaces them" in output
     assert contents(app(project)) == before
     output = deploys(project, "overwrite=yes")
     assert f"app/tiny/{name} was not written by this build, and was replaced." in output
@@ -182,7 +182,7 @@ def test_a_fresh_clone_does_not_rewrite_identical_files(
             ("encoder.onnx", "edited"),
             "encoder.onnx: different from its entry in the manifest of tiny; it was changed",
         ),
-        (("manifest.json", "model"), "manifest.json: of the model other, which another build"),
+        (("manifest.json", "model"), "manifest.json: part of the model other, which another build"),
     ],
 )
 def test_another_builds_files_are_not_replaced_if_edited_or_of_another_model(
