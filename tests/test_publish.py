@@ -144,10 +144,10 @@ def published(tiny: Published) -> Published:
 
 def test_a_dry_run_lists_the_files_and_sends_nothing(tiny: Published) -> None:
     output = tiny.run("publish:tiny", "--dry-run", HF_TOKEN="")
-    assert f"{tiny.hub.address}/{REPO} would be made, if it is not private" in output
+    assert f"{tiny.hub.address}/{REPO} would be created, unless it exists as a private" in output
     for name in (*DEPLOYED, "README.md"):
         assert re.search(rf"add +{re.escape(name)} \(", output), name
-    assert "nothing was sent; 6 files" in output
+    assert "nothing was uploaded; 6 files" in output
     assert tiny.hub.repositories == {}
     assert not [each for each in tiny.hub.requests if not each.startswith("GET")]
 
@@ -155,7 +155,7 @@ def test_a_dry_run_lists_the_files_and_sends_nothing(tiny: Published) -> None:
 def test_the_deployed_files_the_manifest_and_a_card_are_sent_in_one_commit(tiny: Published) -> None:
     output = tiny.run()
     size = sum(len(each) for name, each in tiny.remote.items() if name != ".gitattributes")
-    assert f"sent 6 files, {size:,} bytes: {tiny.hub.address}/{REPO}, commit " in output
+    assert f"uploaded 6 files, {size:,} bytes: {tiny.hub.address}/{REPO}, commit " in output
     assert len(tiny.hub.commits) == 1
     assert tiny.remote.keys() == {*DEPLOYED, "README.md", ".gitattributes"}
     for name in DEPLOYED:
@@ -201,7 +201,7 @@ def test_another_origin_sends_only_the_manifest_and_the_card(published: Publishe
 def test_another_template_sends_only_the_card(published: Published) -> None:
     template = published.project.root / "tasks/templates/card.md"
     template.write_text(template.read_text().replace("## Origin", "## Our origin"))
-    assert "sent 1 file, " in published.run()
+    assert "uploaded 1 file, " in published.run()
     assert published.last == {"README.md": "file"}
 
 
@@ -233,7 +233,7 @@ def test_a_private_repository_and_a_branch_are_created_on_request(
 ) -> None:
     tiny.configure(publish=f'{PUBLISH}private = true\nrevision = "trial"\n')
     output = tiny.run("publish:tiny", "--dry-run")
-    assert f"{REPO}/tree/trial would be made, for its members alone" in output
+    assert f"{REPO}/tree/trial would be created, private" in output
     tiny.run()
     assert tiny.hub.visibility[REPO] == "private"
     assert tiny.hub.files(REPO, "trial").keys() > DEPLOYED
@@ -277,7 +277,8 @@ def test_a_signature_is_sent_with_its_files_and_removed_with_the_key(tiny: Publi
     (tiny.folder / SIGNATURE).write_text("{}")
     output = tiny.refused("-s", "publish:tiny")
     assert (
-        f"is not published, for `doit check` refuses it: - signature: {SIGNATURE} is no" in output
+        f"is not published, because `doit check` refuses it: - signature: {SIGNATURE} is not"
+        in output
     )
     tiny.run()
     tiny.configure()
@@ -304,7 +305,7 @@ def test_text_added_below_the_line_of_the_card_is_kept(published: Published) -> 
 def test_a_card_written_by_others_is_replaced_and_the_dry_run_warns_of_it(tiny: Published) -> None:
     tiny.hub.make(REPO, {"README.md": b"# Ours\n"})
     output = " ".join(tiny.run("publish:tiny", "--dry-run").split())
-    assert f"README.md of {REPO} was not written by `doit publish`, and is replaced" in output
+    assert f"README.md of {REPO} was not written by `doit publish` and is replaced" in output
     tiny.run()
     assert b"# Ours" not in tiny.remote["README.md"]
 
@@ -445,8 +446,8 @@ def alter(project: Project, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("a file", "public/sam2_tiny/encoder.onnx is not what"),
-        ("a missing file", "public/sam2_tiny/encoder.onnx is not what"),
+        ("a file", "public/sam2_tiny/encoder.onnx differs from"),
+        ("a missing file", "public/sam2_tiny/encoder.onnx differs from"),
         ("a file and its manifest", "public/sam2_tiny/manifest.json was edited"),
         ("the figures of the manifest", "public/sam2_tiny/manifest.json was edited"),
         ("a report", "build/models/tiny/verify.json changed"),
@@ -555,7 +556,7 @@ def test_a_concurrent_commit_is_not_overwritten(published: Published) -> None:
     published.configure(TINY.replace('"us"', '"them"'))
     published.hub.meanwhile = commit
     message = published.refused()
-    assert f"{REPO} was changed by another while this was published" in message
+    assert f"Somebody else changed {REPO} during this publishing" in message
     assert published.remote["encoder.onnx"] == b"of another"
     assert len(published.hub.commits) == 1
     published.run()
@@ -610,8 +611,8 @@ QUOTA = "Private repository storage limit reached, please upgrade your plan"
     [
         (f"POST /{REPO}.git", error_answer(403, QUOTA, **{"X-Error-Message": QUOTA}), QUOTA),
         ("GET /api/models/", error_answer(500, "out of order"), "The hub answers 500"),
-        ("GET /api/models/", Answer(200, {}, b"<html>"), "does not answer as a hub does"),
-        ("POST /api/repos", error_answer(429, "slow down"), "The hub asks to wait"),
+        ("GET /api/models/", Answer(200, {}, b"<html>"), "does not answer like a hub"),
+        ("POST /api/repos", error_answer(429, "slow down"), "The hub requests a wait"),
         (
             f"POST /{REPO}.git",
             Answer(
@@ -710,7 +711,7 @@ def test_a_picture_counts_as_published_if_the_generated_part_of_the_card_shows_i
 
 def test_status_does_not_list_publish_as_missing(published: Published) -> None:
     assert "publish" not in published.run("status", "tiny")
-    assert "Runs whenever it is named" in published.run("info", "publish:tiny")
+    assert "Runs only when you name it, and then always" in published.run("info", "publish:tiny")
 
 
 # --- the demo ---
@@ -778,7 +779,7 @@ def test_the_demo_is_published_with_its_picture_and_runs_from_the_hub_as_the_car
     # A picture of other files is removed.
     project.configure(DEMO.replace("Apache-2.0", "MIT"))
     output = demo.run("publish:demo")
-    assert "`doit demo` draws it anew" in output
+    assert "`doit demo` redraws it" in output
     assert "demo.png" not in hub.files(name)
 
 

@@ -26,7 +26,7 @@ def test_a_host_is_reachable_by_its_address_and_by_the_given_names() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_serving_on_all_addresses_is_refused_without_a_name(host: str) -> None:
-    with pytest.raises(InvalidCommand, match=r"add --name with each host name"):
+    with pytest.raises(InvalidCommand, match=r"Add --name for each host name"):
         reachable(host, [])
 
 

@@ -113,8 +113,10 @@ def test_a_signed_folder_is_checked_with_and_without_the_key(folder: Path, keys:
     done = check(folder, "--key", keys / "ours.pub")
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
-    assert "ok      statement  statement.intoto.json is of these files" in lines
-    assert f"of these files, by the key {fingerprint(keys)[:16]}… of {keys}/ours.pub" in lines[-1]
+    assert "ok      statement  statement.intoto.json names these files" in lines
+    assert (
+        f"covers these files, by the key {fingerprint(keys)[:16]}… of {keys}/ours.pub" in lines[-1]
+    )
     done = check(folder)
     assert done.returncode == 0
     assert "--key FILE checks whose key it is" in done.stdout
@@ -268,7 +270,7 @@ TAMPERING: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / SIGNATURE).unlink(),
         f"{SIGNATURE} is missing: a folder with {STATEMENT} is signed",
     ),
-    "every trace of a signature removed": (strip, "not signed, and "),
+    "every trace of a signature removed": (strip, "not signed; expected a signature by "),
     "an edited statement": (
         edit_json(STATEMENT, subject_elsewhere),
         f"{STATEMENT} was changed: expected sha256",
