@@ -50,7 +50,7 @@ def test_each_stage_has_a_box_with_its_time_and_the_reason_if_stale(project: Pro
     assert boxes(picture)["reference"][0] == "reference:tiny: stale: count was 8, is 9"
     outcome = project.doit("graph", "other")
     assert outcome.status == 3
-    assert "there is no model other. There are: tiny." in outcome.output
+    assert "there is no model other. Models: tiny." in outcome.output
 
 
 LINKS = {

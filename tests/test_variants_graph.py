@@ -295,7 +295,7 @@ def test_status_of_one_model_leaves_out_the_others(built: Build) -> None:
     assert built.doit("status", "tiny").output == built.doit("status").output
     outcome = built.doit("status", "huge")
     assert outcome.status != 0
-    assert "there is no model huge. There are: tiny." in outcome.output
+    assert "there is no model huge. Models: tiny." in outcome.output
 
 
 def test_status_imports_nothing_heavy(built: Build) -> None:
