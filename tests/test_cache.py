@@ -621,7 +621,7 @@ def test_a_download_from_a_stalled_server_stops_at_the_time_limit(
     cache = shared_cache.SharedCache(CacheSettings(server.url("/cache")))
     entry = shared_cache.Entry("0" * 64, (output,), {}, "")
     assert not cache.fetch(entry, [tmp_path / "graph"], SILENT)
-    assert "no answer in 0 s; this build goes on without it" in capsys.readouterr().err
+    assert "no answer in 0 s; this build continues without it" in capsys.readouterr().err
     assert cache.find("export", "0" * 64, 1) is None  # and it is not contacted again
     server.reset()
 
@@ -652,7 +652,7 @@ def test_a_stalled_upload_is_tried_once_and_the_build_continues(
     for stage in ("export", "simplify"):
         cache.store(stage, "0" * 64, [made], {})
     Stalling.released.set()
-    warning = "no answer in 0 s; what is built here does not go there"
+    warning = "no answer in 0 s; this build stores nothing there"
     assert capsys.readouterr().err.count(warning) == 1
     assert Stalling.uploads == 1
 
@@ -799,4 +799,4 @@ def test_doit_cache_reports_an_unreachable_bucket_without_a_traceback(tmp_path: 
 
 
 def test_doit_cache_fails_when_no_cache_is_configured(second: Clone) -> None:
-    assert "has no cache" in failed(second.project.doit("cache=off", "cache"))
+    assert "configures no cache" in failed(second.project.doit("cache=off", "cache"))

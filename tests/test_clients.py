@@ -807,5 +807,5 @@ def test_doit_compare_draws_the_masks_of_a_changed_decoder(
     drawn = tmp_path / "new/differences.png"
     done = deployed_folder.run("compare", "--picture", drawn, right, wrong)
     assert min(ious_printed(done.stdout)) < 0.99
-    assert f"  those below 0.99 are drawn in {drawn}\n" in done.stdout
+    assert f"  masks with an IoU below 0.99 are drawn in {drawn}\n" in done.stdout
     assert Image.open(drawn).width == 3 * PAIR_SIDE + 2 * PAIR_GAP

@@ -191,7 +191,7 @@ def test_clean_keeps_deployed_copies_and_downloads_and_lists_them(models: Models
     assert models.files("public") == deployed
     assert models.files("build/checkpoints") == {"fetched.pt", "fetched.json"}
     assert "Kept the deployed copies: public/sam2_hiera_small (--deployed removes them)" in output
-    assert "Kept what was fetched: 2 files" in output
+    assert "Kept the fetched checkpoints: 2 files" in output
 
 
 def test_clean_with_options_removes_deployed_files_and_downloads(models: Models) -> None:
@@ -245,7 +245,7 @@ def test_prune_finds_the_build_files_of_a_removed_model(models: Models) -> None:
 def test_prune_keeps_downloads_without_the_downloads_option(models: Models) -> None:
     models.write("fetched")
     output = models.succeeds("prune", "--yes")
-    assert "kept the checkpoint of fetched (2 files, 0.1 MiB), which was fetched" in output
+    assert "kept the checkpoint of fetched (2 files, 0.1 MiB): fetched" in output
     assert models.files("build/checkpoints") >= {"fetched.pt", "fetched.json"}
     models.succeeds("prune", "--yes", "--downloads")
     assert models.files("build/checkpoints") == {"made_up.pt", "made_up.json"}

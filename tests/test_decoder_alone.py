@@ -100,7 +100,7 @@ def test_every_allowed_variant_runs_on_onnxruntime_1_19() -> None:
 
 
 def test_webgpu_is_refused_for_a_client_that_runs_only_on_wasm() -> None:
-    assert "no webgpu for client bioimage.io, which runs on WASM alone" in refusal(webgpu=True)
+    assert "no webgpu for client bioimage.io, which runs only on WASM" in refusal(webgpu=True)
 
 
 def test_sam_2_is_refused_for_a_client_of_sam_1() -> None:
