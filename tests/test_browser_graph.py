@@ -454,5 +454,5 @@ def test_deploy_alone_is_refused_without_a_required_browser_report(
     outcome = build.doit("run", "-s", "deploy:tiny")
     assert outcome.status != 0
     assert "browser.json is missing" in outcome.output
-    assert "`doit browser:tiny` makes it" in outcome.output
+    assert "`doit browser:tiny` writes it" in outcome.output
     assert not (build.root / "public").exists()

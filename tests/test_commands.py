@@ -181,7 +181,7 @@ def test_help_describes_each_command_of_this_project(built_once: Models, name: s
 def test_clean_removes_the_build_output_of_every_model_and_prints_its_size(models: Models) -> None:
     output = models.succeeds("clean")
     assert models.files("build/models") == set()
-    assert "removed 7 files, 0.3 MiB, of made_up" in output
+    assert "removed 7 files, 0.3 MiB of made_up" in output
     assert "5 files" in output
 
 

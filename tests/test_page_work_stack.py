@@ -128,7 +128,7 @@ def test_changing_the_model_after_tracking_asks_for_confirmation(
     track(page, "Track on")
     model = page.get_by_label("Model", exact=True)
     model.select_option("two")
-    expect(question(page)).to_contain_text("loses those that were tracked")
+    expect(question(page)).to_contain_text("the tracked masks are lost")
     page.get_by_role("button", name="Keep working").click()
     expect(model).to_have_value(name)
     before = labels_of(page)

@@ -199,7 +199,7 @@ def test_tensors_in_another_order_are_refused(project: Project, kind: str) -> No
 def test_unproven_graphs_are_not_deployed(simplified: Project, tmp_path: Path) -> None:
     project = simplified.copy_to(tmp_path / "project")
     outcome = project.doit("run", "-s", "deploy:m")
-    refused(outcome, "build/models/m/verify.json is missing", "`doit verify:m` makes it")
+    refused(outcome, "build/models/m/verify.json is missing", "`doit verify:m` writes it")
     assert not app(project).exists()
 
 

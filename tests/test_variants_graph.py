@@ -191,7 +191,7 @@ def test_figures_from_fewer_images_than_configured_are_refused(built: Build) -> 
     built.write(more="[fidelity]\nimages = 64\n")
     outcome = built.doit("run", "-s", "-a", "fidelity:tiny:q8")
     assert outcome.status != 0
-    assert "has 8 images, [fidelity] images is 64; `doit reference:tiny`" in outcome.output
+    assert "has 8 images, but [fidelity] images is 64; `doit reference:tiny`" in outcome.output
     assert built.doit("run", "-s", "deploy:tiny").status != 0
 
 
