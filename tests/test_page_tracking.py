@@ -407,7 +407,7 @@ def video_among_images(folder: Path) -> list[Path]:
     [
         (empty, "empty.tif is empty."),
         (broken, "broken.tif is broken, or not a TIFF that this page can read"),
-        (images_of_two_sizes, "one size: b.png is 50 × 30 pixels, a.png 40 × 30."),
+        (images_of_two_sizes, "one size: b.png has 50 × 30 pixels, a.png has 40 × 30."),
         (no_video, "film.mp4 is not an image, a TIFF or a video that this page can read"),
         (video_among_images, "film.mp4 is a video: open it by itself"),
     ],

@@ -261,7 +261,9 @@ def test_labels_in_colours_are_refused_because_their_numbers_would_be_lost(
     )
     page.locator("#open-masks").set_input_files(tmp_path / "lut.tif")
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text("lut.tif cannot be opened as masks. Expected labels of one")
+    expect(alert).to_contain_text(
+        "lut.tif cannot be opened as masks. Expected labels in one channel"
+    )
     page.get_by_role("button", name="Dismiss").click()
     expect(page.locator("#objects li")).to_have_count(1)
 
