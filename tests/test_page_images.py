@@ -416,7 +416,9 @@ def test_an_image_too_large_for_a_canvas_is_refused_up_front(
     Image.new("1", (width, height)).save(path, kind, **compression)
     page.locator("#file").set_input_files(path)
     alert = page.get_by_role("alert")
-    expect(alert).to_contain_text(f"large is {width} × {height} pixels.")
+    expect(alert).to_contain_text(
+        f"large has {width} × {height} pixels, but this page shows at most"
+    )
     expect(alert).to_contain_text("crop it, or save it smaller")
 
 

@@ -213,7 +213,7 @@ def test_files_no_longer_deployed_are_removed_and_files_of_others_stay(
     published.configure(TINY.replace(', "fp16"', ""))
     output = published.run("publish:tiny", "--dry-run")
     assert re.findall(r"remove +(\S+),", output) == ["encoder_fp16.onnx", "decoder_fp16.onnx"]
-    assert re.findall(r"leave +(\S+),", output) == [".gitattributes", "photo.png", "onnx/notes.txt"]
+    assert re.findall(r"keep +(\S+),", output) == [".gitattributes", "photo.png", "onnx/notes.txt"]
     assert ", 2 removed" in published.run()
     assert published.last["encoder_fp16.onnx"] == "deletedFile"
     assert published.remote.keys() >= {"photo.png", "onnx/notes.txt", ".gitattributes"}
