@@ -85,4 +85,4 @@ def write(config: Configuration, work: Workspace) -> dict[str, Any]:
     if not models:
         return {"summary": f"no model is built yet; {page} says so"}
     rows = sum(len(model.variants) for model in models)
-    return {"summary": f"{rows} variants of {len(models)} models in {page}"}
+    return {"summary": f"variants: {rows}, models: {len(models)}; see {page}"}
