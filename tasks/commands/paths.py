@@ -255,7 +255,7 @@ def reachable(
 ) -> list[tuple[RuntimePath, str | None]]:
     """The paths, each with the reason why a browser cannot run it, if any. Pure.
 
-    Of the paths with the same reason only the first is returned.
+    Only the first of several paths with the same reason is returned.
 
     :param environment: the browser's features; an ``error`` when it did not open the page.
     """
